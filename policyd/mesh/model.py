@@ -1,0 +1,141 @@
+"""The Mesh: everything declared, resolved and checked against itself, as one frozen value.
+
+Law: whoever holds a Mesh may follow every reference in it. Rooms that decide and rooms that configure proxies read
+this value and nothing else about what was declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from policyd.mesh.istio import Gateway, VirtualService
+from policyd.spiffe import SpiffeId
+
+Role = Literal["sidecar", "gateway"]
+Side = Literal["inbound", "gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port of a Service: `number` is what callers use."""
+
+    number: int
+    name: str = "http"
+    protocol: Literal["http"] = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that callers use; `id` is `<name>.<namespace>`."""
+
+    name: str
+    namespace: str
+    ports: tuple[Port, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """`<name>.<namespace>`, the id of the Service entity in policies."""
+        return f"{self.name}.{self.namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """An identity; `labels` are its service account's, never one instance's."""
+
+    id: SpiffeId
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A port of a gateway: `declared` in its Gateway resource, `actual` on the machine."""
+
+    declared: int
+    actual: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running copy with its Envoy; ports are on `address`, 0 where the role has none.
+
+    A sidecar: the application listens on 127.0.0.1:`app_port`, its peers reach `address`:`inbound_port`, and the
+    application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`. A gateway has `listens`.
+    """
+
+    name: str
+    workload: SpiffeId
+    role: Role
+    service: str  # the id of the Service that it serves
+    service_port: int  # the port number of that Service; of a gateway the first declared one
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    app_port: int = 0
+    inbound_port: int = 0
+    outbound_port: int = 0
+    proxy_secret: str = field(default="", repr=False)
+    listens: tuple[Listen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A place where requests are asked about; our xDS puts `name` into the check's context_extensions.
+
+    `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate only
+    where `verifies_peers`, else Unauthenticated.
+    """
+
+    name: str
+    side: Side
+    instance: str
+    owner: SpiffeId
+    service: str
+    port: int
+    verifies_peers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Operators' own set (groups.yaml); `groups` are the groups that are members of this one."""
+
+    name: str
+    workloads: frozenset[SpiffeId] = frozenset()
+    users: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    operators: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """All that is declared. Keys: services by id, workloads by SPIFFE ID, the rest by name."""
+
+    trust_domain: str
+    services: Mapping[str, Service]
+    workloads: Mapping[SpiffeId, Workload]
+    instances: Mapping[str, Instance]
+    groups: Mapping[str, Group]
+    gateways: tuple[Gateway, ...]
+    virtual_services: tuple[VirtualService, ...]
+    listeners: Mapping[str, Listener]
+
+    def instances_of(self, service: str) -> tuple[Instance, ...]:
+        """The instances that serve `service` (an id), by name."""
+        return tuple(i for _, i in sorted(self.instances.items()) if i.service == service)
+
+    def instances_as(self, workload: SpiffeId) -> tuple[Instance, ...]:
+        """The instances that bear the identity `workload`, by name."""
+        return tuple(i for _, i in sorted(self.instances.items()) if i.workload == workload)
+
+
+def inbound_listener(instance: str) -> str:
+    """The name of a sidecar's inbound listener."""
+    return f"{instance}/inbound"
+
+
+def gateway_listener(instance: str, declared_port: int) -> str:
+    """The name of a gateway's listener for a declared port."""
+    return f"{instance}/gateway/{declared_port}"

@@ -1,0 +1,47 @@
+"""Every name that leaves the process in a metric, a header, a log field or dynamic metadata, in one place.
+
+Law: names are here and nowhere else as literals; docs/reference is generated from these tables.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DECISION_ID_HEADER: Final = "x-policyd-decision-id"
+
+# ---- keys of ext_authz's context_extensions, put on routes by our own xDS
+EXTENSION_LISTENER: Final = "policyd.listener"
+
+# ---- dynamic metadata of the namespace envoy.filters.http.ext_authz
+METADATA_DECISION_ID: Final = "decision_id"
+METADATA_DECISION: Final = "decision"
+METADATA_POLICY: Final = "policy"
+
+# ---- metrics of policyd itself: name -> (help, labels)
+DECISIONS: Final = "policyd_decisions"
+DECISION_SECONDS: Final = "policyd_decision_seconds"
+JOURNAL_RECORDS: Final = "policyd_journal_records"
+JOURNAL_FAILURES: Final = "policyd_journal_failures"
+RELOADS: Final = "policyd_reloads"
+CHANGE_REFUSED: Final = "policyd_change_refused"
+XDS_PUSHES: Final = "policyd_xds_pushes"
+XDS_REJECTIONS: Final = "policyd_xds_rejections"
+XDS_CONNECTIONS: Final = "policyd_xds_connections"
+CERTIFICATES_ISSUED: Final = "policyd_certificates_issued"
+CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
+CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
+
+METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    DECISIONS: ("Decisions made.", ("decision", "side")),
+    DECISION_SECONDS: ("Time from the check to its reply, in seconds.", ()),
+    JOURNAL_RECORDS: ("Records appended to the journal.", ("kind",)),
+    JOURNAL_FAILURES: ("Records that could not be kept.", ()),
+    RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),
+    CHANGE_REFUSED: ("1 while a change is being refused, else 0.", ()),
+    XDS_PUSHES: ("Responses sent to proxies.", ("type",)),
+    XDS_REJECTIONS: ("Responses that a proxy rejected.", ("type",)),
+    XDS_CONNECTIONS: ("Proxies connected now.", ()),
+    CERTIFICATES_ISSUED: ("Certificates issued.", ("kind",)),
+    CERTIFICATES_REFUSED: ("Requests for a certificate that were refused.", ("code",)),
+    CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
+}

@@ -1,0 +1,29 @@
+"""What every test shares."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes what the code makes now into the golden files."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `needs(tool)`, naming the tool, unless it is here."""
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            missing = os.geteuid() != 0 if tool == "root" else shutil.which(tool) is None
+            if missing:
+                pytest.skip(f"needs {tool}, which is not here")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).parent.parent
