@@ -92,6 +92,12 @@ class JournalError(PolicydError):
     code = "journal"
 
 
+class BrokenRecord(PolicydError):
+    """A line of the journal that is no record, or does not follow the one before it."""
+
+    code = "broken_record"
+
+
 class IncompleteRequest(PolicydError):
     """A check that lacks what a decision needs, or contradicts itself: an error, never a decision."""
 

@@ -1,0 +1,117 @@
+"""One record of the journal: its fields, its line, and the chain that ties each line to the one before.
+
+Law: a record is a value and a line is its only form. `prev` is the SHA-256 of the previous line's bytes,
+its newline included, so that `sed -n 5p FILE | sha256sum` gives the `prev` of line 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec.structs import asdict
+
+from policyd.errors import BrokenRecord, JournalError
+
+Kind = Literal["decision", "issuance", "change", "operation"]
+Mode = Literal["enforce", "shadow"]
+Outcome = Literal["allow", "deny", "error"]
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+FIRST_SEQ: Final = 1
+MAX_LINE_BYTES: Final = 1 << 20  # Envoy's headers end at 60 KiB, JSON escapes make at most six bytes of one
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What failed: `source` is the id of the policy, or the `code` of an error of policyd.errors."""
+
+    source: str
+    message: str
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a caller hands to the journal. A field at its default is left out of the line.
+
+    `time` is aware, in UTC, and is written as RFC 3339 with microseconds. `principal`, `action` and `resource`
+    are as Cedar writes them (`Workload::"spiffe://…"`, the text of a Uid), "" where there is none. `context` is
+    what the decision read, in Cedar's JSON form, so that it can be replayed; `masked` names, as paths into
+    `context`, what was taken out. `status` is what the caller got: 200, 400, 403 or 503 (0: nobody waits for
+    one). `proxy` is the instance whose Envoy asked. `detail` says more of what is no decision on a request: of an
+    issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of a change or an operation what was
+    done to what.
+    """
+
+    time: Time
+    kind: Kind
+    mode: Mode = "enforce"
+    decision: Outcome | None = None
+    status: int = 0
+    decision_id: str = ""
+    principal: str = ""
+    action: str = ""
+    resource: str = ""
+    reasons: tuple[str, ...] = ()
+    errors: tuple[Fault, ...] = ()
+    context: Mapping[str, Any] = {}
+    masked: tuple[str, ...] = ()
+    revision: str = ""
+    proxy: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    cached: bool = False
+    duration_us: int = 0
+    detail: Mapping[str, Any] = {}
+
+
+class Record(Entry, frozen=True, kw_only=True, omit_defaults=True):
+    """An Entry in its place: the `seq`-th record of `writer`, counted from 1 without gaps, after `prev`."""
+
+    writer: str
+    seq: int
+    prev: str
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Record)
+
+
+def genesis(writer: str) -> str:
+    """The `prev` of the first record of `writer`, in lower-case hex as every other."""
+    return sha256(b"policyd journal " + writer.encode()).hexdigest()
+
+
+def digest(line: bytes) -> str:
+    """The hash of a whole line, its newline included: the `prev` of the record that follows."""
+    return sha256(line).hexdigest()
+
+
+def place(entry: Entry, writer: str, seq: int, prev: str) -> Record:
+    """Give `entry` its place in the journal."""
+    return Record(writer=writer, seq=seq, prev=prev, **asdict(entry))
+
+
+def encode(record: Record) -> bytes:
+    """One line of JSON, its newline included; raises JournalError for a value that has no line."""
+    if record.time.tzinfo is None:
+        raise JournalError("a record's time has a time zone, this one has none")
+    try:
+        line = _encoder.encode(record) + b"\n"
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise JournalError(f"a record that cannot be written as JSON: {error}") from error
+    if len(line) > MAX_LINE_BYTES:
+        raise JournalError(f"a record has at most {MAX_LINE_BYTES} bytes, this one {len(line)}")
+    return line
+
+
+def decode(line: bytes) -> Record:
+    """Read a line, with or without its newline; unknown fields are passed over. Raises BrokenRecord."""
+    if len(line) > MAX_LINE_BYTES:
+        raise BrokenRecord(f"a record has at most {MAX_LINE_BYTES} bytes, this line has {len(line)}")
+    try:
+        return _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BrokenRecord(f"no record: {error}") from error
