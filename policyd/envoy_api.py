@@ -1,12 +1,12 @@
 """Envoy's own message classes, made from the descriptors inside the Envoy binary that we run.
 
 Law: what these classes know is exactly what that binary knows, so a field it would not understand is an
-error here. Nothing happens at import: the first message asked for opens the catalogue, and only the files that
-are needed are parsed.
+error here. Nothing happens at import: the first message asked for opens the catalogue, and only the files
+that are needed are parsed.
 
 The binary embeds each `.proto` file as a serialised FileDescriptorProto. They are cut out once per binary and
-kept in a zip in the user's cache folder; classes live in a private pool, so they never meet other copies of the
-same files.
+kept in a zip in the user's cache folder; classes live in a private pool, so they never meet other copies of
+the same files.
 """
 
 from __future__ import annotations
@@ -306,7 +306,8 @@ class EnvoyApi:
         made = self.build(full_name, fields)
         with self._lock:
             self._settle(made)
-        return made.SerializeToString(deterministic=True)
+        packed: bytes = made.SerializeToString(deterministic=True)
+        return packed
 
     def to_dict(self, message: Message) -> dict[str, Any]:
         """The JSON form of a message of this pool, field names as in the `.proto`."""

@@ -146,6 +146,12 @@ class IssuanceDenied(IdentityError):
     code = "issuance_denied"
 
 
+class StreamError(PolicydError):
+    """What a proxy sends on an xDS stream that is refused; the stream ends."""
+
+    code = "stream"
+
+
 class EnvoyError(PolicydError):
     """Envoy is missing, of another version, or would not start."""
 
