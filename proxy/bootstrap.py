@@ -1,0 +1,144 @@
+"""What one Envoy is told at its start: who it is, where its identity and its configuration come from.
+
+Law: pure; everything else reaches Envoy over delta ADS. JSON, not YAML: Envoy reads a node id `n` in YAML as false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from policyd.errors import EnvoyError
+from policyd.spiffe import SpiffeId
+from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET
+
+SDS_CLUSTER = "policyd-sds"
+XDS_CLUSTER = "policyd-xds"
+OWNER_ONLY = 0o600
+MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
+
+_TYPES = "type.googleapis.com/envoy.extensions"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP address; `host` is an IP address or a name."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Parse `host:port` or `[IPv6 address]:port`; raises EnvoyError."""
+        host, colon, port = text.rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        bracketed = bare != host
+        number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+        if not colon or not bare or (":" in bare) != bracketed or not 0 < number < 65536:
+            raise EnvoyError(f"`{text[:100]}` is no address", remedy="write host:port")
+        return cls(bare, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The facts of one Envoy's bootstrap; the two sockets are paths of Unix sockets."""
+
+    instance: str  # node id
+    cluster: str  # node cluster: the service
+    xds: Endpoint
+    server: SpiffeId  # whom the xDS server must prove to be
+    sds_socket: str
+    admin_socket: str
+
+
+def bootstrap(start: Start) -> dict[str, Any]:
+    """Return the bootstrap (envoy.config.bootstrap.v3.Bootstrap) as JSON data."""
+    return {
+        "node": {"id": start.instance, "cluster": start.cluster},
+        "admin": {"address": {"pipe": {"path": start.admin_socket, "mode": OWNER_ONLY}}},
+        "dynamic_resources": _dynamic_resources(),
+        "static_resources": {"clusters": [_sds_cluster(start), _xds_cluster(start)]},
+        "overload_manager": _overload_manager(),
+        # nothing is flushed to a sink; a scrape gathers what it reads
+        "stats_flush_on_admin": True,
+    }
+
+
+def _dynamic_resources() -> dict[str, Any]:
+    ads = {
+        "api_type": "DELTA_GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+    }
+    # wait for the first clusters and listeners however long it takes: ready means configured
+    from_ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    return {"ads_config": ads, "cds_config": from_ads, "lds_config": from_ads}
+
+
+def _sds_cluster(start: Start) -> dict[str, Any]:
+    return _grpc_cluster(SDS_CLUSTER, "STATIC", {"pipe": {"path": start.sds_socket}}, {})
+
+
+def _xds_cluster(start: Start) -> dict[str, Any]:
+    address = {"socket_address": {"address": start.xds.host, "port_value": start.xds.port}}
+    keepalive = {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
+    return {
+        **_grpc_cluster(XDS_CLUSTER, "STRICT_DNS", address, keepalive),
+        "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 5}},
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _server_tls(start.server)},
+    }
+
+
+def _grpc_cluster(name: str, kind: str, address: dict[str, Any], http2: dict[str, Any]) -> dict[str, Any]:
+    options = {
+        "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": http2},
+    }
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {
+        "name": name,
+        "type": kind,
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    }
+
+
+def _server_tls(server: SpiffeId) -> dict[str, Any]:
+    # as a client Envoy stops at TLS 1.2 unless the maximum is set too
+    version = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+    exactly = [{"san_type": "URI", "matcher": {"exact": str(server)}}]
+    return {
+        "@type": f"{_TYPES}.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "policyd",
+        "common_tls_context": {
+            "tls_params": version,
+            "alpn_protocols": ["h2"],
+            "tls_certificate_sds_secret_configs": [_secret(IDENTITY_SECRET)],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": exactly},
+                "validation_context_sds_secret_config": _secret(ROOTS_SECRET),
+            },
+        },
+    }
+
+
+def _secret(name: str) -> dict[str, Any]:
+    source = {
+        "api_type": "DELTA_GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": SDS_CLUSTER}}],
+    }
+    config = {"resource_api_version": "V3", "initial_fetch_timeout": "5s", "api_config_source": source}
+    return {"name": name, "sds_config": config}
+
+
+def _overload_manager() -> dict[str, Any]:
+    limit = {
+        "@type": f"{_TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": MAX_CONNECTIONS,
+    }
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return {"resource_monitors": [{"name": name, "typed_config": limit}]}

@@ -1,0 +1,39 @@
+"""An SVID and a bundle as the two secrets that Envoy asks its agent for.
+
+Law: pure. Secrets are made only from values that `proxy.identity` checked, so a broken pair cannot be pushed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from policyd.envoy_api import SECRET, TYPE_PREFIX, EnvoyApi
+from policyd.xds.snapshot import Snapshot, make_snapshot, resource
+from proxy.identity import Bundle, Svid
+
+IDENTITY_SECRET: Final = "default"  # noqa: S105 - a name, the one that Istio and SPIRE use
+ROOTS_SECRET: Final = "ROOTCA"  # noqa: S105 - likewise
+
+_VALIDATOR = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+
+
+def secrets(api: EnvoyApi, svid: Svid, bundle: Bundle) -> Snapshot:
+    """Return both secrets as a snapshot; the version of each is a hash of what it holds."""
+    held = ((IDENTITY_SECRET, _identity(svid)), (ROOTS_SECRET, _roots(bundle)))
+    return make_snapshot(resource(SECRET, name, {"name": name, **body}, api=api) for name, body in held)
+
+
+def _identity(svid: Svid) -> dict[str, Any]:
+    return {
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": svid.chain_pem().decode()},
+            "private_key": {"inline_string": svid.key_pem.decode()},
+        }
+    }
+
+
+def _roots(bundle: Bundle) -> dict[str, Any]:
+    trusted = {"name": bundle.trust_domain, "trust_bundle": {"inline_string": bundle.pem().decode()}}
+    validator = {"@type": _VALIDATOR, "trust_domains": [trusted]}
+    named = {"name": "envoy.tls.cert_validator.spiffe", "typed_config": validator}
+    return {"validation_context": {"custom_validator_config": named}}
