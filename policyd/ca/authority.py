@@ -1,0 +1,139 @@
+"""The mesh's certificate authority as a value: it signs, and checks what it signed before it lets go of it.
+
+Law: nothing leaves `sign` that check.py would refuse. The root's key is not needed here: it signs the
+intermediate and rests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from policyd.ca import check, template
+from policyd.ca.template import PublicKey, Random
+from policyd.errors import IdentityError
+from policyd.spiffe import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All that an authority is made of, as it is kept: both certificates and both keys."""
+
+    root: x509.Certificate
+    root_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    intermediate: x509.Certificate
+    intermediate_key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Svid:
+    """A signed identity: the leaf and its intermediate, without the root."""
+
+    spiffe_id: SpiffeId
+    leaf: x509.Certificate
+    intermediate: x509.Certificate
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """DER, leaf first."""
+        return self.leaf.public_bytes(Encoding.DER), self.intermediate.public_bytes(Encoding.DER)
+
+    @property
+    def serial(self) -> str:
+        """The serial number in lower-case hex, as logs and `ca inspect` show it."""
+        return f"{self.leaf.serial_number:032x}"
+
+    @property
+    def not_after(self) -> datetime:
+        """When it ends, in UTC."""
+        return self.leaf.not_valid_after_utc
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Signs X.509-SVIDs of one trust domain with the intermediate's key."""
+
+    trust_domain: str
+    root: x509.Certificate
+    intermediate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    def sign(
+        self,
+        spiffe_id: SpiffeId,
+        key: PublicKey,
+        *,
+        now: datetime,
+        random: Random,
+        ttl: timedelta = template.LEAF_LIFE,
+        dns_names: tuple[str, ...] = (),
+    ) -> Svid:
+        """An SVID for `spiffe_id` and `key`, from two minutes before `now` (UTC) until `ttl` after it.
+
+        It ends with its chain at the latest. Raises IdentityError for an identity of another trust domain,
+        for the authority's own keys, where less than five minutes would remain, and where what was signed
+        fails its check.
+        """
+        if spiffe_id.trust_domain != self.trust_domain:
+            raise IdentityError(f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
+        if any(check.same_key(key, own.public_key()) for own in (self.root, self.intermediate)):
+            raise IdentityError("the authority's own key is nobody else's")
+        life = template.validity(now, ttl, within=template.life_of(self.intermediate))
+        order = template.leaf(self.intermediate, spiffe_id, key, life, random, dns_names)
+        svid = Svid(spiffe_id, order.sign(self.key, hashes.SHA256()), self.intermediate)
+        self._check(svid, key, dns_names, now)
+        return svid
+
+    @property
+    def root_sha256(self) -> str:
+        """Of the root's DER, in lower-case hex: what a join token pins."""
+        return hashlib.sha256(self.root_der).hexdigest()
+
+    @property
+    def root_der(self) -> bytes:
+        """The root certificate in DER."""
+        return self.root.public_bytes(Encoding.DER)
+
+    @property
+    def bundle_sequence(self) -> int:
+        """Grows with every new root: the second from which the root is valid, since the epoch."""
+        return int(self.root.not_valid_before_utc.timestamp())
+
+    def _check(self, svid: Svid, key: PublicKey, dns_names: tuple[str, ...], now: datetime) -> None:
+        if check.check_svid((svid.leaf, svid.intermediate), self.root, now) != svid.spiffe_id:
+            raise IdentityError("the signed certificate bears another identity")
+        if not check.same_key(svid.leaf.public_key(), key):
+            raise IdentityError("the signed certificate holds another key")
+        alternative = svid.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if tuple(alternative.get_values_for_type(x509.DNSName)) != dns_names:
+            raise IdentityError("the signed certificate bears other DNS names")
+
+
+def new_material(trust_domain: str, *, now: datetime, random: Random) -> Material:
+    """A new root and intermediate with new keys (ECDSA P-256, from the operating system's randomness)."""
+    root_key = ec.generate_private_key(ec.SECP256R1())
+    root = template.root(trust_domain, root_key.public_key(), now, random).sign(root_key, hashes.SHA256())
+    key = ec.generate_private_key(ec.SECP256R1())
+    order = template.intermediate(root, trust_domain, key.public_key(), now, random)
+    material = Material(root, root_key, order.sign(root_key, hashes.SHA256()), key)
+    authority_of(material, trust_domain, now=now)
+    return material
+
+
+def authority_of(material: Material, trust_domain: str, *, now: datetime) -> Authority:
+    """The authority of `material`; raises IdentityError unless its parts are valid and belong together."""
+    check.check_root(material.root, trust_domain, now)
+    check.check_intermediate(material.intermediate, material.root, trust_domain, now)
+    for certificate, key, name in (
+        (material.root, material.root_key, "root"),
+        (material.intermediate, material.intermediate_key, "intermediate"),
+    ):
+        if not check.same_key(certificate.public_key(), key.public_key()):
+            raise IdentityError(f"the {name}'s key is not that of its certificate")
+    return Authority(trust_domain, material.root, material.intermediate, material.intermediate_key)

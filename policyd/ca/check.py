@@ -1,0 +1,246 @@
+"""Does a certificate say what the rules demand? Asked of each one before it leaves, and at every start.
+
+Law: every MUST of X509-SVID sections 2 to 5, and of RFC 5280 what concerns us, is checked here, by our own
+code where libraries are lax (several URI SANs, no key usage); a check raises IdentityError or has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from policyd.ca.template import PublicKey
+from policyd.errors import IdentityError, SpiffeIdError
+from policyd.spiffe import SpiffeId
+
+LEAST_RSA_BITS: Final = 2048
+MOST_RSA_BITS: Final = 8192  # a larger key costs its verifiers too much time
+RSA_EXPONENT: Final = 65537
+
+_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_KNOWN: Final = frozenset(
+    {
+        x509.SubjectAlternativeName.oid,
+        x509.BasicConstraints.oid,
+        x509.KeyUsage.oid,
+        x509.ExtendedKeyUsage.oid,
+        x509.SubjectKeyIdentifier.oid,
+        x509.AuthorityKeyIdentifier.oid,
+    }
+)
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+def check_key(key: object) -> PublicKey:
+    """Return `key` if it is one that the mesh's TLS can use: ECDSA P-256 or P-384, RSA of 2048 to 8192 bits.
+
+    Ed25519 and P-521 are refused: Envoy's and gRPC's TLS do not offer them, so a peer could not be verified.
+    """
+    match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1()):
+            return key
+        case ec.EllipticCurvePublicKey():
+            raise IdentityError(f"the curve `{key.curve.name}` is not accepted", remedy="use P-256 or P-384")
+        case rsa.RSAPublicKey():
+            return _check_rsa(key)
+        case _:
+            raise IdentityError("a key of this kind is not accepted", remedy="use ECDSA with P-256")
+
+
+def check_root(root: x509.Certificate, trust_domain: str, now: datetime) -> None:
+    """Check the self-signed root of `trust_domain`; raises IdentityError."""
+    _check_authority(root, root, trust_domain, path_length=1)
+    _check_time(root, now)
+
+
+def check_intermediate(
+    intermediate: x509.Certificate, root: x509.Certificate, trust_domain: str, now: datetime
+) -> None:
+    """Check the certificate that signs leaves, against its root; raises IdentityError."""
+    _check_authority(intermediate, root, trust_domain, path_length=0)
+    _check_nested(intermediate, root)
+    _check_time(intermediate, now)
+
+
+def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: datetime) -> SpiffeId:
+    """Check an X.509-SVID (`chain`: leaf, intermediate) and return its identity; raises IdentityError."""
+    if len(chain) != 2:
+        raise IdentityError("a chain holds the leaf and its intermediate, nothing else")
+    leaf, issuer = chain
+    spiffe_id = read_identity(leaf)
+    _check_signed(leaf, issuer)
+    check_key(leaf.public_key())
+    if _critical(leaf, x509.BasicConstraints).ca:
+        raise IdentityError("a leaf's basic constraints say cA=false")
+    usage = _critical(leaf, x509.KeyUsage)
+    if usage.key_cert_sign or usage.crl_sign:
+        raise IdentityError("a leaf signs no certificates and no revocation lists")
+    if not usage.digital_signature or usage.content_commitment or usage.data_encipherment:
+        raise IdentityError("a leaf's key is for signatures and the agreement on keys")
+    if set(_extension(leaf, x509.ExtendedKeyUsage).value) != {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }:
+        raise IdentityError("a leaf's extended key usage is server and client authentication")
+    if read_trust_domain(root) != spiffe_id.trust_domain:
+        raise IdentityError(f"`{spiffe_id}` is not of the trust domain that signs it")
+    _check_nested(leaf, issuer)
+    _check_time(leaf, now)
+    _check_path(chain, root, now)
+    return spiffe_id
+
+
+def read_identity(leaf: x509.Certificate) -> SpiffeId:
+    """The one SPIFFE ID, with a path, of a leaf (X509-SVID sections 2, 3.1, 5.2); raises IdentityError."""
+    alternative = _extension(leaf, x509.SubjectAlternativeName)
+    if not alternative.critical and not list(leaf.subject):
+        raise IdentityError("without a subject the alternative name is critical")
+    foreign = [
+        n for n in alternative.value if not isinstance(n, x509.UniformResourceIdentifier | x509.DNSName)
+    ]
+    if foreign:
+        raise IdentityError("a leaf bears a SPIFFE ID and DNS names, no other kind of name")
+    spiffe_id = _read_uri(alternative.value)
+    if not spiffe_id.path:
+        raise IdentityError(f"`{spiffe_id}` is a trust domain's own identity, a leaf's has a path")
+    return spiffe_id
+
+
+def read_trust_domain(authority: x509.Certificate) -> str:
+    """The trust domain that a signing certificate bears as its own SPIFFE ID; raises IdentityError."""
+    spiffe_id = _read_uri(_extension(authority, x509.SubjectAlternativeName).value)
+    if spiffe_id.path:
+        raise IdentityError(f"`{spiffe_id}` has a path, a signing certificate's identity has none")
+    return spiffe_id.trust_domain
+
+
+def same_key(one: object, other: object) -> bool:
+    """Are these two public keys the same?"""
+    return _spki(one) == _spki(other)
+
+
+def _spki(key: object) -> bytes:
+    assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _check_rsa(key: rsa.RSAPublicKey) -> rsa.RSAPublicKey:
+    if not LEAST_RSA_BITS <= key.key_size <= MOST_RSA_BITS:
+        raise IdentityError(
+            f"an RSA key has {LEAST_RSA_BITS} to {MOST_RSA_BITS} bits, this one {key.key_size}",
+            remedy="use ECDSA with P-256",
+        )
+    if key.public_numbers().e != RSA_EXPONENT:
+        raise IdentityError(f"an RSA key has the public exponent {RSA_EXPONENT}")
+    return key
+
+
+def _check_authority(
+    certificate: x509.Certificate, issuer: x509.Certificate, trust_domain: str, *, path_length: int
+) -> None:
+    own = read_trust_domain(certificate)
+    if own != trust_domain:
+        raise IdentityError(f"the certificate is of the trust domain `{own}`, not `{trust_domain}`")
+    _check_signed(certificate, issuer)
+    if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
+        raise IdentityError("an authority's key is an elliptic one")
+    check_key(certificate.public_key())
+    if not list(certificate.subject):
+        raise IdentityError("an authority has a subject, by which its issued certificates name it")
+    constraints = _critical(certificate, x509.BasicConstraints)
+    if not constraints.ca or constraints.path_length != path_length:
+        raise IdentityError(f"the basic constraints say cA=true with the path length {path_length}")
+    usage = _critical(certificate, x509.KeyUsage)
+    if not usage.key_cert_sign or usage.digital_signature:
+        raise IdentityError("an authority's key signs certificates and authenticates nobody")
+
+
+def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Version, serial, extensions, key identifiers and signature, common to all three kinds."""
+    if certificate.version is not x509.Version.v3:
+        raise IdentityError("a certificate has version 3")
+    if not 0 < certificate.serial_number < 1 << 159:
+        raise IdentityError("a serial number is positive and has at most 20 bytes")
+    unknown = [e.oid.dotted_string for e in _extensions(certificate) if e.oid not in _KNOWN]
+    if unknown:
+        raise IdentityError(f"the extension `{unknown[0]}` has no place in our certificates")
+    _check_key_identifiers(certificate, issuer)
+    if not isinstance(certificate.signature_hash_algorithm, _HASHES):
+        raise IdentityError("a certificate is signed with SHA-256, SHA-384 or SHA-512")
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise IdentityError("the certificate was not signed by its issuer") from error
+
+
+def _check_key_identifiers(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    subject_id = _extension(certificate, x509.SubjectKeyIdentifier).value.digest
+    if subject_id != x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest:
+        raise IdentityError("the subject key identifier is not that of the key")
+    if _extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier != (
+        _extension(issuer, x509.SubjectKeyIdentifier).value.digest
+    ):
+        raise IdentityError("the authority key identifier is not that of the issuer")
+
+
+def _check_nested(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    if certificate.not_valid_after_utc > issuer.not_valid_after_utc:
+        raise IdentityError("a certificate ends no later than its issuer's")
+    if certificate.not_valid_before_utc < issuer.not_valid_before_utc:
+        raise IdentityError("a certificate begins no earlier than its issuer's")
+
+
+def _check_time(certificate: x509.Certificate, now: datetime) -> None:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= now <= end:
+        raise IdentityError(
+            f"the certificate is valid from {begin:%FT%TZ} to {end:%FT%TZ}, now is {now:%FT%TZ}"
+        )
+
+
+def _check_path(chain: Sequence[x509.Certificate], root: x509.Certificate, now: datetime) -> None:
+    """RFC 5280 path validation by the library, besides our own checks (X509-SVID section 5.1)."""
+    verifier = PolicyBuilder().store(Store([root])).time(now).build_client_verifier()
+    try:
+        verifier.verify(chain[0], list(chain[1:]))
+    except VerificationError as error:
+        raise IdentityError("no valid path leads from the certificate to the root") from error
+
+
+def _read_uri(alternative: x509.SubjectAlternativeName) -> SpiffeId:
+    uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise IdentityError(f"a certificate bears exactly one URI, this one {len(uris)}")
+    try:
+        return SpiffeId.parse(uris[0])
+    except SpiffeIdError as error:
+        raise IdentityError(error.message, remedy=error.remedy) from error
+
+
+def _extensions(certificate: x509.Certificate) -> x509.Extensions:
+    try:
+        return certificate.extensions
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise IdentityError("the certificate's extensions cannot be read") from error
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> x509.Extension[_Extension]:
+    try:
+        return _extensions(certificate).get_extension_for_class(kind)
+    except x509.ExtensionNotFound as error:
+        raise IdentityError(f"the certificate lacks the extension {kind.__name__}") from error
+
+
+def _critical(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension:
+    extension = _extension(certificate, kind)
+    if not extension.critical:
+        raise IdentityError(f"the extension {kind.__name__} is critical")
+    return extension.value

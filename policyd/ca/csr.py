@@ -1,0 +1,99 @@
+"""A certificate signing request (PKCS#10, RFC 2986) from the network: only its key counts.
+
+Law: what it asks for besides is not ignored but refused, so that nobody believes to have got it. The key is
+judged before its signature is computed, since that is what costs time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+
+from policyd.ca import check
+from policyd.ca.template import PublicKey
+from policyd.errors import CsrError, IdentityError
+from policyd.spiffe import SpiffeId
+
+MAX_BYTES: Final = 8192  # with an RSA key of 8192 bits a request has about 2200
+_EXTENSION_REQUEST: Final = x509.ObjectIdentifier("1.2.840.113549.1.9.14")
+_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+
+
+@dataclass(frozen=True, slots=True)
+class Csr:
+    """What remains of an accepted request: its key, and the SHA-256 of its bytes in hex for the record."""
+
+    key: PublicKey
+    sha256: str
+
+
+def parse_csr(der: bytes, spiffe_id: SpiffeId, *, own_keys: Iterable[object] = ()) -> Csr:
+    """Accept a request for `spiffe_id`, which it may name as its only URI SAN, or raise CsrError.
+
+    `own_keys` are public keys of the authority, which nobody else may claim.
+    """
+    if len(der) > MAX_BYTES:
+        raise CsrError(f"a certificate signing request has at most {MAX_BYTES} bytes, this one {len(der)}")
+    request, key = _load(der)
+    if any(check.same_key(key, own) for own in own_keys):
+        raise CsrError("the authority's own key is nobody else's")
+    _check_signature(request)
+    _check_names(request, spiffe_id)
+    return Csr(key, fingerprint(der))
+
+
+def fingerprint(der: bytes) -> str:
+    """The SHA-256 of a request's bytes, as records have it; of refused ones too."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def _load(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
+    try:
+        request = x509.load_der_x509_csr(der)
+        return request, check.check_key(request.public_key())
+    except IdentityError as error:
+        raise CsrError(error.message, remedy=error.remedy) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CsrError(
+            "the certificate signing request cannot be read", remedy="send PKCS#10 in DER"
+        ) from error
+
+
+def _check_signature(request: x509.CertificateSigningRequest) -> None:
+    """Proof that the sender holds the key."""
+    try:
+        good = isinstance(request.signature_hash_algorithm, _HASHES) and request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        good = False
+    if not good:
+        raise CsrError("the certificate signing request is not signed by its key (with SHA-256 or better)")
+
+
+def _check_names(request: x509.CertificateSigningRequest, spiffe_id: SpiffeId) -> None:
+    try:
+        subject, attributes = list(request.subject), list(request.attributes)
+        extensions = list(request.extensions)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise CsrError("the extensions of the certificate signing request cannot be read") from error
+    if subject:
+        raise CsrError("a certificate signing request names no subject", remedy="leave it empty: `-subj /`")
+    for attribute in attributes:
+        if attribute.oid != _EXTENSION_REQUEST:
+            raise CsrError(f"the attribute `{attribute.oid.dotted_string}` is not accepted")
+    for extension in extensions:
+        if not isinstance(extension.value, x509.SubjectAlternativeName):
+            raise CsrError(
+                f"the extension `{extension.oid.dotted_string}` is not accepted",
+                remedy="policyd decides them all",
+            )
+        if list(extension.value) != [x509.UniformResourceIdentifier(str(spiffe_id))]:
+            raise CsrError(
+                "the certificate signing request asks for other names than its identity",
+                remedy=f"name `{spiffe_id}`, or nothing",
+            )
