@@ -4,10 +4,10 @@ Law: the proxy ends with exactly what it subscribed to of the newest Snapshot; a
 unanswered; and no listener or route arrives before the clusters it needs, nor does a cluster go before them
 ("eventual consistency considerations" of the xDS protocol).
 
-Transitions are pure. Requests change what is known of the proxy, then `update` compares that with the Snapshot:
-what to send follows from the difference, never from a memory of what happened. Times are seconds of one clock
-that only goes forward. Source: the xDS protocol, its sections on the incremental variant, and what Envoy 1.40
-was measured to do.
+Transitions are pure. A request changes what is known of the proxy, then `update` compares that with a
+Snapshot: what to send follows from the difference, never from a memory of what happened. Times are seconds of
+one clock that only goes forward. Source: the xDS protocol, its sections on the incremental variant, and what
+Envoy 1.40 was measured to do.
 """
 
 from __future__ import annotations

@@ -1,0 +1,259 @@
+"""The aggregated discovery service: carries one stream's requests to its state and its pushes to the proxy.
+
+Law: a proxy gets the Snapshot of the instance that it has proved to be, and no other; one stream a proxy, the
+newest; a stream that breaks a bound ends, and no other stream notices. What to send is decided by `stream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import grpc
+
+from policyd.envoy_api import EnvoyApi
+from policyd.errors import PolicydError, StreamError
+from policyd.spiffe import SpiffeId
+from policyd.xds import stream, wire
+from policyd.xds.cache import SnapshotCache
+from policyd.xds.debounce import Debounce
+from policyd.xds.snapshot import SHORT_NAMES, kind
+from policyd.xds.status import ProxyStatus, type_statuses
+from policyd.xds.stream import Push, Request, StreamState
+
+SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHOD: Final = "DeltaAggregatedResources"
+FIRST_MESSAGE_SECONDS: Final = 10.0
+MAX_STREAMS: Final = 5_000
+
+Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+Authorize = Callable[[SpiffeId, str], None]
+
+
+class Observer(Protocol):
+    """Who hears what happens: metrics and logs. `kind` is one of `clusters`, `endpoints` and so on."""
+
+    def pushed(self, node_id: str, kind: str) -> None:
+        """A response was sent."""
+
+    def rejected(self, node_id: str, kind: str, text: str) -> None:
+        """A proxy rejected one, with this text of its own."""
+
+    def connections(self, count: int) -> None:
+        """So many proxies are connected now."""
+
+
+def peer_of(context: Context) -> SpiffeId:
+    """The one SPIFFE ID of the peer's certificate, over TLS 1.3; raises StreamError for anything less."""
+    facts: Mapping[str, list[bytes]] = context.auth_context()
+    if [bytes(one) for one in facts.get("ssl_tls_version", [])] != [b"TLSv1.3"]:
+        raise StreamError("the control plane speaks TLS 1.3 only")
+    ids = facts.get("peer_spiffe_id", [])
+    if len(ids) != 1:
+        raise StreamError("the certificate has no SPIFFE ID, or several")
+    return SpiffeId.parse(bytes(ids[0]).decode("ascii", "replace"))
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One open stream."""
+
+    node: wire.Node
+    peer: SpiffeId
+    since: float  # of the service's clock
+    state: StreamState
+    debounce: Debounce
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended_because: str = ""
+
+    def end(self, why: str) -> None:
+        """Have the stream ended by its own task."""
+        self.ended_because = self.ended_because or why
+        self.wake.set()
+
+
+class DiscoveryService:
+    """Delta ADS over grpc.aio. Add `handler()` to a server; `close` ends the streams.
+
+    `authorize` raises a PolicydError unless the peer may be that node; it is asked again at each change.
+    `clock` counts seconds and only goes forward, `wall` gives seconds since the epoch. `quiet` and `longest` are
+    Debounce's.
+    """
+
+    def __init__(
+        self,
+        cache: SnapshotCache,
+        authorize: Authorize,
+        observer: Observer,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        peer: Callable[[Context], SpiffeId] = peer_of,
+        api: EnvoyApi | None = None,
+        quiet: float = 0.1,
+        longest: float = 10.0,
+    ) -> None:
+        self._cache = cache
+        self._authorize = authorize
+        self._observer = observer
+        self._clock = clock
+        self._wall = wall
+        self._peer = peer
+        self._api = api
+        self._debounce = Debounce(quiet, longest)
+        self._connections: dict[str, _Connection] = {}
+        self._streams = 0
+        self._closed = False
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handler of the service; messages stay bytes, `wire` reads them."""
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    def statuses(self) -> tuple[ProxyStatus, ...]:
+        """The connected proxies, by instance; to be called in the service's own event loop."""
+        epoch = self._wall() - self._clock()
+        return tuple(
+            ProxyStatus(
+                node_id,
+                str(one.peer),
+                True,
+                one.node.version,
+                epoch + one.since,
+                type_statuses(one.state, self._cache.get(node_id), epoch),
+            )
+            for node_id, one in sorted(self._connections.items())
+        )
+
+    def close(self) -> None:
+        """End every stream, and refuse new ones; Envoys keep what they have and come back."""
+        self._closed = True
+        for connection in self._connections.values():
+            connection.end("policyd is shutting down")
+
+    async def _serve(self, _requests: object, context: Context) -> None:
+        if self._closed or self._streams >= MAX_STREAMS:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "no more streams now")
+        self._streams += 1
+        try:
+            await self._admit_and_run(context)
+        except StreamError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+        finally:
+            self._streams -= 1
+
+    async def _admit_and_run(self, context: Context) -> None:
+        try:
+            peer = self._peer(context)
+        except PolicydError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
+        try:
+            data = await asyncio.wait_for(context.read(), FIRST_MESSAGE_SECONDS)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no first request came")
+        if data is grpc.aio.EOF:
+            return
+        request, node = wire.decode(data, self._api)
+        if node is None:
+            raise StreamError("the first request of a stream names its node")
+        await self._admit(peer, node, context)
+        await self._run(
+            _Connection(node, peer, self._clock(), stream.start(), self._debounce), request, context
+        )
+
+    async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:
+        try:
+            self._authorize(peer, node.id)
+        except PolicydError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+
+    async def _run(self, connection: _Connection, request: Request, context: Context) -> None:
+        node_id = connection.node.id
+        if before := self._connections.get(node_id):
+            before.end("the proxy opened another stream")
+        self._connections[node_id] = connection
+        self._observer.connections(len(self._connections))
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:  # in whatever thread changes the cache
+            loop.call_soon_threadsafe(self._changed, connection)
+
+        unwatch = self._cache.watch(node_id, wake)
+        try:
+            await self._receive(connection, request, context)
+            await self._converse(connection, context)
+        finally:
+            unwatch()
+            if self._connections.get(node_id) is connection:
+                del self._connections[node_id]
+            self._observer.connections(len(self._connections))
+
+    def _changed(self, connection: _Connection) -> None:
+        connection.debounce = connection.debounce.note(self._clock())
+        connection.wake.set()
+
+    async def _converse(self, connection: _Connection, context: Context) -> None:
+        """Take requests and changes as they come, until either side ends the stream."""
+        reading = asyncio.ensure_future(context.read())
+        waking = asyncio.ensure_future(connection.wake.wait())
+        try:
+            while True:
+                await asyncio.wait(
+                    {reading, waking}, timeout=self._timeout(connection), return_when=asyncio.FIRST_COMPLETED
+                )
+                if connection.ended_because:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, connection.ended_because)
+                if reading.done():
+                    data = reading.result()
+                    if data is grpc.aio.EOF:
+                        return
+                    await self._receive(connection, wire.decode(data, self._api)[0], context)
+                    reading = asyncio.ensure_future(context.read())
+                if waking.done():
+                    connection.wake.clear()
+                    waking = asyncio.ensure_future(connection.wake.wait())
+                await self._update(connection, context)
+        finally:
+            reading.cancel()
+            waking.cancel()
+
+    def _timeout(self, connection: _Connection) -> float | None:
+        """Seconds until something is due, None if nothing will be."""
+        now = self._clock()
+        times = (connection.debounce.due(), stream.due(connection.state, now))
+        due = min((time for time in times if time is not None), default=None)
+        return None if due is None else max(0.0, due - now)
+
+    async def _receive(self, connection: _Connection, request: Request, context: Context) -> None:
+        if request.type_url not in SHORT_NAMES:
+            raise StreamError(f"`{request.type_url[:200]}` is no type that policyd serves")
+        known = connection.state.types.get(request.type_url)
+        answers = known is not None and known.pending is not None and known.pending.nonce == request.nonce
+        snapshot = self._cache.get(connection.node.id)
+        connection.state, pushes = stream.receive(connection.state, request, snapshot, self._clock())
+        if answers and request.error is not None:
+            self._observer.rejected(
+                connection.node.id, kind(request.type_url), request.error[: stream.MAX_ERROR_LENGTH]
+            )
+        await self._send(connection, pushes, context)
+
+    async def _update(self, connection: _Connection, context: Context) -> None:
+        """Send what has become due: after a change, a rejection's wait, or a reconnect's grace."""
+        now = self._clock()
+        due = connection.debounce.due()
+        if due is not None:
+            if due > now:
+                return
+            connection.debounce = connection.debounce.done()
+            await self._admit(connection.peer, connection.node, context)
+        snapshot = self._cache.get(connection.node.id)
+        if snapshot is not None:
+            connection.state, pushes = stream.update(connection.state, snapshot, now)
+            await self._send(connection, pushes, context)
+
+    async def _send(self, connection: _Connection, pushes: tuple[Push, ...], context: Context) -> None:
+        for push in pushes:
+            await context.write(wire.encode(push, self._api))
+            self._observer.pushed(connection.node.id, kind(push.type_url))

@@ -1,0 +1,80 @@
+"""What the control plane knows of each proxy, as `policyd proxy status` shows it.
+
+Law: what is shown follows from the stream and the Snapshot alone; a proxy's own words are bounded and hold no
+control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from policyd.xds.snapshot import Snapshot, kind
+from policyd.xds.stream import ORDER, StreamState, TypeState, in_step
+
+State = Literal["synced", "sent", "rejected", "none"]
+MAX_REJECTION = 1000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class TypeStatus:
+    """One type at one proxy: `changed_at` is in seconds since the epoch, 0 where nothing was sent.
+
+    `synced`: it has confirmed what the Snapshot says. `sent`: it is being told. `rejected`: it refused some of
+    it. `none`: it does not ask, or there is nothing to tell. `resources` is how many it holds.
+    """
+
+    type: str
+    state: State
+    rejection: str = ""
+    changed_at: float = 0.0
+    resources: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStatus:
+    """One Envoy: `connected_at` is in seconds since the epoch, 0 when it is not connected."""
+
+    instance: str
+    spiffe_id: str = ""
+    connected: bool = False
+    envoy_version: str = ""
+    connected_at: float = 0.0
+    types: tuple[TypeStatus, ...] = ()
+
+
+def type_statuses(
+    state: StreamState, snapshot: Snapshot | None, epoch: float = 0.0
+) -> tuple[TypeStatus, ...]:
+    """Each type, in the order of sending; `epoch` is the time, since the epoch, when the stream's clock was 0."""
+    known = dict.fromkeys((*ORDER, *sorted(state.types)))
+    return tuple(_type_status(type_url, state.types, snapshot, epoch) for type_url in known)
+
+
+def _type_status(
+    type_url: str, types: Mapping[str, TypeState], snapshot: Snapshot | None, epoch: float
+) -> TypeStatus:
+    known = types.get(type_url)
+    if known is None:
+        return TypeStatus(kind(type_url), "none")
+    times = [time for time in (known.sent_at, known.answered_at) if time is not None]
+    changed_at = epoch + max(times) if times else 0.0
+    rejection = _shown(known.rejection.text) if known.rejection else ""
+    return TypeStatus(
+        kind(type_url), _state(known, type_url, snapshot), rejection, changed_at, len(known.has)
+    )
+
+
+def _state(known: TypeState, type_url: str, snapshot: Snapshot | None) -> State:
+    if known.rejection:
+        return "rejected"
+    if snapshot is None:
+        return "none"
+    return "synced" if in_step(known, snapshot.of(type_url)) else "sent"
+
+
+def _shown(text: str) -> str:
+    """Envoy's text on one line: a proxy is not to move the cursor of whoever reads it."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text[: MAX_REJECTION + 1])
+    return plain if len(plain) <= MAX_REJECTION else plain[: MAX_REJECTION - 1] + "…"

@@ -1,0 +1,74 @@
+"""Between the delta messages of `envoy.service.discovery.v3` and the values of the stream.
+
+Law: a message becomes a value here, once, and nothing past this room sees protobuf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from policyd import envoy_api
+from policyd.envoy_api import EnvoyApi
+from policyd.errors import StreamError
+from policyd.xds.stream import Push, Request
+
+REQUEST: Final = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
+RESPONSE: Final = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
+MAX_REQUEST_BYTES: Final = 1 << 20  # the first one holds 61 KB of node, the one after a reconnect all names
+MAX_NODE_ID: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who a proxy says it is; `version` is that of its Envoy, "" where it is not said."""
+
+    id: str
+    cluster: str = ""
+    version: str = ""
+
+
+def decode(data: bytes, api: EnvoyApi | None = None) -> tuple[Request, Node | None]:
+    """A request, and the node where there is one; raises StreamError for what is none or too large."""
+    if len(data) > MAX_REQUEST_BYTES:
+        raise StreamError(f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {len(data)}")
+    known = api or envoy_api.shared()
+    try:
+        message = known.message(REQUEST).FromString(data)
+    except ValueError as error:  # protobuf's DecodeError is one
+        raise StreamError("what was sent is no DeltaDiscoveryRequest") from error
+    request = Request(
+        message.type_url,
+        tuple(message.resource_names_subscribe),
+        tuple(message.resource_names_unsubscribe),
+        dict(message.initial_resource_versions),
+        message.response_nonce,
+        message.error_detail.message if message.HasField("error_detail") else None,
+    )
+    return request, _node(message.node) if message.HasField("node") else None
+
+
+def _node(node: object) -> Node:
+    id_, cluster = str(getattr(node, "id", "")), str(getattr(node, "cluster", ""))
+    if len(id_) > MAX_NODE_ID or len(cluster) > MAX_NODE_ID:
+        raise StreamError(f"a node id has at most {MAX_NODE_ID} characters")
+    number = node.user_agent_build_version.version  # type: ignore[attr-defined]
+    version = f"{number.major_number}.{number.minor_number}.{number.patch}"
+    return Node(id_, cluster, "" if version == "0.0.0" else version)
+
+
+def encode(push: Push, api: EnvoyApi | None = None) -> bytes:
+    """The serialised response."""
+    message = (api or envoy_api.shared()).message(RESPONSE)(
+        system_version_info=push.version,
+        type_url=push.type_url,
+        removed_resources=push.removed,
+        nonce=push.nonce,
+    )
+    message.control_plane.identifier = "policyd"
+    for one in push.resources:
+        resource = message.resources.add(name=one.name, version=one.version)
+        resource.resource.type_url = one.type_url
+        resource.resource.value = one.body
+    packed: bytes = message.SerializeToString()
+    return packed
