@@ -1,7 +1,7 @@
 """The Mesh: everything declared, resolved and checked against itself, as one frozen value.
 
-Law: whoever holds a Mesh may follow every reference in it. Rooms that decide and rooms that configure proxies read
-this value and nothing else about what was declared.
+Law: whoever holds a Mesh may follow every reference in it. Rooms that decide and rooms that configure proxies
+read this value and nothing else about what was declared.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ class Listen:
 class Instance:
     """One running copy with its Envoy; ports are on `address`, 0 where the role has none.
 
-    A sidecar: the application listens on 127.0.0.1:`app_port`, its peers reach `address`:`inbound_port`, and the
-    application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`. A gateway has `listens`.
+    A sidecar: the application listens on 127.0.0.1:`app_port`, its peers reach `address`:`inbound_port`, and
+    its own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`. A gateway has `listens`.
+    `also` are further Services (ids) whose selector matches it; what is asked about is always `service`.
     """
 
     name: str
@@ -77,14 +78,15 @@ class Instance:
     outbound_port: int = 0
     proxy_secret: str = field(default="", repr=False)
     listens: tuple[Listen, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """A place where requests are asked about; our xDS puts `name` into the check's context_extensions.
 
-    `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate only
-    where `verifies_peers`, else Unauthenticated.
+    `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate
+    only where `verifies_peers`, else Unauthenticated.
     """
 
     name: str
@@ -121,14 +123,27 @@ class Mesh:
     gateways: tuple[Gateway, ...]
     virtual_services: tuple[VirtualService, ...]
     listeners: Mapping[str, Listener]
+    _serving: dict[str, tuple[Instance, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    _bearing: dict[SpiffeId, tuple[Instance, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        """Index the instances once; a mesh of a thousand services asks for them a thousand times."""
+        for _, instance in sorted(self.instances.items()):
+            for service in (instance.service, *instance.also):
+                self._serving[service] = (*self._serving.get(service, ()), instance)
+            self._bearing[instance.workload] = (*self._bearing.get(instance.workload, ()), instance)
 
     def instances_of(self, service: str) -> tuple[Instance, ...]:
         """The instances that serve `service` (an id), by name."""
-        return tuple(i for _, i in sorted(self.instances.items()) if i.service == service)
+        return self._serving.get(service, ())
 
     def instances_as(self, workload: SpiffeId) -> tuple[Instance, ...]:
         """The instances that bear the identity `workload`, by name."""
-        return tuple(i for _, i in sorted(self.instances.items()) if i.workload == workload)
+        return self._bearing.get(workload, ())
 
 
 def inbound_listener(instance: str) -> str:

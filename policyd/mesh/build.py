@@ -1,0 +1,211 @@
+"""A Declaration and its Placement become a Mesh, in which every reference leads somewhere.
+
+Law: whatever does not fit together is a Problem with its line, and all of them are found in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.groups import build_groups
+from policyd.mesh.model import (
+    Instance,
+    Listener,
+    Mesh,
+    Workload,
+    gateway_listener,
+    inbound_listener,
+)
+from policyd.mesh.placement import Placement
+from policyd.mesh.routing import check_gateways, check_virtual_services
+from policyd.mesh.services import build_services
+from policyd.spiffe import SpiffeId
+from policyd.strict import check_label
+from policyd.yaml import Path
+
+GATEWAY_LABELS: Final[Mapping[str, str]] = {"istio": "ingressgateway"}
+
+
+def build(declaration: Declaration, trust_domain: str, placement: Placement) -> Mesh:
+    """Resolve and cross-check what is declared; raises InvalidInput with every Problem.
+
+    `placement` places this very declaration (see mesh.placement.place).
+    """
+    builder = _Instances(declaration, trust_domain, placement)
+    instances = builder.build()
+    problems = builder.problems
+    services, instances = build_services(declaration, instances, problems)
+    workloads = _workloads(declaration, instances, trust_domain, problems)
+    groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
+    check_gateways(declaration, instances, problems)
+    check_virtual_services(declaration, instances, services, problems)
+    if problems:
+        raise InvalidInput(problems)
+    return Mesh(
+        trust_domain=trust_domain,
+        services=services,
+        workloads=workloads,
+        instances=instances,
+        groups=groups,
+        gateways=tuple(found.resource for found in declaration.gateways),
+        virtual_services=tuple(found.resource for found in declaration.virtual_services),
+        listeners=_listeners(instances),
+    )
+
+
+class _Instances:
+    """Makes the instances of workloads.yaml, and keeps the problems met on the way."""
+
+    def __init__(self, declaration: Declaration, trust_domain: str, placement: Placement) -> None:
+        self.problems: list[Problem] = []
+        self._document = declaration.workloads_document
+        self._file = declaration.workloads
+        self._trust_domain = trust_domain
+        self._placement = placement
+        self._given: dict[tuple[str, int], str] = {}
+
+    def build(self) -> dict[str, Instance]:
+        instances = {name: self._gateway(name, spec) for name, spec in self._file.gateways.items()}
+        for name, spec in self._file.workloads.items():
+            if name in instances:
+                self._refuse("duplicate", f"`{name}` is a gateway too", ("workloads", name), "rename one")
+            instances[name] = self._sidecar(name, spec)
+        self._check_service_ports()
+        return instances
+
+    def _refuse(self, code: str, message: str, path: Path, remedy: str) -> None:
+        self.problems.append(self._document.problem(code, message, path, remedy))
+
+    def _identity(self, service: str, spec: WorkloadSpec | GatewayInstanceSpec, path: Path) -> SpiffeId:
+        account = spec.service_account or self._file.defaults.service_account.replace("{service}", service)
+        try:
+            check_label(account)
+        except ValueError as error:
+            self._refuse("name", f"the service account {error}", path, "give `serviceAccount`")
+            account = "default"
+        return SpiffeId.workload(self._trust_domain, self._namespace(spec), account)
+
+    def _namespace(self, spec: WorkloadSpec | GatewayInstanceSpec) -> str:
+        return spec.namespace or self._file.defaults.namespace
+
+    def _sidecar(self, name: str, spec: WorkloadSpec) -> Instance:
+        path = ("workloads", name)
+        given = {
+            "appPort": spec.app_port,
+            "inboundPort": spec.inbound_port,
+            "outboundPort": spec.outbound_port,
+        }
+        for field, port in given.items():
+            if port is not None:
+                self._claim(spec.address, port, name, (*path, field))
+        placed = self._placement.sidecars[name]
+        return Instance(
+            name=name,
+            workload=self._identity(spec.service, spec, path),
+            role="sidecar",
+            service=f"{spec.service}.{self._namespace(spec)}",
+            service_port=spec.port,
+            labels={"app": spec.service, **spec.labels},
+            address=spec.address,
+            app_port=placed.app_port,
+            inbound_port=placed.inbound_port,
+            outbound_port=placed.outbound_port,
+            proxy_secret=placed.proxy_secret,
+        )
+
+    def _gateway(self, name: str, spec: GatewayInstanceSpec) -> Instance:
+        path = ("gateways", name)
+        for port in spec.listen:
+            self._claim(spec.address, port, name, (*path, "listen"))
+        return Instance(
+            name=name,
+            workload=self._identity(name, spec, path),
+            role="gateway",
+            service=f"{name}.{self._namespace(spec)}",
+            service_port=spec.listen[0],
+            labels={"app": name, **GATEWAY_LABELS, **spec.labels},
+            address=spec.address,
+            listens=self._placement.gateways[name],
+        )
+
+    def _claim(self, address: str, port: int, name: str, path: Path) -> None:
+        if other := self._given.get((address, port)):
+            self._refuse(
+                "port", f"port {port} of `{name}` is given to `{other}` already", path, "give another one"
+            )
+        self._given.setdefault((address, port), name)
+
+    def _check_service_ports(self) -> None:
+        """One Service, one port: its callers know no other."""
+        first: dict[str, tuple[str, int]] = {}
+        owners = {f"{name}.{self._namespace(spec)}": name for name, spec in self._file.gateways.items()}
+        for name, spec in self._file.workloads.items():
+            service = f"{spec.service}.{self._namespace(spec)}"
+            if gateway := owners.get(service):
+                message = f"service `{service}` is that of the gateway `{gateway}`"
+                self._refuse("duplicate", message, ("workloads", name, "service"), "rename one")
+            known, port = first.setdefault(service, (name, spec.port))
+            if port != spec.port:
+                message = f"service `{service}` has port {spec.port} here and {port} in `{known}`"
+                self._refuse("port", message, ("workloads", name, "port"), "give both the same port")
+
+
+def _workloads(
+    declaration: Declaration, instances: Mapping[str, Instance], trust_domain: str, problems: list[Problem]
+) -> dict[SpiffeId, Workload]:
+    """Make the identities that some instance bears, with the labels of their service accounts."""
+    workloads = {instance.workload: Workload(instance.workload) for instance in instances.values()}
+    for name, spec in declaration.workloads.service_accounts.items():
+        account, _, namespace = name.partition(".")
+        path = ("serviceAccounts", name)
+        try:
+            names = check_label(account), check_label(namespace or declaration.workloads.defaults.namespace)
+        except ValueError as error:
+            problems.append(declaration.workloads_document.problem("name", str(error), path))
+            continue
+        id_ = SpiffeId.workload(trust_domain, names[1], names[0])
+        if id_ not in workloads:
+            message = f"no instance has the service account `{name}`"
+            problems.append(declaration.workloads_document.problem("reference", message, path, "remove it"))
+        elif workloads[id_].labels:
+            message = f"the service account `{name}` is declared twice"
+            problems.append(declaration.workloads_document.problem("duplicate", message, path, "remove one"))
+        else:
+            workloads[id_] = Workload(id_, spec.labels)
+    return workloads
+
+
+def _listeners(instances: Mapping[str, Instance]) -> dict[str, Listener]:
+    found: list[Listener] = []
+    for instance in instances.values():
+        if instance.role == "sidecar":
+            name, port = inbound_listener(instance.name), instance.service_port
+            found.append(
+                Listener(
+                    name,
+                    "inbound",
+                    instance.name,
+                    instance.workload,
+                    instance.service,
+                    port,
+                    verifies_peers=True,
+                )
+            )
+        for listen in instance.listens:
+            name, port = gateway_listener(instance.name, listen.declared), listen.declared
+            # plain HTTP: nobody has shown a certificate there
+            found.append(
+                Listener(
+                    name,
+                    "gateway",
+                    instance.name,
+                    instance.workload,
+                    instance.service,
+                    port,
+                    verifies_peers=False,
+                )
+            )
+    return {listener.name: listener for listener in found}

@@ -1,0 +1,210 @@
+"""A folder's texts become a Declaration: every file parsed, every field checked, nothing cross-checked yet.
+
+Law: a Declaration keeps the document of each thing, so that a fault found later has its file and line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.istio import KINDS, LATER, CoreService, Gateway, Labels, VirtualService
+from policyd.mesh.matching import check_account_template, check_path, check_variables
+from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
+from policyd.yaml import Document, Path, load, load_one
+
+WORKLOADS_FILE: Final = "workloads.yaml"
+GROUPS_FILE: Final = "groups.yaml"
+MESH_FOLDER: Final = "mesh/"
+
+R = TypeVar("R", Gateway, VirtualService, CoreService)
+
+
+def _check_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `127.0.0.1`") from None
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _as_command(value: Any) -> Any:
+    """Split a command that is one text as a shell would, as Compose does."""
+    try:
+        return shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"`{value[:80]}` is no command: {str(error).lower()}; close the quote") from None
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+Command = Annotated[Many[str], Field(min_length=1, max_length=1000), BeforeValidator(_as_command)]
+Listens = Annotated[Many[PortNumber], Field(min_length=1, max_length=64), BeforeValidator(_as_list)]
+Member = Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class WorkloadSpec(Model):
+    """One instance to run, in Compose's words; without `command` it is started by someone else.
+
+    `port` is the Service's; the other ports are picked free unless given.
+    """
+
+    service: Name
+    port: PortNumber
+    command: Command | None = None
+    health: Annotated[str, AfterValidator(check_path)] | None = None
+    labels: Labels = NOTHING
+    environment: Annotated[Mapping[str, str], AfterValidator(check_variables)] = NOTHING
+    workdir: Annotated[str, Field(min_length=1)] | None = None
+    service_account: Name | None = None
+    namespace: Name | None = None
+    address: Address = "127.0.0.1"
+    app_port: PortNumber | None = None
+    inbound_port: PortNumber | None = None
+    outbound_port: PortNumber | None = None
+
+
+class GatewayInstanceSpec(Model):
+    """An Envoy at the edge that opens the ports `listen`; it serves the Service of its own name."""
+
+    listen: Listens
+    labels: Labels = NOTHING
+    service_account: Name | None = None
+    namespace: Name | None = None
+    address: Address = "127.0.0.1"
+
+
+class ServiceAccountSpec(Model):
+    """Labels of an identity; policies see them as the Workload's tags."""
+
+    labels: Labels = NOTHING
+
+
+class Defaults(Model):
+    """What holds where an instance does not say otherwise; `{service}` stands for its service's name."""
+
+    namespace: Name = "default"
+    service_account: Annotated[str, AfterValidator(check_account_template)] = "{service}"
+
+
+class WorkloadsFile(Model):
+    """workloads.yaml; service accounts by `<name>` or `<name>.<namespace>`."""
+
+    workloads: Mapping[Name, WorkloadSpec] = NOTHING
+    gateways: Mapping[Name, GatewayInstanceSpec] = NOTHING
+    service_accounts: Mapping[str, ServiceAccountSpec] = NOTHING
+    defaults: Defaults = Defaults()
+
+
+class GroupSpec(Model):
+    """Members; a workload is `<service account>[.<namespace>]` or a SPIFFE ID, a service `<name>[.<namespace>]`."""
+
+    workloads: Many[Member] = ()
+    users: Many[Member] = ()
+    hosts: Many[Member] = ()
+    services: Many[Member] = ()
+    operators: Many[Member] = ()
+    groups: Many[Member] = ()
+
+
+class GroupsFile(Model):
+    """groups.yaml."""
+
+    groups: Mapping[Name, GroupSpec] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Declared(Generic[R]):
+    """A resource and the document that it stands in; its namespace is filled in."""
+
+    resource: R
+    document: Document
+
+    def problem(self, code: str, message: str, path: Path = (), remedy: str = "") -> Problem:
+        """Return a Problem at `path` of the resource."""
+        return self.document.problem(code, message, path, remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """Everything declared, file by file; `workloads_document` and `groups_document` tell lines."""
+
+    workloads: WorkloadsFile
+    workloads_document: Document
+    groups: GroupsFile
+    groups_document: Document
+    gateways: tuple[Declared[Gateway], ...] = ()
+    virtual_services: tuple[Declared[VirtualService], ...] = ()
+    services: tuple[Declared[CoreService], ...] = ()
+
+
+def declare(files: Mapping[str, str]) -> Declaration:
+    """Parse the declared files (path in the folder -> text); others are passed over.
+
+    Raises InvalidInput with every problem of every file.
+    """
+    problems: list[Problem] = []
+    workloads_document = _one(files, WORKLOADS_FILE, problems)
+    groups_document = _one(files, GROUPS_FILE, problems)
+    workloads = parse(WorkloadsFile, workloads_document, problems) or WorkloadsFile()
+    groups = parse(GroupsFile, groups_document, problems) or GroupsFile()
+    resources: list[Declared[Any]] = []
+    for path in sorted(files):
+        if path.startswith(MESH_FOLDER) and path.endswith((".yaml", ".yml")):
+            resources += _resources(files[path], path, workloads.defaults.namespace, problems)
+    if problems:
+        raise InvalidInput(problems)
+    return Declaration(
+        workloads,
+        workloads_document,
+        groups,
+        groups_document,
+        tuple(found for found in resources if isinstance(found.resource, Gateway)),
+        tuple(found for found in resources if isinstance(found.resource, VirtualService)),
+        tuple(found for found in resources if isinstance(found.resource, CoreService)),
+    )
+
+
+def _one(files: Mapping[str, str], path: str, problems: list[Problem]) -> Document:
+    try:
+        return load_one(files.get(path, ""), path)
+    except InvalidInput as error:
+        problems += error.problems
+        return Document(path, {})
+
+
+def _resources(text: str, path: str, namespace: str, problems: list[Problem]) -> list[Declared[Any]]:
+    try:
+        documents = load(text, path)
+    except InvalidInput as error:
+        problems += error.problems
+        return []
+    found = (_resource(document, namespace, problems) for document in documents if document.value is not None)
+    return [declared for declared in found if declared is not None]
+
+
+def _resource(document: Document, namespace: str, problems: list[Problem]) -> Declared[Any] | None:
+    if not isinstance(document.value, dict):
+        problems.append(document.problem("kind", f"a resource is a mapping, not {describe(document.value)}"))
+        return None
+    missing = [field for field in ("apiVersion", "kind") if field not in document.value]
+    if missing:
+        problems += [document.problem("kind", f"`{field}` is missing", remedy="add it") for field in missing]
+        return None
+    kind = document.value["kind"]
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        shown = f"the kind `{kind[:80]}` is not supported" if isinstance(kind, str) else "`kind` must be text"
+        remedy = f"supported are {', '.join(sorted(KINDS))}"
+        problems.append(document.problem("kind", shown, ("kind",), remedy))
+        return None
+    resource = parse(model, document, problems, LATER[kind])
+    return Declared(resource.within(namespace), document) if resource is not None else None

@@ -1,0 +1,152 @@
+"""The texts inside declared resources: labels, hosts, paths, header names, regexes; each is checked once.
+
+Law: a check returns what it was given or raises ValueError with `what is wrong; what to do`. What passes here
+is accepted by Envoy, so that a typing error shows in the file and not as a proxy's refusal.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+MAX_REGEX: Final = 1024
+MAX_HOST: Final = 253
+RETRY_CONDITIONS: Final = frozenset(
+    {
+        "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
+        "retriable-4xx", "refused-stream", "retriable-status-codes", "cancelled", "deadline-exceeded",
+        "internal", "resource-exhausted", "unavailable",
+    }
+)  # fmt: skip
+
+_LABEL_KEY = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110, section 5.6.2
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What RE2 has not: look-around, back references, atomic groups, possessive repeats.
+_NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|(?<!\\)[*+?}]\+")
+# What Python's `re` reads otherwise than RE2; such a pattern is left to Envoy.
+_ONLY_RE2 = re.compile(r"\\[pPzQEC]|\[\[|--|&&|\|\||~~|\(\?[a-zA-Z-]*[sU]")
+
+
+def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Return labels whose keys and values are Kubernetes' labels."""
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError(
+                f"`{key[:80]}` is no name of a label; use letters, digits, dots, dashes and underscores"
+            )
+        if not _LABEL_VALUE.fullmatch(value):
+            raise ValueError(
+                f"`{value[:80]}` is no value of the label `{key}`; use at most 63 letters, digits, dots, "
+                "dashes and underscores, a letter or a digit at both ends"
+            )
+    return labels
+
+
+def check_host(host: str) -> str:
+    """Return a lower-case DNS name or an IP address."""
+    if len(host) > MAX_HOST or not (_HOST.fullmatch(host) or _is_address(host)):
+        raise ValueError(
+            f"`{host[:80]}` is no host name; use lower-case letters, digits, dots and dashes, and no port"
+        )
+    return host
+
+
+def check_host_pattern(host: str) -> str:
+    """Return a host name, `*`, or `*.` and a host name."""
+    if "/" in host:
+        raise ValueError(
+            f"`{host[:80]}`: a namespace before a host is not supported yet; write the host alone"
+        )
+    if host != "*":
+        check_host(host.removeprefix("*."))
+    return host
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_path(path: str) -> str:
+    """Return a path, or the start of one: a slash and what may follow it, without query and fragment."""
+    if not _PATH.fullmatch(path) or len(path) > 2048:
+        raise ValueError(f"`{path[:80]}` is no path; start it with a slash, without `?`, `#` and spaces")
+    return path
+
+
+def check_header_name(name: str) -> str:
+    """Return the name of an ordinary header, in lower case as it is matched."""
+    if name.startswith(":") or name.lower() == "host":
+        raise ValueError(
+            f"`{name[:80]}` is no ordinary header; use `method`, `authority`, `uri` or `rewrite`"
+        )
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"`{name[:80]}` is no name of a header")
+    if name.lower().startswith("x-policyd-"):
+        raise ValueError(f"`{name[:80]}` is policyd's own header; use another name")
+    return name.lower()
+
+
+def check_distinct_headers(headers: Any) -> Any:
+    """Return a mapping by header name, in which no name is there twice in different cases."""
+    seen: set[str] = set()
+    for name in headers if isinstance(headers, dict) else ():
+        if name.lower() in seen:
+            raise ValueError(
+                f"the header `{name[:80]}` is there twice; the case of its letters does not matter"
+            )
+        seen.add(name.lower())
+    return headers
+
+
+def check_header_value(value: str) -> str:
+    """Return a header's value: one line, at most 4,096 characters."""
+    if "\n" in value or "\r" in value or len(value) > 4096:
+        raise ValueError("a header's value is one line of at most 4096 characters")
+    return value
+
+
+def check_regex(pattern: str) -> str:
+    """Return a regex that RE2 accepts, as far as that can be told here."""
+    if not pattern or len(pattern) > MAX_REGEX:
+        raise ValueError(f"a regex has 1 to {MAX_REGEX} characters, this one {len(pattern)}")
+    if found := _NOT_RE2.search(pattern):
+        raise ValueError(f"RE2 does not have `{found.group()}`; write the regex without it")
+    if _ONLY_RE2.search(pattern):
+        return pattern
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"`{pattern[:80]}` is no regex: {error}") from None
+    return pattern
+
+
+def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Return environment variables whose names are POSIX names."""
+    for name in variables:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(
+                f"`{name[:80]}` is no name of an environment variable; use letters, digits, underscores"
+            )
+    return variables
+
+
+def check_account_template(template: str) -> str:
+    """Return the template of a service account's name, whose only placeholder is `{service}`."""
+    sample = template.replace("{service}", "a")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", sample) or len(template) > 128:
+        raise ValueError(
+            f"`{template[:80]}` makes no DNS label; use lower-case letters, digits, dashes and `{{service}}`"
+        )
+    return template

@@ -1,0 +1,173 @@
+"""Where instances are put on this machine: ports and the secret of each application's own proxy.
+
+Law: pure; whether a port is free, which ports to try and what is secret are arguments. Only what is declared
+has a place, and what has one keeps it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.model import Listen
+
+MAX_TRIES: Final = 1000  # candidates looked at for one port
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPlace:
+    """The ports of a sidecar (Instance has the same fields) and the secret of its application's proxy."""
+
+    app_port: int
+    inbound_port: int
+    outbound_port: int
+    proxy_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where every declared instance is, by name."""
+
+    sidecars: Mapping[str, SidecarPlace] = field(default_factory=dict)
+    gateways: Mapping[str, tuple[Listen, ...]] = field(default_factory=dict)
+
+    def ports(self) -> frozenset[int]:
+        """Return every port that is taken by this placement."""
+        own = {p for s in self.sidecars.values() for p in (s.app_port, s.inbound_port, s.outbound_port)}
+        return frozenset(own | {listen.actual for listens in self.gateways.values() for listen in listens})
+
+
+def place(
+    declaration: Declaration,
+    previous: Placement,
+    *,
+    is_free: Callable[[int], bool],
+    candidates: Iterator[int],
+    secret: Callable[[], str],
+    held: Set[int] = frozenset(),
+) -> Placement:
+    """Place what `declaration` has, each where `previous` had it if that port is free or `held` by ourselves.
+
+    `candidates` are ports to try, without end. `held` are the ports that our own running processes have open:
+    none at start, `previous.ports()` while they run. A given port that someone else has open is a Problem; a
+    gateway's `listen` that is taken gets another port. Raises InvalidInput.
+    """
+    picker = _Picker(declaration, is_free, candidates, held)
+    for name, gateway in declaration.workloads.gateways.items():
+        picker.gateway(name, gateway, previous.gateways.get(name, ()))
+    for name, workload in declaration.workloads.workloads.items():
+        picker.sidecar(name, workload, previous.sidecars.get(name), secret)
+    if picker.problems:
+        raise InvalidInput(picker.problems)
+    return Placement(picker.sidecars, picker.gateways)
+
+
+def assumed(declaration: Declaration) -> Placement:
+    """Place `declaration` without a machine, for questions answered offline: every port free, no secrets."""
+    return place(
+        declaration,
+        Placement(),
+        is_free=lambda _: True,
+        candidates=iter(range(1024, 10_000_000)),
+        secret=lambda: "",
+    )
+
+
+class _Picker:
+    """The ports taken so far, while one placement is made."""
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        is_free: Callable[[int], bool],
+        candidates: Iterator[int],
+        held: Set[int],
+    ) -> None:
+        self.sidecars: dict[str, SidecarPlace] = {}
+        self.gateways: dict[str, tuple[Listen, ...]] = {}
+        self.problems: list[Problem] = []
+        self._document = declaration.workloads_document
+        self._is_free, self._candidates, self._held = is_free, candidates, held
+        # a given or declared port is nobody else's, wherever in the file it is given
+        self._reserved = _reserved(declaration)
+        self._taken: set[int] = set()
+
+    def gateway(self, name: str, spec: GatewayInstanceSpec, before: tuple[Listen, ...]) -> None:
+        known = {listen.declared: listen.actual for listen in before}
+        self.gateways[name] = tuple(self._listen(name, spec, port, known.get(port)) for port in spec.listen)
+
+    def _listen(self, name: str, spec: GatewayInstanceSpec, declared: int, before: int | None) -> Listen:
+        if not _is_here(spec.address):
+            return Listen(declared, declared)
+        running = before in self._held
+        for port in (before, declared) if running else (declared, before):
+            if port is not None and (port == declared or port not in self._reserved) and self._take(port):
+                return Listen(declared, port)
+        return Listen(declared, self._pick(("gateways", name, "listen")))
+
+    def sidecar(
+        self, name: str, spec: WorkloadSpec, before: SidecarPlace | None, secret: Callable[[], str]
+    ) -> None:
+        self.sidecars[name] = SidecarPlace(
+            self._port(name, spec, "appPort", spec.app_port, before.app_port if before else None),
+            self._port(name, spec, "inboundPort", spec.inbound_port, before.inbound_port if before else None),
+            self._port(
+                name, spec, "outboundPort", spec.outbound_port, before.outbound_port if before else None
+            ),
+            before.proxy_secret if before else secret(),
+        )
+
+    def _port(self, name: str, spec: WorkloadSpec, field: str, given: int | None, before: int | None) -> int:
+        path = ("workloads", name, field)
+        if given is not None:
+            if _is_here(spec.address) and given not in self._taken and not self._usable(given):
+                message = f"port {given} is in use by another program"
+                self.problems.append(
+                    self._document.problem("port", message, path, "free it or leave the port out")
+                )
+            self._taken.add(given)
+            return given
+        if not _is_here(spec.address):
+            message = f"`{field}` of `{name}` is missing, which a workload at `{spec.address}` needs"
+            self.problems.append(self._document.problem("port", message, path, "add it"))
+            return 0
+        if before and before not in self._reserved and self._take(before):
+            return before
+        return self._pick(path)
+
+    def _pick(self, path: tuple[str, ...]) -> int:
+        for port in islice(self._candidates, MAX_TRIES):
+            if port not in self._reserved and self._take(port):
+                return port
+        self.problems.append(self._document.problem("port", "no free port was found", path, "give one"))
+        return 0
+
+    def _take(self, port: int) -> bool:
+        if port in self._taken or not self._usable(port):
+            return False
+        self._taken.add(port)
+        return True
+
+    def _usable(self, port: int) -> bool:
+        return port in self._held or self._is_free(port)
+
+
+def _reserved(declaration: Declaration) -> frozenset[int]:
+    given = {
+        port
+        for spec in declaration.workloads.workloads.values()
+        for port in (spec.app_port, spec.inbound_port, spec.outbound_port)
+        if port is not None
+    }
+    listens = {port for spec in declaration.workloads.gateways.values() for port in spec.listen}
+    return frozenset(given | listens)
+
+
+def _is_here(address: str) -> bool:
+    """Tell whether an address is this machine's loopback, whose ports can be tried."""
+    return ipaddress.ip_address(address).is_loopback

@@ -1,0 +1,158 @@
+"""Gateways and VirtualServices against the rest of the mesh: what they select, refer to and route to is
+there.
+
+Law: a rule that could never take effect is refused, never kept without effect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.hosts import overlap, resolve, target
+from policyd.mesh.istio import MESH, Gateway, VirtualService
+from policyd.mesh.model import Instance, Service
+
+
+def selects(gateway: Gateway, instance: Instance) -> bool:
+    """Tell whether a Gateway holds at an instance (in any namespace, as in Istio)."""
+    labels = gateway.spec.selector.items()
+    return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
+
+
+def check_gateways(
+    declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
+) -> None:
+    """Each Gateway has its own name, selects some instance, and names only ports that those listen on."""
+    edges = [instance for instance in instances.values() if instance.role == "gateway"]
+    _check_names(declaration.gateways, "Gateway", problems)
+    for declared in declaration.gateways:
+        gateway = declared.resource
+        selected = [instance for instance in edges if selects(gateway, instance)]
+        if not selected:
+            message = f"the selector of Gateway `{gateway.name}` matches no gateway"
+            remedy = "declare one under `gateways` in workloads.yaml; its label is `istio: ingressgateway`"
+            problems.append(declared.problem("reference", message, ("spec", "selector"), remedy))
+        for at, server in enumerate(gateway.spec.servers):
+            number = server.port.number
+            deaf = [i.name for i in selected if number not in (listen.declared for listen in i.listens)]
+            if deaf:
+                message = f"the gateway `{deaf[0]}` does not listen on port {number}"
+                path = ("spec", "servers", at, "port", "number")
+                problems.append(
+                    declared.problem("reference", message, path, "add it to `listen` in workloads.yaml")
+                )
+
+
+def check_virtual_services(
+    declaration: Declaration,
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+    problems: list[Problem],
+) -> None:
+    """Each VirtualService has its own name, known gateways, hosts that lead to it, existing destinations."""
+    gateways = {found.resource.id: found.resource for found in declaration.gateways}
+    edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
+    _check_names(declaration.virtual_services, "VirtualService", problems)
+    routed: dict[str, str] = {}
+    for declared in declaration.virtual_services:
+        _check_bound(declared, gateways, problems)
+        if declared.resource.in_mesh:
+            _check_mesh_hosts(declared, services, routed, problems)
+        _check_destinations(declared, services, edges, problems)
+
+
+def _check_names(
+    resources: Iterable[Declared[Gateway]] | Iterable[Declared[VirtualService]],
+    kind: str,
+    problems: list[Problem],
+) -> None:
+    seen: dict[str, str] = {}
+    for declared in resources:
+        place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
+        first = seen.setdefault(declared.resource.id, place)
+        if first != place:
+            message = f"the {kind} `{declared.resource.id}` is declared twice, first in {first}"
+            problems.append(
+                declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one")
+            )
+
+
+def _check_bound(
+    declared: Declared[VirtualService], gateways: Mapping[str, Gateway], problems: list[Problem]
+) -> None:
+    virtual = declared.resource
+    bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
+    for at, name in enumerate(virtual.spec.gateways):
+        id_ = name if "/" in name else f"{virtual.namespace}/{name}"
+        if name != MESH and id_ not in gateways:
+            remedy = _near(id_, gateways, "declare the Gateway, or write `mesh` for all sidecars")
+            message = f"no Gateway is called `{name[:80]}`"
+            problems.append(declared.problem("reference", message, ("spec", "gateways", at), remedy))
+    if virtual.in_mesh or len(bound) < len(virtual.spec.gateways):
+        return
+    served = [host for gateway in bound for server in gateway.spec.servers for host in server.hosts]
+    for at, host in enumerate(virtual.spec.hosts):
+        if not any(overlap(host, pattern) for pattern in served):
+            message = f"the host `{host}` is served by none of its gateways"
+            problems.append(
+                declared.problem("reference", message, ("spec", "hosts", at), "add it to a Gateway's `hosts`")
+            )
+
+
+def _check_mesh_hosts(
+    declared: Declared[VirtualService],
+    services: Mapping[str, Service],
+    routed: dict[str, str],
+    problems: list[Problem],
+) -> None:
+    """In sidecars a host is a Service of the mesh, and one VirtualService has all its rules."""
+    virtual = declared.resource
+    for at, host in enumerate(virtual.spec.hosts):
+        path = ("spec", "hosts", at)
+        id_ = resolve(host, virtual.namespace)
+        if id_ is None or id_ not in services:
+            message = f"the host `{host}` is no service of the mesh"
+            remedy = "name a service; `*` and outside names are for gateways only"
+            problems.append(
+                declared.problem("reference", message, path, _near(id_ or host, services, remedy))
+            )
+        elif (other := routed.setdefault(id_, virtual.id)) != virtual.id:
+            message = f"the host `{host}` has its rules in the VirtualService `{other}` already"
+            problems.append(
+                declared.problem("duplicate", message, path, "write all rules of a host into one")
+            )
+
+
+def _check_destinations(
+    declared: Declared[VirtualService],
+    services: Mapping[str, Service],
+    edges: set[str],
+    problems: list[Problem],
+) -> None:
+    virtual = declared.resource
+    for at, rule in enumerate(virtual.spec.http):
+        for of, route in enumerate(rule.route):
+            destination = route.destination
+            path = ("spec", "http", at, "route", of, "destination")
+            id_ = resolve(destination.host, virtual.namespace)
+            if id_ is None or id_ not in services:
+                remedy = _near(id_ or destination.host, services, "declare it in workloads.yaml")
+                message = f"the destination `{destination.host}` is no service of the mesh"
+                problems.append(declared.problem("reference", message, (*path, "host"), remedy))
+            elif id_ in edges:
+                message = f"the destination `{destination.host}` is a gateway"
+                problems.append(
+                    declared.problem("reference", message, (*path, "host"), "route to what it serves")
+                )
+            elif target(destination, virtual.namespace, services) is None:
+                ports = ", ".join(str(port.number) for port in services[id_].ports)
+                message = f"the port of destination `{destination.host}` is missing or none of its own"
+                problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
+
+
+def _near(name: str, known: Iterable[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean `{near[0]}`?" if near else otherwise
