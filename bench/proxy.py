@@ -1,0 +1,193 @@
+"""What a decision costs on the wire: one Envoy worker without a filter, with native RBAC, and asking policyd.
+
+The generator speaks plain HTTP to the same kind of listener in all three variants; the decisions are Bookinfo's own
+(the world at the gateway), asked over mTLS and written to the journal. All variants run in turn, several rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
+from bench.table import Row, row
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources import clusters, filters
+from policyd.xds.resources.model import Control
+
+SECONDS = 4
+ROUNDS = 3
+CONNECTIONS = 32
+VARIANTS = ("no filter", "native RBAC", "policyd")
+CALLER = "spiffe://cluster.local/ns/default/sa/bookinfo-ingress"
+
+
+class Load(NamedTuple):
+    """What the generator measured; latencies in milliseconds, CPU in microseconds a request."""
+
+    per_second: float
+    p50: float
+    p99: float
+    envoy_cpu: float
+    policyd_cpu: float
+    requests: int
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _rbac() -> dict[str, Any]:
+    """The rule that Bookinfo's gateway has: anyone, the schema's methods."""
+    methods = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+    permissions = [{"header": {"name": ":method", "string_match": {"exact": method}}} for method in methods]
+    policy = {"permissions": [{"or_rules": {"rules": permissions}}], "principals": [{"any": True}]}
+    rules = {"action": "ALLOW", "policies": {"world-to-ingress": policy}}
+    config = {"@type": f"{filters.HTTP}.rbac.v3.RBAC", "rules": rules}
+    return {"name": "envoy.filters.http.rbac", "typed_config": config}
+
+
+def _listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
+    route = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
+        "typed_per_filter_config": filters.asked_for("ingress/gateway/8080"),
+    }
+    if not any(item["name"] == filters.AUTHZ_FILTER for item in chain):
+        del route["typed_per_filter_config"]
+    routes = {"route_config": {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}}
+    return {
+        "name": f"port-{port}",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [filters.manager(f"port-{port}", chain, routes)]}],
+    }
+
+
+def _authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
+    """The real cluster, its certificate from files instead of the agent."""
+    cluster = clusters.authorization(control)
+    context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    sans = context.pop("combined_validation_context")["default_validation_context"]
+    del context["tls_certificate_sds_secret_configs"]
+    context["tls_certificates"] = [
+        {
+            "certificate_chain": {"filename": str(identity / "cert.pem")},
+            "private_key": {"filename": str(identity / "key.pem")},
+        }
+    ]
+    context["validation_context"] = {"trusted_ca": {"filename": str(identity / "bundle.pem")}, **sans}
+    return cluster
+
+
+@contextmanager
+def _envoy(work: Path, control: Control, identity: Path) -> Iterator[tuple[int, dict[str, int]]]:
+    from policyd.envoy_api import envoy_binary
+
+    ports = {variant: _free_port() for variant in VARIANTS}
+    chains: dict[str, list[dict[str, Any]]] = {
+        "no filter": [],
+        "native RBAC": [_rbac()],
+        "policyd": [filters.authorization(control)],
+    }
+    listeners = [_listener(ports[variant], chains[variant]) for variant in VARIANTS]
+    resources = {"clusters": [_authz_cluster(control, identity)], "listeners": listeners}
+    config = work / "envoy.json"
+    config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
+    command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+    def ready() -> bool:
+        with socket.socket() as probe:
+            return all(socket.socket().connect_ex(("127.0.0.1", port)) == 0 for port in ports.values()) and bool(probe)
+
+    with running(command, work / "envoy.log", ready) as process:
+        yield process.pid, ports
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def _load(port: int, connections: int, envoy: int, policyd: int) -> Load:
+    before = cpu_seconds(envoy), cpu_seconds(policyd)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/productpage"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    after = cpu_seconds(envoy), cpu_seconds(policyd)
+    if "Non-2xx" in text:
+        raise RuntimeError(f"requests failed:\n{text}")
+    requests = int(re.search(r"(\d+) requests in", text)[1])  # type: ignore[index]
+    per_second = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
+    quantiles = dict(re.findall(r"(\d+)%\s+([\d.]+[mu]?s)", text))
+    cost = [(late - early) / requests * 1e6 for early, late in zip(before, after, strict=True)]
+    return Load(per_second, _milliseconds(quantiles["50"]), _milliseconds(quantiles["99"]), *cost, requests)
+
+
+def _medians(loads: list[Load]) -> Load:
+    return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))  # type: ignore[arg-type]
+
+
+def _records(directory: Path) -> int:
+    files = (directory / ".policyd" / "journal").glob("*.jsonl")
+    return sum(file.read_bytes().count(b'"kind":"decision"') for file in files)
+
+
+def run() -> list[Row]:
+    """Measure and compare; needs wrk."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("this benchmark needs wrk, which is not here")
+    with bookinfo() as directory:
+        work = directory.parent
+        command = [PROGRAM, "serve", "--dir", str(directory)]
+        with running(
+            command, work / "serve.log", lambda: (answer(directory, "status") or {}).get("ready", False)
+        ) as server:
+            status = answer(directory, "status")
+            identity = work / "identity"
+            subprocess.run(
+                [PROGRAM, "ca", "issue", CALLER, "--out", str(identity), "--dir", str(directory)], check=True
+            )
+            host, _, port = status["authz_address"].rpartition(":")
+            control = Control(host, (int(port),), SpiffeId.server(status["trust_domain"]))
+            with _envoy(work, control, identity) as (envoy, ports):
+                measured: dict[tuple[str, int], list[Load]] = {}
+                for _ in range(ROUNDS):
+                    for connections in (1, CONNECTIONS):
+                        for variant in VARIANTS:
+                            load = _load(ports[variant], connections, envoy, server.pid)
+                            measured.setdefault((variant, connections), []).append(load)
+            asked = sum(
+                load.requests for (variant, _), loads in measured.items() if variant == "policyd" for load in loads
+            )
+            recorded = _records(directory)
+    return _rows({key: _medians(loads) for key, loads in measured.items()}, asked, recorded)
+
+
+def _rows(medians: dict[tuple[str, int], Load], asked: int, recorded: int) -> list[Row]:
+    rows = []
+    for (variant, connections), load in medians.items():
+        name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
+        rows += [
+            row(f"{name}: throughput", load.per_second, "requests/s"),
+            row(f"{name}: p50", load.p50, "ms"),
+            row(f"{name}: p99", load.p99, "ms"),
+            row(f"{name}: CPU of Envoy", load.envoy_cpu, "us/request"),
+        ]
+        if variant == "policyd":
+            rows.append(row(f"{name}: CPU of policyd", load.policyd_cpu, "us/request"))
+    ours, native = medians["policyd", CONNECTIONS], medians["native RBAC", CONNECTIONS]
+    added = medians["policyd", 1].p50 - medians["no filter", 1].p50
+    rows.append(row("p50 added at one connection", added, "ms", at_most=1.5))
+    rows.append(row("throughput / native RBAC", ours.per_second / native.per_second, "ratio", at_least=0.05))
+    # wrk cuts its last requests off when its time is over: those are decided and on record, but not counted by it
+    rows.append(row("decisions on record / requests answered", recorded / asked, "ratio", at_least=1.0))
+    return rows

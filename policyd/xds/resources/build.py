@@ -1,0 +1,58 @@
+"""A Mesh becomes one snapshot for each instance: all that its Envoy is sent.
+
+Law: proxies that are sent the same resource share it. A resource is built and serialised once a Mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.mesh.model import Instance, Mesh
+from policyd.xds.resources import clusters, listeners, routes
+from policyd.xds.resources.model import Control
+from policyd.xds.snapshot import Resource, Snapshot, make_snapshot, resource
+
+
+def build_snapshots(mesh: Mesh, control: Control) -> Mapping[str, Snapshot]:
+    """The snapshot of every instance, by its name, without a dangling reference (else an error of the snapshot's)."""
+    shared = _Shared(mesh, control)
+    return {name: make_snapshot(_of(instance, shared)) for name, instance in mesh.instances.items()}
+
+
+class _Shared:
+    """What many proxies are sent, built once."""
+
+    def __init__(self, mesh: Mesh, control: Control) -> None:
+        self.mesh = mesh
+        self.control = control
+        self.authorization = _resource(CLUSTER, clusters.authorization(control))
+        ports = [(service, port.number) for service in mesh.services.values() for port in service.ports]
+        self.outbound = [
+            *(_resource(CLUSTER, clusters.outbound(mesh, service, port)) for service, port in ports),
+            *(_resource(ENDPOINT, clusters.endpoints(mesh, service, port)) for service, port in ports),
+        ]
+        namespaces = {_namespace(instance) for instance in mesh.instances.values()}
+        self.outbound_routes = {name: _resource(ROUTE, routes.outbound(mesh, name)) for name in namespaces}
+
+
+def _of(instance: Instance, shared: _Shared) -> Iterable[Resource]:
+    yield from shared.outbound
+    yield shared.authorization
+    if instance.role == "sidecar":
+        yield _resource(CLUSTER, clusters.inbound(instance))
+        yield _resource(LISTENER, listeners.inbound(instance, shared.control))
+        yield _resource(LISTENER, listeners.outbound(instance))
+        yield shared.outbound_routes[_namespace(instance)]
+    for listen in instance.listens:
+        yield _resource(LISTENER, listeners.gateway(instance, listen, shared.control))
+        yield _resource(ROUTE, routes.gateway(shared.mesh, instance, listen))
+
+
+def _namespace(instance: Instance) -> str:
+    return instance.service.partition(".")[2]
+
+
+def _resource(kind: str, value: dict[str, Any]) -> Resource:
+    return resource(kind, value.get("cluster_name") or value["name"], value)

@@ -1,0 +1,86 @@
+"""The HTTP connection manager and its filters, as every listener of ours has them.
+
+Law: one path. The sidecar normalises before anything looks at the path, so that policy and application see the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from policyd.mesh.model import Instance
+from policyd.names import EXTENSION_LISTENER
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, seconds
+
+HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+AUTHZ_FILTER = "envoy.filters.http.ext_authz"
+WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization")  # never sent to policyd
+
+_ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
+
+
+def authorization(control: Control) -> dict[str, Any]:
+    """The external-authorization filter: broken is 503, never 403 and never a pass (ext_authz.v3.ExtAuthz)."""
+    retry = {
+        "retry_on": "unavailable,connect-failure,reset",
+        "num_retries": 1,
+        # the default costs up to half a second a request while policyd is away
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.02s"},
+    }
+    config = {
+        "@type": f"{HTTP}.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": AUTHZ_CLUSTER, "authority": "policyd"},
+            "timeout": seconds(control.authz_timeout_seconds),
+            "retry_policy": retry,
+        },
+        "failure_mode_allow": False,
+        "status_on_error": {"code": "ServiceUnavailable"},
+        "stat_prefix": "policyd",
+        "disallowed_headers": {"patterns": [{"exact": name} for name in WITHHELD_HEADERS]},
+    }
+    return {"name": AUTHZ_FILTER, "typed_config": config}
+
+
+def asked_for(listener: str) -> dict[str, Any]:
+    """What a route carries so that the check says which listener it is asked for (typed_per_filter_config)."""
+    settings = {"context_extensions": {EXTENSION_LISTENER: listener}}
+    return {AUTHZ_FILTER: {"@type": f"{HTTP}.ext_authz.v3.ExtAuthzPerRoute", "check_settings": settings}}
+
+
+def proxy_password(instance: Instance) -> dict[str, Any]:
+    """Only who knows the instance's secret may use its identity (basic_auth.v3.BasicAuth, SHA of a random secret)."""
+    digest = base64.b64encode(hashlib.sha1(instance.proxy_secret.encode(), usedforsecurity=False).digest()).decode()
+    config = {
+        "@type": f"{HTTP}.basic_auth.v3.BasicAuth",
+        "users": {"inline_string": f"{instance.name}:{{SHA}}{digest}\n"},
+        "authentication_header": "proxy-authorization",
+    }
+    return {"name": "envoy.filters.http.basic_auth", "typed_config": config}
+
+
+def manager(prefix: str, filters: list[dict[str, Any]], routes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The network filter; `routes` is `route_config` or `rds`, `more` other fields of HttpConnectionManager."""
+    config = {
+        "@type": MANAGER,
+        "stat_prefix": prefix,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "common_http_protocol_options": {"idle_timeout": "3600s", "max_headers_count": 100},
+        "max_request_headers_kb": 60,
+        "use_remote_address": True,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "http_filters": [*filters, _ROUTER],
+        **routes,
+        **more,
+    }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+
+
+def rds(name: str) -> dict[str, Any]:
+    """Routes by name, from the stream that the listener came on."""
+    return {"rds": {"route_config_name": name, "config_source": {"resource_api_version": "V3", "ads": {}}}}

@@ -1,0 +1,90 @@
+"""Listeners: inbound (mTLS, then policy, then the application), the application's own HTTP proxy, gateway ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyd.mesh.model import Instance, Listen, gateway_listener, inbound_listener
+from policyd.xds.resources import filters, tls
+from policyd.xds.resources.model import (
+    OUTBOUND_ROUTES,
+    Control,
+    gateway_routes,
+    inbound_cluster,
+    socket,
+)
+
+BUFFER_BYTES = 1_048_576
+
+
+def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "address": socket(host, port),
+        "traffic_direction": direction,
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "filter_chains": [chain],
+    }
+
+
+def inbound(instance: Instance, control: Control) -> dict[str, Any]:
+    """What peers reach: strict mTLS, then policyd, then the application."""
+    name = inbound_listener(instance.name)
+    cluster = inbound_cluster(instance.service, instance.service_port)
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": cluster, "timeout": "0s"},
+        "typed_per_filter_config": filters.asked_for(name),
+    }
+    hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
+    chain = {
+        "transport_socket": tls.downstream(),
+        "filters": [
+            filters.manager(
+                "inbound",
+                [filters.authorization(control)],
+                {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
+                server_header_transformation="PASS_THROUGH",
+                forward_client_cert_details="SANITIZE_SET",
+                set_current_client_cert_details={"uri": True},
+                # a peer of the mesh has a verified identity: its request id joins the records of one request
+                preserve_external_request_id=True,
+                skip_xff_append=True,
+            )
+        ],
+    }
+    return _listener(name, instance.address, instance.inbound_port, chain, "INBOUND")
+
+
+def outbound(instance: Instance) -> dict[str, Any]:
+    """The application's HTTP proxy, on loopback, opened by the instance's secret."""
+    chain = {
+        "filters": [
+            filters.manager(
+                "outbound",
+                [filters.proxy_password(instance)],
+                filters.rds(OUTBOUND_ROUTES),
+                server_header_transformation="PASS_THROUGH",
+                skip_xff_append=True,
+            )
+        ]
+    }
+    return _listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
+
+
+def gateway(instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
+    """A port at the edge: plain HTTP from anyone, each request decided before it is routed."""
+    name = gateway_listener(instance.name, listen.declared)
+    chain = {
+        "filters": [
+            filters.manager(
+                name.replace("/", "."),
+                [filters.authorization(control)],
+                filters.rds(gateway_routes(listen.declared)),
+                server_name="policyd",
+                # nobody outside the mesh may claim a certificate that no one checked
+                forward_client_cert_details="SANITIZE",
+            )
+        ]
+    }
+    return _listener(name, instance.address, listen.actual, chain, "INBOUND")

@@ -1,0 +1,61 @@
+"""Istio's match blocks as Envoy's RouteMatch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyd.mesh.istio import HttpMatch, StringMatch
+
+EVERYTHING: dict[str, Any] = {"prefix": "/"}
+
+
+def route_match(match: HttpMatch) -> dict[str, Any]:
+    """All conditions of a block, in one RouteMatch."""
+    found = _path(match)
+    headers = [_header(name, wanted) for name, wanted in match.headers.items()]
+    headers += [_absent(name, unwanted) for name, unwanted in match.without_headers.items()]
+    for pseudo, wanted in ((":method", match.method), (":authority", match.authority)):
+        if wanted is not None:
+            headers.append(_header(pseudo, wanted))
+    if headers:
+        found["headers"] = headers
+    if match.query_params:
+        found["query_parameters"] = [
+            {"name": name, "string_match": _string(wanted)} for name, wanted in match.query_params.items()
+        ]
+    return found
+
+
+def _path(match: HttpMatch) -> dict[str, Any]:
+    uri = match.uri
+    if uri is None:
+        return dict(EVERYTHING)
+    if uri.regex is not None:
+        return {"safe_regex": {"regex": uri.regex}}
+    found: dict[str, Any] = {"path": uri.exact} if uri.exact is not None else {"prefix": uri.prefix}
+    if match.ignore_uri_case:
+        found["case_sensitive"] = False
+    return found
+
+
+def _header(name: str, wanted: StringMatch) -> dict[str, Any]:
+    if wanted.presence:
+        return {"name": name, "present_match": True}
+    return {"name": name, "string_match": _string(wanted)}
+
+
+def _absent(name: str, unwanted: StringMatch) -> dict[str, Any]:
+    header = {**_header(name, unwanted), "invert_match": True}
+    if not unwanted.presence:
+        # a header that is not there does not have the unwanted value either
+        header["treat_missing_header_as_empty"] = True
+    return header
+
+
+def _string(wanted: StringMatch) -> dict[str, Any]:
+    if wanted.exact is not None:
+        return {"exact": wanted.exact}
+    if wanted.prefix is not None:
+        # Envoy refuses an empty prefix, which any value has
+        return {"prefix": wanted.prefix} if wanted.prefix else {"safe_regex": {"regex": ".*"}}
+    return {"safe_regex": {"regex": wanted.regex}}

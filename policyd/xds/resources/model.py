@@ -1,0 +1,49 @@
+"""What the resource builders share besides the Mesh: where policyd's own servers are, and names.
+
+Law: names of clusters and routes are made here, so that a route cannot name a cluster by another spelling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from policyd.spiffe import SpiffeId
+
+AUTHZ_CLUSTER = "policyd-authz"
+OUTBOUND_ROUTES = "outbound"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Where proxies ask for decisions: `host:port`, and the identity that must answer."""
+
+    authz_host: str
+    authz_ports: tuple[int, ...]
+    server_id: SpiffeId
+    authz_timeout_seconds: float = 1.0
+
+
+def outbound_cluster(service: str, port: int) -> str:
+    """The cluster of a Service's port as callers see it, in Istio's form."""
+    return f"outbound|{port}||{service}"
+
+
+def inbound_cluster(service: str, port: int) -> str:
+    """The cluster of the application beside a sidecar, in Istio's form."""
+    return f"inbound|{port}||{service}"
+
+
+def gateway_routes(declared_port: int) -> str:
+    """The name of the routes of a gateway's port."""
+    return f"gateway/{declared_port}"
+
+
+def socket(host: str, port: int) -> dict[str, Any]:
+    """Envoy's Address of a TCP socket."""
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def seconds(value: float) -> str:
+    """Envoy's Duration in JSON: seconds with a unit, at most nine decimals."""
+    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"

@@ -1,0 +1,89 @@
+"""A real mesh, up: one for the tests that only look, and fresh folders for those that change or break it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PROGRAM = str(Path(sys.executable).parent / "policyd")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMesh:
+    """A folder whose mesh is up."""
+
+    directory: Path
+
+    def says(self, *words: str) -> Any:
+        """What a command answers with --json."""
+        done = subprocess.run(
+            [PROGRAM, *words, "--dir", str(self.directory), "--json"], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def place(self, instance: str) -> dict[str, Any]:
+        """Where an instance is."""
+        [found] = [place for place in self.says("status")["instances"] if place["name"] == instance]
+        return found
+
+    @property
+    def gateway(self) -> str:
+        """The address of the gateway's only port."""
+        return f"http://127.0.0.1:{self.place('ingress')['listens'][0]['actual']}"
+
+    def client(self, instance: str) -> httpx.Client:
+        """An HTTP client that speaks as `instance` does: through its sidecar's proxy."""
+        return httpx.Client(proxy=self.place(instance)["proxy_url"], trust_env=False, timeout=20)
+
+    def record(self, decision_id: str) -> dict[str, Any]:
+        """The journal's record of a decision."""
+        for file in sorted((self.directory / ".policyd" / "journal").glob("*.jsonl")):
+            for line in file.read_text().splitlines():
+                record = json.loads(line)
+                if record.get("decision_id") == decision_id:
+                    return record
+        raise AssertionError(f"no record of decision {decision_id}")
+
+
+def copy_of_bookinfo(target: Path, root: Path) -> Path:
+    """A private copy of the sample's folder, without state."""
+    shutil.copytree(root / "examples" / "bookinfo", target, ignore=shutil.ignore_patterns(".policyd", "__pycache__"))
+    return target
+
+
+def up(directory: Path) -> RunningMesh:
+    """Bring the folder's mesh up; `down` must follow."""
+    done = subprocess.run([PROGRAM, "up", str(directory), "--detach"], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RunningMesh(directory)
+
+
+def down(directory: Path) -> None:
+    """End it."""
+    subprocess.run([PROGRAM, "down", "--dir", str(directory)], check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """Bookinfo, up for the whole session; leave it as you found it."""
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("mesh") / "bookinfo", root)
+    try:
+        yield up(directory)
+    finally:
+        down(directory)
+
+
+@pytest.fixture
+def bookinfo(root: Path, tmp_path: Path) -> Path:
+    """A copy of the sample's folder for one test."""
+    return copy_of_bookinfo(tmp_path / "bookinfo", root)

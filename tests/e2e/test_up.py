@@ -1,0 +1,236 @@
+"""`policyd up` as a person uses it: checks, a terminal, Ctrl-C, things that die, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
+from tests.e2e.terminal import Terminal, processes_of, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+def run(*words: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *words], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def temporary_files() -> set[str]:
+    names = (path.name for path in Path(tempfile.gettempdir()).iterdir())
+    return {name for name in names if "policyd" in name and "pytest" not in name}
+
+
+def test_check_sends_the_requests_and_leaves_nothing_behind(bookinfo: Path) -> None:
+    before = temporary_files()
+
+    done = run("up", str(bookinfo), "--check")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in ("the product page", "reviews asks details", "world-to-ingress", "403"):
+        assert text in done.stdout
+    assert processes_of(bookinfo) == []
+    assert temporary_files() <= before
+
+
+def test_a_check_that_fails_is_exit_code_1(bookinfo: Path) -> None:
+    (bookinfo / "checks.yaml").write_text(
+        "- {name: wrong, request: anonymous GET http://ingress/productpage, expect: 418}\n"
+    )
+
+    done = run("up", str(bookinfo), "--check")
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "418" in done.stdout
+    assert processes_of(bookinfo) == []
+
+
+def test_without_policies_every_request_is_denied_and_up_says_so(bookinfo: Path) -> None:
+    for file in (bookinfo / "policies").iterdir():
+        file.unlink()
+    for file in (bookinfo / "cases").iterdir():
+        file.unlink()
+    (bookinfo / "checks.yaml").write_text(
+        "- {name: page, request: anonymous GET http://ingress/productpage, expect: 403}\n"
+    )
+
+    done = run("up", str(bookinfo), "--check")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every request is denied" in done.stdout + done.stderr
+
+
+def test_on_a_terminal_it_stays_until_ctrl_c(bookinfo: Path) -> None:
+    terminal = Terminal([PROGRAM, "up", str(bookinfo)], cwd=bookinfo)
+    try:
+        terminal.wait_for("Ctrl-C", 90)
+        assert "/productpage" in terminal.text
+        terminal.interrupt()
+        code = terminal.end(40)
+    finally:
+        terminal.close()
+
+    assert code == 0, terminal.text
+    assert "Traceback" not in terminal.text
+    assert processes_of(bookinfo) == []
+
+
+def test_sigterm_ends_everything(bookinfo: Path) -> None:
+    terminal = Terminal([PROGRAM, "up", str(bookinfo)], cwd=bookinfo)
+    try:
+        terminal.wait_for("Ctrl-C", 90)
+        terminal.process.send_signal(signal.SIGTERM)
+        terminal.end(40)
+    finally:
+        terminal.close()
+
+    assert processes_of(bookinfo) == []
+
+
+def test_a_killed_up_leaves_no_orphan(bookinfo: Path) -> None:
+    terminal = Terminal([PROGRAM, "up", str(bookinfo)], cwd=bookinfo)
+    try:
+        terminal.wait_for("Ctrl-C", 90)
+        terminal.process.kill()
+        terminal.end(10)
+        wait_until(lambda: processes_of(bookinfo) == [], 30, lambda: "\n".join(processes_of(bookinfo)))
+    finally:
+        terminal.close()
+
+
+@pytest.fixture
+def own_mesh(bookinfo: Path):
+    """A mesh that the test may break."""
+    yield up(bookinfo)
+    down(bookinfo)
+    assert processes_of(bookinfo) == []
+
+
+def pid_of(mesh: RunningMesh, *words: str) -> int:
+    [line] = [line for line in processes_of(mesh.directory) if all(word in line for word in words)]
+    return int(line.split()[0])
+
+
+def page_status(mesh: RunningMesh) -> int:
+    try:
+        return httpx.get(f"{mesh.gateway}/productpage", timeout=10).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_a_dead_sidecar_comes_back(own_mesh: RunningMesh) -> None:
+    gateway = own_mesh.gateway
+    os.kill(pid_of(own_mesh, "bin/envoy", "ingress"), signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{gateway}/productpage", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(lambda: not answers(), 5)
+    wait_until(answers, 30)
+
+
+def test_while_policyd_is_away_requests_are_503_and_then_pass_again(own_mesh: RunningMesh) -> None:
+    gateway = own_mesh.gateway
+    os.kill(pid_of(own_mesh, "policyd", "serve"), signal.SIGKILL)
+
+    statuses: list[int] = []
+
+    def recovered() -> bool:
+        statuses.append(httpx.get(f"{gateway}/productpage", timeout=10).status_code)
+        return 503 in statuses and statuses[-1] == 200
+
+    wait_until(recovered, 40, lambda: str(statuses))
+    assert set(statuses) <= {200, 503}
+    assert own_mesh.says("log", "verify")["whole"] is True
+
+
+def test_a_changed_policy_is_in_force_within_a_moment(own_mesh: RunningMesh) -> None:
+    policy = own_mesh.directory / "policies" / "details.cedar"
+    text = policy.read_text()
+    cases = own_mesh.directory / "cases" / "reviews.yaml"
+    cases.unlink()
+
+    with own_mesh.client("reviews-v1") as reviews:
+
+        def asked() -> int:
+            return reviews.get("http://details:9080/details/0").status_code
+
+        assert asked() == 403
+        policy.write_text(text.replace("bookinfo-productpage", "bookinfo-reviews"))
+        wait_until(lambda: asked() == 200, 10)
+        policy.write_text(text)
+        wait_until(lambda: asked() == 403, 10)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("policies/details.cedar", "permit (principal, action", "policies/details.cedar"),
+        ("policies/details.cedar", '@id("x") permit (principal, action, resource) when { context.nope };', "nope"),
+        ("groups.yaml", "groups: {a: {}, a: {}}\n", "groups.yaml:1"),
+        ("mesh/gateway.yaml", "kind: Gateway\n", "mesh/gateway.yaml"),
+        ("workloads.yaml", "workloads: {a: {servcie: a}}\n", "servcie"),
+        (
+            "cases/reviews.yaml",
+            "- {name: no, request: anonymous GET http://reviews/, expect: allow}\n",
+            "cases/reviews.yaml",
+        ),
+    ],
+)
+def test_a_bad_change_is_refused_and_the_last_good_revision_decides(
+    own_mesh_kept: RunningMesh, file: str, text: str, says: str
+) -> None:
+    mesh = own_mesh_kept
+    target = mesh.directory / file
+    good, revision = target.read_text(), mesh.says("status")["revision"]
+    try:
+        target.write_text(text)
+        wait_until(lambda: bool(mesh.says("status")["refused"]), 10)
+        status = mesh.says("status")
+
+        assert status["revision"] == revision
+        assert any(says in str(problem) for problem in status["refused"]), status["refused"]
+        assert not status["ready"]
+        assert page_status(mesh) == 200
+    finally:
+        target.write_text(good)
+        wait_until(lambda: mesh.says("status")["ready"] and not mesh.says("status")["refused"], 10)
+
+
+@pytest.fixture(scope="module")
+def own_mesh_kept(root: Path, tmp_path_factory: pytest.TempPathFactory):
+    """One mesh for all rows of the bad changes: each row puts back what it broke."""
+    from tests.e2e.conftest import copy_of_bookinfo
+
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("bad") / "bookinfo", root)
+    yield up(directory)
+    down(directory)
+
+
+def test_a_second_up_of_the_same_folder_is_refused(own_mesh_kept: RunningMesh) -> None:
+    done = run("up", str(own_mesh_kept.directory), "--check")
+
+    assert done.returncode == 1
+    assert "policyd down" in done.stderr
+
+
+def test_a_broken_folder_is_exit_code_3_with_every_problem(bookinfo: Path) -> None:
+    (bookinfo / "groups.yaml").write_text("groups: {x: {workloads: [nobody]}}\n")
+    (bookinfo / "policies" / "details.cedar").write_text("permit (principal")
+
+    done = run("up", str(bookinfo), "--check")
+
+    assert done.returncode == 3
+    assert "groups.yaml:1" in done.stderr
+    assert "policies/details.cedar" in done.stderr
+    assert processes_of(bookinfo) == []
