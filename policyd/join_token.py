@@ -1,7 +1,8 @@
 """A join token as text: all that another machine needs to join the mesh.
 
 Law: what parses is bounded and well-formed in every field; the secret shows in no repr. The form is
-`policyd1.` + base64url(JSON {"a": address, "r": SHA-256 of the root, "n": agent, "t": trust domain, "s": secret}).
+`policyd1.` + base64url(JSON {"a": address, "r": SHA-256 of the root, "n": agent, "t": trust domain, "s":
+secret}).
 """
 
 from __future__ import annotations
@@ -84,9 +85,7 @@ def parse_token(text: str) -> JoinToken:
     if not text.startswith(PREFIX):
         raise TokenError(f"that is no join token, which starts with `{PREFIX}`", remedy=_REMEDY)
     if len(text) > MAX_TEXT:
-        raise TokenError(
-            f"a join token has at most {MAX_TEXT} characters, this one {len(text)}", remedy=_REMEDY
-        )
+        raise TokenError(f"a join token has at most {MAX_TEXT} characters, this one {len(text)}", remedy=_REMEDY)
     fields = _decode(text[len(PREFIX) :])
     if set(fields) != set(_FIELDS) or not all(isinstance(value, str) for value in fields.values()):
         raise TokenError("the join token lacks fields or has foreign ones", remedy=_REMEDY)
@@ -100,9 +99,7 @@ def _decode(body: str) -> dict[str, Any]:
     except (binascii.Error, ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise TokenError(
-            "the join token is cut short or changed", remedy="copy the whole line, or " + _REMEDY
-        )
+        raise TokenError("the join token is cut short or changed", remedy="copy the whole line, or " + _REMEDY)
     return fields
 
 

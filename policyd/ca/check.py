@@ -103,9 +103,7 @@ def read_identity(leaf: x509.Certificate) -> SpiffeId:
     alternative = _extension(leaf, x509.SubjectAlternativeName)
     if not alternative.critical and not list(leaf.subject):
         raise IdentityError("without a subject the alternative name is critical")
-    foreign = [
-        n for n in alternative.value if not isinstance(n, x509.UniformResourceIdentifier | x509.DNSName)
-    ]
+    foreign = [n for n in alternative.value if not isinstance(n, x509.UniformResourceIdentifier | x509.DNSName)]
     if foreign:
         raise IdentityError("a leaf bears a SPIFFE ID and DNS names, no other kind of name")
     spiffe_id = _read_uri(alternative.value)
@@ -201,9 +199,7 @@ def _check_nested(certificate: x509.Certificate, issuer: x509.Certificate) -> No
 def _check_time(certificate: x509.Certificate, now: datetime) -> None:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not begin <= now <= end:
-        raise IdentityError(
-            f"the certificate is valid from {begin:%FT%TZ} to {end:%FT%TZ}, now is {now:%FT%TZ}"
-        )
+        raise IdentityError(f"the certificate is valid from {begin:%FT%TZ} to {end:%FT%TZ}, now is {now:%FT%TZ}")
 
 
 def _check_path(chain: Sequence[x509.Certificate], root: x509.Certificate, now: datetime) -> None:

@@ -60,9 +60,7 @@ def _load(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
     except IdentityError as error:
         raise CsrError(error.message, remedy=error.remedy) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CsrError(
-            "the certificate signing request cannot be read", remedy="send PKCS#10 in DER"
-        ) from error
+        raise CsrError("the certificate signing request cannot be read", remedy="send PKCS#10 in DER") from error
 
 
 def _check_signature(request: x509.CertificateSigningRequest) -> None:

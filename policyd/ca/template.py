@@ -70,9 +70,7 @@ def serial_number(random: Random) -> int:
     return number
 
 
-def root(
-    trust_domain: str, key: ec.EllipticCurvePublicKey, now: datetime, random: Random
-) -> x509.CertificateBuilder:
+def root(trust_domain: str, key: ec.EllipticCurvePublicKey, now: datetime, random: Random) -> x509.CertificateBuilder:
     """The self-signed root: it signs intermediates, and these only leaves (path length 1)."""
     name = _authority_name("root", key)
     return _authority(trust_domain, key, name, name, validity(now, ROOT_LIFE), key, 1, random)
