@@ -1,0 +1,112 @@
+"""The administration API as commands call it: a Unix socket, a deadline on each call, errors as ours.
+
+Law: this is the only room of the command line that speaks gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from policyd._pb import admin_pb2 as pb
+from policyd._pb import admin_pb2_grpc
+from policyd.errors import NotRunning, PolicydError
+
+CALL_SECONDS: Final = 10.0
+MAX_REPLY: Final = 16 << 20  # bytes; a large mesh's proxies
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_REPLY),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a new client is a new connection, also after a restart
+)
+
+T = TypeVar("T")
+
+
+class Refused(PolicydError):
+    """The server answered, and refused."""
+
+    code = "refused"
+
+
+class AdminClient:
+    """A connection to the server behind `socket`; each call raises NotRunning or Refused."""
+
+    def __init__(self, socket: Path, directory: Path, *, seconds: float = CALL_SECONDS) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
+        self._stub: Any = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        self._directory = directory
+        self._seconds = seconds
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def status(self) -> pb.StatusReply:
+        """What is in force, and whether the server is ready."""
+        return self._call(self._stub.Status, pb.StatusRequest())
+
+    def shutdown(self) -> None:
+        """Ask the server to end, as SIGTERM would."""
+        self._call(self._stub.Shutdown, pb.ShutdownRequest())
+
+    def create_token(self, agent: str, workloads: Sequence[str] = (), ttl_seconds: int = 0) -> pb.CreateTokenReply:
+        """A one-use join token; `workloads` are SPIFFE IDs, none means all; a `ttl_seconds` of 0 is ten minutes."""
+        request = pb.CreateTokenRequest(agent=agent, workloads=workloads, ttl_seconds=ttl_seconds)
+        return self._call(self._stub.CreateToken, request)
+
+    def show_ca(self) -> pb.ShowCaReply:
+        """The certificate authority's chain."""
+        return self._call(self._stub.ShowCa, pb.ShowCaRequest())
+
+    def issue(self, spiffe_id: str, csr: bytes, ttl_seconds: int = 0) -> pb.IssueReply:
+        """A certificate for the key of `csr` (DER); a `ttl_seconds` of 0 is the server's default."""
+        return self._call(self._stub.Issue, pb.IssueRequest(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds))
+
+    def instances(self) -> Sequence[pb.InstancePlace]:
+        """Where each instance is, by name."""
+        reply: pb.InstancesReply = self._call(self._stub.Instances, pb.InstancesRequest())
+        return sorted(reply.instances, key=lambda place: place.name)
+
+    def proxies(self) -> Sequence[pb.ProxyStatus]:
+        """Each Envoy as the control plane sees it, by instance."""
+        reply: pb.ProxiesReply = self._call(self._stub.Proxies, pb.ProxiesRequest())
+        return sorted(reply.proxies, key=lambda proxy: proxy.instance)
+
+    def _call(self, method: Callable[..., T], request: Any) -> T:
+        try:
+            return method(request, timeout=self._seconds)
+        except grpc.RpcError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Any) -> PolicydError:
+        detail = (error.details() or error.code().name.lower())[:1000]
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return not_running(self._directory)
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return NotRunning(
+                f"the server of `{self._directory}` did not answer within {self._seconds:g} s",
+                remedy=f"look at its log in `{self._directory / '.policyd' / 'run' / 'serve.log'}`",
+            )
+        message, _, remedy = detail.partition("; ")
+        return Refused(message, remedy=remedy)
+
+
+def not_running(directory: Path) -> NotRunning:
+    """Return the error of a folder for which nothing runs."""
+    return NotRunning(f"nothing is running for `{directory}`", remedy=f"start it with `policyd up {directory}`")
+
+
+@contextmanager
+def admin(socket: Path, directory: Path, *, seconds: float = CALL_SECONDS) -> Iterator[AdminClient]:
+    """Connect for the length of a block."""
+    client = AdminClient(socket, directory, seconds=seconds)
+    try:
+        yield client
+    finally:
+        client.close()

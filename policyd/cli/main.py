@@ -1,0 +1,88 @@
+"""`policyd`: the table of commands, and what each way of ending means to the shell.
+
+Law: an expected error is never a traceback. Exit codes (reference/contract): 0 ok or allow, 1 error, 2 deny or a
+failed test, 3 invalid input, 64 wrong usage; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import Entry, LazyGroup
+from policyd.cli.output import show_error
+from policyd.errors import InvalidInput, PolicydError, UsageError
+
+COMMANDS: Final[Mapping[str, Entry]] = {
+    "up": Entry("policyd.cli.up", "Run a folder's whole mesh here: server, proxies and applications."),
+    "down": Entry("policyd.cli.down", "End what `up` started for a folder."),
+    "serve": Entry("policyd.cli.serve", "Run the control plane alone: decisions, certificates, proxies' configuration."),
+    "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
+    "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
+    "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),
+    "policy": Entry("policyd.cli.policy", "Work on policies: run their test cases."),
+    "log": Entry("policyd.cli.log", "Read the journal of decisions."),
+    "ca": Entry("policyd.cli.ca", "The certificate authority: join tokens, certificates, roots."),
+    "proxy": Entry("policyd.cli.proxy", "The proxies: what each was sent and whether it took it."),
+    "version": Entry("policyd.cli.version", "Show the version of policyd."),
+}
+SUMMARY: Final = """A service mesh that can say why.
+
+Envoy proxies carry the requests of your services, Cedar policies decide which may pass, and each decision is
+recorded. Try it: `policyd up examples/bookinfo`.
+
+Exit codes: 0 ok or allow, 1 error, 2 deny or a failed test, 3 invalid input, 64 wrong usage.
+"""
+
+
+def root() -> LazyGroup:
+    """Return the command `policyd`."""
+    return LazyGroup(COMMANDS, name="policyd", help=SUMMARY, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are printed, as JSON where `--json` is given."""
+    as_json = "--json" in arguments
+    try:
+        code = root().main(args=list(arguments), prog_name="policyd", standalone_mode=False)
+    except InvalidInput as error:
+        show_error(error, as_json)
+        return Exit.INVALID
+    except UsageError as error:
+        show_error(error, as_json)
+        return Exit.USAGE
+    except PolicydError as error:
+        show_error(error, as_json)
+        return Exit.ERROR
+    except typer.TyperException as error:
+        _show_usage(error)
+        return Exit.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output went away, as `head` does; the interpreter would complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.ERROR
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _show_usage(error: typer.TyperException) -> None:
+    show = getattr(error, "show", None)  # knows the command's usage line
+    if show is None:
+        sys.stderr.write(f"error: {error.format_message()}\n")
+    else:
+        show()
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

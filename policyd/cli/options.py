@@ -1,0 +1,18 @@
+"""Options that many commands share, so that they read and behave alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dir = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir",
+        help="The mesh's folder. Without it: $POLICYD_DIR, or the nearest folder upwards that has `.policyd`.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -1,0 +1,72 @@
+"""The administration API, answering what it is told to, on a Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from policyd._pb import admin_pb2 as pb
+from policyd._pb import admin_pb2_grpc
+
+
+class FakeAdmin(admin_pb2_grpc.AdminServicer):
+    """Replies by the method's name; keeps the requests it got; a `failure` is what every call ends with."""
+
+    def __init__(self, **replies: Any) -> None:
+        self.replies = {
+            "Status": pb.StatusReply(version="0.1.0", trust_domain="cluster.local", ready=True, pid=4711),
+            "Shutdown": pb.ShutdownReply(),
+            "CreateToken": pb.CreateTokenReply(token="policyd1.e30", expires_at=1795435200),
+            "ShowCa": pb.ShowCaReply(trust_domain="cluster.local"),
+            "Issue": pb.IssueReply(),
+            "Instances": pb.InstancesReply(),
+            "Proxies": pb.ProxiesReply(),
+        } | replies
+        self.requests: list[tuple[str, Any]] = []
+        self.failure: tuple[grpc.StatusCode, str] | None = None
+
+    def _answer(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
+        self.requests.append((name, request))
+        if self.failure is not None:
+            context.abort(*self.failure)
+        reply = self.replies[name]
+        return reply(request) if callable(reply) else reply
+
+    def Status(self, request: Any, context: Any) -> Any:  # noqa: N802 - names of the API
+        return self._answer("Status", request, context)
+
+    def Shutdown(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Shutdown", request, context)
+
+    def CreateToken(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("CreateToken", request, context)
+
+    def ShowCa(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ShowCa", request, context)
+
+    def Issue(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Issue", request, context)
+
+    def Instances(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Instances", request, context)
+
+    def Proxies(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Proxies", request, context)
+
+
+@contextmanager
+def serving(fake: FakeAdmin, socket: Path) -> Iterator[FakeAdmin]:
+    """Serve `fake` on `socket` for the length of a block."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    admin_pb2_grpc.add_AdminServicer_to_server(fake, server)
+    server.add_insecure_port(f"unix:{socket}")
+    server.start()
+    try:
+        yield fake
+    finally:
+        server.stop(0).wait()
