@@ -61,9 +61,7 @@ def parse_duration(value: Any) -> float:
 def check_label(name: str) -> str:
     """Return `name` if it is a DNS label (RFC 1123, lower case, at most 63 bytes), else raise ValueError."""
     if not _LABEL.fullmatch(name):
-        raise ValueError(
-            f"`{name[:80]}` is no DNS label; use at most 63 lower-case letters, digits and dashes"
-        )
+        raise ValueError(f"`{name[:80]}` is no DNS label; use at most 63 lower-case letters, digits and dashes")
     return name
 
 
@@ -83,9 +81,7 @@ def parse(
     try:
         return model.model_validate(document.value, by_alias=True, by_name=False)
     except ValidationError as error:
-        problems += [
-            _problem(model, document, found, later or {}) for found in error.errors(include_url=False)
-        ]
+        problems += [_problem(model, document, found, later or {}) for found in error.errors(include_url=False)]
     return None
 
 
@@ -166,15 +162,11 @@ def _unknown_field(
     where = f" in `{parent}`" if parent else ""
     if field in later:
         remedy = "remove it, so that nothing is thought to hold that does not"
-        return document.problem(
-            "field", f"field `{field}` of {later[field]} is not supported yet{where}", path, remedy
-        )
+        return document.problem("field", f"field `{field}` of {later[field]} is not supported yet{where}", path, remedy)
     known = sorted(_fields(model, path[:-1]))
     near = difflib.get_close_matches(field, known, 1)
     remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{name}`' for name in known)}"
-    return document.problem(
-        "field", f"unknown field `{field[:80]}`{where}", path, remedy if known else "remove it"
-    )
+    return document.problem("field", f"unknown field `{field[:80]}`{where}", path, remedy if known else "remove it")
 
 
 def _fields(model: type[Model], path: Sequence[str | int]) -> set[str]:

@@ -81,9 +81,7 @@ def load_one(text: str, file: str, *, max_bytes: int = MAX_BYTES) -> Document:
     """Parse a file of at most one document; an empty one has an empty mapping as its value."""
     documents = [d for d in load(text, file, max_bytes=max_bytes) if d.value is not None]
     if len(documents) > 1:
-        raise InvalidInput(
-            [documents[1].problem("yaml", "more than one document", remedy="keep one document in it")]
-        )
+        raise InvalidInput([documents[1].problem("yaml", "more than one document", remedy="keep one document in it")])
     return documents[0] if documents else Document(file, {})
 
 
@@ -100,9 +98,7 @@ def check_text(text: str, file: str, max_bytes: int = MAX_BYTES) -> None:
 
 def too_large(file: str, size: int, max_bytes: int) -> Problem:
     """Return the Problem of a file of `size` bytes where `max_bytes` are allowed."""
-    return Problem(
-        "size", f"{size:,} bytes, at most {max_bytes:,} are allowed", file, remedy="split the file"
-    )
+    return Problem("size", f"{size:,} bytes, at most {max_bytes:,} are allowed", file, remedy="split the file")
 
 
 def position(text: str, offset: int) -> tuple[int, int]:

@@ -133,9 +133,7 @@ class _Instances:
 
     def _claim(self, address: str, port: int, name: str, path: Path) -> None:
         if other := self._given.get((address, port)):
-            self._refuse(
-                "port", f"port {port} of `{name}` is given to `{other}` already", path, "give another one"
-            )
+            self._refuse("port", f"port {port} of `{name}` is given to `{other}` already", path, "give another one")
         self._given.setdefault((address, port), name)
 
     def _check_service_ports(self) -> None:

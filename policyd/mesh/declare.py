@@ -105,7 +105,7 @@ class WorkloadsFile(Model):
 
 
 class GroupSpec(Model):
-    """Members; a workload is `<service account>[.<namespace>]` or a SPIFFE ID, a service `<name>[.<namespace>]`."""
+    """Members, as people write them: `<service account>[.<namespace>]` or SPIFFE ID, `<service>[.<namespace>]`."""
 
     workloads: Many[Member] = ()
     users: Many[Member] = ()

@@ -30,9 +30,7 @@ def build_groups(
     for cycle in _cycles(specs):
         message = f"the group `{cycle[0]}` contains itself: {' > '.join(cycle)}"
         path = ("groups", cycle[-2], "groups")
-        problems.append(
-            declaration.groups_document.problem("reference", message, path, "take one of them out")
-        )
+        problems.append(declaration.groups_document.problem("reference", message, path, "take one of them out"))
     return groups
 
 
@@ -67,9 +65,7 @@ class _Resolver:
             groups=frozenset(self._resolve(name, "groups", spec.groups, self._group)),
         )
 
-    def _resolve(
-        self, group: str, field: str, members: tuple[str, ...], resolve: Callable[[str], T]
-    ) -> Iterator[T]:
+    def _resolve(self, group: str, field: str, members: tuple[str, ...], resolve: Callable[[str], T]) -> Iterator[T]:
         for at, member in enumerate(members):
             try:
                 yield resolve(member)
@@ -116,12 +112,7 @@ def _user(member: str) -> str:
 
 def _operator(member: str) -> str:
     via, colon, name = member.partition(":")
-    if (
-        via not in ("unix", "oidc", "token")
-        or not colon
-        or not name
-        or (via == "unix" and not name.isdecimal())
-    ):
+    if via not in ("unix", "oidc", "token") or not colon or not name or (via == "unix" and not name.isdecimal()):
         raise ValueError(
             f"`{member[:80]}` is no operator; write `unix:<uid>`, `oidc:<issuer>/<subject>` or `token:<name>`"
         )

@@ -46,9 +46,7 @@ def resolve(host: str, namespace: str) -> str | None:
     return name if name.count(".") == 1 else None
 
 
-def target(
-    destination: Destination, namespace: str, services: Mapping[str, Service]
-) -> tuple[Service, int] | None:
+def target(destination: Destination, namespace: str, services: Mapping[str, Service]) -> tuple[Service, int] | None:
     """Return the Service and port that a destination means in `namespace`; in a Mesh it always means one."""
     service = services.get(resolve(destination.host, namespace) or "")
     if service is None:

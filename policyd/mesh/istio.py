@@ -1,9 +1,7 @@
-"""Istio's Gateway and VirtualService and the core's Service as strict models, fields as their users know
-them.
+"""Istio's Gateway and VirtualService and the core's Service as strict models, field by field.
 
 Law: what a model accepts is honoured by the resources made from it; every other field is refused by name.
-Reference: https://istio.io/latest/docs/reference/config/networking/, of which these are the parts supported
-now.
+Reference: https://istio.io/latest/docs/reference/config/networking/ (the parts supported now).
 """
 
 from __future__ import annotations
@@ -185,9 +183,7 @@ def _check_retry_on(text: str) -> str:
     for condition in text.split(","):
         word = condition.strip()
         if word not in RETRY_CONDITIONS and not re.fullmatch(r"[1-5][0-9][0-9]", word):
-            raise ValueError(
-                f"`{word[:80]}` is no retry condition; known are {', '.join(sorted(RETRY_CONDITIONS))}"
-            )
+            raise ValueError(f"`{word[:80]}` is no retry condition; known are {', '.join(sorted(RETRY_CONDITIONS))}")
     return text
 
 

@@ -21,9 +21,7 @@ RETRY_CONDITIONS: Final = frozenset(
     }
 )  # fmt: skip
 
-_LABEL_KEY = re.compile(
-    r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
-)
+_LABEL_KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
@@ -39,9 +37,7 @@ def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
     """Return labels whose keys and values are Kubernetes' labels."""
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
-            raise ValueError(
-                f"`{key[:80]}` is no name of a label; use letters, digits, dots, dashes and underscores"
-            )
+            raise ValueError(f"`{key[:80]}` is no name of a label; use letters, digits, dots, dashes and underscores")
         if not _LABEL_VALUE.fullmatch(value):
             raise ValueError(
                 f"`{value[:80]}` is no value of the label `{key}`; use at most 63 letters, digits, dots, "
@@ -53,18 +49,14 @@ def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
 def check_host(host: str) -> str:
     """Return a lower-case DNS name or an IP address."""
     if len(host) > MAX_HOST or not (_HOST.fullmatch(host) or _is_address(host)):
-        raise ValueError(
-            f"`{host[:80]}` is no host name; use lower-case letters, digits, dots and dashes, and no port"
-        )
+        raise ValueError(f"`{host[:80]}` is no host name; use lower-case letters, digits, dots and dashes, and no port")
     return host
 
 
 def check_host_pattern(host: str) -> str:
     """Return a host name, `*`, or `*.` and a host name."""
     if "/" in host:
-        raise ValueError(
-            f"`{host[:80]}`: a namespace before a host is not supported yet; write the host alone"
-        )
+        raise ValueError(f"`{host[:80]}`: a namespace before a host is not supported yet; write the host alone")
     if host != "*":
         check_host(host.removeprefix("*."))
     return host
@@ -88,9 +80,7 @@ def check_path(path: str) -> str:
 def check_header_name(name: str) -> str:
     """Return the name of an ordinary header, in lower case as it is matched."""
     if name.startswith(":") or name.lower() == "host":
-        raise ValueError(
-            f"`{name[:80]}` is no ordinary header; use `method`, `authority`, `uri` or `rewrite`"
-        )
+        raise ValueError(f"`{name[:80]}` is no ordinary header; use `method`, `authority`, `uri` or `rewrite`")
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"`{name[:80]}` is no name of a header")
     if name.lower().startswith("x-policyd-"):
@@ -103,9 +93,7 @@ def check_distinct_headers(headers: Any) -> Any:
     seen: set[str] = set()
     for name in headers if isinstance(headers, dict) else ():
         if name.lower() in seen:
-            raise ValueError(
-                f"the header `{name[:80]}` is there twice; the case of its letters does not matter"
-            )
+            raise ValueError(f"the header `{name[:80]}` is there twice; the case of its letters does not matter")
         seen.add(name.lower())
     return headers
 
@@ -136,9 +124,7 @@ def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
     """Return environment variables whose names are POSIX names."""
     for name in variables:
         if not _VARIABLE.fullmatch(name):
-            raise ValueError(
-                f"`{name[:80]}` is no name of an environment variable; use letters, digits, underscores"
-            )
+            raise ValueError(f"`{name[:80]}` is no name of an environment variable; use letters, digits, underscores")
     return variables
 
 

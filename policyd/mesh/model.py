@@ -123,12 +123,8 @@ class Mesh:
     gateways: tuple[Gateway, ...]
     virtual_services: tuple[VirtualService, ...]
     listeners: Mapping[str, Listener]
-    _serving: dict[str, tuple[Instance, ...]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
-    _bearing: dict[SpiffeId, tuple[Instance, ...]] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
+    _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _bearing: dict[SpiffeId, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the instances once; a mesh of a thousand services asks for them a thousand times."""

@@ -110,15 +110,11 @@ class _Picker:
                 return Listen(declared, port)
         return Listen(declared, self._pick(("gateways", name, "listen")))
 
-    def sidecar(
-        self, name: str, spec: WorkloadSpec, before: SidecarPlace | None, secret: Callable[[], str]
-    ) -> None:
+    def sidecar(self, name: str, spec: WorkloadSpec, before: SidecarPlace | None, secret: Callable[[], str]) -> None:
         self.sidecars[name] = SidecarPlace(
             self._port(name, spec, "appPort", spec.app_port, before.app_port if before else None),
             self._port(name, spec, "inboundPort", spec.inbound_port, before.inbound_port if before else None),
-            self._port(
-                name, spec, "outboundPort", spec.outbound_port, before.outbound_port if before else None
-            ),
+            self._port(name, spec, "outboundPort", spec.outbound_port, before.outbound_port if before else None),
             before.proxy_secret if before else secret(),
         )
 
@@ -127,9 +123,7 @@ class _Picker:
         if given is not None:
             if _is_here(spec.address) and given not in self._taken and not self._usable(given):
                 message = f"port {given} is in use by another program"
-                self.problems.append(
-                    self._document.problem("port", message, path, "free it or leave the port out")
-                )
+                self.problems.append(self._document.problem("port", message, path, "free it or leave the port out"))
             self._taken.add(given)
             return given
         if not _is_here(spec.address):

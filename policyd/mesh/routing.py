@@ -1,5 +1,4 @@
-"""Gateways and VirtualServices against the rest of the mesh: what they select, refer to and route to is
-there.
+"""Gateways and VirtualServices against the mesh: what they select, refer to and route to is there.
 
 Law: a rule that could never take effect is refused, never kept without effect.
 """
@@ -22,9 +21,7 @@ def selects(gateway: Gateway, instance: Instance) -> bool:
     return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
 
 
-def check_gateways(
-    declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
-) -> None:
+def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:
     """Each Gateway has its own name, selects some instance, and names only ports that those listen on."""
     edges = [instance for instance in instances.values() if instance.role == "gateway"]
     _check_names(declaration.gateways, "Gateway", problems)
@@ -41,9 +38,7 @@ def check_gateways(
             if deaf:
                 message = f"the gateway `{deaf[0]}` does not listen on port {number}"
                 path = ("spec", "servers", at, "port", "number")
-                problems.append(
-                    declared.problem("reference", message, path, "add it to `listen` in workloads.yaml")
-                )
+                problems.append(declared.problem("reference", message, path, "add it to `listen` in workloads.yaml"))
 
 
 def check_virtual_services(
@@ -75,14 +70,10 @@ def _check_names(
         first = seen.setdefault(declared.resource.id, place)
         if first != place:
             message = f"the {kind} `{declared.resource.id}` is declared twice, first in {first}"
-            problems.append(
-                declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one")
-            )
+            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
 
 
-def _check_bound(
-    declared: Declared[VirtualService], gateways: Mapping[str, Gateway], problems: list[Problem]
-) -> None:
+def _check_bound(declared: Declared[VirtualService], gateways: Mapping[str, Gateway], problems: list[Problem]) -> None:
     virtual = declared.resource
     bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
     for at, name in enumerate(virtual.spec.gateways):
@@ -116,14 +107,10 @@ def _check_mesh_hosts(
         if id_ is None or id_ not in services:
             message = f"the host `{host}` is no service of the mesh"
             remedy = "name a service; `*` and outside names are for gateways only"
-            problems.append(
-                declared.problem("reference", message, path, _near(id_ or host, services, remedy))
-            )
+            problems.append(declared.problem("reference", message, path, _near(id_ or host, services, remedy)))
         elif (other := routed.setdefault(id_, virtual.id)) != virtual.id:
             message = f"the host `{host}` has its rules in the VirtualService `{other}` already"
-            problems.append(
-                declared.problem("duplicate", message, path, "write all rules of a host into one")
-            )
+            problems.append(declared.problem("duplicate", message, path, "write all rules of a host into one"))
 
 
 def _check_destinations(
@@ -144,9 +131,7 @@ def _check_destinations(
                 problems.append(declared.problem("reference", message, (*path, "host"), remedy))
             elif id_ in edges:
                 message = f"the destination `{destination.host}` is a gateway"
-                problems.append(
-                    declared.problem("reference", message, (*path, "host"), "route to what it serves")
-                )
+                problems.append(declared.problem("reference", message, (*path, "host"), "route to what it serves"))
             elif target(destination, virtual.namespace, services) is None:
                 ports = ", ".join(str(port.number) for port in services[id_].ports)
                 message = f"the port of destination `{destination.host}` is missing or none of its own"

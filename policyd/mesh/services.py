@@ -1,9 +1,7 @@
-"""The Services of a mesh: one made for each `service` and gateway of workloads.yaml, others declared as the
-core's kind.
+"""The Services of a mesh: made for each `service` and gateway of workloads.yaml, or declared as the core's kind.
 
 Law: what is asked about is an instance's own `service`; a further Service that selects the same instance
-leads there too, under another name. A declared Service of the same name takes the place of the one that would
-be made.
+leads there too, under another name. A declared Service takes the place of a made one of the same name.
 """
 
 from __future__ import annotations
@@ -34,9 +32,7 @@ def build_services(
         if service.id in seen or service.id in gateways:
             why = "declared twice" if service.id in seen else "that of a gateway"
             message = f"the service `{service.id}` is {why}"
-            problems.append(
-                declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one")
-            )
+            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
             continue
         seen.add(service.id)
         selected = _select(index, service.namespace, declared.resource.spec.selector)
@@ -97,16 +93,13 @@ def _check(
         path = ("spec", "ports", at)
         if port.port in numbers or port.name in names:
             message = f"port {port.port} (`{port.name}`) of service `{service.id}` repeats a number or a name"
-            problems.append(
-                declared.problem("duplicate", message, path, "give each port its own number and name")
-            )
+            problems.append(declared.problem("duplicate", message, path, "give each port its own number and name"))
         numbers.add(port.port)
         names.add(port.name)
         wanted = port.target_port or port.port
         if other := next((i for i in selected if i.service_port != wanted), None):
             message = (
-                f"port {port.port} of service `{service.id}` leads to {wanted}, "
-                f"`{other.name}` has {other.service_port}"
+                f"port {port.port} of service `{service.id}` leads to {wanted}, `{other.name}` has {other.service_port}"
             )
             remedy = f"set `targetPort: {other.service_port}`"
             problems.append(declared.problem("port", message, path, remedy))
@@ -126,14 +119,8 @@ def _check_own(
         if own is None or instance.role == "gateway":
             continue
         if instance not in _select(index, own.resource.namespace, own.resource.spec.selector):
-            message = (
-                f"the selector of service `{instance.service}` leaves out `{instance.name}`, which serves it"
-            )
-            problems.append(
-                own.problem("reference", message, ("spec", "selector"), "use labels that all have")
-            )
+            message = f"the selector of service `{instance.service}` leaves out `{instance.name}`, which serves it"
+            problems.append(own.problem("reference", message, ("spec", "selector"), "use labels that all have"))
         if instance.service_port not in (port.number for port in services[instance.service].ports):
             message = f"service `{instance.service}` lacks port {instance.service_port} of `{instance.name}`"
-            problems.append(
-                own.problem("port", message, ("spec", "ports"), "add it, or change workloads.yaml")
-            )
+            problems.append(own.problem("port", message, ("spec", "ports"), "add it, or change workloads.yaml"))

@@ -1,0 +1,245 @@
+"""Settings (policyd.yaml) and the environment become frozen values; where a folder's state and sockets are.
+
+Law: the only reader of the environment. What is not set has the safe default: loopback, a full journal denies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
+from policyd.spiffe import check_trust_domain
+from policyd.strict import Duration, Model, parse
+from policyd.yaml import load_one
+
+SETTINGS_FILE: Final = "policyd.yaml"
+STATE_FOLDER: Final = ".policyd"
+MAX_SOCKET_PATH: Final = 107  # sun_path of unix(7), without its closing NUL
+SOCKET_NAME_ROOM: Final = 40  # what the names of sockets below the runtime folder need at least
+MIN_CERTIFICATE_SECONDS: Final = 5.0
+MAX_CERTIFICATE_SECONDS: Final = 86_400.0
+
+Level = Literal["debug", "info", "warning", "error"]
+_LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address and a port to listen on; port 0 is any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(value: Any) -> Address:
+    """Turn `127.0.0.1:0` or `[::1]:0` into an Address; raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    good_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+    if address is None or not good_port or (address.version == 6) != host.startswith("["):
+        raise ValueError(f"`{str(value)[:80]}` is no address; write an IP address and a port, as in `127.0.0.1:0`")
+    return Address(str(address), int(port))
+
+
+def _check_trust_domain(name: str) -> str:
+    try:
+        return check_trust_domain(name)
+    except SpiffeIdError as error:
+        raise ValueError(str(error)) from None
+
+
+Listen = Annotated[Address, BeforeValidator(parse_address)]
+LOOPBACK: Final = Address("127.0.0.1", 0)
+
+
+class AuditSettings(Model):
+    """The journal: how safe a record is before its decision takes effect, what holds when it is full."""
+
+    durability: Literal["written", "fsync", "async"] = "written"
+    on_full: Literal["deny", "drop"] = "deny"
+    retain: Annotated[Duration, Field(ge=3600)] = 7 * 86_400.0  # seconds
+
+
+class CaSettings(Model):
+    """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase."""
+
+    ttl: Annotated[Duration, Field(ge=MIN_CERTIFICATE_SECONDS, le=MAX_CERTIFICATE_SECONDS)] = 3600.0
+    passphrase_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+
+
+class ListenSettings(Model):
+    """Where the servers listen; beyond loopback only if it is written here."""
+
+    xds: Listen = LOOPBACK
+    authz: Listen = LOOPBACK
+    attestation: Listen = LOOPBACK
+    http: Listen = LOOPBACK
+
+
+class LogSettings(Model):
+    """What policyd says about itself."""
+
+    level: Level = "info"
+
+
+class Settings(Model):
+    """policyd.yaml; every line is optional."""
+
+    trust_domain: Annotated[str, AfterValidator(_check_trust_domain)] = "cluster.local"
+    audit: AuditSettings = AuditSettings()
+    ca: CaSettings = CaSettings()
+    listen: ListenSettings = ListenSettings()
+    log: LogSettings = LogSettings()
+
+
+def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:
+    """Parse the text of policyd.yaml; empty text gives the defaults. Raises InvalidInput."""
+    problems: list[Problem] = []
+    settings = parse(Settings, load_one(text, file), problems)
+    if settings is None:
+        raise InvalidInput(problems)
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says; None where it says nothing. `temporary` is always there."""
+
+    directory: str | None = None
+    envoy: str | None = None
+    runtime: Path | None = None
+    cache: Path | None = None
+    temporary: Path = Path("/tmp")  # noqa: S108 - POSIX's default of TMPDIR
+    log_level: Level | None = None
+
+
+def from_environ(environ: Mapping[str, str]) -> Environment:
+    """Read POLICYD_DIR, POLICYD_ENVOY, POLICYD_LOG, the XDG base directories and TMPDIR; raises UsageError.
+
+    As the XDG specification says, a base directory that is not absolute is passed over.
+    """
+    level = environ.get("POLICYD_LOG", "").lower()
+    known = next((known for known in _LEVELS if known == level), None)
+    if level and known is None:
+        raise UsageError(f"POLICYD_LOG is `{level[:80]}`", remedy=f"set one of {', '.join(_LEVELS)}")
+    home = _absolute(environ.get("HOME"))
+    return Environment(
+        directory=environ.get("POLICYD_DIR") or None,
+        envoy=environ.get("POLICYD_ENVOY") or None,
+        runtime=_absolute(environ.get("XDG_RUNTIME_DIR")),
+        cache=_absolute(environ.get("XDG_CACHE_HOME")) or (home / ".cache" if home else None),
+        temporary=_absolute(environ.get("TMPDIR")) or Environment().temporary,
+        log_level=known,
+    )
+
+
+def _absolute(text: str | None) -> Path | None:
+    path = Path(text) if text else None
+    return path if path and path.is_absolute() else None
+
+
+def find_directory(option: str | None, environment: Environment, cwd: Path) -> Path:
+    """Return the folder: `--dir`, else POLICYD_DIR, else the nearest one from `cwd` upwards that has state.
+
+    Raises UsageError if there is none, or if what was named is no folder.
+    """
+    named = option or environment.directory
+    if named:
+        directory = (cwd / named).resolve()
+        if not directory.is_dir():
+            raise UsageError(f"`{named}` is no folder", remedy="name an existing one")
+        return directory
+    for candidate in (cwd, *cwd.parents):
+        if (candidate / STATE_FOLDER).is_dir():
+            return candidate.resolve()
+    remedy = "name it with `--dir`, or run the command inside it"
+    raise UsageError(f"no folder with `{STATE_FOLDER}` from `{cwd}` upwards", remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class StatePaths:
+    """What lies in a folder's state folder, `root`."""
+
+    root: Path
+
+    @property
+    def format(self) -> Path:
+        """The version of the state's format."""
+        return self.root / "format"
+
+    @property
+    def ca(self) -> Path:
+        """The authority's keys and certificates."""
+        return self.root / "ca"
+
+    @property
+    def tokens(self) -> Path:
+        """The join tokens, hashed."""
+        return self.root / "tokens.db"
+
+    @property
+    def journal(self) -> Path:
+        """The journal's files."""
+        return self.root / "journal"
+
+    @property
+    def placement(self) -> Path:
+        """Ports and proxy secrets."""
+        return self.root / "placement.json"
+
+    @property
+    def server(self) -> Path:
+        """Process id and addresses of the server, while it serves."""
+        return self.root / "server.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that serves the folder."""
+        return self.root / "lock"
+
+
+def state_paths(directory: Path) -> StatePaths:
+    """Return where the state of `directory` lies."""
+    return StatePaths(directory / STATE_FOLDER)
+
+
+def instance_name(directory: Path) -> str:
+    """Return the short name that stands for a folder where its path would be too long."""
+    return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+
+
+def runtime_directory(directory: Path, environment: Environment, uid: int) -> Path:
+    """Return where the sockets of `directory` lie: below XDG_RUNTIME_DIR, else the user's own temporary folder.
+
+    Raises StateError where paths below it would be too long for a Unix socket.
+    """
+    base = environment.runtime / "policyd" if environment.runtime else environment.temporary / f"policyd-{uid}"
+    runtime = base / instance_name(directory)
+    if len(str(runtime).encode()) + SOCKET_NAME_ROOM > MAX_SOCKET_PATH:
+        variable = "XDG_RUNTIME_DIR" if environment.runtime else "TMPDIR"
+        raise StateError(
+            f"sockets below `{runtime}` would have paths of more than {MAX_SOCKET_PATH} bytes",
+            remedy=f"set {variable} to a shorter path",
+        )
+    return runtime

@@ -1,0 +1,252 @@
+"""A folder of declared files, read whole and bounded, and the notice that it changed.
+
+Law: what cannot be read, or lies where it would not be read, is a Problem with its file, never passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from watchfiles import awatch
+
+from policyd.errors import InvalidInput, Problem
+from policyd.yaml import MAX_BYTES, position, too_large
+
+FILES: Final = (
+    "policyd.yaml",
+    "workloads.yaml",
+    "groups.yaml",
+    "checks.yaml",
+    "issuance.cedar",
+    "operators.cedar",
+)
+FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mesh": (".yaml", ".yml"),
+    "policies": (".cedar",),
+    "cases": (".yaml", ".yml", ".json"),
+}
+MAX_FILES: Final = 5_000
+MAX_TOTAL_BYTES: Final = 64 * MAX_BYTES
+DEBOUNCE_MS: Final = 100
+STEP_MS: Final = 25
+LOOK_AGAIN_MS: Final = 500  # for what brings no notice: a folder replaced by rename, a network file system
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a folder declares: `texts` by path in the folder; `digest` is the hash of paths and texts."""
+
+    directory: Path
+    texts: Mapping[str, str]
+    digest: str
+
+    def text(self, name: str) -> str | None:
+        """Return the text of one of FILES, None if it is not there."""
+        return self.texts.get(name)
+
+    def below(self, folder: str) -> dict[str, str]:
+        """Return the texts of one of FOLDERS, by path in `directory`."""
+        return {path: text for path, text in self.texts.items() if path.startswith(f"{folder}/")}
+
+
+def read_folder(directory: Path) -> Folder:
+    """Read every declared file of `directory`; raises InvalidInput with every Problem."""
+    problems: list[Problem] = []
+    texts: dict[str, str] = {}
+    total = 0
+    for path in _listing(directory, problems):
+        text = _read(directory, path, problems)
+        if text is not None:
+            texts[path] = text
+            total += len(text)
+        if total > MAX_TOTAL_BYTES:
+            problems.append(Problem("size", f"more than {MAX_TOTAL_BYTES:,} bytes in one folder", path))
+            break
+    if problems:
+        raise InvalidInput(problems)
+    return Folder(directory, texts, digest(texts))
+
+
+def digest(texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 of paths and texts, in hexadecimal; equal for equal declarations only."""
+    total = hashlib.sha256()
+    for path, text in sorted(texts.items()):
+        for part in (path.encode(), text.encode()):
+            total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+async def watch(directory: Path, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Yield once when watching has begun, then after each change of the declared files, until `stop` is set.
+
+    Read the folder after each; changes while you read are not lost. Folders may come, go and be replaced.
+    """
+    known: object = None
+    while not stop.is_set():
+        if (now := await asyncio.to_thread(_fingerprint, directory)) != known:
+            known = now
+            yield
+        watched = _roots(directory)
+        if not watched:
+            await _pause(stop, LOOK_AGAIN_MS / 1000)
+            continue
+        async with aclosing(_notices(watched, stop)) as notices:
+            async for _ in notices:
+                if (now := await asyncio.to_thread(_fingerprint, directory)) != known:
+                    known = now
+                    yield
+                if _roots(directory) != watched:
+                    break
+
+
+async def _notices(roots: Iterable[Path], stop: asyncio.Event) -> AsyncGenerator[None, None]:
+    """Yield whenever it is worth looking, at least every LOOK_AGAIN_MS; not recursive, so that the state folder's
+    many writes wake nobody.
+    """
+    changes = awatch(
+        *roots,
+        watch_filter=None,
+        debounce=DEBOUNCE_MS,
+        step=STEP_MS,
+        stop_event=stop,
+        rust_timeout=LOOK_AGAIN_MS,
+        yield_on_timeout=True,
+        recursive=False,
+    )
+    async with aclosing(changes):
+        try:
+            async for _ in changes:
+                yield
+        except FileNotFoundError:  # gone between our look and the watcher's
+            await _pause(stop, STEP_MS / 1000)
+
+
+def _listing(directory: Path, problems: list[Problem]) -> Iterator[str]:
+    """Yield the paths to read, sorted; what lies where nothing is read becomes a Problem."""
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError as error:
+        problems.append(Problem("file", f"the folder cannot be read: {_reason(error)}", str(directory)))
+        return
+    for count, path in enumerate(_paths(directory, names, problems)):
+        if count == MAX_FILES:
+            problems.append(Problem("size", f"more than {MAX_FILES:,} files", path, remedy="join some"))
+            return
+        yield path
+
+
+def _paths(directory: Path, names: list[str], problems: list[Problem]) -> Iterator[str]:
+    for name in names:
+        if name in FILES:
+            yield name
+        elif name in FOLDERS:
+            yield from _folder(directory, name, problems)
+        elif near := _meant(name):
+            message = f"`{name}` is no file of this folder's format"
+            problems.append(Problem("file", message, name, remedy=f"did you mean `{near}`?"))
+
+
+def _meant(name: str) -> str | None:
+    """Find the name that a misspelt one was meant for; other files are the application's own."""
+    if name.startswith(".") or name.endswith("~"):
+        return None
+    near = difflib.get_close_matches(name, [*FILES, *FOLDERS], 1, cutoff=0.85)
+    return near[0] if near else None
+
+
+def _folder(directory: Path, folder: str, problems: list[Problem]) -> Iterator[str]:
+    try:
+        names = sorted(path.name for path in (directory / folder).iterdir())
+    except OSError as error:
+        problems.append(Problem("file", f"cannot be read: {_reason(error)}", folder))
+        return
+    for name in names:
+        if name.startswith(".") or name.endswith("~"):
+            continue
+        path = f"{folder}/{name}"
+        if name.endswith(FOLDERS[folder]):
+            yield path
+        elif (directory / path).is_dir():
+            remedy = f"move its files into `{folder}`"
+            problems.append(Problem("file", "a folder inside is not read", path, remedy=remedy))
+
+
+def _read(directory: Path, path: str, problems: list[Problem]) -> str | None:
+    place = directory / path
+    if not place.resolve().is_relative_to(directory.resolve()):
+        problems.append(Problem("file", "is a link that leads out of the folder", path, remedy="copy the file"))
+        return None
+    try:
+        data = _bytes(place)
+    except OSError as error:
+        problems.append(Problem("file", f"cannot be read: {_reason(error)}", path, remedy="check owner and mode"))
+        return None
+    if data is None:
+        problems.append(Problem("file", "is no regular file", path, remedy="replace it by one"))
+        return None
+    if len(data) > MAX_BYTES:
+        problems.append(too_large(path, place.stat().st_size, MAX_BYTES))
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line, column = position(data[: error.start].decode(), error.start)
+        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        problems.append(Problem("text", message, path, line, column, "save the file as UTF-8"))
+        return None
+
+
+def _bytes(path: Path) -> bytes | None:
+    """Read at most one byte more than allowed; None for what is no regular file (a pipe would wait for ever)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _roots(directory: Path) -> dict[Path, tuple[int, int]]:
+    """Return the folders to watch, with what tells that one was replaced by another of its name."""
+    found: dict[Path, tuple[int, int]] = {}
+    for path in (directory, *(directory / name for name in FOLDERS)):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            found[path] = status.st_dev, status.st_ino
+    return found
+
+
+def _fingerprint(directory: Path) -> tuple[tuple[str, object], ...]:
+    """Return what shows that a declared file changed, without reading any."""
+    problems: list[Problem] = []
+    stamps = [(path, _stamp(directory / path)) for path in _listing(directory, problems)]
+    return (*stamps, *((problem.file, problem.message) for problem in problems))
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
