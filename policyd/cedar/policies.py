@@ -1,0 +1,175 @@
+"""Policy files to one checked set: whoever holds a PolicySet holds policies that parse, validate strictly and
+have ids.
+
+Law: Cedar skips a policy that fails while it is evaluated, so what could fail is refused at load; all
+problems of all files are found at once, each with its place.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cedarpy
+from cedarpy import pst
+
+from policyd.cedar.lexer import Statement, place, statements_of
+from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of
+from policyd.cedar.schema import Schema
+from policyd.cedar.syntax import MISSING_END, explain_syntax, misplaced
+from policyd.cedar.syntax_tree import nodes_of
+from policyd.cedar.validation import validation_problems
+from policyd.errors import InvalidInput, Problem
+
+MAX_FILES = 10_000
+MAX_FILE_BYTES = 1 << 20
+MAX_POLICIES = 100_000
+MAX_POLICY_CHARACTERS = 64 << 10
+MAX_ID_CHARACTERS = 128
+
+_WRITTEN = frozenset("\t\n\r")  # the control characters that text may have
+_REORDERS = frozenset(
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)  # shows text in another order than it is
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy: its `@id`, all its annotations, its text as written, and where its first line stands."""
+
+    id: str
+    effect: Literal["permit", "forbid"]
+    annotations: Mapping[str, str]
+    text: str
+    file: str
+    line: int
+    tree: pst.Template = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """A checked set; Cedar knows policy number i, in this order, as `policy<i>`."""
+
+    policies: Sequence[Policy]
+    reads: Reads
+    handle: cedarpy.PolicySet = field(repr=False, compare=False)
+
+    def find(self, policy_id: str) -> Policy | None:
+        """The policy with that `@id`, or None."""
+        return next((policy for policy in self.policies if policy.id == policy_id), None)
+
+
+def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
+    """Load `{file name: text}`; an empty set is a set (it denies everything).
+
+    Raises InvalidInput with every problem of every file: sizes, characters, syntax, ids, templates, withheld
+    headers, and strict validation against `schema`.
+    """
+    problems: list[Problem] = []
+    policies: list[Policy] = []
+    if len(files) > MAX_FILES:
+        raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_FILES} policy files")])
+    for name in sorted(files):
+        bad = _file_problem(name, files[name])
+        if bad is not None:
+            problems.append(bad)
+            continue
+        for statement in statements_of(files[name]):
+            read = _read(name, files[name], statement)
+            (problems if isinstance(read, Problem) else policies).append(read)  # type: ignore[arg-type]
+    if len(policies) > MAX_POLICIES:
+        raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
+    text = "\n".join(policy.text for policy in policies)
+    problems += _id_problems(policies)
+    problems += [problem for policy in policies for problem in _header_problems(policy)]
+    problems += validation_problems(text, [(policy.id, policy.file, policy.line) for policy in policies], schema)
+    if problems:
+        raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+    return PolicySet(tuple(policies), reads_of(policy.tree for policy in policies), cedarpy.PolicySet.from_str(text))
+
+
+def _file_problem(name: str, text: str) -> Problem | None:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
+        return Problem("policy_bounds", f"a policy file has at most {MAX_FILE_BYTES} bytes", name, remedy="split it")
+    for offset, character in enumerate(text):
+        if _is_hidden(character):
+            line, column = place(text, offset)
+            message = f"the character U+{ord(character):04X} does not belong in a policy"
+            return Problem("policy_syntax", message, name, line, column, "remove it")
+    return None
+
+
+def _is_hidden(character: str) -> bool:
+    """Whether a character is a control, half of a pair, or changes the order that text is shown in."""
+    if character < "\x7f":
+        return character < " " and character not in _WRITTEN
+    return character in _REORDERS or unicodedata.category(character) in ("Cc", "Cs") or character == "\ufeff"
+
+
+def _read(name: str, text: str, statement: Statement) -> Policy | Problem:
+    """One statement as a policy; its id is empty where it has none."""
+    line, column = place(text, statement.start)
+    source = text[statement.start : statement.end]
+    excess = statement.excess()
+    if len(source) > MAX_POLICY_CHARACTERS:
+        excess = f"a policy has over {MAX_POLICY_CHARACTERS} characters"
+    if excess is not None:
+        return Problem("policy_bounds", excess, name, line, column, "split the policy, or use a Group")
+    try:
+        tree = cedarpy.policies_to_pst(source)
+    except ValueError as error:
+        offset = misplaced(text, statement, str(error))
+        message, remedy = explain_syntax(str(error), text, offset)
+        return Problem("policy_syntax", message, name, *place(text, offset), remedy)
+    if tree.templates:
+        remedy = 'declare a Group in groups.yaml and write `principal in Group::"…"`'
+        return Problem("policy_template", "templates are not supported", name, line, column, remedy)
+    if not tree.static_policies:
+        return Problem("policy_syntax", "a semicolon without a policy", name, line, column, MISSING_END)
+    only = next(iter(tree.static_policies.values()))
+    return Policy(only.annotations.get("id", ""), only.effect, only.annotations, source, name, line, only)
+
+
+def _id_problems(policies: Sequence[Policy]) -> Iterator[Problem]:
+    first: dict[str, Policy] = {}
+    for policy in policies:
+        message = remedy = ""
+        if not policy.id:
+            message, remedy = (
+                "a policy has no `@id`",
+                'write `@id("…")` in front of it: decisions are recorded by id',
+            )
+        elif len(policy.id) > MAX_ID_CHARACTERS or not policy.id.isprintable() or policy.id != policy.id.strip():
+            message = f"`{policy.id[:MAX_ID_CHARACTERS]!a}` is no policy id"
+            remedy = f"use at most {MAX_ID_CHARACTERS} printable characters, no space around them"
+        elif policy.id in first:
+            there = first[policy.id]
+            message, remedy = (
+                f"two policies have the id `{policy.id}`",
+                f"the other one is {there.file}:{there.line}",
+            )
+        first.setdefault(policy.id, policy)
+        if message:
+            yield Problem("policy_id", message, policy.file, policy.line, remedy=remedy)
+
+
+def _header_problems(policy: Policy) -> Iterator[Problem]:
+    """Not sent is not absent: a policy that reads what Envoy withholds would decide on nothing."""
+    names = {name for clause in policy.tree.clauses for node in nodes_of(clause) for name in header_names(node)}
+    for name in sorted(names, key=str):
+        message = remedy = ""
+        if name is None:
+            message = f"`{policy.id}` computes the name of a header"
+            remedy = "write the name out, so that it is known which headers are read"
+        elif name.lower() in WITHHELD_HEADERS:
+            message = f"`{policy.id}` reads the header `{name}`, which proxies never send here"
+            remedy = "decide on the verified user (`context has user`) instead"
+        elif name != name.lower():
+            message, remedy = (
+                f"`{policy.id}` reads the header `{name}`",
+                "names are in lower case; this one never matches",
+            )
+        if message:
+            yield Problem("policy_header", message, policy.file, policy.line, remedy=remedy)

@@ -1,0 +1,169 @@
+"""What the policies of a set read, from their typed syntax tree: all that a decision can depend on.
+
+Law: sound, never exact. Where the tree does not say plainly which part is read, the whole is taken as read;
+so what is left out of a request cannot change its decision. It rests on how Cedar reads: attributes by `.`,
+`[]` and `has` only, tags by `hasTag` and `getTag` only, ancestors by `in` only, and entities compare by their
+ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cedarpy import pst
+
+from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.syntax_tree import (
+    ancestors_computed,
+    attributes_read,
+    chain_of,
+    chain_read,
+    compared_entities,
+    nodes_of,
+    uid_of,
+)
+
+WITHHELD_HEADERS = (
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+)  # never sent to policyd: not sent is not absent
+
+_CONTEXT_ONLY = frozenset({"Headers", "Labels"})  # entities that a request reaches through its context only
+_OTHER_TAGS = frozenset(  # what bears tags and is certainly not the headers
+    {("principal",), ("resource",), ("context", "user"), ("context", "destination", "labels")}
+)
+
+Paths = Mapping[str, "Paths | None"]  # a record's attributes that are read; None: all of what is there
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What is read; None where that is all there is.
+
+    `context` by paths; `attributes` of entities, `tags` and, of them, the `headers` by name; `ancestors`
+    asked for by `in`; `entities` that conditions name, so that a request has to bring them too.
+    """
+
+    context: Paths | None = field(default_factory=dict)
+    attributes: frozenset[str] = frozenset()
+    tags: frozenset[str] | None = frozenset()
+    headers: frozenset[str] = frozenset()
+    ancestors: frozenset[Uid] | None = frozenset()
+    entities: frozenset[Uid] = frozenset()
+
+
+def reads_of(trees: Iterable[pst.Template]) -> Reads:
+    """Return what all these policies together read."""
+    paths: set[tuple[str, ...]] = set()
+    attributes: set[str] = set()
+    tags: set[str | None] = set()
+    headers: set[str | None] = set()
+    entities: Counter[Uid] = Counter()
+    ancestors: set[Uid] = set()
+    unnamed = False
+    for tree in trees:
+        ancestors.update(map(uid_of, pst.entity_uids(tree)))
+        for node in nodes_of(tree.clauses):
+            chain = chain_read(node)
+            if chain is not None and chain[0] == "context":
+                paths.add(chain[1:])
+            if isinstance(node, pst.EntityLit):
+                entities[uid_of(node.value)] += 1
+            entities.subtract(compared_entities(node))
+            attributes.update(attributes_read(node))
+            tags.update(tag_names(node))
+            headers.update(header_names(node))
+            unnamed = unnamed or ancestors_computed(node)
+    return Reads(
+        context=_as_tree(paths),
+        attributes=frozenset(attributes),
+        tags=None if None in tags else frozenset(name for name in tags if name),
+        headers=frozenset(name for name in headers if name),
+        ancestors=None if unnamed else frozenset(ancestors),
+        entities=frozenset(uid for uid, count in entities.items() if count > 0),
+    )
+
+
+def tag_names(node: object) -> Iterator[str | None]:
+    """The tag that an expression reads; None where its name is computed."""
+    if isinstance(node, pst.BinaryOp) and node.op in ("has_tag", "get_tag"):
+        yield node.right.value if isinstance(node.right, pst.StringLit) else None
+
+
+def header_names(node: object) -> Iterator[str | None]:
+    """The header that an expression reads; None where its name is computed."""
+    if isinstance(node, pst.BinaryOp) and not _is_other(node.left):
+        yield from tag_names(node)
+
+
+def _is_other(base: object) -> bool:
+    """Whether what bears the tag is certainly not the headers."""
+    if isinstance(base, pst.EntityLit):
+        return str(base.value.type) != "Headers"
+    return chain_of(base) in _OTHER_TAGS
+
+
+def _as_tree(paths: set[tuple[str, ...]]) -> Paths | None:
+    if () in paths:
+        return None
+    names = {path[0] for path in paths}
+    return {name: _as_tree({path[1:] for path in paths if path[0] == name}) for name in sorted(names)}
+
+
+def project(request: Request, reads: Reads) -> Request:
+    """The request with the context and the headers that policies read, and the entities that are reached from
+    there.
+    """
+    reached: set[Uid] = set(reads.entities)
+    context = _part(request.context, reads.context, reached)
+    entities = tuple(
+        replace(one, tags={name: one.tags[name] for name in one.tags if name in reads.headers})
+        if one.uid.type == "Headers"
+        else one
+        for one in request.entities
+        if one.uid.type not in _CONTEXT_ONLY or one.uid in reached
+    )
+    return replace(request, context=context, entities=entities)
+
+
+def lean(entity: Entity, reads: Reads) -> Entity:
+    """The part of an entity that policies read."""
+    tags, above = reads.tags, reads.ancestors
+    return Entity(
+        entity.uid,
+        {name: value for name, value in entity.attrs.items() if name in reads.attributes},
+        [parent for parent in entity.parents if above is None or parent in above],
+        {name: value for name, value in entity.tags.items() if tags is None or name in tags},
+    )
+
+
+def entities_in(value: Any) -> Iterator[Uid]:
+    """The entities that a context refers to."""
+    if isinstance(value, Mapping):
+        if (entity := value.get("__entity")) is not None:
+            yield Uid(entity["type"], entity["id"])
+        elif "__extn" not in value:
+            for inner in value.values():
+                yield from entities_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from entities_in(inner)
+
+
+def _part(record: Mapping[str, Any], tree: Paths | None, reached: set[Uid]) -> Mapping[str, Any]:
+    if tree is None:
+        reached.update(entities_in(record))
+        return record
+    part: dict[str, Any] = {}
+    for name, inner in tree.items():
+        value = record.get(name)
+        if isinstance(value, Mapping) and inner is not None and "__entity" not in value and "__extn" not in value:
+            part[name] = _part(value, inner, reached)
+        elif value is not None:
+            part[name] = value
+            reached.update(entities_in(value))
+    return part

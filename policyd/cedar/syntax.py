@@ -1,0 +1,68 @@
+"""Cedar's syntax errors with their place and a word on what to do.
+
+Law: a position is computed, not guessed: the shortest prefix that Cedar's parser refuses for a token ends
+with that token, or just behind it (the parser skips tokens to recover), and its error names the token.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+import cedarpy
+
+from policyd.cedar.lexer import Statement
+
+MISSING_END = "end each policy with one `;`"
+
+_END = "unexpected end of input"
+_PLACED = ("unexpected token", "invalid token")
+_TOO_DEEP = "nesting exceeds"
+_REMEDIES = (
+    (_END, MISSING_END),
+    (
+        "found set of entity uids",
+        'several callers are a Group: declare it in groups.yaml and write `in Group::"…"`',
+    ),
+    ("invalid policy effect", "a policy starts with `permit` or `forbid`"),
+    ("duplicate annotation", "write each annotation once"),
+    (_TOO_DEEP, "split the policy"),
+)
+
+
+def misplaced(text: str, statement: Statement, error: str) -> int:
+    """The offset of the wrong token; of the statement where the error is about all of it."""
+    tokens = statement.tokens
+    if error.startswith(_END):
+        return tokens[-1].start
+    if not error.startswith(_PLACED):
+        return statement.start
+
+    wrong = bisect.bisect_left(
+        range(len(tokens)),
+        True,
+        key=lambda count: _refusal(text[statement.start : tokens[count].end]) is not None,
+    )
+    wrong = min(wrong, len(tokens) - 1)
+    named = _refusal(text[statement.start : tokens[wrong].end])
+    return next((one.start for one in reversed(tokens[: wrong + 1]) if f"`{one.text}`" == named), tokens[wrong].start)
+
+
+def explain_syntax(error: str, text: str, offset: int) -> tuple[str, str]:
+    """The message and the remedy; the message shows the line's text from `offset`."""
+    message = error.removeprefix("cedarpy: ")
+    remedy = next((words for part, words in _REMEDIES if part in error), "")
+    if error.startswith(_PLACED):
+        message += f" at `{text[offset:].splitlines()[0][:40].rstrip()}`"
+    return message, remedy
+
+
+def _refusal(prefix: str) -> str | None:
+    """What Cedar names as wrong in a prefix, in backticks where it is a token; None where nothing is wrong so
+    far.
+    """
+    try:
+        cedarpy.PolicySet.from_str(prefix)
+    except ValueError as error:
+        message = str(error)
+        return next((message.removeprefix(f"{kind} ") for kind in _PLACED if message.startswith(kind)), None)
+    return None
