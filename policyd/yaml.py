@@ -69,7 +69,7 @@ def load(text: str, file: str, *, max_bytes: int = MAX_BYTES) -> tuple[Document,
         for event in yaml.parse(text, Loader=_PARSER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        raise InvalidInput([*builder.problems, _syntax(error, file)]) from None
+        raise InvalidInput([*builder.problems, _syntax(error, text, file)]) from None
     except yaml.YAMLError as error:
         raise InvalidInput([*builder.problems, Problem("yaml", f"no valid YAML: {error}", file)]) from None
     if builder.problems:
@@ -107,9 +107,10 @@ def position(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - start + 1
 
 
-def _syntax(error: yaml.MarkedYAMLError, file: str) -> Problem:
+def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    line = min(line, len(text.splitlines()))  # what is missing at the end is reported behind it
     problem = error.problem or "unreadable"
     remedy = "indent with spaces" if "\\t" in problem or "\t" in problem or "tab" in problem else ""
     return Problem("yaml", f"no valid YAML: {problem}", file, line, column, remedy)
@@ -137,7 +138,7 @@ class _Open:
     key: str | None = None
     key_at: tuple[int, int] = (0, 0)
     size: int = 1
-    height: int = 0
+    height: int = 1
 
     def wants_key(self) -> bool:
         return isinstance(self.value, dict) and self.key is None
