@@ -1,0 +1,79 @@
+"""What the journal asks of the file system, as one port.
+
+Law: thin; every method is one or two system calls and raises OSError. Files are 0600, folders 0700, descriptors are
+not inherited.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Disk:
+    """The real file system."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make the folder, for the owner only, unless it is there."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def open_folder_entry(self, path: Path) -> int:
+        """Open a file for appending, made for the owner only if it is not there; never through a link."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def lock(self, fd: int) -> bool:
+        """Lock the open file for this opener alone; whether that worked."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def size(self, fd: int) -> int:
+        """The bytes of an open file."""
+        return os.fstat(fd).st_size
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Append once; how many bytes were taken."""
+        return os.write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut to `size` bytes."""
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Have the data on the medium."""
+        os.fdatasync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Have the names of a folder on the medium."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self, fd: int) -> None:
+        """Close."""
+        os.close(fd)
+
+    def linked(self, fd: int) -> bool:
+        """Whether the open file still has a name."""
+        return os.fstat(fd).st_nlink > 0
+
+    def modified(self, path: Path) -> float:
+        """When the file was last written, in seconds since the epoch."""
+        return path.stat().st_mtime
+
+    def remove(self, path: Path) -> None:
+        """Remove the file."""
+        path.unlink()
+
+    def read_end(self, path: Path, length: int) -> tuple[int, bytes]:
+        """The size of a file and its last bytes, at most `length`."""
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - length))
+            return size, file.read(length)

@@ -1,0 +1,118 @@
+"""What never reaches the journal: credentials, and headers that nobody asked to have kept.
+
+Law: pure, and applied before anything is buffered. `trim` is for who builds a context; `mask` is the fence in the
+journal itself, so that no caller can forget it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from policyd.audit.record import Entry, Fault
+
+MASK: Final = "[masked]"
+
+# Names, in lower case, whose values are credentials wherever they stand.
+SECRET_NAMES: Final = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "x-auth-token",
+        "x-amz-security-token",
+        "token",
+        "access_token",
+        "id_token",
+        "refresh_token",
+        "client_secret",
+        "secret",
+        "password",
+        "private_key",
+    }
+)
+
+# A JSON Web Token, the value of an Authorization header (RFC 9110, section 11.4), a join token, a private key in PEM.
+_TOKEN: Final = re.compile(
+    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){1,4}"
+    r"|\b(?i:bearer|basic)(?:\s|%20|\+)+(?=[a-z._~+/-]*[A-Z0-9=])[A-Za-z0-9._~+/=-]{8,}"
+    r"|policyd1\.[A-Za-z0-9_=-]+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.ASCII,
+)
+_MARKS: Final = (
+    *(b"eyj", b"bearer", b"basic", b"policyd1.", b"private key"),
+    *(f'"{name}":'.encode() for name in sorted(SECRET_NAMES)),
+)
+
+
+def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The part of `context` that may be recorded, and the paths of what was masked in it.
+
+    Of `request.headers` (names to values) only those named in `allowed`, in lower case, stay; a credential is
+    masked even if it is named. Everything else stays, without the tokens in it.
+    """
+    kept = dict(context)
+    request = kept.get("request")
+    if isinstance(request, Mapping):
+        headers = request.get("headers")
+        if isinstance(headers, Mapping) and "__entity" not in headers:
+            wanted = {name: value for name, value in headers.items() if name.lower() in allowed}
+            kept["request"] = {**request, "headers": wanted}
+    masked: list[str] = []
+    return {name: _clean(value, name, name, masked) for name, value in kept.items()}, tuple(masked)
+
+
+def may_hold_secret(line: bytes) -> bool:
+    """Whether a record's line deserves a closer look: cheap, and never no where `mask` would change it."""
+    folded = line.lower()
+    return any(mark in folded for mark in _MARKS)
+
+
+def mask(entry: Entry) -> Entry:
+    """`entry` without credentials in any of its texts; `masked` grows by the paths into its context."""
+    masked = list(entry.masked)
+    context = {name: _clean(value, name, name, masked) for name, value in entry.context.items()}
+    detail = {name: _clean(value, name, name, []) for name, value in entry.detail.items()}
+    return replace(
+        entry,
+        decision_id=mask_text(entry.decision_id),
+        principal=mask_text(entry.principal),
+        action=mask_text(entry.action),
+        resource=mask_text(entry.resource),
+        reasons=tuple(mask_text(reason) for reason in entry.reasons),
+        errors=tuple(Fault(fault.source, mask_text(fault.message)) for fault in entry.errors),
+        request_id=mask_text(entry.request_id),
+        trace_id=mask_text(entry.trace_id),
+        span_id=mask_text(entry.span_id),
+        context=context,
+        detail=detail,
+        masked=tuple(dict.fromkeys(masked)),
+    )
+
+
+def mask_text(text: str) -> str:
+    """`text` with every token in it replaced."""
+    return _TOKEN.sub(MASK, text)
+
+
+def _clean(value: Any, name: str, path: str, masked: list[str]) -> Any:
+    if name.isascii() and name.lower() in SECRET_NAMES and value not in (None, "", MASK):
+        masked.append(path)
+        return MASK
+    if isinstance(value, str):
+        clean = mask_text(value)
+        if clean != value:
+            masked.append(path)
+        return clean
+    if isinstance(value, Mapping):
+        pairs = ((mask_text(key), key, item) for key, item in value.items())
+        return {clean: _clean(item, key, f"{path}.{clean}", masked) for clean, key, item in pairs}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, "", f"{path}.{place}", masked) for place, item in enumerate(value)]
+    return value
