@@ -21,12 +21,14 @@ VERSION: Final = 1
 BUSY_SECONDS: Final = 5.0
 
 _SCHEMA: Final = """
-CREATE TABLE token (
+CREATE TABLE IF NOT EXISTS token (
   hash BLOB PRIMARY KEY, agent TEXT NOT NULL, workloads TEXT NOT NULL,
   created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER
 ) STRICT;
-CREATE TABLE agent (name TEXT PRIMARY KEY, workloads TEXT NOT NULL, registered_at INTEGER NOT NULL) STRICT;
-CREATE TABLE issued (kind TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS agent (
+  name TEXT PRIMARY KEY, workloads TEXT NOT NULL, registered_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS issued (kind TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
 PRAGMA user_version = 1;
 """
 
@@ -70,13 +72,14 @@ def open_database(path: Path) -> Database:
     Raises StateError for a file that is broken, of a newer version or cannot be opened, KeyFileError for one that
     others may use.
     """
-    with _explained(path):
+    try:
         if not os.path.lexists(path):
             write_new(path, b"")
         check_private(path, path.lstat())
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
-        )
+    except OSError as error:
+        raise StateError(f"`{path}` cannot be opened: {error.strerror}", remedy="look at its owner") from error
+    with _explained(path):
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(path, connection)
         except BaseException:
@@ -108,8 +111,6 @@ def _explained(path: Path) -> Iterator[None]:
         raise StateError(f"`{path}` cannot be used: {error}", remedy=remedy) from error
     except sqlite3.Error as error:
         raise StateError(f"`{path}` is damaged: {error}", remedy=_ANEW) from error
-    except OSError as error:
-        raise StateError(f"`{path}` cannot be opened: {error.strerror}", remedy="look at its owner") from error
 
 
 _ANEW: Final = "move it away: agents then join again with new tokens"

@@ -1,8 +1,8 @@
 """What each certificate of the mesh says, before it is signed.
 
 Law: a template holds nothing that a request asked for but its public key. Lives end with the issuer's at
-the latest, begin two minutes early for clocks that differ, and are refused when less than five minutes would
-remain.
+the latest, begin two minutes early for clocks that differ, and are refused when less than five minutes
+would remain.
 """
 
 from __future__ import annotations

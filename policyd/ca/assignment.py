@@ -1,0 +1,26 @@
+"""What an agent may obtain, and so which sidecars it runs.
+
+Law: an agent gets identities of declared workloads only, and only those that its registration names;
+without any named it may run the whole mesh. No agent gets another agent's identity, nor policyd's.
+"""
+
+from __future__ import annotations
+
+from policyd.ca.tokens import Registration
+from policyd.mesh.model import Instance, Mesh
+from policyd.spiffe import SpiffeId
+
+
+def may_obtain(registration: Registration, identity: SpiffeId, mesh: Mesh) -> bool:
+    """May this agent have a certificate for `identity`? Its own identity is not asked about here."""
+    if identity not in mesh.workloads or identity.trust_domain != mesh.trust_domain:
+        return False
+    if identity.agent_name is not None or identity == SpiffeId.server(mesh.trust_domain):
+        return False
+    return not registration.workloads or identity in registration.workloads
+
+
+def instances_for(registration: Registration, mesh: Mesh) -> tuple[Instance, ...]:
+    """The instances whose Envoys this agent runs, by name."""
+    ordered = (instance for _, instance in sorted(mesh.instances.items()))
+    return tuple(instance for instance in ordered if may_obtain(registration, instance.workload, mesh))

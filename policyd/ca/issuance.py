@@ -1,0 +1,101 @@
+"""Who may obtain which identity: the question that the issuance policies are asked (issuance.cedarschema).
+
+Law: what is asked about comes from checked evidence and from what is declared, nothing from the request for
+the certificate. Every entity that is named is supplied, with all its ancestors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from policyd.cedar.model import Entity, Request, Uid
+from policyd.mesh.model import Group, Mesh
+from policyd.spiffe import SpiffeId
+
+X509: Final = Uid("Action", "x509")
+ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How we know who asks: `kind` is a word of the schema, `selectors` what was found, such as `unix:uid:1000`."""
+
+    kind: str
+    selectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An identity that somebody wants.
+
+    `principal` is None before there is an SVID. `source` is the caller's IP address, "" where there is none;
+    `time` is in UTC.
+    """
+
+    identity: SpiffeId
+    principal: SpiffeId | None
+    evidence: Evidence
+    ttl: timedelta
+    time: datetime
+    dns_names: tuple[str, ...] = ()
+    source: str = ""
+
+
+def cedar_request(order: Order, mesh: Mesh) -> Request:
+    """The order as the issuance policies are asked about it; labels and groups are those that `mesh` declares."""
+    asked = workload_entity(order.identity, mesh)
+    asking = Entity(ANONYMOUS) if order.principal is None else workload_entity(order.principal, mesh)
+    by_uid = {entity.uid: entity for entity in (asking, asked)}
+    for entity in (asking, asked):
+        for parent in entity.parents:
+            by_uid.setdefault(parent, Entity(parent))
+    return Request(asking.uid, X509, asked.uid, _context(order), tuple(by_uid.values()))
+
+
+def principal_uid(principal: SpiffeId | None) -> Uid:
+    """Who asks, as policies and records name it."""
+    return ANONYMOUS if principal is None else Uid("Workload", str(principal))
+
+
+def workload_entity(spiffe_id: SpiffeId, mesh: Mesh) -> Entity:
+    """The Workload entity of an identity, declared or not (an agent's is not), with all its ancestors as parents."""
+    attributes: dict[str, Any] = {"trust_domain": spiffe_id.trust_domain, "path": spiffe_id.path}
+    parents = [Uid("TrustDomain", spiffe_id.trust_domain)]
+    if spiffe_id.namespace is not None and spiffe_id.service_account is not None:
+        attributes |= {"namespace": spiffe_id.namespace, "service_account": spiffe_id.service_account}
+        own = spiffe_id.trust_domain == mesh.trust_domain
+        namespace = spiffe_id.namespace if own else f"{spiffe_id.trust_domain}/{spiffe_id.namespace}"
+        parents.append(Uid("Namespace", namespace))
+    parents += [Uid("Group", name) for name in groups_of(spiffe_id, mesh.groups)]
+    declared = mesh.workloads.get(spiffe_id)
+    return Entity(principal_uid(spiffe_id), attributes, parents, dict(declared.labels) if declared else {})
+
+
+def groups_of(spiffe_id: SpiffeId, groups: Mapping[str, Group]) -> tuple[str, ...]:
+    """The groups that hold an identity, directly or through groups that are their members, by name."""
+    found = {name for name, group in groups.items() if spiffe_id in group.workloads}
+    grown = True
+    while grown:
+        above = {name for name, group in groups.items() if group.groups & found}
+        grown = not above <= found
+        found |= above
+    return tuple(sorted(found))
+
+
+def _context(order: Order) -> dict[str, Any]:
+    context: dict[str, Any] = {
+        "evidence": {"kind": order.evidence.kind, "selectors": list(order.evidence.selectors)},
+        "ttl": _extension("duration", f"{order.ttl // timedelta(milliseconds=1)}ms"),
+        "dns_names": list(order.dns_names),
+        "time": _extension("datetime", f"{order.time.astimezone(UTC):%FT%TZ}"),
+    }
+    if order.source:
+        context["source"] = _extension("ip", order.source)
+    return context
+
+
+def _extension(function: str, argument: str) -> dict[str, dict[str, str]]:
+    return {"__extn": {"fn": function, "arg": argument}}

@@ -1,0 +1,177 @@
+"""The one way to a certificate: request checked, policy asked, signed, checked, recorded, counted, handed over.
+
+Law: no certificate leaves without its record, and no refusal either. Of whoever asks, only the key is
+taken.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from policyd.audit.record import Entry, Fault, Outcome
+from policyd.ca import template
+from policyd.ca.authority import Authority, Svid
+from policyd.ca.csr import Csr, fingerprint, parse_csr
+from policyd.ca.issuance import X509, Evidence, Order, cedar_request, principal_uid
+from policyd.ca.template import PublicKey, Random
+from policyd.cedar.model import Decision, Request, Uid
+from policyd.errors import DecisionError, IdentityError, IssuanceDenied, PolicydError
+from policyd.mesh.model import Mesh
+from policyd.spiffe import SpiffeId
+
+SERVER_DNS_NAME: Final = "policyd"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What an Issuer needs from outside.
+
+    `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
+    JournalError, `count` adds to the number of certificates of a kind, `random` gives unpredictable bytes.
+    """
+
+    mesh: Callable[[], Mesh]
+    decide: Callable[[Request], Decision]
+    record: Callable[[Entry], object]
+    count: Callable[[str], object]
+    clock: Callable[[], datetime]
+    random: Random
+    revision: Callable[[], str] = lambda: ""
+
+
+class Issuer:
+    """Issues the certificates of one authority."""
+
+    def __init__(self, authority: Authority, ports: Ports) -> None:
+        self.authority = authority
+        self._ports = ports
+
+    def now(self) -> datetime:
+        """The time of its clock, in UTC."""
+        return self._ports.clock()
+
+    def order(
+        self,
+        identity: SpiffeId,
+        principal: SpiffeId | None,
+        evidence: Evidence,
+        *,
+        source: str = "",
+        ttl: timedelta = template.LEAF_LIFE,
+    ) -> Order:
+        """An order of now; what is no IP address is no `source`."""
+        return Order(identity, principal, evidence, ttl, self._ports.clock(), source=_address(source))
+
+    def issue(self, order: Order, csr: bytes, *, kind: str, agent: str = "") -> Svid:
+        """An SVID as ordered, for the key of `csr` (PKCS#10, DER); `kind` is what it counts as, `agent` who carries it.
+
+        Raises CsrError, IssuanceDenied, DecisionError where policies give no answer, IdentityError where the
+        authority cannot sign, JournalError or StateError where the certificate could not be recorded.
+        """
+        detail = {"agent": agent, "csr_sha256": fingerprint(csr), "requested_by": kind}
+        request = cedar_request(order, self._ports.mesh())
+        decision = Decision(False)
+        try:
+            accepted = self._accept(csr, order.identity)
+            decision = self._ports.decide(request)
+            if not decision.allowed:
+                raise IssuanceDenied(f"`{order.identity}` is not granted", remedy="look at the issuance policies")
+            svid = self._sign(order, accepted.key)
+        except (IdentityError, DecisionError) as error:
+            self._record(order, decision, detail, request.context, error)
+            raise
+        self._record(order, decision, detail | _described(svid), request.context)
+        self._ports.count(kind)
+        return svid
+
+    def refuse(self, order: Order, error: PolicydError, **detail: str) -> None:
+        """Record that an order was refused before the policies were asked; the caller then raises `error`."""
+        self._record(order, Decision(False), detail, {}, error)
+
+    def refuse_attestation(self, source: str, reason: str, agent: str) -> None:
+        """Record that a join token was not accepted, and why, which its bearer is not told."""
+        detail = {"evidence": {"kind": "join_token"}, "reason": reason, "agent": agent, "source": _address(source)}
+        fault = Fault(source="token", message=f"the join token is {reason}")
+        self._append("deny", principal=str(principal_uid(None)), errors=(fault,), detail=_filled(detail))
+
+    def issue_server(self, key: PublicKey) -> Svid:
+        """policyd's own SVID, with the DNS name that our clients expect; recorded, but no policy can take it away."""
+        spiffe_id = SpiffeId.server(self.authority.trust_domain)
+        evidence = Evidence("self")
+        order = Order(spiffe_id, spiffe_id, evidence, template.LEAF_LIFE, self._ports.clock(), (SERVER_DNS_NAME,))
+        svid = self._sign(order, key)
+        self._record(order, Decision(True), {"requested_by": "server"} | _described(svid), {})
+        self._ports.count("server")
+        return svid
+
+    def _accept(self, csr: bytes, identity: SpiffeId) -> Csr:
+        own = (self.authority.root.public_key(), self.authority.intermediate.public_key())
+        return parse_csr(csr, identity, own_keys=own)
+
+    def _sign(self, order: Order, key: PublicKey) -> Svid:
+        return self.authority.sign(
+            order.identity,
+            key,
+            now=order.time,
+            random=self._ports.random,
+            ttl=order.ttl,
+            dns_names=order.dns_names,
+        )
+
+    def _record(
+        self,
+        order: Order,
+        decision: Decision,
+        detail: Mapping[str, Any],
+        context: Mapping[str, Any],
+        error: PolicydError | None = None,
+    ) -> None:
+        faults = [Fault(source=one.policy, message=one.message) for one in decision.errors]
+        faults += [Fault(source=error.code, message=error.message)] if error else []
+        evidence = {"kind": order.evidence.kind, "selectors": list(order.evidence.selectors)}
+        self._append(
+            _outcome(error),
+            principal=str(principal_uid(order.principal)),
+            resource=str(Uid("Workload", str(order.identity))),
+            reasons=decision.reasons,
+            errors=tuple(faults),
+            context=context,
+            detail=_filled({"spiffe_id": str(order.identity), "evidence": evidence, **detail}),
+        )
+
+    def _append(self, outcome: Outcome, **fields: Any) -> None:
+        entry = Entry(
+            time=self._ports.clock(),
+            kind="issuance",
+            decision=outcome,
+            action=str(X509),
+            revision=self._ports.revision(),
+            **fields,
+        )
+        self._ports.record(entry)
+
+
+def _outcome(error: PolicydError | None) -> Outcome:
+    """Refused by rule is a denial; a bad request or an authority that cannot sign is an error."""
+    if error is None:
+        return "allow"
+    return "deny" if isinstance(error, IssuanceDenied) else "error"
+
+
+def _described(svid: Svid) -> dict[str, Any]:
+    return {"serial": svid.serial, "not_after": f"{svid.not_after:%FT%TZ}"}
+
+
+def _filled(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if value != ""}
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""

@@ -1,0 +1,63 @@
+"""Who called: the certificate of a connection, as gRPC hands it over after the handshake has verified its chain.
+
+Law: TLS 1.3 and exactly one SPIFFE ID, or nobody. A connection may outlive its certificate, so the end is checked at
+each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from policyd.ca.check import read_identity
+from policyd.errors import IdentityError
+from policyd.spiffe import SpiffeId
+
+Facts = Mapping[str, Sequence[bytes]]  # gRPC's auth context
+
+TLS_VERSION: Final = "ssl_tls_version"
+CERTIFICATE: Final = "x509_pem_cert"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A verified caller, and until when its certificate holds."""
+
+    spiffe_id: SpiffeId
+    not_after: datetime
+
+
+def check_tls(facts: Facts) -> None:
+    """Refuse a connection below TLS 1.3, for which grpcio has no setting; raises IdentityError."""
+    if [bytes(version) for version in facts.get(TLS_VERSION, ())] != [b"TLSv1.3"]:
+        raise IdentityError("this connection does not speak TLS 1.3", remedy="use a client that does")
+
+
+def peer_of(facts: Facts, now: datetime) -> Peer:
+    """Who is at the other end of a mutual TLS connection; raises IdentityError where that is not clear."""
+    check_tls(facts)
+    certificates = facts.get(CERTIFICATE, ())
+    if len(certificates) != 1:
+        raise IdentityError("this connection bears no client certificate")
+    try:
+        certificate = x509.load_pem_x509_certificate(bytes(certificates[0]))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError("the client's certificate cannot be read") from error
+    peer = Peer(read_identity(certificate), certificate.not_valid_after_utc)
+    if now > peer.not_after:
+        raise IdentityError(f"the client's certificate ended at {peer.not_after:%FT%TZ}", remedy="connect anew")
+    return peer
+
+
+def address_of(peer: str) -> str:
+    """The IP address in gRPC's name of a peer (`ipv4:127.0.0.1:50000`, `ipv6:%5B::1%5D:50000`), or ""."""
+    kind, _, rest = peer.partition(":")
+    host = rest.rpartition(":")[0]
+    if kind == "ipv6":
+        return host.replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
+    return host if kind == "ipv4" else ""

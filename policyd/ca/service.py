@@ -1,0 +1,251 @@
+"""The certificate services on the wire: Attestation for who has no identity yet, Agents for those who have.
+
+Law: the caller is the certificate of the connection, nothing in a message. What goes wrong becomes a status whose
+text gives nothing away: neither why a token failed, nor what policies say, nor anything of the inside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+import grpc
+import structlog
+
+from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.ca.assignment import instances_for, may_obtain
+from policyd.ca.authority import Authority, Svid
+from policyd.ca.changes import Changes
+from policyd.ca.issuance import Evidence
+from policyd.ca.issuer import Issuer
+from policyd.ca.peer import Peer, address_of, check_tls, peer_of
+from policyd.ca.rate import Rate, RateLimit
+from policyd.ca.tokens import Refused, Registration, Tokens
+from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
+from policyd.mesh.model import Mesh
+from policyd.spiffe import SpiffeId
+
+ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
+SIGN_RATE: Final = Rate(per_second=50.0, burst=500)  # for each agent; all sidecars of a node at its start
+MAX_SECRET: Final = 128  # characters
+MAX_WATCHES: Final = 4  # of one agent; a new one may come before the old one is known to be dead
+ATTESTATION_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 32 * 1024),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.so_reuseport", 0),  # a port in use is an error, never shared
+)
+
+Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+
+_log = structlog.get_logger("policyd.ca")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+    """A status and a text for the caller."""
+
+    status: grpc.StatusCode
+    text: str
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of ours into a Refusal, and a fault of the program into one that tells nothing."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except (CsrError, SpiffeIdError) as error:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+    except (TokenError, IssuanceDenied) as error:
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, error.message) from error
+    except PolicydError as error:
+        _log.warning("certificate not issued", code=error.code, error=str(error))
+        raise Refusal(grpc.StatusCode.UNAVAILABLE, "no certificate can be issued now") from error
+    except Exception as error:
+        _log.exception("certificate not issued")
+        raise Refusal(grpc.StatusCode.INTERNAL, "no certificate can be issued now") from error
+
+
+async def refused(context: Context, refusal: Refusal) -> NoReturn:
+    """End the call with the refusal's status."""
+    await context.abort(refusal.status, refusal.text)
+    raise AssertionError("abort raises")
+
+
+class AttestationService(agent_pb2_grpc.AttestationServicer):
+    """Served on a port of its own with server authentication only; `clock` counts seconds and never goes back."""
+
+    def __init__(self, issuer: Issuer, tokens: Tokens, *, clock: Callable[[], float], rate: Rate = ATTEST_RATE) -> None:
+        self._issuer = issuer
+        self._tokens = tokens
+        self._limit = RateLimit(rate, clock)
+
+    async def Attest(self, request: agent_pb2.AttestRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
+        """Exchange a join token for the agent's own SVID; a token is used only if the certificate was issued."""
+        try:
+            with translated():
+                _require_tls(context)
+                source = address_of(context.peer())
+                if not self._limit.allow(source):
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
+                return svid_message(self._attest(request, source), self._issuer.authority)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _attest(self, request: agent_pb2.AttestRequest, source: str) -> Svid:
+        if len(request.token) > MAX_SECRET:
+            raise TokenError("the join token is not accepted")
+        with self._tokens.claim(request.token, self._issuer.now()) as claimed:
+            if isinstance(claimed, Registration):
+                trust_domain = self._issuer.authority.trust_domain
+                identity = SpiffeId.agent(trust_domain, claimed.agent)
+                evidence = Evidence("join_token", (f"join_token:agent:{claimed.agent}",))
+                order = self._issuer.order(identity, None, evidence, source=source)
+                return self._issuer.issue(order, request.csr, kind="attestation", agent=claimed.agent)
+        self._note(claimed, source)
+        raise TokenError("the join token is not accepted")
+
+    def _note(self, refused: Refused, source: str) -> None:
+        self._issuer.refuse_attestation(source, refused.reason, refused.agent)
+        _log.warning("join token refused", reason=refused.reason, agent=refused.agent, source=source)
+
+
+class AgentsService(agent_pb2_grpc.AgentsServicer):
+    """Served over mutual TLS to agents that have joined.
+
+    `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
+    never goes back, `wall` tells the time in UTC.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        tokens: Tokens,
+        *,
+        mesh: Callable[[], Mesh],
+        changes: Changes,
+        xds_address: str,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+        rate: Rate = SIGN_RATE,
+    ) -> None:
+        self._issuer = issuer
+        self._tokens = tokens
+        self._mesh = mesh
+        self._changes = changes
+        self._xds_address = xds_address
+        self._wall = wall
+        self._limit = RateLimit(rate, clock)
+        self._watches: Counter[str] = Counter()
+
+    def connected(self) -> tuple[str, ...]:
+        """The agents that watch now, by name."""
+        return tuple(sorted(name for name, count in self._watches.items() if count))
+
+    async def Sign(self, request: agent_pb2.SignRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
+        """An SVID for the agent itself, or for a declared workload that it may obtain."""
+        try:
+            with translated():
+                registration, agent = self._admit(context)
+                if not self._limit.allow(registration.agent):
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests, wait a little")
+                svid = self._sign(request, registration, agent, address_of(context.peer()))
+                return svid_message(svid, self._issuer.authority)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def Watch(  # noqa: N802
+        self, _request: agent_pb2.WatchRequest, context: Context
+    ) -> AsyncIterator[agent_pb2.Assignment]:
+        """What the agent runs, at once and again after every change that concerns it."""
+        try:
+            with translated():
+                name = self._admit(context)[0].agent
+                if self._watches[name] >= MAX_WATCHES:
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "this agent watches already")
+            self._watches[name] += 1
+            try:
+                async for assignment in self._assignments(context):
+                    yield assignment
+            finally:
+                self._watches[name] -= 1
+                if not self._watches[name]:
+                    del self._watches[name]
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def _assignments(self, context: Context) -> AsyncIterator[agent_pb2.Assignment]:
+        sent: agent_pb2.Assignment | None = None
+        while True:
+            seen = self._changes.number
+            with translated():
+                registration, _ = self._admit(context)  # it may have expired, or been forgotten, since
+                assignment = self._assignment(registration)
+            if assignment != sent:
+                yield assignment
+                sent = assignment
+            await self._changes.after(seen)
+
+    def _admit(self, context: Context) -> tuple[Registration, Peer]:
+        """The agent that calls; raises Refusal for anybody else."""
+        try:
+            peer = peer_of(context.auth_context(), self._wall())
+        except IdentityError as error:
+            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
+        name = peer.spiffe_id.agent_name
+        if name is None or peer.spiffe_id.trust_domain != self._issuer.authority.trust_domain:
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this service is for agents")
+        registration = self._tokens.registration(name)
+        if registration is None:
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this agent is not registered, it joins with a new token")
+        return registration, peer
+
+    def _sign(self, request: agent_pb2.SignRequest, registration: Registration, agent: Peer, source: str) -> Svid:
+        own = agent.spiffe_id
+        identity = SpiffeId.parse(request.spiffe_id) if request.spiffe_id else own
+        itself = identity == own
+        evidence = Evidence("renewal" if itself else "x509", (f"x509:{own}",))
+        order = self._issuer.order(identity, own, evidence, source=source)
+        if not itself and not may_obtain(registration, identity, self._mesh()):
+            error = IssuanceDenied(f"`{identity}` is not registered to this agent")
+            self._issuer.refuse(order, error, agent=registration.agent)
+            raise error
+        return self._issuer.issue(order, request.csr, kind="agent" if itself else "workload", agent=registration.agent)
+
+    def _assignment(self, registration: Registration) -> agent_pb2.Assignment:
+        authority = self._issuer.authority
+        sidecars = [
+            agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service)
+            for one in instances_for(registration, self._mesh())
+        ]
+        return agent_pb2.Assignment(
+            agent=registration.agent,
+            sidecars=sidecars,
+            bundle=bundle_message(authority),
+            xds_address=self._xds_address,
+            server_id=str(SpiffeId.server(authority.trust_domain)),
+        )
+
+
+def svid_message(svid: Svid, authority: Authority) -> agent_pb2.Svid:
+    """An SVID with what its peers are verified by."""
+    return agent_pb2.Svid(spiffe_id=str(svid.spiffe_id), chain=svid.chain, bundle=bundle_message(authority))
+
+
+def bundle_message(authority: Authority) -> agent_pb2.Bundle:
+    """The roots of the trust domain."""
+    return agent_pb2.Bundle(
+        trust_domain=authority.trust_domain, roots=[authority.root_der], sequence=authority.bundle_sequence
+    )
+
+
+def _require_tls(context: Context) -> None:
+    try:
+        check_tls(context.auth_context())
+    except IdentityError as error:
+        raise Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
