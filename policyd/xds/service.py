@@ -78,8 +78,8 @@ class DiscoveryService:
     """Delta ADS over grpc.aio. Add `handler()` to a server; `close` ends the streams.
 
     `authorize` raises a PolicydError unless the peer may be that node; it is asked again at each change.
-    `clock` counts seconds and only goes forward, `wall` gives seconds since the epoch. `quiet` and `longest` are
-    Debounce's.
+    `clock` counts seconds and only goes forward, `wall` gives seconds since the epoch. `quiet` and `longest`
+    are Debounce's.
     """
 
     def __init__(
@@ -159,9 +159,7 @@ class DiscoveryService:
         if node is None:
             raise StreamError("the first request of a stream names its node")
         await self._admit(peer, node, context)
-        await self._run(
-            _Connection(node, peer, self._clock(), stream.start(), self._debounce), request, context
-        )
+        await self._run(_Connection(node, peer, self._clock(), stream.start(), self._debounce), request, context)
 
     async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:
         try:

@@ -21,8 +21,8 @@ MAX_REJECTION = 1000  # characters
 class TypeStatus:
     """One type at one proxy: `changed_at` is in seconds since the epoch, 0 where nothing was sent.
 
-    `synced`: it has confirmed what the Snapshot says. `sent`: it is being told. `rejected`: it refused some of
-    it. `none`: it does not ask, or there is nothing to tell. `resources` is how many it holds.
+    `synced`: it has confirmed what the Snapshot says. `sent`: it is being told. `rejected`: it refused some.
+    `none`: it does not ask, or there is nothing to tell. `resources` is how many it holds.
     """
 
     type: str
@@ -44,26 +44,20 @@ class ProxyStatus:
     types: tuple[TypeStatus, ...] = ()
 
 
-def type_statuses(
-    state: StreamState, snapshot: Snapshot | None, epoch: float = 0.0
-) -> tuple[TypeStatus, ...]:
-    """Each type, in the order of sending; `epoch` is the time, since the epoch, when the stream's clock was 0."""
+def type_statuses(state: StreamState, snapshot: Snapshot | None, epoch: float = 0.0) -> tuple[TypeStatus, ...]:
+    """Each type, in the order of sending; `epoch` is when, since the epoch, the stream's clock was 0."""
     known = dict.fromkeys((*ORDER, *sorted(state.types)))
     return tuple(_type_status(type_url, state.types, snapshot, epoch) for type_url in known)
 
 
-def _type_status(
-    type_url: str, types: Mapping[str, TypeState], snapshot: Snapshot | None, epoch: float
-) -> TypeStatus:
+def _type_status(type_url: str, types: Mapping[str, TypeState], snapshot: Snapshot | None, epoch: float) -> TypeStatus:
     known = types.get(type_url)
     if known is None:
         return TypeStatus(kind(type_url), "none")
     times = [time for time in (known.sent_at, known.answered_at) if time is not None]
     changed_at = epoch + max(times) if times else 0.0
     rejection = _shown(known.rejection.text) if known.rejection else ""
-    return TypeStatus(
-        kind(type_url), _state(known, type_url, snapshot), rejection, changed_at, len(known.has)
-    )
+    return TypeStatus(kind(type_url), _state(known, type_url, snapshot), rejection, changed_at, len(known.has))
 
 
 def _state(known: TypeState, type_url: str, snapshot: Snapshot | None) -> State:

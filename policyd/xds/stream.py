@@ -25,7 +25,7 @@ WILDCARD: Final = "*"
 ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE)  # then every other type
 FIRST_BACKOFF: Final = 5.0  # seconds until rejected content is tried again; doubles
 LONGEST_BACKOFF: Final = 60.0
-GRACE: Final = 1.0  # seconds in which a proxy that comes back tells what it has, its clusters last
+GRACE: Final = 1.0  # seconds in which a proxy tells what it has; one that comes back, its clusters last
 MAX_TYPES: Final = 16
 MAX_NAMES: Final = 20_000
 MAX_NAME_LENGTH: Final = 1024
@@ -99,7 +99,7 @@ class TypeState:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream: its types, and until when a proxy that came back is still telling what it has."""
+    """One stream: its types, and until when the proxy is still telling what it has."""
 
     types: Mapping[str, TypeState] = field(default_factory=dict)
     prefix: str = ""
@@ -121,8 +121,8 @@ def receive(
     """
     _check(state, request)
     before = state.types.get(request.type_url)
-    if before is None and request.initial_versions:
-        state = replace(state, grace_until=max(state.grace_until, now + GRACE))
+    if not state.types and request.type_url in ORDER:
+        state = replace(state, grace_until=now + GRACE)
     after = _open(request) if before is None else _subscribe(_answered(before, request, now), request)
     state = _with(state, request.type_url, after)
     return update(state, snapshot, now) if snapshot is not None else (state, ())
@@ -164,7 +164,7 @@ def _open(request: Request) -> TypeState:
     wildcard = not request.subscribe or WILDCARD in request.subscribe
     has = {name: version for name, version in request.initial_versions.items() if wildcard or name in names}
     # what it already has needs no answer unless it changed
-    return TypeState(wildcard, names, has, asked=names - has.keys(), owed=not request.initial_versions)
+    return TypeState(wildcard, names, has, asked=names.difference(has), owed=not request.initial_versions)
 
 
 def _subscribe(state: TypeState, request: Request) -> TypeState:
@@ -189,9 +189,7 @@ def _forget(state: TypeState) -> TypeState:
     has = {name: version for name, version in state.has.items() if name in state.names}
     rejection = state.rejection and _without(state.rejection, {*state.rejection.content} - state.names)
     kept = state.names
-    return replace(
-        state, has=has, perhaps=state.perhaps & kept, asked=state.asked & kept, rejection=rejection
-    )
+    return replace(state, has=has, perhaps=state.perhaps & kept, asked=state.asked & kept, rejection=rejection)
 
 
 def _answered(state: TypeState, request: Request, now: float) -> TypeState:
@@ -220,9 +218,7 @@ def _rejected(state: TypeState, push: Push, text: str, now: float) -> TypeState:
     has.update((one.name, _UNKNOWN) for one in push.resources if one.name in has)
     perhaps = state.perhaps | (content.keys() - has.keys())
     before = state.rejection
-    again = before is not None and any(
-        before.content.get(name) == version for name, version in content.items()
-    )
+    again = before is not None and any(before.content.get(name) == version for name, version in content.items())
     attempts = before.attempts + 1 if before and again else 1
     wait = min(FIRST_BACKOFF * 2 ** (attempts - 1), LONGEST_BACKOFF)
     content = {**(before.content if before else {}), **content}
@@ -247,9 +243,7 @@ def in_step(known: TypeState, resources: Mapping[str, Resource]) -> bool:
     return wanted == known.has
 
 
-def _advance(
-    state: StreamState, type_url: str, snapshot: Snapshot, now: float
-) -> tuple[StreamState, Push | None]:
+def _advance(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -> tuple[StreamState, Push | None]:
     """Send what the type needs now, if its last response was answered."""
     known = state.types[type_url]
     if known.pending:
@@ -274,9 +268,7 @@ def _differs(known: TypeState, name: str, version: str, now: float) -> bool:
     """Whether a resource of the Snapshot is to be sent: asked for, or wanted and not what the proxy has."""
     if not known.wants(name):
         return False
-    return name in known.asked or (
-        known.has.get(name) != version and not _backs_off(known, name, version, now)
-    )
+    return name in known.asked or (known.has.get(name) != version and not _backs_off(known, name, version, now))
 
 
 def _vanished(known: TypeState, there: Mapping[str, Resource], now: float) -> set[str]:
