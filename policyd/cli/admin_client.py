@@ -5,10 +5,10 @@ Law: this is the only room of the command line that speaks gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 
@@ -25,17 +25,15 @@ OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),  # a new client is a new connection, also after a restart
 )
 
-T = TypeVar("T")
 
-
-class Refused(PolicydError):
+class RefusedError(PolicydError):
     """The server answered, and refused."""
 
     code = "refused"
 
 
 class AdminClient:
-    """A connection to the server behind `socket`; each call raises NotRunning or Refused."""
+    """A connection to the server behind `socket`; each call raises NotRunning or RefusedError."""
 
     def __init__(self, socket: Path, directory: Path, *, seconds: float = CALL_SECONDS) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
@@ -49,7 +47,8 @@ class AdminClient:
 
     def status(self) -> pb.StatusReply:
         """What is in force, and whether the server is ready."""
-        return self._call(self._stub.Status, pb.StatusRequest())
+        reply: pb.StatusReply = self._call(self._stub.Status, pb.StatusRequest())
+        return reply
 
     def shutdown(self) -> None:
         """Ask the server to end, as SIGTERM would."""
@@ -58,15 +57,19 @@ class AdminClient:
     def create_token(self, agent: str, workloads: Sequence[str] = (), ttl_seconds: int = 0) -> pb.CreateTokenReply:
         """A one-use join token; `workloads` are SPIFFE IDs, none means all; a `ttl_seconds` of 0 is ten minutes."""
         request = pb.CreateTokenRequest(agent=agent, workloads=workloads, ttl_seconds=ttl_seconds)
-        return self._call(self._stub.CreateToken, request)
+        reply: pb.CreateTokenReply = self._call(self._stub.CreateToken, request)
+        return reply
 
     def show_ca(self) -> pb.ShowCaReply:
         """The certificate authority's chain."""
-        return self._call(self._stub.ShowCa, pb.ShowCaRequest())
+        reply: pb.ShowCaReply = self._call(self._stub.ShowCa, pb.ShowCaRequest())
+        return reply
 
     def issue(self, spiffe_id: str, csr: bytes, ttl_seconds: int = 0) -> pb.IssueReply:
         """A certificate for the key of `csr` (DER); a `ttl_seconds` of 0 is the server's default."""
-        return self._call(self._stub.Issue, pb.IssueRequest(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds))
+        request = pb.IssueRequest(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds)
+        reply: pb.IssueReply = self._call(self._stub.Issue, request)
+        return reply
 
     def instances(self) -> Sequence[pb.InstancePlace]:
         """Where each instance is, by name."""
@@ -78,7 +81,7 @@ class AdminClient:
         reply: pb.ProxiesReply = self._call(self._stub.Proxies, pb.ProxiesRequest())
         return sorted(reply.proxies, key=lambda proxy: proxy.instance)
 
-    def _call(self, method: Callable[..., T], request: Any) -> T:
+    def _call(self, method: Any, request: Any) -> Any:
         try:
             return method(request, timeout=self._seconds)
         except grpc.RpcError as error:
@@ -94,7 +97,7 @@ class AdminClient:
                 remedy=f"look at its log in `{self._directory / '.policyd' / 'run' / 'serve.log'}`",
             )
         message, _, remedy = detail.partition("; ")
-        return Refused(message, remedy=remedy)
+        return RefusedError(message, remedy=remedy)
 
 
 def not_running(directory: Path) -> NotRunning:

@@ -21,7 +21,7 @@ from policyd.errors import InvalidInput, PolicydError, UsageError
 COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("policyd.cli.up", "Run a folder's whole mesh here: server, proxies and applications."),
     "down": Entry("policyd.cli.down", "End what `up` started for a folder."),
-    "serve": Entry("policyd.cli.serve", "Run the control plane alone: decisions, certificates, proxies' configuration."),
+    "serve": Entry("policyd.cli.serve", "Run the control plane alone: decisions, certificates, configuration."),
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
     "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),

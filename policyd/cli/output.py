@@ -89,6 +89,11 @@ def show(*parts: Any, stream: TextIO | None = None) -> None:
     where.file.flush()
 
 
+def stderr() -> TextIO:
+    """Return standard error, for remarks beside the answer."""
+    return sys.stderr
+
+
 def error_value(error: PolicydError) -> dict[str, Any]:
     """Return an error as `--json` shows it."""
     value: dict[str, Any] = {"code": error.code, "message": error.message, "remedy": error.remedy}

@@ -62,7 +62,9 @@ def test_endings_are_told_apart() -> None:
     ]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["start", "answer", "die"]), st.floats(0, 60)), max_size=40), st.floats(-1, 1))
+@given(
+    st.lists(st.tuples(st.sampled_from(["start", "answer", "die"]), st.floats(0, 60)), max_size=40), st.floats(-1, 1)
+)
 def test_laws_of_every_life(happenings: list[tuple[str, float]], spread: float) -> None:
     life, now = Life(), 0.0
     for what, pause in happenings:

@@ -1,0 +1,146 @@
+"""`policyd ca ...`: join tokens for other machines, certificates by hand, and what there is to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policyd.cli.lazy import group
+from policyd.cli.options import Dir, Json
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
+
+app = group("The certificate authority: join tokens, certificates, roots.")
+token = group("Join tokens: with one, another machine's agent obtains its identity.")
+app.add_typer(token, name="token")
+
+Ttl = Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)]
+
+
+@token.command()
+def create(
+    agent: Annotated[str, typer.Option("--agent", help="The name that the agent will have.")] = "agent",
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            help="A workload that the agent may bear, by name or SPIFFE ID; repeatable. Without it: every one.",
+            show_default=False,
+        ),
+    ] = None,
+    ttl: Ttl = "",
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a join token: it works once, for ten minutes unless said otherwise.
+
+    On the other machine run `policyd-proxy run --join TOKEN`. The token carries the server's address and the root's
+    hash, so that even the first connection is verified. Keep it secret until it is used.
+    """
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import moment
+    from policyd.cli.values import seconds, workload_id
+
+    with server(folder(directory)) as client:
+        trust_domain, places = client.status().trust_domain, client.instances()
+        ids = [str(workload_id(name, trust_domain, places)) for name in workload or ()]
+        made = client.create_token(agent, ids, seconds(ttl))
+    if as_json:
+        output.print_json({"token": made.token, "agent": agent, "workloads": ids, "expires_at": made.expires_at})
+        return
+    print(made.token)
+    output.show(f"for agent `{agent}`, works once, until {moment(made.expires_at)}", stream=output.stderr())
+
+
+@app.command()
+def issue(
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="A workload's name or SPIFFE ID.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder for key.pem, certificate.pem and roots.pem.", show_default=False)
+    ],
+    ttl: Ttl = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Issue a certificate by hand, for a program that speaks mutual TLS itself.
+
+    The key is made here, readable by you alone, and never leaves this machine.
+    """
+    from datetime import UTC, datetime
+
+    from policyd.cli import output
+    from policyd.cli.certificate import Target, obtain
+    from policyd.cli.instance import folder, server
+    from policyd.cli.values import seconds, workload_id
+
+    target = Target(out, force)
+    target.check()
+    with server(folder(directory)) as client:
+        trust_domain = client.status().trust_domain
+        spiffe_id = workload_id(workload, trust_domain, client.instances())
+        svid, bundle = obtain(client, spiffe_id, seconds(ttl), datetime.now(UTC))
+    files = target.write(svid, bundle)
+    facts = {
+        "spiffe_id": str(svid.id),
+        "serial": f"{svid.serial:x}",
+        "not_after": svid.not_after.isoformat(),
+        "key": str(files.key),
+        "certificate": str(files.certificate),
+        "roots": str(files.roots),
+    }
+    if as_json:
+        output.print_json(facts)
+    else:
+        output.show(output.facts([(name.replace("_", " "), value) for name, value in facts.items()]))
+
+
+@app.command()
+def show(
+    directory: Dir = None,
+    pem: Annotated[bool, typer.Option("--pem", help="Print the root alone, in PEM, for another program.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the certificate authority: its root, its intermediate, how long they live."""
+    import time
+
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import as_dict
+
+    with server(folder(directory)) as client:
+        reply = client.show_ca()
+    if as_json:
+        output.print_json(as_dict(reply))
+    elif pem:
+        print(reply.root_pem, end="")
+    else:
+        output.show(*lines(reply, int(time.time())))
+
+
+def lines(reply: pb.ShowCaReply, now: int) -> Sequence[Any]:
+    """Return what to print, at `now` in seconds since the epoch."""
+    from policyd.cli import output
+    from policyd.cli.show import moment, span
+
+    def end(at: int) -> str:
+        return f"until {moment(at)} (in {span(at - now)})" if at > now else f"expired {moment(at)}"
+
+    return [
+        output.facts(
+            [
+                ("trust domain", reply.trust_domain),
+                ("root", end(reply.root_not_after)),
+                ("root SHA-256", reply.root_sha256),
+                ("intermediate", end(reply.intermediate_not_after)),
+                ("issued", f"{reply.issued} certificates"),
+            ]
+        )
+    ]

@@ -1,0 +1,71 @@
+"""`policyd status`: what runs, whether it is ready, and what a refused change is refused for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from policyd.cli.lazy import leaf
+from policyd.cli.options import Dir, Json
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
+
+app = leaf()
+
+
+@app.command()
+def status(directory: Dir = None, as_json: Json = False) -> None:
+    """Show what is running for a folder: whether it is ready, the revision in force, where each instance listens.
+
+    With --json also the addresses with which applications reach their sidecars, which hold secrets.
+    """
+    import time
+
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import as_dict
+
+    with server(folder(directory)) as client:
+        reply, places = client.status(), client.instances()
+    if as_json:
+        output.print_json(as_dict(reply) | {"instances": [as_dict(place) for place in places]})
+    else:
+        output.show(*lines(reply, places, int(time.time())))
+
+
+def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -> Sequence[Any]:
+    """Return what to print, at `now` in seconds since the epoch."""
+    from policyd.cli import output
+    from policyd.cli.show import short, since
+    from policyd.errors import Problem
+
+    allowed = reply.decisions - reply.denials
+    facts = [
+        ("ready", "yes" if reply.ready else "no"),
+        *([("because", reply.not_ready_because)] if reply.not_ready_because else []),
+        ("trust domain", reply.trust_domain),
+        ("policies", f"{reply.policies}, revision {short(reply.revision)}"),
+        ("configuration", short(reply.config)),
+        ("decisions", f"{allowed} allowed, {reply.denials} denied, {reply.errors} errors"),
+        ("server", f"policyd {reply.version}, process {reply.pid}, for {since(reply.started_at, now)}"),
+        ("http", f"http://{reply.http_address}/" if reply.http_address else "-"),
+    ]
+    shown: list[Any] = [output.facts(facts)]
+    if places:
+        rows = [(place.name, place.service, place.role, ports(place)) for place in places]
+        shown += ["", output.table(("INSTANCE", "SERVICE", "ROLE", "LISTENS"), rows)]
+    if reply.refused:
+        shown += ["", "a change is refused, the last good one stays in force:"]
+        shown += [
+            "  " + output.clean(str(Problem(p.code, p.message, p.file, p.line, remedy=p.remedy))) for p in reply.refused
+        ]
+    shown += [f"warning: {output.clean(warning)}" for warning in reply.warnings]
+    return shown
+
+
+def ports(place: pb.InstancePlace) -> str:
+    """Return where an instance listens, in words."""
+    if place.role == "gateway":
+        return ", ".join(f"http://{place.address}:{listen.actual}/" for listen in place.listens)
+    return f"application {place.app_port}, sidecar {place.inbound_port}, proxy {place.outbound_port}"

@@ -1,0 +1,55 @@
+"""What people write on the command line, as values: lengths of time, workloads by their short names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from policyd.errors import SpiffeIdError, UsageError
+from policyd.spiffe import SCHEME, SpiffeId
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
+
+
+def seconds(text: str) -> int:
+    """Return whole seconds of `10m` or `1h`, 0 for no text; raises UsageError."""
+    from policyd.strict import parse_duration
+
+    if not text:
+        return 0
+    try:
+        found = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if found < 1:
+        raise UsageError(f"`{text[:80]}` is less than a second", remedy="write it as in `10m` or `1h`")
+    return int(found)
+
+
+def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]) -> SpiffeId:
+    """Return the SPIFFE ID of a workload.
+
+    `text` is the id itself, the name of one of its instances, or its service account with or without the namespace.
+    Raises UsageError where it names none of `places`, or several.
+    """
+    if text.startswith(SCHEME):
+        try:
+            return SpiffeId.parse(text)
+        except SpiffeIdError as error:
+            raise UsageError(error.message, remedy=error.remedy) from None
+    names: dict[str, set[SpiffeId]] = {}
+    for place in places:
+        spiffe_id = SpiffeId.parse(place.spiffe_id)
+        account = spiffe_id.service_account or ""
+        for name in (place.name, account, f"{account}.{spiffe_id.namespace}"):
+            names.setdefault(name, set()).add(spiffe_id)
+    found = names.get(text, set())
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        raise UsageError(f"`{text[:80]}` is in several namespaces", remedy=f"write `{text[:80]}.<namespace>`")
+    near = difflib.get_close_matches(text, sorted(names), 1)
+    remedy = f"did you mean `{near[0]}`?" if near else f"name an instance, or write `{SCHEME}{trust_domain}/...`"
+    raise UsageError(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)
