@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
@@ -27,7 +26,7 @@ from policyd.ca.rate import Rate, RateLimit
 from policyd.ca.tokens import Refused, Registration, Tokens
 from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
 from policyd.mesh.model import Mesh
-from policyd.spiffe import SpiffeId
+from policyd.spiffe import MAX_ID_BYTES, SpiffeId
 
 ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
 SIGN_RATE: Final = Rate(per_second=50.0, burst=500)  # for each agent; all sidecars of a node at its start
@@ -44,12 +43,13 @@ Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 _log = structlog.get_logger("policyd.ca")
 
 
-@dataclass(frozen=True, slots=True)
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     """A status and a text for the caller."""
 
-    status: grpc.StatusCode
-    text: str
+    def __init__(self, status: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
 
 
 @contextmanager
@@ -207,6 +207,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
 
     def _sign(self, request: agent_pb2.SignRequest, registration: Registration, agent: Peer, source: str) -> Svid:
         own = agent.spiffe_id
+        if len(request.spiffe_id) > MAX_ID_BYTES:
+            raise SpiffeIdError(f"a SPIFFE ID has at most {MAX_ID_BYTES} bytes")
         identity = SpiffeId.parse(request.spiffe_id) if request.spiffe_id else own
         itself = identity == own
         evidence = Evidence("renewal" if itself else "x509", (f"x509:{own}",))

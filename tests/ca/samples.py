@@ -1,0 +1,101 @@
+"""One good sample of each thing that the tests of this room break or use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from policyd.ca.authority import Authority, Material, authority_of, new_material
+from policyd.ca.issuer import Issuer, Ports
+from policyd.mesh.model import Instance, Mesh, Service, Workload
+from policyd.spiffe import SpiffeId
+from tests.fakes.clock import FakeClock
+from tests.fakes.decider import Decider
+from tests.fakes.recorder import Recorder
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+DOMAIN = "cluster.local"
+REVIEWS = SpiffeId.workload(DOMAIN, "default", "reviews")
+RATINGS = SpiffeId.workload(DOMAIN, "default", "ratings")
+LAPTOP = SpiffeId.agent(DOMAIN, "laptop")
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def a_material(now: datetime = NOW) -> Material:
+    return new_material(DOMAIN, now=now, random=os.urandom)
+
+
+def an_authority(now: datetime = NOW) -> Authority:
+    return authority_of(a_material(now), DOMAIN, now=now)
+
+
+def a_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def a_csr(
+    key: Key | None = None,
+    *,
+    subject: str = "",
+    names: Sequence[x509.GeneralName] = (),
+    extensions: Sequence[x509.ExtensionType] = (),
+) -> bytes:
+    subject_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)] if subject else [])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject_name)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
+    return builder.sign(key or a_key(), hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def a_mesh(**changes: object) -> Mesh:
+    services = {f"{name}.default": Service(name, "default", ()) for name in ("reviews", "ratings")}
+    fields: dict[str, object] = {
+        "trust_domain": DOMAIN,
+        "services": services,
+        "workloads": {REVIEWS: Workload(REVIEWS, {"team": "books"}), RATINGS: Workload(RATINGS)},
+        "instances": {
+            "reviews-v1": Instance("reviews-v1", REVIEWS, "sidecar", "reviews.default", 9080),
+            "reviews-v2": Instance("reviews-v2", REVIEWS, "sidecar", "reviews.default", 9080),
+            "ratings-v1": Instance("ratings-v1", RATINGS, "sidecar", "ratings.default", 9080),
+        },
+        "groups": {},
+        "gateways": (),
+        "virtual_services": (),
+        "listeners": {},
+    }
+    return Mesh(**(fields | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Office:
+    """An Issuer with all its ports in the test's hands."""
+
+    authority: Authority = field(default_factory=an_authority)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
+    decider: Decider = field(default_factory=Decider)
+    recorder: Recorder = field(default_factory=Recorder)
+    counted: list[str] = field(default_factory=list)
+    mesh: Mesh = field(default_factory=a_mesh)
+
+    @property
+    def issuer(self) -> Issuer:
+        ports = Ports(
+            mesh=lambda: self.mesh,
+            decide=self.decider,
+            record=self.recorder,
+            count=self.counted.append,
+            clock=self.clock,
+            random=os.urandom,
+            revision=lambda: "r1",
+        )
+        return Issuer(self.authority, ports)
