@@ -125,6 +125,9 @@ def receive(
         state = replace(state, grace_until=now + GRACE)
     after = _open(request) if before is None else _subscribe(_answered(before, request, now), request)
     state = _with(state, request.type_url, after)
+    clusters = state.types.get(CLUSTER)
+    if before is None and request.type_url == ENDPOINT and clusters and clusters.pending:
+        state = _endpoints_again(state, clusters.pending)  # they came before the proxy told of its endpoints
     return update(state, snapshot, now) if snapshot is not None else (state, ())
 
 

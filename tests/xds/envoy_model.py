@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -25,10 +26,10 @@ class EnvoyModel:
     inbox: list[Push] = field(default_factory=list)
     outbox: list[Request] = field(default_factory=list)
 
-    def connect(self) -> None:
-        """Open a stream, in the order that Envoy was measured to have."""
+    def connect(self, order: Sequence[str]) -> None:
+        """Open a stream, and ask for the types in some order: two were measured of Envoy 1.40."""
         self.inbox, self.outbox, self.unanswered, self.cold = [], [], {}, set()
-        for type_url in (ENDPOINT, LISTENER, ROUTE, CLUSTER):
+        for type_url in order:
             names = tuple(sorted(self.names.get(type_url, ())))
             if type_url in (CLUSTER, LISTENER) or names:
                 self.outbox.append(Request(type_url, names, initial_versions=self.versions(type_url)))

@@ -176,6 +176,11 @@ class TestReconnecting:
         assert proxy.ask(LISTENER, has={"l": "1"}) == ["listeners -l"]
         assert proxy.ask(CLUSTER, has=both) == ["clusters a=2", "endpoints a=1"]
 
+    def test_endpoints_are_sent_again_when_the_clusters_were_asked_for_first(self) -> None:
+        proxy = talk(cluster("a", "2"), endpoints("a"))
+        assert proxy.ask(CLUSTER, has={"a": "1"}) == ["clusters a=2"]
+        assert proxy.ask(ENDPOINT, "a", has={"a": "1"}) == ["endpoints a=1"]
+
     def test_in_the_order_in_which_envoy_comes_back_routes_wait_for_the_clusters(self) -> None:
         proxy = talk(cluster("new"), endpoints("new"), listener("l", routes="r"), route("r", "2", to=("new",)))
         assert proxy.ask(ENDPOINT, "old", has={"old": "1"}) == []

@@ -12,6 +12,7 @@ from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapsh
 from tests.xds.dialogue import cluster, endpoints, listener, route
 from tests.xds.envoy_model import EnvoyModel
 
+ORDERS = st.permutations((CLUSTER, ENDPOINT, LISTENER, ROUTE))
 VERSIONS = st.sampled_from("12")
 CLUSTERS = st.dictionaries(st.sampled_from("abc"), st.tuples(VERSIONS, VERSIONS, st.booleans()), max_size=3)
 
@@ -44,15 +45,16 @@ class Conversation(RuleBasedStateMachine):
         self.now = 0.0
         self.nonces: set[str] = set()
 
-    @initialize(first=snapshots())
-    def begin(self, first: Snapshot) -> None:
+    @initialize(first=snapshots(), order=ORDERS)
+    def begin(self, first: Snapshot, order: list[str]) -> None:
         self.snapshot = first
-        self.connect()
+        self.the_stream_breaks(order)
 
-    def connect(self) -> None:
+    @rule(order=ORDERS)
+    def the_stream_breaks(self, order: list[str]) -> None:
         self.state = stream.start()
         self.nonces = set()
-        self.envoy.connect()
+        self.envoy.connect(order)
 
     def deliver(self, pushes: tuple[stream.Push, ...]) -> None:
         for push in pushes:
@@ -88,10 +90,6 @@ class Conversation(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.tick()
-
-    @rule()
-    def the_stream_breaks(self) -> None:
-        self.connect()
 
     @rule(
         type_url=st.sampled_from((CLUSTER, ENDPOINT, LISTENER, ROUTE)),
