@@ -81,48 +81,51 @@ def parse(
     try:
         return model.model_validate(document.value, by_alias=True, by_name=False)
     except ValidationError as error:
-        problems += [_problem(model, document, found, later or {}) for found in error.errors(include_url=False)]
+        found = [_problem(model, document, detail, later or {}) for detail in error.errors(include_url=False)]
+        problems += [problem for problem in found if problem is not None]
     return None
 
 
-def _problem(model: type[Model], document: Document, detail: Any, later: Mapping[str, str]) -> Problem:
-    path = tuple(detail["loc"])
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return _unknown_field(model, document, path, later)
+def _problem(model: type[Model], document: Document, detail: Any, later: Mapping[str, str]) -> Problem | None:
+    path = tuple(step for step in detail["loc"] if step != "[key]")
+    kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     name = dotted(path)
-    if kind == "missing":
-        return document.problem("field", f"`{name}` is missing", path, "add it")
-    if kind == "value_error":
-        message, _, remedy = str(context["error"]).partition("; ")
-        return document.problem("field", f"{f'`{name}`: ' if name else ''}{message}", path, remedy)
-    given = detail["input"]
     subject = f"`{name}`" if name else "the document"
+    match kind:
+        case "extra_forbidden":
+            return _unknown_field(model, document, path, later)
+        case "missing":
+            return document.problem("field", f"{subject} is missing", path, "add it")
+        case "value_error":
+            message, _, remedy = str(context["error"]).partition("; ")
+            return document.problem("field", f"{f'{subject}: ' if name else ''}{message}", path, remedy)
+        case "too_short" if len(given) >= context["min_length"]:
+            return None  # pydantic does not count entries that have problems of their own
     expected = _EXPECTED.get(kind)
     if expected is None:
         return document.problem("field", f"{subject}: {_lower(detail['msg'])}", path)
     remedy = "write it in quotes" if kind == "string_type" and isinstance(given, bool | int | float) else ""
     wanted = expected.format(**context)
-    return document.problem("field", f"{subject} must be {wanted}, not {describe(given)}", path, remedy)
+    return document.problem("field", f"{subject} must {wanted}, not {describe(given)}", path, remedy)
 
 
 _EXPECTED: Final[Mapping[str, str]] = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "`true` or `false`",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "tuple_type": "a list",
-    "literal_error": "{expected}",
-    "greater_than_equal": "at least {ge}",
-    "less_than_equal": "at most {le}",
-    "string_too_long": "at most {max_length} characters long",
-    "string_too_short": "at least {min_length} characters long",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "of at most {max_length}",
+    "string_type": "be text",
+    "int_type": "be a whole number",
+    "float_type": "be a number",
+    "bool_type": "be `true` or `false`",
+    "dict_type": "be a mapping",
+    "mapping_type": "be a mapping",
+    "model_type": "be a mapping",
+    "model_attributes_type": "be a mapping",
+    "tuple_type": "be a list",
+    "literal_error": "be {expected}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than_equal": "be at most {le}",
+    "string_too_long": "have at most {max_length} characters",
+    "string_too_short": "have at least {min_length} characters",
+    "too_short": "have at least {min_length} entries",
+    "too_long": "have at most {max_length} entries",
 }
 
 
@@ -138,9 +141,9 @@ def describe(value: Any) -> str:
         case str():
             return f"the text `{value[:80]}`"
         case dict():
-            return "a mapping"
+            return "a mapping" if value else "an empty mapping"
         case _:
-            return f"a list of {len(value)}" if isinstance(value, Sequence) else "something else"
+            return f"a list of {len(value)}" if value else "an empty list"
 
 
 def dotted(path: Sequence[str | int]) -> str:

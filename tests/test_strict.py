@@ -63,7 +63,7 @@ def test_a_good_document_becomes_the_model() -> None:
         ("name: a\nlabels: {v: true}", "s.yaml:2: `labels.v` must be text, not the boolean `true`; write it in quotes"),
         ("name: a\nlabels:", "s.yaml:2: `labels` must be a mapping, not empty"),
         ("name: a\nlabels: [b]", "s.yaml:2: `labels` must be a mapping, not a list of 1"),
-        ("name: a\nparts: {}", "s.yaml:2: `parts` must be a list, not a mapping"),
+        ("name: a\nparts: {}", "s.yaml:2: `parts` must be a list, not an empty mapping"),
         ("name: a\nparts:\n- port: 80\n- port: 0", "s.yaml:4: `parts[1].port` must be at least 1, not the number 0"),
         ("name: a\nparts: [{port: 70000}]", "s.yaml:2: `parts[0].port` must be at most 65535, not the number 70000"),
         ("name: a\nparts: [{port: '80'}]", "s.yaml:2: `parts[0].port` must be a whole number, not the text `80`"),
@@ -77,7 +77,7 @@ def test_a_good_document_becomes_the_model() -> None:
             "s.yaml:2: field `mirror` of Sample is not supported yet; "
             "remove it, so that nothing is thought to hold that does not",
         ),
-        ("[]", "s.yaml:1: the document must be a mapping, not a list of 0"),
+        ("[]", "s.yaml:1: the document must be a mapping, not an empty list"),
         (
             "name: A_b",
             "s.yaml:1: `name`: `A_b` is no DNS label; use at most 63 lower-case letters, digits and dashes",
@@ -123,7 +123,7 @@ def test_any_text_is_a_duration_in_bounds_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "empty"), (True, "the boolean `true`"), ("x" * 200, f"the text `{'x' * 80}`"), ({}, "a mapping")],
+    [(None, "empty"), (True, "the boolean `true`"), ("x" * 200, f"the text `{'x' * 80}`"), ({}, "an empty mapping")],
 )
 def test_values_are_named_in_bounded_words(value: object, words: str) -> None:
     assert describe(value) == words

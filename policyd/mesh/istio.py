@@ -304,12 +304,18 @@ class Gateway(_Resource):
     spec: GatewaySpec
 
 
+def _check_http(name: str) -> str:
+    if name != "http" and not name.startswith("http-"):
+        raise ValueError(f"the protocol of port `{name}` is not supported yet; use `http` or `http-<suffix>`")
+    return name
+
+
 class ServicePort(Model):
     """A port of a Service: `port` is what callers use, `target_port` the workload's (else the same)."""
 
     port: PortNumber
     target_port: PortNumber | None = None
-    name: Annotated[str, Field(pattern=r"^http(-[a-z0-9-]*[a-z0-9])?$", max_length=63)] = "http"
+    name: Annotated[Name, AfterValidator(_check_http)] = "http"
     protocol: Literal["TCP"] = "TCP"
     app_protocol: Literal["http"] | None = None
 

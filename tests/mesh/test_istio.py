@@ -1,0 +1,347 @@
+"""Istio's kinds: what is supported is read exactly, what is not is refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd.mesh.declare import declare
+from policyd.mesh.istio import (
+    Body,
+    Destination,
+    DirectResponse,
+    HeaderOperations,
+    Headers,
+    HttpMatch,
+    HttpRoute,
+    Metadata,
+    PortSelector,
+    Redirect,
+    Retries,
+    Rewrite,
+    RouteDestination,
+    StringMatch,
+    VirtualService,
+    VirtualServiceSpec,
+)
+from policyd.mesh.matching import check_host, check_path, check_regex
+from tests.mesh.sample import GOOD, broken, problems
+
+EVERYTHING = """\
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: everything
+  namespace: shop
+  labels: {team: blue}
+  annotations: {why: "to show it"}
+spec:
+  hosts: [web, www.example.com]
+  gateways: [mesh, edge, default/other]
+  http:
+    - name: main
+      match:
+        - uri: {regex: "/v[0-9]+/.*"}
+          method: {exact: GET}
+          authority: {prefix: www}
+          headers: {End-User: {exact: jason}, x-debug: {}}
+          withoutHeaders: {x-old: {}}
+          queryParams: {page: {regex: "[0-9]+"}}
+        - {uri: {prefix: /api}, ignoreUriCase: true}
+      route:
+        - {destination: {host: web, port: {number: 80}}, weight: 90}
+        - {destination: {host: web.other}, weight: 10}
+      rewrite: {uri: /, authority: web}
+      timeout: 1m30s
+      retries: {attempts: 3, perTryTimeout: 0.5s, retryOn: "5xx,503"}
+      headers:
+        request: {set: {X-Set: a}, add: {x-add: b}, remove: [x-gone]}
+        response: {remove: [server]}
+    - match: [{uri: {exact: /old}}]
+      redirect: {uri: /new, authority: example.com, redirectCode: 308}
+    - directResponse: {status: 404, body: {string: not here}}
+"""
+
+
+def test_a_virtual_service_is_read_whole() -> None:
+    (declared,) = declare({"mesh/a.yaml": EVERYTHING}).virtual_services
+    main = HttpRoute(
+        name="main",
+        match=(
+            HttpMatch(
+                uri=StringMatch(regex="/v[0-9]+/.*"),
+                method=StringMatch(exact="GET"),
+                authority=StringMatch(prefix="www"),
+                headers={"end-user": StringMatch(exact="jason"), "x-debug": StringMatch()},
+                without_headers={"x-old": StringMatch()},
+                query_params={"page": StringMatch(regex="[0-9]+")},
+            ),
+            HttpMatch(uri=StringMatch(prefix="/api"), ignore_uri_case=True),
+        ),
+        route=(
+            RouteDestination(destination=Destination(host="web", port=PortSelector(number=80)), weight=90),
+            RouteDestination(destination=Destination(host="web.other"), weight=10),
+        ),
+        rewrite=Rewrite(uri="/", authority="web"),
+        timeout=90.0,
+        retries=Retries(attempts=3, per_try_timeout=0.5, retry_on="5xx,503"),
+        headers=Headers(
+            request=HeaderOperations(set={"x-set": "a"}, add={"x-add": "b"}, remove=("x-gone",)),
+            response=HeaderOperations(remove=("server",)),
+        ),
+    )
+    moved = HttpRoute(
+        match=(HttpMatch(uri=StringMatch(exact="/old")),),
+        redirect=Redirect(uri="/new", authority="example.com", redirect_code=308),
+    )
+    gone = HttpRoute(direct_response=DirectResponse(status=404, body=Body(string="not here")))
+    assert declared.resource == VirtualService(
+        api_version="networking.istio.io/v1beta1",
+        metadata=Metadata(
+            name="everything", namespace="shop", labels={"team": "blue"}, annotations={"why": "to show it"}
+        ),
+        spec=VirtualServiceSpec(
+            hosts=("web", "www.example.com"), gateways=("mesh", "edge", "default/other"), http=(main, moved, gone)
+        ),
+    )
+    assert declared.resource.in_mesh
+    assert declared.resource.gateway_ids() == ("shop/edge", "default/other")
+
+
+def test_a_header_that_any_value_satisfies_is_there() -> None:
+    assert StringMatch().presence
+    assert not StringMatch(exact="").presence
+
+
+RULE = "route: [{destination: {host: web}}]"
+LATER = "remove it, so that nothing is thought to hold that does not"
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (
+            f"fault: {{abort: {{httpStatus: 500}}}}\n      {RULE}",
+            f"field `fault` of VirtualService is not supported yet in `spec.http[0]`; {LATER}",
+        ),
+        (
+            "route: [{destination: {host: web, subset: v1}}]",
+            "field `subset` of VirtualService is not supported yet in `spec.http[0].route[0].destination`; " + LATER,
+        ),
+        (
+            f"match: [{{sourceLabels: {{app: web}}}}]\n      {RULE}",
+            "field `sourceLabels` of VirtualService is not supported yet in `spec.http[0].match[0]`; " + LATER,
+        ),
+        (
+            "routes: []",
+            "unknown field `routes` in `spec.http[0]`; did you mean `route`?",
+        ),
+        ("name: x", "`spec.http[0]`: give exactly one of `route`, `redirect` and `directResponse`"),
+        (
+            f"redirect: {{uri: /}}\n      {RULE}",
+            "`spec.http[0]`: give exactly one of `route`, `redirect` and `directResponse`",
+        ),
+        (
+            "redirect: {uri: /}\n      timeout: 1s",
+            "`spec.http[0]`: `rewrite`, `timeout` and `retries` need `route`; remove them",
+        ),
+        (
+            "route: [{destination: {host: web}}, {destination: {host: api}}]",
+            "`spec.http[0]`: the weights add up to 0; give one destination a `weight`",
+        ),
+        (
+            "route: [{destination: {host: web}, weight: -1}]",
+            "`spec.http[0].route[0].weight` must be at least 0, not the number -1",
+        ),
+        (
+            "route: [{destination: {host: 'Web:80'}}]",
+            "`spec.http[0].route[0].destination.host`: `Web:80` is no host name; "
+            "use lower-case letters, digits, dots and dashes, and no port",
+        ),
+        (
+            f"match: [{{uri: {{exact: /, prefix: /}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].uri`: several of `exact`, `prefix` and `regex`; keep one",
+        ),
+        (
+            f"match: [{{uri: {{}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].uri`: one of `exact`, `prefix` and `regex` is missing; add it",
+        ),
+        (
+            f"match: [{{uri: {{prefix: api}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].uri`: `api` is no path; start it with a slash, without `?`, `#` and spaces",
+        ),
+        (
+            f"match: [{{uri: {{regex: '(a'}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].uri.regex`: `(a` is no regex: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            f"match: [{{uri: {{regex: a}}, ignoreUriCase: true}}]\n      {RULE}",
+            "`spec.http[0].match[0]`: `ignoreUriCase` does not hold for a regex; write `(?i)` into it",
+        ),
+        (
+            f"match: [{{ignoreUriCase: yes}}]\n      {RULE}",
+            "`spec.http[0].match[0].ignoreUriCase` must be `true` or `false`, not the text `yes`",
+        ),
+        (
+            f"match: [{{headers: {{X-A: {{}}, x-a: {{}}}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].headers`: the header `x-a` is there twice; the case of its letters does not matter",
+        ),
+        (
+            f"headers: {{request: {{set: {{':path': /}}}}}}\n      {RULE}",
+            "`spec.http[0].headers.request.set.:path`: `:path` is no ordinary header; "
+            "use `method`, `authority`, `uri` or `rewrite`",
+        ),
+        (
+            f"timeout: 10\n      {RULE}",
+            "`spec.http[0].timeout`: `10` is no duration; write it as in `10s`, `0.5s` or `1m30s`",
+        ),
+        (
+            f"retries: {{attempts: 2, retryOn: sometimes}}\n      {RULE}",
+            "`spec.http[0].retries.retryOn`: `sometimes` is no retry condition; known are 5xx, cancelled, "
+            "connect-failure, deadline-exceeded, envoy-ratelimited, gateway-error, internal, refused-stream, reset, "
+            "reset-before-request, resource-exhausted, retriable-4xx, retriable-status-codes, unavailable",
+        ),
+        ("redirect: {redirectCode: 301}", "`spec.http[0].redirect`: neither `uri` nor `authority` is given; add one"),
+        (
+            "directResponse: {status: 100}",
+            "`spec.http[0].directResponse.status` must be at least 200, not the number 100",
+        ),
+    ],
+)
+def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, problem: str) -> None:
+    old = "- match: [{uri: {prefix: /}}]\n      route: [{destination: {host: web}}]"
+    found = problems(broken("mesh/routes.yaml", old, f"-\n      {rule}"))
+    assert found == [f"mesh/routes.yaml:9: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "problem"),
+    [
+        (
+            "routes",
+            "kind: VirtualService",
+            "kind: DestinationRule",
+            "2: the kind `DestinationRule` is not supported; supported are Gateway, Service, VirtualService",
+        ),
+        (
+            "routes",
+            "kind: VirtualService",
+            "kind: [x]",
+            "2: `kind` must be text; supported are Gateway, Service, VirtualService",
+        ),
+        (
+            "routes",
+            "kind: VirtualService\n",
+            "",
+            "1: `kind` is missing; add it",
+        ),
+        (
+            "routes",
+            "istio.io/v1",
+            "istio.io/v2",
+            "1: `apiVersion` must be 'networking.istio.io/v1', 'networking.istio.io/v1beta1' or "
+            "'networking.istio.io/v1alpha3', not the text `networking.istio.io/v2`",
+        ),
+        (
+            "routes",
+            "name: web",
+            "name: Web",
+            "3: `metadata.name`: `Web` is no DNS label; use at most 63 lower-case letters, digits and dashes",
+        ),
+        (
+            "routes",
+            "name: web",
+            "name: web, uid: x",
+            "3: unknown field `uid` in `metadata`; known are `annotations`, `labels`, `name`, `namespace`",
+        ),
+        (
+            "routes",
+            "gateways: [edge]",
+            "exportTo: ['.']",
+            "6: field `exportTo` of VirtualService is not supported yet in `spec`; " + LATER,
+        ),
+        (
+            "routes",
+            "hosts: [www.example.com]",
+            "hosts: []",
+            "5: `spec.hosts` must have at least 1 entries, not an empty list",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: HTTPS",
+            "7: `spec.servers[0].port.protocol` must be 'HTTP', not the text `HTTPS`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE}, hosts: [",
+            "7: field `tls` of Gateway is not supported yet in `spec.servers[0]`; " + LATER,
+        ),
+        (
+            "gateway",
+            '"*.example.com"',
+            '"shop/*"',
+            "7: `spec.servers[0].hosts[0]`: `shop/*`: a namespace before a host is not supported yet; write "
+            "the host alone",
+        ),
+        (
+            "gateway",
+            "selector: {istio: ingressgateway}",
+            "selector: {}",
+            "5: `spec.selector` must have at least 1 entries, not an empty mapping",
+        ),
+        (
+            "service",
+            "name: http-main",
+            "name: grpc",
+            "6: `spec.ports[0].name`: the protocol of port `grpc` is not supported yet; use `http` or `http-<suffix>`",
+        ),
+        (
+            "service",
+            "selector:",
+            "clusterIP: None\n  selector:",
+            "5: field `clusterIP` of Service is not supported yet in `spec`; " + LATER,
+        ),
+        (
+            "service",
+            "{tier: canary}",
+            "{tier: a b}",
+            "3: `metadata.labels`: `a b` is no value of the label `tier`; use at most 63 letters, digits, "
+            "dots, dashes and underscores, a letter or a digit at both ends",
+        ),
+    ],
+)
+def test_a_resource_that_is_not_understood_is_refused_with_its_line(
+    file: str, old: str, new: str, problem: str
+) -> None:
+    assert [f"mesh/{file}.yaml:{problem}"] == problems(broken(f"mesh/{file}.yaml", old, new))
+
+
+def test_every_document_of_a_file_is_a_resource() -> None:
+    text = f"---\n{GOOD['mesh/gateway.yaml']}---\n---\njust text\n"
+    assert problems({"mesh/a.yaml": text}) == ["mesh/a.yaml:11: a resource is a mapping, not the text `just text`"]
+
+
+@pytest.mark.parametrize("pattern", ["a", "/v[0-9]+", r"\pL+", "(?i)abc", "[[:alpha:]]+", "(?P<n>a)", r"a\+\+", "a+b+"])
+def test_what_envoy_takes_as_a_regex_is_taken(pattern: str) -> None:
+    assert check_regex(pattern) == pattern
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "(", "a**", "[z-a]", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"(a)\1", "a++", "(?>a)", "a" * 1025, "(" * 1000],
+)
+def test_other_regexes_are_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="regex"):
+        check_regex(pattern)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_path_and_a_host_or_refused(text: str) -> None:
+    for check in (check_path, check_host):
+        with contextlib.suppress(ValueError):
+            assert check(text) == text

@@ -1,0 +1,113 @@
+"""Gateways and VirtualServices refer to what is there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mesh.sample import GOOD, broken, meshed, problems
+
+IN_MESH = GOOD["mesh/routes.yaml"].replace("  gateways: [edge]\n", "").replace("www.example.com", "api")
+
+
+def test_the_good_folder_is_good() -> None:
+    mesh = meshed(GOOD)
+    assert [gateway.id for gateway in mesh.gateways] == ["default/edge"]
+    assert [virtual.gateway_ids() for virtual in mesh.virtual_services] == [("default/edge",)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "ingressgateway",
+            "egressgateway",
+            "mesh/gateway.yaml:5: the selector of Gateway `edge` matches no gateway; "
+            "declare one under `gateways` in workloads.yaml; its label is `istio: ingressgateway`",
+        ),
+        (
+            "number: 8000",
+            "number: 9000",
+            "mesh/gateway.yaml:7: the gateway `edge` does not listen on port 9000; "
+            "add it to `listen` in workloads.yaml",
+        ),
+        (
+            "name: edge}",
+            "name: egde}",
+            "mesh/routes.yaml:6: no Gateway is called `edge`; did you mean `default/egde`?",
+        ),
+        (
+            "*.example.com",
+            "*.example.org",
+            "mesh/routes.yaml:5: the host `www.example.com` is served by none of its gateways; "
+            "add it to a Gateway's `hosts`",
+        ),
+    ],
+)
+def test_a_gateway_that_leads_nowhere_is_refused(old: str, new: str, problem: str) -> None:
+    assert problems(broken("mesh/gateway.yaml", old, new)) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "host: web",
+            "host: wep",
+            "mesh/routes.yaml:9: the destination `wep` is no service of the mesh; did you mean `web.default`?",
+        ),
+        (
+            "host: web",
+            "host: web.shop.svc.cluster.local",
+            "mesh/routes.yaml:9: the destination `web.shop.svc.cluster.local` is no service of the mesh; "
+            "declare it in workloads.yaml",
+        ),
+        (
+            "host: web",
+            "host: www.example.com",
+            "mesh/routes.yaml:9: the destination `www.example.com` is no service of the mesh; "
+            "declare it in workloads.yaml",
+        ),
+        (
+            "host: web",
+            "host: web, port: {number: 81}",
+            "mesh/routes.yaml:9: the port of destination `web` is missing or none of its own; it has 80",
+        ),
+        (
+            "host: web",
+            "host: edge",
+            "mesh/routes.yaml:9: the destination `edge` is a gateway; route to what it serves",
+        ),
+    ],
+)
+def test_a_destination_that_is_not_there_is_refused(old: str, new: str, problem: str) -> None:
+    assert problems(broken("mesh/routes.yaml", old, new)) == [problem]
+
+
+@pytest.mark.parametrize("name", ["mesh/gateway.yaml", "mesh/routes.yaml"])
+def test_the_same_name_twice_is_refused(name: str) -> None:
+    kind, id_ = ("Gateway", "default/edge") if "gateway" in name else ("VirtualService", "default/web")
+    assert problems({**GOOD, "mesh/z.yaml": GOOD[name]}) == [
+        f"mesh/z.yaml:3: the {kind} `{id_}` is declared twice, first in {name}:3; rename or remove one"
+    ]
+
+
+def test_a_rule_in_sidecars_names_a_service() -> None:
+    assert meshed({**GOOD, "mesh/routes.yaml": IN_MESH}).virtual_services[0].in_mesh
+
+
+@pytest.mark.parametrize("host", ["'*'", "example.com", "'*.default.svc.cluster.local'"])
+def test_in_sidecars_other_hosts_are_refused(host: str) -> None:
+    files = {**GOOD, "mesh/routes.yaml": IN_MESH.replace("hosts: [api]", f"hosts: [{host}]")}
+    shown = host.strip("'")
+    assert problems(files) == [
+        f"mesh/routes.yaml:5: the host `{shown}` is no service of the mesh; "
+        "name a service; `*` and outside names are for gateways only"
+    ]
+
+
+def test_in_sidecars_a_host_has_all_its_rules_in_one_place() -> None:
+    second = IN_MESH.replace("name: web", "name: second").replace("[api]", "[api.default.svc.cluster.local]")
+    assert problems({**GOOD, "mesh/routes.yaml": IN_MESH, "mesh/z.yaml": second}) == [
+        "mesh/z.yaml:5: the host `api.default.svc.cluster.local` has its rules in the VirtualService `default/web` "
+        "already; write all rules of a host into one"
+    ]
