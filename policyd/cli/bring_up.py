@@ -1,0 +1,139 @@
+"""`policyd up`, step by step: check, lock, start, wait, show, stay, end.
+
+Law: however it ends, what it started has ended and its temporary files are gone; the state and the logs stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from policyd.cli import detached, report
+from policyd.cli.exits import Exit
+from policyd.cli.instance import UP_FILE, alone, answers
+from policyd.cli.loaded import load_folder
+from policyd.cli.progress import View, view
+from policyd.cli.running import RunningMesh
+from policyd.config import Environment, runtime_directory, state_paths
+from policyd.errors import StateError
+from policyd.sources.state import prepare_state, private_folder, write_private
+
+if TYPE_CHECKING:
+    from policyd.reload import Live
+
+LOGS: Final = "run"  # in the state folder
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for; `ready` is the descriptor on which a detached `up` says that it is up, else -1."""
+
+    directory: Path
+    check: bool = False
+    fresh: bool = False
+    timeout: float = 60.0
+    as_json: bool = False
+    ready: int = -1
+
+    @property
+    def stays(self) -> bool:
+        """Whether it goes on after the table."""
+        return self.ready >= 0 or (not self.check and sys.stdout.isatty())
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where logs and sockets go."""
+
+    state: Path
+    logs: Path
+    runtime: Path
+
+
+async def bring_up(options: Options, environment: Environment, environ: Mapping[str, str]) -> int:
+    """Run the folder's mesh; returns the exit code. Raises PolicydError for what keeps it from coming up."""
+    _folder, live = load_folder(options.directory)  # what cannot run is said before anything is touched
+    with alone(options.directory), _folders(options, environment) as folders:
+        work = asyncio.create_task(_run(options, live, folders, environ))
+        loop = asyncio.get_running_loop()
+        for number in ENDING:
+            loop.add_signal_handler(number, work.cancel)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            return Exit.INTERRUPTED
+
+
+async def _run(options: Options, live: Live, folders: Folders, environ: Mapping[str, str]) -> int:
+    screen = view(sys.stderr if options.as_json else sys.stdout)
+    mesh = RunningMesh(options.directory, folders.state, folders.logs, folders.runtime, environ, screen)
+    try:
+        await mesh.start(options.timeout)
+        screen.settle()
+        code = await report.after_start(mesh.places, live, options.directory, as_json=options.as_json)
+        if options.stays:
+            await _stay(options, folders, screen)
+            code = Exit.OK
+        return code
+    finally:
+        screen.close()
+        # a second Ctrl-C must not leave half of it running
+        ending = asyncio.create_task(mesh.stop())
+        while not ending.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(ending)
+        ending.result()
+
+
+async def _stay(options: Options, folders: Folders, screen: View) -> None:
+    """Return when told to end."""
+    if options.ready >= 0:
+        detached.let_go(options.ready, folders.logs / detached.LOG)
+    elif not options.as_json:
+        report.staying()
+    with suppress(asyncio.CancelledError):
+        await report.changes(options.directory)
+
+
+@contextmanager
+def _folders(options: Options, environment: Environment) -> Iterator[Folders]:
+    """Make the folders, and clean up what must not outlive us; raises StateError."""
+    directory, uid = options.directory, os.getuid()
+    if answers(directory):
+        remedy = f"end it with `policyd down --dir {directory}`"
+        raise StateError(f"a server runs for `{directory}` already", remedy=remedy)
+    if options.fresh:
+        _remove(state_paths(directory).root)
+    state = prepare_state(directory, uid).root
+    runtime = runtime_directory(directory, environment, uid)
+    folders = Folders(state, state / LOGS, runtime / "agent")
+    private_folder(folders.logs, uid)
+    shutil.rmtree(folders.runtime, ignore_errors=True)  # of an `up` that was killed
+    write_private(state / UP_FILE, json.dumps({"pid": os.getpid()}).encode())
+    try:
+        yield folders
+    finally:
+        (state / UP_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folders.runtime, ignore_errors=True)
+        for empty in (runtime, runtime.parent):
+            with suppress(OSError):  # another mesh of ours has its sockets there
+                empty.rmdir()
+
+
+def _remove(root: Path) -> None:
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StateError(f"`{root}` cannot be removed: {error.strerror or error}") from None

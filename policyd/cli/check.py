@@ -1,0 +1,79 @@
+"""`policyd check DIR`: every problem of a folder at once, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import leaf
+from policyd.cli.options import Json
+
+if TYPE_CHECKING:
+    from policyd.errors import Problem
+    from policyd.reload import Live
+
+app = leaf()
+
+
+@app.command()
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Check everything that `policyd serve` would load from a folder, and print every problem with file and line.
+
+    Settings, workloads, groups, routes, policies and their test cases. Warnings tell what works but is probably not
+    meant. Exit code 3 if there is a problem.
+    """
+    from policyd.cli import output
+    from policyd.cli.instance import existing
+    from policyd.cli.loaded import load_folder
+    from policyd.errors import InvalidInput
+
+    where = existing(directory)
+    try:
+        _folder, live = load_folder(where)
+    except InvalidInput as error:
+        if not as_json:
+            raise
+        output.print_json({"ok": False, "problems": values(error.problems), "warnings": []})
+        raise typer.Exit(Exit.INVALID) from None
+    if as_json:
+        output.print_json({"ok": True, "problems": [], "warnings": values(live.warnings)} | counts(live))
+    else:
+        output.show(*lines(live))
+
+
+def values(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Return problems as JSON has them."""
+    return [
+        {"code": p.code, "message": p.message, "file": p.file, "line": p.line, "column": p.column, "remedy": p.remedy}
+        for p in problems
+    ]
+
+
+def counts(live: Live) -> dict[str, int]:
+    """Return how much there is of each kind."""
+    mesh = live.mesh
+    return {
+        "services": len(mesh.services),
+        "workloads": len(mesh.workloads),
+        "instances": len(mesh.instances),
+        "policies": len(live.ruling.policy_set.policies),
+    }
+
+
+def lines(live: Live) -> Sequence[Any]:
+    """Return what to print of a folder without problems."""
+    from policyd.cli import output
+
+    found = ", ".join(f"{count} {name if count != 1 else _one(name)}" for name, count in counts(live).items())
+    return [*(f"warning: {output.clean(str(warning))}" for warning in live.warnings), f"ok: {found}"]
+
+
+def _one(name: str) -> str:
+    return "policy" if name == "policies" else name.removesuffix("s")

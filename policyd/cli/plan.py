@@ -1,0 +1,112 @@
+"""What `up` runs for a folder: the server, the agent, the applications, as programs.
+
+Law: pure. No secret is in a command line; an application gets its proxy's address by its environment, the agent its
+join token by its standard input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from policyd.cli.child import Feed, Probe, Program
+from policyd.mesh.declare import WorkloadSpec
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
+
+# dots keep them apart from instances, whose names have none
+SERVER: Final = "policyd.server"
+AGENT: Final = "policyd.agent"
+AGENT_NAME: Final = "up"
+NO_PROXY: Final = "localhost,127.0.0.1,::1"
+SERVER_GRACE: Final = 10.0  # seconds
+AGENT_GRACE: Final = 15.0  # its Envoys drain, all at once
+APPLICATION_GRACE: Final = 5.0
+
+Environ = Mapping[str, str]
+
+
+def command(script: str, module: str) -> list[str]:
+    """Return how to start one of our own programs: its script beside this interpreter, else its module."""
+    beside = Path(sys.executable).with_name(script)
+    return [sys.executable, str(beside)] if beside.exists() else [sys.executable, "-m", module]
+
+
+def server_program(directory: Path, environ: Environ, probe: Probe) -> Program:
+    """The control plane of `directory`."""
+    return Program(
+        name=SERVER,
+        kind="server",
+        command=[*command("policyd", "policyd.cli.main"), "serve", "--dir", str(directory)],
+        cwd=directory,
+        environment=environ,
+        probe=probe,
+        grace=SERVER_GRACE,
+        whole_group=False,
+    )
+
+
+def agent_program(
+    directory: Path,
+    state: Path,
+    runtime: Path,
+    environ: Environ,
+    probe: Probe,
+    feed: Feed,
+    listen: Callable[[str], None],
+) -> Program:
+    """The agent of all sidecars and gateways of `directory`; `feed` gives the join token, a line."""
+    options = ["--join", "-", "--exit-with-parent", "--dir", str(state), "--runtime", str(runtime)]
+    return Program(
+        name=AGENT,
+        kind="agent",
+        command=[*command("policyd-proxy", "proxy.main"), "run", *options],
+        cwd=directory,
+        environment=environ,
+        probe=probe,
+        feed=feed,
+        listen=listen,
+        grace=AGENT_GRACE,
+        whole_group=False,
+    )
+
+
+def application_program(
+    directory: Path, place: pb.InstancePlace, spec: WorkloadSpec, environ: Environ, probe: Probe
+) -> Program:
+    """The application of an instance; `spec.command` is given."""
+    return Program(
+        name=place.name,
+        kind="application",
+        command=spec.command or (),
+        cwd=directory / spec.workdir if spec.workdir else directory,
+        environment=application_environment(environ, place, spec.environment),
+        probe=probe,
+        grace=APPLICATION_GRACE,
+    )
+
+
+def application_environment(environ: Environ, place: pb.InstancePlace, declared: Environ) -> dict[str, str]:
+    """What an application finds in its environment; what is declared has the last word.
+
+    `python` is this interpreter, so that a folder's applications run in the environment that policyd is installed in.
+    """
+    here = str(Path(sys.executable).parent)
+    mesh = {
+        "PATH": f"{here}:{environ.get('PATH', '/usr/bin:/bin')}",
+        "PORT": str(place.app_port),
+        "POLICYD_INSTANCE": place.name,
+        "http_proxy": place.proxy_url,
+        "HTTP_PROXY": place.proxy_url,
+        "no_proxy": NO_PROXY,
+        "NO_PROXY": NO_PROXY,
+    }
+    return {**environ, **mesh, **declared}
+
+
+def to_start(places: Sequence[pb.InstancePlace], specs: Mapping[str, WorkloadSpec]) -> list[pb.InstancePlace]:
+    """The instances whose applications we start: those with a command, on this machine."""
+    return [place for place in places if place.name in specs and specs[place.name].command is not None]

@@ -1,0 +1,109 @@
+"""A mesh that `up` runs: its programs and sidecars, started in order, shown, and ended in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policyd.cli import plan, sidecars
+from policyd.cli.health import application_probe, server_probe
+from policyd.cli.instance import server
+from policyd.cli.life import Life, Phase
+from policyd.cli.progress import Item, View
+from policyd.cli.supervise import Supervisor
+from policyd.mesh.declare import declare
+from policyd.sources.files import read_folder
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
+
+
+class RunningMesh:
+    """`start`, then `stop`; `places` says where its instances are."""
+
+    def __init__(
+        self, directory: Path, state: Path, logs: Path, runtime: Path, environ: Mapping[str, str], screen: View
+    ) -> None:
+        self.places: Sequence[pb.InstancePlace] = ()
+        self._directory = directory
+        self._state = state
+        self._runtime = runtime
+        self._environ = environ
+        self._screen = screen
+        self._sidecars: sidecars.States = {}
+        self._applications: list[str] = []
+        self._supervisor = Supervisor(logs, self._changed)
+
+    async def start(self, seconds: float) -> None:
+        """Return when all is up; raises ChildError for what is not within `seconds`, and says why."""
+        deadline = time.monotonic() + seconds
+        self._supervisor.run(plan.server_program(self._directory, self._environ, server_probe(self._directory)))
+        await self._supervisor.healthy([plan.SERVER], deadline)
+        self.places = await asyncio.to_thread(self._ask_places)
+        self._sidecars = sidecars.awaited(place.name for place in self.places)
+        self._start_agent()
+        self._start_applications()
+        await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
+
+    async def stop(self) -> None:
+        """End the applications, then the agent with its Envoys, then the server."""
+        for names in (self._applications, [plan.AGENT], [plan.SERVER]):
+            await self._supervisor.stop(names)
+        await self._supervisor.close()
+
+    def _start_agent(self) -> None:
+        program = plan.agent_program(
+            self._directory, self._state / "agent", self._runtime, self._environ,
+            probe=self._sidecars_up, feed=self._join_token, listen=self._hear,
+        )  # fmt: skip
+        self._supervisor.run(program)
+
+    def _start_applications(self) -> None:
+        specs = declare(read_folder(self._directory).texts).workloads.workloads
+        for place in plan.to_start(self.places, specs):
+            spec = specs[place.name]
+            probe = application_probe(place.app_port, spec.health)
+            self._supervisor.run(plan.application_program(self._directory, place, spec, self._environ, probe))
+            self._applications.append(place.name)
+
+    async def _sidecars_up(self) -> str:
+        return sidecars.missing(self._sidecars)
+
+    async def _join_token(self) -> bytes:
+        """Make a token for one start of the agent: each works once."""
+        return await asyncio.to_thread(self._ask_token)
+
+    def _ask_token(self) -> bytes:
+        with server(self._directory) as client:
+            return client.create_token(plan.AGENT_NAME).token.encode() + b"\n"
+
+    def _ask_places(self) -> Sequence[pb.InstancePlace]:
+        with server(self._directory) as client:
+            return client.instances()
+
+    def _hear(self, line: str) -> None:
+        before, self._sidecars = self._sidecars, sidecars.heard(self._sidecars, line)
+        if before != self._sidecars:
+            self._show()
+
+    def _changed(self, name: str, life: Life) -> None:
+        if name == plan.AGENT and life.phase is Phase.WAITING:
+            self._sidecars = sidecars.awaited(self._sidecars)  # they ended with it
+        self._show()
+
+    def _show(self) -> None:
+        self._screen.show([*self._programs(), *self._envoys()])
+
+    def _programs(self) -> list[Item]:
+        names = {plan.SERVER: ("policyd", "server"), plan.AGENT: ("policyd-proxy", "agent")}
+        return [
+            Item(*names.get(name, (name, "application")), life.phase, life.why)
+            for name, life in self._supervisor.lives.items()
+        ]
+
+    def _envoys(self) -> list[Item]:
+        roles = {place.name: place.role for place in self.places}
+        return [Item(name, roles[name], state.phase, state.why) for name, state in self._sidecars.items()]

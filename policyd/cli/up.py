@@ -1,0 +1,51 @@
+"""`policyd up DIR`: the command; what it does is in bring_up.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyd.cli.lazy import leaf
+from policyd.cli.options import Json
+
+app = leaf()
+
+
+@app.command()
+def up(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    check: Annotated[
+        bool, typer.Option("--check", help="Send the requests of checks.yaml, then end with 0, or 1 if one failed.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once everything is up; `policyd down` ends it.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="First remove DIR/.policyd: certificate authority, journal, ports.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="How many seconds the start may take.")] = 60,
+    as_json: Json = False,
+    ready: Annotated[int, typer.Option("--ready", hidden=True)] = -1,
+) -> None:
+    """Run the whole mesh of a folder on this machine: server, proxies, applications.
+
+    It waits until all are healthy, prints where the gateways are and what became of the requests in checks.yaml, and
+    stays until Ctrl-C, which ends everything. Without a terminal it ends after the table. What dies is started again.
+    """
+    import asyncio
+    import os
+
+    from policyd.cli import detached
+    from policyd.cli.bring_up import Options, bring_up
+    from policyd.cli.instance import environment, existing
+    from policyd.errors import UsageError
+
+    if detach and check:
+        raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
+    where = existing(directory)
+    if detach:
+        raise typer.Exit(detached.start(where, fresh=fresh, timeout=timeout, as_json=as_json))
+    options = Options(where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready)
+    raise typer.Exit(asyncio.run(bring_up(options, environment(), dict(os.environ))))

@@ -1,0 +1,147 @@
+"""The tree of commands: each explains itself and speaks JSON; each way of failing has its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import load
+from policyd.cli.main import COMMANDS, root
+from tests.cli.conftest import Said
+from tests.fakes.admin import FakeAdmin
+
+ENDLESS_OUTPUT = {"up": "its JSON comes at the end"}
+
+
+def tree() -> Iterator[tuple[str, Any]]:
+    """Every command that can be run, with its words."""
+    for name, entry in COMMANDS.items():
+        yield from _below(name, load(name, entry))
+
+
+def _below(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield words, command
+    for name, sub in (below or {}).items():
+        yield from _below(f"{words} {name}", sub)
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, Any]:
+    return dict(tree())
+
+
+def test_all_commands_of_the_contract_are_there(commands: dict[str, Any]) -> None:
+    wanted = {
+        "up", "down", "serve", "status", "check", "authorize", "policy test", "log tail", "ca token create", "ca issue",
+        "ca show", "proxy status", "version",
+    }  # fmt: skip
+    assert wanted <= set(commands)
+
+
+def test_every_command_explains_itself(commands: dict[str, Any]) -> None:
+    silent = [words for words, command in commands.items() if len((command.help or "").strip()) < 20]
+    assert silent == []
+
+
+def test_every_option_explains_itself(commands: dict[str, Any]) -> None:
+    silent = [
+        f"{words} {parameter.opts}"
+        for words, command in commands.items()
+        for parameter in command.params
+        if not parameter.hidden and not getattr(parameter, "help", None)
+    ]
+    assert silent == []
+
+
+def test_every_command_speaks_json(commands: dict[str, Any]) -> None:
+    mute = [words for words, command in commands.items() if not any("--json" in p.opts for p in command.params)]
+    assert mute == []
+
+
+def test_help_names_every_command_with_a_line(policyd: Callable[..., Said]) -> None:
+    said = policyd("--help")
+
+    assert said.code == 0
+    for name, entry in COMMANDS.items():
+        assert f"  {name}" in said.out
+        assert entry.help.split()[0] in said.out
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from policyd.cli.main import run; run(['--help']); "
+        "late = [m for m in sys.modules if m.startswith(('grpc', 'rich', 'httpx', 'pydantic', 'cedarpy', 'yaml', "
+        "'cryptography', 'asyncio'))]; sys.exit(str(late) if late else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["version"], Exit.OK, ""),
+        (["version", "--help"], Exit.OK, ""),
+        ([], Exit.USAGE, "Usage: policyd"),
+        (["upp"], Exit.USAGE, "No such command 'upp'"),
+        (["version", "--loud"], Exit.USAGE, "No such option: --loud"),
+        (["check"], Exit.USAGE, "Missing argument 'DIR'"),
+        (["check", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
+        (["up", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
+        (["up", ".", "--detach", "--check"], Exit.USAGE, "exclude each other"),
+        (["ca", "issue", "web"], Exit.USAGE, "Missing option '--out'"),
+    ],
+)
+def test_exit_codes(policyd: Callable[..., Said], words: list[str], code: int, says: str) -> None:
+    said = policyd(*words)
+
+    assert (said.code, says in said.err) == (code, True), said
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("words", [["status"], ["ca", "show"], ["proxy", "status"], ["ca", "token", "create"]])
+def test_a_command_for_a_folder_where_nothing_runs_says_how_to_start_it(
+    policyd: Callable[..., Said], folder: Path, words: list[str]
+) -> None:
+    said = policyd(*words, "--dir", folder)
+
+    assert said == Said(
+        Exit.ERROR, "", f"error: nothing is running for `{folder}`\n  start it with `policyd up {folder}`\n"
+    )
+
+
+def test_an_error_is_json_for_programs(policyd: Callable[..., Said], folder: Path) -> None:
+    said = policyd("status", "--dir", folder, "--json")
+
+    assert (said.code, said.out) == (Exit.ERROR, "")
+    assert '"code": "not_running"' in said.err
+
+
+def test_a_stale_server_file_is_nothing_running(policyd: Callable[..., Said], folder: Path) -> None:
+    (folder / ".policyd" / "server.json").write_text('{"pid": 1, "admin_socket": "/no/such.sock"}')
+
+    assert policyd("status", "--dir", folder).err.startswith(f"error: nothing is running for `{folder}`")
+
+
+def test_what_the_server_refuses_is_said_in_its_words(
+    policyd: Callable[..., Said], folder: Path, fake: FakeAdmin
+) -> None:
+    import grpc
+
+    fake.failure = (grpc.StatusCode.INVALID_ARGUMENT, "a token lives at most a day; give a shorter `--ttl`")
+
+    said = policyd("ca", "token", "create", "--dir", folder)
+
+    assert said == Said(Exit.ERROR, "", "error: a token lives at most a day\n  give a shorter `--ttl`\n")
+
+
+def test_the_root_is_a_group_of_the_table() -> None:
+    assert root().list_commands(None) == list(COMMANDS)  # type: ignore[arg-type]
