@@ -57,7 +57,7 @@ def place(
     none at start, `previous.ports()` while they run. A given port that someone else has open is a Problem; a
     gateway's `listen` that is taken gets another port. Raises InvalidInput.
     """
-    picker = _Picker(declaration, is_free, candidates, held)
+    picker = _Picker(declaration, previous.ports(), is_free, candidates, held)
     for name, gateway in declaration.workloads.gateways.items():
         picker.gateway(name, gateway, previous.gateways.get(name, ()))
     for name, workload in declaration.workloads.workloads.items():
@@ -84,6 +84,7 @@ class _Picker:
     def __init__(
         self,
         declaration: Declaration,
+        placed: Set[int],
         is_free: Callable[[int], bool],
         candidates: Iterator[int],
         held: Set[int],
@@ -95,6 +96,7 @@ class _Picker:
         self._is_free, self._candidates, self._held = is_free, candidates, held
         # a given or declared port is nobody else's, wherever in the file it is given
         self._reserved = _reserved(declaration)
+        self._placed = placed  # a newcomer gets none of these: their owner may still have it open
         self._taken: set[int] = set()
 
     def gateway(self, name: str, spec: GatewayInstanceSpec, before: tuple[Listen, ...]) -> None:
@@ -136,7 +138,7 @@ class _Picker:
 
     def _pick(self, path: tuple[str, ...]) -> int:
         for port in islice(self._candidates, MAX_TRIES):
-            if port not in self._reserved and self._take(port):
+            if port not in self._reserved and port not in self._placed and self._take(port):
                 return port
         self.problems.append(self._document.problem("port", "no free port was found", path, "give one"))
         return 0

@@ -1,0 +1,189 @@
+"""Settings and environment: safe defaults, strict reading, folders found and private."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd.config import (
+    Address,
+    AuditSettings,
+    CaSettings,
+    Environment,
+    ListenSettings,
+    LogSettings,
+    Settings,
+    find_directory,
+    from_environ,
+    instance_name,
+    parse_address,
+    parse_settings,
+    runtime_directory,
+    state_paths,
+)
+from policyd.errors import InvalidInput, StateError, UsageError
+
+WHOLE = """\
+trustDomain: example.org
+audit: {durability: fsync, onFull: drop, retain: 12h}
+ca: {ttl: 10m, passphraseFile: secrets/ca}
+listen: {xds: "0.0.0.0:15012", authz: "[::1]:9000", attestation: "10.0.0.7:0", http: "127.0.0.1:15014"}
+log: {level: debug}
+"""
+
+
+def test_every_setting_is_optional_and_safe() -> None:
+    settings = parse_settings("")
+    assert settings == Settings()
+    assert (settings.trust_domain, settings.audit.on_full, settings.ca.ttl) == ("cluster.local", "deny", 3600.0)
+    assert (settings.audit.durability, settings.audit.retain) == ("written", 604_800.0)
+    listen = settings.listen
+    assert all(address.is_loopback for address in (listen.xds, listen.authz, listen.attestation, listen.http))
+
+
+def test_the_sample_folder_states_the_defaults(root: Path) -> None:
+    assert parse_settings((root / "examples" / "bookinfo" / "policyd.yaml").read_text()) == Settings()
+
+
+def test_every_setting_is_read() -> None:
+    assert parse_settings(WHOLE) == Settings(
+        trust_domain="example.org",
+        audit=AuditSettings(durability="fsync", on_full="drop", retain=43_200.0),
+        ca=CaSettings(ttl=600.0, passphrase_file="secrets/ca"),
+        listen=ListenSettings(
+            xds=Address("0.0.0.0", 15012),
+            authz=Address("::1", 9000),
+            attestation=Address("10.0.0.7", 0),
+            http=Address("127.0.0.1", 15014),
+        ),
+        log=LogSettings(level="debug"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("trustdomain: a", "unknown field `trustdomain`; did you mean `trustDomain`?"),
+        (
+            "trustDomain: Example.org",
+            "`trustDomain`: `Example.org` is no trust domain name; "
+            "use lower-case letters, digits, dots, dashes and underscores",
+        ),
+        ("audit: {onFull: on}", "`audit.onFull` must be 'deny' or 'drop', not the text `on`"),
+        (
+            "audit: {retain: forever}",
+            "`audit.retain`: `forever` is no duration; write it as in `10s`, `0.5s` or `1m30s`",
+        ),
+        ("audit: {retain: 1s}", "`audit.retain` must be at least 3600, not the text `1s`"),
+        ("ca: {ttl: 48h}", "`ca.ttl` must be at most 86400.0, not the text `48h`"),
+        ("ca: {ttl: 3600}", "`ca.ttl`: `3600` is no duration; write it as in `10s`, `0.5s` or `1m30s`"),
+        ("ca: {passphraseFile: ''}", "`ca.passphraseFile` must have at least 1 characters, not the text ``"),
+        (
+            "listen: {xds: ':9000'}",
+            "`listen.xds`: `:9000` is no address; write an IP address and a port, as in `127.0.0.1:0`",
+        ),
+        ("log: {level: loud}", "`log.level` must be 'debug', 'info', 'warning' or 'error', not the text `loud`"),
+        ("audit: no", "`audit` must be a mapping, not the text `no`"),
+        ("[]", "the document must be a mapping, not an empty list"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_its_line(text: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        parse_settings(f"# settings\n{text}\n")
+    assert str(error.value) == f"policyd.yaml:2: {problem}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "9000", ":9000", "localhost:1", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1",
+             "127.0.0.1:٣", "::1:80", "[127.0.0.1]:80", "[::1]", "127.0.0.1:0\n", 80, None]
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        parse_address(text)
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_an_address_reads_back_as_it_is_written(host: object, port: int) -> None:
+    address = Address(str(host), port)
+    assert parse_address(str(address)) == address
+
+
+def test_the_environment_is_read_once_into_a_value() -> None:
+    environ = {
+        "POLICYD_DIR": "mesh",
+        "POLICYD_ENVOY": "/opt/envoy",
+        "POLICYD_LOG": "DEBUG",
+        "XDG_RUNTIME_DIR": "/run/user/1000",
+        "XDG_CACHE_HOME": "/var/cache/me",
+        "TMPDIR": "/var/tmp",
+    }
+    assert from_environ(environ) == Environment(
+        "mesh", "/opt/envoy", Path("/run/user/1000"), Path("/var/cache/me"), Path("/var/tmp"), "debug"
+    )
+
+
+def test_an_empty_environment_has_defaults() -> None:
+    assert from_environ({}) == Environment(temporary=Path("/tmp"))
+    assert from_environ({"HOME": "/home/me"}).cache == Path("/home/me/.cache")
+
+
+def test_base_directories_that_are_not_absolute_are_passed_over() -> None:
+    assert from_environ({"XDG_RUNTIME_DIR": "run", "XDG_CACHE_HOME": "", "TMPDIR": "t"}) == Environment()
+
+
+def test_an_unknown_log_level_is_refused() -> None:
+    with pytest.raises(UsageError) as error:
+        from_environ({"POLICYD_LOG": "loud"})
+    assert str(error.value) == "POLICYD_LOG is `loud`; set one of debug, info, warning, error"
+
+
+def test_the_folder_is_the_option_then_the_variable_then_the_nearest_with_state(tmp_path: Path) -> None:
+    for name in ("option", "variable", "near/.policyd", "near/deep/deeper"):
+        (tmp_path / name).mkdir(parents=True)
+    deep = tmp_path / "near" / "deep" / "deeper"
+    environment = Environment(directory=str(tmp_path / "variable"))
+    assert find_directory(str(tmp_path / "option"), environment, deep) == tmp_path / "option"
+    assert find_directory(None, environment, deep) == tmp_path / "variable"
+    assert find_directory(None, Environment(), deep) == tmp_path / "near"
+    assert find_directory("..", Environment(), deep) == tmp_path / "near" / "deep"
+
+
+def test_no_folder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        find_directory(None, Environment(), tmp_path)
+    assert str(error.value) == (
+        f"no folder with `.policyd` from `{tmp_path}` upwards; name it with `--dir`, or run the command inside it"
+    )
+    with pytest.raises(UsageError) as error:
+        find_directory("nowhere", Environment(), tmp_path)
+    assert str(error.value) == "`nowhere` is no folder; name an existing one"
+
+
+def test_state_lies_in_the_folder() -> None:
+    paths = state_paths(Path("/srv/mesh"))
+    assert [str(path.relative_to("/srv/mesh/.policyd")) for path in (
+        paths.format, paths.ca, paths.tokens, paths.journal, paths.placement, paths.server, paths.lock
+    )] == ["format", "ca", "tokens.db", "journal", "placement.json", "server.json", "lock"]  # fmt: skip
+
+
+def test_sockets_lie_in_the_runtime_folder_or_in_the_users_own_temporary_one() -> None:
+    directory = Path("/srv/mesh")
+    name = instance_name(directory)
+    assert len(name) == 12
+    runtime = Environment(runtime=Path("/run/user/1000"))
+    assert runtime_directory(directory, runtime, 1000) == Path("/run/user/1000/policyd") / name
+    assert runtime_directory(directory, Environment(), 1000) == Path("/tmp/policyd-1000") / name
+
+
+def test_two_folders_have_two_names() -> None:
+    assert instance_name(Path("/srv/a")) != instance_name(Path("/srv/b"))
+    assert instance_name(Path("/srv/a/../a")) == instance_name(Path("/srv/a"))
+
+
+def test_a_runtime_folder_too_long_for_sockets_is_refused() -> None:
+    environment = Environment(runtime=Path("/" + "x" * 60))
+    with pytest.raises(StateError, match="set XDG_RUNTIME_DIR to a shorter path"):
+        runtime_directory(Path("/srv/mesh"), environment, 1000)
