@@ -1,0 +1,203 @@
+"""A join token works once, in time, for one agent; its secret is nowhere on disk."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from policyd.ca.database import Database, open_database
+from policyd.ca.ledger import Ledger
+from policyd.ca.tokens import Refused, Registration, Tokens
+from policyd.errors import KeyFileError, StateError, TokenError
+from tests.ca.samples import NOW, RATINGS, REVIEWS
+
+LAPTOP = Registration("laptop", frozenset({REVIEWS, RATINGS}))
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    database = open_database(path)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def tokens(database: Database) -> Tokens:
+    return Tokens(database)
+
+
+def claim(tokens: Tokens, secret: str, after: timedelta = 0 * MINUTE) -> Registration | Refused:
+    with tokens.claim(secret, NOW + after) as claimed:
+        return claimed
+
+
+def test_a_token_is_claimed_once_and_registers_its_agent(tokens: Tokens) -> None:
+    token = tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    assert token.expires_at == NOW + 10 * MINUTE
+    assert tokens.registration("laptop") is None
+    assert claim(tokens, token.secret) == LAPTOP
+    assert tokens.registration("laptop") == LAPTOP
+    assert claim(tokens, token.secret) == Refused("used", "laptop")
+
+
+def test_a_token_without_identities_is_for_all_of_the_mesh(tokens: Tokens) -> None:
+    token = tokens.create(Registration("laptop"), now=NOW, random=os.urandom)
+    assert claim(tokens, token.secret) == Registration("laptop", frozenset())
+
+
+@pytest.mark.parametrize(("after", "accepted"), [(9.99, True), (10, False), (11, False), (60 * 24 * 6, False)])
+def test_a_token_ends_after_its_time(tokens: Tokens, after: float, accepted: bool) -> None:
+    token = tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    assert claim(tokens, token.secret, after * MINUTE) == (LAPTOP if accepted else Refused("expired", "laptop"))
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "A" * 43, "\udcff", "' OR 1=1 --", "\x00"])
+def test_a_wrong_secret_is_unknown(tokens: Tokens, wrong: str) -> None:
+    tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    assert claim(tokens, wrong) == Refused("unknown")
+
+
+def test_a_claim_whose_purpose_fails_leaves_the_token_unused(tokens: Tokens) -> None:
+    token = tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    with pytest.raises(RuntimeError), tokens.claim(token.secret, NOW):
+        raise RuntimeError("the journal is full")
+    assert tokens.registration("laptop") is None
+    assert claim(tokens, token.secret) == LAPTOP
+
+
+def test_of_many_claims_at_once_one_wins(path: Path) -> None:
+    """Threads on connections of their own, as two processes would be, and threads that share one."""
+    first, second = open_database(path), open_database(path)
+    secret = Tokens(first).create(LAPTOP, now=NOW, random=os.urandom).secret
+    start = threading.Barrier(8)
+    results: list[Registration | Refused] = []
+
+    def race(database: Database) -> None:
+        start.wait()
+        results.append(claim(Tokens(database), secret))
+
+    threads = [threading.Thread(target=race, args=(database,)) for database in (first, second) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first.close()
+    second.close()
+    assert sorted(results, key=str) == sorted([LAPTOP, *[Refused("used", "laptop")] * 7], key=str)
+
+
+def test_what_an_agent_may_obtain_survives_a_restart(path: Path) -> None:
+    before = open_database(path)
+    secret = Tokens(before).create(LAPTOP, now=NOW, random=os.urandom).secret
+    claim(Tokens(before), secret)
+    before.close()
+    after = open_database(path)
+    assert Tokens(after).agents() == (LAPTOP,)
+    assert claim(Tokens(after), secret) == Refused("used", "laptop")
+    after.close()
+
+
+def test_joining_again_replaces_what_an_agent_may_obtain(tokens: Tokens) -> None:
+    narrow = Registration("laptop", frozenset({REVIEWS}))
+    for registration in (LAPTOP, narrow):
+        claim(tokens, tokens.create(registration, now=NOW, random=os.urandom).secret)
+    assert tokens.registration("laptop") == narrow
+
+
+def test_an_agent_that_is_forgotten_is_registered_no_more(tokens: Tokens) -> None:
+    claim(tokens, tokens.create(LAPTOP, now=NOW, random=os.urandom).secret)
+    assert [tokens.forget("laptop"), tokens.forget("laptop")] == [True, False]
+    assert tokens.registration("laptop") is None
+
+
+@pytest.mark.parametrize(
+    ("agent", "ttl", "message"),
+    [
+        ("a/b", 10 * MINUTE, "`a/b` is no name for an agent"),
+        ("laptop", 0 * MINUTE, "lives up to 7 days, not 0:00:00"),
+        ("laptop", timedelta(days=8), "lives up to 7 days, not 8 days"),
+    ],
+)
+def test_a_token_for_a_bad_name_or_life_is_refused(tokens: Tokens, agent: str, ttl: timedelta, message: str) -> None:
+    with pytest.raises(TokenError) as caught:
+        tokens.create(Registration(agent), now=NOW, random=os.urandom, ttl=ttl)
+    assert message in caught.value.message
+
+
+def test_no_secret_is_on_the_disk_and_the_files_are_the_owner_s_alone(path: Path, tokens: Tokens) -> None:
+    token = tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    files = sorted(path.parent.iterdir())
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert not any(token.secret.encode() in file.read_bytes() for file in files)
+    assert token.secret not in repr(token)
+
+
+def test_old_tokens_are_swept_when_a_new_one_is_made(database: Database, tokens: Tokens) -> None:
+    old = tokens.create(LAPTOP, now=NOW, random=os.urandom).secret
+    tokens.create(LAPTOP, now=NOW + timedelta(days=8), random=os.urandom)
+    assert claim(tokens, old, timedelta(days=8)) == Refused("unknown")
+
+
+def test_certificates_are_counted_across_restarts(path: Path) -> None:
+    for _ in range(2):
+        database = open_database(path)
+        ledger = Ledger(database)
+        ledger.add("workload")
+        ledger.add("server")
+        database.close()
+    database = open_database(path)
+    assert Ledger(database).total() == 4
+    database.close()
+
+
+def test_a_count_within_a_claim_stands_or_falls_with_it(database: Database, tokens: Tokens) -> None:
+    token, ledger = tokens.create(LAPTOP, now=NOW, random=os.urandom), Ledger(database)
+
+    def count_and_fail() -> None:
+        with tokens.claim(token.secret, NOW):
+            ledger.add("attestation")
+            raise RuntimeError("the journal is full")
+
+    with pytest.raises(RuntimeError):
+        count_and_fail()
+    assert ledger.total() == 0
+
+
+def test_a_file_that_others_may_use_is_refused(path: Path) -> None:
+    open_database(path).close()
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="has mode 0644"):
+        open_database(path)
+
+
+def test_a_damaged_file_is_refused(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+    path.chmod(0o600)
+    with pytest.raises(StateError, match="is damaged"):
+        open_database(path)
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    open_database(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(StateError, match="is of a newer version of policyd; start that version"):
+        open_database(path)
+
+
+def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="cannot be opened: No such file or directory"):
+        open_database(tmp_path / "missing" / "tokens.db")
