@@ -6,8 +6,11 @@ not inherited.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 
@@ -18,10 +21,31 @@ class Disk:
         """Make the folder, for the owner only, unless it is there."""
         path.mkdir(mode=0o700, exist_ok=True)
 
-    def open_folder_entry(self, path: Path) -> int:
+    def open(self, path: Path) -> int:
         """Open a file for appending, made for the owner only if it is not there; never through a link."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
+
+    def write_once(self, path: Path, text: str) -> str:
+        """Give the file `text` unless it is there; what it holds then, whoever came first."""
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text("utf-8")
+        fd = self.open(draft)
+        try:
+            os.write(fd, text.encode())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.close(fd)
+            draft.unlink()
+        return path.read_text("utf-8")
+
+    def check_private(self, path: Path) -> None:
+        """Raise PermissionError for a folder that is not the owner's alone, and ours."""
+        status = path.stat(follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "not a folder of this user alone", str(path))
 
     def lock(self, fd: int) -> bool:
         """Lock the open file for this opener alone; whether that worked."""
@@ -77,3 +101,8 @@ class Disk:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - length))
             return size, file.read(length)
+
+    def read_start(self, path: Path, length: int) -> bytes:
+        """The first bytes of a file, at most `length`."""
+        with path.open("rb") as file:
+            return file.read(length)

@@ -45,10 +45,6 @@ _TOKEN: Final = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.ASCII,
 )
-_MARKS: Final = (
-    *(b"eyj", b"bearer", b"basic", b"policyd1.", b"private key"),
-    *(f'"{name}":'.encode() for name in sorted(SECRET_NAMES)),
-)
 
 
 def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -71,7 +67,20 @@ def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str,
 def may_hold_secret(line: bytes) -> bool:
     """Whether a record's line deserves a closer look: cheap, and never no where `mask` would change it."""
     folded = line.lower()
-    return any(mark in folded for mark in _MARKS)
+    return (  # written out: any() over a table takes five times as long
+        b"eyj" in folded
+        or b"bearer" in folded
+        or b"basic" in folded
+        or b"policyd1." in folded
+        or b"private key" in folded
+        or b'token":' in folded
+        or b'secret":' in folded
+        or b'thorization":' in folded
+        or b'cookie":' in folded
+        or b'password":' in folded
+        or b'_key":' in folded
+        or b'api-key":' in folded
+    )
 
 
 def mask(entry: Entry) -> Entry:

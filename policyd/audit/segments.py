@@ -14,6 +14,7 @@ from policyd.errors import JournalError
 
 SUFFIX: Final = ".jsonl"
 LOCK_SUFFIX: Final = ".lock"
+TORN: Final = ".torn-"  # between a segment's name and the seq at which its end was cut off and kept aside
 _SEQ_DIGITS: Final = 20
 _WRITER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _NAME: Final = re.compile(rf"(?P<writer>{_WRITER.pattern})-(?P<seq>[0-9]{{{_SEQ_DIGITS}}}){re.escape(SUFFIX)}")

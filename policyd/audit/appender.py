@@ -1,0 +1,152 @@
+"""The end of a writer's files: lines go on, whole or not at all, into segments of bounded size and age.
+
+Law: after a failure nothing half-written stays visible. Where even cutting it off fails, the file is closed and
+nothing is taken until it has been cut. Not thread-safe; the journal holds the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from policyd.audit.disk import Disk
+from policyd.audit.recovery import Found
+from policyd.audit.segments import TORN, Segment, list_segments, segment_name
+from policyd.errors import JournalError
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a segment is full (bytes, seconds), and after how many seconds an old one goes."""
+
+    max_bytes: int = 64 << 20
+    max_age: float = 86_400.0
+    retain: float = 7 * 86_400.0
+
+
+class Appender:
+    """Goes on after `found` in `directory`; with `sync`, lines are on the medium when `append` returns."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        directory: Path,
+        writer: str,
+        clock: Callable[[], datetime],
+        limits: Limits,
+        found: Found,
+        *,
+        sync: bool = False,
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._writer = writer
+        self._clock = clock
+        self._limits = limits
+        self._sync = sync
+        self._segment = found.segment
+        self._size = found.size
+        self._started = found.started or clock()
+        self._fd: int | None = None
+        self._trouble = ""
+
+    def append(self, lines: bytes, first_seq: int) -> None:
+        """Write whole lines, the first of which is record `first_seq`; raises JournalError and keeps none."""
+        try:
+            fd = self._open(len(lines), first_seq)
+            taken = self._disk.write(fd, lines)
+            if taken < len(lines):
+                raise OSError(errno.ENOSPC, f"only {taken} of {len(lines)} bytes were taken")
+            if self._sync:
+                self._disk.sync(fd)
+        except OSError as error:
+            self._undo()
+            self._trouble = f"the journal in `{self._directory}` takes no record: {error.strerror}"
+            raise JournalError(self._trouble, remedy="make space, or have the folder writable") from error
+        self._trouble = ""
+        self._size += len(lines)
+
+    def trouble(self) -> str:
+        """Why the last lines were not taken; "" if they were, and the file is still there."""
+        if self._fd is not None and not self._disk.linked(self._fd):
+            _log.error("journal segment was removed", segment=str(self._segment and self._segment.path))
+            self._close_segment()
+        return self._trouble
+
+    def expire(self) -> None:
+        """Remove what is older than `retain`; never the segment in use, nor the last one that has records."""
+        if not self._size:
+            return
+        oldest = self._clock().timestamp() - self._limits.retain
+        kept = self._segment and self._segment.path.name
+        # what cannot be removed now is tried again at the next turn
+        with contextlib.suppress(OSError, JournalError):
+            mine = [segment.path for segment in list_segments(self._directory).get(self._writer, ())]
+            mine += self._directory.glob(f"{self._writer}-*{TORN}*")
+            for path in mine:
+                if path.name != kept and self._disk.modified(path) < oldest:
+                    self._disk.remove(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._release()
+
+    def _open(self, more: int, first_seq: int) -> int:
+        """The descriptor that `more` bytes go to: of the segment in use, or of a new one if it is full or old."""
+        if self._segment is None or self._is_full(more):
+            self._begin(first_seq)
+        if self._fd is None:
+            assert self._segment is not None, "a segment was begun"
+            fd = self._disk.open(self._segment.path)
+            try:
+                # what stands behind the last whole line was refused, or torn by a crash
+                if self._disk.size(fd) > self._size:
+                    self._disk.truncate(fd, self._size)
+                if self._sync:
+                    self._disk.sync_folder(self._directory)
+            except OSError:
+                self._disk.close(fd)
+                raise
+            self._fd = fd
+        return self._fd
+
+    def _is_full(self, more: int) -> bool:
+        if not self._size:
+            return False
+        age = (self._clock() - self._started).total_seconds()
+        return self._size + more > self._limits.max_bytes or age >= self._limits.max_age
+
+    def _begin(self, first_seq: int) -> None:
+        self.expire()
+        self._close_segment()
+        path = self._directory / segment_name(self._writer, first_seq)
+        self._segment = Segment(self._writer, first_seq, path)
+        self._size = 0
+        self._started = self._clock()
+
+    def _undo(self) -> None:
+        """Cut the file back to its last whole line; if that fails, close it, so that the next opening cuts it."""
+        if self._fd is None:
+            return
+        try:
+            self._disk.truncate(self._fd, self._size)
+        except OSError:
+            self._release()
+
+    def _close_segment(self) -> None:
+        self._release()
+        self._segment = None
+
+    def _release(self) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._disk.close(self._fd)
+            self._fd = None
