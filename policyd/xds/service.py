@@ -134,7 +134,7 @@ class DiscoveryService:
             connection.end("policyd is shutting down")
 
     async def _serve(self, _requests: object, context: Context) -> None:
-        if self._closed or self._streams >= MAX_STREAMS:
+        if self._streams >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "no more streams now")
         self._streams += 1
         try:
@@ -159,6 +159,8 @@ class DiscoveryService:
         if node is None:
             raise StreamError("the first request of a stream names its node")
         await self._admit(peer, node, context)
+        if self._closed:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
         await self._run(_Connection(node, peer, self._clock(), stream.start(), self._debounce), request, context)
 
     async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:

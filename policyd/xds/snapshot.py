@@ -27,9 +27,7 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _VERSION_LETTERS = 16
 # maps of free keys, whose `cluster` means nothing to Envoy
-_OPAQUE = frozenset(
-    {"metadata", "filter_metadata", "typed_filter_metadata", "context_extensions", "json_format"}
-)
+_OPAQUE = frozenset({"metadata", "filter_metadata", "typed_filter_metadata", "context_extensions", "json_format"})
 
 
 @dataclass(frozen=True, slots=True, order=True)

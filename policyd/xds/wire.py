@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from policyd import envoy_api
 from policyd.envoy_api import EnvoyApi
 from policyd.errors import StreamError
@@ -35,7 +37,7 @@ def decode(data: bytes, api: EnvoyApi | None = None) -> tuple[Request, Node | No
     known = api or envoy_api.shared()
     try:
         message = known.message(REQUEST).FromString(data)
-    except ValueError as error:  # protobuf's DecodeError is one
+    except DecodeError as error:
         raise StreamError("what was sent is no DeltaDiscoveryRequest") from error
     request = Request(
         message.type_url,

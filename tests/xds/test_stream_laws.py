@@ -86,8 +86,9 @@ class Conversation(RuleBasedStateMachine):
     def a_response_arrives(self) -> None:
         self.envoy.read()
 
+    @precondition(lambda self: all(one.type_url in self.state.types for one in self.envoy.outbox))
     @rule(seconds=st.sampled_from((0.5, 6.0)))
-    def time_passes(self, seconds: float) -> None:
+    def time_passes_once_it_has_told_what_it_has(self, seconds: float) -> None:
         self.now += seconds
         self.tick()
 

@@ -1,0 +1,58 @@
+"""What `policyd proxy status` shows of a stream."""
+
+from __future__ import annotations
+
+from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.xds.status import MAX_REJECTION, TypeStatus, type_statuses
+from policyd.xds.stream import StreamState
+from tests.xds.dialogue import Dialogue, cluster, listener, snapshot
+
+EPOCH = 1_000_000.0
+
+
+def lines(proxy: Dialogue) -> tuple[TypeStatus, ...]:
+    return type_statuses(proxy.state, proxy.snapshot, EPOCH)
+
+
+def test_a_proxy_that_asked_for_nothing_has_nothing() -> None:
+    kinds = ("clusters", "endpoints", "listeners", "routes")
+    assert type_statuses(StreamState(), snapshot()) == tuple(TypeStatus(kind, "none") for kind in kinds)
+
+
+def test_each_type_is_told_apart() -> None:
+    proxy = Dialogue(snapshot(cluster("a", eds=False), cluster("b", eds=False), listener("l")))
+    proxy.ask(CLUSTER)
+    proxy.now += 1
+    proxy.ack(CLUSTER)
+    proxy.now += 1
+    proxy.ask(LISTENER)
+    assert lines(proxy) == (
+        TypeStatus("clusters", "synced", changed_at=EPOCH + 101, resources=2),
+        TypeStatus("endpoints", "none"),
+        TypeStatus("listeners", "sent", changed_at=EPOCH + 102),
+        TypeStatus("routes", "none"),
+    )
+
+
+def test_a_rejection_is_shown_until_it_is_mended() -> None:
+    proxy = Dialogue(snapshot(cluster("a", eds=False)))
+    proxy.ask(CLUSTER)
+    proxy.nack(CLUSTER, "bad\x1b[2J\nthing")
+    assert lines(proxy)[0] == TypeStatus("clusters", "rejected", "bad [2J thing", EPOCH + 100)
+    proxy.change(cluster("a", "2", eds=False))
+    assert lines(proxy)[0].state == "rejected"
+    proxy.ack(CLUSTER)
+    assert lines(proxy)[0] == TypeStatus("clusters", "synced", "", EPOCH + 100, 1)
+
+
+def test_long_words_are_cut() -> None:
+    proxy = Dialogue(snapshot(cluster("a")))
+    proxy.ask(CLUSTER)
+    proxy.nack(CLUSTER, "x" * 1500)
+    assert lines(proxy)[0].rejection == "x" * (MAX_REJECTION - 1) + "…"
+
+
+def test_a_proxy_without_a_snapshot_is_sent_nothing() -> None:
+    proxy = Dialogue(None)
+    proxy.ask(CLUSTER)
+    assert lines(proxy)[0] == TypeStatus("clusters", "none")

@@ -1,0 +1,88 @@
+"""Messages become values once, and what is no message is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd import envoy_api
+from policyd.envoy_api import CLUSTER
+from policyd.errors import StreamError
+from policyd.xds import wire
+from policyd.xds.snapshot import resource
+from policyd.xds.stream import Push, Request
+
+NODE = {
+    "id": "reviews-1",
+    "cluster": "reviews.default",
+    "user_agent_build_version": {"version": {"major_number": 1, "minor_number": 40}},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (Request(""), None)),
+        ({"type_url": CLUSTER, "node": {}}, (Request(CLUSTER), wire.Node(""))),
+        (
+            {"type_url": CLUSTER, "node": NODE, "initial_resource_versions": {"a": "1"}},
+            (
+                Request(CLUSTER, initial_versions={"a": "1"}),
+                wire.Node("reviews-1", "reviews.default", "1.40.0"),
+            ),
+        ),
+        (
+            {"resource_names_subscribe": ["a"], "resource_names_unsubscribe": ["b"], "response_nonce": "7"},
+            (Request("", ("a",), ("b",), nonce="7"), None),
+        ),
+        ({"error_detail": {"message": "no"}, "response_nonce": "7"}, (Request("", nonce="7", error="no"), None)),
+        ({"error_detail": {}, "response_nonce": "7"}, (Request("", nonce="7", error=""), None)),
+    ],
+)
+def test_a_request_is_read(fields: dict[str, Any], expected: tuple[Request, wire.Node | None]) -> None:
+    assert wire.decode(envoy_api.pack(wire.REQUEST, fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\xff\xff", "what was sent is no DeltaDiscoveryRequest"),
+        (b"\0" * (wire.MAX_REQUEST_BYTES + 1), "a request has at most 1048576 bytes, this one 1048577"),
+        (envoy_api.pack(wire.REQUEST, {"node": {"id": "x" * 257}}), "a node id has at most 256 characters"),
+    ],
+)
+def test_what_is_none_is_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(StreamError) as raised:
+        wire.decode(data)
+    assert raised.value.message == problem
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
+    try:
+        request, _ = wire.decode(data)
+    except StreamError:
+        return
+    assert isinstance(request, Request)
+
+
+def test_a_push_is_written() -> None:
+    one = resource(CLUSTER, "a", {"name": "a", "connect_timeout": "1s"})
+    message = envoy_api.message(wire.RESPONSE).FromString(wire.encode(Push(CLUSTER, "7", "v", (one,), ("b", "c"))))
+    assert envoy_api.to_dict(message) == {
+        "system_version_info": "v",
+        "type_url": CLUSTER,
+        "nonce": "7",
+        "removed_resources": ["b", "c"],
+        "control_plane": {"identifier": "policyd"},
+        "resources": [
+            {
+                "name": "a",
+                "version": one.version,
+                "resource": {"@type": CLUSTER, "name": "a", "connect_timeout": "1s"},
+            }
+        ],
+    }
