@@ -65,7 +65,7 @@ class Pages:
         content = self._static.get(name)
         if content is None:
             return None
-        headers = {"cache-control": "public, max-age=300", "x-content-type-options": "nosniff"}
+        headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
         return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
 
 

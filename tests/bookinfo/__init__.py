@@ -1,0 +1,1 @@
+"""Bookinfo: each service as a process on loopback, and its parts with fakes of the services it calls."""
