@@ -127,7 +127,7 @@ def project(request: Request, reads: Reads) -> Request:
         for one in request.entities
         if one.uid.type not in _CONTEXT_ONLY or one.uid in reached
     )
-    return replace(request, context=context, entities=entities)
+    return Request(request.principal, request.action, request.resource, context, entities)
 
 
 def lean(entity: Entity, reads: Reads) -> Entity:

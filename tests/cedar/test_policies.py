@@ -152,7 +152,8 @@ def test_tags_of_others_may_be_computed(schema: Schema) -> None:
 
 def test_no_problem_hides_another(schema: Schema) -> None:
     files = {
-        "b.cedar": f'{HTTP} when {{ }};\n@id("x") {HTTP};\n@id("y") permit (principal, action == Action::"P", resource);',
+        "b.cedar": f'{HTTP} when {{ }};\n@id("x") {HTTP};\n'
+        '@id("y") permit (principal, action == Action::"P", resource);',
         "a.cedar": f'@id("x") {HTTP};\n@id("z") forbid (principal, action in Action::"http", resource)\n'
         'when { context.request.headers.hasTag("cookie") };',
         "c.cedar": "\0",

@@ -1,0 +1,105 @@
+"""The Mesh as Cedar's entities: who and what a policy can speak of.
+
+Law: made once a Mesh and only looked up afterwards. An identity of the mesh's trust domain that nobody
+declared is an entity too, from what its id says. Ancestors are transitive, so that a slice needs no groups'
+entities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from policyd.cedar.model import Entity, Uid
+from policyd.errors import SpiffeIdError
+from policyd.mesh.model import Group, Mesh, Service
+from policyd.spiffe import SpiffeId
+
+ANONYMOUS = Uid("Unauthenticated", "anonymous")
+
+
+class MeshEntities:
+    """The entities of one Mesh. Safe for concurrent use."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._trust_domain = mesh.trust_domain
+        self._above = _groups_above(mesh.groups)
+        self._anonymous = Entity(ANONYMOUS)
+        self._workloads = {
+            id_: self._workload(id_, workload.labels) for id_, workload in sorted(mesh.workloads.items())
+        }
+        self._services = {id_: self._service(service) for id_, service in sorted(mesh.services.items())}
+        self._labels = {
+            name: Entity(Uid("Labels", name), tags=instance.labels) for name, instance in sorted(mesh.instances.items())
+        }
+        known = (*self._workloads.values(), *self._services.values(), *self._labels.values())
+        self._by_uid = {one.uid: one for one in known}
+
+    def principal(self, id_: SpiffeId | None) -> Entity:
+        """The caller with this identity; None is the unauthenticated one."""
+        if id_ is None:
+            return self._anonymous
+        return self._workloads.get(id_) or self._workload(id_, {})
+
+    def service(self, id_: str) -> Entity | None:
+        """The Service with this id, or None."""
+        return self._services.get(id_)
+
+    def labels(self, instance: str) -> Entity:
+        """The labels of an instance; without one there are none."""
+        return self._labels.get(instance) or Entity(Uid("Labels", instance))
+
+    def named(self, uid: Uid) -> Entity | None:
+        """The entity that a policy names, or None where the mesh has none such."""
+        known = self._by_uid.get(uid)
+        if known is not None or uid.type != "Workload":
+            return known
+        try:
+            return self._workload(SpiffeId.parse(uid.id), {})
+        except SpiffeIdError:
+            return None
+
+    def content(self) -> Iterator[Entity]:
+        """All that was declared, in one order: two Meshes with the same content have the same entities."""
+        yield Entity(Uid("TrustDomain", self._trust_domain))
+        yield from self._by_uid.values()
+        yield from (Entity(uid, parents=above) for uid, above in sorted(self._above.items()))
+
+    def _workload(self, id_: SpiffeId, labels: Mapping[str, str]) -> Entity:
+        attrs = {"trust_domain": id_.trust_domain, "path": id_.path}
+        parents = [Uid("TrustDomain", id_.trust_domain)]
+        if id_.namespace is not None and id_.service_account is not None:
+            attrs |= {"namespace": id_.namespace, "service_account": id_.service_account}
+            own = id_.trust_domain == self._trust_domain
+            parents.append(Uid("Namespace", id_.namespace if own else f"{id_.trust_domain}/{id_.namespace}"))
+        uid = Uid("Workload", str(id_))
+        return Entity(uid, attrs, (*parents, *self._above.get(uid, ())), labels)
+
+    def _service(self, service: Service) -> Entity:
+        uid = Uid("Service", service.id)
+        parents = (
+            Uid("Namespace", service.namespace),
+            Uid("TrustDomain", self._trust_domain),
+            *self._above.get(uid, ()),
+        )
+        return Entity(uid, {"name": service.name, "namespace": service.namespace}, parents, service.labels)
+
+
+def _groups_above(groups: Mapping[str, Group]) -> dict[Uid, tuple[Uid, ...]]:
+    """Every group that a member is in, by way of other groups too; the Mesh has no cycles."""
+    direct: dict[Uid, set[Uid]] = {}
+    for group in groups.values():
+        for member in _members(group):
+            direct.setdefault(member, set()).add(Uid("Group", group.name))
+
+    def above(uid: Uid) -> set[Uid]:
+        return {one for parent in direct.get(uid, ()) for one in (parent, *above(parent))}
+
+    return {member: tuple(sorted(above(member))) for member in direct}
+
+
+def _members(group: Group) -> Iterator[Uid]:
+    yield from (Uid("Workload", str(id_)) for id_ in group.workloads)
+    yield from (Uid("User", id_) for id_ in group.users)
+    yield from (Uid("Host", id_) for id_ in group.hosts)
+    yield from (Uid("Service", id_) for id_ in group.services)
+    yield from (Uid("Group", name) for name in group.groups)

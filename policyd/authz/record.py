@@ -1,0 +1,96 @@
+"""A check and its outcome as the journal's Entry.
+
+Law: what the decision read is recorded, so that it can be made again exactly; nothing else of the request is.
+The tags of the headers and of the instance's labels stand in the context as plain mappings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from policyd.audit.record import Entry, Fault
+from policyd.authz.request import Query
+from policyd.cedar.model import Decision, Request, Uid
+from policyd.errors import PolicydError
+
+Status = Literal[200, 400, 403, 503]  # what the caller gets; of 200 what the application answers
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one check; what is None was not reached."""
+
+    word: Literal["allow", "deny", "error"]
+    status: Status
+    revision: str = ""
+    query: Query | None = None
+    request: Request | None = None  # the part that the decision read
+    decision: Decision | None = None
+    error: PolicydError | None = None
+
+    @property
+    def policy(self) -> str:
+        """The first determining policy, "" where there is none."""
+        return self.decision.reasons[0] if self.decision and self.decision.reasons else ""
+
+    @property
+    def side(self) -> str:
+        """Which side was asked about, "" where that is not known."""
+        return self.query.listener.side if self.query else ""
+
+
+def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: int) -> Entry:
+    """The entry to keep of an outcome."""
+    query, request, decision = outcome.query, outcome.request, outcome.decision
+    faults = [Fault(error.policy, error.message) for error in decision.errors] if decision else []
+    if outcome.error is not None:
+        faults.append(Fault(outcome.error.code, str(outcome.error)))
+    return Entry(
+        time=time,
+        kind="decision",
+        decision=outcome.word,
+        status=outcome.status,
+        decision_id=decision_id,
+        principal=_principal(query) if request is None else str(request.principal),
+        action=str(request.action) if request else "",
+        resource=_resource(query) if request is None else str(request.resource),
+        reasons=decision.reasons if decision else (),
+        errors=tuple(faults),
+        context=_plain(request) if request else {},
+        revision=outcome.revision,
+        proxy=query.listener.instance if query else "",
+        request_id=query.request_id if query else "",
+        trace_id=query.trace_id if query else "",
+        span_id=query.span_id if query else "",
+        cached=decision.cached if decision else False,
+        duration_us=duration_us,
+    )
+
+
+def _principal(query: Query | None) -> str:
+    if query is None:
+        return ""
+    caller = query.facts.principal
+    return str(Uid("Workload", str(caller)) if caller else Uid("Unauthenticated", "anonymous"))
+
+
+def _resource(query: Query | None) -> str:
+    return str(Uid("Service", query.facts.service)) if query else ""
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    """The context with the tags of Headers and Labels in the place of the references to them."""
+    tags = {one.uid: one.tags for one in request.entities if one.uid.type in ("Headers", "Labels")}
+    return {name: _resolved(value, tags) for name, value in request.context.items()}
+
+
+def _resolved(value: Any, tags: Mapping[Uid, Mapping[str, Any]]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if (entity := value.get("__entity")) is not None:
+        known = tags.get(Uid(entity["type"], entity["id"]))
+        return value if known is None else dict(known)
+    return value if "__extn" in value else {name: _resolved(inner, tags) for name, inner in value.items()}

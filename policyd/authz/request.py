@@ -1,0 +1,172 @@
+"""A check of Envoy's (envoy.service.auth.v3.CheckRequest) to the facts that a decision is about.
+
+Law: who asks is `peer`, the certificate of the check's connection; for which side is the listener that our
+own xDS put on the route, which must be that peer's own. Whoever is missing something, or contradicts itself,
+gets an error and no decision. Headers and Host describe the request; they never say who or what.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.cedar.reads import WITHHELD_HEADERS
+from policyd.errors import IncompleteRequest, SpiffeIdError
+from policyd.mesh.model import Listener, Mesh
+from policyd.names import EXTENSION_LISTENER
+from policyd.spiffe import SpiffeId
+
+MAX_HEADERS: Final = 128  # our Envoys take 100
+MAX_HEADER_BYTES: Final = 65536  # names and values together; our Envoys take 60 KiB
+MAX_METHOD: Final = 64
+MAX_HOST: Final = 260  # a DNS name, a colon and a port
+MAX_REQUEST_ID: Final = 128
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a header value may have tabs
+_VISIBLE = re.compile(r"[\x21-\x7e]*")
+_PORT = re.compile(r":[0-9]*$")
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")  # W3C Trace Context
+_HEX = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{16})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One check, read and believed: the facts, and what a record tells beside them ("" where unknown)."""
+
+    facts: HttpFacts
+    listener: Listener
+    request_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+
+
+def read_check(check: Any, peer: SpiffeId, mesh: Mesh, now: datetime) -> Query:
+    """Read a CheckRequest message; raises IncompleteRequest. The path is not looked at here."""
+    attributes = check.attributes
+    listener = _listener(attributes, peer, mesh)
+    http = attributes.request.http
+    headers = _headers(http)
+    if not _TOKEN.fullmatch(http.method) or len(http.method) > MAX_METHOD:
+        raise IncompleteRequest("the check has no usable method")
+    if http.method == "CONNECT":
+        raise IncompleteRequest("a tunnel (CONNECT) is not decided as a request")
+    facts = HttpFacts(
+        principal=_principal(attributes.source.principal, listener, mesh),
+        service=listener.service,
+        method=http.method,
+        target=http.path,
+        host=_host(http.host),
+        time=now,
+        source=_endpoint(attributes.source, "source"),
+        destination=Endpoint(_endpoint(attributes.destination, "destination").ip, listener.port),
+        instance=listener.instance,
+        headers=headers,
+    )
+    trace_id, span_id = _trace(headers)
+    request_id = headers.get("x-request-id", http.id)
+    usable = len(request_id) <= MAX_REQUEST_ID and _VISIBLE.fullmatch(request_id)
+    return Query(facts, listener, request_id if usable else "", trace_id, span_id)
+
+
+def _listener(attributes: Any, peer: SpiffeId, mesh: Mesh) -> Listener:
+    name = attributes.context_extensions.get(EXTENSION_LISTENER, "")
+    listener = mesh.listeners.get(name)
+    if listener is None:
+        raise IncompleteRequest(f"the check names no listener of the mesh: `{name[:80]!a}`")
+    if listener.owner != peer:
+        raise IncompleteRequest(f"the listener `{name}` belongs to `{listener.owner}`, not to the asking `{peer}`")
+    own = attributes.destination.principal
+    if own and own != str(peer):
+        raise IncompleteRequest(f"`{peer}` asks about a connection to `{own[:80]!a}`")
+    return listener
+
+
+def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
+    """The caller; None, the unauthenticated one, wherever the listener does not verify against the mesh's
+    bundles.
+    """
+    if not listener.verifies_peers:
+        return None
+    caller = spiffe_id(text)
+    if caller is None:
+        raise IncompleteRequest(f"a peer without an identity on `{listener.name}`, which verifies them")
+    if caller.trust_domain != mesh.trust_domain:
+        raise IncompleteRequest(f"`{caller}` is of no trust domain that `{listener.name}` verifies")
+    if not caller.path or caller.agent_name is not None or caller == SpiffeId.server(caller.trust_domain):
+        raise IncompleteRequest(f"`{caller}` is no workload")
+    return caller
+
+
+@lru_cache(maxsize=4096)
+def spiffe_id(text: str) -> SpiffeId | None:
+    """The SPIFFE ID that a text is, or None; the same few come again and again."""
+    try:
+        return SpiffeId.parse(text)
+    except SpiffeIdError:
+        return None
+
+
+def _endpoint(peer: Any, end: str) -> Endpoint:
+    """The address of one end; only IP sockets have one."""
+    address = peer.address.socket_address
+    ip = _ip(address.address)
+    if ip is None:
+        raise IncompleteRequest(f"the {end} of the connection has no address")
+    return Endpoint(ip, address.port_value)
+
+
+@lru_cache(maxsize=4096)
+def _ip(text: str) -> str | None:
+    """An address in its usual form; None for anything else, one with a zone too."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return None if "%" in text else str(ip)
+
+
+def _host(text: str) -> str:
+    """Lower case and without port (an address in brackets keeps them)."""
+    if not text or len(text) > MAX_HOST or not _VISIBLE.fullmatch(text):
+        raise IncompleteRequest("the check has no usable host")
+    return _PORT.sub("", text).lower()
+
+
+def _headers(http: Any) -> dict[str, str]:
+    """Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3); the withheld three left out."""
+    sent = _sent(http)
+    names, values = "".join([name for name, _ in sent]), "".join([value for _, value in sent])
+    if len(sent) > MAX_HEADERS or len(names) + len(values) > MAX_HEADER_BYTES:
+        raise IncompleteRequest(f"a check has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
+    if _CONTROL.search(values) or not _NAMES.fullmatch(names):
+        raise IncompleteRequest("a header has characters that no header has")
+    headers: dict[str, str] = {}
+    for name, value in sent:
+        key = name.lower()
+        if key and key not in WITHHELD_HEADERS:  # Envoy does not send them; should it, they are not kept
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
+
+
+def _sent(http: Any) -> list[tuple[str, str]]:
+    """`headers`, or `header_map` where the filter's encode_raw_headers is set; no `:path` and such: fields
+    have them.
+    """
+    raw = [(one.key, one.value or one.raw_value.decode("utf-8", "replace")) for one in http.header_map.headers]
+    return [one for one in (*http.headers.items(), *raw) if not one[0].startswith(":")]
+
+
+def _trace(headers: dict[str, str]) -> tuple[str, str]:
+    """The trace and span that the request says it belongs to, W3C's or B3's words."""
+    parent = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
+    if parent is not None:
+        return parent[1], parent[2]
+    trace, span = headers.get("x-b3-traceid", ""), headers.get("x-b3-spanid", "")
+    return (trace, span) if _HEX.fullmatch(trace) and _HEX.fullmatch(span) else ("", "")

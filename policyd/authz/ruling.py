@@ -1,0 +1,84 @@
+"""A Ruling: all that a decision depends on besides the request, under one revision.
+
+Law: one value, swapped as a whole; two rulings with the same revision decide alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from policyd.authz.context import HEADERS, action_of, http_context
+from policyd.authz.entities import MeshEntities
+from policyd.authz.path import canonical_path
+from policyd.cedar.engine import Engine
+from policyd.cedar.http import HttpFacts
+from policyd.cedar.model import Decision, Entity, Request, Uid
+from policyd.cedar.policies import PolicySet
+from policyd.cedar.schema import Schema
+from policyd.errors import IncompleteRequest
+from policyd.mesh.model import Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The traffic policies in force over a Mesh; `revision` is a SHA-256 in lower-case hex."""
+
+    revision: str
+    mesh: Mesh
+    policy_set: PolicySet
+    engine: Engine = field(repr=False, compare=False)
+    entities: MeshEntities = field(repr=False, compare=False)
+
+    def request(self, facts: HttpFacts) -> Request:
+        """The question to ask of the engine; raises UnacceptablePath, or IncompleteRequest for an unknown
+        Service.
+        """
+        path = canonical_path(facts.target)
+        service = self.entities.service(facts.service)
+        if service is None:
+            raise IncompleteRequest(f"the mesh has no service `{facts.service}`")
+        principal, labels = self.entities.principal(facts.principal), self.entities.labels(facts.instance)
+        entities = [principal, service, Entity(HEADERS, tags=facts.headers), labels]
+        return Request(
+            principal=principal.uid,
+            action=action_of(facts.method),
+            resource=service.uid,
+            context=http_context(facts, path, labels),
+            entities=(*entities, *self._also_named({one.uid for one in entities})),
+        )
+
+    def decide(self, request: Request) -> Decision:
+        """The engine's answer; raises DecisionError."""
+        return self.engine.decide(request)
+
+    def _also_named(self, supplied: set[Uid]) -> Iterator[Entity]:
+        """What conditions name besides: of a missing entity Cedar would say no to everything."""
+        for uid in self.policy_set.reads.entities:
+            entity = None if uid in supplied else self.entities.named(uid)
+            if entity is not None:
+                yield entity
+
+
+def make_ruling(mesh: Mesh, policy_set: PolicySet, schema: Schema) -> Ruling:
+    """Put a checked policy set in force over a Mesh."""
+    entities = MeshEntities(mesh)
+    revision = _revision(schema, policy_set, entities)
+    return Ruling(revision, mesh, policy_set, Engine(policy_set, schema), entities)
+
+
+def _revision(schema: Schema, policy_set: PolicySet, entities: MeshEntities) -> str:
+    """The hash of the content, each part with its length in front; file names and order of policies do not
+    count.
+    """
+    total = hashlib.sha256()
+    texts = sorted(policy.text for policy in policy_set.policies)
+    declared = (msgspec.json.encode(one, order="sorted").decode() for one in entities.content())
+    for group in ([schema.text], texts, sorted(declared)):
+        for text in (str(len(group)), *group):
+            part = text.encode()
+            total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()

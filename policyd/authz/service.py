@@ -1,0 +1,163 @@
+"""The external-authorization service: checks in, replies out, every one of them recorded and counted.
+
+Law: nothing passes that is not on record, and what is broken is 503, never a pass and never 403. Who asks is
+the client certificate of the connection.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, Protocol, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from policyd import envoy_api
+from policyd.audit.record import Entry
+from policyd.authz import reply
+from policyd.authz.record import Outcome, Status, entry_of
+from policyd.authz.request import read_check, spiffe_id
+from policyd.authz.ruling import Ruling
+from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, UnacceptablePath
+from policyd.spiffe import SpiffeId
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+MAX_CHECK_BYTES: Final = 1 << 18  # 60 KiB of headers, whatever they are encoded as
+
+_TLS_VERSION: Final = b"TLSv1.3"
+
+
+class Journal(Protocol):
+    """Where entries are kept; raises JournalError where one could not be."""
+
+    def __call__(self, entry: Entry, /) -> object:
+        """Keep `entry`; when this returns, it is kept."""
+
+
+class Metrics(Protocol):
+    """What is counted: names.DECISIONS, names.DECISION_SECONDS."""
+
+    def decided(self, decision: str, side: str, seconds: float, /) -> None:
+        """One check was answered with `allow`, `deny` or `error`."""
+
+
+def new_decision_id() -> str:
+    """A fresh id for one decision: 32 random hex digits, of no meaning to who sees them."""
+    return secrets.token_hex(reply.ID_LENGTH // 2)
+
+
+class Authorizer:
+    """Answers checks under the ruling in force. Safe for concurrent use.
+
+    `clock` tells the time (aware), `stopwatch` seconds of no date; `new_id` makes decision ids of
+    reply.ID_LENGTH.
+    """
+
+    def __init__(
+        self,
+        *,
+        ruling: Callable[[], Ruling | None],
+        record: Journal,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        stopwatch: Callable[[], float],
+        new_id: Callable[[], str] = new_decision_id,
+    ) -> None:
+        self._ruling = ruling
+        self._record = record
+        self._metrics = metrics
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._new_id = new_id
+        self._message = envoy_api.message("envoy.service.auth.v3.CheckRequest")
+
+    def check(self, body: bytes, peer: SpiffeId) -> bytes:
+        """Answer a serialised CheckRequest of `peer` with a serialised CheckResponse; raises nothing on
+        purpose.
+        """
+        started, now, decision_id = self._stopwatch(), self._clock(), self._new_id()
+        outcome = self._decide(body, peer, now)
+        entry = entry_of(outcome, decision_id, now, round((self._stopwatch() - started) * 1e6))
+        try:
+            self._record(entry)
+        except JournalError as error:
+            outcome = replace(outcome, word="error", status=503, error=error)
+        self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started)
+        return _reply(outcome, decision_id)
+
+    def _decide(self, body: bytes, peer: SpiffeId, now: datetime) -> Outcome:
+        """What becomes of a check; where a step fails, what was known before it is kept."""
+        ruling, query, request = self._ruling(), None, None
+        revision = ruling.revision if ruling else ""
+        try:
+            if ruling is None:
+                raise DecisionError("no revision is in force")
+            query = read_check(self._parse(body), peer, ruling.mesh, now)
+            request = ruling.engine.project(ruling.request(query.facts))
+            decision = ruling.decide(request)
+            status: Status = 200 if decision.allowed else 403
+            return Outcome(decision.word, status, revision, query, request, decision)
+        except UnacceptablePath as error:
+            return Outcome("deny", 400, revision, query, request, error=error)
+        except PolicydError as error:
+            return Outcome("error", 503, revision, query, request, error=error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is on record and 503 like any other
+            fault = DecisionError(f"an unforeseen fault: {type(error).__name__}")
+            return Outcome("error", 503, revision, query, request, error=fault)
+
+    def _parse(self, body: bytes) -> Any:
+        if len(body) > MAX_CHECK_BYTES:
+            raise IncompleteRequest(f"a check has at most {MAX_CHECK_BYTES} bytes, this one {len(body)}")
+        try:
+            return self._message.FromString(body)
+        except DecodeError as error:
+            raise IncompleteRequest("the check is no CheckRequest") from error
+
+
+def _reply(outcome: Outcome, decision_id: str) -> bytes:
+    match outcome.status:
+        case 200:
+            return reply.allow(decision_id, outcome.policy)
+        case 403:
+            return reply.deny(decision_id, outcome.policy)
+        case 400:
+            return reply.refuse_path(decision_id)
+        case _:
+            return reply.fail(decision_id)
+
+
+# ---- the gRPC shell
+
+
+def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
+    """Serve `Authorization/Check` on a synchronous server with mutual TLS."""
+
+    def check(body: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            peer = peer_of(cast("Mapping[str, Iterable[bytes]]", context.auth_context()))
+        except PolicydError as error:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
+        return authorizer.check(body, peer)
+
+    # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already
+    handlers: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def peer_of(auth: Mapping[str, Iterable[bytes]]) -> SpiffeId:
+    """The one SPIFFE ID of a connection's client certificate; raises IncompleteRequest for anything else.
+
+    `auth` is gRPC's auth_context; grpcio has no setting for the oldest TLS version, so it is asked for here.
+    """
+    if tuple(auth.get("ssl_tls_version", ())) != (_TLS_VERSION,):
+        raise IncompleteRequest("the connection is not TLS 1.3")
+    names = [name for name in auth.get("x509_subject_alternative_name", ()) if name.startswith(b"spiffe://")]
+    if len(names) != 1 or tuple(auth.get("peer_spiffe_id", ())) != (names[0],):
+        raise IncompleteRequest("the client certificate has not exactly one SPIFFE ID")
+    peer = spiffe_id(names[0].decode("ascii", "replace"))
+    if peer is None:
+        raise IncompleteRequest("the client certificate has no valid SPIFFE ID")
+    return peer

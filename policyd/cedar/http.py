@@ -1,0 +1,40 @@
+"""An HTTP request in the words of the mesh, before it is Cedar's: what any room can say of one.
+
+Law: facts only; who is believed about them was settled by the room that made the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from policyd.spiffe import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a connection: `ip` as text, checked by who made it."""
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFacts:
+    """One request to `service` (an id), answered by `instance` (a name, "" where none is chosen yet).
+
+    `principal` None is an unauthenticated caller. `target` is the path with its query, as sent; `host` is
+    lower case and without port; header names are lower case. `time` is aware.
+    """
+
+    principal: SpiffeId | None
+    service: str
+    method: str
+    target: str
+    host: str
+    time: datetime
+    source: Endpoint
+    destination: Endpoint
+    instance: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
