@@ -11,4 +11,4 @@ def backoff(failures: int, spread: float, *, first: float, most: float) -> float
     Law: 0 < result <= `most` * 1.2, and with the same spread it never shrinks as failures grow.
     """
     doublings = min(max(failures, 1) - 1, 30)
-    return min(most, first * 2**doublings) * (1 + SPREAD * max(-1.0, min(1.0, spread)))
+    return min(most, first * float(2**doublings)) * (1 + SPREAD * max(-1.0, min(1.0, spread)))

@@ -57,14 +57,18 @@ def write_status(path: Path, agent: Mapping[str, Any], sidecars: list[dict[str, 
     write_private(path, text.encode())
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 that is either the old one or the new one, whole; raises OSError."""
+def write_private(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file of mode 0600 that is either the old one or the new one, whole; raises OSError.
+
+    `durable`: on disk before the old one is replaced.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def request(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def check_bundle(bundle: Bundle, trust_domain: str) -> Bundle:
-    """Return `bundle` if it is the one of `trust_domain` and each root is a CA's certificate, else raise IdentityError."""
+    """Return `bundle` if it is that of `trust_domain` and each root is a CA's certificate, else raise IdentityError."""
     if bundle.trust_domain != trust_domain:
         raise IdentityError(f"the bundle is of trust domain `{bundle.trust_domain}`, not `{trust_domain}`")
     if not 1 <= len(bundle.roots) <= MAX_ROOTS:

@@ -82,11 +82,11 @@ def advance(life: Life, event: Event, now: float, limits: Limits, spread: float)
     match life.phase, event:
         case Phase.NEW, Event.RUN:
             return _enter(life, Phase.STARTING, now), (Act.START,)
-        case (Phase.NEW | Phase.CRASHED), Event.STOP:
+        case ((Phase.NEW | Phase.CRASHED), Event.STOP):
             return _enter(life, Phase.STOPPED, now), ()
         case Phase.STARTING, Event.READY:
             return _enter(life, Phase.READY, now), ()
-        case (Phase.STARTING | Phase.READY), Event.EXITED:
+        case ((Phase.STARTING | Phase.READY), Event.EXITED):
             return _crash(life, now, limits, spread), ()
         case Phase.CRASHED, Event.TICK:
             return replace(_enter(life, Phase.STARTING, now), restarts=life.restarts + 1), (Act.START,)
@@ -97,7 +97,7 @@ def advance(life: Life, event: Event, now: float, limits: Limits, spread: float)
         case Phase.ENDING, Event.TICK | Event.STOP:
             # a killed process cannot refuse; look again in case the kill itself was lost
             return replace(life, wake=now + limits.end), (Act.KILL,)
-        case (Phase.DRAINING | Phase.ENDING), Event.EXITED:
+        case ((Phase.DRAINING | Phase.ENDING), Event.EXITED):
             return _enter(life, Phase.STOPPED, now), ()
     return life, ()
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from proxy.events import Say
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """The time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -25,7 +26,7 @@ class Outside:
     """`clock` is UTC wall time, `monotonic` and `sleep` are in seconds, `spread` gives -1 to 1."""
 
     say: Say
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     spread: Callable[[], float] = _chance

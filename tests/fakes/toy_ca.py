@@ -77,9 +77,7 @@ def _authority(trust_domain: str, name: str, issuer: Signer | None, now: datetim
     builder = builder.add_extension(_usage(False, signs=True), critical=True)
     uri = x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")
     builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=False)
-    builder = builder.add_extension(
-        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-    )
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     signing = issuer.key if issuer else key
     builder = _linked(builder, signing.public_key())
     return Signer(builder.sign(signing, hashes.SHA256()), key)

@@ -1,0 +1,111 @@
+"""The agent: becomes somebody, runs its session until it is stopped, and cleans up.
+
+Law: however `run` ends, no Envoy and no runtime file is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from policyd.envoy_api import EnvoyApi
+from proxy.control import Control
+from proxy.entry import Entry, enter
+from proxy.events import write_status
+from proxy.fleet import Fleet
+from proxy.join import Joined
+from proxy.outside import Outside
+from proxy.session import Session
+from proxy.sidecar import Settings
+
+STATUS_FILE = "status.json"
+STATUS_PAUSE = 0.05  # seconds; changes that come together are written together
+
+
+class Agent:
+    """Call `run` once; `stop` ends it with draining, called twice at once."""
+
+    def __init__(self, entry: Entry, settings: Settings, api: EnvoyApi, outside: Outside) -> None:
+        self._entry = entry
+        self._settings = settings
+        self._api = api
+        self._outside = outside
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._status_due: asyncio.TimerHandle | None = None
+        self._session: Session | None = None
+        self._fleet: Fleet | None = None
+
+    def stop(self) -> None:
+        """End every Envoy, then `run`."""
+        if self._stopping.is_set() and self._fleet is not None:
+            self._fleet.stop()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Return when stopped; raises PolicydError when the agent is nobody."""
+        joined = await self._enter()
+        if joined is None:
+            return
+        control = Control(joined.server)
+        fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed)
+        session = self._session = Session(joined, self._entry.state, control, fleet, self._outside, self._changed)
+        tasks = [self._guarded(work) for work in (session.renew(), session.watch(), session.work())]
+        self._changed()
+        try:
+            await self._stopping.wait()
+        finally:
+            await self._end(tasks, fleet, control)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _enter(self) -> Joined | None:
+        """Who this agent is; None when it was stopped before it knew."""
+        entering = asyncio.ensure_future(enter(self._entry, self._outside))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((entering, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return entering.result() if entering.done() else None
+        finally:
+            entering.cancel()
+            stopping.cancel()
+
+    def _guarded(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose unforeseen end is the agent's end."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._look_at)
+        return task
+
+    def _look_at(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failure = failure
+            self._stopping.set()
+
+    async def _end(self, tasks: list[asyncio.Task[None]], fleet: Fleet, control: Control) -> None:
+        self._outside.say("agent.stopping")
+        fleet.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await fleet.end()
+        await control.close()
+        if self._status_due is not None:
+            self._status_due.cancel()
+        self._session = None
+        (self._settings.runtime / STATUS_FILE).unlink(missing_ok=True)
+        self._outside.say("agent.stopped")
+
+    def _changed(self) -> None:
+        if self._status_due is None:
+            self._status_due = asyncio.get_running_loop().call_later(STATUS_PAUSE, self._write_status)
+
+    def _write_status(self) -> None:
+        self._status_due = None
+        if self._session is None or self._fleet is None:
+            return
+        sidecars = [asdict(each) for each in self._fleet.status()]
+        with suppress(OSError):  # nothing that is served depends on this file
+            write_status(self._settings.runtime / STATUS_FILE, self._session.status(), sidecars)

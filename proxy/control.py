@@ -1,0 +1,153 @@
+"""The agent's line to policyd: watch what to run, have keys certified; mutual TLS with the agent's own SVID.
+
+Law: this is the only place where messages of proto/policyd/v1/agent.proto become our values, checked and bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.errors import IdentityError, IssuanceDenied, PolicydError
+from policyd.spiffe import SpiffeId
+from proxy.bootstrap import Endpoint
+from proxy.identity import Bundle, Svid, check_bundle
+
+SIGN_TIMEOUT = 10.0
+MAX_SIDECARS = 512
+CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
+    ("grpc.ssl_target_name_override", "policyd"),
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.enable_retries", 0),  # the agent has its own back-off
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new handshake, with the new SVID
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+class Unreachable(PolicydError):
+    """policyd does not answer; what is held goes on being used."""
+
+    code = "unreachable"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Spec:
+    """One Envoy to run."""
+
+    instance: str
+    spiffe_id: SpiffeId
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What this agent runs, and where its Envoys are configured."""
+
+    sidecars: tuple[Spec, ...]
+    bundle: Bundle
+    xds: Endpoint
+    server: SpiffeId
+
+
+def bundle_of(message: agent_pb2.Bundle, trust_domain: str) -> Bundle:
+    """The bundle of `message`; raises IdentityError unless it is one of `trust_domain`."""
+    return check_bundle(Bundle(message.trust_domain, tuple(message.roots), message.sequence), trust_domain)
+
+
+def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
+    """The assignment of `message`; raises PolicydError when any part of it is wrong."""
+    if len(message.sidecars) > MAX_SIDECARS:
+        raise IdentityError(f"an agent runs at most {MAX_SIDECARS} Envoys, not {len(message.sidecars)}")
+    specs = tuple(sorted(_spec_of(sidecar, trust_domain) for sidecar in message.sidecars))
+    if len({spec.instance for spec in specs}) != len(specs):
+        raise IdentityError("an instance is assigned twice")
+    server = SpiffeId.parse(message.server_id)
+    if server.trust_domain != trust_domain:
+        raise IdentityError(f"the server `{server}` is not of trust domain `{trust_domain}`")
+    return Assigned(specs, bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address), server)
+
+
+def _spec_of(message: agent_pb2.Sidecar, trust_domain: str) -> Spec:
+    for name in (message.instance, message.cluster):
+        if not _NAME.fullmatch(name):
+            raise IdentityError(f"`{name[:100]}` is no name of an instance or a service")
+    spiffe_id = SpiffeId.parse(message.spiffe_id)
+    if spiffe_id.trust_domain != trust_domain:
+        raise IdentityError(f"`{spiffe_id}` is not of trust domain `{trust_domain}`")
+    return Spec(message.instance, spiffe_id, message.cluster)
+
+
+class Control:
+    """The Agents service of the policyd at `address`; `use` must have been called before anything else."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel: grpc.aio.Channel | None = None
+        self._closing: set[asyncio.Future[None]] = set()
+
+    def use(self, svid: Svid, bundle: Bundle) -> None:
+        """Connect anew as `svid`, trusting `bundle`; calls under way on the old connection may still end well."""
+        credentials = grpc.ssl_channel_credentials(bundle.pem(), svid.key_pem, svid.chain_pem())
+        old = self._channel
+        self._channel = grpc.aio.secure_channel(self.address, credentials, options=CHANNEL_OPTIONS)
+        if old is not None:
+            closing = asyncio.ensure_future(old.close(grace=SIGN_TIMEOUT))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """End every connection."""
+        for closing in tuple(self._closing):
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def sign(self, spiffe_id: SpiffeId, csr: bytes) -> tuple[tuple[bytes, ...], Bundle]:
+        """Have `csr` (DER) certified for `spiffe_id`: the chain and the bundle, not yet checked against the key.
+
+        Raises Unreachable, IssuanceDenied or IdentityError.
+        """
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        try:
+            reply = await stub.Sign(agent_pb2.SignRequest(spiffe_id=str(spiffe_id), csr=csr), timeout=SIGN_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        return tuple(reply.chain), bundle_of(reply.bundle, spiffe_id.trust_domain)
+
+    async def watch(self, version: str, envoy_version: str) -> AsyncIterator[agent_pb2.Assignment]:
+        """The assignments that one connection brings; ends by raising Unreachable or IssuanceDenied."""
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        call = stub.Watch(agent_pb2.WatchRequest(version=version, envoy_version=envoy_version))
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        finally:
+            call.cancel()
+        raise Unreachable("policyd ended the watch")
+
+    def _connected(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise Unreachable("the agent has no identity yet")
+        return self._channel
+
+
+def _failure(error: grpc.aio.AioRpcError) -> PolicydError:
+    detail = (error.details() or error.code().name.lower())[:300]
+    if error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+        return IssuanceDenied(f"policyd refuses: {detail}")
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return IdentityError(f"policyd refuses: {detail}")
+    return Unreachable(f"policyd does not answer: {detail}")

@@ -1,0 +1,93 @@
+"""How an agent becomes somebody: by the identity that its state folder keeps, else by a join token.
+
+Law: a kept identity that still holds is preferred, since a token works only once; a token of another mesh or for
+another agent than the kept one wins over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from policyd.errors import IdentityError, StateError, UsageError
+from policyd.join_token import JoinToken
+from policyd.spiffe import SpiffeId
+from proxy.backoff import backoff
+from proxy.control import Unreachable
+from proxy.events import stamp
+from proxy.join import Joined, join
+from proxy.outside import Outside
+from proxy.state import StateFolder
+
+FIRST_WAIT, MOST_WAIT = 0.1, 5.0
+PATIENCE = 30.0  # seconds in which policyd may still be starting
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the agent was started with; `server` overrides the address that policyd tells or that is kept."""
+
+    token: JoinToken | None = None
+    state: StateFolder | None = None
+    server: str | None = None
+    name: str | None = None
+
+
+async def enter(entry: Entry, outside: Outside) -> Joined:
+    """Return who this agent is, and say it; raises PolicydError when it is nobody."""
+    _check_name(entry)
+    kept = _kept(entry, outside)
+    if kept is not None and _still_meant(kept, entry):
+        outside.say("agent.resumed", spiffe_id=str(kept.svid.id), expires=stamp(kept.svid.not_after))
+        return Joined(kept.svid, kept.bundle, entry.server or kept.server)
+    if entry.token is None:
+        raise UsageError(
+            "the agent has no identity and no join token",
+            remedy="make a token with `policyd ca token create`, and give it with --join",
+        )
+    joined = await _join(entry.token, entry.server, outside)
+    if entry.state is not None:
+        entry.state.save(joined)
+    outside.say(
+        "agent.joined", spiffe_id=str(joined.svid.id), expires=stamp(joined.svid.not_after), server=joined.server
+    )
+    return joined
+
+
+def _check_name(entry: Entry) -> None:
+    if entry.token is not None and entry.name not in (None, entry.token.agent):
+        raise UsageError(f"the join token is for the agent `{entry.token.agent}`, not `{entry.name}`")
+
+
+def _kept(entry: Entry, outside: Outside) -> Joined | None:
+    if entry.state is None:
+        return None
+    try:
+        return entry.state.load(outside.clock())
+    except (IdentityError, StateError) as error:
+        if entry.token is None:
+            raise
+        outside.say("agent.state_unusable", code=error.code, reason=str(error))
+        return None
+
+
+def _still_meant(kept: Joined, entry: Entry) -> bool:
+    token = entry.token
+    if token is None:
+        return entry.name in (None, kept.svid.id.agent_name)
+    roots = {hashlib.sha256(root).hexdigest() for root in kept.bundle.roots}
+    return kept.svid.id == SpiffeId.agent(token.trust_domain, token.agent) and token.root_sha256 in roots
+
+
+async def _join(token: JoinToken, server: str | None, outside: Outside) -> Joined:
+    deadline, failures = outside.monotonic() + PATIENCE, 0
+    while True:
+        try:
+            return await join(token, outside.clock(), server)
+        except Unreachable as error:
+            failures += 1
+            wait = backoff(failures, outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)
+            if outside.monotonic() + wait > deadline:
+                raise
+            outside.say("agent.waiting", reason=str(error), again_in=round(wait, 2))
+            await outside.sleep(wait)

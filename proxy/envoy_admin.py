@@ -1,0 +1,62 @@
+"""Envoy's administration interface, over its Unix socket: one request, one bounded answer.
+
+Law: just enough HTTP/1.1 for that one peer; whatever goes wrong is an EnvoyError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from policyd.errors import EnvoyError
+
+TIMEOUT = 5.0
+MAX_BYTES = 8 << 20
+
+
+async def ask(socket: Path, target: str, *, method: str = "GET", timeout: float = TIMEOUT) -> tuple[int, bytes]:
+    """Send `method target` and return status and body; raises EnvoyError when there is no answer within `timeout`."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await _exchange(socket, f"{method} {target} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n")
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise EnvoyError(f"Envoy does not answer at `{socket}`: {error or 'no answer in time'}") from None
+
+
+async def is_ready(socket: Path) -> bool:
+    """Whether Envoy has its first configuration and serves (`/ready` is 200)."""
+    try:
+        status, _ = await ask(socket, "/ready", timeout=1.0)
+    except EnvoyError:
+        return False
+    return status == 200
+
+
+async def connections(socket: Path) -> int:
+    """How many downstream connections Envoy's listeners have now; raises EnvoyError."""
+    _, body = await ask(socket, "/stats?filter=^listener_manager\\.total_connections$|^server\\.total_connections$")
+    counts = [line.rpartition(b":")[2] for line in body.splitlines()]
+    return sum(int(count) for count in counts if count.strip().isdigit())
+
+
+async def _exchange(socket: Path, request: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    try:
+        writer.write(request.encode("ascii"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        if b"transfer-encoding: chunked" in head.lower():
+            return status, await _chunks(reader)
+        return status, await reader.read(MAX_BYTES)
+    finally:
+        writer.transport.abort()
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        if len(body) + size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(body)

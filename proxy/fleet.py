@@ -1,0 +1,85 @@
+"""The sidecars of one agent: what is wanted is compared with what runs, and only the difference is touched.
+
+Law: two Envoys of one instance never run at once, since they want the same ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from policyd.envoy_api import EnvoyApi
+from proxy.control import Control
+from proxy.events import SidecarStatus
+from proxy.identity import Bundle
+from proxy.outside import Outside
+from proxy.sidecar import Running, Settings, Sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The instances to end, and what to begin after that."""
+
+    end: tuple[str, ...]
+    begin: tuple[Running, ...]
+
+
+def plan(now: Mapping[str, Running], wanted: Iterable[Running]) -> Plan:
+    """Compare what runs, by instance, with what is wanted; what differs in anything is ended and begun anew."""
+    target = {running.spec.instance: running for running in wanted}
+    end = tuple(name for name, running in sorted(now.items()) if target.get(name) != running)
+    begin = tuple(running for name, running in sorted(target.items()) if now.get(name) != running)
+    return Plan(end, begin)
+
+
+class Fleet:
+    """`apply` what is wanted as often as it changes, `end` once; `changed` is called when a status did."""
+
+    def __init__(
+        self, settings: Settings, control: Control, api: EnvoyApi, outside: Outside, changed: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._api = api
+        self._outside = outside
+        self._changed = changed
+        self._sidecars: dict[str, Sidecar] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def apply(self, wanted: Iterable[Running]) -> None:
+        """End what is not wanted, then begin what is missing; returns before the new ones are ready."""
+        todo = plan({name: sidecar.running for name, sidecar in self._sidecars.items()}, wanted)
+        await self._finish(todo.end)
+        for running in todo.begin:
+            name = running.spec.instance
+            sidecar = Sidecar(running, self._settings, self._control, self._api, self._outside, self._changed)
+            self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
+        self._changed()
+
+    def trust(self, bundle: Bundle) -> None:
+        """Give every sidecar a bundle that is newer than its own."""
+        for sidecar in self._sidecars.values():
+            sidecar.trust(bundle)
+
+    def stop(self) -> None:
+        """Let every sidecar drain and end; called again, end at once."""
+        for sidecar in self._sidecars.values():
+            sidecar.stop()
+
+    async def end(self) -> None:
+        """Wait until all sidecars have ended, after `stop`."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def status(self) -> list[SidecarStatus]:
+        """Every sidecar's status, by instance."""
+        return [sidecar.status() for _, sidecar in sorted(self._sidecars.items())]
+
+    async def _finish(self, names: Iterable[str]) -> None:
+        ending = tuple(names)
+        for name in ending:
+            self._sidecars[name].stop()
+        if ending:  # `wait`, so that being cancelled here does not cut their draining short
+            await asyncio.wait([self._tasks[name] for name in ending])
+        for name in ending:
+            del self._sidecars[name], self._tasks[name]

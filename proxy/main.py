@@ -1,0 +1,178 @@
+"""`policyd-proxy`: read the command line, and nothing else of the world but POLICYD_ENVOY; then run the agent.
+
+Law: argparse and late imports only; the agent is one of many on a small machine, and its memory counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from policyd.envoy_api import EnvoyApi, envoy_binary
+from policyd.errors import PolicydError, StateError, TokenError, UsageError
+from policyd.join_token import JoinToken, parse_token
+from proxy.agent import Agent
+from proxy.entry import Entry
+from proxy.events import speaker
+from proxy.lifecycle import Limits
+from proxy.outside import Outside, utc_now
+from proxy.sidecar import Settings
+from proxy.state import StateFolder
+
+OK, FAILED, INVALID, USAGE = 0, 1, 3, 64
+_MAX_TOKEN_FILE = 4096
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 ok, 1 error, 3 invalid input, 64 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(options, os.environ.get("POLICYD_ENVOY")))
+    except PolicydError as error:
+        print(f"policyd-proxy: {error}", file=sys.stderr)
+        if isinstance(error, UsageError):
+            return USAGE
+        return INVALID if isinstance(error, TokenError) else FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="policyd-proxy", description="Runs Envoys and keeps the identities of the workloads beside them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    run = commands.add_parser(
+        "run",
+        help="join a mesh and run the sidecars assigned to this agent",
+        description="Joins a mesh, then runs one Envoy for each sidecar that policyd assigns to this agent, until "
+        "it is stopped. What happens is printed as one JSON object a line.",
+    )
+    add = run.add_argument
+    joining = run.add_mutually_exclusive_group()
+    joining.add_argument("--join", metavar="TOKEN", help="the join token, from `policyd ca token create`")
+    joining.add_argument("--join-file", metavar="FILE", type=Path, help="a file that holds the join token")
+    add("--dir", metavar="STATE", type=Path, help="keep the agent's identity and Envoy's logs here between runs")
+    add("--name", help="the agent's name, where the token or the kept identity must be this agent's")
+    add(
+        "--server", metavar="HOST:PORT", help="policyd's address for agents, where the one it tells does not lead there"
+    )
+    add("--runtime", metavar="FOLDER", type=Path, help="sockets and status.json go here (default: a temporary folder)")
+    add(
+        "--drain",
+        metavar="SECONDS",
+        type=_seconds,
+        default=2.0,
+        help="how long a stop waits for connections (default: 2)",
+    )
+    add("--concurrency", metavar="N", type=_workers, default=1, help="worker threads of each Envoy (default: 1)")
+    levels = ["trace", "debug", "info", "warning", "error", "critical", "off"]
+    text = "trace, debug, info, warning, error, critical or off (default: warning)"
+    add("--envoy-log-level", metavar="LEVEL", default="warning", choices=levels, help=text)
+    add("--exit-with-parent", action="store_true", help="stop when standard input ends")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"`{text}` is not between 0 and 3600")
+    return value
+
+
+def _workers(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 256:
+        raise argparse.ArgumentTypeError(f"`{text}` is not between 1 and 256")
+    return value
+
+
+async def _run(options: argparse.Namespace, envoy: str | None) -> int:
+    token = _token(options)
+    binary = envoy_binary(Path(envoy) if envoy else None)
+    outside = Outside(speaker(sys.stdout, utc_now))
+    state = StateFolder(options.dir.absolute()) if options.dir else None
+    runtime, ours = _runtime(options.runtime)
+    try:
+        logs = (state.folder if state else runtime) / "logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        limits = Limits(drain=options.drain)
+        settings = Settings(binary, runtime, logs, limits, options.concurrency, options.envoy_log_level)
+        agent = Agent(Entry(token, state, options.server, options.name), settings, EnvoyApi(binary), outside)
+        outside.say("agent.started", pid=os.getpid(), runtime=str(runtime))
+        _stop_on_signals(agent, watch_input=options.exit_with_parent)
+        await agent.run()
+    finally:
+        _clean(runtime, ours, logs_too=state is None)
+        if state is not None:
+            state.close()
+    return OK
+
+
+def _token(options: argparse.Namespace) -> JoinToken | None:
+    if options.join:
+        return parse_token(options.join)
+    if not options.join_file:
+        return None
+    try:
+        with options.join_file.open(encoding="utf-8") as file:
+            return parse_token(file.read(_MAX_TOKEN_FILE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"`{options.join_file}` cannot be read: {error}") from None
+
+
+def _runtime(given: Path | None) -> tuple[Path, bool]:
+    """The runtime folder (0700), and whether it is ours to remove."""
+    if given is None:
+        return Path(tempfile.mkdtemp(prefix="policyd-proxy-")), True
+    folder = given.absolute()
+    try:
+        made = not folder.exists()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            raise StateError(f"`{folder}` is open to others", remedy=f"chmod 700 {folder}")
+    except OSError as error:
+        raise StateError(f"`{folder}` cannot be used: {error.strerror}") from None
+    return folder, made
+
+
+def _clean(runtime: Path, ours: bool, *, logs_too: bool) -> None:
+    if ours:
+        shutil.rmtree(runtime, ignore_errors=True)
+    elif logs_too:
+        shutil.rmtree(runtime / "logs", ignore_errors=True)
+
+
+def _stop_on_signals(agent: Agent, *, watch_input: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, agent.stop)
+    if not watch_input:
+        return
+
+    def heard() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            agent.stop()
+
+    try:
+        loop.add_reader(0, heard)
+    except PermissionError:  # epoll cannot watch a file
+        raise UsageError("standard input is no pipe", remedy="leave --exit-with-parent out") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

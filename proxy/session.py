@@ -1,0 +1,141 @@
+"""What an agent does once it is somebody: renew itself, watch what it is to run, apply it.
+
+Law: what policyd said last stays in force while policyd is away. A new identity or bundle means a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from policyd import __version__
+from policyd._pb import agent_pb2
+from policyd.envoy_api import ENVOY_VERSION
+from policyd.errors import PolicydError, StateError
+from proxy.backoff import backoff
+from proxy.control import Assigned, Control, assigned_of
+from proxy.events import stamp
+from proxy.fleet import Fleet
+from proxy.identity import Bundle, Svid
+from proxy.join import Joined
+from proxy.outside import Outside
+from proxy.renew import keep_fresh, obtain
+from proxy.sidecar import Running
+from proxy.state import StateFolder
+
+FIRST_WAIT, MOST_WAIT = 0.1, 5.0  # between two attempts to reach policyd
+
+
+class Session:
+    """Run `renew`, `watch` and `work`, all endless, in tasks; `changed` is called when `status` did."""
+
+    def __init__(
+        self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet,
+        outside: Outside, changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._joined = joined
+        self._state = state
+        self._control = control
+        self._fleet = fleet
+        self._outside = outside
+        self._changed = changed
+        self._wanted: asyncio.Queue[Assigned] = asyncio.Queue(maxsize=1)
+        self._reconnect = asyncio.Event()
+        self._connected = False
+        control.use(joined.svid, joined.bundle)
+
+    async def renew(self) -> None:
+        """Keep the agent's own SVID fresh."""
+        svid = self._joined.svid
+        get = partial(obtain, self._control, svid.id, self._outside.clock)
+        await keep_fresh(svid.id, svid, get, self._renewed, self._outside)
+
+    async def watch(self) -> None:
+        """Hear what is to run, over one connection after another."""
+        failures = 0
+        while True:
+            self._reconnect.clear()
+            listening = asyncio.create_task(self._listen())
+            replaced = asyncio.create_task(self._reconnect.wait())
+            try:
+                await asyncio.wait((listening, replaced), return_when=asyncio.FIRST_COMPLETED)
+                error = listening.exception() if listening.done() else None
+            finally:
+                listening.cancel()
+                replaced.cancel()
+            failures = 0 if self._connected else failures
+            if error is not None:
+                failures += 1
+                await self._pause(error, failures)
+
+    async def work(self) -> None:
+        """Apply the newest assignment, again and again."""
+        while True:
+            assigned = await self._wanted.get()
+            self._trust(assigned.bundle)
+            self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
+            await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
+
+    def status(self) -> dict[str, Any]:
+        """The agent itself, as status.json shows it."""
+        svid = self._joined.svid
+        return {
+            "spiffe_id": str(svid.id),
+            "svid_expires": stamp(svid.not_after),
+            "server": self._control.address,
+            "connected": self._connected,
+            "version": __version__,
+            "envoy_version": ENVOY_VERSION,
+        }
+
+    async def _listen(self) -> None:
+        async for message in self._control.watch(__version__, ENVOY_VERSION):
+            self._hear(message)
+
+    async def _pause(self, error: BaseException, failures: int) -> None:
+        if not isinstance(error, PolicydError):
+            raise error
+        wait = backoff(failures, self._outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)
+        self._connected = False
+        self._outside.say("agent.disconnected", code=error.code, reason=str(error), again_in=round(wait, 2))
+        self._changed()
+        await self._outside.sleep(wait)
+
+    def _hear(self, message: agent_pb2.Assignment) -> None:
+        if not self._connected:
+            self._connected = True
+            self._outside.say("agent.connected", server=self._control.address)
+            self._changed()
+        try:
+            assigned = assigned_of(message, self._joined.svid.id.trust_domain)
+        except PolicydError as error:
+            self._outside.say("agent.assignment_refused", code=error.code, reason=str(error))
+            return
+        if self._wanted.full():
+            self._wanted.get_nowait()  # only the newest counts
+        self._wanted.put_nowait(assigned)
+
+    def _renewed(self, svid: Svid, bundle: Bundle) -> None:
+        self._become(svid, bundle)
+        self._outside.say("agent.renewed", spiffe_id=str(svid.id), expires=stamp(svid.not_after))
+
+    def _trust(self, bundle: Bundle) -> None:
+        if bundle.sequence > self._joined.bundle.sequence:
+            self._become(self._joined.svid, bundle)
+            self._outside.say("agent.bundle", sequence=bundle.sequence, roots=len(bundle.roots))
+        self._fleet.trust(bundle)
+
+    def _become(self, svid: Svid, bundle: Bundle) -> None:
+        """Take a new SVID or bundle into use: on disk, then on a new connection."""
+        newest = max(bundle, self._joined.bundle, key=lambda each: each.sequence)
+        self._joined = Joined(svid, newest, self._joined.server)
+        if self._state is not None:
+            try:
+                self._state.save(self._joined)
+            except StateError as error:
+                self._outside.say("agent.state_unusable", code=error.code, reason=str(error))
+        self._control.use(svid, newest)
+        self._reconnect.set()
+        self._changed()

@@ -1,0 +1,207 @@
+"""One sidecar: its identity kept fresh, its secret discovery service, its Envoy.
+
+Law: Envoy starts after the first SVID, so that it never runs without an identity; a stop ends Envoy first, then what
+it depends on, and leaves no runtime file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from policyd.envoy_api import EnvoyApi
+from policyd.errors import PolicydError, StateError
+from policyd.spiffe import SpiffeId
+from proxy.backoff import backoff
+from proxy.bootstrap import Endpoint, Start, bootstrap
+from proxy.control import Control, Spec
+from proxy.envoy import Command, EnvoyProcess
+from proxy.events import SidecarStatus, stamp, write_private
+from proxy.identity import Bundle, Svid
+from proxy.lifecycle import Limits, Phase
+from proxy.outside import Outside
+from proxy.renew import keep_fresh, obtain
+from proxy.sds import SdsServer
+from proxy.secret import secrets
+
+FIRST_WAIT, MOST_WAIT = 0.5, 15.0  # between two attempts to get as far as Envoy
+MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
+_LONGEST_FILE = len("/admin.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all sidecars of an agent share; `runtime` and `logs` are folders of mode 0700."""
+
+    envoy: Path
+    runtime: Path
+    logs: Path
+    limits: Limits = field(default_factory=Limits)
+    concurrency: int = 1
+    log_level: str = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A spec and where its Envoy is configured; another value means another Envoy."""
+
+    spec: Spec
+    xds: Endpoint
+    server: SpiffeId
+
+
+class Sidecar:
+    """Call `run` once, in a task; `stop` ends it, called twice at once."""
+
+    def __init__(
+        self, running: Running, settings: Settings, control: Control, api: EnvoyApi,
+        outside: Outside, changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.running = running
+        self._settings = settings
+        self._control = control
+        self._api = api
+        self._outside = outside
+        self._changed = changed
+        self._folder = runtime_folder(settings.runtime, running.spec.instance)
+        self._svid: Svid | None = None
+        self._bundle: Bundle | None = None
+        self._identified = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside)
+        self._command = Command(
+            binary=settings.envoy,
+            bootstrap=self._folder / "bootstrap.json",
+            admin_socket=self._folder / "admin.sock",
+            log=settings.logs / f"{running.spec.instance}.log",
+            concurrency=settings.concurrency,
+            log_level=settings.log_level,
+        )
+        self._envoy = EnvoyProcess(self._command, running.spec.instance, settings.limits, outside, changed)
+
+    def stop(self) -> None:
+        """Drain and end."""
+        self._stopping.set()
+        self._envoy.stop()
+
+    def trust(self, bundle: Bundle) -> None:
+        """Push a bundle that came without an SVID."""
+        if self._svid is not None and bundle != self._bundle:
+            self._deliver(self._svid, bundle)
+
+    async def run(self) -> None:
+        """Return when stopped and cleaned up; what goes wrong before Envoy runs is said and tried again."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await self._attempt()
+            except (PolicydError, OSError, RuntimeError) as error:  # gRPC reports a port that it cannot bind so
+                failures += 1
+                wait = backoff(failures, self._outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)
+                facts = {"reason": str(error)[:500], "again_in": round(wait, 2)}
+                self._outside.say("sidecar.failed", instance=self.running.spec.instance, **facts)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._stopping.wait()
+
+    async def _attempt(self) -> None:
+        spec_id = self.running.spec.spiffe_id
+        get = partial(obtain, self._control, spec_id, self._outside.clock)
+        identity: asyncio.Future[None] | None = None
+        try:
+            self._prepare()
+            identity = asyncio.ensure_future(keep_fresh(spec_id, self._svid, get, self._deliver, self._outside))
+            await self._first_identity(identity)
+            if not self._stopping.is_set():
+                await self._serve()
+        finally:
+            if identity is not None:
+                identity.cancel()
+                await asyncio.gather(identity, return_exceptions=True)
+            await self._sds.stop()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def status(self) -> SidecarStatus:
+        """This sidecar as status.json shows it."""
+        life, svid, spec = self._envoy.life, self._svid, self.running.spec
+        waiting = life.phase is Phase.NEW and svid is None
+        return SidecarStatus(
+            instance=spec.instance,
+            spiffe_id=str(spec.spiffe_id),
+            cluster=spec.cluster,
+            state="awaiting_identity" if waiting else life.phase.value,
+            restarts=life.restarts,
+            pid=self._envoy.pid,
+            svid_expires=stamp(svid.not_after) if svid else None,
+            svid_serial=f"{svid.serial:x}" if svid else None,
+            admin_socket=str(self._command.admin_socket),
+            log=str(self._command.log),
+        )
+
+    def _prepare(self) -> None:
+        with suppress(FileNotFoundError):  # of an agent that was killed
+            shutil.rmtree(self._folder)
+        try:
+            self._folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise StateError(f"`{self._folder}` cannot be made: {error.strerror}") from error
+        start = Start(
+            instance=self.running.spec.instance,
+            cluster=self.running.spec.cluster,
+            xds=self.running.xds,
+            server=self.running.server,
+            sds_socket=str(self._folder / "sds.sock"),
+            admin_socket=str(self._command.admin_socket),
+        )
+        write_private(self._command.bootstrap, json.dumps(bootstrap(start), indent=1).encode())
+
+    async def _first_identity(self, identity: asyncio.Future[None]) -> None:
+        waits: list[asyncio.Future[Any]]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._identified, self._stopping)]
+        try:
+            await asyncio.wait([*waits, identity], return_when=asyncio.FIRST_COMPLETED)
+            if identity.done():
+                identity.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _serve(self) -> None:
+        assert self._svid is not None
+        assert self._bundle is not None
+        await self._sds.start(secrets(self._api, self._svid, self._bundle))
+        await self._envoy.run()
+
+    def _deliver(self, svid: Svid, bundle: Bundle) -> None:
+        first, self._svid = self._svid is None, svid
+        if self._bundle is None or bundle.sequence >= self._bundle.sequence:
+            self._bundle = bundle
+        self._sds.serve(secrets(self._api, svid, self._bundle))
+        self._identified.set()
+        spec = self.running.spec
+        self._outside.say(
+            "sidecar.identity" if first else "sidecar.renewed", instance=spec.instance,
+            spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:x}", expires=stamp(svid.not_after),
+        )  # fmt: skip
+        self._changed()
+
+
+def runtime_folder(runtime: Path, instance: str) -> Path:
+    """The folder of an instance's sockets: of its own name, or a hash where the path would be too long for a socket.
+
+    Raises StateError when even that is too long.
+    """
+    for name in (instance, hashlib.sha256(instance.encode()).hexdigest()[:12]):
+        folder = runtime / name
+        if len(os.fsencode(folder)) + _LONGEST_FILE <= MAX_SOCKET_PATH - 4:
+            return folder
+    raise StateError(f"the path `{runtime}` is too long for a socket in it", remedy="choose another --runtime")
