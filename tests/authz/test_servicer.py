@@ -1,0 +1,71 @@
+"""The gRPC shell on a socket: who is let in, and that bytes go through unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from policyd.authz import reply
+from policyd.authz.ruling import Ruling
+from policyd.authz.service import add_to_server
+from policyd.spiffe import SpiffeId
+from tests.authz.checks import PAGE, REVIEWS, check_of
+from tests.authz.test_service import ID, House
+from tests.fakes.toy_ca import ToyCa
+
+METHOD = "/envoy.service.auth.v3.Authorization/Check"
+
+
+def key_and_chain(ca: ToyCa, *uris: str, dns: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = ca.sign(key.public_key(), uris, dns=dns)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    from cryptography import x509
+
+    certificates = (x509.load_der_x509_certificate(one) for one in chain)
+    return pem, b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+@contextmanager
+def serving(ca: ToyCa, house: House) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_to_server(house.authorizer, server)
+    own = key_and_chain(ca, str(SpiffeId.server("cluster.local")), dns=("policyd",))
+    credentials = grpc.ssl_server_credentials([own], ca.root.pem, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def ask(ca: ToyCa, address: str, *uris: str) -> bytes:
+    key, chain = key_and_chain(ca, *uris)
+    credentials = grpc.ssl_channel_credentials(ca.root.pem, key, chain)
+    with grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "policyd")]) as channel:
+        answer: bytes = channel.unary_unary(METHOD)(check_of().SerializeToString(), timeout=10)
+        return answer
+
+
+def test_the_certificate_of_the_connection_asks(ruling: Ruling) -> None:
+    ca, house = ToyCa(), House(ruling)
+    with serving(ca, house) as address:
+        assert ask(ca, address, str(REVIEWS)) == reply.allow(ID, "reviews-from-productpage")
+        assert ask(ca, address, str(PAGE)) == reply.fail(ID)
+
+
+def test_a_certificate_without_exactly_one_identity_is_turned_away(ruling: Ruling) -> None:
+    ca, house = ToyCa(), House(ruling)
+    with serving(ca, house) as address:
+        for uris in ((), (str(REVIEWS), str(PAGE)), ("https://example.com/",)):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(ca, address, *uris)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+    assert house.journal.entries == []
