@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policyd.xds.snapshot import Snapshot, kind
-from policyd.xds.stream import ORDER, StreamState, TypeState, in_step
+from policyd.xds.state import ORDER, StreamState, TypeState, in_step
 
 State = Literal["synced", "sent", "rejected", "none"]
 MAX_REJECTION = 1000  # characters

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds import stream
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapshot
+from policyd.xds.state import in_step
 from tests.xds.dialogue import cluster, endpoints, listener, route
 from tests.xds.envoy_model import EnvoyModel
 
@@ -122,7 +123,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.envoy.versions(type_url) == self.wanted(type_url, None)
         for type_url in (ENDPOINT, ROUTE):
             assert self.envoy.versions(type_url) == self.wanted(type_url, self.envoy.names.get(type_url, set()))
-        assert all(stream.in_step(known, self.snapshot.of(type_url)) for type_url, known in self.state.types.items())
+        assert all(in_step(known, self.snapshot.of(type_url)) for type_url, known in self.state.types.items())
         self.state, pushes = stream.update(self.state, self.snapshot, self.now + 1000)
         assert pushes == ()
 

@@ -1,0 +1,118 @@
+"""What a stream needs to be sent now: the difference between what the proxy has and a Snapshot, in order.
+
+Law: what comes goes clusters, endpoints, listeners, routes, and waits for what it needs; what goes, goes last
+("eventual consistency considerations" of the xDS protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.xds.snapshot import Resource, Snapshot
+from policyd.xds.state import UNKNOWN, Push, StreamState, TypeState, in_step, with_type
+
+# the types that must be as the Snapshot says before resources of this type go
+_GO_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {ROUTE: (LISTENER,), CLUSTER: (LISTENER, ROUTE), ENDPOINT: (CLUSTER,)}
+)
+
+
+def advance(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -> tuple[StreamState, Push | None]:
+    """Send what the type needs now, if its last response was answered."""
+    known = state.types[type_url]
+    if known.pending:
+        return state, None
+    there = snapshot.of(type_url)
+    changed = [one for name, one in sorted(there.items()) if _differs(known, name, one.version, now)]
+    resources = tuple(one for one in changed if _may_come(state, one, snapshot, now))
+    waits = len(resources) < len(changed) and _clusters_under_way(state)
+    if waits and known.owed:
+        return state, None  # the first answer is whole, since a starting Envoy goes by it
+    removed = {name for name in known.asked if name not in there}
+    if not waits and (gone := _vanished(known, there, now)) and _may_go(state, type_url, snapshot, now):
+        removed |= gone
+    if not resources and not removed and not known.owed:
+        return state, None
+    version = snapshot.version_of(type_url)
+    push = Push(type_url, f"{state.prefix}{state.sent + 1}", version, resources, tuple(sorted(removed)))
+    return _sent(state, known, push, now), push
+
+
+def _differs(known: TypeState, name: str, version: str, now: float) -> bool:
+    """Whether a resource of the Snapshot is to be sent: asked for, or wanted and not what the proxy has."""
+    if not known.wants(name):
+        return False
+    return name in known.asked or (known.has.get(name) != version and not _backs_off(known, name, version, now))
+
+
+def _vanished(known: TypeState, there: Mapping[str, Resource], now: float) -> set[str]:
+    """Names that the proxy holds, or may hold, and that the Snapshot has no longer."""
+    held = known.has.keys() | known.perhaps
+    return {name for name in held - there.keys() if not _backs_off(known, name, UNKNOWN, now)}
+
+
+def _backs_off(known: TypeState, name: str, version: str, now: float) -> bool:
+    """Whether just this content was rejected, and not long enough ago."""
+    refused = known.rejection
+    return refused is not None and now < refused.retry_at and refused.content.get(name) == version
+
+
+def _clusters_under_way(state: StreamState) -> bool:
+    clusters = state.types.get(CLUSTER)
+    return clusters is None or clusters.pending is not None
+
+
+def _may_come(state: StreamState, one: Resource, snapshot: Snapshot, now: float) -> bool:
+    """Whether the proxy has the clusters that a listener or route needs.
+
+    Where Envoy rejects such a cluster, a listener or route that works is kept as it is; one that the proxy
+    lacks or asks for is sent, for a route that answers 503 is better than a listener that never opens.
+    """
+    if one.type_url not in (LISTENER, ROUTE):
+        return True
+    clusters = state.types.get(CLUSTER)
+    if clusters is None:
+        return now >= state.grace_until
+    there = snapshot.of(CLUSTER)
+    needed = {needs.name for needs in one.references if needs.type_url == CLUSTER and needs.name in there}
+    needed = {name for name in needed if clusters.wants(name)}
+    if all(clusters.has.get(name) == there[name].version for name in needed):
+        return True
+    if clusters.pending:
+        return False
+    known = state.types[one.type_url]
+    return needed <= clusters.has.keys() or one.name in known.asked or one.name not in known.has
+
+
+def _may_go(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -> bool:
+    """Whether all that may still use vanished resources of the type is as the Snapshot says."""
+    for before in _GO_AFTER.get(type_url, ()):
+        known = state.types.get(before)
+        if known is None:
+            if now < state.grace_until:
+                return False
+        elif not in_step(known, snapshot.of(before)):
+            return False
+    return True
+
+
+def _sent(state: StreamState, known: TypeState, push: Push, now: float) -> StreamState:
+    """Note a response that is being sent."""
+    answered = {*push.removed, *(one.name for one in push.resources)}
+    known = replace(known, pending=push, owed=False, asked=known.asked - answered, sent_at=now)
+    state = with_type(replace(state, sent=state.sent + 1), push.type_url, known)
+    return endpoints_again(state, push) if push.type_url == CLUSTER else state
+
+
+def endpoints_again(state: StreamState, push: Push) -> StreamState:
+    """A changed cluster warms until its endpoints come, and Envoy does not ask again (Envoy #13009)."""
+    endpoints = state.types.get(ENDPOINT)
+    if endpoints is None:
+        return state
+    needed = {needs.name for one in push.resources for needs in one.references if needs.type_url == ENDPOINT}
+    again = frozenset(name for name in needed if endpoints.wants(name))
+    return with_type(state, ENDPOINT, replace(endpoints, asked=endpoints.asked | again))

@@ -1,0 +1,99 @@
+"""What is known of one delta xDS stream, as values.
+
+Law: nothing here decides; `stream` takes requests in, `plan` says what to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.xds.snapshot import Resource
+
+ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE)  # then every other type
+UNKNOWN: Final = ""  # the version of a resource of which the proxy rejected a change
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A DeltaDiscoveryRequest; `error` is Envoy's text if it rejects the response of `nonce`."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A DeltaDiscoveryResponse; `version` is that of the type's resources in the Snapshot."""
+
+    type_url: str
+    nonce: str
+    version: str
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """What the proxy refused: `text` is its own; `content` is version by name, "" for a removal."""
+
+    text: str
+    at: float
+    retry_at: float
+    attempts: int
+    content: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeState:
+    """What is known of one type on one stream.
+
+    `has` is version by name of what the proxy holds for certain; `perhaps` are names that were in a rejected
+    response and that it may hold. `asked` are names to answer whatever it holds; `owed` is that the first
+    request is still to be answered, with nothing if need be. `pending` is the unanswered response.
+    """
+
+    wildcard: bool = False
+    names: frozenset[str] = frozenset()
+    has: Mapping[str, str] = field(default_factory=dict)
+    perhaps: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
+    owed: bool = False
+    pending: Push | None = None
+    rejection: Rejection | None = None
+    sent_at: float | None = None
+    answered_at: float | None = None
+
+    def wants(self, name: str) -> bool:
+        """Whether the proxy is subscribed to the name."""
+        return self.wildcard or name in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """One stream: its types, and until when the proxy is still telling what it has."""
+
+    types: Mapping[str, TypeState] = field(default_factory=dict)
+    prefix: str = ""
+    sent: int = 0
+    grace_until: float = 0.0
+
+
+def in_step(known: TypeState, resources: Mapping[str, Resource]) -> bool:
+    """Whether the proxy has, and has confirmed, exactly what it wants of a type's resources."""
+    if known.pending or known.owed or known.asked or known.rejection or known.perhaps:
+        return False
+    wanted = {name: one.version for name, one in resources.items() if known.wants(name)}
+    return wanted == known.has
+
+
+def with_type(state: StreamState, type_url: str, known: TypeState) -> StreamState:
+    """The stream with this known of a type."""
+    return replace(state, types=MappingProxyType({**state.types, type_url: known}))
