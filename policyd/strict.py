@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from policyd.errors import Problem
-from policyd.yaml import Document
+from policyd.yaml import MAX_PROBLEMS, Document
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
@@ -81,7 +81,8 @@ def parse(
     try:
         return model.model_validate(document.value, by_alias=True, by_name=False)
     except ValidationError as error:
-        found = [_problem(model, document, detail, later or {}) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)[:MAX_PROBLEMS]
+        found = [_problem(model, document, detail, later or {}) for detail in details]
         problems += [problem for problem in found if problem is not None]
     return None
 

@@ -19,6 +19,7 @@ from policyd.errors import InvalidInput, Problem
 MAX_BYTES: Final = 1_048_576
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 200_000
+MAX_PROBLEMS: Final = 100  # of one file; who has more repeats one mistake
 
 _PARSER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -187,6 +188,8 @@ class _Builder:
 
     def _count(self, event: yaml.Event, size: int, depth: int) -> None:
         self._values += size
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise InvalidInput(self.problems)
         if self._values > MAX_VALUES:
             message = f"more than {MAX_VALUES:,} values once its aliases are expanded"
             raise InvalidInput([*self.problems, self._refuse(event, message, "write less, or fewer aliases")])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.errors import InvalidInput, Problem
-from policyd.yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, load, load_one
+from policyd.yaml import MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, MAX_VALUES, load, load_one
 
 TEXTS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=20)
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -165,3 +165,7 @@ def test_a_file_of_one_document_has_no_second() -> None:
     with pytest.raises(InvalidInput) as error:
         load_one("a: 1\n---\nb: 2\n", "a.yaml")
     assert str(error.value) == "a.yaml:3: more than one document; keep one document in it"
+
+
+def test_one_mistake_repeated_is_not_reported_for_ever() -> None:
+    assert len(refused("a: 1\n" * 1000)) == MAX_PROBLEMS

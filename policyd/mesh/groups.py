@@ -5,13 +5,12 @@ Law: a member that nothing declares is a Problem, so that a misspelt name never 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
 from policyd.errors import Problem, SpiffeIdError
 from policyd.mesh.declare import Declaration, GroupSpec
-from policyd.mesh.matching import check_host
+from policyd.mesh.matching import check_host, did_you_mean
 from policyd.mesh.model import Group
 from policyd.spiffe import SCHEME, SpiffeId
 
@@ -88,19 +87,22 @@ class _Resolver:
         # another trust domain's workloads are declared there
         if id_.trust_domain == self._trust_domain and id_ not in self._workloads:
             accounts = [known.service_account or "" for known in self._workloads]
-            raise ValueError(f"no instance has the identity `{member[:80]}`{_near(member, accounts)}")
+            raise ValueError(f"no instance has the identity `{member[:80]}`; {self._remedy(member, accounts)}")
         return id_
 
     def _service(self, member: str) -> str:
         id_ = member if "." in member else f"{member}.{self._namespace}"
         if id_ not in self._services:
-            raise ValueError(f"no service is called `{member[:80]}`{_near(id_, self._services)}")
+            raise ValueError(f"no service is called `{member[:80]}`; {self._remedy(id_, self._services)}")
         return id_
 
     def _group(self, member: str) -> str:
         if member not in self._groups:
-            raise ValueError(f"no group is called `{member[:80]}`{_near(member, self._groups)}")
+            raise ValueError(f"no group is called `{member[:80]}`; {self._remedy(member, self._groups)}")
         return member
+
+    def _remedy(self, name: str, known: Collection[str]) -> str:
+        return did_you_mean(name, known, self._problems) or "declare it or take it out"
 
 
 def _user(member: str) -> str:
@@ -117,11 +119,6 @@ def _operator(member: str) -> str:
             f"`{member[:80]}` is no operator; write `unix:<uid>`, `oidc:<issuer>/<subject>` or `token:<name>`"
         )
     return member
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean `{near[0]}`?" if near else "; declare it or take it out"
 
 
 def _cycles(groups: Mapping[str, GroupSpec]) -> Iterator[tuple[str, ...]]:

@@ -6,13 +6,15 @@ is accepted by Envoy, so that a typing error shows in the file and not as a prox
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, Final
 
 MAX_REGEX: Final = 1024
 MAX_HOST: Final = 253
+MAX_SUGGESTIONS: Final = 20
 RETRY_CONDITIONS: Final = frozenset(
     {
         "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
@@ -31,6 +33,15 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|(?<!\\)[*+?}]\+")
 # What Python's `re` reads otherwise than RE2; such a pattern is left to Envoy.
 _ONLY_RE2 = re.compile(r"\\[pPzQEC]|\[\[|--|&&|\|\||~~|\(\?[a-zA-Z-]*[sU]")
+
+
+def did_you_mean(name: str, known: Iterable[str], problems: Sized) -> str:
+    """Return the question whether a known name was meant, "" if none is near.
+
+    It takes time to compare with thousands of names: only the first of many `problems` get it.
+    """
+    near = difflib.get_close_matches(name, list(known), 1) if len(problems) < MAX_SUGGESTIONS else []
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:

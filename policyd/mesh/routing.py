@@ -5,14 +5,19 @@ Law: a rule that could never take effect is refused, never kept without effect.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio import MESH, Gateway, VirtualService
+from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Service
+
+DECLARE: Final = "declare it in workloads.yaml"
+DECLARE_GATEWAY: Final = "declare the Gateway, or write `mesh` for all sidecars"
+NAME_A_SERVICE: Final = "name a service; `*` and outside names are for gateways only"
 
 
 def selects(gateway: Gateway, instance: Instance) -> bool:
@@ -53,9 +58,8 @@ def check_virtual_services(
     _check_names(declaration.virtual_services, "VirtualService", problems)
     routed: dict[str, str] = {}
     for declared in declaration.virtual_services:
-        _check_bound(declared, gateways, problems)
-        if declared.resource.in_mesh:
-            _check_mesh_hosts(declared, services, routed, problems)
+        served = _check_bound(declared, gateways, problems)
+        _check_hosts(declared, served, services, routed, problems)
         _check_destinations(declared, services, edges, problems)
 
 
@@ -73,44 +77,50 @@ def _check_names(
             problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
 
 
-def _check_bound(declared: Declared[VirtualService], gateways: Mapping[str, Gateway], problems: list[Problem]) -> None:
+def _check_bound(
+    declared: Declared[VirtualService], gateways: Mapping[str, Gateway], problems: list[Problem]
+) -> list[str]:
+    """Each gateway it is bound to is there; return the host patterns that those serve."""
     virtual = declared.resource
-    bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
     for at, name in enumerate(virtual.spec.gateways):
         id_ = name if "/" in name else f"{virtual.namespace}/{name}"
         if name != MESH and id_ not in gateways:
-            remedy = _near(id_, gateways, "declare the Gateway, or write `mesh` for all sidecars")
+            remedy = did_you_mean(id_, gateways, problems)
             message = f"no Gateway is called `{name[:80]}`"
-            problems.append(declared.problem("reference", message, ("spec", "gateways", at), remedy))
-    if virtual.in_mesh or len(bound) < len(virtual.spec.gateways):
-        return
-    served = [host for gateway in bound for server in gateway.spec.servers for host in server.hosts]
-    for at, host in enumerate(virtual.spec.hosts):
-        if not any(overlap(host, pattern) for pattern in served):
-            message = f"the host `{host}` is served by none of its gateways"
-            problems.append(
-                declared.problem("reference", message, ("spec", "hosts", at), "add it to a Gateway's `hosts`")
-            )
+            path = ("spec", "gateways", at)
+            problems.append(declared.problem("reference", message, path, remedy or DECLARE_GATEWAY))
+    bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
+    return [host for gateway in bound for server in gateway.spec.servers for host in server.hosts]
 
 
-def _check_mesh_hosts(
+def _check_hosts(
     declared: Declared[VirtualService],
+    served: list[str],
     services: Mapping[str, Service],
     routed: dict[str, str],
     problems: list[Problem],
 ) -> None:
-    """In sidecars a host is a Service of the mesh, and one VirtualService has all its rules."""
+    """Each host leads here: through a gateway that serves it, or in sidecars as the name of a Service.
+
+    In sidecars one VirtualService has all the rules of a Service.
+    """
     virtual = declared.resource
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
-        id_ = resolve(host, virtual.namespace)
-        if id_ is None or id_ not in services:
+        id_ = resolve(host, virtual.namespace) if virtual.in_mesh else None
+        if id_ is not None and id_ in services:
+            if (other := routed.setdefault(id_, virtual.id)) != virtual.id:
+                message = f"the host `{host}` has its rules in the VirtualService `{other}` already"
+                problems.append(declared.problem("duplicate", message, path, "write all rules of a host into one"))
+        elif any(overlap(host, pattern) for pattern in served):
+            continue
+        elif virtual.in_mesh:
             message = f"the host `{host}` is no service of the mesh"
-            remedy = "name a service; `*` and outside names are for gateways only"
-            problems.append(declared.problem("reference", message, path, _near(id_ or host, services, remedy)))
-        elif (other := routed.setdefault(id_, virtual.id)) != virtual.id:
-            message = f"the host `{host}` has its rules in the VirtualService `{other}` already"
-            problems.append(declared.problem("duplicate", message, path, "write all rules of a host into one"))
+            remedy = did_you_mean(id_ or host, services, problems)
+            problems.append(declared.problem("reference", message, path, remedy or NAME_A_SERVICE))
+        elif served:
+            message = f"the host `{host}` is served by none of its gateways"
+            problems.append(declared.problem("reference", message, path, "add it to a Gateway's `hosts`"))
 
 
 def _check_destinations(
@@ -126,9 +136,9 @@ def _check_destinations(
             path = ("spec", "http", at, "route", of, "destination")
             id_ = resolve(destination.host, virtual.namespace)
             if id_ is None or id_ not in services:
-                remedy = _near(id_ or destination.host, services, "declare it in workloads.yaml")
+                remedy = did_you_mean(id_ or destination.host, services, problems)
                 message = f"the destination `{destination.host}` is no service of the mesh"
-                problems.append(declared.problem("reference", message, (*path, "host"), remedy))
+                problems.append(declared.problem("reference", message, (*path, "host"), remedy or DECLARE))
             elif id_ in edges:
                 message = f"the destination `{destination.host}` is a gateway"
                 problems.append(declared.problem("reference", message, (*path, "host"), "route to what it serves"))
@@ -136,8 +146,3 @@ def _check_destinations(
                 ports = ", ".join(str(port.number) for port in services[id_].ports)
                 message = f"the port of destination `{destination.host}` is missing or none of its own"
                 problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
-
-
-def _near(name: str, known: Iterable[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean `{near[0]}`?" if near else otherwise

@@ -95,6 +95,11 @@ def test_a_rule_in_sidecars_names_a_service() -> None:
     assert meshed({**GOOD, "mesh/routes.yaml": IN_MESH}).virtual_services[0].in_mesh
 
 
+def test_a_rule_for_sidecars_and_gateways_may_name_hosts_of_both() -> None:
+    text = GOOD["mesh/routes.yaml"].replace("[edge]", "[mesh, edge]").replace("[www.", "[api, www.")
+    assert meshed({**GOOD, "mesh/routes.yaml": text}).virtual_services[0].spec.hosts == ("api", "www.example.com")
+
+
 @pytest.mark.parametrize("host", ["'*'", "example.com", "'*.default.svc.cluster.local'"])
 def test_in_sidecars_other_hosts_are_refused(host: str) -> None:
     files = {**GOOD, "mesh/routes.yaml": IN_MESH.replace("hosts: [api]", f"hosts: [{host}]")}
