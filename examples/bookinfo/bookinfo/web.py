@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -102,4 +104,12 @@ def server(app: Starlette, port: int) -> uvicorn.Server:
         h11_max_incomplete_event_size=MAX_HEAD,
     )
     config.timeout_graceful_shutdown = END_SECONDS  # type: ignore[assignment]  # asyncio takes fractions
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """Ends in silence: that requests under way are cut off then is no failure."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
