@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -77,7 +77,7 @@ def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: d
     leaf, issuer = chain
     spiffe_id = read_identity(leaf)
     _check_signed(leaf, issuer)
-    check_key(leaf.public_key())
+    check_key(_key_of(leaf))
     if _critical(leaf, x509.BasicConstraints).ca:
         raise IdentityError("a leaf's basic constraints say cA=false")
     usage = _critical(leaf, x509.KeyUsage)
@@ -148,9 +148,8 @@ def _check_authority(
     if own != trust_domain:
         raise IdentityError(f"the certificate is of the trust domain `{own}`, not `{trust_domain}`")
     _check_signed(certificate, issuer)
-    if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
+    if not isinstance(check_key(_key_of(certificate)), ec.EllipticCurvePublicKey):
         raise IdentityError("an authority's key is an elliptic one")
-    check_key(certificate.public_key())
     if not list(certificate.subject):
         raise IdentityError("an authority has a subject, by which its issued certificates name it")
     constraints = _critical(certificate, x509.BasicConstraints)
@@ -159,6 +158,13 @@ def _check_authority(
     usage = _critical(certificate, x509.KeyUsage)
     if not usage.key_cert_sign or usage.digital_signature:
         raise IdentityError("an authority's key signs certificates and authenticates nobody")
+
+
+def _key_of(certificate: x509.Certificate) -> object:
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError("the certificate's key cannot be read") from error
 
 
 def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
@@ -171,17 +177,17 @@ def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> No
     if unknown:
         raise IdentityError(f"the extension `{unknown[0]}` has no place in our certificates")
     _check_key_identifiers(certificate, issuer)
-    if not isinstance(certificate.signature_hash_algorithm, _HASHES):
-        raise IdentityError("a certificate is signed with SHA-256, SHA-384 or SHA-512")
     try:
+        if not isinstance(certificate.signature_hash_algorithm, _HASHES):
+            raise IdentityError("a certificate is signed with SHA-256, SHA-384 or SHA-512")
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise IdentityError("the certificate was not signed by its issuer") from error
 
 
 def _check_key_identifiers(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     subject_id = _extension(certificate, x509.SubjectKeyIdentifier).value.digest
-    if subject_id != x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest:
+    if subject_id != x509.SubjectKeyIdentifier.from_public_key(check_key(_key_of(certificate))).digest:
         raise IdentityError("the subject key identifier is not that of the key")
     if _extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier != (
         _extension(issuer, x509.SubjectKeyIdentifier).value.digest

@@ -9,8 +9,12 @@ import cedarpy
 import pytest
 
 from policyd.ca.issuance import ANONYMOUS, X509, Evidence, Order, cedar_request, groups_of, workload_entity
+from policyd.cedar.engine import Engine
 from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import parse_schema
 from policyd.mesh.model import Group
+from policyd.sources.shipped import shipped_policies, shipped_schema
 from policyd.spiffe import SpiffeId
 from tests.ca.samples import LAPTOP, NOW, REVIEWS, a_mesh
 
@@ -109,6 +113,15 @@ def test_the_built_in_policy_grants_up_to_an_hour(
     order = Order(REVIEWS, principal, JOIN, ttl, NOW, ("policyd",), source)
     request = cedar_request(order, a_mesh(groups=GROUPS))
     assert allowed(root, request, (root / "policies" / "issuance.cedar").read_text()) is expected
+
+
+@pytest.mark.parametrize(("ttl", "expected"), [(HOUR, True), (2 * HOUR, False)])
+def test_the_engine_finds_every_entity_that_it_needs(ttl: timedelta, expected: bool) -> None:
+    schema = parse_schema(shipped_schema("issuance"))
+    engine = Engine(load_policies(shipped_policies("issuance"), schema), schema)
+    for principal in (None, LAPTOP, REVIEWS):
+        order = Order(REVIEWS, principal, JOIN, ttl, NOW, source="127.0.0.1")
+        assert engine.decide(cedar_request(order, a_mesh(groups=GROUPS))).allowed is expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,368 @@
+"""The services on a real gRPC server with TLS on loopback: join, sign, watch, and everybody who may not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from policyd._pb import agent_pb2 as pb
+from policyd._pb import agent_pb2_grpc as stubs
+from policyd.ca.changes import Changes
+from policyd.ca.check import check_svid
+from policyd.ca.database import Database, open_database
+from policyd.ca.rate import Rate
+from policyd.ca.server_identity import ServerCertificate, ServerIdentity
+from policyd.ca.service import AgentsService, AttestationService
+from policyd.ca.tokens import Registration, Tokens
+from policyd.cedar.model import Decision
+from policyd.spiffe import SpiffeId
+from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, Office, a_csr, a_key, a_mesh, an_authority
+from tests.fakes.clock import FakeClock
+
+Code = grpc.StatusCode
+NAMED = (("grpc.ssl_target_name_override", "policyd"), ("grpc.use_local_subchannel_pool", 1))
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def chain_pem(svid: pb.Svid) -> bytes:
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in svid.chain)
+
+
+@dataclass
+class House:
+    """Both servers, and what stands behind them."""
+
+    office: Office
+    tokens: Tokens
+    changes: Changes
+    agents: AgentsService
+    served: ServerCertificate
+    attestation_port: int
+    agents_port: int
+
+    def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
+        registration = Registration(agent, frozenset(workloads))
+        return self.tokens.create(registration, now=self.office.clock(), random=os.urandom).secret
+
+    def attestation(self) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(self.served.roots)
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.attestation_port}", credentials, NAMED)
+
+    def mutual(self, svid: pb.Svid, key: ec.EllipticCurvePrivateKey) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(self.served.roots, pem_of(key), chain_pem(svid))
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.agents_port}", credentials, NAMED)
+
+    def bearer(self, spiffe_id: SpiffeId) -> grpc.aio.Channel:
+        """A channel of somebody with a good certificate for any identity."""
+        key = a_key()
+        svid = self.office.authority.sign(spiffe_id, key.public_key(), now=self.office.clock(), random=os.urandom)
+        return self.mutual(pb.Svid(chain=svid.chain), key)
+
+    async def attest(self, token: str, csr: bytes | None = None) -> pb.Svid:
+        async with self.attestation() as channel:
+            return await stubs.AttestationStub(channel).Attest(pb.AttestRequest(token=token, csr=csr or a_csr()))
+
+    async def join(self, *workloads: SpiffeId) -> grpc.aio.Channel:
+        key = a_key()
+        svid = await self.attest(self.token(*workloads), a_csr(key))
+        return self.mutual(svid, key)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    clock = FakeClock(datetime.now(UTC))  # TLS looks at the machine's clock
+    office = Office(an_authority(clock()), clock=clock)
+    database = open_database(tmp_path / "tokens.db")
+    running = Running(office, database)
+    try:
+        yield await running.start()
+    finally:
+        await running.stop()
+        database.close()
+
+
+class Running:
+    """Starts and stops the two servers."""
+
+    def __init__(self, office: Office, database: Database) -> None:
+        self.office, self.tokens, self.changes = office, Tokens(database), Changes()
+        self.servers = [grpc.aio.server(), grpc.aio.server()]
+
+    async def start(self) -> House:
+        issuer = self.office.issuer
+        served = ServerIdentity(issuer, self.office.clock).current()
+        self.office.recorder.entries.clear()
+        seconds = asyncio.get_running_loop().time
+        attestation = AttestationService(issuer, self.tokens, clock=seconds, rate=Rate(0.0, 5))
+        agents = AgentsService(
+            issuer, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
+            clock=seconds, wall=self.office.clock, rate=Rate(0.0, 5),
+        )  # fmt: skip
+        pairs = [(served.key, served.chain)]
+        stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
+        stubs.add_AgentsServicer_to_server(agents, self.servers[1])
+        open_to_all = grpc.ssl_server_credentials(pairs)
+        mutual = grpc.ssl_server_credentials(pairs, served.roots, require_client_auth=True)
+        ports = [
+            server.add_secure_port("127.0.0.1:0", credentials)
+            for server, credentials in zip(self.servers, (open_to_all, mutual), strict=True)
+        ]
+        for server in self.servers:
+            await server.start()
+        return House(self.office, self.tokens, self.changes, agents, served, *ports)
+
+    async def stop(self) -> None:
+        for server in self.servers:
+            await server.stop(None)
+
+
+@asynccontextmanager
+async def relay(house: House, port: int, version: ssl.TLSVersion, folder: Path) -> AsyncIterator[int]:
+    """A port that passes plain bytes on to `port` over TLS of just this version; grpcio has no such setting itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=house.served.roots.decode())
+    context.load_cert_chain(folder / "chain.pem", folder / "key.pem")
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    pumps: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="policyd")
+        pumps.append(asyncio.create_task(pump(reader, far[1])))
+        pumps.append(asyncio.create_task(pump(far[0], writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+    for task in pumps:
+        task.cancel()
+    await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def sign(channel: grpc.aio.Channel, identity: SpiffeId | str = "", csr: bytes | None = None) -> pb.Svid:
+    return await stubs.AgentsStub(channel).Sign(pb.SignRequest(spiffe_id=str(identity), csr=csr or a_csr()))
+
+
+async def test_an_agent_joins_signs_and_watches(house: House) -> None:
+    key = a_key()
+    own = await house.attest(house.token(), a_csr(key))
+    assert own.spiffe_id == str(LAPTOP)
+    assert house.office.authority.root_der == own.bundle.roots[0]
+    async with house.mutual(own, key) as channel:
+        svid = await sign(channel, REVIEWS)
+        chain = [x509.load_der_x509_certificate(der) for der in svid.chain]
+        assert check_svid(chain, house.office.authority.root, house.office.clock()) == REVIEWS
+        renewed = await sign(channel)
+        assert (renewed.spiffe_id, renewed.chain[0] != own.chain[0]) == (str(LAPTOP), True)
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest(version="0.1.0"))
+        assert await watch.read() == pb.Assignment(
+            agent="laptop",
+            sidecars=[
+                pb.Sidecar(instance="ratings-v1", spiffe_id=str(RATINGS), cluster="ratings.default"),
+                pb.Sidecar(instance="reviews-v1", spiffe_id=str(REVIEWS), cluster="reviews.default"),
+                pb.Sidecar(instance="reviews-v2", spiffe_id=str(REVIEWS), cluster="reviews.default"),
+            ],
+            bundle=own.bundle,
+            xds_address="127.0.0.1:1",
+            server_id="spiffe://cluster.local/policyd/server",
+        )
+        assert house.agents.connected() == ("laptop",)
+        watch.cancel()
+    entries = [(e.decision, e.detail["requested_by"], e.detail["agent"]) for e in house.office.recorder.entries]
+    assert entries == [("allow", kind, "laptop") for kind in ("attestation", "workload", "agent")]
+    assert house.office.counted == ["server", "attestation", "workload", "agent"]
+
+
+async def test_a_watch_tells_each_change_that_concerns_the_agent(house: House) -> None:
+    async with await house.join(REVIEWS) as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        first = await watch.read()
+        assert [one.instance for one in first.sidecars] == ["reviews-v1", "reviews-v2"]
+        house.changes.announce()  # nothing of it concerns the agent: it must not hear of it
+        instances = dict(house.office.mesh.instances)
+        del instances["reviews-v2"]
+        house.office.mesh = a_mesh(instances=instances)
+        house.changes.announce()
+        second = await asyncio.wait_for(watch.read(), 5)
+        assert [one.instance for one in second.sidecars] == ["reviews-v1"]
+        watch.cancel()
+
+
+async def test_a_watch_ends_when_its_agent_is_forgotten(house: House) -> None:
+    async with await house.join() as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        await watch.read()
+        house.tokens.forget("laptop")
+        house.changes.announce()
+        assert (await code_of(watch.read()))[0] is Code.PERMISSION_DENIED
+        assert house.agents.connected() == ()
+
+
+async def test_an_agent_opens_no_more_than_four_watches(house: House) -> None:
+    async with await house.join() as channel:
+        watches = [stubs.AgentsStub(channel).Watch(pb.WatchRequest()) for _ in range(4)]
+        for watch in watches:
+            await watch.read()
+        fifth = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        assert await code_of(fifth.read()) == (Code.RESOURCE_EXHAUSTED, "this agent watches already")
+        for watch in watches:
+            watch.cancel()
+
+
+async def test_wrong_used_and_expired_tokens_look_the_same_and_are_told_apart_on_record(house: House) -> None:
+    used = house.token()
+    await house.attest(used)
+    answers = [await code_of(house.attest("A" * 43)), await code_of(house.attest(used))]
+    expired = house.tokens.create(Registration("desktop"), now=house.office.clock(), random=os.urandom).secret
+    house.office.clock.advance(11 * 60)
+    answers += [await code_of(house.attest(expired)), await code_of(house.attest("A" * 1000))]
+    assert answers == [(Code.PERMISSION_DENIED, "the join token is not accepted")] * 4
+    reasons = [(e.detail["reason"], e.detail.get("agent")) for e in house.office.recorder.entries[1:]]
+    assert reasons == [("unknown", None), ("used", "laptop"), ("expired", "desktop"), ("unknown", None)]
+
+
+@pytest.mark.parametrize(
+    ("csr", "text"),
+    [
+        (b"junk", "the certificate signing request cannot be read; send PKCS#10 in DER"),
+        (
+            a_csr(names=[x509.UniformResourceIdentifier(str(REVIEWS))]),
+            f"other names than its identity; name `{LAPTOP}`",
+        ),
+    ],
+)
+async def test_a_bad_request_costs_no_token(house: House, csr: bytes, text: str) -> None:
+    token = house.token()
+    code, said = await code_of(house.attest(token, csr))
+    assert (code, text in said) == (Code.INVALID_ARGUMENT, True)
+    assert (await house.attest(token)).spiffe_id == str(LAPTOP)
+
+
+async def test_without_a_record_there_is_no_certificate_and_the_token_stays_good(house: House) -> None:
+    token = house.token()
+    house.office.recorder.full = True
+    assert await code_of(house.attest(token)) == (Code.UNAVAILABLE, "no certificate can be issued now")
+    house.office.recorder.full = False
+    assert (await house.attest(token)).spiffe_id == str(LAPTOP)
+
+
+async def test_a_broken_engine_issues_nothing_and_says_nothing_of_itself(house: House) -> None:
+    house.office.decider.broken = True
+    assert await code_of(house.attest(house.token())) == (Code.UNAVAILABLE, "no certificate can be issued now")
+
+
+async def test_policy_has_the_last_word(house: House) -> None:
+    async with await house.join() as channel:
+        house.office.decider.decision = Decision(False)
+        assert await code_of(sign(channel, REVIEWS)) == (Code.PERMISSION_DENIED, f"`{REVIEWS}` is not granted")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [RATINGS, SpiffeId.server(DOMAIN), SpiffeId.agent(DOMAIN, "desktop"), SpiffeId("partner.org", "/ns/a/sa/b")],
+)
+async def test_an_identity_that_is_not_registered_to_the_agent_is_refused_and_recorded(
+    house: House, identity: SpiffeId
+) -> None:
+    async with await house.join(REVIEWS) as channel:
+        asked = len(house.office.decider.asked)
+        answer = await code_of(sign(channel, identity))
+    assert answer == (Code.PERMISSION_DENIED, f"`{identity}` is not registered to this agent")
+    last = house.office.recorder.entries[-1]
+    assert (last.decision, last.detail["spiffe_id"], last.detail["agent"]) == ("deny", str(identity), "laptop")
+    assert len(house.office.decider.asked) == asked
+
+
+@pytest.mark.parametrize("identity", ["x", "spiffe://", "spiffe://cluster.local/a\n", "spiffe://c/" + "a" * 3000])
+async def test_what_is_no_identity_is_refused(house: House, identity: str) -> None:
+    async with await house.join() as channel:
+        assert (await code_of(sign(channel, identity)))[0] is Code.INVALID_ARGUMENT
+
+
+async def test_only_a_registered_agent_is_served(house: House) -> None:
+    async with house.bearer(REVIEWS) as workload, house.bearer(SpiffeId.agent(DOMAIN, "stranger")) as stranger:
+        assert await code_of(sign(workload)) == (Code.PERMISSION_DENIED, "this service is for agents")
+        assert (await code_of(sign(stranger)))[0] is Code.PERMISSION_DENIED
+
+
+async def test_a_connection_that_outlives_its_certificate_is_refused(house: House) -> None:
+    async with await house.join() as channel:
+        await sign(channel)
+        house.office.clock.now += timedelta(minutes=61)
+        code, text = await code_of(sign(channel))
+    assert (code, "the client's certificate ended at" in text) == (Code.UNAUTHENTICATED, True)
+
+
+async def test_no_certificate_or_a_foreign_one_reaches_nothing(house: House) -> None:
+    key, foreign = a_key(), an_authority(house.office.clock())
+    svid = foreign.sign(LAPTOP, key.public_key(), now=house.office.clock(), random=os.urandom)
+    async with house.mutual(pb.Svid(chain=svid.chain), key) as forged:
+        assert (await code_of(sign(forged)))[0] is Code.UNAVAILABLE
+    nobody = grpc.ssl_channel_credentials(house.served.roots)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{house.agents_port}", nobody, NAMED) as channel:
+        assert (await code_of(sign(channel)))[0] is Code.UNAVAILABLE
+
+
+async def test_who_asks_too_often_waits(house: House) -> None:
+    async with await house.join() as channel:
+        for _ in range(5):
+            await sign(channel)
+        assert await code_of(sign(channel)) == (Code.RESOURCE_EXHAUSTED, "too many requests, wait a little")
+    for _ in range(4):
+        assert (await code_of(house.attest("x")))[0] is Code.PERMISSION_DENIED
+    assert await code_of(house.attest("x")) == (Code.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
+
+
+@pytest.mark.parametrize(
+    ("version", "code"), [(ssl.TLSVersion.TLSv1_3, Code.OK), (ssl.TLSVersion.TLSv1_2, Code.UNAUTHENTICATED)]
+)
+async def test_a_client_below_tls_1_3_is_refused(
+    house: House, tmp_path: Path, version: ssl.TLSVersion, code: grpc.StatusCode
+) -> None:
+    key = a_key()
+    (tmp_path / "chain.pem").write_bytes(chain_pem(await house.attest(house.token(), a_csr(key))))
+    (tmp_path / "key.pem").write_bytes(pem_of(key))
+    token = house.token(agent="desktop")
+    calls = {
+        house.agents_port: lambda channel: stubs.AgentsStub(channel).Sign(pb.SignRequest(csr=a_csr()), timeout=5),
+        house.attestation_port: lambda channel: stubs.AttestationStub(channel).Attest(
+            pb.AttestRequest(token=token, csr=a_csr()), timeout=5
+        ),
+    }
+    for far, call in calls.items():
+        async with (
+            relay(house, far, version, tmp_path) as near,
+            grpc.aio.insecure_channel(f"127.0.0.1:{near}") as channel,
+        ):
+            made = call(channel)
+            assert await made.code() is code, await made.details()
+    assert (house.tokens.registration("desktop") is not None) is (code is Code.OK)
