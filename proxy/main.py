@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = run.add_argument
     joining = run.add_mutually_exclusive_group()
-    joining.add_argument("--join", metavar="TOKEN", help="the join token, from `policyd ca token create`")
+    joining.add_argument(
+        "--join", metavar="TOKEN", help="the join token, from `policyd ca token create`; - reads a line"
+    )
     joining.add_argument("--join-file", metavar="FILE", type=Path, help="a file that holds the join token")
     add("--dir", metavar="STATE", type=Path, help="keep the agent's identity and Envoy's logs here between runs")
     add("--name", help="the agent's name, where the token or the kept identity must be this agent's")
@@ -123,6 +125,9 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
 
 
 def _token(options: argparse.Namespace) -> JoinToken | None:
+    if options.join == "-":
+        line = _first_line()
+        return parse_token(line) if line else None
     if options.join:
         return parse_token(options.join)
     if not options.join_file:
@@ -132,6 +137,16 @@ def _token(options: argparse.Namespace) -> JoinToken | None:
             return parse_token(file.read(_MAX_TOKEN_FILE))
     except (OSError, UnicodeDecodeError) as error:
         raise TokenError(f"`{options.join_file}` cannot be read: {error}") from None
+
+
+def _first_line() -> str:
+    """The first line of standard input, byte by byte: what follows, and its end, belongs to --exit-with-parent."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+        if len(line) > _MAX_TOKEN_FILE:
+            raise TokenError("standard input begins with no join token")
+    return line.decode("ascii", "replace").strip()
 
 
 def _runtime(given: Path | None) -> tuple[Path, bool]:

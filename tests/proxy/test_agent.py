@@ -1,0 +1,314 @@
+"""The agent as a whole: real gRPC, real TLS, real Envoys, and a control plane of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyd._pb import agent_pb2
+from policyd.envoy_api import shared
+from policyd.join_token import format_token
+from proxy import envoy_admin
+from tests.fakes.control_plane import ControlPlane
+from tests.fakes.toy_ca import ToyCa
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE = 30.0
+WEB, API = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/default/sa/api"
+WEB_1 = agent_pb2.Sidecar(instance="web-1", spiffe_id=WEB, cluster="web.default")
+API_1 = agent_pb2.Sidecar(instance="api-1", spiffe_id=API, cluster="api.default")
+
+
+class Agent:
+    """`policyd-proxy run` as a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.runtime = folder / "state", folder / "run"
+        self.events: list[dict[str, Any]] = []
+        self.errors = ""
+
+    async def start(self, *options: str) -> None:
+        command = [sys.executable, "-m", "proxy.main", "run", "--runtime", str(self.runtime), "--exit-with-parent"]
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(
+            *command, *options, cwd=Path(__file__).parents[2], stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        self._reading = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout
+        assert self.process.stderr
+        while line := await self.process.stdout.readline():
+            self.events.append(json.loads(line))
+        self.errors = (await self.process.stderr.read()).decode()
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            await self._reading
+            return await self.process.wait()
+
+    async def stop(self) -> int:
+        if self.process.returncode is None:
+            self.process.terminate()
+        return await self.ended()
+
+    def said(self, event: str, **facts: object) -> list[dict[str, Any]]:
+        return [each for each in self.events if each["event"] == event and facts.items() <= each.items()]
+
+    async def says(self, event: str, times: int = 1, **facts: object) -> dict[str, Any]:
+        await until(lambda: len(self.said(event, **facts)) >= times, self.events)
+        return self.said(event, **facts)[times - 1]
+
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.runtime / "status.json").read_text())
+
+
+async def until(condition: Callable[[], Any], shown: object = "") -> None:
+    """Wait until the condition holds."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"waited in vain; so far: {shown}")
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[ControlPlane]:
+    made = ControlPlane(shared())
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    made = Agent(tmp_path)
+    yield made
+    if made.process.returncode is None:
+        made.process.kill()
+    await made.ended()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def serials(status: dict[str, Any]) -> set[str]:
+    """The serial numbers of the certificates that an Envoy uses now."""
+    _, body = await envoy_admin.ask(Path(status["admin_socket"]), "/certs")
+    found = json.loads(body)["certificates"]
+    return {each["serial_number"] for one in found for each in one.get("cert_chain", [])}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_it_joins_gets_an_identity_and_runs_an_envoy_that_proves_it(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars, plane.listener_port = [WEB_1], free_port()
+    await agent.start("--join", format_token(plane.token()))
+    ready = await agent.says("sidecar.ready", instance="web-1")
+    await until(lambda: agent.status()["sidecars"][0]["state"] == "ready")
+    [shown] = agent.status()["sidecars"]
+    assert (shown["spiffe_id"], shown["restarts"], shown["pid"]) == (WEB, 0, ready["pid"])
+    assert plane.nodes == ["web-1"]
+    assert sorted(plane.peers) == ["spiffe://cluster.local/agent/a1", WEB]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (agent.runtime / "web-1").iterdir()}
+    assert modes == {"sds.sock": 0o600, "admin.sock": 0o600, "bootstrap.json": 0o600}
+    assert await agent.stop() == 0
+    assert not alive(ready["pid"])
+    assert not agent.runtime.exists()
+
+
+async def test_a_new_certificate_reaches_envoy_and_no_connection_ends(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars, plane.listener_port, plane.life = [WEB_1], free_port(), timedelta(seconds=6)
+    await agent.start("--join", format_token(plane.token()))
+    await agent.says("sidecar.ready")
+    first = agent.status()["sidecars"][0]
+    client = await _mutual_tls(plane, plane.listener_port)
+    assert await _get(*client) == b"hello"
+    renewed = await agent.says("sidecar.renewed")
+    seen: set[str] = set()
+    while renewed["serial"] not in seen:
+        seen = await serials(first)
+    assert first["svid_serial"] not in seen
+    assert await _get(*client) == b"hello"
+    client[1].transport.abort()
+    await agent.says("agent.renewed")
+    await until(lambda: plane.watches >= 2)
+    assert not agent.said("sidecar.crashed")
+    assert await agent.stop() == 0
+
+
+async def test_a_killed_envoy_is_started_again(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars = [WEB_1]
+    await agent.start("--join", format_token(plane.token()))
+    ready = await agent.says("sidecar.ready")
+    os.kill(ready["pid"], signal.SIGKILL)
+    crashed = await agent.says("sidecar.crashed")
+    assert (crashed["ended"], crashed["failures"]) == ("SIGKILL", 1)
+    again = await agent.says("sidecar.ready", times=2)
+    assert again["pid"] != ready["pid"]
+    await until(lambda: agent.status()["sidecars"][0]["restarts"] == 1)
+    assert await agent.stop() == 0
+
+
+async def test_it_follows_the_assignment_and_lives_through_policyd_being_away(
+    plane: ControlPlane, agent: Agent
+) -> None:
+    await agent.start("--join", format_token(plane.token()), "--drain", "0.2")
+    await agent.says("agent.assigned", instances=[])
+    plane.sidecars = [WEB_1, API_1]
+    plane.announce()
+    await agent.says("sidecar.ready", instance="web-1")
+    await agent.says("sidecar.ready", instance="api-1")
+    await plane.stop()
+    await agent.says("agent.disconnected")
+    plane.sidecars = [API_1]
+    await plane.start()
+    await agent.says("sidecar.stopped", instance="web-1")
+    assert not agent.said("sidecar.stopped", instance="api-1")
+    assert await agent.stop() == 0
+
+
+async def test_a_refused_identity_is_asked_for_again(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars, plane.denied = [WEB_1], {WEB}
+    await agent.start("--join", format_token(plane.token()))
+    failed = await agent.says("identity.failed", times=2)
+    assert (failed["code"], failed["spiffe_id"]) == ("issuance_denied", WEB)
+    plane.denied.clear()
+    await agent.says("sidecar.ready")
+    assert await agent.stop() == 0
+
+
+async def test_a_restart_needs_no_token_while_the_kept_identity_holds(plane: ControlPlane, agent: Agent) -> None:
+    token = format_token(plane.token())
+    await agent.start("--join", token, "--dir", str(agent.state))
+    await agent.says("agent.assigned")
+    assert await agent.stop() == 0
+    assert stat.S_IMODE((agent.state / "agent.json").stat().st_mode) == 0o600
+    await agent.start("--join", token, "--dir", str(agent.state))  # used, but not needed
+    await agent.says("agent.resumed")
+    await agent.says("agent.assigned", times=2)
+    assert plane.secrets_used == [plane.token().secret]
+    assert await agent.stop() == 0
+
+
+async def test_nothing_survives_its_parent(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars = [WEB_1]
+    await agent.start("--join", format_token(plane.token()))
+    ready = await agent.says("sidecar.ready")
+    assert agent.process.stdin
+    agent.process.stdin.close()
+    assert await agent.ended() == 0
+    assert not alive(ready["pid"])
+
+
+async def test_no_envoy_survives_a_killed_agent(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars = [WEB_1]
+    await agent.start("--join", format_token(plane.token()))
+    ready = await agent.says("sidecar.ready")
+    agent.process.kill()
+    await agent.ended()
+    await until(lambda: not alive(ready["pid"]))
+
+
+async def _end_with(agent: Agent, *options: str) -> tuple[int, str]:
+    await agent.start(*options)
+    return await agent.ended(), agent.errors
+
+
+async def test_a_server_without_the_pinned_root_is_refused_and_told_nothing(plane: ControlPlane, agent: Agent) -> None:
+    token = plane.token()
+    await plane.stop()
+    plane.present = ToyCa()
+    await plane.start()
+    code, errors = await _end_with(agent, "--join", format_token(token))
+    assert code == 3
+    assert "does not present the root that the join token names" in errors
+    assert plane.secrets_used == []
+
+
+async def test_a_used_token_is_refused(plane: ControlPlane, agent: Agent) -> None:
+    plane.secrets_used.append(plane.token().secret)
+    code, errors = await _end_with(agent, "--join", format_token(plane.token()))
+    assert (code, "policyd refuses the join token" in errors) == (3, True)
+
+
+async def test_the_token_may_come_over_standard_input(plane: ControlPlane, agent: Agent) -> None:
+    await agent.start("--join", "-")
+    assert agent.process.stdin
+    agent.process.stdin.write(format_token(plane.token()).encode() + b"\n")
+    await agent.says("agent.assigned")
+    agent.process.stdin.close()
+    assert await agent.ended() == 0
+
+
+async def test_without_token_and_identity_it_says_what_to_do(agent: Agent) -> None:
+    code, errors = await _end_with(agent)
+    assert code == 64
+    assert "make a token with `policyd ca token create`" in errors
+
+
+async def test_memory_stays_small(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars = [WEB_1]
+    await agent.start("--join", format_token(plane.token()))
+    await agent.says("sidecar.ready")
+    lines = Path(f"/proc/{agent.process.pid}/status").read_text().splitlines()
+    [resident] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
+    assert resident <= 60 * 1024
+    assert await agent.stop() == 0
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _mutual_tls(plane: ControlPlane, port: int) -> Connection:
+    """Connect as a workload of the mesh."""
+    import ssl
+    import tempfile
+
+    from cryptography.hazmat.primitives import serialization as form
+
+    from proxy.identity import make_key
+
+    key = make_key()
+    chain = plane.ca.sign(key.public_key(), [API])
+    pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=plane.ca.root.pem.decode())
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pem + b"".join(ssl.DER_cert_to_PEM_cert(each).encode() for each in chain))
+        file.flush()
+        context.load_cert_chain(file.name)
+    connected: Awaitable[Connection] = asyncio.open_connection("127.0.0.1", port, ssl=context)
+    return await connected
+
+
+async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    writer.write(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), base64.b64encode(head)
+    return await reader.readexactly(5)
