@@ -1,0 +1,169 @@
+"""policyd's own metrics, counted here and shown in Prometheus' form.
+
+Law: names, help and labels come from policyd.names; every label value is of a bounded set that stands here, and any
+other counts as `other`. A decision counts itself in about a microsecond: its children are looked up once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from policyd import names
+from policyd.errors import PolicydError
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OTHER: Final = "other"
+BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
+DECISIONS: Final = ("allow", "deny", "error")
+SIDES: Final = ("inbound", "gateway", "egress")
+KINDS: Final = ("decision", "issuance", "change", "operation")
+RELOADS: Final = ("taken", "refused", "unchanged")
+TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
+BEARERS: Final = ("agent", "workload", "server", "operator")
+CHAIN: Final = ("root", "intermediate")
+
+
+def error_codes() -> tuple[str, ...]:
+    """The `code` of every class of policyd.errors, sorted."""
+    codes: set[str] = set()
+    waiting: list[type[PolicydError]] = [PolicydError]
+    while waiting:
+        kind = waiting.pop()
+        codes.add(kind.code)
+        waiting.extend(kind.__subclasses__())
+    return tuple(sorted(codes))
+
+
+class _Counts:
+    """A counter's children, one for each combination of label values that can be."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, *values: Iterable[str]) -> None:
+        help_text, labels = names.METRICS[name]
+        counter = Counter(name, help_text, labels, registry=registry)
+        self._values = tuple(frozenset(options) for options in values)
+        self._counter = counter
+        self._children = {combination: counter.labels(*combination) for combination in product(*values)}
+
+    def add(self, *labels: str) -> None:
+        """Count one."""
+        child = self._children.get(labels)
+        if child is None:
+            known = zip(labels, self._values, strict=True)
+            child = self._counter.labels(*(label if label in options else OTHER for label, options in known))
+        child.inc()
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own; safe for threads."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._decisions = _Counts(registry, names.DECISIONS, DECISIONS, SIDES)
+        seconds = names.METRICS[names.DECISION_SECONDS][0]
+        self._seconds = Histogram(names.DECISION_SECONDS, seconds, registry=registry, buckets=BUCKETS)
+        self._records = _Counts(registry, names.JOURNAL_RECORDS, KINDS)
+        self._failures = _plain(registry, names.JOURNAL_FAILURES)
+        self._reloads = _Counts(registry, names.RELOADS, RELOADS)
+        self._change_refused = _gauge(registry, names.CHANGE_REFUSED)
+        self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
+        self._rejections = _Counts(registry, names.XDS_REJECTIONS, TYPES)
+        self._connections = _gauge(registry, names.XDS_CONNECTIONS)
+        self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, BEARERS)
+        self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, error_codes())
+        self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
+
+    def decided(self, decision: str, side: str, seconds: float) -> None:
+        """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
+        self._decisions.add(decision, side)
+        self._seconds.observe(seconds)
+
+    def journal_record(self, kind: str) -> None:
+        """A record was kept."""
+        self._records.add(kind)
+
+    def journal_failure(self) -> None:
+        """A record could not be kept."""
+        self._failures.inc()
+
+    def reloaded(self, outcome: str) -> None:
+        """A change of the declared files was looked at: `taken`, `refused` or `unchanged`."""
+        self._reloads.add(outcome)
+
+    def change_refused(self, refused: bool) -> None:
+        """Whether a change is being refused now."""
+        self._change_refused.set(refused)
+
+    def pushed(self, node_id: str, kind: str) -> None:
+        """A response was sent to a proxy; which one is no label."""
+        self._pushes.add(kind)
+
+    def rejected(self, node_id: str, kind: str, text: str) -> None:
+        """A proxy rejected a response."""
+        self._rejections.add(kind)
+
+    def connections(self, count: int) -> None:
+        """So many proxies are connected now."""
+        self._connections.set(count)
+
+    def issued(self, kind: str) -> None:
+        """A certificate was issued."""
+        self._issued.add(kind)
+
+    def refused(self, code: str) -> None:
+        """A request for a certificate was refused, with an error of this code."""
+        self._refused.add(code)
+
+    def ca_expiry(self, which: str, timestamp: float) -> None:
+        """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""
+        self._expiry.labels(which if which in CHAIN else OTHER).set(timestamp)
+
+    def totals(self) -> tuple[int, int, int]:
+        """All decisions made, and how many of them were denials and errors."""
+        counts = dict.fromkeys(DECISIONS, 0)
+        for decision, value in self._by_decision():
+            counts[decision] = counts.get(decision, 0) + value
+        return sum(counts.values()), counts["deny"], counts["error"]
+
+    def exposition(self) -> bytes:
+        """All of them, as Prometheus' text format has it."""
+        return expose(self.registry)
+
+    def _by_decision(self) -> Iterator[tuple[str, int]]:
+        for metric in self.registry.collect():
+            if metric.name == names.DECISIONS:
+                yield from ((s.labels["decision"], int(s.value)) for s in metric.samples if s.name.endswith("_total"))
+
+
+def expose(registry: Collector) -> bytes:
+    """A registry in Prometheus' text format, without the times of creation, which nothing asks for."""
+    return generate_latest(_WithoutCreated(registry))
+
+
+class _WithoutCreated(Collector):
+    def __init__(self, registry: Collector) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not _is_created(sample)]
+            yield metric
+
+
+def _is_created(sample: Sample) -> bool:
+    return sample.name.endswith("_created")
+
+
+def _plain(registry: CollectorRegistry, name: str) -> Counter:
+    return Counter(name, names.METRICS[name][0], registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str) -> Gauge:
+    help_text, labels = names.METRICS[name]
+    return Gauge(name, help_text, labels, registry=registry)
