@@ -1,6 +1,6 @@
 """How many certificates were issued since the state was made; the journal says which.
 
-Law: a certificate is counted in the same transaction in which it is issued.
+Law: a certificate is counted after its record and before it leaves; an agent's first one with its token's claim.
 """
 
 from __future__ import annotations

@@ -150,8 +150,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         try:
             with translated():
                 registration, agent = self._admit(context)
-                if not self._limit.allow(registration.agent):
-                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests, wait a little")
+                self._limited(registration.agent)
                 svid = self._sign(request, registration, agent, address_of(context.peer()))
                 return svid_message(svid, self._issuer.authority)
         except Refusal as refusal:
@@ -164,6 +163,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         try:
             with translated():
                 name = self._admit(context)[0].agent
+                self._limited(name)
                 if self._watches[name] >= MAX_WATCHES:
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "this agent watches already")
             self._watches[name] += 1
@@ -202,6 +202,10 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         if registration is None:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this agent is not registered, it joins with a new token")
         return registration, peer
+
+    def _limited(self, agent: str) -> None:
+        if not self._limit.allow(agent):
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests, wait a little")
 
     def _sign(self, request: agent_pb2.SignRequest, registration: Registration, agent: Peer, source: str) -> Svid:
         own = agent.spiffe_id
