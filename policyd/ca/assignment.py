@@ -6,9 +6,18 @@ without any named it may run the whole mesh. No agent gets another agent's ident
 
 from __future__ import annotations
 
-from policyd.ca.tokens import Registration
+from dataclasses import dataclass
+
 from policyd.mesh.model import Instance, Mesh
 from policyd.spiffe import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """An agent and the identities that it may obtain; none named means all of the mesh."""
+
+    agent: str
+    workloads: frozenset[SpiffeId] = frozenset()
 
 
 def may_obtain(registration: Registration, identity: SpiffeId, mesh: Mesh) -> bool:

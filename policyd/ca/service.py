@@ -16,14 +16,14 @@ import grpc
 import structlog
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
-from policyd.ca.assignment import instances_for, may_obtain
+from policyd.ca.assignment import Registration, instances_for, may_obtain
 from policyd.ca.authority import Authority, Svid
 from policyd.ca.changes import Changes
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import Peer, address_of, check_tls, peer_of
 from policyd.ca.rate import Rate, RateLimit
-from policyd.ca.tokens import Refused, Registration, Tokens
+from policyd.ca.tokens import Refused, Tokens
 from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
 from policyd.mesh.model import Mesh
 from policyd.spiffe import MAX_ID_BYTES, SpiffeId

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from policyd.ca.assignment import Registration
 from policyd.ca.database import Database
 from policyd.ca.template import Random
 from policyd.errors import TokenError
@@ -36,14 +37,6 @@ class NewToken:
 
     secret: str = field(repr=False)
     expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """An agent and the identities that it may obtain; none named means all of the mesh."""
-
-    agent: str
-    workloads: frozenset[SpiffeId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

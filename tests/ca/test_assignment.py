@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyd.ca.assignment import instances_for, may_obtain
-from policyd.ca.tokens import Registration
+from policyd.ca.assignment import Registration, instances_for, may_obtain
 from policyd.mesh.model import Workload
 from policyd.spiffe import SpiffeId
 from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, a_mesh

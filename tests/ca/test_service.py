@@ -20,13 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from policyd._pb import agent_pb2 as pb
 from policyd._pb import agent_pb2_grpc as stubs
+from policyd.ca.assignment import Registration
 from policyd.ca.changes import Changes
 from policyd.ca.check import check_svid
 from policyd.ca.database import Database, open_database
 from policyd.ca.rate import Rate
 from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
-from policyd.ca.tokens import Registration, Tokens
+from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.spiffe import SpiffeId
 from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, Office, a_csr, a_key, a_mesh, an_authority

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from policyd.ca.assignment import Registration
 from policyd.ca.database import Database, open_database
 from policyd.ca.ledger import Ledger
-from policyd.ca.tokens import Refused, Registration, Tokens
+from policyd.ca.tokens import Refused, Tokens
 from policyd.errors import KeyFileError, StateError, TokenError
 from tests.ca.samples import NOW, RATINGS, REVIEWS
 
