@@ -15,20 +15,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from policyd.cli import detached, report
+from policyd.cli.check_run import run_checks
 from policyd.cli.exits import Exit
 from policyd.cli.instance import UP_FILE, alone, answers
-from policyd.cli.loaded import load_folder
+from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.progress import View, view
 from policyd.cli.running import RunningMesh
 from policyd.config import Environment, runtime_directory, state_paths
 from policyd.errors import StateError
 from policyd.sources.state import prepare_state, private_folder, write_private
-
-if TYPE_CHECKING:
-    from policyd.reload import Live
 
 LOGS: Final = "run"  # in the state folder
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -62,9 +60,9 @@ class Folders:
 
 async def bring_up(options: Options, environment: Environment, environ: Mapping[str, str]) -> int:
     """Run the folder's mesh; returns the exit code. Raises PolicydError for what keeps it from coming up."""
-    _folder, live = load_folder(options.directory)  # what cannot run is said before anything is touched
+    loaded = load_folder(options.directory)  # what cannot run is said before anything is touched
     with alone(options.directory), _folders(options, environment) as folders:
-        work = asyncio.create_task(_run(options, live, folders, environ))
+        work = asyncio.create_task(_run(options, loaded, folders, environ))
         loop = asyncio.get_running_loop()
         for number in ENDING:
             loop.add_signal_handler(number, work.cancel)
@@ -74,25 +72,31 @@ async def bring_up(options: Options, environment: Environment, environ: Mapping[
             return Exit.INTERRUPTED
 
 
-async def _run(options: Options, live: Live, folders: Folders, environ: Mapping[str, str]) -> int:
+async def _run(options: Options, loaded: Loaded, folders: Folders, environ: Mapping[str, str]) -> int:
     screen = view(sys.stderr if options.as_json else sys.stdout)
     mesh = RunningMesh(options.directory, folders.state, folders.logs, folders.runtime, environ, screen)
     try:
         await mesh.start(options.timeout)
         screen.settle()
-        code = await report.after_start(mesh.places, live, options.directory, as_json=options.as_json)
+        outcomes = await run_checks(loaded, mesh.places)
+        code = report.after_start(mesh.places, loaded, outcomes, as_json=options.as_json)
         if options.stays:
             await _stay(options, folders, screen)
             code = Exit.OK
         return code
     finally:
-        screen.close()
-        # a second Ctrl-C must not leave half of it running
-        ending = asyncio.create_task(mesh.stop())
-        while not ending.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(ending)
-        ending.result()
+        with suppress(OSError):  # the terminal has gone
+            screen.close()
+        await _to_the_end(mesh)
+
+
+async def _to_the_end(mesh: RunningMesh) -> None:
+    """Stop all of it: a second Ctrl-C must not leave half of it running."""
+    ending = asyncio.create_task(mesh.stop())
+    while not ending.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(ending)
+    ending.result()
 
 
 async def _stay(options: Options, folders: Folders, screen: View) -> None:

@@ -36,7 +36,7 @@ def check(
 
     where = existing(directory)
     try:
-        _folder, live = load_folder(where)
+        live = load_folder(where).live
     except InvalidInput as error:
         if not as_json:
             raise

@@ -6,6 +6,7 @@ one that prints no newline fills no memory.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,4 +69,8 @@ class ChildLog:
     def _open(self) -> tuple[BinaryIO, int]:
         if self.path.exists():
             self.path.replace(self.path.with_name(self.path.name + ".1"))
-        return self.path.open("wb", buffering=0), 0
+        return self.path.open("wb", buffering=0, opener=_private), 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

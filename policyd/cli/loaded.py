@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,20 @@ if TYPE_CHECKING:
     from policyd.sources.files import Folder
 
 
-def load_folder(directory: Path) -> tuple[Folder, Live]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A folder's texts and what they came to."""
+
+    folder: Folder
+    live: Live
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self.folder.directory
+
+
+def load_folder(directory: Path) -> Loaded:
     """Read and check everything that `policyd serve` would load; raises InvalidInput with every problem.
 
     Ports that the folder leaves open are assumed, so nothing is taken and no state is made.
@@ -23,4 +37,4 @@ def load_folder(directory: Path) -> tuple[Folder, Live]:
 
     folder = read_folder(directory)
     nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody is sent this
-    return folder, load(folder, shipped_schemas(), assumed, nowhere)
+    return Loaded(folder, load(folder, shipped_schemas(), assumed, nowhere))

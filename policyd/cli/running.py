@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,8 @@ class RunningMesh:
         self._show()
 
     def _show(self) -> None:
-        self._screen.show([*self._programs(), *self._envoys()])
+        with suppress(OSError):  # the terminal has gone; what runs must still be ended in order
+            self._screen.show([*self._programs(), *self._envoys()])
 
     def _programs(self) -> list[Item]:
         names = {plan.SERVER: ("policyd", "server"), plan.AGENT: ("policyd-proxy", "agent")}

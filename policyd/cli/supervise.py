@@ -70,6 +70,7 @@ class Supervisor:
         kept = _Kept(program, log, Life(since=self._clock()))
         self._kept[program.name] = kept
         kept.task = asyncio.create_task(self._keep(kept), name=program.name)
+        kept.task.add_done_callback(lambda _: self._news.set())
 
     async def healthy(self, names: Iterable[str], deadline: float) -> None:
         """Wait until all of `names` are healthy.
@@ -80,6 +81,7 @@ class Supervisor:
         wanted = list(names)
         while True:
             self._news.clear()
+            self._raise_unforeseen()
             awaited = [name for name in wanted if self._kept[name].life.phase is not Phase.HEALTHY]
             if not awaited:
                 return
@@ -103,6 +105,12 @@ class Supervisor:
         """End whatever still runs, and the guard."""
         await self.stop(list(self._kept))
         self._guardian.close()
+
+    def _raise_unforeseen(self) -> None:
+        """Our own failure is not a program's: it is raised, never waited for."""
+        for kept in self._kept.values():
+            if kept.task is not None and kept.task.done() and (failure := kept.task.exception()) is not None:
+                raise failure
 
     async def _stop(self, kept: _Kept) -> None:
         task, kept.task = kept.task, None

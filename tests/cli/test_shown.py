@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from policyd._pb import admin_pb2 as pb
-from policyd.cli import ca, output, proxy, status
+from policyd.cli import ca, check_table, output, proxy, status
+from policyd.cli.check_table import Outcome
 from policyd.cli.show import moment, since, span
 from policyd.errors import InvalidInput, Problem, StateError
 from tests.cli.conftest import Said
@@ -58,6 +59,15 @@ CA = pb.ShowCaReply(
     root_not_after=NOW + 10 * 365 * 86400, intermediate_not_after=NOW - 60, issued=42,
 )  # fmt: skip
 
+OUTCOMES = [
+    Outcome("the page", "anonymous GET http://edge/page", 200, 200, 12.34, decision="allow", policy="world-to-edge"),
+    Outcome(
+        "web asks db", "web-v1 GET http://db:5432/x", 403, 403, 3.2, decision="deny",
+        why="no policy permits it; it would be allowed by a permit for `web` on `db`",
+    ),
+    Outcome("nobody", "anonymous GET http://edge/none", 200, 0, 0.0, problem="no answer within 15 s"),
+]  # fmt: skip
+
 
 def printed(parts: Any) -> str:
     stream = io.StringIO()
@@ -71,6 +81,7 @@ def printed(parts: Any) -> str:
         ("status", status.lines(STATUS, PLACES, NOW)),
         ("proxy_status", proxy.lines(PROXIES, NOW)),
         ("ca_show", ca.lines(CA, NOW)),
+        ("checks", check_table.lines(OUTCOMES)),
     ],
 )
 def test_what_people_read(name: str, parts: Any, pytestconfig: pytest.Config) -> None:

@@ -1,0 +1,195 @@
+"""`policyd log`: read the journal of decisions, and prove that it is whole.
+
+Law: reads the owner's own files; neither a server nor a lock is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import group
+from policyd.cli.options import Dir, Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.text import Text
+
+    from policyd.audit.match import Match
+    from policyd.audit.read import Line
+    from policyd.audit.record import Record
+    from policyd.errors import BrokenRecord
+
+POLL_SECONDS: Final = 0.2
+
+app = group("Read the journal of decisions: who asked for what, what was decided, and why.")
+
+
+@app.command()
+def tail(
+    directory: Dir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as they are, one JSON a line.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="So many of the past first.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on as records come.")] = True,
+    decision: Annotated[
+        Literal["allow", "deny", "error"] | None, typer.Option(help="Only these.", show_default=False)
+    ] = None,
+    principal: Annotated[
+        str | None,
+        typer.Option(help="Only of this caller: `productpage`, or a whole SPIFFE ID.", show_default=False),
+    ] = None,
+    resource: Annotated[
+        str | None, typer.Option(help="Only on this service or host: `reviews`.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        Literal["decision", "issuance", "change", "operation"] | None,
+        typer.Option(help="Only this kind of record.", show_default=False),
+    ] = None,
+) -> None:
+    """Show the last records, and new ones as they come, until Ctrl-C.
+
+    A line is: time, decision, caller -> service, request, deciding policy or reason, duration.
+    """
+    from policyd.audit.match import Match
+
+    match = Match(decision, principal, resource, kind)
+    _print(_records(_journal(directory), match, lines, follow), as_json)
+
+
+@app.command()
+def verify(directory: Dir = None, as_json: Json = False) -> int:
+    """Prove that no record was changed, added or taken out: numbers without gap, hashes that chain.
+
+    Exit code 1 names the first record that does not fit.
+    """
+    from policyd.audit.verify import verify as verify_journal
+    from policyd.cli.output import print_json, show
+
+    verdict = verify_journal(_journal(directory))
+    if as_json:
+        print_json(_verdict_value(verdict))
+    else:
+        for chain in verdict.chains:
+            pending = f", then {chain.pending} bytes that are no whole record yet" if chain.pending else ""
+            span = f"{chain.count} records, {chain.first} to {chain.last}" if chain.count else "no record"
+            show(f"{chain.writer}: {span}{pending}")
+        for problem in verdict.problems:
+            show(f"broken: {problem}")
+        if not verdict.problems:
+            show("whole" if verdict.chains else "nothing is recorded yet")
+    return Exit.ERROR if verdict.problems else Exit.OK
+
+
+def _journal(directory: Path | None) -> Path:
+    """The folder of the journal; raises UsageError where there is none."""
+    from policyd.cli.places import find_folder
+    from policyd.config import state_paths
+    from policyd.errors import UsageError
+
+    folder = find_folder(directory)
+    journal = state_paths(folder).journal
+    if not journal.is_dir():
+        raise UsageError(f"`{folder}` has no journal", remedy=f"start it with `policyd up {folder}`")
+    return journal
+
+
+def _records(journal: Path, match: Match, past: int, follow: bool) -> Iterator[Line]:
+    """The last `past` records that match, in order, then what comes."""
+    from policyd.audit.read import Follower, ends, newest
+
+    positions = ends(journal)
+    found = (line for line in newest(journal, positions, _say_broken) if match(line.record))
+    yield from reversed(list(islice(found, past)))
+    follower = Follower(journal, positions, _say_broken)
+    while follow:
+        lines = follower.poll()
+        yield from (line for line in lines if match(line.record))
+        if not lines:
+            time.sleep(POLL_SECONDS)
+
+
+def _say_broken(error: BrokenRecord) -> None:
+    from policyd.cli.output import clean
+
+    sys.stderr.write(f"warning: {clean(str(error))}\n")
+
+
+def _print(records: Iterable[Line], as_json: bool) -> None:
+    from policyd.cli.output import console
+
+    if as_json:
+        for line in records:
+            sys.stdout.buffer.write(line.raw)
+            sys.stdout.buffer.flush()
+        return
+    out = console()
+    for line in records:
+        out.print(describe(line.record), soft_wrap=True)
+        out.file.flush()
+
+
+def describe(record: Record) -> Text:
+    """One record in one line, for people; times are UTC."""
+    from rich.text import Text
+
+    from policyd.audit.match import short_name
+    from policyd.cli.output import STYLES, clean
+
+    word = record.decision or record.kind
+    subject = _request(record) if record.kind == "decision" else _happening(record)
+    parties = " -> ".join(filter(None, (short_name(record.principal), short_name(record.resource))))
+    shadow = "(shadow) " if record.mode == "shadow" else ""
+    rest = "  ".join(filter(None, (parties, subject, _reason(record), _duration(record))))
+    when = record.time.astimezone(UTC)
+    line = Text(f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}Z  ")
+    line.append(f"{word:<5}", style=STYLES.get(word, "yellow"))
+    return line.append(clean(f"  {shadow}{rest}").rstrip())
+
+
+def _request(record: Record) -> str:
+    from policyd.audit.match import entity_id
+
+    request = record.context.get("request")
+    facts: dict[str, Any] = dict(request) if isinstance(request, dict) else {}
+    method = str(facts.get("method") or entity_id(record.action))
+    return f"{method} {facts['path']}" if facts.get("path") else method
+
+
+def _happening(record: Record) -> str:
+    """What a record that is no decision says: its own facts, as `name=value`."""
+    what = [] if record.kind == record.decision else [record.kind]
+    return " ".join([*what, *(f"{name}={value}" for name, value in record.detail.items())])
+
+
+def _reason(record: Record) -> str:
+    faults = "; ".join(f"{fault.source}: {fault.message}" for fault in record.errors)
+    if faults or record.reasons:
+        return " ".join(filter(None, (", ".join(record.reasons), faults)))
+    return "no policy allows it" if record.kind == "decision" and record.decision == "deny" else ""
+
+
+def _duration(record: Record) -> str:
+    cached = " (cached)" if record.cached else ""
+    return f"{record.duration_us / 1000:.1f} ms{cached}" if record.duration_us else ""
+
+
+def _verdict_value(verdict: Any) -> dict[str, Any]:
+    return {
+        "whole": not verdict.problems,
+        "writers": [
+            {"writer": chain.writer, "first": chain.first, "last": chain.last, "pending_bytes": chain.pending}
+            for chain in verdict.chains
+        ],
+        "problems": [
+            {"code": one.code, "message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy}
+            for one in verdict.problems
+        ],
+    }

@@ -1,0 +1,87 @@
+"""Sends one request into the mesh, as a workload through its sidecar's proxy or plainly, and says what came back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from policyd import names
+
+if TYPE_CHECKING:
+    import httpx
+
+SECONDS: Final = 15.0
+MAX_BODY: Final = 1 << 20  # bytes; the rest is not looked at
+REQUEST_ID: Final = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What to send: `url` as the mesh knows it, `at` the `host:port` to send it to, or `proxy` the proxy to use."""
+
+    method: str
+    url: str
+    request_id: str
+    at: str = ""
+    proxy: str = ""
+
+    def __repr__(self) -> str:
+        """Leave out the proxy, whose address holds a secret."""
+        return f"Sending({self.method} {self.url})"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: `status` is 0 where nothing did, and `problem` says why."""
+
+    status: int = 0
+    body: str = ""
+    decision_id: str = ""
+    milliseconds: float = 0.0
+    problem: str = ""
+
+
+async def send(sending: Sending, seconds: float = SECONDS) -> Answer:
+    """Send it and wait at most `seconds`."""
+    import httpx
+
+    options = {"trust_env": False, "timeout": seconds, "follow_redirects": False}
+    proxy = sending.proxy or None
+    began = time.perf_counter()
+    try:
+        async with httpx.AsyncClient(proxy=proxy, **options) as client:  # type: ignore[arg-type]
+            url, headers = _addressed(sending)
+            async with client.stream(sending.method, url, headers=headers) as response:
+                body = await _body(response)
+    except httpx.TimeoutException:
+        return Answer(problem=f"no answer within {seconds:g} s")
+    except httpx.TransportError as error:
+        return Answer(problem=f"no answer: {str(error) or type(error).__name__}")
+    return Answer(
+        status=response.status_code,
+        body=body,
+        decision_id=response.headers.get(names.DECISION_ID_HEADER, ""),
+        milliseconds=(time.perf_counter() - began) * 1000,
+    )
+
+
+def _addressed(sending: Sending) -> tuple[str, dict[str, str]]:
+    """Return where to send it and its headers: the Host is always the mesh's."""
+    headers = {REQUEST_ID: sending.request_id}
+    if not sending.at:
+        return sending.url, headers
+    scheme, _, rest = sending.url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{sending.at}/{path if slash else ''}", headers | {"host": host}
+
+
+async def _body(response: httpx.Response) -> str:
+    """Read as much of the body as is looked at."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size >= MAX_BODY:
+            break
+    return b"".join(parts)[:MAX_BODY].decode(response.charset_encoding or "utf-8", "replace")
