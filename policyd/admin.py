@@ -1,0 +1,283 @@
+"""The administration API: what the owner of the folder may ask and do, over a Unix socket in a private folder.
+
+Law: whoever reaches the socket is the owner, because nobody else can enter its folder; every change that is made here
+is on record before it takes effect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from policyd import __version__
+from policyd._pb import admin_pb2 as pb
+from policyd._pb import admin_pb2_grpc
+from policyd.audit.record import Entry
+from policyd.ca.issuance import Evidence
+from policyd.ca.issuer import Issuer
+from policyd.ca.ledger import Ledger
+from policyd.ca.service import Refusal, refused, translated
+from policyd.ca.tokens import DEFAULT_TTL, Registration, Tokens
+from policyd.errors import InvalidInput, IssuanceDenied, Problem, TokenError
+from policyd.join_token import JoinToken, format_token
+from policyd.mesh.model import Instance
+from policyd.reload import Live
+from policyd.spiffe import SpiffeId
+from policyd.xds.status import ProxyStatus
+
+Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+MAX_WORKLOADS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server listens, each as `host:port`."""
+
+    xds: str
+    authz: str
+    attestation: str
+    http: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Decisions since the start."""
+
+    decisions: int
+    denials: int
+    errors: int
+
+
+class Facts(Protocol):
+    """What the server knows of itself."""
+
+    @property
+    def live(self) -> Live:
+        """What is in force."""
+
+    @property
+    def refused(self) -> Iterable[Problem]:
+        """Why the folder as it is now is not in force; empty when it is."""
+
+    def not_ready(self) -> str:
+        """Why the server is not ready; "" when it is."""
+
+    def counts(self) -> Counts:
+        """How many decisions were made."""
+
+    def warnings(self) -> Iterable[str]:
+        """What works and deserves a look."""
+
+    def proxies(self) -> Iterable[ProxyStatus]:
+        """The proxies that are connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the API works on."""
+
+    facts: Facts
+    addresses: Addresses
+    issuer: Issuer
+    tokens: Tokens
+    ledger: Ledger
+    record: Callable[[Entry], object]
+    random: Callable[[int], bytes] = field(repr=False)
+    started_at: datetime
+    stop: Callable[[], None]
+
+
+class AdminService(admin_pb2_grpc.AdminServicer):
+    """One method an RPC of proto/policyd/v1/admin.proto."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def Status(self, _request: pb.StatusRequest, _context: Context) -> pb.StatusReply:  # noqa: N802
+        """What is in force, where it listens, and what is wrong."""
+        parts, live = self._parts, self._parts.facts.live
+        counts, not_ready = parts.facts.counts(), parts.facts.not_ready()
+        return pb.StatusReply(
+            version=__version__,
+            trust_domain=live.settings.trust_domain,
+            ready=not not_ready,
+            not_ready_because=not_ready,
+            revision=live.ruling.revision,
+            config=live.config,
+            refused=[_refusal(problem) for problem in parts.facts.refused],
+            decisions=counts.decisions,
+            denials=counts.denials,
+            errors=counts.errors,
+            policies=len(live.ruling.policy_set.policies),
+            http_address=parts.addresses.http,
+            xds_address=parts.addresses.xds,
+            authz_address=parts.addresses.authz,
+            attestation_address=parts.addresses.attestation,
+            started_at=int(parts.started_at.timestamp()),
+            pid=os.getpid(),
+            warnings=list(parts.facts.warnings()),
+        )
+
+    async def Shutdown(self, _request: pb.ShutdownRequest, _context: Context) -> pb.ShutdownReply:  # noqa: N802
+        """End the server as SIGTERM would, after this reply."""
+        self._record("shutdown", {})
+        self._parts.stop()
+        return pb.ShutdownReply()
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:  # noqa: N802
+        """A one-use join token for an agent; its text is never kept, nor logged."""
+        try:
+            with _answered():
+                return self._create_token(request)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _create_token(self, request: pb.CreateTokenRequest) -> pb.CreateTokenReply:
+        parts, mesh = self._parts, self._parts.facts.live.mesh
+        if len(request.workloads) > MAX_WORKLOADS:
+            raise TokenError(f"a join token names at most {MAX_WORKLOADS} workloads", remedy="name none for all")
+        workloads = frozenset(SpiffeId.parse(text) for text in request.workloads)
+        for unknown in sorted(workloads - mesh.workloads.keys()):
+            raise TokenError(f"`{unknown}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+        ttl = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else DEFAULT_TTL
+        registration = Registration(request.agent, workloads)
+        made = parts.tokens.create(registration, now=parts.issuer.now(), random=parts.random, ttl=ttl)
+        self._record("token.create", {"agent": request.agent, "expires_at": f"{made.expires_at:%FT%TZ}"})
+        authority = parts.issuer.authority
+        token = JoinToken(
+            address=parts.addresses.attestation,
+            root_sha256=authority.root_sha256,
+            agent=request.agent,
+            trust_domain=authority.trust_domain,
+            secret=made.secret,
+        )
+        return pb.CreateTokenReply(token=format_token(token), expires_at=int(made.expires_at.timestamp()))
+
+    async def ShowCa(self, _request: pb.ShowCaRequest, _context: Context) -> pb.ShowCaReply:  # noqa: N802
+        """The authority's certificates."""
+        authority = self._parts.issuer.authority
+        root, intermediate = authority.root, authority.intermediate
+        return pb.ShowCaReply(
+            trust_domain=authority.trust_domain,
+            root_pem=root.public_bytes(Encoding.PEM).decode(),
+            intermediate_pem=intermediate.public_bytes(Encoding.PEM).decode(),
+            root_sha256=authority.root_sha256,
+            root_not_after=int(root.not_valid_after_utc.timestamp()),
+            intermediate_not_after=int(intermediate.not_valid_after_utc.timestamp()),
+            issued=self._parts.ledger.total(),
+        )
+
+    async def Issue(self, request: pb.IssueRequest, context: Context) -> pb.IssueReply:  # noqa: N802
+        """A certificate for a declared workload, by CSR; policies decide as for agents."""
+        try:
+            with _answered():
+                return self._issue(request)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _issue(self, request: pb.IssueRequest) -> pb.IssueReply:
+        parts, live = self._parts, self._parts.facts.live
+        identity = SpiffeId.parse(request.spiffe_id)
+        evidence = Evidence("unix", (f"unix:uid:{os.getuid()}",))
+        ttl = timedelta(seconds=request.ttl_seconds or live.settings.ca.ttl)
+        order = parts.issuer.order(identity, None, evidence, ttl=ttl)
+        if identity not in live.mesh.workloads:
+            error = IssuanceDenied(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+            parts.issuer.refuse(order, error)
+            raise error
+        svid = parts.issuer.issue(order, request.csr, kind="operator")
+        return pb.IssueReply(chain=svid.chain, roots=[parts.issuer.authority.root_der])
+
+    async def Instances(self, _request: pb.InstancesRequest, _context: Context) -> pb.InstancesReply:  # noqa: N802
+        """Where each instance is, with the secrets that its application needs."""
+        instances = self._parts.facts.live.mesh.instances
+        return pb.InstancesReply(instances=[_place(instance) for _, instance in sorted(instances.items())])
+
+    async def Proxies(self, _request: pb.ProxiesRequest, _context: Context) -> pb.ProxiesReply:  # noqa: N802
+        """Every proxy that is declared, connected or not."""
+        known = {proxy.instance: proxy for proxy in self._parts.facts.proxies()}
+        instances = self._parts.facts.live.mesh.instances
+        return pb.ProxiesReply(
+            proxies=[
+                _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)))
+                for name, instance in sorted(instances.items())
+            ]
+        )
+
+    def _record(self, operation: str, detail: dict[str, Any]) -> None:
+        self._parts.record(
+            Entry(
+                time=self._parts.issuer.now(),
+                kind="operation",
+                decision="allow",
+                principal=f'Operator::"unix:{os.getuid()}"',
+                detail={"operation": operation, **detail},
+            )
+        )
+
+
+@contextmanager
+def _answered() -> Any:
+    """As `translated`, but the owner is told everything."""
+    try:
+        with translated():
+            yield
+    except Refusal as refusal:
+        cause = refusal.__cause__
+        if isinstance(cause, InvalidInput | TokenError | IssuanceDenied):
+            raise Refusal(refusal.status, str(cause)) from cause
+        raise
+
+
+def _refusal(problem: Problem) -> pb.Refusal:
+    return pb.Refusal(
+        code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
+    )
+
+
+def _place(instance: Instance) -> pb.InstancePlace:
+    proxy = f"http://{instance.name}:{instance.proxy_secret}@127.0.0.1:{instance.outbound_port}"
+    return pb.InstancePlace(
+        name=instance.name,
+        spiffe_id=str(instance.workload),
+        service=instance.service,
+        role=instance.role,
+        address=instance.address,
+        app_port=instance.app_port,
+        inbound_port=instance.inbound_port,
+        outbound_port=instance.outbound_port,
+        proxy_url=proxy if instance.outbound_port else "",
+        listens=[pb.Listen(declared=one.declared, actual=one.actual) for one in instance.listens],
+    )
+
+
+def _proxy(proxy: ProxyStatus) -> pb.ProxyStatus:
+    return pb.ProxyStatus(
+        instance=proxy.instance,
+        spiffe_id=proxy.spiffe_id,
+        connected=proxy.connected,
+        envoy_version=proxy.envoy_version,
+        connected_at=int(proxy.connected_at),
+        types=[
+            pb.TypeStatus(
+                type=one.type,
+                state=one.state,
+                rejection=one.rejection,
+                changed_at=int(one.changed_at),
+                resources=one.resources,
+            )
+            for one in proxy.types
+        ],
+    )
+
+
+def handler(server: grpc.aio.Server, service: AdminService) -> None:
+    """Serve the API on a server."""
+    admin_pb2_grpc.add_AdminServicer_to_server(service, server)  # type: ignore[no-untyped-call]

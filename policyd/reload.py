@@ -1,0 +1,238 @@
+"""A change of the folder becomes a checked Live, or all its problems, and then the old Live stays.
+
+Law: everything that decisions, certificates and proxies depend on is checked together and swapped in by one reference;
+nothing is ever half changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.engine import Engine
+from policyd.cedar.policies import PolicySet, load_policies
+from policyd.cedar.schema import Schema, parse_schema
+from policyd.config import SETTINGS_FILE, Settings, parse_settings
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.build import build
+from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import Placement
+from policyd.policy.cases import failures, parse_cases
+from policyd.policy.checks import parse_checks
+from policyd.sources.files import Folder
+from policyd.sources.shipped import shipped_policies, shipped_schema
+from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.model import Control
+from policyd.xds.resources.tls import SDS_CLUSTER
+from policyd.xds.snapshot import Snapshot, check_snapshot
+
+ISSUANCE_FILE = "issuance.cedar"
+OPERATORS_FILE = "operators.cedar"
+CHECKS_FILE = "checks.yaml"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """The three schemas that ship, parsed once; no folder replaces one."""
+
+    mesh: Schema
+    issuance: Schema
+    operators: Schema
+
+
+def shipped_schemas() -> Schemas:
+    """Parse them; raises InvalidInput where the installation lacks one."""
+    return Schemas(*(parse_schema(shipped_schema(name), name) for name in ("mesh", "issuance", "operators")))
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """The issuance policies in force; `revision` is the hash of their texts."""
+
+    engine: Engine
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """All that is in force together. `digest` is the folder's, `config` names what all proxies are sent."""
+
+    digest: str
+    settings: Settings
+    placement: Placement
+    mesh: Mesh
+    ruling: Ruling
+    issuance: Issuance
+    snapshots: Mapping[str, Snapshot]
+    config: str
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A folder's texts, each checked by itself."""
+
+    settings: Settings
+    declaration: Declaration
+    traffic: PolicySet
+    issuance: PolicySet
+
+
+def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], control: Control) -> Live:
+    """Check all of a folder; raises InvalidInput with every problem that can be found at once.
+
+    `place` says where instances are; `control` where proxies ask for decisions.
+    """
+    parsed = _parse(folder, schemas)
+    placement = place(parsed.declaration)
+    mesh = build(parsed.declaration, parsed.settings.trust_domain, placement)
+    ruling = make_ruling(mesh, parsed.traffic, schemas.mesh)
+    _check_cases(folder, ruling)
+    snapshots = {
+        name: check_snapshot(snapshot, static_clusters={SDS_CLUSTER})
+        for name, snapshot in build_snapshots(mesh, control).items()
+    }
+    return Live(
+        digest=folder.digest,
+        settings=parsed.settings,
+        placement=placement,
+        mesh=mesh,
+        ruling=ruling,
+        issuance=_issuance(parsed.issuance, schemas.issuance),
+        snapshots=snapshots,
+        config=_config(snapshots),
+        warnings=tuple(_warnings(folder, parsed, mesh)),
+    )
+
+
+def _parse(folder: Folder, schemas: Schemas) -> _Parsed:
+    """Every file by itself, so that the problems of one do not hide those of another."""
+    problems: list[Problem] = []
+
+    def attempt(work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except InvalidInput as error:
+            problems.extend(error.problems)
+            return None
+
+    settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
+    declaration = attempt(lambda: declare(folder.texts))
+    traffic = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh))
+    issuance = attempt(lambda: load_policies(_issuance_texts(folder), schemas.issuance))
+    attempt(lambda: load_policies(_texts(folder, OPERATORS_FILE), schemas.operators))
+    attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
+    if problems:
+        raise InvalidInput(problems)
+    assert settings is not None
+    assert declaration is not None
+    assert traffic is not None
+    assert issuance is not None
+    return _Parsed(settings, declaration, traffic, issuance)
+
+
+def _texts(folder: Folder, name: str) -> dict[str, str]:
+    text = folder.text(name)
+    return {} if text is None else {name: text}
+
+
+def _issuance_texts(folder: Folder) -> Mapping[str, str]:
+    """The folder's own issuance policies, else the built-in ones: no folder loses its certificates by omission."""
+    return _texts(folder, ISSUANCE_FILE) or shipped_policies("issuance")
+
+
+def _issuance(policies: PolicySet, schema: Schema) -> Issuance:
+    digest = hashlib.sha256("\n".join(policy.text for policy in policies.policies).encode())
+    return Issuance(Engine(policies, schema), digest.hexdigest()[:16])
+
+
+def _check_cases(folder: Folder, ruling: Ruling) -> None:
+    """A change whose policies fail their own cases is no change to make."""
+    cases = parse_cases(folder.below("cases"), ruling.mesh)
+    failed = failures(cases, ruling)
+    if failed:
+        raise InvalidInput(failed)
+
+
+def _config(snapshots: Mapping[str, Snapshot]) -> str:
+    text = "\n".join(f"{name} {snapshot.version}" for name, snapshot in sorted(snapshots.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _warnings(folder: Folder, parsed: _Parsed, mesh: Mesh) -> list[Problem]:
+    """What works, and is probably not what was meant."""
+    found = []
+    if not parsed.traffic.policies:
+        remedy = "write `policies/<service>.cedar`; examples/bookinfo/policies shows how"
+        found.append(Problem("no_policies", "there are no policies: every request is denied", "policies", remedy=remedy))
+    if not mesh.instances:
+        remedy = "declare what runs in workloads.yaml"
+        found.append(Problem("no_workloads", "there are no workloads", "workloads.yaml", remedy=remedy))
+    return found
+
+
+class Keeper:
+    """Holds the Live in force, and looks for a better one when told to.
+
+    `read` reads the folder, `build` checks it all (see `load`), `heard` is told of each outcome: the new Live, or
+    the problems for which a change was refused. Readers in any thread see one whole Live or another.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Folder],
+        build: Callable[[Folder], Live],
+        heard: Callable[[Live | None, tuple[Problem, ...]], object],
+    ) -> None:
+        self._read = read
+        self._build = build
+        self._heard = heard
+        self._live = build(read())
+        self._looked_at = self._live.digest
+        self.refused: tuple[Problem, ...] = ()
+
+    @property
+    def live(self) -> Live:
+        """What is in force."""
+        return self._live
+
+    def look(self) -> None:
+        """Read the folder; put what it says in force if it is new and good, else say what is wrong with it."""
+        try:
+            folder = self._read()
+            if folder.digest == self._looked_at:
+                return
+            self._looked_at = folder.digest
+            if folder.digest == self._live.digest:
+                self._settle(self._live)
+                return
+            live = self._build(folder)
+            _check_same_process(self._live.settings, live.settings)
+        except InvalidInput as error:
+            self._refuse(tuple(error.problems))
+            return
+        self._settle(live)
+
+    def _settle(self, live: Live) -> None:
+        self._live, self.refused = live, ()
+        self._heard(live, ())
+
+    def _refuse(self, problems: tuple[Problem, ...]) -> None:
+        if problems != self.refused:
+            self.refused = problems
+            self._heard(None, problems)
+
+
+def _check_same_process(before: Settings, after: Settings) -> None:
+    """Identities, listeners and the journal are made at the start; a change of theirs cannot be half done."""
+    changed = [name for name in ("trust_domain", "audit", "listen") if getattr(before, name) != getattr(after, name)]
+    if changed:
+        remedy = "restart policyd, or put them back"
+        message = f"settings that need a restart were changed: {', '.join(f'`{name}`' for name in changed)}"
+        raise InvalidInput([Problem("restart", message, SETTINGS_FILE, remedy=remedy)])
