@@ -151,8 +151,8 @@ class EnvoyProcess:
         with suppress(EnvoyError):
             await envoy_admin.ask(socket, "/healthcheck/fail", method="POST")
             await envoy_admin.ask(socket, "/drain_listeners?graceful&skip_exit", method="POST")
-            while await envoy_admin.connections(socket) > 0:
-                await asyncio.sleep(DRAIN_LOOK)  # noqa: ASYNC110 - Envoy tells only when asked
+            while await envoy_admin.connections(socket) > 0:  # noqa: ASYNC110 - Envoy tells only when asked
+                await asyncio.sleep(DRAIN_LOOK)
         self._events.put_nowait(Event.DRAINED)
 
     def _tell(self, before: Life, now: float) -> None:

@@ -33,10 +33,11 @@ async def is_ready(socket: Path) -> bool:
 
 
 async def connections(socket: Path) -> int:
-    """How many downstream connections Envoy's listeners have now; raises EnvoyError."""
-    _, body = await ask(socket, "/stats?filter=^listener_manager\\.total_connections$|^server\\.total_connections$")
-    counts = [line.rpartition(b":")[2] for line in body.splitlines()]
-    return sum(int(count) for count in counts if count.strip().isdigit())
+    """How many downstream connections Envoy's listeners have now, its own admin apart; raises EnvoyError."""
+    # not `server.total_connections`, which lags behind by one flush
+    _, body = await ask(socket, "/stats?filter=^listener\\..*downstream_cx_active$")
+    lines = [line for line in body.decode(errors="replace").splitlines() if not line.startswith("listener.admin.")]
+    return sum(int(line.rpartition(":")[2]) for line in lines if ".worker_" not in line)
 
 
 async def _exchange(socket: Path, request: str) -> tuple[int, bytes]:

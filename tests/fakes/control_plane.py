@@ -114,7 +114,7 @@ class _Attestation(agent_pb2_grpc.AttestationServicer):
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
 
-    async def Attest(self, request: agent_pb2.AttestRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802, E501
+    async def Attest(self, request: agent_pb2.AttestRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802
         plane = self._plane
         if request.token != SECRET or request.token in plane.secrets_used:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the join token is not valid")
@@ -140,7 +140,7 @@ class _Agents(agent_pb2_grpc.AgentsServicer):
             yield self._plane.assignment()
             await announced.wait()
 
-    async def Sign(self, request: agent_pb2.SignRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802, E501
+    async def Sign(self, request: agent_pb2.SignRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802
         if request.spiffe_id in self._plane.denied:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not registered")
         self._plane.signed.append(request.spiffe_id)

@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from policyd.join_token import format_token
 from proxy import envoy_admin
+from proxy.envoy import DRAIN_LOOK
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.toy_ca import ToyCa
 
@@ -190,6 +191,23 @@ async def test_it_follows_the_assignment_and_lives_through_policyd_being_away(
     await agent.says("sidecar.stopped", instance="web-1")
     assert not agent.said("sidecar.stopped", instance="api-1")
     assert await agent.stop() == 0
+
+
+async def test_a_stop_lets_an_open_connection_end_its_request(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars, plane.listener_port = [WEB_1], free_port()
+    await agent.start("--join", format_token(plane.token()), "--drain", "20")
+    await agent.says("sidecar.ready")
+    client = await _mutual_tls(plane, plane.listener_port)
+    assert await _get(*client) == b"hello"
+    agent.process.terminate()
+    draining = await agent.says("sidecar.draining")
+    await asyncio.sleep(3 * DRAIN_LOOK)  # a drain that does not wait would be over
+    assert not agent.said("sidecar.stopped")
+    assert await _get(*client) == b"hello"
+    client[1].transport.abort()
+    assert await agent.ended() == 0
+    took = datetime.fromisoformat(agent.said("sidecar.stopped")[0]["time"]) - datetime.fromisoformat(draining["time"])
+    assert took < timedelta(seconds=10)
 
 
 async def test_a_refused_identity_is_asked_for_again(plane: ControlPlane, agent: Agent) -> None:

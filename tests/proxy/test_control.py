@@ -1,0 +1,74 @@
+"""What policyd says becomes our values, or is refused whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from policyd._pb import agent_pb2
+from policyd.errors import PolicydError
+from policyd.spiffe import SpiffeId
+from proxy.bootstrap import Endpoint
+from proxy.control import Assigned, Spec, assigned_of
+from proxy.identity import Bundle
+from tests.fakes.toy_ca import ToyCa
+
+CA = ToyCa()
+WEB = "spiffe://cluster.local/ns/default/sa/web"
+
+
+def assignment() -> agent_pb2.Assignment:
+    return agent_pb2.Assignment(
+        agent="a1",
+        sidecars=[
+            agent_pb2.Sidecar(instance=name, spiffe_id=WEB, cluster="web.default") for name in ("web-2", "web-1")
+        ],
+        bundle=agent_pb2.Bundle(trust_domain="cluster.local", roots=[CA.root.der], sequence=7),
+        xds_address="127.0.0.1:15010",
+        server_id="spiffe://cluster.local/policyd/server",
+    )
+
+
+def test_a_good_assignment() -> None:
+    web = SpiffeId.parse(WEB)
+    assert assigned_of(assignment(), "cluster.local") == Assigned(
+        sidecars=(Spec("web-1", web, "web.default"), Spec("web-2", web, "web.default")),
+        bundle=Bundle("cluster.local", (CA.root.der,), 7),
+        xds=Endpoint("127.0.0.1", 15010),
+        server=SpiffeId.server("cluster.local"),
+    )
+
+
+def _set(name: str, value: Any) -> Callable[[agent_pb2.Assignment], None]:
+    return lambda message: setattr(message, name, value)
+
+
+def _set_sidecar(name: str, value: Any) -> Callable[[agent_pb2.Assignment], None]:
+    return lambda message: setattr(message.sidecars[0], name, value)
+
+
+BROKEN: list[tuple[str, Callable[[agent_pb2.Assignment], None], str]] = [
+    ("no address", _set("xds_address", "x"), "`x` is no address"),
+    ("no server", _set("server_id", ""), "is no SPIFFE ID"),
+    ("foreign server", _set("server_id", "spiffe://other/policyd/server"), "not of trust domain `cluster.local`"),
+    ("path as a name", _set_sidecar("instance", "../web"), "`../web` is no name"),
+    ("no name", _set_sidecar("instance", ""), "is no name"),
+    ("name with a line break", _set_sidecar("instance", "web\n"), "is no name"),
+    ("no cluster", _set_sidecar("cluster", ""), "is no name"),
+    ("one instance twice", _set_sidecar("instance", "web-1"), "assigned twice"),
+    ("foreign identity", _set_sidecar("spiffe_id", "spiffe://other/a"), "not of trust domain `cluster.local`"),
+    ("no roots", lambda message: message.bundle.ClearField("roots"), "1 to 64 roots"),
+    ("foreign bundle", lambda message: setattr(message.bundle, "trust_domain", "other"), "is of trust domain `other`"),
+    ("too many", lambda message: message.sidecars.extend([message.sidecars[0]] * 600), "at most 512"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "why"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_one_wrong_part_refuses_the_whole(breaks: Callable[[agent_pb2.Assignment], None], why: str) -> None:
+    message = assignment()
+    breaks(message)
+    with pytest.raises(PolicydError) as caught:
+        assigned_of(message, "cluster.local")
+    assert why in str(caught.value)
