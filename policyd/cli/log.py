@@ -90,7 +90,7 @@ def verify(directory: Dir = None, as_json: Json = False) -> int:
 
 def _journal(directory: Path | None) -> Path:
     """The folder of the journal; raises UsageError where there is none."""
-    from policyd.cli.places import find_folder
+    from policyd.cli.instance import folder as find_folder
     from policyd.config import state_paths
     from policyd.errors import UsageError
 
@@ -143,7 +143,7 @@ def describe(record: Record) -> Text:
     from policyd.audit.match import short_name
     from policyd.cli.output import STYLES, clean
 
-    word = record.decision or record.kind
+    word = record.decision or "-"
     subject = _request(record) if record.kind == "decision" else _happening(record)
     parties = " -> ".join(filter(None, (short_name(record.principal), short_name(record.resource))))
     shadow = "(shadow) " if record.mode == "shadow" else ""
@@ -158,15 +158,14 @@ def _request(record: Record) -> str:
     from policyd.audit.match import entity_id
 
     request = record.context.get("request")
-    facts: dict[str, Any] = dict(request) if isinstance(request, dict) else {}
+    facts: dict[str, Any] = {**record.detail, **(request if isinstance(request, dict) else {})}
     method = str(facts.get("method") or entity_id(record.action))
     return f"{method} {facts['path']}" if facts.get("path") else method
 
 
 def _happening(record: Record) -> str:
     """What a record that is no decision says: its own facts, as `name=value`."""
-    what = [] if record.kind == record.decision else [record.kind]
-    return " ".join([*what, *(f"{name}={value}" for name, value in record.detail.items())])
+    return " ".join([record.kind, *(f"{name}={value}" for name, value in record.detail.items())])
 
 
 def _reason(record: Record) -> str:
