@@ -30,6 +30,7 @@ class Ruling:
     revision: str
     mesh: Mesh
     policy_set: PolicySet
+    schema: Schema = field(repr=False)
     engine: Engine = field(repr=False, compare=False)
     entities: MeshEntities = field(repr=False, compare=False)
 
@@ -67,7 +68,7 @@ def make_ruling(mesh: Mesh, policy_set: PolicySet, schema: Schema) -> Ruling:
     """Put a checked policy set in force over a Mesh."""
     entities = MeshEntities(mesh)
     revision = _revision(schema, policy_set, entities)
-    return Ruling(revision, mesh, policy_set, Engine(policy_set, schema), entities)
+    return Ruling(revision, mesh, policy_set, schema, Engine(policy_set, schema), entities)
 
 
 def _revision(schema: Schema, policy_set: PolicySet, entities: MeshEntities) -> str:

@@ -1,0 +1,146 @@
+"""The one form of a request, `FROM METHOD URL`, as people write it: `productpage GET
+http://reviews/reviews/0`.
+
+Law: names mean what they mean on the wire. FROM is `anonymous`, an instance, a service, `<service
+account>[.<namespace>]` or a SPIFFE ID; the URL's host is resolved as a sidecar of the caller's namespace
+would; and at a listener that verifies nobody, everybody is anonymous.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.errors import InvalidInput, Problem, SpiffeIdError
+from policyd.mesh.hosts import default_port, resolve
+from policyd.mesh.model import Instance, Mesh, Service
+from policyd.spiffe import SCHEME, SpiffeId
+
+ANONYMOUS: Final = "anonymous"
+MAX_FORM: Final = 16384
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # a token (RFC 9110, 5.6.2)
+_URL = re.compile(r"http://([A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?([/?].*)?", re.DOTALL)
+_EXAMPLE: Final = "write FROM METHOD URL, as in `productpage GET http://reviews/reviews/0`"
+_DEFAULT_NAMESPACE: Final = "default"  # of callers whose identity has none
+_LOCAL: Final = Endpoint("127.0.0.1", 0)  # where a request asked offline comes from
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The three parts, not resolved; `host` is lower case, `port` 0 where the URL has none, `target` path and
+    query.
+    """
+
+    caller: str
+    method: str
+    url: str
+    host: str
+    port: int
+    target: str
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return f"{self.caller} {self.method} {self.url}"
+
+
+def parse_form(text: str) -> Form:
+    """Split a request; raises InvalidInput."""
+    parts = text.split(" ")
+    if len(parts) != 3 or not all(parts) or len(text) > MAX_FORM:
+        raise _refused(f"`{text[:120]}` is no request", _EXAMPLE)
+    caller, method, url = parts
+    match = _URL.fullmatch(url)
+    if not _METHOD.fullmatch(method):
+        raise _refused(f"`{method[:80]}` is no HTTP method", _EXAMPLE)
+    if match is None or int(match[2] or 0) > 65535:
+        raise _refused(f"`{url[:120]}` is no URL of the mesh", "write http://<service>[:<port>]/<path>")
+    target = match[3] or "/"
+    return Form(caller, method, url, match[1].lower(), int(match[2] or 0), target if target[0] == "/" else f"/{target}")
+
+
+def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, str] | None = None) -> HttpFacts:
+    """What the request is in a Mesh: who asks, and which instance (the first by name) is asked; raises
+    InvalidInput.
+
+    `headers` have names in lower case; Host is the URL's.
+    """
+    caller = _caller(form.caller, mesh)
+    namespace = (caller.namespace if caller else None) or _DEFAULT_NAMESPACE
+    service = mesh.services.get(resolve(form.host, namespace) or "")
+    if service is None:
+        known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
+        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
+    port = form.port or default_port(service)
+    if port not in {one.number for one in service.ports}:
+        listed = ", ".join(str(one.number) for one in service.ports)
+        raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
+    instance = _instance(mesh, service, port)
+    return HttpFacts(
+        principal=caller if instance is None or _verifies(mesh, instance, port) else None,
+        service=service.id,
+        method=form.method,
+        target=form.target,
+        host=form.host,
+        time=time,
+        source=_LOCAL,
+        destination=Endpoint(instance.address if instance else _LOCAL.ip, port),
+        instance=instance.name if instance else "",
+        headers=headers or {},
+    )
+
+
+def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:
+    """The first instance whose own Service this is, on that port if there is one."""
+    own = [one for one in mesh.instances_of(service.id) if one.service == service.id]
+    return next((one for one in own if one.service_port == port), own[0] if own else None)
+
+
+def _verifies(mesh: Mesh, instance: Instance, port: int) -> bool:
+    """Whether the instance's listener for that port asks callers who they are."""
+    listeners = [one for one in mesh.listeners.values() if one.instance == instance.name]
+    at_port = [one for one in listeners if one.port == port] or listeners
+    return all(one.verifies_peers for one in at_port)
+
+
+def _caller(name: str, mesh: Mesh) -> SpiffeId | None:
+    """Who FROM is; None for anonymous."""
+    if name == ANONYMOUS:
+        return None
+    if name.startswith(SCHEME):
+        return _spiffe_id(name)
+    if name in mesh.instances:
+        return mesh.instances[name].workload
+    service = mesh.services.get(name if "." in name else f"{name}.{_DEFAULT_NAMESPACE}")
+    bearers = {one.workload for one in mesh.instances_of(service.id)} if service else set()
+    if len(bearers) > 1:
+        raise _refused(f"the instances of `{name}` have different identities", "name one instance, or a SPIFFE ID")
+    if bearers:
+        return bearers.pop()
+    account, _, namespace = name.partition(".")
+    for id_ in mesh.workloads:
+        if id_.service_account == account and id_.namespace == (namespace or _DEFAULT_NAMESPACE):
+            return id_
+    known = [ANONYMOUS, *mesh.instances, *(one.name for one in mesh.services.values())]
+    raise _refused(f"`{name[:80]}` is nobody in the mesh", _nearest(name, known))
+
+
+def _spiffe_id(text: str) -> SpiffeId:
+    try:
+        return SpiffeId.parse(text)
+    except SpiffeIdError as error:
+        raise _refused(error.message, error.remedy) from error
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(set(known))[:12]) or 'none'}"
+
+
+def _refused(message: str, remedy: str) -> InvalidInput:
+    return InvalidInput([Problem("request", message, remedy=remedy)])
