@@ -20,11 +20,12 @@ from policyd import __version__
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.audit.record import Entry
+from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.service import Refusal, refused, translated
-from policyd.ca.tokens import DEFAULT_TTL, Registration, Tokens
+from policyd.ca.tokens import DEFAULT_TTL, Tokens
 from policyd.errors import InvalidInput, IssuanceDenied, Problem, TokenError
 from policyd.join_token import JoinToken, format_token
 from policyd.mesh.model import Instance

@@ -9,9 +9,6 @@ from typing import Final
 
 DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 
-# ---- metadata of the reply to Attestation.Attest: host:port where the Agents service is
-METADATA_AGENTS_ADDRESS: Final = "policyd-agents-address"
-
 # ---- keys of ext_authz's context_extensions, put on routes by our own xDS
 EXTENSION_LISTENER: Final = "policyd.listener"
 

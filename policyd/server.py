@@ -329,7 +329,9 @@ class Server:
 
     async def _start_attestation(self, stack: AsyncExitStack) -> None:
         """A port of its own: who joins has no certificate yet."""
-        service = AttestationService(self._issuer, self._tokens, clock=time.monotonic)
+        service = AttestationService(
+            self._issuer, self._tokens, agents_address=str(self._addresses["xds"]), clock=time.monotonic
+        )
         server = grpc.aio.server(options=list(ATTESTATION_OPTIONS))
         agent_pb2_grpc.add_AttestationServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         _bind(server, self._addresses["attestation"], self._credentials(mutual=False))

@@ -16,7 +16,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from policyd import names
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, TokenError
 from policyd.join_token import JoinToken
@@ -52,13 +51,13 @@ async def join(token: JoinToken, now: datetime, server: str | None = None) -> Jo
     """
     root = await _pinned_root(token)
     key = make_key()
-    reply, told = await _attest(token, root, request(key))
+    reply = await _attest(token, root, request(key))
     wanted = SpiffeId.agent(token.trust_domain, token.agent)
     bundle = bundle_of(reply.bundle, token.trust_domain)
     if root not in bundle.roots:
         raise IdentityError("policyd's bundle does not hold the root that the join token names")
     svid = check_svid(key, wanted, tuple(reply.chain), bundle, now)
-    address = server or told
+    address = server or reply.agents_address
     if not address:
         raise IdentityError("policyd did not say where agents connect", remedy="give its address with --server")
     Endpoint.parse(address)
@@ -103,20 +102,16 @@ def _unverified_chain(tls: Any) -> list[bytes]:
     return [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in tls._sslobj.get_unverified_chain() or ()]
 
 
-async def _attest(token: JoinToken, root: bytes, csr: bytes) -> tuple[agent_pb2.Svid, str]:
-    """Return the reply and the address of the Agents service that its metadata names ("" where it names none)."""
+async def _attest(token: JoinToken, root: bytes, csr: bytes) -> agent_pb2.Svid:
     credentials = grpc.ssl_channel_credentials(Bundle(token.trust_domain, (root,)).pem())
     async with grpc.aio.secure_channel(token.address, credentials, options=CHANNEL_OPTIONS) as channel:
-        call = agent_pb2_grpc.AttestationStub(channel).Attest(  # type: ignore[no-untyped-call]
+        call = agent_pb2_grpc.AttestationStub(channel).Attest(
             agent_pb2.AttestRequest(token=token.secret, csr=csr), timeout=TIMEOUT
         )
         try:
-            reply = await call
-            metadata = [*await call.initial_metadata(), *await call.trailing_metadata()]
+            return await call
         except grpc.aio.AioRpcError as error:
             raise _failure(error, token) from None
-    told = [value for name, value in metadata if name == names.METADATA_AGENTS_ADDRESS]
-    return reply, str(told[0]) if told else ""
 
 
 def _failure(error: grpc.aio.AioRpcError, token: JoinToken) -> Exception:

@@ -78,11 +78,23 @@ async def refused(context: Context, refusal: Refusal) -> NoReturn:
 
 
 class AttestationService(agent_pb2_grpc.AttestationServicer):
-    """Served on a port of its own with server authentication only; `clock` counts seconds and never goes back."""
+    """Served on a port of its own with server authentication only.
 
-    def __init__(self, issuer: Issuer, tokens: Tokens, *, clock: Callable[[], float], rate: Rate = ATTEST_RATE) -> None:
+    `agents_address` is where the Agents service is (`host:port`); `clock` counts seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        tokens: Tokens,
+        *,
+        agents_address: str,
+        clock: Callable[[], float],
+        rate: Rate = ATTEST_RATE,
+    ) -> None:
         self._issuer = issuer
         self._tokens = tokens
+        self._agents_address = agents_address
         self._limit = RateLimit(rate, clock)
 
     async def Attest(self, request: agent_pb2.AttestRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
@@ -93,7 +105,9 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
                 source = address_of(context.peer())
                 if not self._limit.allow(source):
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
-                return svid_message(self._attest(request, source), self._issuer.authority)
+                reply = svid_message(self._attest(request, source), self._issuer.authority)
+                reply.agents_address = self._agents_address
+                return reply
         except Refusal as refusal:
             await refused(context, refusal)
 

@@ -110,7 +110,9 @@ class Running:
         served = ServerIdentity(issuer, self.office.clock).current()
         self.office.recorder.entries.clear()
         seconds = asyncio.get_running_loop().time
-        attestation = AttestationService(issuer, self.tokens, clock=seconds, rate=Rate(0.0, 5))
+        attestation = AttestationService(
+            issuer, self.tokens, agents_address="127.0.0.1:1", clock=seconds, rate=Rate(0.0, 5)
+        )
         agents = AgentsService(
             issuer, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
             clock=seconds, wall=self.office.clock, rate=Rate(0.0, 5),

@@ -14,7 +14,6 @@ import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from policyd import names
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.envoy_api import CLUSTER, LISTENER, EnvoyApi
 from policyd.join_token import JoinToken, encode_secret
@@ -119,9 +118,9 @@ class _Attestation(agent_pb2_grpc.AttestationServicer):
         if request.token != SECRET or request.token in plane.secrets_used:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the join token is not valid")
         plane.secrets_used.append(request.token)
-        address = f"127.0.0.1:{plane.agents_port}"
-        await context.send_initial_metadata(((names.METADATA_AGENTS_ADDRESS, address),))
-        return plane.certify(str(SpiffeId.agent(plane.ca.trust_domain, "a1")), request.csr)
+        svid = plane.certify(str(SpiffeId.agent(plane.ca.trust_domain, "a1")), request.csr)
+        svid.agents_address = f"127.0.0.1:{plane.agents_port}"
+        return svid
 
 
 class _Agents(agent_pb2_grpc.AgentsServicer):
