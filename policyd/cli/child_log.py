@@ -69,8 +69,5 @@ class ChildLog:
     def _open(self) -> tuple[BinaryIO, int]:
         if self.path.exists():
             self.path.replace(self.path.with_name(self.path.name + ".1"))
-        return self.path.open("wb", buffering=0, opener=_private), 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self.path, flags, 0o600), "wb", buffering=0), 0

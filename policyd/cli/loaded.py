@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from policyd.reload import Live
-    from policyd.sources.files import Folder
+from policyd.cedar.http import HttpFacts
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
+from policyd.policy.checks import Check, parse_checks
+from policyd.policy.request_form import resolve_form
+from policyd.reload import CHECKS_FILE, Live, load, shipped_schemas
+from policyd.sources.files import Folder, read_folder
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources.model import Control
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A check, and what its names mean in the mesh; `caller` is the SPIFFE ID that asks, "" for anonymous."""
+
+    check: Check
+    facts: HttpFacts
+
+    @property
+    def caller(self) -> str:
+        """Who asks."""
+        return str(self.facts.principal) if self.facts.principal else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +37,7 @@ class Loaded:
 
     folder: Folder
     live: Live
+    questions: tuple[Question, ...]
 
     @property
     def directory(self) -> Path:
@@ -29,12 +50,21 @@ def load_folder(directory: Path) -> Loaded:
 
     Ports that the folder leaves open are assumed, so nothing is taken and no state is made.
     """
-    from policyd.mesh.placement import assumed
-    from policyd.reload import load, shipped_schemas
-    from policyd.sources.files import read_folder
-    from policyd.spiffe import SpiffeId
-    from policyd.xds.resources.model import Control
-
     folder = read_folder(directory)
     nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody is sent this
-    return Loaded(folder, load(folder, shipped_schemas(), assumed, nowhere))
+    live = load(folder, shipped_schemas(), assumed, nowhere)
+    return Loaded(folder, live, _questions(folder, live.mesh))
+
+
+def _questions(folder: Folder, mesh: Mesh) -> tuple[Question, ...]:
+    """Resolve the names in checks.yaml."""
+    problems: list[Problem] = []
+    questions = []
+    for check in parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE):
+        try:
+            questions.append(Question(check, resolve_form(check.form, mesh, datetime.now(UTC))))
+        except InvalidInput as error:
+            problems += [Problem(p.code, p.message, CHECKS_FILE, check.line, remedy=p.remedy) for p in error.problems]
+    if problems:
+        raise InvalidInput(problems)
+    return tuple(questions)

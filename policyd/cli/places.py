@@ -34,9 +34,11 @@ def front(places: Sequence[pb.InstancePlace], service: str, port: int | None) ->
     return f"{_host(inbound[0].address)}:{inbound[0].inbound_port}" if inbound else None
 
 
-def proxy_of(places: Sequence[pb.InstancePlace], workload: str) -> str | None:
-    """Return the proxy of the first instance that bears the SPIFFE ID `workload`, None where none does."""
-    return next((place.proxy_url for place in places if place.spiffe_id == workload and place.proxy_url), None)
+def proxy_of(places: Sequence[pb.InstancePlace], name: str, workload: str) -> str | None:
+    """Return the proxy of the instance `name`, else of the first that bears the SPIFFE ID `workload`, else None."""
+    sidecars = [place for place in places if place.proxy_url]
+    own = (place.proxy_url for place in sidecars if place.name == name)
+    return next(own, next((place.proxy_url for place in sidecars if place.spiffe_id == workload), None))
 
 
 def _host(address: str) -> str:

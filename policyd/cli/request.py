@@ -38,6 +38,7 @@ class Answer:
     status: int = 0
     body: str = ""
     decision_id: str = ""
+    request_id: str = ""  # that the proxy gave it, where it says so
     milliseconds: float = 0.0
     problem: str = ""
 
@@ -62,6 +63,7 @@ async def send(sending: Sending, seconds: float = SECONDS) -> Answer:
         status=response.status_code,
         body=body,
         decision_id=response.headers.get(names.DECISION_ID_HEADER, ""),
+        request_id=response.headers.get(REQUEST_ID, ""),
         milliseconds=(time.perf_counter() - began) * 1000,
     )
 

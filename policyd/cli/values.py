@@ -31,7 +31,8 @@ def seconds(text: str) -> int:
 def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]) -> SpiffeId:
     """Return the SPIFFE ID of a workload.
 
-    `text` is the id itself, the name of one of its instances, or its service account with or without the namespace.
+    `text` is the id itself, the name of one of its instances, or its service account or service, with or without the
+    namespace.
     Raises UsageError where it names none of `places`, or several.
     """
     if text.startswith(SCHEME):
@@ -43,13 +44,14 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
     for place in places:
         spiffe_id = SpiffeId.parse(place.spiffe_id)
         account = spiffe_id.service_account or ""
-        for name in (place.name, account, f"{account}.{spiffe_id.namespace}"):
+        own = f"{account}.{spiffe_id.namespace}"
+        for name in (place.name, account, own, place.service, place.service.partition(".")[0]):
             names.setdefault(name, set()).add(spiffe_id)
     found = names.get(text, set())
     if len(found) == 1:
         return next(iter(found))
     if found:
-        raise UsageError(f"`{text[:80]}` is in several namespaces", remedy=f"write `{text[:80]}.<namespace>`")
+        raise UsageError(f"`{text[:80]}` may be one of several workloads", remedy="name an instance of it")
     near = difflib.get_close_matches(text, sorted(names), 1)
     remedy = f"did you mean `{near[0]}`?" if near else f"name an instance, or write `{SCHEME}{trust_domain}/...`"
     raise UsageError(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)

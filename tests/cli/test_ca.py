@@ -66,7 +66,7 @@ def test_a_workload_has_short_names(text: str, meant: str) -> None:
     [
         ("webb", "`webb` is no workload of this mesh; did you mean `web`?"),
         ("", "`` is no workload of this mesh; name an instance, or write `spiffe://cluster.local/...`"),
-        ("db", "`db` is in several namespaces; write `db.<namespace>`"),
+        ("db", "`db` may be one of several workloads; name an instance of it"),
         ("spiffe://", "`` is no trust domain name; use lower-case letters, digits, dots, dashes and underscores"),
     ],
 )

@@ -48,8 +48,9 @@ def test_a_service_is_reached_from_outside(service: str, port: int | None, at: s
 
 
 def test_a_workload_speaks_through_its_sidecar() -> None:
-    assert proxy_of(PLACES, WEB) == "http://web-v1:secret@127.0.0.1:20003"
-    assert proxy_of(PLACES, "spiffe://cluster.local/ns/default/sa/edge") is None
+    assert proxy_of(PLACES, "web", WEB) == "http://web-v1:secret@127.0.0.1:20003"
+    assert proxy_of(PLACES, "web-v1", "") == "http://web-v1:secret@127.0.0.1:20003"
+    assert proxy_of(PLACES, "edge", "spiffe://cluster.local/ns/default/sa/edge") is None
 
 
 def test_the_secret_of_a_proxy_is_in_no_repr() -> None:
