@@ -1,0 +1,115 @@
+"""What policies read: leaving out the rest never changes a decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd.cedar.engine import Engine
+from policyd.cedar.model import Request, Uid
+from policyd.cedar.policies import PolicySet, load_policies
+from policyd.cedar.reads import Reads, project
+from policyd.cedar.schema import Schema
+from tests.cedar.requests import ANONYMOUS, PAGE_UID, http_request
+
+HEADERS = ("end-user", "x-a", "x-b")
+EVERYTHING = Reads(
+    context=None,
+    attributes=frozenset({"trust_domain", "path", "namespace", "service_account", "name"}),
+    tags=None,
+    headers=frozenset(HEADERS),
+    ancestors=None,
+    entities=frozenset({Uid("Headers", "request"), Uid("Labels", "instance"), Uid("Action", "GET")}),
+)
+CONDITIONS = (
+    'context.request.path like "/reviews/*"',
+    "context.request.segments == 2",
+    'context.request.headers.hasTag("end-user")',
+    'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") == "1"',
+    '(if context.request.method == "GET" then context.request else context.request).headers.hasTag("x-b")',
+    '{labels: context.request.headers}.labels.hasTag("x-a")',
+    'context.destination.labels.hasTag("version") && context.destination.labels.getTag("version") == "v1"',
+    "context.destination.labels.hasTag(context.request.host)",
+    "context has user",
+    'context has user && context.user.issuer == "x"',
+    "context.source.ip.isLoopback()",
+    "context.source == context.source",
+    "context.client_ip == context.source.ip",
+    'context.time > datetime("2020-01-01T00:00:00Z")',
+    'principal in Group::"g"',
+    'principal in [Group::"g", Group::"i"]',
+    "principal in resource",
+    'principal is Workload && principal in Namespace::"default"',
+    'principal is Workload in TrustDomain::"cluster.local"',
+    'principal is Workload && principal has namespace && principal.namespace == "default"',
+    'principal is Workload && resource is Service && principal.hasTag("team") && resource.hasTag("team") && '
+    'principal.getTag("team") == resource.getTag("team")',
+    "principal is Workload && principal.hasTag(context.request.host)",
+    'Action::"GET" in Action::"read"',
+    'action in [Action::"write"]',
+    'resource is Service && resource.name == "reviews"',
+)
+
+_tags = st.dictionaries(st.sampled_from(["team", "version", "reviews"]), st.sampled_from(["v1", "b"]))
+_requests = st.builds(
+    http_request,
+    principal=st.sampled_from([PAGE_UID, ANONYMOUS]),
+    method=st.sampled_from(["GET", "PUT", "other"]),
+    service=st.sampled_from(["reviews", "ratings"]),
+    path=st.sampled_from(["/reviews/0", "/x"]),
+    headers=st.dictionaries(st.sampled_from(HEADERS), st.sampled_from(["1", "2"])),
+    labels=_tags,
+    groups=st.sampled_from([(), ("g",), ("h",)]),
+    tags=_tags,
+)
+_policies = st.lists(
+    st.tuples(st.sampled_from(["permit", "forbid"]), st.sampled_from(CONDITIONS), st.booleans()), max_size=4
+)
+
+
+def text_of(policies: list[tuple[str, str, bool]]) -> str:
+    return "\n".join(
+        f'@id("p{number}") {effect} (principal, action in Action::"http", resource) '
+        f"{'when' if when else 'unless'} {{ {condition} }};"
+        for number, (effect, condition, when) in enumerate(policies)
+    )
+
+
+@given(_policies, _requests)
+def test_a_decision_on_what_is_read_is_the_decision_on_all(
+    schema: Schema, policies: list[tuple[str, str, bool]], request_: Request
+) -> None:
+    part = load_policies({"p": text_of(policies)}, schema)
+    whole = PolicySet(part.policies, EVERYTHING, part.handle)
+    assert Engine(part, schema).decide(request_) == Engine(whole, schema).decide(request_)
+
+
+@pytest.mark.parametrize(
+    ("condition", "context"),
+    [
+        ('context.request.path == "/"', {"request": {"path": None}}),
+        ("context has user", {"user": None}),
+        ("context.source.ip.isLoopback()", {"source": {"ip": None}}),
+        ("context.source == context.source", {"source": None}),
+        ("context.source == context.source && context.source.port == 1", {"source": None}),
+        ("context == context", None),
+    ],
+)
+def test_the_context_is_read_by_paths(schema: Schema, condition: str, context: object) -> None:
+    text = f'@id("p") permit (principal, action in Action::"http", resource) when {{ {condition} }};'
+    assert load_policies({"p": text}, schema).reads.context == context
+
+
+def test_only_what_is_read_is_left(bookinfo: PolicySet) -> None:
+    request = http_request(headers={"end-user": "jason"}, labels={"version": "v1"})
+    assert project(request, bookinfo.reads) == replace(
+        request, context={"request": {"path": "/reviews/0"}}, entities=request.entities[:2]
+    )
+
+
+def test_a_projection_of_a_projection_is_itself(bookinfo: PolicySet) -> None:
+    once = project(http_request(), bookinfo.reads)
+    assert project(once, bookinfo.reads) == once
