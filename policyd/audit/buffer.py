@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from policyd.errors import JournalError
 
+BUFFER_BYTES: Final = 8 << 20
 BATCH_BYTES: Final = 1 << 20
 RETRY_SECONDS: Final = 0.2
 CLOSE_SECONDS: Final = 5.0
@@ -41,7 +42,7 @@ class _Waiting(NamedTuple):
 class Buffer:
     """At most `max_bytes` wait for `sink`, which from now on only the thread of this buffer uses."""
 
-    def __init__(self, sink: Sink, max_bytes: int = 8 << 20) -> None:
+    def __init__(self, sink: Sink, max_bytes: int = BUFFER_BYTES) -> None:
         self._sink = sink
         self._max_bytes = max_bytes
         self._changed = threading.Condition()

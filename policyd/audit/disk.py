@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -26,14 +27,14 @@ class Disk:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
 
-    def write_once(self, path: Path, text: str) -> str:
-        """Give the file `text` unless it is there; what it holds then, whoever came first."""
+    def write_once(self, path: Path, make: Callable[[], str]) -> str:
+        """Give the file the text that `make` makes, unless it is there; what it holds then, whoever came first."""
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             return path.read_text("utf-8")
         fd = self.open(draft)
         try:
-            os.write(fd, text.encode())
+            os.write(fd, make().encode())
             with contextlib.suppress(FileExistsError):
                 os.link(draft, path)
         finally:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from policyd.audit.appender import Appender, Limits
-from policyd.audit.buffer import Buffer, Sink
+from policyd.audit.buffer import BUFFER_BYTES, Buffer, Sink
 from policyd.audit.disk import Disk
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Record, digest, encode, place
@@ -60,7 +60,7 @@ def writer_name(directory: Path, role: str, make_id: Callable[[], str], disk: Di
     disk = disk or Disk()
     try:
         disk.make_folder(directory)
-        return check_writer(f"{role}-{disk.write_once(directory / 'id', make_id())}")
+        return check_writer(f"{role}-{disk.write_once(directory / 'id', make_id)}")
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"the journal folder `{directory}` is unusable: {error}") from error
 
@@ -69,8 +69,9 @@ class Journal:
     """Appends to the segments of `writer` in `directory`; safe for threads. One opener for each writer.
 
     `limits` bound a segment and its life. With `on_full` "drop" an entry that cannot be kept is counted and
-    `append` returns None; with "deny" it raises. Raises StateError where the folder is unusable, open to others or
-    in use, JournalError where its files do not say where to go on.
+    `append` returns None; with "deny" it raises. Under `async`, `buffer_bytes` may wait for the disk. Raises
+    StateError where the folder is unusable, open to others or in use, JournalError where its files do not say
+    where to go on.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Journal:
         limits: Limits | None = None,
         durability: Durability = "written",
         on_full: OnFull = "deny",
+        buffer_bytes: int = BUFFER_BYTES,
         disk: Disk | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -102,7 +104,7 @@ class Journal:
             sync = durability == "fsync"
             files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
             files.expire()
-            self._sink: Sink = Buffer(files) if durability == "async" else files
+            self._sink: Sink = Buffer(files, buffer_bytes) if durability == "async" else files
         except BaseException:
             self._disk.close(self._lock_fd)
             raise

@@ -61,7 +61,7 @@ def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str,
             wanted = {name: value for name, value in headers.items() if name.lower() in allowed}
             kept["request"] = {**request, "headers": wanted}
     masked: list[str] = []
-    return {name: _clean(value, name, name, masked) for name, value in kept.items()}, tuple(masked)
+    return _clean_all(kept, "", masked), tuple(masked)
 
 
 def may_hold_secret(line: bytes) -> bool:
@@ -86,8 +86,8 @@ def may_hold_secret(line: bytes) -> bool:
 def mask(entry: Entry) -> Entry:
     """`entry` without credentials in any of its texts; `masked` grows by the paths into its context."""
     masked = list(entry.masked)
-    context = {name: _clean(value, name, name, masked) for name, value in entry.context.items()}
-    detail = {name: _clean(value, name, name, []) for name, value in entry.detail.items()}
+    context = _clean_all(entry.context, "", masked)
+    detail = _clean_all(entry.detail, "", [])
     return replace(
         entry,
         decision_id=mask_text(entry.decision_id),
@@ -95,7 +95,7 @@ def mask(entry: Entry) -> Entry:
         action=mask_text(entry.action),
         resource=mask_text(entry.resource),
         reasons=tuple(mask_text(reason) for reason in entry.reasons),
-        errors=tuple(Fault(fault.source, mask_text(fault.message)) for fault in entry.errors),
+        errors=tuple(Fault(mask_text(fault.source), mask_text(fault.message)) for fault in entry.errors),
         request_id=mask_text(entry.request_id),
         trace_id=mask_text(entry.trace_id),
         span_id=mask_text(entry.span_id),
@@ -110,6 +110,17 @@ def mask_text(text: str) -> str:
     return _TOKEN.sub(MASK, text)
 
 
+def _clean_all(values: Mapping[str, Any], prefix: str, masked: list[str]) -> dict[str, Any]:
+    cleaned: dict[str, Any] = {}
+    for name, value in values.items():
+        clean = mask_text(name)
+        path = prefix + clean
+        if clean != name:
+            masked.append(path)
+        cleaned[clean] = _clean(value, name, path, masked)
+    return cleaned
+
+
 def _clean(value: Any, name: str, path: str, masked: list[str]) -> Any:
     if name.isascii() and name.lower() in SECRET_NAMES and value not in (None, "", MASK):
         masked.append(path)
@@ -120,8 +131,7 @@ def _clean(value: Any, name: str, path: str, masked: list[str]) -> Any:
             masked.append(path)
         return clean
     if isinstance(value, Mapping):
-        pairs = ((mask_text(key), key, item) for key, item in value.items())
-        return {clean: _clean(item, key, f"{path}.{clean}", masked) for clean, key, item in pairs}
+        return _clean_all(value, f"{path}.", masked)
     if isinstance(value, (list, tuple)):
         return [_clean(item, "", f"{path}.{place}", masked) for place, item in enumerate(value)]
     return value

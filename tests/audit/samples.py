@@ -1,0 +1,45 @@
+"""Entries and journals that the tests of this room start from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from policyd.audit.record import Entry, Record, decode
+from policyd.audit.segments import list_segments
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+WRITER = "serve-0a1b2c3d"
+PRODUCTPAGE = 'Workload::"spiffe://cluster.local/ns/default/sa/productpage"'
+
+
+def an_entry(**changes: Any) -> Entry:
+    """An allowed request of productpage to reviews."""
+    fields: dict[str, Any] = {
+        "time": NOON,
+        "kind": "decision",
+        "decision": "allow",
+        "status": 200,
+        "decision_id": "0192f0c0a1b2c3d4",
+        "principal": PRODUCTPAGE,
+        "action": 'Action::"GET"',
+        "resource": 'Service::"reviews.default"',
+        "reasons": ("reviews-from-productpage",),
+        "context": {"request": {"method": "GET", "path": "/reviews/0"}},
+        "revision": "5f2e",
+        "proxy": "reviews-v1",
+        "duration_us": 412,
+    }
+    return Entry(**{**fields, **changes})
+
+
+def raw_lines(directory: Path) -> list[bytes]:
+    """Every line of a journal folder of one writer, in order."""
+    segments = [segment for listed in list_segments(directory).values() for segment in listed]
+    return [line for segment in segments for line in segment.path.read_bytes().splitlines(keepends=True)]
+
+
+def records(directory: Path) -> list[Record]:
+    """Every record of a journal folder of one writer, in order."""
+    return [decode(line) for line in raw_lines(directory)]

@@ -1,0 +1,112 @@
+"""Credentials stay out of the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd.audit.masking import MASK, SECRET_NAMES, mask, mask_text, may_hold_secret, trim
+from policyd.audit.record import Entry, Fault, encode, place
+from tests.audit.samples import NOON, WRITER, an_entry
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJqYXNvbiJ9.c2lnbmF0dXJl"
+SECRETS = [
+    JWT,
+    "Bearer dG9wLXNlY3JldA123",
+    "basic dXNlcjpwYXNz",
+    "BASIC%20dXNlcjpwYXNz",
+    "policyd1.eyJhIjoiMTI3LjAuMC4xOjEifQ",
+    "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\nMHcCAQEE",
+]
+
+
+def line_of(entry: Entry) -> bytes:
+    return encode(place(entry, WRITER, 1, ""))
+
+
+def test_only_headers_that_are_asked_for_stay() -> None:
+    context = {
+        "request": {"path": "/x", "headers": {"x-user": "jason", "x-other": "y", "Cookie": "session=1"}},
+        "client_ip": "127.0.0.1",
+    }
+    assert trim(context, frozenset({"x-user"})) == (
+        {"request": {"path": "/x", "headers": {"x-user": "jason"}}, "client_ip": "127.0.0.1"},
+        (),
+    )
+
+
+def test_a_credential_is_masked_even_if_it_is_asked_for() -> None:
+    context = {"request": {"headers": {"authorization": "anything", "cookie": "session=1"}}}
+    assert trim(context, frozenset({"authorization", "cookie"})) == (
+        {"request": {"headers": {"authorization": MASK, "cookie": MASK}}},
+        ("request.headers.authorization", "request.headers.cookie"),
+    )
+
+
+def test_a_reference_to_headers_is_no_header() -> None:
+    context = {"request": {"headers": {"__entity": {"type": "Headers", "id": "request"}}}}
+    assert trim(context, frozenset()) == (context, ())
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    ("entry", "masked"),
+    [
+        (lambda text: an_entry(context={"request": {"path": f"/a/{text}"}}), ("request.path",)),
+        (lambda text: an_entry(context={"list": ["a", {"b": text}]}), ("list.1.b",)),
+        (lambda text: an_entry(context={text: 1}), (MASK,)),
+        (lambda text: an_entry(request_id=text), ()),
+        (lambda text: an_entry(errors=(Fault("decision", f"no: {text}"),)), ()),
+        (lambda text: an_entry(resource=f'Host::"{text}"'), ()),
+        (lambda text: an_entry(detail={"text": text}), ()),
+    ],
+)
+def test_a_token_is_masked_wherever_it_stands(secret: str, entry: Any, masked: tuple[str, ...]) -> None:
+    planted = entry(secret)
+    assert may_hold_secret(line_of(planted))
+    clean = mask(planted)
+    assert clean.masked == masked
+    assert MASK.encode() in line_of(clean)
+    assert secret[-8:].encode() not in line_of(clean)
+
+
+@pytest.mark.parametrize("name", sorted(SECRET_NAMES))
+def test_a_secret_name_gives_its_value_away_nowhere(name: str) -> None:
+    planted = an_entry(context={"deep": [{name.title(): "hunter2"}]}, detail={name: {"a": "hunter2"}})
+    assert may_hold_secret(line_of(planted))
+    assert b"hunter2" not in line_of(mask(planted))
+
+
+@pytest.mark.parametrize(
+    "text", ["basic authentication is refused", "bearer of bad news", "/reviews/0", "eyJ", "[masked]"]
+)
+def test_plain_words_stay(text: str) -> None:
+    assert mask_text(text) == text
+
+
+NAMES = st.text(max_size=6) | st.sampled_from(sorted(SECRET_NAMES))
+TEXTS = st.text(max_size=12) | st.builds(
+    lambda before, secret, after: f"{before}{secret}{after}",
+    st.text(max_size=4),
+    st.sampled_from(SECRETS),
+    st.text(max_size=4),
+)
+VALUES = st.recursive(
+    st.none() | st.integers(0, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(context=st.dictionaries(NAMES, VALUES, max_size=3), request_id=TEXTS)
+def test_the_cheap_look_misses_nothing_and_masking_twice_changes_nothing(
+    context: dict[str, Any], request_id: str
+) -> None:
+    entry = Entry(time=NOON, kind="decision", context=context, request_id=request_id)
+    clean = mask(entry)
+    assert clean == mask(clean)
+    assert may_hold_secret(line_of(entry)) or clean == entry

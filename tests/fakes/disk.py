@@ -1,0 +1,45 @@
+"""The real file system, which can be told to fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from policyd.audit.disk import Disk
+
+
+class FailingDisk(Disk):
+    """While `space` is set, only so many bytes are taken; names in `broken` are methods that fail with EIO."""
+
+    def __init__(self) -> None:
+        self.space: int | None = None
+        self.broken: set[str] = set()
+        self.synced = 0
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Take what there is space for, then fail."""
+        self._check("write")
+        if self.space is None:
+            return super().write(fd, data)
+        if self.space == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write(fd, data[: self.space])
+        self.space -= taken
+        return taken
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut, unless broken."""
+        self._check("truncate")
+        super().truncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Count."""
+        self._check("sync")
+        self.synced += 1
+
+    def sync_folder(self, path: object) -> None:
+        """Nothing is to be done."""
+
+    def _check(self, name: str) -> None:
+        if name in self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
