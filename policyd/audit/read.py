@@ -19,7 +19,7 @@ from policyd.audit.segments import Segment, list_segments
 from policyd.errors import BrokenRecord
 
 BLOCK_BYTES: Final = 64 << 10
-MAX_POLL_BYTES: Final = 8 << 20  # of one writer at a time, so that a reader far behind stays small
+BUDGET_BYTES: Final = 8 << 20
 
 Broken = Callable[[BrokenRecord], None]
 
@@ -59,11 +59,15 @@ def ends(directory: Path) -> dict[str, Position]:
 
 @dataclass(slots=True)
 class Follower:
-    """Reads on from `positions`; a writer that is not there yet is read from its beginning."""
+    """Reads on from `positions`; a writer that is not there yet is read from its beginning.
+
+    One look takes about `budget` bytes of a writer, so that a reader far behind stays small.
+    """
 
     directory: Path
     positions: dict[str, Position]
     broken: Broken
+    budget: int = BUDGET_BYTES
 
     def poll(self) -> list[Line]:
         """What has come since; nothing twice, nothing left out, across rotation."""
@@ -77,7 +81,7 @@ class Follower:
         """Read on; `segments` was listed before, so all but the last of them are finished."""
         position = self.positions.get(writer, Position(0, 0))
         lines: list[Line] = []
-        budget = MAX_POLL_BYTES
+        budget = self.budget
         for segment in segments:
             if segment.first_seq < position.first_seq:
                 continue
