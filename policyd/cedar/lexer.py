@@ -7,9 +7,11 @@ sees them.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_NESTING = 100  # brackets in brackets; what Cedar's typed tree bears
 MAX_OPERATORS = 500  # in one statement; Cedar's parser recurses along chains and ends the process above 1,000
@@ -47,8 +49,7 @@ _DEEPENS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One word, string or mark; `start` and `end` are offsets into the file's text."""
 
     text: str
@@ -111,6 +112,13 @@ def statements_of(text: str) -> list[Statement]:
     return statements
 
 
-def place(text: str, offset: int) -> tuple[int, int]:
-    """The line and column, both from 1, of an offset."""
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+class Lines:
+    """Where the lines of a text begin, for many questions about one text."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The line and column, both from 1, of an offset."""
+        line = bisect.bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1

@@ -7,7 +7,7 @@ problems of all files are found at once, each with its place.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 import cedarpy
 from cedarpy import pst
 
-from policyd.cedar.lexer import Statement, place, statements_of
+from policyd.cedar.lexer import Lines, Statement, statements_of
 from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax import MISSING_END, explain_syntax, misplaced
@@ -29,10 +29,8 @@ MAX_POLICIES = 100_000
 MAX_POLICY_CHARACTERS = 64 << 10
 MAX_ID_CHARACTERS = 128
 
-_WRITTEN = frozenset("\t\n\r")  # the control characters that text may have
-_REORDERS = frozenset(
-    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # shows text in another order than it is
+# controls but tab and line ends, halves of pairs, and what shows text in another order than it is read
+_HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,9 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
         if bad is not None:
             problems.append(bad)
             continue
+        lines = Lines(files[name])
         for statement in statements_of(files[name]):
-            read = _read(name, files[name], statement)
+            read = _read(name, files[name], statement, lines)
             (problems if isinstance(read, Problem) else policies).append(read)  # type: ignore[arg-type]
     if len(policies) > MAX_POLICIES:
         raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
@@ -93,24 +92,17 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
 def _file_problem(name: str, text: str) -> Problem | None:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
         return Problem("policy_bounds", f"a policy file has at most {MAX_FILE_BYTES} bytes", name, remedy="split it")
-    for offset, character in enumerate(text):
-        if _is_hidden(character):
-            line, column = place(text, offset)
-            message = f"the character U+{ord(character):04X} does not belong in a policy"
-            return Problem("policy_syntax", message, name, line, column, "remove it")
+    hidden = _HIDDEN.search(text)
+    if hidden is not None:
+        line, column = Lines(text).place(hidden.start())
+        message = f"the character U+{ord(hidden.group()):04X} does not belong in a policy"
+        return Problem("policy_syntax", message, name, line, column, "remove it")
     return None
 
 
-def _is_hidden(character: str) -> bool:
-    """Whether a character is a control, half of a pair, or changes the order that text is shown in."""
-    if character < "\x7f":
-        return character < " " and character not in _WRITTEN
-    return character in _REORDERS or unicodedata.category(character) in ("Cc", "Cs") or character == "\ufeff"
-
-
-def _read(name: str, text: str, statement: Statement) -> Policy | Problem:
+def _read(name: str, text: str, statement: Statement, lines: Lines) -> Policy | Problem:
     """One statement as a policy; its id is empty where it has none."""
-    line, column = place(text, statement.start)
+    line, column = lines.place(statement.start)
     source = text[statement.start : statement.end]
     excess = statement.excess()
     if len(source) > MAX_POLICY_CHARACTERS:
@@ -122,7 +114,7 @@ def _read(name: str, text: str, statement: Statement) -> Policy | Problem:
     except ValueError as error:
         offset = misplaced(text, statement, str(error))
         message, remedy = explain_syntax(str(error), text, offset)
-        return Problem("policy_syntax", message, name, *place(text, offset), remedy)
+        return Problem("policy_syntax", message, name, *lines.place(offset), remedy)
     if tree.templates:
         remedy = 'declare a Group in groups.yaml and write `principal in Group::"…"`'
         return Problem("policy_template", "templates are not supported", name, line, column, remedy)

@@ -66,8 +66,9 @@ def reads_of(trees: Iterable[pst.Template]) -> Reads:
     ancestors: set[Uid] = set()
     unnamed = False
     for tree in trees:
-        ancestors.update(map(uid_of, pst.entity_uids(tree)))
-        for node in nodes_of(tree.clauses):
+        for node in nodes_of(tree):
+            if isinstance(node, pst.EntityUid):
+                ancestors.add(uid_of(node))
             chain = chain_read(node)
             if chain is not None and chain[0] == "context":
                 paths.add(chain[1:])

@@ -6,8 +6,9 @@ Law: a chain, `context.a.b` or `context has a.b`, is one node: what is read ther
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from cedarpy import pst
@@ -22,17 +23,23 @@ def uid_of(uid: pst.EntityUid) -> Uid:
 
 def nodes_of(root: object) -> Iterator[Any]:
     """Every node under `root`, itself first; a stack of our own, so depth costs no recursion."""
-    stack: list[object] = [root]
+    stack: list[Any] = [root]
     while stack:
         node = stack.pop()
-        if isinstance(node, Mapping):
+        if isinstance(node, dict):  # what pst makes its mappings of
             stack.extend(node.values())
         elif isinstance(node, tuple):
             stack.extend(node)
-        elif is_dataclass(node):
+        elif (names := _fields(type(node))) is not None:
             yield node
             if chain_read(node) is None:
-                stack.extend(getattr(node, one.name) for one in fields(node))
+                stack.extend([getattr(node, name) for name in names])
+
+
+@cache
+def _fields(kind: type) -> tuple[str, ...] | None:
+    """The names of the fields of a kind of node; None of what is no node."""
+    return tuple(one.name for one in fields(kind)) if is_dataclass(kind) else None
 
 
 def chain_of(node: object) -> tuple[str, ...] | None:
