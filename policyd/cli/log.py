@@ -151,7 +151,7 @@ def describe(record: Record) -> Text:
     when = record.time.astimezone(UTC)
     line = Text(f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}Z  ")
     line.append(f"{word:<5}", style=STYLES.get(word, "yellow"))
-    return line.append(clean(f"  {shadow}{rest}").rstrip())
+    return line.append(clean(f"  {shadow}{rest}").replace("\n", "�").rstrip())
 
 
 def _request(record: Record) -> str:
