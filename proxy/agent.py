@@ -17,12 +17,14 @@ from proxy.entry import Entry, enter
 from proxy.events import write_status
 from proxy.fleet import Fleet
 from proxy.join import Joined
+from proxy.memory import give_back
 from proxy.outside import Outside
 from proxy.session import Session
 from proxy.sidecar import Settings
 
 STATUS_FILE = "status.json"
 STATUS_PAUSE = 0.05  # seconds; changes that come together are written together
+QUIET = 3.0  # seconds without a change, after which memory is given back
 
 
 class Agent:
@@ -36,6 +38,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._status_due: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.TimerHandle | None = None
         self._session: Session | None = None
         self._fleet: Fleet | None = None
 
@@ -92,15 +95,20 @@ class Agent:
         await asyncio.gather(*tasks, return_exceptions=True)
         await fleet.end()
         await control.close()
-        if self._status_due is not None:
-            self._status_due.cancel()
+        for timer in (self._status_due, self._quiet):
+            if timer is not None:
+                timer.cancel()
         self._session = None
         (self._settings.runtime / STATUS_FILE).unlink(missing_ok=True)
         self._outside.say("agent.stopped")
 
     def _changed(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = loop.call_later(QUIET, give_back)
         if self._status_due is None:
-            self._status_due = asyncio.get_running_loop().call_later(STATUS_PAUSE, self._write_status)
+            self._status_due = loop.call_later(STATUS_PAUSE, self._write_status)
 
     def _write_status(self) -> None:
         self._status_due = None

@@ -105,13 +105,14 @@ def _unverified_chain(tls: Any) -> list[bytes]:
 async def _attest(token: JoinToken, root: bytes, csr: bytes) -> agent_pb2.Svid:
     credentials = grpc.ssl_channel_credentials(Bundle(token.trust_domain, (root,)).pem())
     async with grpc.aio.secure_channel(token.address, credentials, options=CHANNEL_OPTIONS) as channel:
-        call = agent_pb2_grpc.AttestationStub(channel).Attest(
+        call = agent_pb2_grpc.AttestationStub(channel).Attest(  # type: ignore[no-untyped-call]
             agent_pb2.AttestRequest(token=token.secret, csr=csr), timeout=TIMEOUT
         )
         try:
-            return await call
+            reply: agent_pb2.Svid = await call
         except grpc.aio.AioRpcError as error:
             raise _failure(error, token) from None
+    return reply
 
 
 def _failure(error: grpc.aio.AioRpcError, token: JoinToken) -> Exception:
