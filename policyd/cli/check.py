@@ -13,8 +13,10 @@ from policyd.cli.lazy import leaf
 from policyd.cli.options import Json
 
 if TYPE_CHECKING:
+    from policyd.cedar.policies import PolicySet
+    from policyd.cli.loaded import Loaded
     from policyd.errors import Problem
-    from policyd.reload import Live
+    from policyd.mesh.model import Mesh
 
 app = leaf()
 
@@ -36,16 +38,17 @@ def check(
 
     where = existing(directory)
     try:
-        live = load_folder(where).live
+        loaded = load_folder(where)
     except InvalidInput as error:
         if not as_json:
             raise
         output.print_json({"ok": False, "problems": values(error.problems), "warnings": []})
         raise typer.Exit(Exit.INVALID) from None
     if as_json:
-        output.print_json({"ok": True, "problems": [], "warnings": values(live.warnings)} | counts(live))
+        found = {"ok": True, "problems": [], "warnings": values(loaded.warnings)}
+        output.print_json(found | counts(loaded.live.mesh, loaded.live.ruling.policy_set))
     else:
-        output.show(*lines(live))
+        output.show(*lines(loaded))
 
 
 def values(problems: Sequence[Problem]) -> list[dict[str, Any]]:
@@ -56,23 +59,26 @@ def values(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     ]
 
 
-def counts(live: Live) -> dict[str, int]:
+def counts(mesh: Mesh, policies: PolicySet) -> dict[str, int]:
     """Return how much there is of each kind."""
-    mesh = live.mesh
     return {
         "services": len(mesh.services),
         "workloads": len(mesh.workloads),
         "instances": len(mesh.instances),
-        "policies": len(live.ruling.policy_set.policies),
+        "policies": len(policies.policies),
     }
 
 
-def lines(live: Live) -> Sequence[Any]:
+def lines(loaded: Loaded) -> Sequence[Any]:
     """Return what to print of a folder without problems."""
     from policyd.cli import output
 
-    found = ", ".join(f"{count} {name if count != 1 else _one(name)}" for name, count in counts(live).items())
-    return [*(f"warning: {output.clean(str(warning))}" for warning in live.warnings), f"ok: {found}"]
+    live = loaded.live
+    found = ", ".join(
+        f"{count} {name if count != 1 else _one(name)}"
+        for name, count in counts(live.mesh, live.ruling.policy_set).items()
+    )
+    return [*(f"warning: {output.clean(str(warning))}" for warning in loaded.warnings), f"ok: {found}"]
 
 
 def _one(name: str) -> str:

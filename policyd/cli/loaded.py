@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policyd.cedar.http import HttpFacts
+from policyd.cli.never_match import never_matching
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.policy.checks import Check, parse_checks
 from policyd.policy.request_form import resolve_form
 from policyd.reload import CHECKS_FILE, Live, load, shipped_schemas
-from policyd.sources.files import Folder, read_folder
+from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
 
@@ -38,6 +39,7 @@ class Loaded:
     folder: Folder
     live: Live
     questions: tuple[Question, ...]
+    warnings: tuple[Problem, ...]
 
     @property
     def directory(self) -> Path:
@@ -45,15 +47,20 @@ class Loaded:
         return self.folder.directory
 
 
-def load_folder(directory: Path) -> Loaded:
+def load_folder(directory: Path, *, cases: bool = True) -> Loaded:
     """Read and check everything that `policyd serve` would load; raises InvalidInput with every problem.
 
-    Ports that the folder leaves open are assumed, so nothing is taken and no state is made.
+    Ports that the folder leaves open are assumed, so nothing is taken and no state is made. Without `cases` those are
+    not run, so that who asks about policies that are not right yet gets an answer.
     """
     folder = read_folder(directory)
+    if not cases:
+        texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
+        folder = Folder(directory, texts, digest(texts))
     nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody is sent this
     live = load(folder, shipped_schemas(), assumed, nowhere)
-    return Loaded(folder, live, _questions(folder, live.mesh))
+    warnings = (*live.warnings, *never_matching(live.mesh, live.ruling.policy_set))
+    return Loaded(folder, live, _questions(folder, live.mesh), warnings)
 
 
 def _questions(folder: Folder, mesh: Mesh) -> tuple[Question, ...]:

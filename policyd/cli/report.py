@@ -27,21 +27,21 @@ def after_start(
     places: Sequence[pb.InstancePlace], loaded: Loaded, outcomes: Sequence[Outcome], *, as_json: bool
 ) -> int:
     """Print addresses, warnings and outcomes; returns the exit code that the checks give."""
-    live, front_pages = loaded.live, pages(loaded, places)
+    front_pages = pages(loaded, places)
     passed = all(outcome.passed for outcome in outcomes)
     if as_json:
         value = {
             "ok": passed,
             "addresses": addresses(places),
             "pages": front_pages,
-            "warnings": [str(warning) for warning in live.warnings],
+            "warnings": [str(warning) for warning in loaded.warnings],
             "checks": check_table.as_json(outcomes),
         }
         output.print_json(value)
         sys.stdout.flush()
     else:
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
-        warnings = [f"warning: {output.clean(str(warning))}" for warning in live.warnings]
+        warnings = [f"warning: {output.clean(str(warning))}" for warning in loaded.warnings]
         output.show("", *opened, *warnings, *(["", *check_table.lines(outcomes)] if outcomes else []))
     return Exit.OK if passed else Exit.ERROR
 

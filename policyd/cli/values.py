@@ -47,11 +47,23 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
         own = f"{account}.{spiffe_id.namespace}"
         for name in (place.name, account, own, place.service, place.service.partition(".")[0]):
             names.setdefault(name, set()).add(spiffe_id)
-    found = names.get(text, set())
+    found = names.get(text, set()) if text else set()
     if len(found) == 1:
         return next(iter(found))
     if found:
         raise UsageError(f"`{text[:80]}` may be one of several workloads", remedy="name an instance of it")
-    near = difflib.get_close_matches(text, sorted(names), 1)
+    near = difflib.get_close_matches(text, sorted(names), 1) if text else []
     remedy = f"did you mean `{near[0]}`?" if near else f"name an instance, or write `{SCHEME}{trust_domain}/...`"
     raise UsageError(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)
+
+
+def headers(texts: Sequence[str]) -> dict[str, str]:
+    """Return headers of `name: value` texts, names in lower case, repeated ones joined; raises UsageError."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, colon, value = text.partition(":")
+        name = name.strip().lower()
+        if not colon or not name:
+            raise UsageError(f"`{text[:80]}` is no header", remedy="write it as in `end-user: jason`")
+        found[name] = f"{found[name]},{value.strip()}" if name in found else value.strip()
+    return found

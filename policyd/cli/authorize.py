@@ -1,0 +1,55 @@
+"""`policyd authorize FROM METHOD URL`: one request decided from the files alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import leaf
+from policyd.cli.options import Dir, Json
+
+app = leaf()
+
+
+@app.command()
+def authorize(
+    caller: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM",
+            help="Who asks: an instance, a service, a service account, a SPIFFE ID, or `anonymous`.",
+            show_default=False,
+        ),
+    ],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method, as in GET.", show_default=False)],
+    url: Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)],
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
+    ] = None,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Decide one request from the folder's files, as the server would, and say why. Nothing has to run.
+
+    Example: `policyd authorize reviews GET http://details/details/0 --dir examples/bookinfo`. Exit code 0 is allow, 2
+    is deny.
+    """
+    from datetime import UTC, datetime
+
+    from policyd.cli import explain, output
+    from policyd.cli.instance import folder
+    from policyd.cli.loaded import load_folder
+    from policyd.cli.values import headers
+    from policyd.policy.authorize import authorize as decide
+
+    given = headers(header or ())
+    ruling = load_folder(folder(directory), cases=False).live.ruling
+    found = decide(f"{caller} {method} {url}", ruling, datetime.now(UTC), given)
+    if as_json:
+        output.print_json(explain.as_json(found))
+    else:
+        output.show(*explain.lines(found))
+    raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)
