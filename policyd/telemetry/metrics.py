@@ -16,7 +16,15 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from policyd import names
-from policyd.errors import PolicydError
+from policyd.errors import (
+    CsrError,
+    IdentityError,
+    IssuanceDenied,
+    JournalError,
+    SpiffeIdError,
+    StateError,
+    TokenError,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
@@ -24,21 +32,13 @@ BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 DECISIONS: Final = ("allow", "deny", "error")
 SIDES: Final = ("inbound", "gateway", "egress")
 KINDS: Final = ("decision", "issuance", "change", "operation")
-RELOADS: Final = ("taken", "refused", "unchanged")
+RELOADS: Final = ("taken", "refused")
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
-BEARERS: Final = ("agent", "workload", "server", "operator")
+ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server")
 CHAIN: Final = ("root", "intermediate")
-
-
-def error_codes() -> tuple[str, ...]:
-    """The `code` of every class of policyd.errors, sorted."""
-    codes: set[str] = set()
-    waiting: list[type[PolicydError]] = [PolicydError]
-    while waiting:
-        kind = waiting.pop()
-        codes.add(kind.code)
-        waiting.extend(kind.__subclasses__())
-    return tuple(sorted(codes))
+REFUSALS: Final = tuple(
+    kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
+)
 
 
 class _Counts:
@@ -75,8 +75,8 @@ class Metrics:
         self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
         self._rejections = _Counts(registry, names.XDS_REJECTIONS, TYPES)
         self._connections = _gauge(registry, names.XDS_CONNECTIONS)
-        self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, BEARERS)
-        self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, error_codes())
+        self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, ISSUANCES)
+        self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
@@ -93,7 +93,7 @@ class Metrics:
         self._failures.inc()
 
     def reloaded(self, outcome: str) -> None:
-        """A change of the declared files was looked at: `taken`, `refused` or `unchanged`."""
+        """A change of the declared files was looked at: `taken` or `refused`."""
         self._reloads.add(outcome)
 
     def change_refused(self, refused: bool) -> None:

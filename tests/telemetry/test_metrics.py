@@ -1,0 +1,79 @@
+"""What Prometheus gets."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from policyd import names
+from policyd.telemetry.metrics import Metrics
+from tests.golden import check_text
+
+
+def busy() -> Metrics:
+    metrics = Metrics()
+    metrics.decided("allow", "inbound", 0.0003)
+    metrics.decided("allow", "inbound", 0.004)
+    metrics.decided("deny", "gateway", 0.0009)
+    metrics.decided("error", "", 2.0)
+    metrics.journal_record("decision")
+    metrics.journal_failure()
+    metrics.reloaded("taken")
+    metrics.reloaded("refused")
+    metrics.change_refused(True)
+    metrics.pushed("reviews-v1", "clusters")
+    metrics.rejected("reviews-v1", "routes", "no such cluster")
+    metrics.connections(7)
+    metrics.issued("workload")
+    metrics.refused("csr")
+    metrics.ca_expiry("root", 1_800_000_000)
+    return metrics
+
+
+def test_the_exposition_is_this(request: pytest.FixtureRequest) -> None:
+    text = busy().exposition().decode()
+    check_text("telemetry/metrics.txt", text, update=request.config.getoption("--update-golden"))
+
+
+def test_every_metric_that_has_a_name_is_there() -> None:
+    families = {metric.name: metric.documentation for metric in Metrics().registry.collect()}
+    assert families == {name: help_text for name, (help_text, _) in names.METRICS.items()}
+
+
+def test_a_text_of_others_is_no_label() -> None:
+    metrics = Metrics()
+    before = metrics.exposition().count(b"\n")
+    for number in range(100):
+        metrics.decided(f"evil-{number}", f"evil-{number}", 0.1)
+        metrics.journal_record(f"evil-{number}")
+        metrics.pushed(f"evil-{number}", f"evil-{number}")
+        metrics.issued(f"evil-{number}")
+        metrics.refused(f"evil-{number}")
+        metrics.ca_expiry(f"evil-{number}", 1)
+    text = metrics.exposition()
+    assert b"evil" not in text
+    assert text.count(b"\n") == before + 6
+    assert b'policyd_decisions_total{decision="other",side="other"} 100.0\n' in text
+
+
+def test_totals_are_all_denials_and_errors() -> None:
+    assert Metrics().totals() == (0, 0, 0)
+    assert busy().totals() == (4, 1, 1)
+
+
+def test_threads_lose_no_count() -> None:
+    metrics = Metrics()
+    count = lambda: [metrics.decided("allow", "inbound", 0.001) for _ in range(5000)]  # noqa: E731
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert metrics.totals() == (20_000, 0, 0)
+
+
+def test_two_servers_in_one_process_count_apart() -> None:
+    first, second = Metrics(), Metrics()
+    first.decided("allow", "inbound", 0.1)
+    assert (first.totals(), second.totals()) == ((1, 0, 0), (0, 0, 0))
