@@ -2,18 +2,22 @@
 
 Law: two targets that an application which decodes once cannot tell apart have the same canonical path, and a
 target without such a form is refused. Envoy has been there first (normalize_path, merge_slashes, escaped
-slashes refused), so what it always removes is a sign that it was not asked, and refused here. Rules, after
-RFC 3986:
+slashes refused), so what it always removes is a sign that it was not asked, and refused here. After RFC 3986:
 
-`/a?x=1` `/a` a query is no part of the path (3.4) `/%7Euser` `/~user` escapes of unreserved characters are
-decoded (6.2.2.2), as Envoy does `/me%40home`, `/me@home` `/me@home` and of all others that a segment may bear
-as they are (3.3, pchar) `/caf%c3%a9` `/caf%C3%A9` other escapes stay, in upper case (6.2.2.1) `/a;x=1`,
-`/a%3Bx` refused, `/a%3Bx` path parameters, unless the Service takes them: `/admin;x` is `/admin` to some
-applications `/a%2Fb`, `/a%5Cb`, `/a\\b` refused another number of segments, depending on who decodes
-`/a%252e` refused escaped twice: who decodes twice sees another path `/a%zz`, `/a%` refused no escape at all
-`/a%00b`, control, space, é refused no part of a path, escaped or not; é and space only as escapes `//a`,
-`/a/../b`, `/./a` refused Envoy has resolved them `a`, `*`, ``, `/a#b` refused no absolute path (3.3), a
-fragment (3.5)
+    /a?x=1                       /a            a query is no part of the path (3.4)
+    /%7Euser                     /~user        escapes of unreserved characters are decoded (6.2.2.2), as by Envoy
+    /me%40home, /me@home         /me@home      and those of all others that a segment bears as they are (3.3, pchar)
+    /caf%c3%a9                   /caf%C3%A9    other escapes stay, in upper case (6.2.2.1)
+    /a%3Bx                       /a%3Bx        a semicolon as a mere character
+    /admin;x=1                   refused       path parameters, unless the Service takes them: to some applications
+                                               this is /admin
+    /a%2Fb, /a%5Cb, /a\\b        refused       another number of segments, depending on who decodes
+    /a%252e                      refused       escaped twice: who decodes twice sees another path
+    /a%zz, /a%                   refused       no escape at all
+    /a%00b, controls, escaped    refused       no part of a path
+    space, é, <, {, |            refused       have to be escaped
+    //a, /a/../b, /./a           refused       Envoy has resolved them
+    a, *, /a#b and the empty     refused       no absolute path (3.3), a fragment (3.5)
 """
 
 from __future__ import annotations

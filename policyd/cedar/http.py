@@ -1,4 +1,4 @@
-"""An HTTP request in the words of the mesh, before it is Cedar's: what any room can say of one.
+"""The facts behind the schema's HttpContext, before they are Cedar's: what any room can say of an HTTP request.
 
 Law: facts only; who is believed about them was settled by the room that made the value.
 """

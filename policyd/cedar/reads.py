@@ -82,8 +82,8 @@ def reads_of(trees: Iterable[pst.Template]) -> Reads:
     return Reads(
         context=_as_tree(paths),
         attributes=frozenset(attributes),
-        tags=None if None in tags else frozenset(name for name in tags if name),
-        headers=frozenset(name for name in headers if name),
+        tags=None if None in tags else frozenset(name for name in tags if name is not None),
+        headers=frozenset(name for name in headers if name is not None),
         ancestors=None if unnamed else frozenset(ancestors),
         entities=frozenset(uid for uid, count in entities.items() if count > 0),
     )

@@ -26,11 +26,12 @@ def nodes_of(root: object) -> Iterator[Any]:
     stack: list[Any] = [root]
     while stack:
         node = stack.pop()
+        kind: Any = type(node)
         if isinstance(node, dict):  # what pst makes its mappings of
             stack.extend(node.values())
         elif isinstance(node, tuple):
             stack.extend(node)
-        elif (names := _fields(type(node))) is not None:
+        elif (names := _fields(kind)) is not None:
             yield node
             if chain_read(node) is None:
                 stack.extend([getattr(node, name) for name in names])

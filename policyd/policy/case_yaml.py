@@ -1,8 +1,8 @@
 """Cases in the contract's YAML form: a list of requests, and of tables.
 
-- {name: the page shows reviews, request: productpage GET http://reviews/reviews/0, expect: allow, by:
-some-policy} - table: {who: [productpage, anonymous], may: [GET, POST], url: http://ratings/ratings/0} allow:
-[productpage GET] # every other combination is expected to be denied
+    - {name: the page shows reviews, request: productpage GET http://reviews/reviews/0, expect: allow, by: a-policy}
+    - table: {who: [productpage, anonymous], may: [GET, POST], url: http://ratings/ratings/0}
+      allow: [productpage GET]      # every other combination is expected to be denied
 
 An entry may also have `headers` (a mapping) and `time` (RFC 3339) for policies that read them.
 """

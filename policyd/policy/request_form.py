@@ -1,8 +1,7 @@
-"""The one form of a request, `FROM METHOD URL`, as people write it: `productpage GET
-http://reviews/reviews/0`.
+"""The one form of a request, `FROM METHOD URL`, as in `productpage GET http://reviews/reviews/0`.
 
-Law: names mean what they mean on the wire. FROM is `anonymous`, an instance, a service, `<service
-account>[.<namespace>]` or a SPIFFE ID; the URL's host is resolved as a sidecar of the caller's namespace
+Law: names mean what they mean on the wire. FROM is `anonymous`, an instance, a service, a workload as
+`<service account>[.<namespace>]`, or a SPIFFE ID; the URL's host is resolved as a sidecar of the caller's namespace
 would; and at a listener that verifies nobody, everybody is anonymous.
 """
 

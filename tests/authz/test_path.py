@@ -27,6 +27,7 @@ from policyd.errors import UnacceptablePath
         ("/a%3Fb%23c", "/a%3Fb%23c", 1),
         ("/caf%c3%a9", "/caf%C3%A9", 1),
         ("/a%20b", "/a%20b", 1),
+        ("/a%3bx", "/a%3Bx", 1),
         ("/a%25", "/a%25", 1),
         ("/100%25zz", "/100%25zz", 1),
         ("/.well-known/x", "/.well-known/x", 2),

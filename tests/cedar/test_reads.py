@@ -103,6 +103,11 @@ def test_the_context_is_read_by_paths(schema: Schema, condition: str, context: o
     assert load_policies({"p": text}, schema).reads.context == context
 
 
+def test_a_tag_without_a_name_is_a_tag(schema: Schema) -> None:
+    text = '@id("p") permit (principal is Workload, action, resource) when { principal.hasTag("") };'
+    assert load_policies({"p": text}, schema).reads.tags == {""}
+
+
 def test_only_what_is_read_is_left(bookinfo: PolicySet) -> None:
     request = http_request(headers={"end-user": "jason"}, labels={"version": "v1"})
     assert project(request, bookinfo.reads) == replace(
