@@ -187,7 +187,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         parts, live = self._parts, self._parts.facts.live
         identity = SpiffeId.parse(request.spiffe_id)
         evidence = Evidence("unix", (f"unix:uid:{os.getuid()}",))
-        ttl = timedelta(seconds=request.ttl_seconds or live.settings.ca.ttl)
+        ttl = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else None
         order = parts.issuer.order(identity, None, evidence, ttl=ttl)
         if identity not in live.mesh.workloads:
             error = IssuanceDenied(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
@@ -204,10 +204,12 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def Proxies(self, _request: pb.ProxiesRequest, _context: Context) -> pb.ProxiesReply:  # noqa: N802
         """Every proxy that is declared, connected or not."""
         known = {proxy.instance: proxy for proxy in self._parts.facts.proxies()}
-        instances = self._parts.facts.live.mesh.instances
+        mesh = self._parts.facts.live.mesh
+        instances = mesh.instances
+        agents = {one.name: each.agent for each in self._parts.tokens.agents() for one in instances_for(each, mesh)}
         return pb.ProxiesReply(
             proxies=[
-                _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)))
+                _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))
                 for name, instance in sorted(instances.items())
             ]
         )
@@ -259,10 +261,11 @@ def _place(instance: Instance) -> pb.InstancePlace:
     )
 
 
-def _proxy(proxy: ProxyStatus) -> pb.ProxyStatus:
+def _proxy(proxy: ProxyStatus, agent: str) -> pb.ProxyStatus:
     return pb.ProxyStatus(
         instance=proxy.instance,
         spiffe_id=proxy.spiffe_id,
+        agent=agent,
         connected=proxy.connected,
         envoy_version=proxy.envoy_version,
         connected_at=int(proxy.connected_at),

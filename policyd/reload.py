@@ -79,7 +79,8 @@ class _Parsed:
     """A folder's texts, each checked by itself."""
 
     settings: Settings
-    declaration: Declaration
+    placement: Placement
+    mesh: Mesh
     traffic: PolicySet
     issuance: PolicySet
 
@@ -89,29 +90,27 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
 
     `place` says where instances are; `control` where proxies ask for decisions.
     """
-    parsed = _parse(folder, schemas)
-    placement = place(parsed.declaration)
-    mesh = build(parsed.declaration, parsed.settings.trust_domain, placement)
-    ruling = make_ruling(mesh, parsed.traffic, schemas.mesh)
+    parsed = _parse(folder, schemas, place)
+    ruling = make_ruling(parsed.mesh, parsed.traffic, schemas.mesh)
     _check_cases(folder, ruling)
     snapshots = {
         name: check_snapshot(snapshot, static_clusters={SDS_CLUSTER})
-        for name, snapshot in build_snapshots(mesh, control).items()
+        for name, snapshot in build_snapshots(parsed.mesh, control).items()
     }
     return Live(
         digest=folder.digest,
         settings=parsed.settings,
-        placement=placement,
-        mesh=mesh,
+        placement=parsed.placement,
+        mesh=parsed.mesh,
         ruling=ruling,
         issuance=_issuance(parsed.issuance, schemas.issuance),
         snapshots=snapshots,
         config=_config(snapshots),
-        warnings=tuple(_warnings(folder, parsed, mesh)),
+        warnings=tuple(_warnings(parsed)),
     )
 
 
-def _parse(folder: Folder, schemas: Schemas) -> _Parsed:
+def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement]) -> _Parsed:
     """Every file by itself, so that the problems of one do not hide those of another."""
     problems: list[Problem] = []
 
@@ -122,19 +121,20 @@ def _parse(folder: Folder, schemas: Schemas) -> _Parsed:
             problems.extend(error.problems)
             return None
 
+    def resolve(declaration: Declaration) -> tuple[Placement, Mesh]:
+        placement = place(declaration)
+        return placement, build(declaration, settings.trust_domain if settings else "", placement)
+
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))
+    placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
     traffic = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh))
     issuance = attempt(lambda: load_policies(_issuance_texts(folder), schemas.issuance))
     attempt(lambda: load_policies(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
-    if problems:
+    if problems or settings is None or placed is None or traffic is None or issuance is None:
         raise InvalidInput(problems)
-    assert settings is not None
-    assert declaration is not None
-    assert traffic is not None
-    assert issuance is not None
-    return _Parsed(settings, declaration, traffic, issuance)
+    return _Parsed(settings, *placed, traffic, issuance)
 
 
 def _texts(folder: Folder, name: str) -> dict[str, str]:
@@ -165,13 +165,15 @@ def _config(snapshots: Mapping[str, Snapshot]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _warnings(folder: Folder, parsed: _Parsed, mesh: Mesh) -> list[Problem]:
+def _warnings(parsed: _Parsed) -> list[Problem]:
     """What works, and is probably not what was meant."""
     found = []
     if not parsed.traffic.policies:
         remedy = "write `policies/<service>.cedar`; examples/bookinfo/policies shows how"
-        found.append(Problem("no_policies", "there are no policies: every request is denied", "policies", remedy=remedy))
-    if not mesh.instances:
+        found.append(
+            Problem("no_policies", "there are no policies: every request is denied", "policies", remedy=remedy)
+        )
+    if not parsed.mesh.instances:
         remedy = "declare what runs in workloads.yaml"
         found.append(Problem("no_workloads", "there are no workloads", "workloads.yaml", remedy=remedy))
     return found

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from policyd.audit.record import Entry, Fault
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
+from policyd.ca.files import read_passphrase
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import Opened, expiry_warnings, open_authority
@@ -195,6 +196,7 @@ class Server:
                 clock=_now,
                 random=secrets.token_bytes,
                 revision=lambda: keeper.live.issuance.revision,
+                ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
             ),
         )
 
@@ -318,7 +320,9 @@ class Server:
             clock=time.monotonic,
             wall=_now,
         )
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        # Envoys and agents ping every 30 s to notice a dead connection; gRPC's default would hang up on them
+        pings = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), pings])
         server.add_generic_rpc_handlers((discovery.handler(),))
         agent_pb2_grpc.add_AgentsServicer_to_server(self._agents, server)  # type: ignore[no-untyped-call]
         _bind(server, self._addresses["xds"], self._credentials(mutual=True))

@@ -41,6 +41,7 @@ class Ports:
     clock: Callable[[], datetime]
     random: Random
     revision: Callable[[], str] = lambda: ""
+    ttl: Callable[[], timedelta] = lambda: template.LEAF_LIFE
 
 
 class Issuer:
@@ -61,10 +62,10 @@ class Issuer:
         evidence: Evidence,
         *,
         source: str = "",
-        ttl: timedelta = template.LEAF_LIFE,
+        ttl: timedelta | None = None,
     ) -> Order:
         """An order of now; what is no IP address is no `source`."""
-        return Order(identity, principal, evidence, ttl, self._ports.clock(), source=_address(source))
+        return Order(identity, principal, evidence, ttl or self._ports.ttl(), self._ports.clock(), source=_address(source))
 
     def issue(self, order: Order, csr: bytes, *, kind: str, agent: str = "") -> Svid:
         """An SVID as ordered, for the key of `csr` (PKCS#10, DER); `kind` is what it counts as, `agent` who carries it.

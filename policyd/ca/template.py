@@ -23,7 +23,8 @@ PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Random: TypeAlias = Callable[[int], bytes]  # n -> n unpredictable bytes, as os.urandom
 
 BACKDATE: Final = timedelta(minutes=2)
-LEAST_LIFE: Final = timedelta(minutes=5)
+LEAST_LIFE: Final = timedelta(seconds=5)  # of what is asked for
+LEAST_LEFT: Final = timedelta(minutes=5)  # of an issuer, to issue by it at all
 ROOT_LIFE: Final = timedelta(days=3653)  # ten years
 INTERMEDIATE_LIFE: Final = timedelta(days=365)
 LEAF_LIFE: Final = timedelta(hours=1)
@@ -41,19 +42,18 @@ class Validity:
 def validity(now: datetime, ttl: timedelta, *, within: Validity | None = None) -> Validity:
     """The life of a certificate asked for at `now` (UTC) for `ttl`, `within` its issuer's.
 
-    Raises IdentityError where less than five minutes would remain.
+    Raises IdentityError where less than five seconds are asked for, or the issuer has less than five minutes left.
     """
     now = now.replace(microsecond=0)
     start, end = now - BACKDATE, now + ttl
     capped = within is not None and within.not_after < end
     if within is not None:
         start, end = max(start, within.not_before), min(end, within.not_after)
+    if capped and end - now < LEAST_LEFT:
+        message = f"the authority's own chain ends at {end:%FT%TZ}, in less than five minutes"
+        raise IdentityError(message, remedy="see `policyd ca show`")
     if end - now < LEAST_LIFE:
-        why = "the authority's own chain ends then, see `policyd ca show`"
-        raise IdentityError(
-            f"a certificate lives at least five minutes, at {now:%FT%TZ} this one would end at {end:%FT%TZ}",
-            remedy=why if capped else "ask for a longer life",
-        )
+        raise IdentityError("a certificate lives at least five seconds", remedy="ask for a longer life")
     return Validity(start, end)
 
 

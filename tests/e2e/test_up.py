@@ -110,7 +110,7 @@ def own_mesh(bookinfo: Path):
     """A mesh that the test may break."""
     yield up(bookinfo)
     down(bookinfo)
-    assert processes_of(bookinfo) == []
+    wait_until(lambda: processes_of(bookinfo) == [], 5, lambda: "\n".join(processes_of(bookinfo)))
 
 
 def pid_of(mesh: RunningMesh, *words: str) -> int:
@@ -199,7 +199,8 @@ def test_a_bad_change_is_refused_and_the_last_good_revision_decides(
         status = mesh.says("status")
 
         assert status["revision"] == revision
-        assert any(says in str(problem) for problem in status["refused"]), status["refused"]
+        told = [f"{problem['file']}:{problem.get('line', '')}: {problem['message']}" for problem in status["refused"]]
+        assert any(says in line for line in told), told
         assert not status["ready"]
         assert page_status(mesh) == 200
     finally:
