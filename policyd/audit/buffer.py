@@ -117,6 +117,7 @@ class Buffer:
             self._sink.expire()
 
     def _write(self, batch: list[_Waiting]) -> bool:
+        self._sink.trouble()  # a file that was removed under it is replaced
         try:
             self._sink.append(b"".join(item.lines for item in batch), batch[0].seq)
             trouble = ""

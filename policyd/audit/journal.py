@@ -214,7 +214,7 @@ class Journal:
     def _put(self, entry: Entry) -> Record:
         record = place(entry, self.writer, self._seq, self._prev)
         line = encode(record)
-        if may_hold_secret(line):
+        if may_hold_secret(entry):
             record = place(mask(entry), self.writer, self._seq, self._prev)
             line = encode(record)
         self._sink.append(line, self._seq)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from policyd.audit.record import Entry, Fault
@@ -47,6 +48,9 @@ _TOKEN: Final = re.compile(
 )
 
 
+_encoder: Final = msgspec.json.Encoder()
+
+
 def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The part of `context` that may be recorded, and the paths of what was masked in it.
 
@@ -64,9 +68,10 @@ def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str,
     return _clean_all(kept, "", masked), tuple(masked)
 
 
-def may_hold_secret(line: bytes) -> bool:
-    """Whether a record's line deserves a closer look: cheap, and never no where `mask` would change it."""
-    folded = line.lower()
+def may_hold_secret(entry: Entry) -> bool:
+    """Whether an entry that has a line deserves a closer look: cheap, never no where `mask` would change it."""
+    texts = (entry.context, entry.detail, entry.errors, entry.resource, entry.request_id, entry.trace_id, entry.span_id)
+    folded = _encoder.encode(texts).lower()
     return (  # written out: any() over a table takes five times as long
         b"eyj" in folded
         or b"bearer" in folded
@@ -84,23 +89,21 @@ def may_hold_secret(line: bytes) -> bool:
 
 
 def mask(entry: Entry) -> Entry:
-    """`entry` without credentials in any of its texts; `masked` grows by the paths into its context."""
+    """`entry` without credentials in what callers have a hand in; `masked` grows by the paths into its context.
+
+    Its other texts are policyd's own, or names that were checked: ids, policies, identities.
+    """
     masked = list(entry.masked)
     context = _clean_all(entry.context, "", masked)
-    detail = _clean_all(entry.detail, "", [])
     return replace(
         entry,
-        decision_id=mask_text(entry.decision_id),
-        principal=mask_text(entry.principal),
-        action=mask_text(entry.action),
         resource=mask_text(entry.resource),
-        reasons=tuple(mask_text(reason) for reason in entry.reasons),
         errors=tuple(Fault(mask_text(fault.source), mask_text(fault.message)) for fault in entry.errors),
         request_id=mask_text(entry.request_id),
         trace_id=mask_text(entry.trace_id),
         span_id=mask_text(entry.span_id),
         context=context,
-        detail=detail,
+        detail=_clean_all(entry.detail, "", []),
         masked=tuple(dict.fromkeys(masked)),
     )
 

@@ -208,7 +208,7 @@ def test_wherever_the_file_is_torn_the_next_opener_goes_on(data: st.DataObject, 
     segment = folder / segment_name(WRITER, 1)
     whole = segment.read_bytes()
     length = data.draw(st.integers(0, len(whole)))
-    garbage = data.draw(st.sampled_from([b"", b"\0" * 40, b'{"kind":"decision"}\n', b"\n\n"]))
+    garbage = data.draw(st.sampled_from([b"", b"\0" * 40, b'{"kind":"decision"}\n', b"\0\n\n"]))
     segment.write_bytes(whole[:length] + garbage)
     left = whole[:length].count(b"\n")
     torn = (whole[:length] + garbage)[sum(map(len, whole.splitlines(keepends=True)[:left])) :]
@@ -406,12 +406,16 @@ def test_a_full_buffer_refuses_and_what_waits_is_written_when_there_is_space(ope
     assert verify(folder).problems == ()
 
 
-def test_a_segment_that_was_removed_is_replaced(open_journal: Open, folder: Path) -> None:
-    journal = open_journal()
+@pytest.mark.parametrize("durability", ["written", "async"])
+def test_a_segment_that_was_removed_is_replaced(open_journal: Open, folder: Path, durability: str) -> None:
+    journal = open_journal(durability=durability)
     journal.append(an_entry())
-    (folder / segment_name(WRITER, 1)).unlink()
+    segment = folder / segment_name(WRITER, 1)
+    wait_until(lambda: segment.exists() and segment.stat().st_size > 0)
+    segment.unlink()
     assert journal.writable()
     assert journal.append(an_entry()).seq == 2  # type: ignore[union-attr]
+    journal.close()
     assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [2]
 
 
