@@ -9,6 +9,7 @@ from typing import Any, Final
 from policyd.cli import output
 
 HEADERS: Final = ("CHECK", "REQUEST", "EXPECT", "GOT", "RESULT", "DECISION", "BY", "LATENCY")
+GAP: Final = 2  # columns between two of the table
 NONE: Final = "-"
 
 
@@ -35,9 +36,11 @@ class Outcome:
         return not self.problem
 
 
-def lines(outcomes: Sequence[Outcome]) -> list[Any]:
-    """Return what to print: the table, what failed, and why what was denied was denied."""
-    shown: list[Any] = [output.table(HEADERS, [_row(outcome) for outcome in outcomes])]
+def lines(outcomes: Sequence[Outcome], width: int) -> list[Any]:
+    """Return what to print on `width` columns: the table, what failed, and why what was denied was denied."""
+    rows = [_row(outcome) for outcome in outcomes]
+    wanted = sum(max(map(len, column)) + GAP for column in zip(HEADERS, *rows, strict=True)) - GAP
+    shown: list[Any] = [output.table(HEADERS, rows)] if wanted <= width else [_block(outcome) for outcome in outcomes]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     shown += [f"failed: {outcome.name}: {output.clean(outcome.problem)}" for outcome in failed]
     shown += [f"denied: {outcome.name}: {output.clean(outcome.why)}" for outcome in outcomes if outcome.why]
@@ -49,6 +52,15 @@ def lines(outcomes: Sequence[Outcome]) -> list[Any]:
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return the outcomes as JSON has them."""
     return [asdict(outcome) | {"passed": outcome.passed} for outcome in outcomes]
+
+
+def _block(outcome: Outcome) -> str:
+    """An outcome in two lines, where the table would not fit."""
+    got = f"{outcome.got or 'no answer'}, expected {outcome.expected}"
+    by = f", {outcome.decision}{f' by {outcome.policy}' if outcome.policy else ''}" if outcome.decision else ""
+    took = f", {outcome.milliseconds:.1f} ms" if outcome.got else ""
+    result = "ok" if outcome.passed else "FAIL"
+    return f"{result:<6}{output.clean(outcome.name)}: {output.clean(outcome.request)}\n      {got}{by}{took}"
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

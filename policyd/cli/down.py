@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -52,10 +53,8 @@ def end(directory: Path) -> bool:
 
     if is_held(directory):
         found = read_json(state_paths(directory).root / UP_FILE) or {}
-        if isinstance(pid := found.get("pid"), int) and pid > 1:
-            with suppress(ProcessLookupError):  # the lock is held, so the process lives or is ending
-                os.kill(pid, signal.SIGTERM)
-        _wait(lambda: not is_held(directory), "`policyd up`", directory)
+        ended = _terminate(found.get("pid"))
+        _wait(lambda: not is_held(directory) and ended(), "`policyd up`", directory)
         return True
     if not answers(directory):
         return False
@@ -63,6 +62,18 @@ def end(directory: Path) -> bool:
         client.shutdown()
     _wait(lambda: not answers(directory), "`policyd serve`", directory)
     return True
+
+
+def _terminate(pid: object) -> Callable[[], bool]:
+    """Send SIGTERM to the holder of the folder's lock; returns how to tell that it has ended."""
+    if not isinstance(pid, int) or pid <= 1:
+        return lambda: True
+    try:
+        process = os.pidfd_open(pid)  # a process, whatever becomes of its number
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except ProcessLookupError:  # it is ending
+        return lambda: True
+    return lambda: bool(select.select([process], [], [], 0)[0])
 
 
 def _wait(gone: Callable[[], bool], what: str, directory: Path) -> None:

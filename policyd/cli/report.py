@@ -42,7 +42,9 @@ def after_start(
     else:
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
         warnings = [f"warning: {output.clean(str(warning))}" for warning in loaded.warnings]
-        output.show("", *opened, *warnings, *(["", *check_table.lines(outcomes)] if outcomes else []))
+        output.show(
+            "", *opened, *warnings, *(["", *check_table.lines(outcomes, output.console().width)] if outcomes else [])
+        )
     return Exit.OK if passed else Exit.ERROR
 
 

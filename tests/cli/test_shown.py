@@ -81,7 +81,8 @@ def printed(parts: Any) -> str:
         ("status", status.lines(STATUS, PLACES, NOW)),
         ("proxy_status", proxy.lines(PROXIES, NOW)),
         ("ca_show", ca.lines(CA, NOW)),
-        ("checks", check_table.lines(OUTCOMES)),
+        ("checks", check_table.lines(OUTCOMES, 200)),
+        ("checks_narrow", check_table.lines(OUTCOMES, 80)),
     ],
 )
 def test_what_people_read(name: str, parts: Any, pytestconfig: pytest.Config) -> None:
