@@ -40,7 +40,7 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
     from policyd.cli.show import short, since
     from policyd.errors import Problem
 
-    allowed = reply.decisions - reply.denials
+    allowed = reply.decisions - reply.denials - reply.errors
     facts = [
         ("ready", "yes" if reply.ready else "no"),
         *([("because", reply.not_ready_because)] if reply.not_ready_because else []),
