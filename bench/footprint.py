@@ -10,6 +10,7 @@ from bench.processes import PROGRAM, answer, memory, mesh, processes
 from bench.table import Row, row
 
 CALLS = 7
+SETTLE_SECONDS = 10  # idle means idle
 
 
 def _help_seconds() -> float:
@@ -24,6 +25,7 @@ def _help_seconds() -> float:
 def run() -> list[Row]:
     """Bookinfo, up and idle: resident memory of each kind of process, in MB."""
     with mesh() as directory:
+        time.sleep(SETTLE_SECONDS)
         server = answer(directory, "status")["pid"]
         running = processes(str(directory))
         envoys = [pid for pid, command in running.items() if "bin/envoy" in command]

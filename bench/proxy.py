@@ -47,6 +47,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _rbac() -> dict[str, Any]:
     """The rule that Bookinfo's gateway has: anyone, the schema's methods."""
     methods = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
@@ -81,11 +86,11 @@ def _authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
     del context["tls_certificate_sds_secret_configs"]
     context["tls_certificates"] = [
         {
-            "certificate_chain": {"filename": str(identity / "cert.pem")},
+            "certificate_chain": {"filename": str(identity / "certificate.pem")},
             "private_key": {"filename": str(identity / "key.pem")},
         }
     ]
-    context["validation_context"] = {"trusted_ca": {"filename": str(identity / "bundle.pem")}, **sans}
+    context["validation_context"] = {"trusted_ca": {"filename": str(identity / "roots.pem")}, **sans}
     return cluster
 
 
@@ -106,8 +111,7 @@ def _envoy(work: Path, control: Control, identity: Path) -> Iterator[tuple[int, 
     command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
     def ready() -> bool:
-        with socket.socket() as probe:
-            return all(socket.socket().connect_ex(("127.0.0.1", port)) == 0 for port in ports.values()) and bool(probe)
+        return all(_listens(port) for port in ports.values())
 
     with running(command, work / "envoy.log", ready) as process:
         yield process.pid, ports

@@ -17,6 +17,6 @@ def serve(directory: Dir = None, as_json: Json = False) -> None:
     the proxies and the applications in one go.
     """
     from policyd.cli.instance import environment, folder
-    from policyd.server import main
+    from policyd.server.run import main
 
     main(folder(directory), environment(), log_json=as_json)

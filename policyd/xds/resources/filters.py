@@ -26,8 +26,9 @@ def authorization(control: Control) -> dict[str, Any]:
     retry = {
         "retry_on": "unavailable,connect-failure,reset",
         "num_retries": 1,
-        # the default costs up to half a second a request while policyd is away
-        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.02s"},
+        # the default base costs up to half a second a request while policyd is away; Envoy also takes max_interval
+        # as the time-out of each attempt (convertCoreToRouteRetryPolicy), so it leaves room for a second one
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": seconds(control.authz_timeout_seconds / 2)},
     }
     config = {
         "@type": f"{HTTP}.ext_authz.v3.ExtAuthz",

@@ -1,0 +1,311 @@
+"""One running control plane, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+
+from policyd import __version__, admin
+from policyd.audit.record import Entry, Fault
+from policyd.authz.service import Authorizer
+from policyd.ca.changes import Changes
+from policyd.ca.database import open_database
+from policyd.ca.files import read_passphrase
+from policyd.ca.issuer import Issuer, Ports
+from policyd.ca.ledger import Ledger
+from policyd.ca.open import Opened, expiry_warnings, open_authority
+from policyd.ca.server_identity import ServerIdentity
+from policyd.ca.service import AgentsService, AttestationService
+from policyd.ca.tokens import Tokens
+from policyd.cedar.model import Decision, Request
+from policyd.config import SETTINGS_FILE, Environment, Settings, StatePaths, parse_settings
+from policyd.errors import IdentityError, PolicydError, Problem
+from policyd.reload import Keeper, Live, load, shipped_schemas
+from policyd.server import listen
+from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
+from policyd.sources.files import read_folder, watch
+from policyd.sources.state import prepare_state, write_private
+from policyd.spiffe import SpiffeId
+from policyd.telemetry.http import serve_http
+from policyd.telemetry.logs import configure_logs
+from policyd.telemetry.metrics import Metrics
+from policyd.xds.cache import SnapshotCache
+from policyd.xds.resources.model import Control
+from policyd.xds.service import DiscoveryService
+from policyd.xds.status import ProxyStatus
+
+LOOK_AFTER_SECONDS: Final = 5.0
+_log = structlog.get_logger("policyd.server")
+
+
+def main(directory: Path, environment: Environment, *, log_json: bool = False) -> None:
+    """Serve `directory` until SIGTERM or SIGINT; raises PolicydError where it cannot start."""
+    configure_logs(json_lines=log_json or None, level=environment.log_level or "info")
+    _stay_on_one_core()
+    paths = prepare_state(directory, os.getuid())
+    with exclusively(paths):
+        asyncio.run(_serve(directory, paths, environment))
+
+
+def _stay_on_one_core() -> None:
+    """The interpreter runs one thread at a time; handing it from core to core costs a third of every decision."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(0, {cores[-1]})
+
+
+async def _serve(directory: Path, paths: StatePaths, environment: Environment) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        server = Server(directory, paths, stop)
+        await server.start(stack, environment)
+        await stop.wait()
+        _log.info("server.stopping")
+
+
+class Server:
+    """The parts of a control plane and how they hang together; itself the admin API's Facts."""
+
+    def __init__(self, directory: Path, paths: StatePaths, stop: asyncio.Event) -> None:
+        self._directory = directory
+        self._paths = paths
+        self._stop = stop
+        self._started_at = _now()
+        self._metrics = Metrics()
+        self._cache = SnapshotCache()
+        self._changes = Changes()
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
+        """Start everything, in the order in which the parts need one another; raises PolicydError.
+
+        What has to be undone is put on `stack`.
+        """
+        settings = parse_settings(read_folder(self._directory).text(SETTINGS_FILE) or "")
+        self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
+        self._opened = self._open_authority(settings)
+        self._journal = stack.enter_context(open_journal(self._paths, settings.audit, _now, self._metrics))
+        self._note("server.start", {"version": __version__})
+        database = open_database(self._paths.tokens)
+        stack.callback(database.close)
+        self._tokens, self._ledger = Tokens(database), Ledger(database)
+        self._addresses = choose_ports(self._paths, settings.listen)
+        self._keeper = self._read_first(settings)
+        self._cache.set_all(self._keeper.live.snapshots)
+        self._issuer = self._make_issuer()
+        await self._listen(stack)
+        stack.enter_context(self._announced())
+        await stack.enter_async_context(listen.Running(self._watch()))
+        await stack.enter_async_context(listen.Running(self._look_after()))
+        _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
+
+    # ---- what is opened and made
+
+    def _open_authority(self, settings: Settings) -> Opened:
+        file = settings.ca.passphrase_file
+        passphrase = read_passphrase(self._directory / file) if file else None
+        opened = open_authority(
+            self._paths.root, settings.trust_domain, clock=_now, random=secrets.token_bytes, passphrase=passphrase
+        )
+        for notice in opened.notices:
+            _log.info("ca.notice", text=notice)
+        return opened
+
+    def _read_first(self, settings: Settings) -> Keeper:
+        schemas = shipped_schemas()
+        # server.json is removed by an orderly end, and by `policyd up` before its first start
+        placer = Placer(self._paths, resumed=self._paths.server.exists())
+        authz = self._addresses["authz"]
+        control = Control(authz.host, (authz.port,), SpiffeId.server(settings.trust_domain))
+        return Keeper(
+            lambda: read_folder(self._directory),
+            lambda folder: load(folder, schemas, placer, control),
+            self._heard,
+        )
+
+    def _make_issuer(self) -> Issuer:
+        keeper = self._keeper
+
+        def decide(request: Request) -> Decision:
+            return keeper.live.issuance.engine.decide(request)
+
+        ports = Ports(
+            mesh=lambda: keeper.live.mesh,
+            decide=decide,
+            record=self._journal.append,
+            count=self._issued,
+            clock=_now,
+            random=secrets.token_bytes,
+            revision=lambda: keeper.live.issuance.revision,
+            ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
+        )
+        return Issuer(self._opened.authority, ports)
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        at = self._addresses
+        identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
+        listen.serve_authorization(stack, self._make_authorizer(), at["authz"], identity)
+        self._discovery = DiscoveryService(
+            self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
+        )
+        agents = AgentsService(
+            self._issuer,
+            self._tokens,
+            mesh=lambda: self._keeper.live.mesh,
+            changes=self._changes,
+            xds_address=str(at["xds"]),
+            clock=time.monotonic,
+            wall=_now,
+        )
+        await listen.serve_xds(stack, self._discovery, agents, at["xds"], identity)
+        attestation = AttestationService(
+            self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
+        )
+        await listen.serve_attestation(stack, attestation, at["attestation"], identity)
+        http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready)
+        await stack.enter_async_context(http)
+        await self._serve_admin(stack)
+
+    def _make_authorizer(self) -> Authorizer:
+        return Authorizer(
+            ruling=lambda: self._keeper.live.ruling,
+            record=self._journal.append,
+            metrics=self._metrics,
+            clock=_now,
+            stopwatch=time.perf_counter,
+        )
+
+    async def _serve_admin(self, stack: AsyncExitStack) -> None:
+        parts = admin.Parts(
+            facts=self,
+            addresses=admin.Addresses(**self._shown()),
+            issuer=self._issuer,
+            tokens=self._tokens,
+            ledger=self._ledger,
+            record=self._journal.append,
+            random=secrets.token_bytes,
+            started_at=self._started_at,
+            stop=self._stop.set,
+        )
+        socket = self._runtime / ADMIN_SOCKET
+        socket.unlink(missing_ok=True)
+        server = grpc.aio.server()
+        admin.handler(server, admin.AdminService(parts))
+        server.add_insecure_port(f"unix:{socket}")
+        await server.start()
+        socket.chmod(0o600)
+        stack.push_async_callback(server.stop, listen.GRACE_SECONDS)
+
+    @contextmanager
+    def _announced(self) -> Iterator[None]:
+        """server.json says where the server is for as long as it is there."""
+        facts = {"pid": os.getpid(), "admin_socket": str(self._runtime / ADMIN_SOCKET), **self._shown()}
+        write_private(self._paths.server, json.dumps(facts).encode())
+        try:
+            yield
+        finally:
+            self._paths.server.unlink(missing_ok=True)
+
+    def _shown(self) -> dict[str, str]:
+        return {name: str(address) for name, address in self._addresses.items()}
+
+    # ---- what happens
+
+    async def _watch(self) -> None:
+        async for _ in watch(self._directory, self._stop):
+            await asyncio.to_thread(self._keeper.look)
+
+    async def _look_after(self) -> None:
+        """What only time brings: the authority's end comes nearer, old records go."""
+        authority = self._opened.authority
+        while True:
+            self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
+            self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
+            await asyncio.to_thread(self._journal.expire)
+            await asyncio.sleep(LOOK_AFTER_SECONDS)
+
+    def _heard(self, live: Live | None, problems: tuple[Problem, ...]) -> None:
+        """A change was taken, or refused: put it in force for proxies and agents, and say so."""
+        self._metrics.change_refused(live is None)
+        self._metrics.reloaded("refused" if live is None else "taken")
+        faults = tuple(Fault(problem.code, str(problem)) for problem in problems)
+        revision = self._keeper.live.ruling.revision
+        outcome: Final = "deny" if live is None else "allow"
+        self._journal.append(Entry(time=_now(), kind="change", decision=outcome, revision=revision, errors=faults))
+        if live is None:
+            _log.warning("change.refused", problems=[str(problem) for problem in problems])
+            return
+        _log.info("change.taken", revision=revision, config=live.config)
+        self._loop.call_soon_threadsafe(self._put_in_force, live)
+
+    def _put_in_force(self, live: Live) -> None:
+        self._cache.set_all(live.snapshots)
+        self._changes.announce()
+
+    def _authorize_proxy(self, peer: SpiffeId, node_id: str) -> None:
+        """A proxy may be any instance of the identity that it has proved, and no other."""
+        instance = self._keeper.live.mesh.instances.get(node_id)
+        if instance is None or instance.workload != peer:
+            raise IdentityError(f"`{peer}` is not the identity of an instance `{node_id[:80]}`")
+
+    def _note(self, operation: str, detail: dict[str, str]) -> None:
+        self._journal.append(
+            Entry(time=_now(), kind="operation", decision="allow", detail={"operation": operation, **detail})
+        )
+
+    def _issued(self, kind: str) -> None:
+        self._ledger.add(kind)
+        self._metrics.issued(kind)
+
+    def _renewal_failed(self, error: PolicydError) -> None:
+        _log.error("server.certificate_not_renewed", error=str(error))
+
+    # ---- what is known (admin.Facts)
+
+    @property
+    def live(self) -> Live:
+        """What is in force."""
+        return self._keeper.live
+
+    @property
+    def refused(self) -> Iterable[Problem]:
+        """Why the folder as it is now is not in force."""
+        return self._keeper.refused
+
+    def not_ready(self) -> str:
+        """Why the server is not ready; "" when it is."""
+        if self._keeper.refused:
+            return f"a change is refused: {self._keeper.refused[0]}"
+        return self._journal.trouble()
+
+    def counts(self) -> admin.Counts:
+        """Decisions since the start."""
+        return admin.Counts(*self._metrics.totals())
+
+    def warnings(self) -> Iterable[str]:
+        """What works and deserves a look."""
+        yield from (str(warning) for warning in self._keeper.live.warnings)
+        yield from expiry_warnings(self._opened.authority, _now())
+
+    def proxies(self) -> Iterable[ProxyStatus]:
+        """The proxies that are connected."""
+        return self._discovery.statuses()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
