@@ -18,14 +18,12 @@ from policyd.cli.loaded import Question
 from policyd.cli.places import front, proxy_of
 from policyd.cli.request import Answer, Sending, send
 from policyd.config import state_paths
-from policyd.errors import PolicydError
 from policyd.policy.request_form import ANONYMOUS
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
     from policyd.audit.read import Follower
     from policyd.audit.record import Record
-    from policyd.cedar.model import Request
     from policyd.cli.loaded import Loaded
 
 FIND_SECONDS: Final = 2.0  # a record is written before its reply; this bounds a slow disk
@@ -49,11 +47,7 @@ async def _run(question: Question, loaded: Loaded, places: Sequence[pb.InstanceP
         return judge(question, Answer(problem=sending), None, "")
     follower.poll()  # what came before is not ours
     answer = await send(sending)
-    try:
-        request = loaded.live.ruling.request(question.facts)
-    except PolicydError:  # such as a path that is refused before anyone decides
-        return judge(question, answer, None, "")
-    record = await _find(follower, wanted_of(request, sending, answer)) if answer.status else None
+    record = await _find(follower, wanted_of(sending, answer)) if answer.status else None
     denied = record is not None and record.decision == "deny"
     return judge(question, answer, record, explain(question.facts, loaded.live.ruling) if denied else "")
 
@@ -107,33 +101,25 @@ async def _find(follower: Follower, wanted: Wanted) -> Record | None:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What tells the record of a request: the decision's id ("": not told), request ids, and who asked what of whom."""
+    """What tells the record of a request: the decision's id ("": not told), or the request's."""
 
     decision_id: str
     request_ids: frozenset[str]
-    principal: str
-    action: str
-    resource: str
 
 
-def wanted_of(request: Request, sending: Sending, answer: Answer) -> Wanted:
-    """Return what the record of a request that was sent and answered has in it."""
-    ids = frozenset({sending.request_id, answer.request_id} - {""})
-    return Wanted(answer.decision_id, ids, str(request.principal), str(request.action), str(request.resource))
+def wanted_of(sending: Sending, answer: Answer) -> Wanted:
+    """Return what the record of a request that was sent and answered has in it; a gateway gives its own request id."""
+    return Wanted(answer.decision_id, frozenset({sending.request_id, answer.request_id} - {""}))
 
 
 def choose(records: Sequence[Record], wanted: Wanted) -> Record | None:
     """Return the record of a request among those made since it was sent.
 
-    The id of a decision that was told is sure; else the first record with the request's id, which is the outermost
-    hop's; else the first on the same question, since a gateway gives strangers' requests an id of its own.
+    The id of a decision that was told, else the first record with the request's id, which is the outermost hop's.
     """
     if wanted.decision_id:
         return next((record for record in records if record.decision_id == wanted.decision_id), None)
-    asked = (wanted.principal, wanted.action, wanted.resource)
-    by_id = (record for record in records if record.request_id in wanted.request_ids)
-    same = (record for record in records if (record.principal, record.action, record.resource) == asked)
-    return next(by_id, None) or next(same, None)
+    return next((record for record in records if record.request_id in wanted.request_ids), None)
 
 
 def pages(loaded: Loaded, places: Sequence[pb.InstancePlace]) -> list[str]:

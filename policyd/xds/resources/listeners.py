@@ -65,6 +65,8 @@ def outbound(instance: Instance) -> dict[str, Any]:
                 [filters.proxy_password(instance)],
                 filters.rds(OUTBOUND_ROUTES),
                 server_header_transformation="PASS_THROUGH",
+                # what an application passes on joins the records of one request
+                preserve_external_request_id=True,
                 skip_xff_append=True,
             )
         ]
@@ -82,6 +84,8 @@ def gateway(instance: Instance, listen: Listen, control: Control) -> dict[str, A
                 [filters.authorization(control)],
                 filters.rds(gateway_routes(listen.declared)),
                 server_name="policyd",
+                # a stranger does not choose the id of a request, and is told it
+                always_set_request_id_in_response=True,
                 # nobody outside the mesh may claim a certificate that no one checked
                 forward_client_cert_details="SANITIZE",
             )
