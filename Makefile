@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: help setup demo test lint types floors check bench golden clean
+.PHONY: help setup demo test lint types floors check bench golden docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,6 +34,9 @@ bench: $(STAMP) ## every benchmark, or one: make bench ONLY=proxy
 
 golden: $(STAMP) ## rewrite the golden files from what the code makes now
 	$(BIN)/python -m pytest -q --update-golden tests
+
+docs: $(STAMP) ## rewrite docs/reference from the code
+	$(BIN)/python docs/generate.py
 
 clean: ## remove the environment and what tools left
 	rm -rf $(VENV) policyd/_pb build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,180 @@
+"""Tables from the strict models of declared files: field, what it takes, default, and where given its meaning."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import AfterValidator, BeforeValidator
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from docs.pages.tables import code, codes, prose, table
+from policyd.mesh.istio import KINDS
+from policyd.strict import Model
+
+Meanings = Mapping[str, str]
+
+# A check's name -> what it lets through; a new check without words here stops the generator.
+WORDS: Final[Mapping[str, str]] = {
+    "check_label": "name",
+    "check_labels": "labels",
+    "check_path": "path",
+    "check_host": "host name",
+    "check_host_pattern": "host name, `*.` and one, or `*`",
+    "check_header_name": "header name",
+    "check_header_value": "header value",
+    "check_regex": "RE2 expression",
+    "check_variables": "mapping of variables to texts",
+    "check_account_template": "name, or `{service}` in one",
+    "parse_duration": "duration, as `10s` or `1h30m`",
+    "parse_address": "`host:port`, an IP address; port 0: any free one",
+    "_check_address": "IP address",
+    "_check_trust_domain": "trust domain",
+    "_check_time": "time, as `2026-12-24T00:00:00Z`",
+    "_check_retry_on": "list of Envoy's retry conditions and statuses, with commas",
+    "_check_http": "`http` or `http-<suffix>`",
+    "_as_command": "text, or list of texts",
+    "_as_list": "",  # says only that one may stand for a list of one
+    "check_distinct_headers": "",
+    "_check_value_match": "",
+    "_check_uri_match": "",
+}
+
+NOUNS: Final = ("text", "name", "header name", "header value", "whole number")
+
+
+def fields(model: type[Model], meanings: Meanings | None = None) -> Iterator[str]:
+    """Give a model's table; with `meanings`, every field must have one there. Raises ValueError otherwise."""
+    rows = [(info.alias or name, info) for name, info in model.model_fields.items()]
+    if meanings is not None and set(meanings) != {name for name, _ in rows}:
+        raise ValueError(f"the meanings of {model.__name__} are not those of its fields")
+    head = ("field", "takes", "default", *(("what it is",) if meanings is not None else ()))
+    yield from table(
+        head,
+        (
+            (code(name), _field(info), _default(info), *((meanings[name],) if meanings is not None else ()))
+            for name, info in rows
+        ),
+    )
+
+
+def parts(model: type[Model]) -> Iterator[type[Model]]:
+    """Give the models that a model's fields are made of, in the order of the fields, each once, itself left out."""
+    seen = {model}
+    ahead = _below(model)
+    while ahead:
+        first = ahead.pop(0)
+        if first not in seen:
+            seen.add(first)
+            yield first
+            ahead = [*_below(first), *ahead]
+
+
+def _below(model: type[Model]) -> list[type[Model]]:
+    return [found for info in model.model_fields.values() for found in _models(info.annotation)]
+
+
+def _models(hint: Any) -> Iterator[type[Model]]:
+    if isinstance(hint, type) and issubclass(hint, Model):
+        yield hint
+    for part in get_args(hint):
+        yield from _models(part)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default is PydanticUndefined:
+        return "required"
+    return _shown(info.default, info)
+
+
+def _shown(value: Any, info: FieldInfo) -> str:
+    if value is None or value in ((), {}) or isinstance(value, Model):
+        return ""
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    if isinstance(value, float):
+        return code(_duration(value))
+    if isinstance(value, tuple):
+        return codes(value)
+    return code(value)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _field(info: FieldInfo) -> str:
+    return _takes(info.annotation, info.metadata)
+
+
+def _takes(hint: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
+    """Say what a type lets through, its innermost check first."""
+    flat = [part for each in metadata for part in (each.metadata if isinstance(each, FieldInfo) else [each])]
+    said = next((word for word in map(_word, reversed(flat)) if word), "") or _plain(hint)
+    return said + _bounds(flat, hint)
+
+
+def _word(check: Any) -> str:
+    if not isinstance(check, AfterValidator | BeforeValidator):
+        return ""
+    name = check.func.__name__
+    if name not in WORDS:
+        raise ValueError(f"docs/pages/models.py has no words for `{name}`")
+    return WORDS[name]
+
+
+def _plain(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _takes(arguments[0], arguments[1:])
+    if origin is Literal:
+        return codes(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_takes(each) for each in arguments if each is not types.NoneType)
+    if origin is tuple:
+        return f"list of {_many(_takes(arguments[0]))}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"mapping of {_many(_takes(arguments[0]))} to {_many(_takes(arguments[1]))}"
+    if isinstance(hint, type) and issubclass(hint, Model):
+        return f"[{title(hint)}](#{title(hint).lower().replace(' ', '-')})"
+    return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[hint]
+
+
+def _many(words: str) -> str:
+    noun = next((noun for noun in NOUNS if words.startswith(noun)), "")
+    return f"{noun}s{words.removeprefix(noun)}" if noun else words
+
+
+def _bounds(flat: list[Any], hint: Any) -> str:
+    least: Any = next((each.ge for each in flat if isinstance(each, Ge)), None)
+    most: Any = next((each.le for each in flat if isinstance(each, Le)), None)
+    ends = [_duration(end) if hint is float else f"{end:,}" for end in (least, most) if end is not None]
+    if ends:
+        return f", {ends[0]} to {ends[1]}" if len(ends) > 1 else f", at least {ends[0]}"
+    if any(isinstance(each, MinLen) and each.min_length == 1 for each in flat):
+        return ", not empty" if hint is str else ", at least one"
+    return next((f", at most {each.max_length:,} long" for each in flat if isinstance(each, MaxLen)), "")
+
+
+def title(model: type[Model]) -> str:
+    """Give a model's name as a page shows it; the `spec` of a kind does not share the kind's name."""
+    name = model.__name__.strip("_").removesuffix("File")
+    if name.endswith("Settings"):
+        return name.removesuffix("Settings").lower()
+    bare = name.removesuffix("Spec")
+    return f"{bare} spec" if bare in KINDS else bare
+
+
+def summary(model: type[Model]) -> Iterator[str]:
+    """Give the first paragraph of a model's docstring, with fields named as in files."""
+    text = prose(model.__doc__).partition("\n\n")[0]
+    if model.__dict__.get("__doc__") and text:
+        yield from (re.sub(r"`([a-z]+(?:_[a-z]+)+)`", lambda found: code(to_camel(found[1])), text), "")
