@@ -128,11 +128,10 @@ def _secret(name: str) -> dict[str, Any]:
     source = {
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
-        "set_node_on_first_message_only": True,
         "grpc_services": [{"envoy_grpc": {"cluster_name": SDS_CLUSTER}}],
     }
-    config = {"resource_api_version": "V3", "initial_fetch_timeout": "5s", "api_config_source": source}
-    return {"name": name, "sds_config": config}
+    # in the very words of what xDS sends: then Envoy has one stream a secret, whoever refers to it
+    return {"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": source}}
 
 
 def _overload_manager() -> dict[str, Any]:

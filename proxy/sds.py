@@ -43,9 +43,7 @@ class SdsServer:
         """Listen; the folder of the socket must be its owner's alone."""
         self._snapshot = snapshot
         self._socket.unlink(missing_ok=True)
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._stream, self._request.FromString, self._response.SerializeToString
-        )
+        handler = grpc.stream_stream_rpc_method_handler(self._stream, self._heard, self._response.SerializeToString)
         server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"DeltaSecrets": handler}),))
         server.add_insecure_port(f"unix:{self._socket}")
@@ -65,7 +63,7 @@ class SdsServer:
             await self._server.stop(None)
         self._socket.unlink(missing_ok=True)
 
-    async def _stream(self, requests: AsyncIterator[Any], _context: object) -> AsyncIterator[Any]:
+    async def _stream(self, requests: AsyncIterator[stream.Request], _context: object) -> AsyncIterator[Any]:
         change = asyncio.Event()
         self._changes.add(change)
         state = stream.start()
@@ -78,10 +76,10 @@ class SdsServer:
                     change.clear()
                     changing = asyncio.ensure_future(change.wait())
                 if reading.done():
-                    if (message := reading.result()) is None:
+                    if (request := reading.result()) is None:
                         return
                     reading = asyncio.ensure_future(anext(requests, None))
-                    state, pushes = stream.receive(state, self._heard(message), self._snapshot, self._clock())
+                    state, pushes = stream.receive(state, request, self._snapshot, self._clock())
                 else:
                     state, pushes = stream.update(state, self._snapshot, self._clock())
                 for push in pushes:
@@ -98,7 +96,9 @@ class SdsServer:
         timeout = None if due is None else due - now
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
-    def _heard(self, message: Any) -> stream.Request:
+    def _heard(self, body: bytes) -> stream.Request:
+        """Read a request and keep of it only what counts; its node alone, all that Envoy can do, has 100 kB."""
+        message = self._request.FromString(body)
         error = message.error_detail.message if message.HasField("error_detail") else None
         if error is not None:
             self._say("sidecar.secret_rejected", instance=self._instance, reason=error[:500])

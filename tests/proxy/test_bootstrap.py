@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policyd.envoy_api import envoy_binary
 from policyd.errors import EnvoyError
 from policyd.spiffe import SpiffeId
+from policyd.xds.resources.tls import upstream
 from proxy.bootstrap import Endpoint, Start, bootstrap
 
 GOLDEN = Path(__file__).parent / "golden" / "bootstrap.json"
@@ -30,6 +32,19 @@ def test_the_bootstrap_is_as_it_was(request: pytest.FixtureRequest) -> None:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(made, encoding="utf-8")
     assert json.loads(made) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_secrets_are_named_in_the_words_of_xds() -> None:
+    """Envoy opens one stream for a secret however often it is named, if it is named in the same words."""
+    [*_, xds] = bootstrap(START)["static_resources"]["clusters"]
+    other = upstream("policyd", (START.server,))
+
+    def named(socket: dict[str, Any]) -> list[Any]:
+        common = socket["typed_config"]["common_tls_context"]
+        roots = common["combined_validation_context"]["validation_context_sds_secret_config"]
+        return [*common["tls_certificate_sds_secret_configs"], roots]
+
+    assert named(xds["transport_socket"]) == named(other)
 
 
 @pytest.mark.e2e
