@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policyd.cedar.http import HttpFacts
-from policyd.cli.never_match import never_matching
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.policy.checks import Check, parse_checks
+from policyd.policy.finding_model import Finding
+from policyd.policy.findings import find
 from policyd.policy.request_form import resolve_form
+from policyd.policy.universe import universe_of
 from policyd.reload import CHECKS_FILE, Live, load, shipped_schemas
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
@@ -39,7 +41,13 @@ class Loaded:
     folder: Folder
     live: Live
     questions: tuple[Question, ...]
-    warnings: tuple[Problem, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What works, and is probably not what was meant."""
+        found = (one.problem() for one in self.findings if one.severity == "warning")
+        return (*self.live.warnings, *found)
 
     @property
     def directory(self) -> Path:
@@ -59,8 +67,14 @@ def load_folder(directory: Path, *, cases: bool = True) -> Loaded:
         folder = Folder(directory, texts, digest(texts))
     nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody is sent this
     live = load(folder, shipped_schemas(), assumed, nowhere)
-    warnings = (*live.warnings, *never_matching(live.mesh, live.ruling.policy_set))
-    return Loaded(folder, live, _questions(folder, live.mesh), warnings)
+    return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder))
+
+
+def findings(live: Live, folder: Folder) -> tuple[Finding, ...]:
+    """Return what Cedar does not say of the policies in force."""
+    ruling = live.ruling
+    universe = universe_of(live.mesh, ruling.entities.content())
+    return tuple(find(ruling.policy_set, ruling.schema, universe, folder.texts))
 
 
 def _questions(folder: Folder, mesh: Mesh) -> tuple[Question, ...]:

@@ -1,0 +1,105 @@
+"""`policyd policy fmt`: policy files in Cedar's own format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from policyd.cli.exits import Exit
+
+SETS: Final = ("issuance.cedar", "operators.cedar")  # the policy files of a mesh's folder outside `policies`
+
+
+def fmt(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or folders.", show_default=False)],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is not formatted.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
+) -> None:
+    """Format policy files in place, comments kept; of a folder all its .cedar files.
+
+    Every file is formatted, or none is written. Exit code 2 if --check finds a difference, 3 if a file is no policy.
+    """
+    from policyd.cli import output
+    from policyd.policy.fmt import difference
+
+    changed = [(path, before, after) for path, before, after in _formatted(list(_files(paths))) if before != after]
+    for path, before, after in changed:
+        if diff:
+            output.show(output.clean(difference(before, after, str(path)), limit=1 << 20).removesuffix("\n"))
+        elif check:
+            output.show(output.clean(f"{path}: is not formatted"))
+        else:
+            _replace(path, after)
+            output.show(output.clean(f"{path}: formatted"))
+    raise typer.Exit(Exit.DENIED if check and changed else Exit.OK)
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files of folders, the others as they are; raises UsageError for what is not there."""
+    from policyd.errors import UsageError
+
+    for path in paths:
+        if path.is_dir():
+            inside = path / "policies"
+            yield from sorted(inside.glob("*.cedar") if inside.is_dir() else path.glob("*.cedar"))
+            yield from (path / name for name in SETS if inside.is_dir() and (path / name).is_file())
+        elif path.is_file():
+            yield path
+        else:
+            raise UsageError(f"`{path}` is no file and no folder")
+
+
+def _formatted(paths: Sequence[Path]) -> list[tuple[Path, str, str]]:
+    """Return each file's text as it is and formatted; raises InvalidInput with every problem of every file."""
+    from policyd.errors import InvalidInput, Problem
+    from policyd.policy.fmt import formatted
+
+    problems: list[Problem] = []
+    texts: list[tuple[Path, str, str]] = []
+    for path in paths:
+        try:
+            text = _read(path)
+            texts.append((path, text, formatted(text, str(path))))
+        except InvalidInput as error:
+            problems += error.problems
+        except UnicodeDecodeError as error:
+            remedy = "save the file as UTF-8"
+            problems.append(Problem("text", f"the byte at {error.start} is no UTF-8", str(path), remedy=remedy))
+        except OSError as error:
+            problems.append(Problem("file", f"cannot be read: {(error.strerror or str(error)).lower()}", str(path)))
+    if problems:
+        raise InvalidInput(problems)
+    return texts
+
+
+def _read(path: Path) -> str:
+    """Read at most a little more than a policy file may have; line ends as they are."""
+    from policyd.cedar.policies import MAX_FILE_BYTES
+
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 4).decode()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or as it was, with its mode; raises PolicydError."""
+    from policyd.errors import StateError
+
+    place = path.resolve()  # a link stays a link
+    beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), place.stat().st_mode & 0o777)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StateError(f"`{path}` cannot be written: {reason}", remedy="check owner, mode and disk") from None
+    finally:
+        beside.unlink(missing_ok=True)
