@@ -6,26 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from policyd.audit.match import short_name
 from policyd.cedar.http import HttpFacts
-from policyd.cedar.model import Decision, Request
-from policyd.cedar.policies import Policy
-from policyd.policy.explain import NearMiss, near_misses, why
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.cedar.model import Decision, Request, Uid
+from policyd.policy.change import identifies
+from policyd.policy.explain import Explanation, explain
+from policyd.policy.request_form import ANONYMOUS, parse_form, resolve_form
 from policyd.policy.ruling import Ruling
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decision with its reasons as policies (text, file, line), one line of `why`, and for a denial that no
-    policy made what would have allowed it, nearest first.
-    """
+    """A question, its decision with the explanation, and what is to be known besides (`notes`, a line each)."""
 
-    facts: HttpFacts
     request: Request
-    decision: Decision
-    reasons: tuple[Policy, ...]
-    why: str
-    near: tuple[NearMiss, ...]
+    explanation: Explanation
+    notes: tuple[str, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided."""
+        return self.explanation.decision
 
 
 def authorize(text: str, ruling: Ruling, time: datetime, headers: Mapping[str, str] | None = None) -> Answer:
@@ -33,20 +34,20 @@ def authorize(text: str, ruling: Ruling, time: datetime, headers: Mapping[str, s
 
     Raises InvalidInput for a request that means nothing, UnacceptablePath, and DecisionError.
     """
-    facts = resolve_form(parse_form(text), ruling.mesh, time, headers)
-    return answer(facts, ruling)
+    form = parse_form(text)
+    facts = resolve_form(form, ruling.mesh, time, headers)
+    named = form.caller != ANONYMOUS and facts.principal is None
+    return answer(facts, ruling, _unidentified(facts.service, ruling) if named else ())
 
 
-def answer(facts: HttpFacts, ruling: Ruling) -> Answer:
+def answer(facts: HttpFacts, ruling: Ruling, notes: tuple[str, ...] = ()) -> Answer:
     """Decide and explain; raises UnacceptablePath, IncompleteRequest and DecisionError."""
     request = ruling.request(facts)
-    decision = ruling.decide(request)
-    policies = ruling.policy_set
-    return Answer(
-        facts=facts,
-        request=request,
-        decision=decision,
-        reasons=tuple(policy for policy in policies.policies if policy.id in decision.reasons),
-        why=why(decision, request, policies),
-        near=tuple(near_misses(decision, request, policies, ruling.schema)),
-    )
+    return Answer(request, explain(request, ruling), notes)
+
+
+def _unidentified(service: str, ruling: Ruling) -> tuple[str, ...]:
+    if identifies(ruling.mesh, service):
+        return ()
+    name = short_name(str(Uid("Service", service)))
+    return (f"`{name}` verifies no callers, so everybody is anonymous to it",)

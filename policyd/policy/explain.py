@@ -1,7 +1,6 @@
-"""Why a request was denied, and what would have allowed it, from the policies themselves.
+"""Why a request was decided as it was, and what would have allowed it.
 
-Law: nothing is guessed. A policy whose scope holds the request and that did not permit has a condition that
-is false; a policy in whose scope the request almost is, is named with the part that keeps it out.
+Law: nothing is guessed: what applied is Cedar's decision, what failed Cedar's evaluation, what would help was decided.
 """
 
 from __future__ import annotations
@@ -9,80 +8,93 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from policyd.audit.match import short_name
 from policyd.cedar.model import Decision, Request
 from policyd.cedar.policies import Policy, PolicySet
-from policyd.cedar.schema import Schema
-from policyd.cedar.scope import ScopeMatch, Scopes
+from policyd.policy.change import method_of
+from policyd.policy.nearest import ClauseMiss, NearMiss, conditions_met, near_misses
+from policyd.policy.remedies import Remedy, proposed_policy, remedies_for_forbids, remedies_for_misses
+from policyd.policy.ruling import Ruling
 
-MAX_NEAR = 3
-_TOO_FAR = 3
-
-_OTHER = {"principal": "another caller", "action": "another method", "resource": "another service"}
+MAX_TOLD = 2  # remedies in one line
 
 
 @dataclass(frozen=True, slots=True)
-class NearMiss:
-    """A permit that would have allowed the request but for `missing`: parts of its scope, or () for its
-    condition.
-    """
+class Determining:
+    """A policy that determined the decision, and the parts of its condition with what they saw."""
 
     policy: Policy
-    missing: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """In one line."""
-        place = f"`{self.policy.id}` ({self.policy.file}:{self.policy.line})"
-        if not self.missing:
-            return f"{place} covers this caller, method and service, but its condition is not met"
-        return f"{place} is for {' and '.join(_OTHER[part] for part in self.missing)}"
+    met: tuple[ClauseMiss, ...]
 
 
-def why(decision: Decision, request: Request, policy_set: PolicySet) -> str:
-    """One line: what determined the decision."""
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`why` in a line; for a denial what came `near`, what was verified to allow it, and a policy that would."""
+
+    decision: Decision
+    why: str
+    reasons: tuple[Determining, ...]
+    near: tuple[NearMiss, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    proposal: str = ""
+
+    @property
+    def would(self) -> str:
+        """What would have allowed it, in a line; "" where nothing is known to, or it is allowed."""
+        return "; or ".join(str(one) for one in self.remedies[:MAX_TOLD])
+
+
+def explain(request: Request, ruling: Ruling) -> Explanation:
+    """Decide and explain; raises DecisionError."""
+    decision = ruling.decide(request)
+    policies = ruling.policy_set
+    determining = [policy for policy in policies.policies if policy.id in decision.reasons]
+    reasons = tuple(Determining(policy, conditions_met(policy, request)) for policy in determining)
     if decision.allowed:
-        return f"permitted by {_listed(decision.reasons, policy_set)}"
-    if decision.reasons:
-        return f"forbidden by {_listed(decision.reasons, policy_set)}"
-    failed = [error.policy for error in decision.errors]
-    forbids = [one for one in failed if _effect(one, policy_set) == "forbid"]
-    if forbids:
-        return f"{_listed(forbids, policy_set)} failed, and a forbid that fails denies"
-    if not policy_set.policies:
+        return Explanation(decision, f"permitted by {_listed(decision.reasons, policies)}", reasons)
+    failed = _failed_forbids(decision, policies)
+    if determining or failed:
+        remedies = remedies_for_forbids([*determining, *failed], request, ruling)
+        return Explanation(decision, _forbidden(determining, failed), reasons, remedies=remedies)
+    near = near_misses(policies.policies, request, ruling.schema)
+    return Explanation(
+        decision,
+        _nothing_permits(request, policies, near),
+        (),
+        near,
+        remedies_for_misses(near, request, ruling),
+        proposed_policy(request, ruling),
+    )
+
+
+def _failed_forbids(decision: Decision, policies: PolicySet) -> list[Policy]:
+    found = (policies.find(error.policy) for error in decision.errors)
+    return [policy for policy in found if policy is not None and policy.effect == "forbid"]
+
+
+def _forbidden(determining: list[Policy], failed: list[Policy]) -> str:
+    if determining:
+        return f"forbidden by {', '.join(map(_placed, determining))}"
+    return f"{', '.join(map(_placed, failed))} failed, and a forbid that fails denies"
+
+
+def _nothing_permits(request: Request, policies: PolicySet, near: tuple[NearMiss, ...]) -> str:
+    if not policies.policies:
         return "there are no policies, and what nothing permits is denied"
-    return f"no policy permits {request.principal} {request.action} on {request.resource}"
+    if near and not near[0].scope:
+        return str(near[0])
+    who, where = short_name(str(request.principal)), short_name(str(request.resource))
+    if not near:
+        return f"no policy permits anybody anything on `{where}`"
+    path = request.context.get("request", {}).get("path", "")
+    return f"no policy permits `{who}` {' '.join(filter(None, (method_of(request), path)))} on `{where}`"
 
 
-def near_misses(decision: Decision, request: Request, policy_set: PolicySet, schema: Schema) -> list[NearMiss]:
-    """The permits that come nearest to allowing a request that nothing permitted, at most MAX_NEAR, nearest
-    first.
-    """
-    if decision.allowed or decision.reasons:
-        return []
-    failed = {error.policy for error in decision.errors}
-    scopes = Scopes(request, schema)
-    permits = [one for one in policy_set.policies if one.effect == "permit" and one.id not in failed]
-    found = [NearMiss(one, _missing(scopes.match(one.tree))) for one in permits]
-    nearest = min((_distance(one) for one in found), default=_TOO_FAR)
-    if nearest >= _TOO_FAR:
-        return []
-    return sorted((one for one in found if _distance(one) == nearest), key=lambda one: one.policy.id)[:MAX_NEAR]
-
-
-def _missing(match: ScopeMatch) -> tuple[str, ...]:
-    return tuple(part for part, holds in match._asdict().items() if not holds)
-
-
-def _distance(miss: NearMiss) -> int:
-    """What is for another service was not meant for this one, however near the rest is."""
-    return sum(_TOO_FAR if part == "resource" else 1 for part in miss.missing)
-
-
-def _effect(policy_id: str, policy_set: PolicySet) -> str:
-    policy = policy_set.find(policy_id)
-    return policy.effect if policy else ""
-
-
-def _listed(ids: Iterable[str], policy_set: PolicySet) -> str:
+def _listed(ids: Iterable[str], policies: PolicySet) -> str:
     """The policies with their places."""
-    found = ((one, policy_set.find(one)) for one in ids)
-    return ", ".join(f"`{one}` ({policy.file}:{policy.line})" if policy else f"`{one}`" for one, policy in found)
+    found = ((one, policies.find(one)) for one in ids)
+    return ", ".join(_placed(policy) if policy else f"`{one}`" for one, policy in found)
+
+
+def _placed(policy: Policy) -> str:
+    return f"`{policy.id}` ({policy.file}:{policy.line})"
