@@ -96,8 +96,9 @@ class Authorizer:
             if ruling is None:
                 raise DecisionError("no revision is in force")
             query = read_check(self._parse(body), peer, ruling.mesh, now)
-            request = ruling.engine.project(ruling.request(query.facts))
-            decision = ruling.decide(request)
+            question = ruling.engine.question(ruling.request(query.facts))
+            request = question.request
+            decision = ruling.engine.answer(question)
             status: Status = 200 if decision.allowed else 403
             return Outcome(decision.word, status, revision, query, request, decision)
         except UnacceptablePath as error:

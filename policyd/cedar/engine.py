@@ -1,25 +1,30 @@
 """The engine: one request, one decision, under one policy set.
 
 Law: fail closed, visibly. A missing entity is an error, not a silent false; an error in a forbid denies;
-whatever Cedar answers that is not plainly a decision is a DecisionError. Callers see `decide` only: what is
-evaluated, passed or remembered to answer it is this room's own business.
+whatever Cedar answers that is not plainly a decision is a DecisionError. Callers see a decision and what it read:
+what is evaluated, passed or remembered to answer is this room's own business, and changes no answer.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from cedarpy import _internal
 
-from policyd.cedar.model import Decision, Entity, EvaluationError, Request
+from policyd.cedar.cache import MAX_DECISIONS, CacheStats, DecisionCache
+from policyd.cedar.candidates import Candidates, CandidateSets
+from policyd.cedar.model import Decision, Entity, EvaluationError, Request, Uid
 from policyd.cedar.policies import Policy, PolicySet
-from policyd.cedar.reads import entities_in, lean, project
+from policyd.cedar.reads import CONTEXT_ONLY, HEADERS, context_read, headers_read
 from policyd.cedar.schema import Schema
 from policyd.errors import DecisionError
 
-MAX_ENCODED = 4096  # entities kept in their JSON form
+MAX_RELATIONS: Final = 16_384  # principals, actions and resources whose candidates are kept
 
 _EVALUATION = re.compile(r"error while evaluating policy `policy(\d+)`: (.*)", re.DOTALL)
 _encode: Final = msgspec.json.Encoder().encode
@@ -38,66 +43,130 @@ class _Answer(msgspec.Struct, frozen=True):
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request as its candidates see it: `request` is the part that the decision depends on, and what is recorded
+    of it; `context` and `entities` are the same as Cedar reads them.
+    """
+
+    request: Request
+    candidates: Candidates
+    context: bytes
+    entities: tuple[bytes, ...]
+
+
+class _Relation:
+    """The candidates for a principal, an action and a resource, as long as the very same entities are supplied."""
+
+    __slots__ = ("candidates", "principal", "resource")
+
+    def __init__(self, candidates: Candidates, principal: Entity, resource: Entity) -> None:
+        self.candidates = candidates
+        self.principal = principal
+        self.resource = resource
+
+
 class Engine:
-    """Decides under `policy_set`; `schema` gives the ancestors of actions. Safe for concurrent use."""
+    """Decides under `policy_set`; `schema` gives the ancestors of actions, `cached` is how many decisions are kept.
+    Safe for concurrent use.
+    """
 
-    def __init__(self, policy_set: PolicySet, schema: Schema) -> None:
-        self._handle = policy_set.handle
-        self._reads = policy_set.reads
+    def __init__(self, policy_set: PolicySet, schema: Schema, *, cached: int = MAX_DECISIONS) -> None:
+        self._policies = policy_set.policies
         self._effect = {policy.id: policy.effect for policy in policy_set.policies}
-        self._number = {f"policy{index}": policy for index, policy in enumerate(policy_set.policies)}
-        self._actions = {uid: self._encode(Entity(uid, parents=above)) for uid, above in schema.actions.items()}
-        self._named = [uid for uid in self._actions if uid in self._reads.entities]
-        self._encoded: dict[int, tuple[Entity, bytes]] = {}
+        self._actions = {uid: Entity(uid, parents=above) for uid, above in schema.actions.items()}
+        self._sets = CandidateSets(policy_set.policies)
+        self._relations: dict[tuple[Uid, Uid, Uid], _Relation] = {}
+        self._cache = DecisionCache(cached)
 
-    def project(self, request: Request) -> Request:
-        """The part of `request` that policies can read: what a decision depends on, and what is recorded of
-        it.
-        """
-        return project(request, self._reads)
+    def stats(self) -> CacheStats:
+        """How the cache fares."""
+        return self._cache.stats()
 
     def decide(self, request: Request) -> Decision:
         """Answer `request`; raises DecisionError where there is no sound answer."""
-        part = self.project(request)
-        _check_complete(part)
+        return self.answer(self.question(request))
+
+    def project(self, request: Request) -> Request:
+        """The part of `request` that the policies which can apply to it read; raises DecisionError."""
+        return self.question(request).request
+
+    def question(self, request: Request) -> Question:
+        """What is asked when `request` is; raises DecisionError where it does not bring what it names."""
+        supplied = {one.uid: one for one in request.entities}
+        if len(supplied) != len(request.entities):
+            raise _twice(request)
+        candidates = self._candidates(request, supplied)
+        reads = candidates.reads
+        reached: set[Uid] = set()
+        context = context_read(request.context, reads.context, reached)
+        for uid in reached:
+            if uid not in supplied:
+                raise _missing(uid)
+        entities, encoded = [], []
+        for one in request.entities:
+            if one.uid.type in CONTEXT_ONLY and one.uid not in reached and one.uid not in reads.entities:
+                continue
+            if one.uid.type == HEADERS:  # another one each request
+                one = headers_read(one, reads)  # noqa: PLW2901 - the same entity, less of it
+                encoded.append(candidates.encode_once(one))
+            else:
+                encoded.append(candidates.encode(one))
+            entities.append(one)
+        part = Request(request.principal, request.action, request.resource, context, tuple(entities))
+        return Question(part, candidates, _encode(context), tuple(encoded))
+
+    def answer(self, question: Question) -> Decision:
+        """Answer it, from memory where the same was asked before; raises DecisionError."""
+        if question.candidates.reads.time:
+            self._cache.bypass()
+            return self._evaluate(question)
+        asked = question.request
+        key = (question.candidates, asked.principal, asked.action, asked.resource, question.context, question.entities)
+        decision = self._cache.find(key)
+        if decision is None:
+            decision = self._evaluate(question)
+            self._cache.keep(key, decision)
+        return decision
+
+    def _candidates(self, request: Request, supplied: Mapping[Uid, Entity]) -> Candidates:
+        asked = (request.principal, request.action, request.resource)
+        principal, resource = supplied.get(request.principal), supplied.get(request.resource)
+        known = self._relations.get(asked)
+        if known is not None and known.principal is principal and known.resource is resource:
+            return known.candidates
+        if principal is None or resource is None:
+            raise _missing(request.principal if principal is None else request.resource)
+        action = self._actions.get(request.action)
+        if action is None:
+            raise DecisionError(f"the schema has no action `{request.action}`")
+        numbers = self._sets.index.find(
+            (principal.uid, principal.parents), (action.uid, action.parents), (resource.uid, resource.parents)
+        )
+        candidates = self._sets.of(numbers)
+        if len(self._relations) >= MAX_RELATIONS:
+            self._relations.clear()
+        self._relations[asked] = _Relation(candidates, principal, resource)
+        return candidates
+
+    def _evaluate(self, question: Question) -> Decision:
+        """What Cedar says."""
+        request, candidates = question.request, question.candidates
         asked = {
-            "principal": part.principal.json(),
-            "action": part.action.json(),
-            "resource": part.resource.json(),
-            "context": _encode(part.context).decode(),
+            "principal": request.principal.json(),
+            "action": request.action.json(),
+            "resource": request.resource.json(),
+            "context": question.context.decode(),
         }
+        named = {request.action, *(uid for uid in candidates.reads.entities if uid in self._actions)}
+        actions = (candidates.encode(self._actions[uid]) for uid in named)
+        entities = b"[" + b",".join([*actions, *question.entities]) + b"]"
         # the wrapper of cedarpy decodes and wraps the answer anew: 10 µs more for the same call
         try:
-            answer = _answer(_internal.is_authorized(asked, self._handle, self._slice(part)))
+            answer = _answer(_internal.is_authorized(asked, self._sets.handle(candidates), entities.decode()))
         except (ValueError, TypeError, msgspec.MsgspecError) as error:
             raise DecisionError(f"the engine failed: {error}") from error
         return self._decision(answer)
-
-    def _slice(self, request: Request) -> str:
-        """The entities as Cedar reads them, the action's with its ancestors among them."""
-        if request.action not in self._actions:
-            raise DecisionError(f"the schema has no action `{request.action}`")
-        actions = [self._actions[uid] for uid in {request.action, *self._named}]
-        return (b"[" + b",".join([*actions, *map(self._kept, request.entities)]) + b"]").decode()
-
-    def _kept(self, entity: Entity) -> bytes:
-        """Its JSON form, kept while the very same value comes again, as the mesh's own entities do."""
-        if entity.uid.type == "Headers":  # another one each request
-            return self._encode(entity)
-        kept = self._encoded.get(id(entity))
-        if kept is not None and kept[0] is entity:
-            return kept[1]
-        encoded = self._encode(entity)
-        if len(self._encoded) >= MAX_ENCODED:
-            self._encoded.clear()
-        self._encoded[id(entity)] = (entity, encoded)
-        return encoded
-
-    def _encode(self, entity: Entity) -> bytes:
-        """Cedar's JSON form of what policies read of an entity."""
-        part = lean(entity, self._reads)
-        parents = [parent.json() for parent in part.parents]
-        return _encode({"uid": part.uid.json(), "attrs": part.attrs, "parents": parents, "tags": part.tags})
 
     def _decision(self, answer: _Answer) -> Decision:
         if answer.decision not in ("Allow", "Deny"):
@@ -110,10 +179,10 @@ class Engine:
         return Decision(allowed, reasons, errors)
 
     def _policy(self, number: str) -> Policy:
-        policy = self._number.get(number)
-        if policy is None:
+        name = number.removeprefix("policy")
+        if not name.isdecimal() or int(name) >= len(self._policies):
             raise DecisionError(f"the engine named `{number}`, which is no policy of the set")
-        return policy
+        return self._policies[int(name)]
 
     def _error(self, text: str) -> EvaluationError:
         match = _EVALUATION.fullmatch(text)
@@ -122,14 +191,11 @@ class Engine:
         return EvaluationError(self._policy(f"policy{match[1]}").id, match[2])
 
 
-def _check_complete(request: Request) -> None:
-    """Every entity that the request names is supplied: of a missing one Cedar says no, whatever is asked of
-    it.
-    """
-    supplied = {entity.uid for entity in request.entities}
-    if len(supplied) != len(request.entities):
-        twice = next(one for one in request.entities if sum(one.uid == other.uid for other in request.entities) > 1)
-        raise DecisionError(f"the entity `{twice.uid}` is supplied twice")
-    for uid in (request.principal, request.resource, *entities_in(request.context)):
-        if uid not in supplied:
-            raise DecisionError(f"the entity `{uid}` is not supplied")
+def _missing(uid: Uid) -> DecisionError:
+    """Of an entity that is not supplied Cedar says no, whatever is asked of it."""
+    return DecisionError(f"the entity `{uid}` is not supplied")
+
+
+def _twice(request: Request) -> DecisionError:
+    times = Counter(one.uid for one in request.entities)
+    return DecisionError(f"the entity `{times.most_common(1)[0][0]}` is supplied twice")

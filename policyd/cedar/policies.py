@@ -16,7 +16,7 @@ import cedarpy
 from cedarpy import pst
 
 from policyd.cedar.lexer import Lines, Statement, statements_of
-from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of
+from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of, union
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax import MISSING_END, explain_syntax, misplaced
 from policyd.cedar.syntax_tree import nodes_of
@@ -44,15 +44,20 @@ class Policy:
     file: str
     line: int
     tree: pst.Template = field(repr=False)
+    reads: Reads = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find what it reads, once."""
+        object.__setattr__(self, "reads", reads_of((self.tree,)))
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """A checked set; Cedar knows policy number i, in this order, as `policy<i>`."""
+    """A checked set, and what all of it reads."""
 
     policies: Sequence[Policy]
     reads: Reads
-    handle: cedarpy.PolicySet = field(repr=False, compare=False)
+    handle: cedarpy.PolicySet | None = field(default=None, repr=False, compare=False)
 
     def find(self, policy_id: str) -> Policy | None:
         """The policy with that `@id`, or None."""
@@ -86,7 +91,7 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     problems += validation_problems(text, [(policy.id, policy.file, policy.line) for policy in policies], schema)
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
-    return PolicySet(tuple(policies), reads_of(policy.tree for policy in policies), cedarpy.PolicySet.from_str(text))
+    return PolicySet(tuple(policies), union(policy.reads for policy in policies))
 
 
 def _file_problem(name: str, text: str) -> Problem | None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from cedarpy import pst
 
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.model import Entity, Uid
 from policyd.cedar.syntax_tree import (
     ancestors_computed,
     attributes_read,
@@ -32,11 +32,15 @@ WITHHELD_HEADERS = (
     "proxy-authorization",
 )  # never sent to policyd: not sent is not absent
 
-_CONTEXT_ONLY = frozenset({"Headers", "Labels"})  # entities that a request reaches through its context only
+HEADERS = "Headers"
+CONTEXT_ONLY = frozenset({HEADERS, "Labels"})  # entities that a request reaches through its context only
 _OTHER_TAGS = frozenset(  # what bears tags and is certainly not the headers
     {("principal",), ("resource",), ("context", "user"), ("context", "destination", "labels")}
 )
 
+_READING = frozenset({pst.Var, pst.GetAttr, pst.HasAttr})  # the nodes that ask for attributes
+
+T = TypeVar("T")
 Paths = Mapping[str, "Paths | None"]  # a record's attributes that are read; None: all of what is there
 
 
@@ -55,9 +59,33 @@ class Reads:
     ancestors: frozenset[Uid] | None = frozenset()
     entities: frozenset[Uid] = frozenset()
 
+    @property
+    def time(self) -> bool:
+        """Whether the moment of the request is read; whatever reads it may answer otherwise at the next one."""
+        return self.context is None or "time" in self.context
+
 
 def reads_of(trees: Iterable[pst.Template]) -> Reads:
     """Return what all these policies together read."""
+    return union(_reads_of(tree) for tree in trees)
+
+
+def union(parts: Iterable[Reads]) -> Reads:
+    """What any of these parts reads."""
+    all_of = list(parts)
+    if len(all_of) == 1:
+        return all_of[0]
+    return Reads(
+        context=_merged([one.context for one in all_of]),
+        attributes=frozenset[str]().union(*(one.attributes for one in all_of)),
+        tags=_whole_or_union(one.tags for one in all_of),
+        headers=frozenset[str]().union(*(one.headers for one in all_of)),
+        ancestors=_whole_or_union(one.ancestors for one in all_of),
+        entities=frozenset[Uid]().union(*(one.entities for one in all_of)),
+    )
+
+
+def _reads_of(tree: pst.Template) -> Reads:
     paths: set[tuple[str, ...]] = set()
     attributes: set[str] = set()
     tags: set[str | None] = set()
@@ -65,20 +93,24 @@ def reads_of(trees: Iterable[pst.Template]) -> Reads:
     entities: Counter[Uid] = Counter()
     ancestors: set[Uid] = set()
     unnamed = False
-    for tree in trees:
-        for node in nodes_of(tree):
-            if isinstance(node, pst.EntityUid):
-                ancestors.add(uid_of(node))
-            chain = chain_read(node)
-            if chain is not None and chain[0] == "context":
-                paths.add(chain[1:])
-            if isinstance(node, pst.EntityLit):
-                entities[uid_of(node.value)] += 1
+    for node in nodes_of(tree):
+        kind = type(node)
+        if kind is pst.EntityUid:
+            ancestors.add(uid_of(node))
+        elif kind is pst.EntityLit:
+            entities[uid_of(node.value)] += 1
+        elif kind is pst.BinaryOp:
             entities.subtract(compared_entities(node))
-            attributes.update(attributes_read(node))
             tags.update(tag_names(node))
             headers.update(header_names(node))
             unnamed = unnamed or ancestors_computed(node)
+        elif kind is pst.Is:
+            unnamed = unnamed or ancestors_computed(node)
+        elif kind in _READING:
+            chain = chain_read(node)
+            if chain is not None and chain[0] == "context":
+                paths.add(chain[1:])
+            attributes.update(attributes_read(node))
     return Reads(
         context=_as_tree(paths),
         attributes=frozenset(attributes),
@@ -104,7 +136,7 @@ def header_names(node: object) -> Iterator[str | None]:
 def _is_other(base: object) -> bool:
     """Whether what bears the tag is certainly not the headers."""
     if isinstance(base, pst.EntityLit):
-        return str(base.value.type) != "Headers"
+        return str(base.value.type) != HEADERS
     return chain_of(base) in _OTHER_TAGS
 
 
@@ -115,20 +147,50 @@ def _as_tree(paths: set[tuple[str, ...]]) -> Paths | None:
     return {name: _as_tree({path[1:] for path in paths if path[0] == name}) for name in sorted(names)}
 
 
-def project(request: Request, reads: Reads) -> Request:
-    """The request with the context and the headers that policies read, and the entities that are reached from
-    there.
-    """
-    reached: set[Uid] = set(reads.entities)
-    context = _part(request.context, reads.context, reached)
-    entities = tuple(
-        replace(one, tags={name: one.tags[name] for name in one.tags if name in reads.headers})
-        if one.uid.type == "Headers"
-        else one
-        for one in request.entities
-        if one.uid.type not in _CONTEXT_ONLY or one.uid in reached
+def _merged(trees: list[Paths | None]) -> Paths | None:
+    """All that any of these trees has."""
+    if None in trees:
+        return None
+    below: dict[str, list[Paths | None]] = {}
+    for tree in trees:
+        for name, inner in (tree or {}).items():
+            below.setdefault(name, []).append(inner)
+    return {name: _merged(below[name]) for name in sorted(below)}
+
+
+def _whole_or_union(parts: Iterable[frozenset[T] | None]) -> frozenset[T] | None:
+    found: set[T] = set()
+    for part in parts:
+        if part is None:
+            return None
+        found |= part
+    return frozenset(found)
+
+
+def context_read(record: Mapping[str, Any], paths: Paths | None, reached: set[Uid]) -> Mapping[str, Any]:
+    """The part of a context that is read; the entities that it refers to are added to `reached`."""
+    if paths is None:
+        reached.update(entities_in(record))
+        return record
+    part: dict[str, Any] = {}
+    for name, inner in paths.items():
+        value = record.get(name)
+        if isinstance(value, str):
+            part[name] = value
+        elif isinstance(value, Mapping) and inner is not None and "__entity" not in value and "__extn" not in value:
+            part[name] = context_read(value, inner, reached)
+        elif value is not None:
+            part[name] = value
+            reached.update(entities_in(value))
+    return part
+
+
+def headers_read(headers: Entity, reads: Reads) -> Entity:
+    """The headers that are read."""
+    tags = headers.tags
+    return Entity(
+        headers.uid, headers.attrs, headers.parents, {name: tags[name] for name in tags if name in reads.headers}
     )
-    return Request(request.principal, request.action, request.resource, context, entities)
 
 
 def lean(entity: Entity, reads: Reads) -> Entity:
@@ -153,18 +215,3 @@ def entities_in(value: Any) -> Iterator[Uid]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from entities_in(inner)
-
-
-def _part(record: Mapping[str, Any], tree: Paths | None, reached: set[Uid]) -> Mapping[str, Any]:
-    if tree is None:
-        reached.update(entities_in(record))
-        return record
-    part: dict[str, Any] = {}
-    for name, inner in tree.items():
-        value = record.get(name)
-        if isinstance(value, Mapping) and inner is not None and "__entity" not in value and "__extn" not in value:
-            part[name] = _part(value, inner, reached)
-        elif value is not None:
-            part[name] = value
-            reached.update(entities_in(value))
-    return part

@@ -15,6 +15,8 @@ from cedarpy import pst
 
 from policyd.cedar.model import Uid
 
+_SILENT = frozenset({"annotations", "entity_type", "pattern", "type"})  # fields below which nothing is read
+
 
 def uid_of(uid: pst.EntityUid) -> Uid:
     """Our own value for the id of an entity."""
