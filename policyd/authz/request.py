@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -22,13 +23,15 @@ from policyd.names import EXTENSION_LISTENER
 from policyd.spiffe import SpiffeId
 
 MAX_HEADERS: Final = 128  # our Envoys take 100
-MAX_HEADER_BYTES: Final = 65536  # names and values together; our Envoys take 60 KiB
 MAX_METHOD: Final = 64
 MAX_HOST: Final = 260  # a DNS name, a colon and a port
 MAX_REQUEST_ID: Final = 128
 
+MAX_HEADER_BYTES: Final = 65536  # values together; our Envoys take 60 KiB
+# what a record tells of a request besides the decision
+TOLD_HEADERS: Final = ("x-request-id", "traceparent", "x-b3-traceid", "x-b3-spanid")
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a header value may have tabs
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 _PORT = re.compile(r":[0-9]*$")
@@ -47,12 +50,17 @@ class Query:
     span_id: str = ""
 
 
-def read_check(check: Any, peer: SpiffeId, mesh: Mesh, now: datetime) -> Query:
-    """Read a CheckRequest message; raises IncompleteRequest. The path is not looked at here."""
+def read_check(
+    check: Any, peer: SpiffeId, mesh: Mesh, now: datetime, headers_read: Collection[str] | None = None
+) -> Query:
+    """Read a CheckRequest message; raises IncompleteRequest. The path is not looked at here.
+
+    `headers_read` are the headers that matter to policies (lower case); None: all.
+    """
     attributes = check.attributes
     listener = _listener(attributes, peer, mesh)
     http = attributes.request.http
-    headers = _headers(http)
+    headers = _headers(http, headers_read)
     if not _TOKEN.fullmatch(http.method) or len(http.method) > MAX_METHOD:
         raise IncompleteRequest("the check has no usable method")
     if http.method == "CONNECT":
@@ -139,28 +147,38 @@ def _host(text: str) -> str:
     return _PORT.sub("", text).lower()
 
 
-def _headers(http: Any) -> dict[str, str]:
-    """Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3); the withheld three left out."""
-    sent = _sent(http)
-    names, values = "".join([name for name, _ in sent]), "".join([value for _, value in sent])
-    if len(sent) > MAX_HEADERS or len(names) + len(values) > MAX_HEADER_BYTES:
+def _headers(http: Any, read: Collection[str] | None) -> dict[str, str]:
+    """The headers that matter, those of `read` and the ones that records tell, or all; the withheld three never.
+
+    Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3).
+    """
+    sent = http.headers
+    count = len(sent) + len(http.header_map.headers)
+    if read is None or http.header_map.headers:
+        found = _all(http)
+    else:
+        found = {name: sent[name] for name in (*TOLD_HEADERS, *read) if name in sent}
+    if count > MAX_HEADERS or sum(map(len, found.values())) > MAX_HEADER_BYTES:
         raise IncompleteRequest(f"a check has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
-    if _CONTROL.search(values) or not _NAMES.fullmatch(names):
-        raise IncompleteRequest("a header has characters that no header has")
-    headers: dict[str, str] = {}
-    for name, value in sent:
-        key = name.lower()
-        if key and key not in WITHHELD_HEADERS:  # Envoy does not send them; should it, they are not kept
-            headers[key] = f"{headers[key]},{value}" if key in headers else value
-    return headers
+    for name, value in found.items():
+        if _CONTROL.search(value) or not _TOKEN.fullmatch(name):
+            raise IncompleteRequest("a header has characters that no header has")
+    return found
 
 
-def _sent(http: Any) -> list[tuple[str, str]]:
-    """`headers`, or `header_map` where the filter's encode_raw_headers is set; no `:path` and such: fields
-    have them.
+def _all(http: Any) -> dict[str, str]:
+    """Every header, from `headers`, or from `header_map` where the filter's encode_raw_headers is set.
+
+    `:path` and such are left out: fields have them.
     """
     raw = [(one.key, one.value or one.raw_value.decode("utf-8", "replace")) for one in http.header_map.headers]
-    return [one for one in (*http.headers.items(), *raw) if not one[0].startswith(":")]
+    headers: dict[str, str] = {}
+    for name, value in (*http.headers.items(), *raw):
+        key = name.lower()
+        # Envoy does not send the withheld ones; should it, they are not kept
+        if key and not key.startswith(":") and key not in WITHHELD_HEADERS:
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
 
 
 def _trace(headers: dict[str, str]) -> tuple[str, str]:

@@ -34,6 +34,11 @@ class Ruling:
     engine: Engine = field(repr=False, compare=False)
     entities: MeshEntities = field(repr=False, compare=False)
 
+    @property
+    def headers_read(self) -> frozenset[str]:
+        """The headers that some policy reads, in lower case; no other is looked at."""
+        return self.policy_set.reads.headers
+
     def request(self, facts: HttpFacts) -> Request:
         """The question to ask of the engine; raises UnacceptablePath, or IncompleteRequest for an unknown
         Service.

@@ -95,7 +95,7 @@ class Authorizer:
         try:
             if ruling is None:
                 raise DecisionError("no revision is in force")
-            query = read_check(self._parse(body), peer, ruling.mesh, now)
+            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read)
             question = ruling.engine.question(ruling.request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)

@@ -163,3 +163,12 @@ def test_another_identity_may_not_ask_for_a_listener(mesh: Mesh) -> None:
         read_check(check_of(), PAGE, mesh, NOW)
     with pytest.raises(IncompleteRequest):
         read_check(check_of(), replace(REVIEWS, trust_domain="partner.org"), mesh, NOW)
+
+
+def test_headers_that_nobody_reads_are_not_looked_at(mesh: Mesh) -> None:
+    headers = {"x-read": "1", "x-other": "2", "x-request-id": "abc"}
+
+    query = read_check(check_of(request__http__headers=headers), REVIEWS, mesh, NOW, frozenset({"x-read", "x-absent"}))
+
+    assert query.facts.headers == {"x-read": "1", "x-request-id": "abc"}
+    assert query.request_id == "abc"
