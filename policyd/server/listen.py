@@ -13,16 +13,21 @@ from typing import Any, Final
 import grpc
 import structlog
 
-from policyd._pb import agent_pb2_grpc
+from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.authz import service as authz
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.service import ATTESTATION_OPTIONS, AgentsService, AttestationService
 from policyd.config import Address
 from policyd.errors import StateError
+from policyd.server.health import Health
+from policyd.xds import service as xds
 from policyd.xds.service import DiscoveryService
 
 GRACE_SECONDS: Final = 2.0
 CHECK_THREADS: Final = 4
+AUTHORIZATION_SERVICES: Final = (authz.SERVICE,)
+XDS_SERVICES: Final = (xds.SERVICE, agent_pb2.DESCRIPTOR.services_by_name["Agents"].full_name)
 _ALONE: Final = ("grpc.so_reuseport", 0)  # a port in use is an error, never shared
 # Envoys and agents ping every 30 s to notice a dead connection; gRPC's default would hang up on them
 _PINGS: Final = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)
@@ -55,13 +60,14 @@ def _credentials(identity: ServerIdentity, *, mutual: bool) -> grpc.ServerCreden
 
 
 def serve_authorization(
-    stack: AsyncExitStack, authorizer: Authorizer, address: Address, identity: ServerIdentity
+    stack: AsyncExitStack, authorizer: Authorizer, address: Address, identity: ServerIdentity, health: Health
 ) -> None:
     """Decisions, on threads and a port of their own: no stream of configuration stands in their way."""
     threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
     options = [_ALONE, _PINGS, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
     server = grpc.server(threads, options=options)
     add_to_server(authorizer, server)
+    server.add_generic_rpc_handlers((health.blocking_handler(),))
     _bind(server, address, _credentials(identity, mutual=True))
     server.start()
     stack.callback(threads.shutdown)
@@ -74,10 +80,11 @@ async def serve_xds(
     agents: AgentsService,
     address: Address,
     identity: ServerIdentity,
+    health: Health,
 ) -> None:
     """Configuration and certificates, for Envoys and agents that have an identity."""
     server = grpc.aio.server(options=[_ALONE, _PINGS])
-    server.add_generic_rpc_handlers((discovery.handler(),))
+    server.add_generic_rpc_handlers((discovery.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     _bind(server, address, _credentials(identity, mutual=True))
     await server.start()

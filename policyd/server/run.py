@@ -34,6 +34,7 @@ from policyd.config import SETTINGS_FILE, Environment, Settings, StatePaths, par
 from policyd.errors import IdentityError, PolicydError, Problem
 from policyd.reload import Keeper, Live, load, shipped_schemas
 from policyd.server import listen
+from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
 from policyd.sources.files import read_folder, watch
 from policyd.sources.state import prepare_state, write_private
@@ -159,7 +160,10 @@ class Server:
     async def _listen(self, stack: AsyncExitStack) -> None:
         at = self._addresses
         identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
-        listen.serve_authorization(stack, self._make_authorizer(), at["authz"], identity)
+        decisions, streams = (
+            Health(services, self.not_ready, _now) for services in (listen.AUTHORIZATION_SERVICES, listen.XDS_SERVICES)
+        )
+        listen.serve_authorization(stack, self._make_authorizer(), at["authz"], identity, decisions)
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
         )
@@ -172,7 +176,7 @@ class Server:
             clock=time.monotonic,
             wall=_now,
         )
-        await listen.serve_xds(stack, self._discovery, agents, at["xds"], identity)
+        await listen.serve_xds(stack, self._discovery, agents, at["xds"], identity, streams)
         attestation = AttestationService(
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
@@ -180,6 +184,8 @@ class Server:
         http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready)
         await stack.enter_async_context(http)
         await self._serve_admin(stack)
+        for health in (decisions, streams):
+            stack.callback(health.end)  # before any port closes
 
     def _make_authorizer(self) -> Authorizer:
         return Authorizer(
