@@ -14,29 +14,66 @@ from policyd.cli.options import Json
 if TYPE_CHECKING:
     from policyd.policy.cases import Result
 
+MinCoverage = Annotated[
+    float | None,
+    typer.Option("--min-coverage", metavar="N", min=0, max=100, help="Fail below N %.", show_default=False),
+]
+_XML_HELP = "Write the results as JUnit XML."
+_HTML_HELP = "Write results and coverage as a page."
+
 
 def run(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help=_XML_HELP, show_default=False)] = None,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Show what no case tries.")] = False,
+    min_coverage: MinCoverage = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help=_HTML_HELP, show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Run the cases in DIR/cases against the policies: each says a request and the decision it expects.
 
-    Exit code 2 if one fails.
+    Coverage counts for each policy whether it decided a case, and for each of its conditions whether it let a request
+    through and whether it kept one out. Exit code 2 if a case fails, or less than --min-coverage is covered.
     """
     from policyd.cli import output
     from policyd.cli.instance import existing
     from policyd.cli.loaded import load_folder
+    from policyd.policy import coverage as covering
     from policyd.policy.cases import parse_cases, run_cases
+    from policyd.policy.coverage_text import coverage_lines, coverage_value
+    from policyd.policy.junit import junit as as_junit
+    from policyd.policy.report_html import report_html
     from policyd.sources.files import read_folder
 
     where = existing(directory)
     live = load_folder(where, cases=False).live
     results = run_cases(parse_cases(read_folder(where).below("cases"), live.mesh), live.ruling)
+    wanted = coverage or min_coverage is not None or html is not None
+    found = covering.coverage(results if wanted else (), live.ruling.policy_set, live.ruling.schema)
+    if junit:
+        write(junit, as_junit(results))
+    if html:
+        write(html, report_html(where.name, results, found))
     if as_json:
-        output.print_json({"cases": [value(result) for result in results]})
+        cases = {"cases": [value(result) for result in results]}
+        output.print_json(cases | ({"coverage": coverage_value(found)} if wanted else {}))
     else:
-        output.show(*lines(results))
-    raise typer.Exit(Exit.OK if all(result.passed for result in results) else Exit.DENIED)
+        output.show(*lines(results), *map(output.clean, coverage_lines(found) if wanted else ()))
+    too_little = min_coverage is not None and found.percent < min_coverage
+    if too_little and not as_json:
+        output.show(f"coverage is below {min_coverage:g} %")
+    passed = all(result.passed for result in results) and not too_little
+    raise typer.Exit(Exit.OK if passed else Exit.DENIED)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report; raises UsageError where it cannot be written."""
+    from policyd.errors import UsageError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def value(result: Result) -> dict[str, Any]:

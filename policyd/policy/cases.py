@@ -31,6 +31,7 @@ class Result:
     case: Case
     decision: Decision | None  # None where there is none; then `different` says why
     different: tuple[str, ...] = ()
+    request: Request | None = None  # what was decided
 
     @property
     def passed(self) -> bool:
@@ -74,10 +75,11 @@ def failures(cases: Sequence[Case], ruling: Ruling) -> list[Problem]:
 
 def _run(case: Case, ruling: Ruling) -> Result:
     try:
-        decision = ruling.decide(_request(case.question, ruling))
+        request = _request(case.question, ruling)
+        decision = ruling.decide(request)
     except PolicydError as error:
         return Result(case, None, (f"there is no decision: {error.message}",))
-    return Result(case, decision, tuple(_differences(case, decision)))
+    return Result(case, decision, tuple(_differences(case, decision)), request)
 
 
 def _request(question: HttpFacts | Request, ruling: Ruling) -> Request:
