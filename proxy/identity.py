@@ -111,13 +111,14 @@ def check_svid(
     )
 
 
-def renewal(svid: Svid, now: datetime, spread: float) -> datetime:
+def renewal(svid: Svid, since: datetime, now: datetime, spread: float) -> datetime:
     """When to renew: at half of life, ± 10 % by `spread` (-1 to 1), after `now`, but never later than its end.
 
-    Law: `now` < result <= `not_after` for every SVID that is valid at `now`.
+    Life is from `since`, when it was issued: `not_before` is some minutes earlier, for clocks that differ, which is
+    more than all of a short life. Law: `now` < result <= `not_after` for every SVID that is valid at `now`.
     """
     share = HALF_LIFE * (1 + JITTER * max(-1.0, min(1.0, spread)))
-    moment = svid.not_before + (svid.not_after - svid.not_before) * share
+    moment = since + (svid.not_after - since) * share
     return min(max(moment, now + LEAST_GAP), svid.not_after)
 
 

@@ -33,10 +33,12 @@ async def obtain(control: Control, spiffe_id: SpiffeId, clock: Callable[[], date
 
 async def keep_fresh(spiffe_id: SpiffeId, held: Svid | None, get: Obtain, deliver: Deliver, outside: Outside) -> None:
     """Run for ever: deliver a first SVID where none is `held`, then a new one each time that it is due."""
+    since = held.not_before if held is not None else outside.clock()  # when one that is held was issued is not kept
     while True:
         if held is not None:
-            await _until(renewal(held, outside.clock(), outside.spread()), outside)
+            await _until(renewal(held, since, outside.clock(), outside.spread()), outside)
         held = await _persist(spiffe_id, held, get, deliver, outside)
+        since = outside.clock()
 
 
 async def _persist(spiffe_id: SpiffeId, held: Svid | None, get: Obtain, deliver: Deliver, outside: Outside) -> Svid:

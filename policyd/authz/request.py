@@ -27,7 +27,7 @@ MAX_METHOD: Final = 64
 MAX_HOST: Final = 260  # a DNS name, a colon and a port
 MAX_REQUEST_ID: Final = 128
 
-MAX_HEADER_BYTES: Final = 65536  # values together; our Envoys take 60 KiB
+MAX_HEADER_BYTES: Final = 65536  # names and values together; our Envoys take 60 KiB
 # what a record tells of a request besides the decision
 TOLD_HEADERS: Final = ("x-request-id", "traceparent", "x-b3-traceid", "x-b3-spanid")
 
@@ -158,7 +158,7 @@ def _headers(http: Any, read: Collection[str] | None) -> dict[str, str]:
         found = _all(http)
     else:
         found = {name: sent[name] for name in (*TOLD_HEADERS, *read) if name in sent}
-    if count > MAX_HEADERS or sum(map(len, found.values())) > MAX_HEADER_BYTES:
+    if count > MAX_HEADERS or sum(map(len, (*found, *found.values()))) > MAX_HEADER_BYTES:
         raise IncompleteRequest(f"a check has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
     for name, value in found.items():
         if _CONTROL.search(value) or not _TOKEN.fullmatch(name):

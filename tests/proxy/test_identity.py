@@ -120,7 +120,12 @@ def svid(life: timedelta) -> Svid:
 
 @pytest.mark.parametrize(("spread", "minutes"), [(0.0, 30.0), (1.0, 33.0), (-1.0, 27.0), (9.0, 33.0)])
 def test_renewal_is_at_half_of_life_give_or_take_a_tenth(spread: float, minutes: float) -> None:
-    assert renewal(svid(timedelta(hours=1)), NOW, spread) == NOW + timedelta(minutes=minutes)
+    assert renewal(svid(timedelta(hours=1)), NOW, NOW, spread) == NOW + timedelta(minutes=minutes)
+
+
+def test_a_life_that_is_shorter_than_the_clocks_allowance_is_halved_as_well() -> None:
+    held = replace(svid(timedelta(seconds=10)), not_before=NOW - timedelta(minutes=2))
+    assert renewal(held, NOW, NOW, 0.0) == NOW + timedelta(seconds=5)
 
 
 @given(st.floats(2, 1e7), st.floats(0, 1), st.floats(-1, 1))
@@ -129,6 +134,6 @@ def test_renewal_is_always_ahead_and_never_after_the_end(life: float, age: float
     now = held.not_before + (held.not_after - held.not_before) * age
     if now >= held.not_after:
         return
-    moment = renewal(held, now, spread)
+    moment = renewal(held, held.not_before, now, spread)
     assert now < moment <= held.not_after
     assert moment >= held.not_before + (held.not_after - held.not_before) * 0.44
