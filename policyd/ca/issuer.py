@@ -65,7 +65,9 @@ class Issuer:
         ttl: timedelta | None = None,
     ) -> Order:
         """An order of now; what is no IP address is no `source`."""
-        return Order(identity, principal, evidence, ttl or self._ports.ttl(), self._ports.clock(), source=_address(source))
+        return Order(
+            identity, principal, evidence, ttl or self._ports.ttl(), self._ports.clock(), source=_address(source)
+        )
 
     def issue(self, order: Order, csr: bytes, *, kind: str, agent: str = "") -> Svid:
         """An SVID as ordered, for the key of `csr` (PKCS#10, DER); `kind` is what it counts as, `agent` who carries it.
