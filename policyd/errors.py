@@ -116,6 +116,12 @@ class DecisionError(PolicydError):
     code = "decision"
 
 
+class TooLate(PolicydError):
+    """A check that came too late to be answered in the time that its caller gives; the caller gets 503."""
+
+    code = "too_late"
+
+
 class IdentityError(PolicydError):
     """A certificate, a key or a request for one that is refused."""
 

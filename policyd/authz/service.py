@@ -21,11 +21,13 @@ from policyd.authz import reply
 from policyd.authz.record import Outcome, Status, entry_of
 from policyd.authz.request import read_check, spiffe_id
 from policyd.authz.ruling import Ruling
-from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, UnacceptablePath
+from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, TooLate, UnacceptablePath
 from policyd.spiffe import SpiffeId
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 MAX_CHECK_BYTES: Final = 1 << 18  # 60 KiB of headers, whatever they are encoded as
+
+LEAST_SECONDS: Final = 0.005  # what a decision and its way back take on a busy machine
 
 _TLS_VERSION: Final = b"TLSv1.3"
 
@@ -74,12 +76,17 @@ class Authorizer:
         self._new_id = new_id
         self._message = envoy_api.message("envoy.service.auth.v3.CheckRequest")
 
-    def check(self, body: bytes, peer: SpiffeId) -> bytes:
-        """Answer a serialised CheckRequest of `peer` with a serialised CheckResponse; raises nothing on
-        purpose.
+    def check(self, body: bytes, peer: SpiffeId, remaining: float | None = None) -> bytes:
+        """Answer a serialised CheckRequest of `peer` with a serialised CheckResponse; raises nothing on purpose.
+
+        `remaining` is how many seconds the caller still waits, None: as long as it takes. Who waited so long in our
+        queue that no answer can reach it in time gets an error at once, so that others are answered in theirs.
         """
         started, now, decision_id = self._stopwatch(), self._clock(), self._new_id()
-        outcome = self._decide(body, peer, now)
+        if remaining is not None and remaining < LEAST_SECONDS:
+            outcome = Outcome("error", 503, error=TooLate(f"{max(remaining, 0.0) * 1e3:.0f} ms were left to decide"))
+        else:
+            outcome = self._decide(body, peer, now)
         entry = entry_of(outcome, decision_id, now, round((self._stopwatch() - started) * 1e6))
         try:
             self._record(entry)
@@ -141,7 +148,7 @@ def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
             peer = peer_of(cast("Mapping[str, Iterable[bytes]]", context.auth_context()))
         except PolicydError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
-        return authorizer.check(body, peer)
+        return authorizer.check(body, peer, context.time_remaining())
 
     # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already
     handlers: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}

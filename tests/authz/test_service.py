@@ -240,3 +240,19 @@ def test_any_other_peer_is_refused(changes: dict[str, list[bytes]], message: str
     with pytest.raises(IncompleteRequest) as caught:
         peer_of({**PEER, **changes})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("remaining", "answered"), [(None, True), (1.0, True), (0.005, True), (0.004, False), (-1.0, False)]
+)
+def test_a_check_that_cannot_be_answered_in_time_is_an_error_on_record(
+    ruling: Ruling, remaining: float | None, answered: bool
+) -> None:
+    house = House(ruling)
+
+    made = house.authorizer.check(check_of().SerializeToString(), REVIEWS, remaining)
+
+    assert made == (reply.allow(ID, "reviews-from-productpage") if answered else reply.fail(ID))
+    [entry] = house.journal.entries
+    assert (entry.decision, entry.status) == (("allow", 200) if answered else ("error", 503))
+    assert [fault.source for fault in entry.errors] == ([] if answered else ["too_late"])
