@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 from policyd.authz.ruling import Ruling, make_ruling
@@ -16,7 +17,7 @@ from policyd.cedar.engine import Engine
 from policyd.cedar.policies import PolicySet, load_policies
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
-from policyd.errors import InvalidInput, Problem
+from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Mesh
@@ -29,6 +30,7 @@ from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
+from policyd.yaml import load_one
 
 ISSUANCE_FILE = "issuance.cedar"
 OPERATORS_FILE = "operators.cedar"
@@ -180,21 +182,25 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
 
 
 class Keeper:
-    """Holds the Live in force, and looks for a better one when told to.
+    """Holds the Live in force, and looks for a better one when told to. Readers in any thread see one whole Live.
 
-    `read` reads the folder, `build` checks it all (see `load`), `heard` is told of each outcome: the new Live, or
-    the problems for which a change was refused. Readers in any thread see one whole Live or another.
+    `read` reads the folder and `build` checks it all (see `load`). `keep` makes durable what a Live needs before it
+    is in force; where it raises, the Live is refused. `heard` is told of each outcome: the Live that is in force now,
+    or None and the problems for which a change was refused.
     """
 
     def __init__(
         self,
         read: Callable[[], Folder],
         build: Callable[[Folder], Live],
+        keep: Callable[[Live], object],
         heard: Callable[[Live | None, tuple[Problem, ...]], object],
     ) -> None:
         self._read = read
         self._build = build
+        self._keep = keep
         self._heard = heard
+        self._looking = Lock()
         self._live = build(read())
         self._looked_at = self._live.digest
         self.refused: tuple[Problem, ...] = ()
@@ -205,25 +211,43 @@ class Keeper:
         return self._live
 
     def look(self) -> None:
-        """Read the folder; put what it says in force if it is new and good, else say what is wrong with it."""
-        try:
-            folder = self._read()
-            if folder.digest == self._looked_at:
-                return
-            self._looked_at = folder.digest
-            if folder.digest == self._live.digest:
-                self._settle(self._live)
-                return
-            live = self._build(folder)
-            _check_same_process(self._live.settings, live.settings)
-        except InvalidInput as error:
-            self._refuse(tuple(error.problems))
-            return
-        self._settle(live)
+        """Read the folder; put what it says in force if it is new and good, else say what is wrong with it.
+
+        A text that is bad is looked at once; what failed for another reason is tried again at the next look.
+        """
+        with self._looking:
+            try:
+                live = self._better()
+                if live is not None:
+                    self._settle(live)
+            except InvalidInput as error:
+                self._refuse(tuple(error.problems))
+            except PolicydError as error:
+                self._try_again(Problem(error.code, error.message, remedy=error.remedy))
+            except Exception as error:  # noqa: BLE001 - a fault of ours refuses the change and ends nothing
+                self._try_again(Problem("fault", f"an unforeseen fault: {type(error).__name__}: {error}"))
+
+    def _better(self) -> Live | None:
+        """What the folder says, checked; None if it was looked at before."""
+        before, self._looked_at = self._looked_at, ""
+        folder = self._read()
+        self._looked_at = folder.digest
+        if folder.digest == before:
+            return None
+        if folder.digest == self._live.digest:
+            return self._live
+        live = self._build(folder)
+        _check_same_process(self._live.settings, live.settings, folder)
+        return live
 
     def _settle(self, live: Live) -> None:
+        self._keep(live)
         self._live, self.refused = live, ()
         self._heard(live, ())
+
+    def _try_again(self, problem: Problem) -> None:
+        self._looked_at = ""
+        self._refuse((problem,))
 
     def _refuse(self, problems: tuple[Problem, ...]) -> None:
         if problems != self.refused:
@@ -231,10 +255,20 @@ class Keeper:
             self._heard(None, problems)
 
 
-def _check_same_process(before: Settings, after: Settings) -> None:
+def _check_same_process(before: Settings, after: Settings, folder: Folder) -> None:
     """Identities, listeners and the journal are made at the start; a change of theirs cannot be half done."""
-    changed = [name for name in ("trust_domain", "audit", "listen") if getattr(before, name) != getattr(after, name)]
-    if changed:
-        remedy = "restart policyd, or put them back"
-        message = f"settings that need a restart were changed: {', '.join(f'`{name}`' for name in changed)}"
-        raise InvalidInput([Problem("restart", message, SETTINGS_FILE, remedy=remedy)])
+    changed = {
+        ("trustDomain",): before.trust_domain != after.trust_domain,
+        ("audit",): before.audit != after.audit,
+        ("listen",): before.listen != after.listen,
+        ("ca", "passphraseFile"): before.ca.passphrase_file != after.ca.passphrase_file,
+    }
+    document = load_one(folder.text(SETTINGS_FILE) or "", SETTINGS_FILE)
+    remedy = "restart policyd, or put it back"
+    problems = [
+        document.problem("restart", f"a change of `{'.'.join(path)}` needs a restart", path, remedy)
+        for path, is_changed in changed.items()
+        if is_changed
+    ]
+    if problems:
+        raise InvalidInput(problems)

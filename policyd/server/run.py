@@ -9,7 +9,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision, Request
 from policyd.config import SETTINGS_FILE, Environment, Settings, StatePaths, parse_settings
-from policyd.errors import IdentityError, PolicydError, Problem
+from policyd.errors import IdentityError, JournalError, PolicydError, Problem
 from policyd.reload import Keeper, Live, load, shipped_schemas
 from policyd.server import listen
 from policyd.server.health import Health
@@ -106,7 +106,10 @@ class Server:
         stack.callback(database.close)
         self._tokens, self._ledger = Tokens(database), Ledger(database)
         self._addresses = choose_ports(self._paths, settings.listen)
+        # server.json is removed by an orderly end, and by `policyd up` before its first start
+        self._placer = Placer(self._paths, resumed=self._paths.server.exists())
         self._keeper = self._read_first(settings)
+        self._placer.keep(self._keeper.live.placement)
         self._cache.set_all(self._keeper.live.snapshots)
         self._issuer = self._make_issuer()
         await self._listen(stack)
@@ -129,13 +132,12 @@ class Server:
 
     def _read_first(self, settings: Settings) -> Keeper:
         schemas = shipped_schemas()
-        # server.json is removed by an orderly end, and by `policyd up` before its first start
-        placer = Placer(self._paths, resumed=self._paths.server.exists())
         authz = self._addresses["authz"]
         control = Control(authz.host, (authz.port,), SpiffeId.server(settings.trust_domain))
         return Keeper(
             lambda: read_folder(self._directory),
-            lambda folder: load(folder, schemas, placer, control),
+            lambda folder: load(folder, schemas, self._placer, control),
+            self._keep,
             self._heard,
         )
 
@@ -243,21 +245,31 @@ class Server:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await asyncio.to_thread(self._journal.expire)
+            if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
+                await asyncio.to_thread(self._keeper.look)
             await asyncio.sleep(LOOK_AFTER_SECONDS)
+
+    def _keep(self, live: Live) -> None:
+        """Before a change takes effect it is on record, and where its instances are is known to the next start."""
+        self._placer.keep(live.placement)
+        self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=live.ruling.revision))
 
     def _heard(self, live: Live | None, problems: tuple[Problem, ...]) -> None:
         """A change was taken, or refused: put it in force for proxies and agents, and say so."""
         self._metrics.change_refused(live is None)
         self._metrics.reloaded("refused" if live is None else "taken")
-        faults = tuple(Fault(problem.code, str(problem)) for problem in problems)
-        revision = self._keeper.live.ruling.revision
-        outcome: Final = "deny" if live is None else "allow"
-        self._journal.append(Entry(time=_now(), kind="change", decision=outcome, revision=revision, errors=faults))
         if live is None:
             _log.warning("change.refused", problems=[str(problem) for problem in problems])
+            self._record_refusal(problems)
             return
-        _log.info("change.taken", revision=revision, config=live.config)
+        _log.info("change.taken", revision=live.ruling.revision, config=live.config)
         self._loop.call_soon_threadsafe(self._put_in_force, live)
+
+    def _record_refusal(self, problems: tuple[Problem, ...]) -> None:
+        faults = tuple(Fault(problem.code, str(problem)) for problem in problems)
+        revision = self._keeper.live.ruling.revision
+        with suppress(JournalError):  # nothing took effect; the journal itself says that it misses something
+            self._journal.append(Entry(time=_now(), kind="change", decision="deny", revision=revision, errors=faults))
 
     def _put_in_force(self, live: Live) -> None:
         self._cache.set_all(live.snapshots)

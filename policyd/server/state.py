@@ -88,26 +88,29 @@ def choose_ports(paths: StatePaths, listen: ListenSettings) -> dict[str, Address
 
 
 class Placer:
-    """Gives every declared instance its ports, and keeps them.
+    """Gives every declared instance its ports, and keeps those of what is in force. Raises StateError.
 
     `resumed`: proxies and applications run already, as after a crash of this process, so their ports are ours.
     """
 
     def __init__(self, paths: StatePaths, *, resumed: bool) -> None:
         self._file = paths.placement
-        self._resumed = resumed
+        self._kept = placements.load(self._file, os.getuid())
+        self._held = self._kept.ports() if resumed else frozenset()
 
     def __call__(self, declaration: Declaration) -> Placement:
-        """Place what is declared now; raises InvalidInput, or StateError where the file cannot be used."""
-        previous = placements.load(self._file, os.getuid())
-        placement = place(
+        """Place what is declared now; raises InvalidInput."""
+        return place(
             declaration,
-            previous,
+            self._kept,
             is_free=placements.is_free,
             candidates=placements.candidates(random.SystemRandom()),
             secret=lambda: secrets.token_urlsafe(24),
-            held=previous.ports() if self._resumed else frozenset(),
+            held=self._held,
         )
-        placements.save(self._file, placement)
-        self._resumed = True
-        return placement
+
+    def keep(self, placement: Placement) -> None:
+        """This one is in force from now on, also after a restart: what a refused change moves stays where it is."""
+        if placement != self._kept:
+            placements.save(self._file, placement)
+        self._kept, self._held = placement, placement.ports()
