@@ -1,0 +1,178 @@
+"""Certificates that live seconds: rotated again and again under load, and not one request is lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
+from tests.e2e.terminal import wait_until
+from tests.e2e.wire import Refused, admin, https, issue, records
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("rotation")]
+
+LIFE = 6  # seconds; renewed after 2.7 to 3.3
+ROTATIONS = 3
+SIDECARS = ("details-v1", "ingress", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+RATINGS = "outbound|9080||ratings.default"
+
+
+@pytest.fixture(scope="module")
+def brief(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """Bookinfo with certificates of LIFE."""
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("rotation") / "bookinfo", root)
+    (directory / "policyd.yaml").write_text(f"ca: {{ttl: {LIFE}s}}\n")
+    try:
+        yield up(directory)
+    finally:
+        down(directory)
+
+
+class Load:
+    """Asks again and again until told to stop; counts what came of it."""
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        self.seen: Counter[object] = Counter()
+        self._ask = ask
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.seen[self._ask()] += 1
+            except httpx.HTTPError as error:
+                self.seen[repr(error)] += 1
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def renewals(mesh: RunningMesh) -> Counter[str]:
+    """How often each sidecar was given a new certificate, as its agent tells."""
+    log = (mesh.directory / ".policyd" / "run" / "policyd.agent.log").read_text()
+    events = [json.loads(line) for line in log.splitlines()]
+    return Counter(event["instance"] for event in events if event["event"] == "sidecar.renewed")
+
+
+def sidecar(mesh: RunningMesh, instance: str) -> dict[str, Any]:
+    """A sidecar as its agent's status file shows it."""
+    runtime = Path(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["admin_socket"]).parent
+    status = json.loads((runtime / "agent" / "status.json").read_text())
+    [found] = [one for one in status["sidecars"] if one["instance"] == instance]
+    return found
+
+
+def handshakes(mesh: RunningMesh, instance: str, cluster: str) -> int:
+    """How many connections the sidecar of `instance` has opened to `cluster`, mutually verified."""
+    text = admin(Path(sidecar(mesh, instance)["admin_socket"]), "/stats?filter=ssl.handshake&format=json")
+    [found] = [one for one in json.loads(text)["stats"] if one.get("name") == f"cluster.{cluster}.ssl.handshake"]
+    return int(found["value"])
+
+
+@pytest.fixture(scope="module")
+def rotated(brief: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What was seen while every sidecar's certificate changed ROTATIONS times under load."""
+    page = brief.client("productpage-v1")
+    gateway = httpx.Client(base_url=brief.gateway, timeout=20)
+    pids = {name: sidecar(brief, name)["pid"] for name in SIDECARS}
+    identity = issue(brief.directory, "productpage-v1", tmp_path_factory.mktemp("by-hand") / "id", "--ttl", "1h")
+    port = brief.place("ratings-v1")["inbound_port"]
+    shown = []
+    with (
+        page, gateway,
+        Load(lambda: gateway.get("/productpage").status_code) as edge,
+        Load(lambda: page.get("http://ratings:9080/ratings/0").status_code) as inside,
+    ):  # fmt: skip
+
+        def enough() -> bool:
+            shown.append(https(port, identity, "/ratings/0").peer)
+            done = renewals(brief)
+            return all(done[name] >= ROTATIONS for name in SIDECARS)
+
+        wait_until(enough, 30, lambda: str(renewals(brief)))
+        # idle connections are used again, so only more requests at once than ever before open new ones
+        before, width = handshakes(brief, "productpage-v1", RATINGS), 8
+        burst: Counter[object] = Counter()
+        while handshakes(brief, "productpage-v1", RATINGS) == before:
+            width *= 2
+            burst.update(_at_once(brief, width))
+    yield {"edge": edge.seen, "inside": inside.seen, "burst": burst, "shown": shown, "pids": pids}
+
+
+def _at_once(mesh: RunningMesh, width: int) -> list[int]:
+    limits = httpx.Limits(max_connections=width)
+    proxy = mesh.place("productpage-v1")["proxy_url"]
+    with (
+        httpx.Client(proxy=proxy, trust_env=False, timeout=20, limits=limits) as client,
+        ThreadPoolExecutor(width) as threads,
+    ):
+        asked = [threads.submit(client.get, "http://ratings:9080/ratings/0") for _ in range(width)]
+        return [one.result().status_code for one in asked]
+
+
+def test_not_one_request_fails(rotated: dict[str, Any]) -> None:
+    assert set(rotated["edge"]) == {200}
+    assert set(rotated["inside"]) == {200}
+    assert rotated["edge"][200] > 20
+    assert rotated["inside"][200] > 200
+
+
+def test_connections_opened_after_the_rotations_are_verified_as_well(rotated: dict[str, Any]) -> None:
+    assert set(rotated["burst"]) == {200}
+
+
+def test_each_new_connection_is_shown_the_newest_certificate(brief: RunningMesh, rotated: dict[str, Any]) -> None:
+    issued = {
+        record["detail"]["serial"]
+        for record in records(brief.directory, kind="issuance", decision="allow")
+        if record["detail"]["spiffe_id"].endswith("/sa/bookinfo-ratings")
+    }
+    shown = [f"{peer.serial_number:x}" for peer in rotated["shown"]]
+
+    assert len(set(shown)) > ROTATIONS
+    assert set(shown) <= issued
+    # once replaced, a certificate is never seen again
+    assert [one for at, one in enumerate(shown) if one in shown[:at] and one != shown[at - 1]] == []
+
+
+def test_certificates_live_as_long_as_the_settings_say(rotated: dict[str, Any]) -> None:
+    ends = {peer.not_valid_after_utc for peer in rotated["shown"]}
+
+    gaps = [(late - early).total_seconds() for early, late in zip(sorted(ends), sorted(ends)[1:], strict=False)]
+    assert all(1 < gap <= LIFE for gap in gaps), gaps
+
+
+def test_no_envoy_was_started_anew(brief: RunningMesh, rotated: dict[str, Any]) -> None:
+    assert {name: sidecar(brief, name)["pid"] for name in SIDECARS} == rotated["pids"]
+
+
+def test_one_stream_a_secret_however_many_refer_to_it(brief: RunningMesh, rotated: dict[str, Any]) -> None:
+    assert rotated
+    for name in SIDECARS:
+        text = admin(Path(sidecar(brief, name)["admin_socket"]), "/stats?filter=policyd-sds.upstream_rq_active$")
+        assert text.split() == ["cluster.policyd-sds.upstream_rq_active:", "2"]
+
+
+def test_a_certificate_that_has_ended_is_refused(brief: RunningMesh, tmp_path: Path) -> None:
+    port = brief.place("ratings-v1")["inbound_port"]
+    identity = issue(brief.directory, "productpage-v1", tmp_path / "id", "--ttl", "5s")
+    assert https(port, identity, "/ratings/0").status == 200
+
+    wait_until(lambda: datetime.now(UTC) > identity.leaf.not_valid_after_utc, 10)
+    with pytest.raises(Refused):
+        https(port, identity, "/ratings/0")
