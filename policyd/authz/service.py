@@ -7,7 +7,7 @@ the client certificate of the connection.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Protocol, cast
@@ -19,17 +19,16 @@ from policyd import envoy_api
 from policyd.audit.record import Entry
 from policyd.authz import reply
 from policyd.authz.record import Outcome, Status, entry_of
-from policyd.authz.request import read_check, spiffe_id
+from policyd.authz.request import read_check
 from policyd.authz.ruling import Ruling
 from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, TooLate, UnacceptablePath
+from policyd.peer import Facts, spiffe_peer
 from policyd.spiffe import SpiffeId
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 MAX_CHECK_BYTES: Final = 1 << 18  # 60 KiB of headers, whatever they are encoded as
 
 LEAST_SECONDS: Final = 0.005  # what a decision and its way back take on a busy machine
-
-_TLS_VERSION: Final = b"TLSv1.3"
 
 
 class Journal(Protocol):
@@ -145,7 +144,7 @@ def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
 
     def check(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            peer = peer_of(cast("Mapping[str, Iterable[bytes]]", context.auth_context()))
+            peer = spiffe_peer(cast("Facts", context.auth_context()))
         except PolicydError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
         return authorizer.check(body, peer, context.time_remaining())
@@ -153,19 +152,3 @@ def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
     # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already
     handlers: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-
-
-def peer_of(auth: Mapping[str, Iterable[bytes]]) -> SpiffeId:
-    """The one SPIFFE ID of a connection's client certificate; raises IncompleteRequest for anything else.
-
-    `auth` is gRPC's auth_context; grpcio has no setting for the oldest TLS version, so it is asked for here.
-    """
-    if tuple(auth.get("ssl_tls_version", ())) != (_TLS_VERSION,):
-        raise IncompleteRequest("the connection is not TLS 1.3")
-    names = [name for name in auth.get("x509_subject_alternative_name", ()) if name.startswith(b"spiffe://")]
-    if len(names) != 1 or tuple(auth.get("peer_spiffe_id", ())) != (names[0],):
-        raise IncompleteRequest("the client certificate has not exactly one SPIFFE ID")
-    peer = spiffe_id(names[0].decode("ascii", "replace"))
-    if peer is None:
-        raise IncompleteRequest("the client certificate has no valid SPIFFE ID")
-    return peer

@@ -1,12 +1,10 @@
-"""Who called: the certificate of a connection, as gRPC hands it over after the handshake has verified its chain.
+"""Who called, and until when: the whole certificate of a connection, as gRPC hands it over after the handshake.
 
-Law: TLS 1.3 and exactly one SPIFFE ID, or nobody. A connection may outlive its certificate, so the end is checked at
-each call.
+Law: beyond policyd.peer, a connection may outlive its certificate, so the end is checked at each call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,11 +14,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from policyd.ca.check import read_identity
 from policyd.errors import IdentityError
+from policyd.peer import Facts, check_tls
 from policyd.spiffe import SpiffeId
 
-Facts = Mapping[str, Sequence[bytes]]  # gRPC's auth context
-
-TLS_VERSION: Final = "ssl_tls_version"
 CERTIFICATE: Final = "x509_pem_cert"
 
 
@@ -32,16 +28,10 @@ class Peer:
     not_after: datetime
 
 
-def check_tls(facts: Facts) -> None:
-    """Refuse a connection below TLS 1.3, for which grpcio has no setting; raises IdentityError."""
-    if [bytes(version) for version in facts.get(TLS_VERSION, ())] != [b"TLSv1.3"]:
-        raise IdentityError("this connection does not speak TLS 1.3", remedy="use a client that does")
-
-
 def peer_of(facts: Facts, now: datetime) -> Peer:
     """Who is at the other end of a mutual TLS connection; raises IdentityError where that is not clear."""
     check_tls(facts)
-    certificates = facts.get(CERTIFICATE, ())
+    certificates = tuple(facts.get(CERTIFICATE, ()))
     if len(certificates) != 1:
         raise IdentityError("this connection bears no client certificate")
     try:

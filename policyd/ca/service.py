@@ -21,11 +21,12 @@ from policyd.ca.authority import Authority, Svid
 from policyd.ca.changes import Changes
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
-from policyd.ca.peer import Peer, address_of, check_tls, peer_of
+from policyd.ca.peer import Peer, address_of, peer_of
 from policyd.ca.rate import Rate, RateLimit
 from policyd.ca.tokens import Refused, Tokens
 from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
 from policyd.mesh.model import Mesh
+from policyd.peer import check_tls
 from policyd.spiffe import MAX_ID_BYTES, SpiffeId
 
 ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
@@ -43,7 +44,7 @@ Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 _log = structlog.get_logger("policyd.ca")
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+class Refusal(Exception):
     """A status and a text for the caller."""
 
     def __init__(self, status: grpc.StatusCode, text: str) -> None:

@@ -7,7 +7,7 @@ newest; a stream that breaks a bound ends, and no other stream notices. What to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ import grpc
 
 from policyd.envoy_api import EnvoyApi
 from policyd.errors import PolicydError, StreamError
+from policyd.peer import spiffe_peer
 from policyd.spiffe import SpiffeId
 from policyd.xds import stream, wire
 from policyd.xds.cache import SnapshotCache
@@ -46,14 +47,8 @@ class Observer(Protocol):
 
 
 def peer_of(context: Context) -> SpiffeId:
-    """The one SPIFFE ID of the peer's certificate, over TLS 1.3; raises StreamError for anything less."""
-    facts: Mapping[str, list[bytes]] = context.auth_context()
-    if [bytes(one) for one in facts.get("ssl_tls_version", [])] != [b"TLSv1.3"]:
-        raise StreamError("the control plane speaks TLS 1.3 only")
-    ids = facts.get("peer_spiffe_id", [])
-    if len(ids) != 1:
-        raise StreamError("the certificate has no SPIFFE ID, or several")
-    return SpiffeId.parse(bytes(ids[0]).decode("ascii", "replace"))
+    """Who calls, by the connection; raises IdentityError where that is not clear."""
+    return spiffe_peer(context.auth_context())
 
 
 @dataclass(eq=False)

@@ -12,9 +12,8 @@ from policyd import envoy_api
 from policyd.audit.record import Entry, Fault
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
-from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, new_decision_id, peer_of
+from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, new_decision_id
 from policyd.cedar.schema import Schema
-from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
 from policyd.sources.files import Folder
 from policyd.spiffe import SpiffeId
@@ -205,41 +204,6 @@ def test_every_reply_is_a_check_response(ruling: Ruling) -> None:
         check_of(source=None),
     ):
         assert response.FromString(house.ask(check)).dynamic_metadata["decision_id"] == ID
-
-
-PEER = {
-    "ssl_tls_version": [b"TLSv1.3"],
-    "x509_subject_alternative_name": [str(PAGE).encode()],
-    "peer_spiffe_id": [str(PAGE).encode()],
-}
-
-
-def test_the_peer_is_the_one_spiffe_id_of_the_certificate() -> None:
-    assert peer_of(PEER) == PAGE
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"ssl_tls_version": [b"TLSv1.2"]}, "the connection is not TLS 1.3"),
-        ({"ssl_tls_version": []}, "the connection is not TLS 1.3"),
-        ({"x509_subject_alternative_name": []}, "the client certificate has not exactly one SPIFFE ID"),
-        (
-            {"x509_subject_alternative_name": [str(PAGE).encode(), str(REVIEWS).encode()]},
-            "the client certificate has not exactly one SPIFFE ID",
-        ),
-        ({"peer_spiffe_id": []}, "the client certificate has not exactly one SPIFFE ID"),
-        ({"peer_spiffe_id": [str(REVIEWS).encode()]}, "the client certificate has not exactly one SPIFFE ID"),
-        (
-            {"x509_subject_alternative_name": [b"spiffe://A/b"], "peer_spiffe_id": [b"spiffe://A/b"]},
-            "the client certificate has no valid SPIFFE ID",
-        ),
-    ],
-)
-def test_any_other_peer_is_refused(changes: dict[str, list[bytes]], message: str) -> None:
-    with pytest.raises(IncompleteRequest) as caught:
-        peer_of({**PEER, **changes})
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

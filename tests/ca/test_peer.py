@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from policyd.ca.peer import CERTIFICATE, TLS_VERSION, Peer, address_of, peer_of
+from policyd.ca.peer import CERTIFICATE, Peer, address_of, peer_of
 from policyd.errors import IdentityError
+from policyd.peer import TLS_VERSION
 from tests.ca.samples import LAPTOP, NOW, a_key, an_authority
 
 AUTHORITY = an_authority()

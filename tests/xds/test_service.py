@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, LISTENER
-from policyd.errors import IdentityError, StreamError
+from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
 from policyd.xds import wire
 from policyd.xds.cache import SnapshotCache
@@ -241,7 +241,7 @@ async def test_noise_ends_the_stream_that_makes_it_and_no_other(setup: Setup) ->
 
 async def test_who_cannot_be_known_is_not_let_in(setup: Setup) -> None:
     def nobody(context: Context) -> SpiffeId:
-        raise StreamError("the certificate has no SPIFFE ID, or several")
+        raise IdentityError("the certificate has no SPIFFE ID, or several")
 
     setup.who = nobody
     async with proxy(setup) as one:
@@ -307,9 +307,9 @@ async def test_over_tls_the_certificate_says_who_it_is(
 
 def test_a_connection_of_tls_1_2_or_none_is_nobodys() -> None:
     for facts in ({"ssl_tls_version": [b"TLSv1.2"], "peer_spiffe_id": [str(REVIEWS).encode()]}, {}):
-        with pytest.raises(StreamError) as raised:
+        with pytest.raises(IdentityError) as raised:
             peer_of(FakeContext(facts))
-        assert raised.value.message == "the control plane speaks TLS 1.3 only"
+        assert raised.value.message == "this connection does not speak TLS 1.3"
 
 
 class FakeContext:
