@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -26,7 +26,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
-from policyd.errors import InvalidInput, IssuanceDenied, Problem, TokenError
+from policyd.errors import IssuanceDenied, JournalError, PolicydError, Problem, TokenError
 from policyd.join_token import JoinToken, format_token
 from policyd.mesh.model import Instance
 from policyd.reload import Live
@@ -35,6 +35,7 @@ from policyd.xds.status import ProxyStatus
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 MAX_WORKLOADS: Final = 10_000
+FOREVER: Final = 100 * 365 * 86_400  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     async def Shutdown(self, _request: pb.ShutdownRequest, _context: Context) -> pb.ShutdownReply:  # noqa: N802
         """End the server as SIGTERM would, after this reply."""
-        self._record("shutdown", {})
+        with suppress(JournalError):  # a full disk must not keep anybody from ending it
+            self._record("shutdown", {})
         self._parts.stop()
         return pb.ShutdownReply()
 
@@ -147,7 +149,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         workloads = frozenset(SpiffeId.parse(text) for text in request.workloads)
         for unknown in sorted(workloads - mesh.workloads.keys()):
             raise TokenError(f"`{unknown}` is no workload of this mesh", remedy="declare it in workloads.yaml")
-        ttl = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else DEFAULT_TTL
+        ttl = _length(request.ttl_seconds) or DEFAULT_TTL
         registration = Registration(request.agent, workloads)
         made = parts.tokens.create(registration, now=parts.issuer.now(), random=parts.random, ttl=ttl)
         self._record("token.create", {"agent": request.agent, "expires_at": f"{made.expires_at:%FT%TZ}"})
@@ -187,8 +189,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         parts, live = self._parts, self._parts.facts.live
         identity = SpiffeId.parse(request.spiffe_id)
         evidence = Evidence("unix", (f"unix:uid:{os.getuid()}",))
-        ttl = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else None
-        order = parts.issuer.order(identity, None, evidence, ttl=ttl)
+        order = parts.issuer.order(identity, None, evidence, ttl=_length(request.ttl_seconds))
         if identity not in live.mesh.workloads:
             error = IssuanceDenied(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
             parts.issuer.refuse(order, error)
@@ -234,9 +235,14 @@ def _answered() -> Any:
             yield
     except Refusal as refusal:
         cause = refusal.__cause__
-        if isinstance(cause, InvalidInput | TokenError | IssuanceDenied):
+        if isinstance(cause, PolicydError):
             raise Refusal(refusal.status, str(cause)) from cause
         raise
+
+
+def _length(seconds: int) -> timedelta | None:
+    """None for 0; what no clock could add to the time becomes the longest that is refused for its length."""
+    return timedelta(seconds=min(max(seconds, -FOREVER), FOREVER)) if seconds else None
 
 
 def _refusal(problem: Problem) -> pb.Refusal:

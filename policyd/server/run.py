@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +30,8 @@ from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision, Request
-from policyd.config import SETTINGS_FILE, Environment, Settings, StatePaths, parse_settings
-from policyd.errors import IdentityError, JournalError, PolicydError, Problem
+from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
+from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.reload import Keeper, Live, load, shipped_schemas
 from policyd.server import listen
 from policyd.server.health import Health
@@ -53,11 +53,15 @@ _log = structlog.get_logger("policyd.server")
 
 def main(directory: Path, environment: Environment, *, log_json: bool = False) -> None:
     """Serve `directory` until SIGTERM or SIGINT; raises PolicydError where it cannot start."""
-    configure_logs(json_lines=log_json or None, level=environment.log_level or "info")
+
+    def speak(level: Level) -> None:
+        configure_logs(json_lines=log_json or None, level=environment.log_level or level)
+
+    speak("info")
     _stay_on_one_core()
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
-        asyncio.run(_serve(directory, paths, environment))
+        asyncio.run(_serve(directory, paths, environment, speak))
 
 
 def _stay_on_one_core() -> None:
@@ -67,25 +71,29 @@ def _stay_on_one_core() -> None:
         os.sched_setaffinity(0, {cores[-1]})
 
 
-async def _serve(directory: Path, paths: StatePaths, environment: Environment) -> None:
+async def _serve(directory: Path, paths: StatePaths, environment: Environment, speak: Callable[[Level], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server = Server(directory, paths, stop)
+        server = Server(directory, paths, stop, speak)
         await server.start(stack, environment)
         await stop.wait()
         _log.info("server.stopping")
 
 
 class Server:
-    """The parts of a control plane and how they hang together; itself the admin API's Facts."""
+    """The parts of a control plane and how they hang together; itself the admin API's Facts.
 
-    def __init__(self, directory: Path, paths: StatePaths, stop: asyncio.Event) -> None:
+    It ends when `stop` is set; `speak` sets the level of its log.
+    """
+
+    def __init__(self, directory: Path, paths: StatePaths, stop: asyncio.Event, speak: Callable[[Level], None]) -> None:
         self._directory = directory
         self._paths = paths
         self._stop = stop
+        self._speak = speak
         self._started_at = _now()
         self._metrics = Metrics()
         self._cache = SnapshotCache()
@@ -98,6 +106,7 @@ class Server:
         What has to be undone is put on `stack`.
         """
         settings = parse_settings(read_folder(self._directory).text(SETTINGS_FILE) or "")
+        self._speak(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = self._open_authority(settings)
         self._journal = stack.enter_context(open_journal(self._paths, settings.audit, _now, self._metrics))
@@ -223,7 +232,11 @@ class Server:
     def _announced(self) -> Iterator[None]:
         """server.json says where the server is for as long as it is there."""
         facts = {"pid": os.getpid(), "admin_socket": str(self._runtime / ADMIN_SOCKET), **self._shown()}
-        write_private(self._paths.server, json.dumps(facts).encode())
+        try:
+            write_private(self._paths.server, json.dumps(facts).encode())
+        except OSError as error:
+            message = f"`{self._paths.server}` cannot be written: {error.strerror}"
+            raise StateError(message, remedy="check the disk and the owner") from None
         try:
             yield
         finally:
@@ -272,6 +285,7 @@ class Server:
             self._journal.append(Entry(time=_now(), kind="change", decision="deny", revision=revision, errors=faults))
 
     def _put_in_force(self, live: Live) -> None:
+        self._speak(live.settings.log.level)
         self._cache.set_all(live.snapshots)
         self._changes.announce()
 

@@ -29,7 +29,11 @@ ADMIN_SOCKET: Final = "admin.sock"
 @contextmanager
 def exclusively(paths: StatePaths) -> Iterator[None]:
     """Hold the state folder's lock; the kernel ends it with us, so that no stale lock can be. Raises StateError."""
-    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        remedy = "check the disk, and what is there instead of a file of our own"
+        raise StateError(f"`{paths.lock}` cannot be used: {error.strerror}", remedy=remedy) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

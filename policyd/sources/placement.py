@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -27,16 +27,19 @@ FIRST_PORT: Final = 20_000
 LAST_PORT: Final = 32_767
 
 
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+
+
 class _Sidecar(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    app_port: int
-    inbound_port: int
-    outbound_port: int
+    app_port: _Port
+    inbound_port: _Port
+    outbound_port: _Port
     proxy_secret: str
 
 
 class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     sidecars: dict[str, _Sidecar]
-    gateways: dict[str, list[tuple[int, int]]]
+    gateways: dict[str, list[tuple[_Port, _Port]]]
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

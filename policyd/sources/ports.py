@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -18,6 +18,8 @@ from policyd.errors import StateError
 from policyd.sources.state import write_private
 
 MAX_TRIES: Final = 1000
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 def choose(
@@ -50,7 +52,7 @@ def choose(
 def load(path: Path) -> dict[str, int]:
     """The ports of the last start; none where there is no such file, or one that says nothing."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Port])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
 
