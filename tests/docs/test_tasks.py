@@ -1,0 +1,89 @@
+"""The commands of the README and of the task pages, run in their order; what they print is what the pages say."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.page import Run, Write, matches, steps, told
+from tests.docs.shell import Shell
+from tests.e2e.conftest import copy_of_bookinfo
+from tests.e2e.terminal import processes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SOON = 15.0  # seconds
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tasks").glob("*.md"))]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def parameters() -> Iterator[object]:
+    for page in PAGES:
+        needs = [pytest.mark.needs(tool) for tool in told(page.read_text(), "needs")]
+        yield pytest.param(page, id=page.stem, marks=needs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where a reader is who has the sample's folder; nothing that was started there outlives the test."""
+    work = tmp_path / "work"
+    copy_of_bookinfo(work / "examples" / "bookinfo", ROOT)
+    yield work
+    for state in list(work.rglob(".policyd")):
+        subprocess.run([BIN / "policyd", "down", "--dir", state.parent], capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("page", list(parameters()))
+def test_a_page_does_what_it_says(page: Path, folder: Path, tmp_path: Path) -> None:
+    text = with_free_ports(page.read_text(), folder)
+    shell = Shell(folder, tmp_path, {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"})
+    try:
+        cwd = folder
+        for step in steps(text):
+            if isinstance(step, Write):
+                write(cwd / step.path, step.text)
+            else:
+                take(shell, step, page)
+                cwd = Path(shell.run("pwd")[1].strip())
+    finally:
+        shell.close()
+
+    assert processes_of(folder) == []
+
+
+def with_free_ports(text: str, folder: Path) -> str:
+    """Put free ports in the place of those that the page names, in the sample's files too."""
+    for port in told(text, "ports"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            free = str(server.getsockname()[1])
+        text = re.sub(rf"\b{port}\b", free, text)
+        for file in (folder / "examples").rglob("*.yaml"):
+            file.write_text(re.sub(rf"\b{port}\b", free, file.read_text()))
+    return text
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def take(shell: Shell, step: Run, page: Path) -> None:
+    """Run a step's commands; where the page says so, again until they print what it shows."""
+    deadline = time.monotonic() + SOON
+    while True:
+        code, printed = shell.run(step.script)
+        right = code == step.exit and (step.output is None or matches(step.output, printed))
+        if right or not step.soon or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    told_wrong = f"{page.name}:{step.line}: exit {code}, not {step.exit}, or printed otherwise:\n{printed}"
+    assert right, told_wrong
