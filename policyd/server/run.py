@@ -192,7 +192,7 @@ class Server:
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
         await listen.serve_attestation(stack, attestation, at["attestation"], identity)
-        http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready)
+        http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready, remark=self.remark)
         await stack.enter_async_context(http)
         await self._serve_admin(stack)
         for health in (decisions, streams):
@@ -320,10 +320,12 @@ class Server:
         return self._keeper.refused
 
     def not_ready(self) -> str:
-        """Why the server is not ready; "" when it is."""
-        if self._keeper.refused:
-            return f"a change is refused: {self._keeper.refused[0]}"
+        """Why the server is not ready; "" when it is. What is in force decides on while a change is refused."""
         return self._journal.trouble()
+
+    def remark(self) -> str:
+        """What else a reader of the readiness should know."""
+        return f"a change is refused: {self._keeper.refused[0]}" if self._keeper.refused else ""
 
     def counts(self) -> admin.Counts:
         """Decisions since the start."""

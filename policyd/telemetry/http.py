@@ -62,8 +62,13 @@ class LocalHostOnly:
             return False
 
 
-def application(registry: Collector, not_ready: NotReady, hosts: frozenset[str] = frozenset()) -> ASGIApp:
-    """The pages; `not_ready` gives the reason why the server is not ready, "" when it is."""
+def application(
+    registry: Collector, not_ready: NotReady, remark: NotReady = str, hosts: frozenset[str] = frozenset()
+) -> ASGIApp:
+    """The pages; `not_ready` gives the reason why the server is not ready, "" when it is.
+
+    `remark` is what else a reader of /readyz should know, such as that a change is being refused.
+    """
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -72,8 +77,9 @@ def application(registry: Collector, not_ready: NotReady, hosts: frozenset[str] 
         reason = not_ready()
         status = 503 if reason else 200
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse({"ready": not reason, "reason": reason}, status_code=status)
-        return PlainTextResponse(f"not ready: {reason}\n" if reason else "ok\n", status_code=status)
+            return JSONResponse({"ready": not reason, "reason": reason, "remark": remark()}, status_code=status)
+        lines = [f"not ready: {reason}" if reason else "ok", *([remark()] if remark() else [])]
+        return PlainTextResponse("".join(f"{line}\n" for line in lines), status_code=status)
 
     async def metrics(_request: Request) -> Response:
         return Response(expose(registry), headers={"content-type": CONTENT_TYPE})
@@ -83,7 +89,9 @@ def application(registry: Collector, not_ready: NotReady, hosts: frozenset[str] 
 
 
 @asynccontextmanager
-async def serve_http(address: Address, *, registry: Collector, not_ready: NotReady) -> AsyncIterator[Address]:
+async def serve_http(
+    address: Address, *, registry: Collector, not_ready: NotReady, remark: NotReady = str
+) -> AsyncIterator[Address]:
     """Serve while the block runs, in the running loop; gives the address that is bound.
 
     Installs no signal handler. A server bound beyond loopback also answers to that address as Host. Raises
@@ -92,7 +100,7 @@ async def serve_http(address: Address, *, registry: Collector, not_ready: NotRea
     listener = _bind(address)
     bound = Address(address.host, listener.getsockname()[1])
     hosts = frozenset() if address.is_loopback else frozenset({address.host})
-    server = _Server(_settings(application(registry, not_ready, hosts)))
+    server = _Server(_settings(application(registry, not_ready, remark, hosts)))
     serving = asyncio.create_task(server.run_on(listener))
     try:
         await server.listening(serving)

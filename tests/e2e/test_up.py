@@ -201,7 +201,7 @@ def test_a_bad_change_is_refused_and_the_last_good_revision_decides(
         assert status["revision"] == revision
         told = [f"{problem['file']}:{problem.get('line', '')}: {problem['message']}" for problem in status["refused"]]
         assert any(says in line for line in told), told
-        assert not status["ready"]
+        assert status["ready"], "what is in force decides on"
         assert page_status(mesh) == 200
     finally:
         target.write_text(good)

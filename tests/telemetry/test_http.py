@@ -25,6 +25,7 @@ class Server:
 
     address: Address
     reason: str = ""
+    remark: str = ""
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=f"http://{self.address}", trust_env=False) as client:
@@ -35,7 +36,8 @@ class Server:
 async def server() -> AsyncIterator[Server]:
     found = Server(ANY)
     registry = Metrics().registry
-    async with serve_http(ANY, registry=registry, not_ready=lambda: found.reason) as found.address:
+    reads = {"not_ready": lambda: found.reason, "remark": lambda: found.remark}
+    async with serve_http(ANY, registry=registry, **reads) as found.address:
         yield found
 
 
@@ -46,14 +48,22 @@ async def test_it_lives(server: Server) -> None:
 
 async def test_it_is_ready_or_says_why_not(server: Server) -> None:
     ready = await server.get("/readyz")
-    server.reason = "a change is refused: mesh/a.yaml:3"
+    server.reason = "the disk is full"
     not_ready = await server.get("/readyz")
     as_json = await server.get("/readyz", accept="application/json")
     assert [(reply.status_code, reply.text) for reply in (ready, not_ready)] == [
         (200, "ok\n"),
-        (503, "not ready: a change is refused: mesh/a.yaml:3\n"),
+        (503, "not ready: the disk is full\n"),
     ]
-    assert (as_json.status_code, as_json.json()) == (503, {"ready": False, "reason": server.reason})
+    assert (as_json.status_code, as_json.json()) == (503, {"ready": False, "reason": server.reason, "remark": ""})
+
+
+async def test_it_is_ready_while_a_change_is_refused_and_says_so(server: Server) -> None:
+    server.remark = "a change is refused: mesh/a.yaml:3"
+
+    reply = await server.get("/readyz")
+
+    assert (reply.status_code, reply.text) == (200, "ok\na change is refused: mesh/a.yaml:3\n")
 
 
 async def test_metrics_are_in_prometheus_form(server: Server) -> None:
