@@ -7,7 +7,7 @@ is taken or an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -41,7 +41,7 @@ def choose(
                 raise StateError(f"`{address}` is in use by another program", remedy=remedy)
             chosen[name] = address
             continue
-        tries = (before.get(name, 0), *islice(candidates, MAX_TRIES))
+        tries = chain((before.get(name, 0),), islice(candidates, MAX_TRIES))
         port = next((p for p in tries if p and p not in taken and is_free(p, address.host)), None)
         if port is None:
             raise StateError(f"no free port was found for `listen.{name}`", remedy="give one in policyd.yaml")

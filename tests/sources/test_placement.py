@@ -32,7 +32,16 @@ def test_no_file_is_no_placement(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"sidecars": {}}', b'{"sidecars": {"a": 1}, "gateways": {}}', b"\xff"]
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"sidecars": {}}',
+        b'{"sidecars": {"a": 1}, "gateways": {}}',
+        b"\xff",
+        b'{"sidecars": {}, "gateways": {"a": [[80, 65536]]}}',
+    ],
 )
 def test_a_broken_file_is_an_error_and_no_empty_placement(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "placement.json"
