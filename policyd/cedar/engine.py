@@ -22,6 +22,7 @@ from policyd.cedar.model import Decision, Entity, EvaluationError, Request, Uid
 from policyd.cedar.policies import Policy, PolicySet
 from policyd.cedar.reads import CONTEXT_ONLY, HEADERS, context_read, headers_read
 from policyd.cedar.schema import Schema
+from policyd.cedar.slices import Slices
 from policyd.errors import DecisionError
 
 MAX_RELATIONS: Final = 16_384  # principals, actions and resources whose candidates are kept
@@ -46,13 +47,15 @@ _answer: Final = msgspec.json.Decoder(_Answer).decode
 @dataclass(frozen=True, slots=True)
 class Question:
     """A request as its candidates see it: `request` is the part that the decision depends on, and what is recorded
-    of it; `context` and `entities` are the same as Cedar reads them.
+    of it; `context` and the entities, those that come again and those of this request only, are the same as Cedar
+    reads them.
     """
 
     request: Request
     candidates: Candidates
     context: bytes
-    entities: tuple[bytes, ...]
+    lasting: tuple[bytes, ...]
+    passing: tuple[bytes, ...]
 
 
 class _Relation:
@@ -76,6 +79,7 @@ class Engine:
         self._effect = {policy.id: policy.effect for policy in policy_set.policies}
         self._actions = {uid: Entity(uid, parents=above) for uid, above in schema.actions.items()}
         self._sets = CandidateSets(policy_set.policies)
+        self._slices = Slices()
         self._relations: dict[tuple[Uid, Uid, Uid], _Relation] = {}
         self._cache = DecisionCache(cached)
 
@@ -103,18 +107,20 @@ class Engine:
         for uid in reached:
             if uid not in supplied:
                 raise _missing(uid)
-        entities, encoded = [], []
+        entities: list[Entity] = []
+        lasting: list[bytes] = []
+        passing: list[bytes] = []
         for one in request.entities:
             if one.uid.type in CONTEXT_ONLY and one.uid not in reached and one.uid not in reads.entities:
                 continue
-            if one.uid.type == HEADERS:  # another one each request
-                one = headers_read(one, reads)  # noqa: PLW2901 - the same entity, less of it
-                encoded.append(candidates.encode_once(one))
+            if one.uid.type == HEADERS:
+                entities.append(headers_read(one, reads))
+                passing.append(candidates.encode_once(entities[-1]))
             else:
-                encoded.append(candidates.encode(one))
-            entities.append(one)
+                entities.append(one)
+                lasting.append(candidates.encode(one))
         part = Request(request.principal, request.action, request.resource, context, tuple(entities))
-        return Question(part, candidates, _encode(context), tuple(encoded))
+        return Question(part, candidates, _encode(context), tuple(lasting), tuple(passing))
 
     def answer(self, question: Question) -> Decision:
         """Answer it, from memory where the same was asked before; raises DecisionError."""
@@ -122,7 +128,8 @@ class Engine:
             self._cache.bypass()
             return self._evaluate(question)
         asked = question.request
-        key = (question.candidates, asked.principal, asked.action, asked.resource, question.context, question.entities)
+        about = (asked.principal, asked.action, asked.resource)
+        key = (question.candidates, about, question.context, question.lasting, question.passing)
         decision = self._cache.find(key)
         if decision is None:
             decision = self._evaluate(question)
@@ -159,11 +166,11 @@ class Engine:
             "context": question.context.decode(),
         }
         named = {request.action, *(uid for uid in candidates.reads.entities if uid in self._actions)}
-        actions = (candidates.encode(self._actions[uid]) for uid in named)
-        entities = b"[" + b",".join([*actions, *question.entities]) + b"]"
+        actions = [candidates.encode(self._actions[uid]) for uid in named]
         # the wrapper of cedarpy decodes and wraps the answer anew: 10 µs more for the same call
         try:
-            answer = _answer(_internal.is_authorized(asked, self._sets.handle(candidates), entities.decode()))
+            entities = self._slices.of((*actions, *question.lasting), question.passing)
+            answer = _answer(_internal.is_authorized(asked, self._sets.handle(candidates), entities))
         except (ValueError, TypeError, msgspec.MsgspecError) as error:
             raise DecisionError(f"the engine failed: {error}") from error
         return self._decision(answer)

@@ -15,10 +15,10 @@ from typing import Literal
 import cedarpy
 from cedarpy import pst
 
-from policyd.cedar.lexer import Lines, Statement, statements_of
+from policyd.cedar.lexer import Lines
+from policyd.cedar.parsing import Source, read_all, sources_of
 from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of, union
 from policyd.cedar.schema import Schema
-from policyd.cedar.syntax import MISSING_END, explain_syntax, misplaced
 from policyd.cedar.syntax_tree import nodes_of
 from policyd.cedar.validation import validation_problems
 from policyd.errors import InvalidInput, Problem
@@ -26,7 +26,6 @@ from policyd.errors import InvalidInput, Problem
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 20
 MAX_POLICIES = 100_000
-MAX_POLICY_CHARACTERS = 64 << 10
 MAX_ID_CHARACTERS = 128
 
 # controls but tab and line ends, halves of pairs, and what shows text in another order than it is read
@@ -74,24 +73,32 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     policies: list[Policy] = []
     if len(files) > MAX_FILES:
         raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_FILES} policy files")])
+    sources: list[Source] = []
     for name in sorted(files):
         bad = _file_problem(name, files[name])
-        if bad is not None:
+        if bad is None:
+            sources += sources_of(name, files[name])
+        else:
             problems.append(bad)
-            continue
-        lines = Lines(files[name])
-        for statement in statements_of(files[name]):
-            read = _read(name, files[name], statement, lines)
-            (problems if isinstance(read, Problem) else policies).append(read)  # type: ignore[arg-type]
-    if len(policies) > MAX_POLICIES:
-        raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
-    text = "\n".join(policy.text for policy in policies)
+    if len(sources) > MAX_POLICIES:
+        raise InvalidInput([*problems, Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
+    for source, read in zip(sources, read_all(sources), strict=True):
+        if isinstance(read, Problem):
+            problems.append(read)
+        else:
+            policies.append(_policy(source, read))
     problems += _id_problems(policies)
     problems += [problem for policy in policies for problem in _header_problems(policy)]
-    problems += validation_problems(text, [(policy.id, policy.file, policy.line) for policy in policies], schema)
+    problems += _validation_problems(policies, schema)
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
     return PolicySet(tuple(policies), union(policy.reads for policy in policies))
+
+
+def _policy(source: Source, tree: pst.Template) -> Policy:
+    """The policy that a statement is; its id is empty where it has none."""
+    names, text = tree.annotations, source.statement.text
+    return Policy(names.get("id", ""), tree.effect, names, text, source.file, source.line, tree)
 
 
 def _file_problem(name: str, text: str) -> Problem | None:
@@ -103,30 +110,6 @@ def _file_problem(name: str, text: str) -> Problem | None:
         message = f"the character U+{ord(hidden.group()):04X} does not belong in a policy"
         return Problem("policy_syntax", message, name, line, column, "remove it")
     return None
-
-
-def _read(name: str, text: str, statement: Statement, lines: Lines) -> Policy | Problem:
-    """One statement as a policy; its id is empty where it has none."""
-    line, column = lines.place(statement.start)
-    source = text[statement.start : statement.end]
-    excess = statement.excess()
-    if len(source) > MAX_POLICY_CHARACTERS:
-        excess = f"a policy has over {MAX_POLICY_CHARACTERS} characters"
-    if excess is not None:
-        return Problem("policy_bounds", excess, name, line, column, "split the policy, or use a Group")
-    try:
-        tree = cedarpy.policies_to_pst(source)
-    except ValueError as error:
-        offset = misplaced(text, statement, str(error))
-        message, remedy = explain_syntax(str(error), text, offset)
-        return Problem("policy_syntax", message, name, *lines.place(offset), remedy)
-    if tree.templates:
-        remedy = 'declare a Group in groups.yaml and write `principal in Group::"…"`'
-        return Problem("policy_template", "templates are not supported", name, line, column, remedy)
-    if not tree.static_policies:
-        return Problem("policy_syntax", "a semicolon without a policy", name, line, column, MISSING_END)
-    only = next(iter(tree.static_policies.values()))
-    return Policy(only.annotations.get("id", ""), only.effect, only.annotations, source, name, line, only)
 
 
 def _id_problems(policies: Sequence[Policy]) -> Iterator[Problem]:
@@ -154,6 +137,8 @@ def _id_problems(policies: Sequence[Policy]) -> Iterator[Problem]:
 
 def _header_problems(policy: Policy) -> Iterator[Problem]:
     """Not sent is not absent: a policy that reads what Envoy withholds would decide on nothing."""
+    if policy.reads.tags == frozenset():  # headers are tags
+        return
     names = {name for clause in policy.tree.clauses for node in nodes_of(clause) for name in header_names(node)}
     for name in sorted(names, key=str):
         message = remedy = ""
@@ -170,3 +155,8 @@ def _header_problems(policy: Policy) -> Iterator[Problem]:
             )
         if message:
             yield Problem("policy_header", message, policy.file, policy.line, remedy=remedy)
+
+
+def _validation_problems(policies: Sequence[Policy], schema: Schema) -> list[Problem]:
+    places = [(policy.id, policy.file, policy.line) for policy in policies]
+    return validation_problems("\n".join(policy.text for policy in policies), places, schema)

@@ -31,7 +31,7 @@ _REMEDIES = (
 
 def misplaced(text: str, statement: Statement, error: str) -> int:
     """The offset of the wrong token; of the statement where the error is about all of it."""
-    tokens = statement.tokens
+    tokens = statement.tokens()
     if error.startswith(_END):
         return tokens[-1].start
     if not error.startswith(_PLACED):

@@ -34,7 +34,7 @@ _REMEDIES = (
 def validation_problems(text: str, places: Sequence[Place], schema: Schema) -> list[Problem]:
     """Validate the policies of `text`; `places[i]` is where Cedar's `policy<i>` was written."""
     causes: dict[tuple[int, str], list[str]] = {}
-    for error in cedarpy.validate_policies(text, schema.handle).errors:
+    for error in cedarpy.validate_policies(text, schema.handle, release_gil=True).errors:
         number = _NUMBER.match(error.policy_id)
         message = _PREFIX.sub("", error.error)
         action = _ACTION.search(message)
