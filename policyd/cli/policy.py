@@ -5,10 +5,17 @@ from __future__ import annotations
 from policyd.cli.lazy import group
 from policyd.cli.policy_cases import run
 from policyd.cli.policy_check import check
+from policyd.cli.policy_diff import diff
+from policyd.cli.policy_explain import explain
 from policyd.cli.policy_fmt import fmt
+from policyd.cli.policy_reach import what_can, who_can
 
 app = group("Work on policies: check, format and test them.")
 
 app.command("check")(check)
 app.command("fmt")(fmt)
 app.command("test")(run)
+app.command("explain")(explain)
+app.command("who-can")(who_can)
+app.command("what-can")(what_can)
+app.command("diff")(diff)

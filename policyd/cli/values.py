@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from policyd.spiffe import SCHEME, SpiffeId
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
+
+_HEADER = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*[:=]\s*(.*?)\s*")  # a field name (RFC 9110, 5.1)
 
 
 def seconds(text: str) -> int:
@@ -58,12 +61,15 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
 
 
 def headers(texts: Sequence[str]) -> dict[str, str]:
-    """Return headers of `name: value` texts, names in lower case, repeated ones joined; raises UsageError."""
+    """Return headers of `name: value` or `name=value` texts, names in lower case, repeated ones joined.
+
+    Raises UsageError.
+    """
     found: dict[str, str] = {}
     for text in texts:
-        name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        if not colon or not name:
+        match = _HEADER.fullmatch(text)
+        if match is None:
             raise UsageError(f"`{text[:80]}` is no header", remedy="write it as in `end-user: jason`")
-        found[name] = f"{found[name]},{value.strip()}" if name in found else value.strip()
+        name, value = match[1].lower(), match[2]
+        found[name] = f"{found[name]},{value}" if name in found else value
     return found

@@ -121,6 +121,15 @@ def conditions_of(policy: Policy) -> tuple[Part, ...]:
     return parts_of(policy.tree, outline_of(policy.text))
 
 
+def written(policy: Policy, span: Span) -> str:
+    """The text there on one line, without comments."""
+    tokens = list(tokens_of(policy.text[span.start : span.end]))
+    words = [tokens[0].text]
+    for before, token in itertools.pairwise(tokens):
+        words += [" ", token.text] if token.start > before.end else [token.text]
+    return "".join(words)
+
+
 def _misses(policy: Policy, answers: Sequence[tuple[Part, Truth]], request: Request) -> Iterator[ClauseMiss]:
     """In order; once a part failed, an error behind it may come of just that, and Cedar never gets there."""
     failed = False
@@ -133,16 +142,7 @@ def _misses(policy: Policy, answers: Sequence[tuple[Part, Truth]], request: Requ
 def _told(policy: Policy, part: Part, truth: Truth, request: Request) -> ClauseMiss:
     got = f"an error, {truth}" if isinstance(truth, str) else str(truth).lower()
     line = policy.line + policy.text.count("\n", 0, part.span.start)
-    return ClauseMiss(part.kind, _written(policy, part.span), line, got, values_seen(part.expr, request), part.expr)
-
-
-def _written(policy: Policy, span: Span) -> str:
-    """The text on one line, without comments."""
-    tokens = list(tokens_of(policy.text[span.start : span.end]))
-    words = [tokens[0].text]
-    for before, token in itertools.pairwise(tokens):
-        words += [" ", token.text] if token.start > before.end else [token.text]
-    return "".join(words)
+    return ClauseMiss(part.kind, written(policy, part.span), line, got, values_seen(part.expr, request), part.expr)
 
 
 def _scope_misses(policy: Policy, match: ScopeMatch, request: Request) -> Iterator[ScopeMiss]:

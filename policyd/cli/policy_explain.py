@@ -1,0 +1,98 @@
+"""`policyd policy explain`: why a request is allowed or denied, and what would change that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.options import Dir, Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from policyd.audit.record import Record
+    from policyd.authz.ruling import Ruling
+    from policyd.policy.authorize import Answer
+
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", "-H", help="A header, as in `end-user=jason`; repeatable.", show_default=False),
+]
+
+
+def explain(
+    caller: Annotated[
+        str, typer.Argument(metavar="FROM", help="Who asks, as in `policyd authorize`.", show_default=False)
+    ] = "",
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method.", show_default=False)] = "",
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)
+    ] = "",
+    decision: Annotated[
+        str,
+        typer.Option("--decision", metavar="ID", help="A recorded decision instead of a request.", show_default=False),
+    ] = "",
+    header: Header = None,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Explain a request, or a decision of the journal: the policies, what failed and what it saw, what would help.
+
+    Example: `policyd policy explain reviews GET http://details/details/0 --dir examples/bookinfo`. The id of a decision
+    is in the journal and, on a denial, in the answer's header `x-policyd-decision-id`. What is said to be allowed with
+    a change was decided with that change. Exit code 0 is allow, 2 is deny.
+    """
+    from datetime import UTC, datetime
+
+    from policyd.cli import explain as words
+    from policyd.cli import output
+    from policyd.cli.instance import folder
+    from policyd.cli.loaded import load_folder
+    from policyd.cli.values import headers
+    from policyd.errors import UsageError
+    from policyd.policy.authorize import authorize
+
+    given = headers(header or ())
+    if bool(decision) == bool(caller or method or url) or (decision and given):
+        remedy = "write FROM METHOD URL, or --decision ID"
+        raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
+    where = folder(directory)
+    record = _record(where, decision) if decision else None
+    ruling = load_folder(where, cases=False).live.ruling
+    if record is not None:
+        found = _answer(record, ruling)
+    else:
+        found = authorize(f"{caller} {method} {url}", ruling, datetime.now(UTC), given)
+    if as_json:
+        output.print_json(words.as_json(found))
+    else:
+        output.show(*words.lines(found))
+    raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)
+
+
+def _record(folder: Path, decision: str) -> Record:
+    """The record of a decision; raises UsageError where the journal has none."""
+    from policyd.audit.read import ends, newest
+    from policyd.config import state_paths
+    from policyd.errors import UsageError
+
+    journal = state_paths(folder).journal
+    lines = newest(journal, ends(journal), broken=lambda _: None) if journal.is_dir() else iter(())
+    found = next((line.record for line in lines if line.record.decision_id == decision), None)
+    if found is None:
+        message = f"the journal of `{folder}` has no decision `{decision[:80]}`"
+        raise UsageError(message, remedy="`policyd log tail --json` shows the ids of the last ones")
+    return found
+
+
+def _answer(record: Record, ruling: Ruling) -> Answer:
+    from policyd.policy.authorize import Answer
+    from policyd.policy.explain import explain as explained
+    from policyd.policy.recorded import differs, recorded
+
+    again = recorded(record, ruling)
+    explanation = explained(again.request, ruling)
+    notes = (*again.notes, *filter(None, [differs(record, explanation.decision.word)]))
+    return Answer(again.request, explanation, notes)

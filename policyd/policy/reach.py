@@ -1,0 +1,121 @@
+"""Who may call a service, and whom a caller may call: decided for everybody at once, where not all is known.
+
+Law: three answers. What is said to be allowed or denied is so whatever the unknown may be; all else is conditional, and
+the conditions are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from policyd.cedar.model import Request
+from policyd.cedar.policies import Policy
+from policyd.cedar.scope import ScopeMatch, Scopes
+from policyd.mesh.hosts import default_port
+from policyd.policy.case_yaml import DEFAULT_TIME
+from policyd.policy.change import Change, apply, callers_of, identifies, methods_of
+from policyd.policy.partial import Applies, Chain, Known, applies_of
+from policyd.policy.request_form import ANONYMOUS, parse_form, resolve_form
+from policyd.policy.ruling import Ruling
+
+Verdict = Literal["allow", "deny", "conditional"]
+
+UNKNOWN: Final[frozenset[Chain]] = frozenset(  # of a request of which only caller, method and URL are given
+    {("context", "user"), ("context", "client_ip"), ("context", "source"), ("context", "time")}
+)
+UNKNOWN_URL: Final[frozenset[Chain]] = frozenset(  # where the URL is not given either
+    {("context", "request", "path"), ("context", "request", "segments"), ("context", "request", "host")}
+)
+_LABELS: Final = ("context", "destination", "labels")
+_PORT: Final = ("context", "destination", "port")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One answer: the policies that give it, and where it is conditional what has to hold or must not, a line each."""
+
+    verdict: Verdict
+    by: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WhoCan:
+    """The answer for each caller, by name; `identified` says whether the service asks callers who they are."""
+
+    service: str
+    callers: Mapping[str, Reach]
+    identified: bool
+
+
+def who_can(method: str, url: str, ruling: Ruling, headers: Mapping[str, str]) -> WhoCan:
+    """Decide `METHOD URL` for everybody; raises InvalidInput, UnacceptablePath and DecisionError."""
+    facts = resolve_form(parse_form(f"{ANONYMOUS} {method} {url}"), ruling.mesh, DEFAULT_TIME, headers)
+    asked = ruling.request(facts)
+    identified = identifies(ruling.mesh, facts.service)
+    known = Known(UNKNOWN | _differing(facts.service, ruling), frozenset(headers))
+    policies = [one for one, match in _matches(asked, ruling) if match.action and match.resource]
+    found: dict[str, Reach] = {}
+    for uid in callers_of(ruling.mesh) if identified else (asked.principal,):
+        request = apply([Change("caller", uid.id)], asked, ruling)
+        if request is not None:
+            found[str(uid)] = reach(request, policies, known, ruling)
+    return WhoCan(facts.service, found, identified)
+
+
+def what_can(caller: str, ruling: Ruling) -> dict[str, dict[str, Reach]]:
+    """For every service (id) and method what `caller`, a FROM, may on any path; raises InvalidInput, DecisionError."""
+    return {service: _methods(caller, service, ruling) for service in sorted(ruling.mesh.services)}
+
+
+def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ruling) -> Reach:
+    """What is sure of a request of which not all is known; raises DecisionError."""
+    scopes = Scopes(request, ruling.schema)
+    outcomes = applies_of([one for one in policies if all(scopes.match(one.tree))], request, known, ruling.schema)
+    forbids = [one for one in outcomes if one.policy.effect == "forbid" and one.truth is not False]
+    permits = [one for one in outcomes if one.policy.effect == "permit" and one.truth is not False]
+    sure = [one for one in permits if one.truth is True]
+    against = [one for one in forbids if one.truth is True]
+    if against or not permits:
+        return Reach("deny", _ids(against))
+    if sure and not forbids:
+        return Reach("allow", _ids(sure))
+    open_ = [*([] if sure else permits), *forbids]
+    return Reach("conditional", _ids(sure or permits), tuple(map(_told, open_)))
+
+
+def _methods(caller: str, service: str, ruling: Ruling) -> dict[str, Reach]:
+    declared = ruling.mesh.services[service]
+    url = f"http://{declared.name}.{declared.namespace}.svc.cluster.local:{default_port(declared)}/"
+    asked = ruling.request(resolve_form(parse_form(f"{caller} GET {url}"), ruling.mesh, DEFAULT_TIME))
+    known = Known(UNKNOWN | UNKNOWN_URL | _differing(service, ruling))
+    policies = [one for one, match in _matches(asked, ruling) if match.principal and match.resource]
+    requests = {action.id: apply([Change("method", action.id)], asked, ruling) for action in methods_of(ruling.schema)}
+    return {name: reach(one, policies, known, ruling) for name, one in requests.items() if one is not None}
+
+
+def _matches(request: Request, ruling: Ruling) -> list[tuple[Policy, ScopeMatch]]:
+    scopes = Scopes(request, ruling.schema)
+    return [(one, scopes.match(one.tree)) for one in ruling.policy_set.policies]
+
+
+def _differing(service: str, ruling: Ruling) -> frozenset[Chain]:
+    """What depends on which instance answers."""
+    instances = ruling.mesh.instances_of(service)
+    labels = {tuple(sorted(one.labels.items())) for one in instances}
+    ports = {one.number for one in ruling.mesh.services[service].ports}
+    return frozenset({*([_LABELS] if len(labels) > 1 else []), *([_PORT] if len(ports) > 1 else [])})
+
+
+def _ids(outcomes: Iterable[Applies]) -> tuple[str, ...]:
+    return tuple(sorted(one.policy.id for one in outcomes))
+
+
+def _told(outcome: Applies) -> str:
+    """What has to be so for a permit to apply, or for a forbid not to."""
+    conditions = " and ".join(outcome.open)
+    if outcome.policy.effect == "permit":
+        return f"{conditions} (`{outcome.policy.id}`)"
+    return f"unless `{outcome.policy.id}` forbids it: {conditions}"
