@@ -7,12 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 
 from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
@@ -35,6 +37,17 @@ def brief(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
         yield up(directory)
     finally:
         down(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came of the requests; the certificates that ratings showed, in turn; each Envoy's process at the start."""
+
+    edge: Counter[object]
+    inside: Counter[object]
+    burst: Counter[object]
+    shown: tuple[x509.Certificate, ...]
+    pids: dict[str, int]
 
 
 class Load:
@@ -73,6 +86,7 @@ def sidecar(mesh: RunningMesh, instance: str) -> dict[str, Any]:
     """A sidecar as its agent's status file shows it."""
     runtime = Path(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["admin_socket"]).parent
     status = json.loads((runtime / "agent" / "status.json").read_text())
+    found: dict[str, Any]
     [found] = [one for one in status["sidecars"] if one["instance"] == instance]
     return found
 
@@ -85,7 +99,7 @@ def handshakes(mesh: RunningMesh, instance: str, cluster: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def rotated(brief: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def rotated(brief: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """What was seen while every sidecar's certificate changed ROTATIONS times under load."""
     page = brief.client("productpage-v1")
     gateway = httpx.Client(base_url=brief.gateway, timeout=20)
@@ -111,7 +125,7 @@ def rotated(brief: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Ite
         while handshakes(brief, "productpage-v1", RATINGS) == before:
             width *= 2
             burst.update(_at_once(brief, width))
-    yield {"edge": edge.seen, "inside": inside.seen, "burst": burst, "shown": shown, "pids": pids}
+    return Seen(edge.seen, inside.seen, burst, tuple(shown), pids)
 
 
 def _at_once(mesh: RunningMesh, width: int) -> list[int]:
@@ -125,24 +139,24 @@ def _at_once(mesh: RunningMesh, width: int) -> list[int]:
         return [one.result().status_code for one in asked]
 
 
-def test_not_one_request_fails(rotated: dict[str, Any]) -> None:
-    assert set(rotated["edge"]) == {200}
-    assert set(rotated["inside"]) == {200}
-    assert rotated["edge"][200] > 20
-    assert rotated["inside"][200] > 200
+def test_not_one_request_fails(rotated: Seen) -> None:
+    assert set(rotated.edge) == {200}
+    assert set(rotated.inside) == {200}
+    assert rotated.edge[200] > 20
+    assert rotated.inside[200] > 200
 
 
-def test_connections_opened_after_the_rotations_are_verified_as_well(rotated: dict[str, Any]) -> None:
-    assert set(rotated["burst"]) == {200}
+def test_connections_opened_after_the_rotations_are_verified_as_well(rotated: Seen) -> None:
+    assert set(rotated.burst) == {200}
 
 
-def test_each_new_connection_is_shown_the_newest_certificate(brief: RunningMesh, rotated: dict[str, Any]) -> None:
+def test_each_new_connection_is_shown_the_newest_certificate(brief: RunningMesh, rotated: Seen) -> None:
     issued = {
         record["detail"]["serial"]
         for record in records(brief.directory, kind="issuance", decision="allow")
         if record["detail"]["spiffe_id"].endswith("/sa/bookinfo-ratings")
     }
-    shown = [f"{peer.serial_number:x}" for peer in rotated["shown"]]
+    shown = [f"{peer.serial_number:x}" for peer in rotated.shown]
 
     assert len(set(shown)) > ROTATIONS
     assert set(shown) <= issued
@@ -150,19 +164,19 @@ def test_each_new_connection_is_shown_the_newest_certificate(brief: RunningMesh,
     assert [one for at, one in enumerate(shown) if one in shown[:at] and one != shown[at - 1]] == []
 
 
-def test_certificates_live_as_long_as_the_settings_say(rotated: dict[str, Any]) -> None:
-    ends = {peer.not_valid_after_utc for peer in rotated["shown"]}
+def test_certificates_live_as_long_as_the_settings_say(rotated: Seen) -> None:
+    ends = {peer.not_valid_after_utc for peer in rotated.shown}
 
     gaps = [(late - early).total_seconds() for early, late in zip(sorted(ends), sorted(ends)[1:], strict=False)]
     assert all(1 < gap <= LIFE for gap in gaps), gaps
 
 
-def test_no_envoy_was_started_anew(brief: RunningMesh, rotated: dict[str, Any]) -> None:
-    assert {name: sidecar(brief, name)["pid"] for name in SIDECARS} == rotated["pids"]
+def test_no_envoy_was_started_anew(brief: RunningMesh, rotated: Seen) -> None:
+    assert {name: sidecar(brief, name)["pid"] for name in SIDECARS} == rotated.pids
 
 
-def test_one_stream_a_secret_however_many_refer_to_it(brief: RunningMesh, rotated: dict[str, Any]) -> None:
-    assert rotated
+def test_one_stream_a_secret_however_many_refer_to_it(brief: RunningMesh, rotated: Seen) -> None:
+    assert rotated.shown
     for name in SIDECARS:
         text = admin(Path(sidecar(brief, name)["admin_socket"]), "/stats?filter=policyd-sds.upstream_rq_active$")
         assert text.split() == ["cluster.policyd-sds.upstream_rq_active:", "2"]

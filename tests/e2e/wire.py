@@ -17,7 +17,7 @@ from cryptography import x509
 from tests.e2e.conftest import PROGRAM
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer
+class Refused(Exception):
     """The connection ended without a reply."""
 
 
