@@ -75,7 +75,7 @@ def show(form: Format, findings: Sequence[Finding], count: int, texts: Mapping[s
         output.print_json(sarif(findings, __version__))
     else:
         shown = [one for one in findings if notes or one.severity != "note"]
-        hidden = f"; --notes shows {counted(hushed)}" if (hushed := [f for f in findings if f not in shown]) else ""
-        summary = f"{counted(shown) or 'ok'}{hidden}"
+        hidden = counted([one for one in findings if one.severity == "note"]) if len(shown) < len(findings) else ""
+        summary = (counted(shown) or "ok") + (f"; --notes shows {hidden}" if hidden else "")
         about = f"{count:,} {'policy' if count == 1 else 'policies'}: " if count else ""
         output.show(*(output.clean(line) for line in finding_lines(shown, texts)), about + summary)

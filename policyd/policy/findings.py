@@ -30,7 +30,8 @@ def find(policy_set: PolicySet, schema: Schema, universe: Universe, texts: Mappi
     """Everything found in the traffic policies of a folder, by place; `texts` are all its files."""
     examined = examine(policy_set.policies, schema, universe, texts)
     found = [finding for one in examined for finding in (*_scope(one, universe), *_conditions(one))]
-    found += _together(examined, universe)
+    never = {finding.policy for finding in found if finding.severity == "warning"}
+    found += (one for one in _together(examined, universe) if one.policy not in never)  # once is enough
     found += _unused_groups(universe, texts)
     return sorted(found, key=lambda one: (one.file, one.line, one.column, one.code))
 
@@ -88,7 +89,8 @@ def _workload(text: str, universe: Universe) -> Iterator[tuple[str, str, str]]:
     except SpiffeIdError as error:
         yield "PD0102", error.message, error.remedy
         return
-    remedy = nearest(text, map(str, universe.mesh.workloads), "declare it, or remove the policy")
+    # SPIFFE IDs of one mesh are much alike
+    remedy = nearest(text, map(str, universe.mesh.workloads), "declare it, or remove the policy", 0.9)
     yield "PD0102", f"there is no workload `{text}`", remedy
 
 

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import cedarpy
+from cedarpy import pst
 
-from policyd.cedar.lexer import Lines, Statement, statements_of
-from policyd.cedar.policies import MAX_FILE_BYTES, MAX_POLICY_CHARACTERS
-from policyd.cedar.syntax import explain_syntax, misplaced
+from policyd.cedar.parsing import Source, read_all, sources_of
+from policyd.cedar.policies import MAX_FILE_BYTES
 from policyd.errors import InvalidInput, Problem
 
 WIDTH: Final = 100  # columns; SPIFFE IDs leave little of 80
 INDENT: Final = 2
 
-_LINE_END = re.compile(r'(?P<kept>"(?:[^"\\]|\\.)*"|//[^\r\n]*)|\r\n', re.DOTALL)
+_LINE_END = re.compile(r'(?P<kept>"(?:[^"\\]|\\.)*"|//[^\r\n]*)|\r\n?', re.DOTALL)
 _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<comment>//[^\n]*)', re.DOTALL)
 
 
@@ -32,21 +31,22 @@ def formatted(text: str, file: str) -> str:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
         raise InvalidInput([Problem("policy_bounds", f"a policy file has at most {MAX_FILE_BYTES} bytes", file)])
     text = _LINE_END.sub(lambda match: match["kept"] or "\n", text)
-    lines = Lines(text)
+    sources = list(sources_of(file, text))
     problems: list[Problem] = []
     pieces: list[str] = []
     at = 0
-    for statement in statements_of(text):
-        pieces.append(_between(text[at : statement.start], after=bool(pieces)))
-        at = statement.end
-        try:
-            pieces.append(_statement(text, statement))
-        except _Refused as error:
-            problems.append(Problem(error.code, error.message, file, *lines.place(error.offset), error.remedy))
+    # what would end the process in the formatter, as in the parser, is a Problem of reading already
+    for source, tree in zip(sources, read_all(sources), strict=True):
+        pieces.append(_between(text[at : source.statement.start], after=bool(pieces)))
+        made = tree if isinstance(tree, Problem) else _statement(source, tree)
+        if isinstance(made, Problem):
+            problems.append(made)
+        else:
+            pieces.append(made)
+        at = source.statement.end
     if problems:
         raise InvalidInput(problems)
-    pieces.append(_between(text[at:], after=bool(pieces)).rstrip("\n"))
-    whole = "".join(pieces).rstrip("\n")
+    whole = "".join([*pieces, _between(text[at:], after=bool(pieces))]).rstrip("\n")
     return f"{whole}\n" if whole else ""
 
 
@@ -57,34 +57,17 @@ def difference(before: str, after: str, file: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in found)
 
 
-class _Refused(Exception):  # noqa: N818  (told as a Problem)
-    def __init__(self, code: str, message: str, offset: int, remedy: str = "") -> None:
-        super().__init__(message)
-        self.code, self.message, self.offset, self.remedy = code, message, offset, remedy
-
-
-def _statement(text: str, statement: Statement) -> str:
-    source = text[statement.start : statement.end]
-    excess = statement.excess()  # deeper than that would end the process in Cedar's parser
-    if len(source) > MAX_POLICY_CHARACTERS:
-        excess = f"a policy has over {MAX_POLICY_CHARACTERS} characters"
-    if excess is not None:
-        raise _Refused("policy_bounds", excess, statement.start, "split the policy")
+def _statement(source: Source, tree: pst.Template) -> str | Problem:
+    text = source.statement.text
     try:
-        before = _trees(source)
-    except ValueError as error:
-        offset = misplaced(text, statement, str(error))
-        message, remedy = explain_syntax(str(error), text, offset)
-        raise _Refused("policy_syntax", message, offset, remedy) from None
-    try:
-        made = cedarpy.format_policies(source, line_width=WIDTH, indent_width=INDENT).strip("\n")
-        kept = _trees(made) == before and _comments(made) == _comments(source)
-    except ValueError:
-        kept = False
-    if not kept:
-        remedy = "put its comments on lines of their own, in front of the policy or a condition"
-        raise _Refused("policy_format", "the formatter would change this policy", statement.start, remedy)
-    return made
+        made = cedarpy.format_policies(text, line_width=WIDTH, indent_width=INDENT).strip("\n")
+        kept = _meaning(next(iter(cedarpy.policies_to_pst(made).static_policies.values()))) == _meaning(tree)
+    except (ValueError, StopIteration):
+        kept, made = False, ""
+    if kept and _comments(made) == _comments(text):
+        return made
+    remedy = "put its comments on lines of their own, in front of the policy or of a condition"
+    return source.problem("policy_format", "the formatter would lose a part of this policy", remedy)
 
 
 def _between(gap: str, *, after: bool) -> str:
@@ -99,11 +82,9 @@ def _between(gap: str, *, after: bool) -> str:
     return head + comments
 
 
-def _trees(source: str) -> Sequence[Any]:
-    """What a text means; Cedar's names for its policies do not count."""
-    found = cedarpy.policies_to_pst(source)
-    policies = (*found.static_policies.values(), *found.templates.values())
-    return [(replace(one, id=""), tuple(one.annotations.items())) for one in policies]
+def _meaning(tree: pst.Template) -> object:
+    """What must stay: all but Cedar's name for the policy; annotations in their order."""
+    return replace(tree, id=""), tuple(tree.annotations.items())
 
 
 def _comments(source: str) -> list[str]:

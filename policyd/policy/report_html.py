@@ -47,9 +47,7 @@ def _head(title: str, results: Sequence[Result], found: Coverage) -> Iterator[st
     yield '<section class="tiles">'
     yield _tile(f"{len(results) - failed:,} / {len(results):,}", "cases passed", "bad" if failed else "good")
     yield _tile(f"{found.percent:g} %", f"coverage: {shown:,} of {there:,}", _grade(shown, there))
-    yield _tile(
-        f"{decided:,} / {len(found.policies):,}", "policies decided a case", _grade(decided, len(found.policies))
-    )
+    yield _tile(f"{decided:,} / {policies:,}", "policies decided a case", _grade(decided, policies))
     yield "</section>"
     width = f"{found.percent:g}"
     yield f'<div class="bar" role="img" aria-label="{width} % covered"><span style="width:{width}%"></span></div>'
@@ -75,7 +73,8 @@ def _legend() -> Iterator[str]:
 
 def _policy(one: PolicyCoverage) -> Iterator[str]:
     policy = one.policy
-    yield f'<article><h3><code>{escape(policy.id)}</code> <span class="effect {policy.effect}">{policy.effect}</span></h3>'
+    effect = f'<span class="effect {policy.effect}">{policy.effect}</span>'
+    yield f"<article><h3><code>{escape(policy.id)}</code> {effect}</h3>"
     place = escape(f"{policy.file}:{policy.line}")
     counts = f"{one.asked} in scope, {one.applied} applied, {one.decided} decided"
     lacks = f' <em class="bad">{escape(one.lacks)}</em>' if one.lacks else ""
@@ -111,7 +110,8 @@ def _cases(results: Sequence[Result]) -> Iterator[str]:
         yield "<p>There are no cases.</p>"
         return
     failed_first = sorted(results, key=lambda one: one.passed)
-    yield '<div class="scroll"><table><thead><tr><th></th><th>Case</th><th>Request</th><th>Decision</th></tr></thead><tbody>'
+    heads = "".join(f"<th>{word}</th>" for word in ("Result", "Case", "Request", "Decision"))
+    yield f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>'
     yield from (_row(one) for one in failed_first[:MAX_CASES])
     yield "</tbody></table></div>"
     if len(results) > MAX_CASES:

@@ -39,7 +39,7 @@ em { font-style: normal; }
 article { margin: 0 0 0.9rem; }
 .place { margin: 0.2rem 0 0.6rem; }
 pre { margin: 0; white-space: pre-wrap; }
-mark { color: inherit; border-radius: 4px; padding: 0.1em 0.3em; box-decoration-break: clone; border-bottom: 2px solid; }
+mark { color: inherit; border-radius: 4px; padding: 0.1em 0.3em; border-bottom: 2px solid; }
 mark.good { background: var(--good-back); border-color: var(--good); }
 mark.part { background: var(--part-back); border-color: var(--part); border-bottom-style: dashed; }
 mark.bad { background: var(--bad-back); border-color: var(--bad); border-bottom-style: dotted; }

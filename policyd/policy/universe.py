@@ -94,9 +94,9 @@ def universe_of(mesh: Mesh, entities: Iterable[Entity]) -> Universe:
     )
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
-    """The remedy for a name that nothing has."""
-    near = difflib.get_close_matches(name, sorted(known), 1)
+def nearest(name: str, known: Iterable[str], otherwise: str, likeness: float = 0.6) -> str:
+    """The remedy for a name that nothing has; `likeness` from 0 to 1 is what a name needs to be the one meant."""
+    near = difflib.get_close_matches(name, sorted(known), 1, likeness)
     return f"did you mean `{near[0]}`?" if near else otherwise
 
 
