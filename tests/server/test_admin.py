@@ -1,0 +1,410 @@
+"""The administration API over a real Unix socket: what each call answers, refuses and records."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from policyd import __version__
+from policyd._pb import admin_pb2 as pb
+from policyd._pb import admin_pb2_grpc
+from policyd.admin import Addresses, AdminService, Counts, Parts, handler
+from policyd.audit.record import Entry
+from policyd.ca.assignment import Registration
+from policyd.ca.database import open_database
+from policyd.ca.ledger import Ledger
+from policyd.ca.tokens import Refused, Tokens
+from policyd.cedar.model import Decision
+from policyd.errors import Problem
+from policyd.join_token import parse_token
+from policyd.mesh.placement import Placement, SidecarPlace
+from policyd.reload import Live, load, shipped_schemas
+from policyd.sources.files import Folder, digest
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources.model import Control
+from policyd.xds.status import ProxyStatus, TypeStatus
+from tests.ca.samples import NOW, REVIEWS, Office, a_csr
+
+TEXTS = {
+    "workloads.yaml": "workloads: {reviews-v1: {service: reviews, port: 80}}\ngateways: {edge: {listen: 8080}}\n"
+    "defaults: {serviceAccount: '{service}'}\n",
+    "policies/reviews.cedar": '@id("read") permit (principal, action, resource == Service::"reviews.default");\n',
+}
+ADDRESSES = Addresses("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4")
+EDGE = SpiffeId.workload("cluster.local", "default", "edge")
+STRANGER = SpiffeId.workload("cluster.local", "default", "stranger")
+OPERATOR = f'Operator::"unix:{os.getuid()}"'
+Code = grpc.StatusCode
+
+
+@dataclass
+class Facts:
+    """What the server knows of itself, as the test wants it."""
+
+    live: Live
+    refused: tuple[Problem, ...] = ()
+    trouble: str = ""
+    said: tuple[str, ...] = ()
+    connected: tuple[ProxyStatus, ...] = ()
+
+    def not_ready(self) -> str:
+        return self.trouble
+
+    def counts(self) -> Counts:
+        return Counts(decisions=7, denials=2, errors=1)
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.said
+
+    def proxies(self) -> tuple[ProxyStatus, ...]:
+        return self.connected
+
+
+@dataclass
+class Desk:
+    """The API, called through its socket, and all that stands behind it."""
+
+    office: Office
+    facts: Facts
+    tokens: Tokens
+    ledger: Ledger
+    stopped: list[bool] = field(default_factory=list)
+    stub: Any = None
+
+    @property
+    def recorded(self) -> list[Entry]:
+        return self.office.recorder.entries
+
+    async def refused(self, name: str, request: Any) -> tuple[grpc.StatusCode, str]:
+        """How a call ends that is refused."""
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await getattr(self.stub, name)(request)
+        return error.value.code(), error.value.details() or ""
+
+
+@pytest.fixture(scope="module")
+def live() -> Live:
+    placed = Placement({"reviews-v1": SidecarPlace(21000, 21001, 21002, "s3cret")}, {"edge": ()})
+    folder = Folder(Path("mesh"), TEXTS, digest(TEXTS))
+    control = Control("127.0.0.1", (9000,), SpiffeId.server("cluster.local"))
+    return load(folder, shipped_schemas(), lambda declaration: placed, control)
+
+
+@pytest.fixture
+async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
+    database = open_database(tmp_path / "tokens.db")
+    office = Office(mesh=live.mesh)
+    made = Desk(office, Facts(live), Tokens(database), Ledger(database))
+    parts = Parts(
+        facts=made.facts,
+        addresses=ADDRESSES,
+        issuer=office.issuer,
+        tokens=made.tokens,
+        ledger=made.ledger,
+        record=office.recorder,
+        random=os.urandom,
+        started_at=NOW,
+        stop=lambda: made.stopped.append(True),
+    )
+    server = grpc.aio.server()
+    handler(server, AdminService(parts))
+    with tempfile.TemporaryDirectory(prefix="t") as short:  # socket paths end at 107 bytes
+        server.add_insecure_port(f"unix:{short}/admin.sock")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{short}/admin.sock") as channel:
+            made.stub = admin_pb2_grpc.AdminStub(channel)
+            yield made
+        await server.stop(None)
+    database.close()
+
+
+# ---- Status
+
+
+async def test_status_says_what_is_in_force_and_where(desk: Desk, live: Live) -> None:
+    desk.facts.said = ("the root certificate ends soon",)
+
+    assert await desk.stub.Status(pb.StatusRequest()) == pb.StatusReply(
+        version=__version__,
+        trust_domain="cluster.local",
+        ready=True,
+        revision=live.ruling.revision,
+        config=live.config,
+        decisions=7,
+        denials=2,
+        errors=1,
+        policies=1,
+        http_address="127.0.0.1:4",
+        xds_address="127.0.0.1:1",
+        authz_address="127.0.0.1:2",
+        attestation_address="127.0.0.1:3",
+        started_at=int(NOW.timestamp()),
+        pid=os.getpid(),
+        warnings=["the root certificate ends soon"],
+    )
+
+
+async def test_status_says_why_a_change_is_refused(desk: Desk) -> None:
+    desk.facts.trouble = "a change is refused"
+    desk.facts.refused = (Problem("policy", "does not parse", "policies/a.cedar", 3, 7, "close it"),)
+
+    status = await desk.stub.Status(pb.StatusRequest())
+
+    assert (status.ready, status.not_ready_because) == (False, "a change is refused")
+    assert list(status.refused) == [
+        pb.Refusal(code="policy", message="does not parse", file="policies/a.cedar", line=3, remedy="close it")
+    ]
+
+
+# ---- CreateToken
+
+
+async def test_a_token_joins_the_agent_that_it_names(desk: Desk) -> None:
+    reply = await desk.stub.CreateToken(pb.CreateTokenRequest(agent="laptop", workloads=[str(REVIEWS)]))
+
+    token = parse_token(reply.token)
+    assert (token.address, token.agent, token.trust_domain) == (ADDRESSES.attestation, "laptop", "cluster.local")
+    assert token.root_sha256 == desk.office.authority.root_sha256
+    assert reply.expires_at == int(NOW.timestamp()) + 600
+    with desk.tokens.claim(token.secret, NOW) as claimed:
+        assert claimed == Registration("laptop", frozenset({REVIEWS}))
+
+
+async def test_a_token_is_on_record_without_its_secret(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    reply = await desk.stub.CreateToken(pb.CreateTokenRequest(agent="laptop", ttl_seconds=60))
+
+    [entry] = desk.recorded
+    assert (entry.kind, entry.decision, entry.principal) == ("operation", "allow", OPERATOR)
+    assert entry.detail == {"operation": "token.create", "agent": "laptop", "expires_at": "2026-11-23T12:01:00Z"}
+    told = repr(entry) + "".join(capfd.readouterr())
+    assert reply.token not in told
+    assert parse_token(reply.token).secret not in told
+
+
+async def test_each_token_of_a_name_is_good_and_the_last_to_join_says_what_the_agent_may_obtain(desk: Desk) -> None:
+    """A node that was lost joins again by its name; its first token is not taken back by the second."""
+    requests = [pb.CreateTokenRequest(agent="laptop", workloads=[str(one)]) for one in (REVIEWS, EDGE)]
+    first, second = [parse_token((await desk.stub.CreateToken(request)).token).secret for request in requests]
+
+    for secret in (second, first):
+        with desk.tokens.claim(secret, NOW) as claimed:
+            assert isinstance(claimed, Registration)
+
+    assert desk.tokens.agents() == (Registration("laptop", frozenset({REVIEWS})),)
+    with desk.tokens.claim(first, NOW) as again:
+        assert again == Refused("used", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (
+            pb.CreateTokenRequest(agent="laptop", workloads=[str(STRANGER)]),
+            Code.PERMISSION_DENIED,
+            f"`{STRANGER}` is no workload of this mesh; declare it in workloads.yaml",
+        ),
+        (
+            pb.CreateTokenRequest(agent="laptop", workloads=["reviews"]),
+            Code.INVALID_ARGUMENT,
+            "`reviews` is no SPIFFE ID",
+        ),
+        (
+            pb.CreateTokenRequest(agent="Lap Top"),
+            Code.PERMISSION_DENIED,
+            "`Lap Top` is no name for an agent",
+        ),
+        (pb.CreateTokenRequest(), Code.PERMISSION_DENIED, "`` is no name for an agent"),
+        (
+            pb.CreateTokenRequest(agent="laptop", ttl_seconds=8 * 86_400),
+            Code.PERMISSION_DENIED,
+            "a join token lives up to 7 days, not 8 days, 0:00:00; ten minutes are the default",
+        ),
+        (
+            pb.CreateTokenRequest(agent="laptop", ttl_seconds=2**63 - 1),
+            Code.PERMISSION_DENIED,
+            "a join token lives up to 7 days, not ",
+        ),
+        (
+            pb.CreateTokenRequest(agent="laptop", ttl_seconds=-(2**63)),
+            Code.PERMISSION_DENIED,
+            "a join token lives up to 7 days, not -",
+        ),
+        (
+            pb.CreateTokenRequest(agent="laptop", workloads=["x"] * 10_001),
+            Code.PERMISSION_DENIED,
+            "a join token names at most 10000 workloads; name none for all",
+        ),
+    ],
+)
+async def test_a_token_is_refused_for_a_reason(
+    desk: Desk, request_: pb.CreateTokenRequest, code: grpc.StatusCode, text: str
+) -> None:
+    refusal = await desk.refused("CreateToken", request_)
+
+    assert refusal[0] is code
+    assert refusal[1].startswith(text), refusal
+    assert desk.recorded == []
+
+
+async def test_without_a_record_no_token_is_handed_out_and_the_owner_is_told_why(desk: Desk) -> None:
+    desk.office.recorder.full = True
+
+    assert await desk.refused("CreateToken", pb.CreateTokenRequest(agent="laptop")) == (
+        Code.UNAVAILABLE,
+        "the disk is full",
+    )
+
+
+# ---- Issue
+
+
+async def test_a_declared_workload_gets_a_certificate_for_the_key_of_the_request(desk: Desk) -> None:
+    reply = await desk.stub.Issue(pb.IssueRequest(spiffe_id=str(REVIEWS), csr=a_csr(), ttl_seconds=600))
+
+    leaf = x509.load_der_x509_certificate(reply.chain[0])
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [str(REVIEWS)]
+    assert (leaf.not_valid_after_utc - NOW).total_seconds() == 600
+    assert list(reply.roots) == [desk.office.authority.root_der]
+    [entry] = desk.recorded
+    assert (entry.kind, entry.decision, entry.detail["requested_by"]) == ("issuance", "allow", "operator")
+    assert entry.detail["serial"] == f"{leaf.serial_number:032x}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "text"),
+    [
+        (
+            {"spiffe_id": str(STRANGER)},
+            Code.PERMISSION_DENIED,
+            f"`{STRANGER}` is no workload of this mesh; declare it in workloads.yaml",
+        ),
+        ({"spiffe_id": str(SpiffeId.server("cluster.local"))}, Code.PERMISSION_DENIED, "is no workload of this mesh"),
+        ({"spiffe_id": "https://reviews"}, Code.INVALID_ARGUMENT, "`https://reviews` is no SPIFFE ID"),
+        ({"spiffe_id": ""}, Code.INVALID_ARGUMENT, "`` is no SPIFFE ID"),
+        ({"csr": b"nonsense"}, Code.INVALID_ARGUMENT, "request"),
+        ({"csr": a_csr(rsa.generate_private_key(65537, 1024))}, Code.INVALID_ARGUMENT, "2048"),
+        ({"ttl_seconds": -1}, Code.UNAVAILABLE, "a certificate lives at least five seconds; ask for a longer life"),
+    ],
+)
+async def test_a_certificate_is_refused_for_a_reason(
+    desk: Desk, changes: dict[str, Any], code: grpc.StatusCode, text: str
+) -> None:
+    fields = {"spiffe_id": str(REVIEWS), "csr": a_csr()} | changes
+
+    refusal = await desk.refused("Issue", pb.IssueRequest(**fields))
+
+    assert refusal[0] is code, refusal
+    assert text in refusal[1]
+    assert [entry.decision for entry in desk.recorded if entry.kind == "issuance"] in (["deny"], ["error"], [])
+
+
+async def test_a_life_beyond_all_clocks_ends_with_its_authority(desk: Desk) -> None:
+    reply = await desk.stub.Issue(pb.IssueRequest(spiffe_id=str(REVIEWS), csr=a_csr(), ttl_seconds=2**63 - 1))
+
+    leaf = x509.load_der_x509_certificate(reply.chain[0])
+    assert leaf.not_valid_after_utc == desk.office.authority.intermediate.not_valid_after_utc
+
+
+async def test_what_policies_do_not_grant_is_not_issued_to_the_owner_either(desk: Desk) -> None:
+    desk.office.decider.decision = Decision(False)
+
+    assert await desk.refused("Issue", pb.IssueRequest(spiffe_id=str(REVIEWS), csr=a_csr())) == (
+        Code.PERMISSION_DENIED,
+        f"`{REVIEWS}` is not granted; look at the issuance policies",
+    )
+    assert [entry.decision for entry in desk.recorded] == ["deny"]
+
+
+async def test_without_a_record_there_is_no_certificate(desk: Desk) -> None:
+    desk.office.recorder.full = True
+
+    assert await desk.refused("Issue", pb.IssueRequest(spiffe_id=str(REVIEWS), csr=a_csr())) == (
+        Code.UNAVAILABLE,
+        "the disk is full",
+    )
+
+
+# ---- ShowCa, Instances, Proxies, Shutdown
+
+
+async def test_the_authority_is_shown_without_its_keys(desk: Desk) -> None:
+    desk.ledger.add("workload")
+
+    reply = await desk.stub.ShowCa(pb.ShowCaRequest())
+
+    authority = desk.office.authority
+    assert x509.load_pem_x509_certificate(reply.root_pem.encode()) == authority.root
+    assert x509.load_pem_x509_certificate(reply.intermediate_pem.encode()) == authority.intermediate
+    assert (reply.trust_domain, reply.root_sha256, reply.issued) == ("cluster.local", authority.root_sha256, 1)
+    assert reply.root_not_after == int(authority.root.not_valid_after_utc.timestamp())
+    assert reply.intermediate_not_after == int(authority.intermediate.not_valid_after_utc.timestamp())
+    assert "PRIVATE" not in str(reply)
+
+
+async def test_each_instance_has_its_place_and_what_its_application_needs(desk: Desk) -> None:
+    edge, reviews = (await desk.stub.Instances(pb.InstancesRequest())).instances
+
+    assert reviews == pb.InstancePlace(
+        name="reviews-v1",
+        spiffe_id=str(REVIEWS),
+        service="reviews.default",
+        role="sidecar",
+        address="127.0.0.1",
+        app_port=21000,
+        inbound_port=21001,
+        outbound_port=21002,
+        proxy_url="http://reviews-v1:s3cret@127.0.0.1:21002",
+    )
+    assert (edge.name, edge.role, edge.spiffe_id, edge.proxy_url) == ("edge", "gateway", str(EDGE), "")
+
+
+async def test_every_declared_proxy_is_listed_connected_or_not(desk: Desk) -> None:
+    types = (TypeStatus("listeners", "rejected", "no such filter", 12.5, 3),)
+    desk.facts.connected = (ProxyStatus("reviews-v1", str(REVIEWS), True, "1.40.0", 10.5, types),)
+    with desk.tokens.claim(await _secret(desk), NOW):
+        pass
+
+    edge, reviews = (await desk.stub.Proxies(pb.ProxiesRequest())).proxies
+
+    assert edge == pb.ProxyStatus(instance="edge", spiffe_id=str(EDGE))
+    assert reviews == pb.ProxyStatus(
+        instance="reviews-v1",
+        spiffe_id=str(REVIEWS),
+        agent="laptop",
+        connected=True,
+        envoy_version="1.40.0",
+        connected_at=10,
+        types=[
+            pb.TypeStatus(type="listeners", state="rejected", rejection="no such filter", changed_at=12, resources=3)
+        ],
+    )
+
+
+async def _secret(desk: Desk) -> str:
+    reply = await desk.stub.CreateToken(pb.CreateTokenRequest(agent="laptop", workloads=[str(REVIEWS)]))
+    return parse_token(reply.token).secret
+
+
+async def test_it_ends_when_told_to_and_says_so_first(desk: Desk) -> None:
+    await desk.stub.Shutdown(pb.ShutdownRequest())
+
+    assert desk.stopped == [True]
+    assert [entry.detail for entry in desk.recorded] == [{"operation": "shutdown"}]
+
+
+async def test_a_full_disk_keeps_nobody_from_ending_it(desk: Desk) -> None:
+    desk.office.recorder.full = True
+
+    await desk.stub.Shutdown(pb.ShutdownRequest())
+
+    assert desk.stopped == [True]
