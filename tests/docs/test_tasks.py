@@ -85,5 +85,6 @@ def take(shell: Shell, step: Run, page: Path) -> None:
         if right or not step.soon or time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    told_wrong = f"{page.name}:{step.line}: exit {code}, not {step.exit}, or printed otherwise:\n{printed}"
-    assert right, told_wrong
+    assert right, (
+        f"{page.name}:{step.line}: the page expects exit {step.exit}:\n{step.output}\nit was {code}:\n{printed}"
+    )
