@@ -97,7 +97,7 @@ class SdsServer:
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     def _heard(self, body: bytes) -> stream.Request:
-        """Read a request and keep of it only what counts; its node alone, all that Envoy can do, has 100 kB."""
+        """Read a request and keep of it only what counts; its node, all that Envoy can do, has 61 KB."""
         message = self._request.FromString(body)
         error = message.error_detail.message if message.HasField("error_detail") else None
         if error is not None:

@@ -140,7 +140,7 @@ def application(port: int) -> Iterator[None]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Say nothing."""
 
     with HTTPServer(("127.0.0.1", port), Handler) as server:
