@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from policyd.cli.exits import Exit
+from policyd.cli.options import Json
 
 SETS: Final = ("issuance.cedar", "operators.cedar")  # the policy files of a mesh's folder outside `policies`
 
@@ -18,6 +19,7 @@ def fmt(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or folders.", show_default=False)],
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is not formatted.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Format policy files in place, comments kept; of a folder all its .cedar files.
 
@@ -26,15 +28,21 @@ def fmt(
     from policyd.cli import output
     from policyd.policy.fmt import difference
 
-    changed = [(path, before, after) for path, before, after in _formatted(list(_files(paths))) if before != after]
+    texts = _formatted(list(_files(paths)))
+    changed = [(path, before, after) for path, before, after in texts if before != after]
+    writes = not check and not diff
     for path, before, after in changed:
+        if writes:
+            _replace(path, after)
+        if as_json:
+            continue
         if diff:
             output.show(output.clean(difference(before, after, str(path)), limit=1 << 20).removesuffix("\n"))
-        elif check:
-            output.show(output.clean(f"{path}: is not formatted"))
         else:
-            _replace(path, after)
-            output.show(output.clean(f"{path}: formatted"))
+            output.show(output.clean(f"{path}: {'formatted' if writes else 'is not formatted'}"))
+    if as_json:
+        values = [{"file": str(path), "formatted": before == after} for path, before, after in texts]
+        output.print_json({"written": writes, "files": values})
     raise typer.Exit(Exit.DENIED if check and changed else Exit.OK)
 
 

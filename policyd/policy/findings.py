@@ -89,8 +89,7 @@ def _workload(text: str, universe: Universe) -> Iterator[tuple[str, str, str]]:
     except SpiffeIdError as error:
         yield "PD0102", error.message, error.remedy
         return
-    # SPIFFE IDs of one mesh are much alike
-    remedy = nearest(text, map(str, universe.mesh.workloads), "declare it, or remove the policy", 0.9)
+    remedy = nearest(text, map(str, universe.mesh.workloads), "declare it, or remove the policy")
     yield "PD0102", f"there is no workload `{text}`", remedy
 
 

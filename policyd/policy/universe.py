@@ -6,9 +6,9 @@ Law: what it denies never occurs; of what the mesh does not know (other trust do
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from policyd.cedar.model import Entity, Uid
 from policyd.errors import SpiffeIdError
@@ -17,6 +17,7 @@ from policyd.spiffe import SpiffeId
 
 PRINCIPALS = frozenset({"Workload", "Unauthenticated"})  # who asks, in the schema of the mesh
 RESOURCES = frozenset({"Service", "Host"})  # what is asked for
+MAX_NAME = 200  # characters of a name that are looked at for a slip
 
 Values = frozenset[str | int | Uid]
 
@@ -94,10 +95,22 @@ def universe_of(mesh: Mesh, entities: Iterable[Entity]) -> Universe:
     )
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str, likeness: float = 0.6) -> str:
-    """The remedy for a name that nothing has; `likeness` from 0 to 1 is what a name needs to be the one meant."""
-    near = difflib.get_close_matches(name, sorted(known), 1, likeness)
-    return f"did you mean `{near[0]}`?" if near else otherwise
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The remedy for a name that nothing has: the known one that is a slip of the finger away, if there is one."""
+    slips = _slips(frozenset(known))
+    near = min((slips[one] for one in _slipped(name) if one in slips), default="")
+    return f"did you mean `{near}`?" if near else otherwise
+
+
+@lru_cache(maxsize=16)
+def _slips(known: frozenset[str]) -> Mapping[str, str]:
+    """Every known name, and each with a character left out: of thousands of names the near one is found at once."""
+    return {slip: name for name in sorted(known, reverse=True) for slip in _slipped(name)}
+
+
+def _slipped(name: str) -> Iterable[str]:
+    """Two names meet in these where one character is more, less, another one, or has changed places."""
+    return {name, *(name[:at] + name[at + 1 :] for at in range(min(len(name), MAX_NAME)))}
 
 
 def _collect(into: dict[str, Values], values: Mapping[str, object]) -> None:

@@ -90,6 +90,8 @@ def test_files_are_formatted_once(policyd: Callable[..., Said], bookinfo: Path) 
     file.chmod(0o640)
 
     assert policyd("policy", "fmt", "--check", bookinfo) == Said(Exit.DENIED, f"{file}: is not formatted\n", "")
+    value = policyd("policy", "fmt", "--check", file, "--json").value
+    assert value == {"written": False, "files": [{"file": str(file), "formatted": False}]}
     shown = policyd("policy", "fmt", "--diff", file)
     assert shown.code == Exit.OK
     assert "+permit (principal, action, resource); // why\n" in shown.out
