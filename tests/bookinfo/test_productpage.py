@@ -26,6 +26,7 @@ REVIEWS = {
     ],
 }
 RATINGS = {"id": 0, "ratings": {"Reviewer1": 5}}
+LONG = {"details": Patience(30.0), "reviews": Patience(30.0, attempts=2), "ratings": Patience(30.0)}
 SHORT = {"details": Patience(0.3), "reviews": Patience(0.3, attempts=2), "ratings": Patience(0.3)}
 
 
@@ -84,7 +85,7 @@ async def test_the_interface_says_sorry(
     client_of: Open, fake: Fake, path: str, what: str, attempts: int, reply: Reply, status: int
 ) -> None:
     upstream = await fake(reply)
-    client = await shop(client_of, upstream, SHORT)
+    client = await shop(client_of, upstream, SHORT if reply.delay else LONG)
     answer = await client.get(path)
     sorry = {"error": f"Sorry, product {what} are currently unavailable for this book."}
     assert (answer.status_code, answer.json(), len(upstream.asked)) == (status, sorry, attempts)
