@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Run the cases in DIR/cases against the policies: each says a request and the decision it expects.
 
-    Coverage counts for each policy whether it decided a case, and for each of its conditions whether it let a request
-    through and whether it kept one out. Exit code 2 if a case fails, or less than --min-coverage is covered.
+    Coverage counts for each policy whether it decided a case, and for each of its conditions whether it let the policy
+    apply and whether it kept it from applying. Exit code 2 if a case fails, or less than --min-coverage is covered.
     """
     from policyd.cli import output
     from policyd.cli.instance import existing

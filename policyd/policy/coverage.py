@@ -33,8 +33,8 @@ class PartCoverage:
         if not self.reached:
             return "was never reached"
         if not self.held:
-            return "never let a request through"
-        return "" if self.failed else "never kept a request out"
+            return "never let its policy apply"
+        return "" if self.failed else "never kept its policy from applying"
 
 
 @dataclass(frozen=True, slots=True)

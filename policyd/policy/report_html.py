@@ -63,7 +63,7 @@ def _grade(shown: int, there: int) -> str:
 
 def _legend() -> Iterator[str]:
     words = (
-        ("good", "let a request through, and kept one out"),
+        ("good", "let its policy apply, and kept it from applying"),
         ("part", "one of the two"),
         ("bad", "never reached"),
     )
@@ -87,7 +87,9 @@ def _source(one: PolicyCoverage) -> str:
     text, at, pieces = one.policy.text, 0, []
     for span in sorted({part.part.span for part in one.parts}):
         worst = min((part for part in one.parts if part.part.span == span), key=_points)
-        told = f"reached in {worst.reached}, let through in {worst.held}, kept out in {worst.failed} cases"
+        told = (
+            f"reached in {worst.reached}, let it apply in {worst.held}, kept it from applying in {worst.failed} cases"
+        )
         inner = escape(text[span.start : span.end])
         pieces += [
             escape(text[at : span.start]),

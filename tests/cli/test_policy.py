@@ -126,8 +126,8 @@ def test_coverage_is_shown_and_enforced(policyd: Callable[..., Said], bookinfo: 
 
     assert said.code == Exit.DENIED
     assert said.out.endswith(
-        'policies/ratings.cedar:8: `context.request.path like "/ratings/*"` never kept a request out\n'
-        'policies/reviews.cedar:8: `context.request.path like "/reviews/*"` never kept a request out\n'
+        'policies/ratings.cedar:8: `context.request.path like "/ratings/*"` never kept its policy from applying\n'
+        'policies/reviews.cedar:8: `context.request.path like "/reviews/*"` never kept its policy from applying\n'
         "coverage 38.4 %: 5 of 13; 3 of 5 policies decided a case\ncoverage is below 90 %\n"
     )
     assert "38.4 %" in page.read_text()

@@ -78,9 +78,9 @@ def test_conditions_are_counted_in_cedars_order(
 def test_what_no_case_shows_is_told_at_its_place(mesh: Mesh, schema: Schema) -> None:
     assert list(coverage_lines(covered(mesh, schema, "head deep"))) == [
         "p.cedar:1: `read` applied, but never decided",
-        'p.cedar:3: `context.request.path like "/reviews/*"` never kept a request out',
-        'p.cedar:4: `context.request.headers.hasTag("x-robot")` never kept a request out',
-        'p.cedar:4: `context.request.path == "/reviews/13"` never kept a request out',
+        'p.cedar:3: `context.request.path like "/reviews/*"` never kept its policy from applying',
+        'p.cedar:4: `context.request.headers.hasTag("x-robot")` never kept its policy from applying',
+        'p.cedar:4: `context.request.path == "/reviews/13"` never kept its policy from applying',
         "p.cedar:5: `never` was never asked: no case is in its scope",
         "coverage 54.5 %: 6 of 11; 1 of 3 policies decided a case",
     ]
