@@ -103,7 +103,7 @@ def _near(miss: NearMiss) -> Iterator[str]:
     for scope in miss.scope:
         yield clean(f"    {scope.part} {scope.wants}: the {_SUBJECTS[scope.part]} is {scope.has}")
     for failed in miss.failed:
-        yield clean(f"    line {failed.line}, {failed.kind}: {failed}")
+        yield clean(f"    line {failed.line}: {failed}")
 
 
 def _place(policy: Policy) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def _cases(loaded: Loaded) -> list[HttpFacts]:
 def _compared(found: Difference, cases: int) -> Iterator[str]:
     callers, methods, services = len(found.callers), len(found.methods), len(found.services)
     differing = len(found.combinations) + found.untried
-    yield f"compared {callers} callers (anonymous is one), {methods} methods, {services} services: {found.total} combinations"
+    sizes = f"{callers} callers (anonymous is one), {methods} methods, {services} services"
+    yield f"compared {sizes}: {found.total} combinations"
     yield f"  {found.total - differing} meet the same policies over the same facts, so their answers are the same"
     if differing:
         made = f"{found.requests} requests, made from conditions and {cases} cases"

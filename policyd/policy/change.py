@@ -50,6 +50,12 @@ class Change:
     value: str | None
     name: str = ""
 
+    @property
+    def subject(self) -> tuple[Kind, str]:
+        """What it changes; two changes of one subject exclude each other, as joining a group and being another do."""
+        kind = "caller" if self.kind == "group" else self.kind
+        return kind, self.name if kind == "header" else ""
+
     def words(self, request: Request) -> str:
         """What is to be done, as in "with …"."""
         match self.kind:

@@ -71,7 +71,8 @@ class Difference:
     """All that was found, and how much was looked at.
 
     `callers` and `services` are those of both sides together (texts of Uids, ids), `total` the combinations of what can
-    be told apart there, `only_old` and `only_new` what one side alone declares. `requests` were decided under both; `untried` combinations were beyond the bound.
+    be told apart there, `only_old` and `only_new` what one side alone declares. `requests` were decided under both;
+    `untried` combinations were beyond the bound.
     """
 
     callers: tuple[str, ...]

@@ -56,7 +56,7 @@ def _combined(changes: Iterable[Change]) -> Iterator[tuple[Change, ...]]:
     kinds: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
         if change.kind not in _FIXED:
-            kinds.setdefault((change.kind, change.name if change.kind == "header" else ""), []).append(change)
+            kinds.setdefault(change.subject, []).append(change)
     for count in range(len(kinds) + 1):
         for chosen in itertools.combinations(kinds.values(), count):
             yield from itertools.product(*chosen)

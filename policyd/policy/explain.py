@@ -15,6 +15,7 @@ from policyd.policy.change import method_of
 from policyd.policy.nearest import ClauseMiss, NearMiss, conditions_met, near_misses
 from policyd.policy.remedies import Remedy, proposed_policy, remedies_for_forbids, remedies_for_misses
 from policyd.policy.ruling import Ruling
+from policyd.policy.whatif import decide_by
 
 MAX_TOLD = 2  # remedies in one line
 
@@ -54,8 +55,7 @@ def explain(request: Request, ruling: Ruling) -> Explanation:
         return Explanation(decision, f"permitted by {_listed(decision.reasons, policies)}", reasons)
     failed = _failed_forbids(decision, policies)
     if determining or failed:
-        remedies = remedies_for_forbids([*determining, *failed], request, ruling)
-        return Explanation(decision, _forbidden(determining, failed), reasons, remedies=remedies)
+        return _explain_forbids(decision, reasons, failed, request, ruling)
     near = near_misses(policies.policies, request, ruling.schema)
     return Explanation(
         decision,
@@ -65,6 +65,20 @@ def explain(request: Request, ruling: Ruling) -> Explanation:
         remedies_for_misses(near, request, ruling),
         proposed_policy(request, ruling),
     )
+
+
+def _explain_forbids(
+    decision: Decision, reasons: tuple[Determining, ...], failed: list[Policy], request: Request, ruling: Ruling
+) -> Explanation:
+    """Whether something would permit it but for the forbids, and what would come nearest."""
+    determining = [reason.policy for reason in reasons]
+    forbids = [*determining, *failed]
+    policies = ruling.policy_set.policies
+    without = decide_by([one for one in policies if one not in forbids], request, ruling.schema)
+    near = () if without.allowed else near_misses(policies, request, ruling.schema)
+    either = "" if without.allowed else "; without it nothing permits it either"
+    remedies = remedies_for_forbids(forbids, without, near, request, ruling)
+    return Explanation(decision, _forbidden(determining, failed) + either, reasons, near, remedies)
 
 
 def _failed_forbids(decision: Decision, policies: PolicySet) -> list[Policy]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from cedarpy import pst
@@ -27,6 +27,8 @@ from policyd.policy.whatif import Truth, evaluate
 MAX_NEAR: Final = 5
 MAX_LOOKED_AT: Final = 100  # permits whose conditions are asked about, nearest scopes first
 
+NOT_REACHED: Final = "not reached"
+
 _OTHER: Final = {"principal": "another caller", "action": "another method", "resource": "another service"}
 
 
@@ -41,7 +43,7 @@ class ScopeMiss:
 
 @dataclass(frozen=True, slots=True)
 class ClauseMiss:
-    """A part of a `when` that is not true, or of an `unless` that is: `got` is Cedar's word for it."""
+    """A part of a `when` that is not true, or of an `unless` that is: `got` is Cedar's word for it, or NOT_REACHED."""
 
     kind: Literal["when", "unless"]
     text: str
@@ -53,7 +55,8 @@ class ClauseMiss:
     def __str__(self) -> str:
         """In one line."""
         seen = f" ({', '.join(map(str, self.seen))})" if self.seen else ""
-        return f"`{self.text}` is {self.got}{seen}"
+        exception = "the exception " if self.kind == "unless" else ""
+        return f"{exception}`{self.text}` is {self.got}{seen}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,12 @@ class NearMiss:
     @property
     def distance(self) -> int:
         """How many things would have to be different."""
-        return len(self.scope) + len(self.failed)
+        return len(self.scope) + len(self.reached)
+
+    @property
+    def reached(self) -> tuple[ClauseMiss, ...]:
+        """Of `failed` what does not only fail because something before it does."""
+        return tuple(one for one in self.failed if one.got != NOT_REACHED)
 
     def __str__(self) -> str:
         """In one line."""
@@ -81,7 +89,7 @@ class NearMiss:
             reasons.append(f"is for {' and '.join(_OTHER[part] for part in self.missing)}")
         if self.failed:
             covers = "" if self.scope else "covers this caller, method and service, but "
-            reasons.append(covers + " and ".join(map(str, self.failed)))
+            reasons.append(covers + " and ".join(map(str, self.reached)))
         return f"`{self.policy.id}` ({self.policy.file}:{self.policy.line}) {', and '.join(reasons)}"
 
 
@@ -134,9 +142,10 @@ def _misses(policy: Policy, answers: Sequence[tuple[Part, Truth]], request: Requ
     """In order; once a part failed, an error behind it may come of just that, and Cedar never gets there."""
     failed = False
     for part, truth in answers:
-        if truth is not part.wanted and not (failed and isinstance(truth, str)):
+        if truth is not part.wanted:
+            told = _told(policy, part, truth, request)
+            yield replace(told, got=NOT_REACHED) if failed and isinstance(truth, str) else told
             failed = True
-            yield _told(policy, part, truth, request)
 
 
 def _told(policy: Policy, part: Part, truth: Truth, request: Request) -> ClauseMiss:

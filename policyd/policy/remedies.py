@@ -20,17 +20,20 @@ from policyd.cedar.syntax_tree import chain_read, nodes_of, uid_of
 from policyd.errors import DecisionError, InvalidInput
 from policyd.policy.change import ANONYMOUS, OTHER, Change, Kind, apply, callers_of, identifies, methods_of
 from policyd.policy.harvest import harvest
-from policyd.policy.nearest import NearMiss, conditions_of
+from policyd.policy.nearest import ClauseMiss, NearMiss, conditions_of
 from policyd.policy.ruling import Ruling
 from policyd.policy.whatif import decide_by
 
 MAX_TRIES: Final = 80  # questions put to Cedar for one request
-MAX_CALLERS: Final = 3  # tried for one policy
+MAX_CALLERS: Final = 3  # that are in a scope, and so as good as one another
+MAX_CALLERS_TRIED: Final = 30  # of which a condition has to hold
 MAX_REMEDIES: Final = 6
 
 _ORDER: Final[dict[Kind, int]] = {
     "method": 0, "path": 1, "header": 2, "host": 3, "address": 4, "time": 5, "group": 6, "caller": 7,
 }  # fmt: skip
+_PATH: Final = ("context", "request", "path")
+_SEGMENTS: Final = ("context", "request", "segments")
 _SEVERAL: Final = 3  # policies named for one remedy
 
 
@@ -55,21 +58,25 @@ def remedies_for_misses(misses: Sequence[NearMiss], request: Request, ruling: Ru
     return _verified(plans, request, ruling)
 
 
-def remedies_for_forbids(forbids: Sequence[Policy], request: Request, ruling: Ruling) -> tuple[Remedy, ...]:
-    """What keeps these forbids from applying while something permits, and whether their end would be enough."""
+def remedies_for_forbids(
+    forbids: Sequence[Policy], without: Decision, misses: Sequence[NearMiss], request: Request, ruling: Ruling
+) -> tuple[Remedy, ...]:
+    """What keeps these forbids from applying while something permits, and whether their end would be enough.
+
+    `without` is the decision without them, and `misses` come nearest to permitting where nothing does.
+    """
     conditions = [part.expr for one in forbids for part in conditions_of(one)]
-    offered = [*harvest(conditions), *_methods(request, ruling, None), *_callers(request, ruling, ())]
-    found = _verified(((change,) for change in offered), request, ruling)
+    lifting = [*harvest(conditions), *_elsewhere(conditions), *_methods(request, ruling, None)]
+    lifting += _callers(request, ruling, (), MAX_CALLERS)
+    single = ((change,) for change in lifting)
+    permitting = [plan for miss in misses for plan in _plans(miss, request, ruling)]
+    both = ((*plan, change) for plan in permitting for change in lifting if _apart(plan, change))
+    found = _verified(itertools.chain(single, permitting, both), request, ruling)
+    if not without.allowed:
+        return found
     names = tuple(one.id for one in forbids)
-    rest = [one for one in ruling.policy_set.policies if one.id not in names]
-    try:
-        decision = decide_by(rest, request, ruling.schema)
-    except DecisionError:
-        return found
-    if not decision.allowed:
-        return found
     words = f"{' and '.join(f'`{name}`' for name in names)} taken out"
-    return (*found, Remedy((), decision.reasons, words, names))
+    return (*found, Remedy((), without.reasons, words, names))
 
 
 def proposed_policy(request: Request, ruling: Ruling) -> str:
@@ -93,17 +100,33 @@ def _plans(miss: NearMiss, request: Request, ruling: Ruling) -> Iterator[tuple[C
     """Every way to give a permit all that it misses, one change for each thing."""
     needs: list[list[Change]] = []
     if "principal" in miss.missing:
-        needs.append([*_groups(miss.policy.tree.principal), *_callers(request, ruling, [miss.policy])])
+        needs.append([*_groups(miss.policy.tree.principal), *_callers(request, ruling, [miss.policy], MAX_CALLERS)])
     if "action" in miss.missing:
         needs.append(_methods(request, ruling, miss.policy))
-    for failed in miss.failed:
-        offered = list(harvest([failed.expr]))
-        if any((chain_read(node) or ("",))[0] == "principal" for node in nodes_of(failed.expr)):
-            offered += _callers(request, ruling, [miss.policy])
-        needs.append(offered)
-    for plan in itertools.product(*needs):
-        if len({(change.kind, change.name) for change in plan}) == len(plan) or len(set(plan)) < len(plan):
-            yield tuple(dict.fromkeys(plan))
+    needs += [_offered(failed, miss.policy, request, ruling) for failed in miss.failed]
+    for chosen in itertools.product(*needs):
+        subjects: dict[tuple[Kind, str], list[Change]] = {}
+        for change in chosen:
+            subjects.setdefault(change.subject, []).append(change)
+        # two needs of one header or path: one value may do for both
+        yield from itertools.product(*map(dict.fromkeys, subjects.values()))
+
+
+def _offered(failed: ClauseMiss, policy: Policy, request: Request, ruling: Ruling) -> list[Change]:
+    """What may make a part of a condition as it has to be."""
+    chains = _chains([failed.expr])
+    offered = list(harvest([failed.expr]))
+    if _SEGMENTS in chains:  # which come of the path that another part asks for
+        offered += [one for one in harvest(part.expr for part in conditions_of(policy)) if one.kind == "path"]
+    if failed.kind == "unless":
+        offered += _elsewhere([failed.expr])
+    if any(chain is not None and chain[0] == "principal" for chain in chains):
+        offered += _callers(request, ruling, [policy], MAX_CALLERS_TRIED)
+    return offered
+
+
+def _apart(plan: tuple[Change, ...], change: Change) -> bool:
+    return all(one.subject != change.subject for one in plan)
 
 
 def _groups(constraint: pst.PrincipalOrResourceConstraint) -> Iterator[Change]:
@@ -116,8 +139,18 @@ def _groups(constraint: pst.PrincipalOrResourceConstraint) -> Iterator[Change]:
             pass
 
 
-def _callers(request: Request, ruling: Ruling, policies: Sequence[Policy]) -> list[Change]:
-    """Other callers, in whose scope these policies are; none where a listener takes all for anonymous."""
+def _elsewhere(expressions: Iterable[pst.Expr]) -> Iterator[Change]:
+    """Another path, where one is what keeps a request out."""
+    if _PATH in _chains(expressions):
+        yield Change("path", "/")
+
+
+def _chains(expressions: Iterable[pst.Expr]) -> list[tuple[str, ...] | None]:
+    return [chain_read(node) for expr in expressions for node in nodes_of(expr)]
+
+
+def _callers(request: Request, ruling: Ruling, policies: Sequence[Policy], limit: int) -> list[Change]:
+    """Other callers, in the scope of these policies; none where a listener takes all for anonymous."""
     if not identifies(ruling.mesh, request.resource.id):
         return []
     found: list[Change] = []
@@ -127,7 +160,7 @@ def _callers(request: Request, ruling: Ruling, policies: Sequence[Policy]) -> li
         scopes = Scopes(asked, ruling.schema)
         if uid != request.principal and all(scopes.match(one.tree).principal for one in policies):
             found.append(Change("caller", uid.id))
-        if len(found) == MAX_CALLERS:
+        if len(found) == limit:
             break
     return found
 
@@ -149,24 +182,19 @@ def _verified(plans: Iterable[tuple[Change, ...]], request: Request, ruling: Rul
     for plan in itertools.islice(dict.fromkeys(plans), MAX_TRIES):
         decision = _allowed(plan, request, ruling)
         if decision is not None:
-            key = (frozenset((change.kind, change.name) for change in plan), decision.reasons)
+            key = (frozenset(change.subject for change in plan), decision.reasons)
             found.setdefault(key, Remedy(plan, decision.reasons, _words(plan, request)))
     minimal = [one for one in found.values() if not any(set(two.changes) < set(one.changes) for two in found.values())]
     return tuple(sorted(minimal, key=_size)[:MAX_REMEDIES])
 
 
 def _allowed(plan: tuple[Change, ...], request: Request, ruling: Ruling) -> Decision | None:
-    """The decision after these changes if it allows. A group that is joined only here is not asked of the service's
-    own engine, which may remember who is in which.
-    """
+    """The decision after these changes if it allows."""
     changed = apply(plan, request, ruling)
     if changed is None:
         return None
     try:
-        if any(change.kind == "group" for change in plan):
-            decision = decide_by(ruling.policy_set.policies, changed, ruling.schema)
-        else:
-            decision = ruling.decide(changed)
+        decision = ruling.decide(changed)
     except DecisionError:
         return None
     return decision if decision.allowed else None

@@ -7,10 +7,8 @@ scope holds the request are asked, which changes no answer: the others do not ap
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
-import cedarpy
 from cedarpy import pst
 
 from policyd.cedar.engine import Engine
@@ -54,7 +52,5 @@ def _permit(name: str, clause: pst.Clause) -> Policy:
 
 
 def _set_of(policies: Sequence[Policy]) -> PolicySet:
-    """A set made of trees, numbered as the engine expects; these were checked when they were loaded."""
-    trees = {f"policy{at}": replace(one.tree, id=f"policy{at}") for at, one in enumerate(policies)}
-    handle = cedarpy.PolicySet.from_pst(pst.PolicySet(pst.FrozenMap(), pst.FrozenMap(trees), ()))
-    return PolicySet(tuple(policies), reads_of(trees.values()), handle)
+    """A set made of policies that were checked when they were loaded."""
+    return PolicySet(tuple(policies), reads_of(one.tree for one in policies))
