@@ -62,7 +62,8 @@ def writer_name(directory: Path, role: str, make_id: Callable[[], str], disk: Di
         disk.make_folder(directory)
         return check_writer(f"{role}-{disk.write_once(directory / 'id', make_id)}")
     except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"the journal folder `{directory}` is unusable: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "its `id` is no text"
+        raise _unusable(directory, reason) from error
 
 
 class Journal:
@@ -163,10 +164,7 @@ class Journal:
             self._disk.check_private(self.directory)
             fd = self._disk.open(self.directory / (self.writer + LOCK_SUFFIX))
         except OSError as error:
-            message = f"the journal folder `{self.directory}` is unusable: {error.strerror}"
-            raise StateError(
-                message, remedy="it is a folder of your own, of mode 0700, on a disk with space"
-            ) from error
+            raise _unusable(self.directory, error.strerror) from error
         if not self._disk.lock(fd):
             self._disk.close(fd)
             message = f"another process appends to `{self.directory}` as `{self.writer}`"
@@ -241,3 +239,8 @@ class Journal:
 
     def _note(self, operation: str, detail: dict[str, Any]) -> Entry:
         return Entry(time=self._clock(), kind="operation", decision="error", detail={"operation": operation, **detail})
+
+
+def _unusable(directory: Path, reason: str | None) -> StateError:
+    message = f"the journal folder `{directory}` is unusable: {reason}"
+    return StateError(message, remedy="it is a folder of your own, of mode 0700, on a disk with space")

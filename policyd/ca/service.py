@@ -155,6 +155,12 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._wall = wall
         self._limit = RateLimit(rate, clock)
         self._watches: Counter[str] = Counter()
+        self._closed = False
+
+    def close(self) -> None:
+        """End every watch, and refuse new ones; agents keep what they have and come back."""
+        self._closed = True
+        self._changes.announce()
 
     def connected(self) -> tuple[str, ...]:
         """The agents that watch now, by name."""
@@ -197,6 +203,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         while True:
             seen = self._changes.number
             with translated():
+                if self._closed:
+                    raise Refusal(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
                 registration, _ = self._admit(context)  # it may have expired, or been forgotten, since
                 assignment = self._assignment(registration)
             if assignment != sent:

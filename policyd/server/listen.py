@@ -90,6 +90,7 @@ async def serve_xds(
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     stack.callback(discovery.close)
+    stack.callback(agents.close)
 
 
 async def serve_attestation(
