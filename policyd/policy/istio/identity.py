@@ -1,7 +1,7 @@
 """Who calls, by the certificate: principals, namespaces, service accounts and trust domains.
 
-Law: each test here is for a principal that is a Workload; without an identity none of them matches, so that every `not…`
-does (Istio: NOT of a matcher that found no certificate). Identities are Istio's, `/ns/<namespace>/sa/<account>`.
+Law: each test here is for a principal that is a Workload; without an identity none of them matches, so that every
+`not…` does (Istio: NOT of a matcher that found no certificate). Identities are Istio's, `/ns/<namespace>/sa/<account>`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class TrustDomains:
         domain, *rest = value.split("/")
         if len(rest) != 4 or domain == "*" or not (domain == LOCAL or any(_meets(domain, own) for own in self.names)):
             return (value,)
-        kept = (value if domain[:1] == "*" and name.endswith(domain[1:]) else "/".join((name, *rest)) for name in self.names)
+        kept = (
+            value if domain[:1] == "*" and name.endswith(domain[1:]) else "/".join((name, *rest)) for name in self.names
+        )
         return tuple(dict.fromkeys(kept))
 
     def domains(self, value: str) -> tuple[str, ...]:
@@ -148,5 +150,7 @@ def trust_domains(values: Sequence[str], domains: TrustDomains, place: Place) ->
         try:
             names += domains.domains(check_trust_domain(value))
         except SpiffeIdError:
-            place.at(at).refuse(f"`{value[:80]}` is no trust domain name", "write names out, in lower case, without stars")
+            place.at(at).refuse(
+                f"`{value[:80]}` is no trust domain name", "write names out, in lower case, without stars"
+            )
     return equal("principal.trust_domain", names)

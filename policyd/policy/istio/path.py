@@ -52,10 +52,14 @@ def _check_canonical(text: str, value: str, canonical: Canonical, place: Place) 
     try:
         form = canonical(text)
     except UnacceptablePath as error:
-        place.refuse(f"no path that is decided about is like `{value[:120]}`: {error.message}", "write it as it is sent")
+        place.refuse(
+            f"no path that is decided about is like `{value[:120]}`: {error.message}", "write it as it is sent"
+        )
         return
     if form != text:
-        place.refuse(f"`{value[:120]}` is not canonical, so no path is like it", f"paths are decided about as `{form[:120]}`")
+        place.refuse(
+            f"`{value[:120]}` is not canonical, so no path is like it", f"paths are decided about as `{form[:120]}`"
+        )
 
 
 def _template(value: str, canonical: Canonical, place: Place) -> Test:

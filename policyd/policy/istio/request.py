@@ -30,7 +30,9 @@ def hosts(values: Sequence[str], without_port: bool, place: Place) -> Test:
         pattern = pattern_of(value)
         free = pattern.kind in ("present", "prefix") or (pattern.kind == "exact" and f"{value}:*" in lower)
         if ":" in value:
-            place.at(at).refuse(f"`{value[:120]}`: policies see the host without its port", "write the host, and `host:*`")
+            place.at(at).refuse(
+                f"`{value[:120]}`: policies see the host without its port", "write the host, and `host:*`"
+            )
         elif not free and not without_port:
             remedy = f"write `{value}:*` beside it, or pass --hosts-without-port" if pattern.kind == "exact" else ""
             message = f"`{value[:120]}` is another host in Istio once a port follows; policies see the host without it"

@@ -41,9 +41,7 @@ EVERYONE: Final = Matching("principal", 'action in Action::"http"', ())
 
 def matching(rule: Rule, reading: Reading, place: Place) -> Matching:
     """Translate a rule; what has no exact form is told to `place`."""
-    sources = [
-        source_fields(one.source, reading, place.at("from", at, "source")) for at, one in enumerate(rule.from_)
-    ]
+    sources = [source_fields(one.source, reading, place.at("from", at, "source")) for at, one in enumerate(rule.from_)]
     operations = [
         operation_fields(one.operation, reading, place.at("to", at, "operation")) for at, one in enumerate(rule.to)
     ]
@@ -51,8 +49,8 @@ def matching(rule: Rule, reading: Reading, place: Place) -> Matching:
     identified = _identified(conditions) or (bool(sources) and all(_identified(fields) for fields in sources))
     caller, methods = _caller(sources), _methods(operations)
     groups = [
-        [[one for one in _said(fields, caller=caller)] for fields in sources],
-        [[one for one in _said(fields, methods=methods)] for fields in operations],
+        [list(_said(fields, caller=caller)) for fields in sources],
+        [list(_said(fields, methods=methods)) for fields in operations],
         *([[one]] for one in conditions),
     ]
     clauses = tuple(clause for group in groups for clause in _clauses(group, identified))
@@ -95,19 +93,29 @@ def _action(methods: Sequence[str]) -> str:
 
 def _clauses(alternatives: Sequence[Sequence[Field]], identified: bool) -> Iterator[Clause]:
     """The clauses of one `from`, one `to` or one condition; without alternatives there are none."""
-    wanted = [both(_guarded(one, one.wanted, identified) for one in fields) for fields in alternatives]
-    unwanted = [either(_guarded(one, one.unwanted, identified) for one in fields) for fields in alternatives]
     if len(alternatives) != 1:
-        choices = [both([yes, negated(no)]) for yes, no in zip(wanted, unwanted, strict=True)]
-        wanted, unwanted = [either(choices) if choices else TRUE], [FALSE]
-    if wanted[0] != TRUE:
-        yield Clause("when", wanted[0])
-    if unwanted[0] != FALSE:
-        yield Clause("unless", unwanted[0])
+        choices = [_alternative(fields, identified) for fields in alternatives]
+        wanted, unwanted = either(choices) if choices else TRUE, FALSE
+    else:
+        wanted = both(_guarded(one, one.wanted, identified) for one in alternatives[0])
+        unwanted = either(_guarded(one, one.unwanted, identified) for one in alternatives[0])
+    if wanted != TRUE:
+        yield Clause("when", wanted)
+    if unwanted != FALSE:
+        yield Clause("unless", unwanted)
+
+
+def _alternative(fields: Sequence[Field], identified: bool) -> Test:
+    """One of several; what it asks of the caller's identity it asks once."""
+    first = _identified(fields) and not identified
+    known = identified or first
+    wanted = [_guarded(one, one.wanted, known) for one in fields]
+    unwanted = either(_guarded(one, one.unwanted, known) for one in fields)
+    return both([_WORKLOAD if first else TRUE, *wanted, negated(unwanted)])
 
 
 def _guarded(field: Field, test: Test | None, identified: bool) -> Test:
-    """A test of a Workload's attributes asks first whether there is one, unless the scope does."""
+    """A test of a Workload's attributes asks first whether there is one, unless that is known."""
     if test is None:
         return TRUE
     return both([_WORKLOAD, test]) if field.identity and not identified else test

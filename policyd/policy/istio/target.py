@@ -6,7 +6,7 @@ of the instance that was reached are part of the condition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policyd.mesh.model import Instance, Mesh
@@ -83,21 +83,24 @@ def _noted(target: Target, place: Place) -> Target:
 
 
 def _reference(reference: TargetRef, declared: Declared, mesh: Mesh, place: Place) -> str:
+    """The Service that a reference leads to, "" where it leads to none."""
     id_ = f"{reference.name}.{declared.namespace}"
-    known = owners(mesh)
-    gateways = {one.service for one in mesh.instances.values() if one.role == "gateway"}
+    kinds = {
+        ("", "Service"): owners(mesh).keys(),
+        ("core", "Service"): owners(mesh).keys(),
+        (GATEWAY_GROUP, "Gateway"): {one.service for one in mesh.instances.values() if one.role == "gateway"},
+    }
+    known = kinds.get((reference.group, reference.kind))
     if reference.namespace not in (None, declared.namespace):
         place.refuse("a target is in the policy's own namespace", "remove its `namespace`")
-    elif reference.kind == "Service" and reference.group in ("", "core") and id_ in known:
+    elif known is None:
+        message = f"a target of the kind `{reference.kind[:80]}` has no counterpart here"
+        place.refuse(message, f"name a Service, or a Gateway of the group `{GATEWAY_GROUP}`")
+    elif id_ in known:
         return id_
-    elif reference.kind == "Gateway" and reference.group == GATEWAY_GROUP and id_ in gateways:
-        return id_
-    elif reference.kind in ("Service", "Gateway"):
-        listed: Sequence[str] = sorted(known if reference.kind == "Service" else gateways)
-        message = f"the mesh decides about no {reference.kind.lower()} `{id_[:120]}`"
-        place.refuse(message, f"there are {', '.join(listed[:12]) or 'none'}")
     else:
-        place.refuse(f"a target of the kind `{reference.kind[:80]}` has no counterpart here", "name a Service or a Gateway")
+        message = f"nothing is decided about a {reference.kind.lower()} `{id_[:120]}`"
+        place.refuse(message, f"there are {', '.join(sorted(known)[:12]) or 'none'}")
     return ""
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from policyd.cedar.lexer import statements_of
-from policyd.cedar.lexer import MAX_POLICY_CHARACTERS
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.policy.fmt import formatted
@@ -158,14 +157,14 @@ class _Importer:
 
     def _check_size(self, text: str, place: Place) -> None:
         excess = statements_of(text)[0].excess()
-        if len(text) > MAX_POLICY_CHARACTERS:
-            excess = f"a policy has over {MAX_POLICY_CHARACTERS} characters"
         if excess is not None:
             place.refuse(f"the rule is too large: {excess}", "split it into several rules; any one that matches does")
 
     def _without_rules(self, declared: Declared, target: Target, place: Place) -> None:
         if declared.spec.action == "DENY":
-            place.at("spec").refuse("DENY without rules matches nothing; Istio refuses it too", "add rules, or remove it")
+            place.at("spec").refuse(
+                "DENY without rules matches nothing; Istio refuses it too", "add rules, or remove it"
+            )
         for file, _, _, labels in self._parts(target):
             some = " for the instances with its labels" if labels else ""
             file.remarks.append(f"ALLOW {declared.name} has no rules: it permits nobody{some} ({self._at(declared)})")
@@ -173,8 +172,12 @@ class _Importer:
     def _remark_unenforced(self, declared: Declared, target: Target, place: Place) -> None:
         action = declared.spec.action
         what = f"{action} {declared.name} is {'a dry run' if declared.policy.dry_run else 'for audit'}"
-        remedy = "every decision is in the journal: `policyd log`" if action == "AUDIT" else "its rules are not imported"
-        place.at("spec").note(f"{'dry run' if declared.policy.dry_run else action} is not enforced, so no policy is made", remedy)
+        remedy = (
+            "every decision is in the journal: `policyd log`" if action == "AUDIT" else "its rules are not imported"
+        )
+        place.at("spec").note(
+            f"{'dry run' if declared.policy.dry_run else action} is not enforced, so no policy is made", remedy
+        )
         for file, _, _, _ in self._parts(target):
             file.remarks.append(f"{what}: it decides nothing ({self._at(declared)})")
 

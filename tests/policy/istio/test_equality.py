@@ -1,0 +1,33 @@
+"""What Istio decides, the generated Cedar decides: random policies and requests, both ways."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policyd.cedar.schema import Schema
+from policyd.mesh.model import Mesh
+from tests.policy.istio.cases import calls, policy_sets
+from tests.policy.istio.oracle import allows
+from tests.policy.istio.world import ISTIO, call_at, decided, ruling_of, translated_values
+
+INSTANCES: Final = ("web-v1", "web-v2", "api-1", "cart-1", "edge")
+CASES: Final = int(os.environ.get("POLICYD_IMPORT_CASES", "2000"))  # decisions compared
+REQUESTS: Final = 8  # of each policy set, at every instance
+
+
+@settings(max_examples=-(-CASES // (REQUESTS * len(INSTANCES))), deadline=None, suppress_health_check=list(HealthCheck))
+@given(policies=policy_sets(), requests=st.lists(calls(), min_size=REQUESTS, max_size=REQUESTS))
+def test_istio_and_cedar_decide_alike(
+    policies: list[dict[str, Any]], requests: list[dict[str, Any]], mesh: Mesh, schema: Schema
+) -> None:
+    made = translated_values(policies, mesh)
+    ruling = ruling_of(made.files, mesh, schema)
+    for what in requests:
+        for instance in INSTANCES:
+            call = call_at(instance, mesh, **what)
+            expected = allows(policies, call, ISTIO)
+            assert decided(ruling, call, instance) == expected, (call, made.files)
