@@ -182,7 +182,7 @@ def _verified(plans: Iterable[tuple[Change, ...]], request: Request, ruling: Rul
     for plan in itertools.islice(dict.fromkeys(plans), MAX_TRIES):
         decision = _allowed(plan, request, ruling)
         if decision is not None:
-            key = (frozenset(change.subject for change in plan), decision.reasons)
+            key = (frozenset((change.kind, *change.subject) for change in plan), decision.reasons)
             found.setdefault(key, Remedy(plan, decision.reasons, _words(plan, request)))
     minimal = [one for one in found.values() if not any(set(two.changes) < set(one.changes) for two in found.values())]
     return tuple(sorted(minimal, key=_size)[:MAX_REMEDIES])
