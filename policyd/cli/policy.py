@@ -8,6 +8,7 @@ from policyd.cli.policy_check import check
 from policyd.cli.policy_diff import diff
 from policyd.cli.policy_explain import explain
 from policyd.cli.policy_fmt import fmt
+from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
 
 app = group("Work on policies: check, format and test them.")
@@ -19,3 +20,4 @@ app.command("explain")(explain)
 app.command("who-can")(who_can)
 app.command("what-can")(what_can)
 app.command("diff")(diff)
+app.add_typer(importing, name="import")

@@ -204,6 +204,8 @@ def _resource(document: Document, namespace: str, problems: list[Problem]) -> De
     if model is None:
         shown = f"the kind `{kind[:80]}` is not supported" if isinstance(kind, str) else "`kind` must be text"
         remedy = f"supported are {', '.join(sorted(KINDS))}"
+        if kind == "AuthorizationPolicy":
+            remedy = f"turn it into Cedar with `policyd policy import istio {document.file}`, then take it out"
         problems.append(document.problem("kind", shown, ("kind",), remedy))
         return None
     resource = parse(model, document, problems, LATER[kind])

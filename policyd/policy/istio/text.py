@@ -6,18 +6,21 @@ Law: one policy a rule and service, so that the id in a decision leads back to I
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from policyd.cedar.policies import MAX_ID_CHARACTERS
 from policyd.policy.istio.expression import quoted
 from policyd.policy.istio.rule import Matching
 
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
 
 def policy_text(comment: str, id_: str, effect: str, matching: Matching, resource: str) -> str:
     """Return the text of one policy, its comment above it."""
     scope = f"{effect} (\n  {matching.principal},\n  {matching.action},\n  {resource}\n)"
     clauses = "".join(f"\n{clause.word} {{ {clause.test.text} }}" for clause in matching.clauses)
-    return f"// {comment}\n@id({quoted(policy_id(id_))})\n{scope}{clauses};\n"
+    return f"{_comment(comment)}@id({quoted(policy_id(id_))})\n{scope}{clauses};\n"
 
 
 def policy_id(wanted: str) -> str:
@@ -30,5 +33,10 @@ def policy_id(wanted: str) -> str:
 
 def file_text(title: str, remarks: Sequence[str], policies: Sequence[str]) -> str:
     """Return a file: its title, a line for each remark, and the policies."""
-    head = "".join(f"// {line}\n" for line in (title, *remarks))
+    head = "".join(map(_comment, (title, *remarks)))
     return "\n".join([head, *policies])
+
+
+def _comment(line: str) -> str:
+    """One line of comment, whatever a file's name has in it: what ends a comment would begin a policy."""
+    return f"// {_UNSEEN.sub('?', line)}\n"

@@ -17,7 +17,17 @@ PRINCIPALS: Final = [
 NAMESPACES: Final = ["default", "shop", "sh*", "*op", "*", "s*p", "sa", "ns", "*a", "d*"]
 ACCOUNTS: Final = ["web", "shop/cart", "default/web", "cart", "ns/sa"]
 DOMAINS: Final = ["cluster.local", "old.example", "other.org"]
-USERS: Final = ["*", "https://a/alice", "https://a/*", "*/alice", "https*", "*ice", "https://b/b*", "*//a/alice", "*a/bob"]
+USERS: Final = [
+    "*",
+    "https://a/alice",
+    "https://a/*",
+    "*/alice",
+    "https*",
+    "*ice",
+    "https://b/b*",
+    "*//a/alice",
+    "*a/bob",
+]
 ADDRESSES: Final = ["10.0.0.1", "10.0.0.0/8", "10.0.0.7/24", "192.168.0.0/16", "2001:db8::/32", "0.0.0.0/0"]
 PORTS: Final = ["8080", "9090", "80", "08080"]
 METHODS: Final = ["GET", "POST", "get", "*", "P*", "*T", "PURGE", "DELETE"]
@@ -26,7 +36,14 @@ PATHS: Final = [
     "/{*}", "/a/{*}", "/{*}/b", "/{*}/", "/{**}", "/a/{**}", "/a/{**}/b", "/{*}/{**}", "/{*}/{*}/c", "/a/{*}/{**}/c",
     "/{**}/c", "/a/{*}/c/",
 ]  # fmt: skip
-HOSTS: Final = [["web", "web:*"], ["web*"], ["*"], ["WEB", "web:*"], ["api", "api:*", "web*"], ["api.default", "api.default:*"]]
+HOSTS: Final = [
+    ["web", "web:*"],
+    ["web*"],
+    ["*"],
+    ["WEB", "web:*"],
+    ["api", "api:*", "web*"],
+    ["api.default", "api.default:*"],
+]
 CLAIMS: Final = ["a", "b", "*", "c"]
 TEXTS: Final = ["red", "re*", "*d", "*", "green", "blue,green"]
 CONDITIONS: Final = {
@@ -85,7 +102,8 @@ def _not(name: str) -> str:
 
 _USER = {"requestPrincipals": USERS, "ipBlocks": ADDRESSES, "trustDomains": DOMAINS}
 SOURCES = st.one_of(
-    fields({"principals": PRINCIPALS, "namespaces": NAMESPACES, **_USER}), fields({"serviceAccounts": ACCOUNTS, **_USER})
+    fields({"principals": PRINCIPALS, "namespaces": NAMESPACES, **_USER}),
+    fields({"serviceAccounts": ACCOUNTS, **_USER}),
 )
 OPERATIONS = fields({"hosts": [], "ports": PORTS, "methods": METHODS, "paths": PATHS})
 
@@ -121,7 +139,11 @@ def policy_sets(draw: st.DrawFn) -> list[dict[str, Any]]:
 @st.composite
 def _policy(draw: st.DrawFn, name: str) -> dict[str, Any]:
     namespace = draw(st.sampled_from(["default", "default", "shop", "istio-system", "elsewhere"]))
-    targets = [*TARGETS, *([SERVICE] if namespace == "default" else []), *([GATEWAY] if namespace == "istio-system" else [])]
+    targets = [
+        *TARGETS,
+        *([SERVICE] if namespace == "default" else []),
+        *([GATEWAY] if namespace == "istio-system" else []),
+    ]
     target = draw(st.sampled_from(targets))
     action = draw(st.sampled_from(["ALLOW", "ALLOW", "DENY", "AUDIT"]))
     made = draw(st.lists(rules(), min_size=0 if action == "ALLOW" else 1, max_size=3))
@@ -139,8 +161,24 @@ def _policy(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     """What a request is, besides who answers it."""
-    headers = draw(st.sampled_from([{}, {"x-team": "red"}, {"x-team": ""}, {"x-team": "green", "x-other": "blue,green"}]))
-    paths = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/a/*", "/a*b", "/x/b", "/a/x/c", "/x/", "/caf%C3%A9", "/a?q=/b", "/b/b/b"]
+    headers = draw(
+        st.sampled_from([{}, {"x-team": "red"}, {"x-team": ""}, {"x-team": "green", "x-other": "blue,green"}])
+    )
+    paths = [
+        "/",
+        "/a",
+        "/a/",
+        "/a/b",
+        "/a/b/c",
+        "/a/*",
+        "/a*b",
+        "/x/b",
+        "/a/x/c",
+        "/x/",
+        "/caf%C3%A9",
+        "/a?q=/b",
+        "/b/b/b",
+    ]
     return {
         "principal": draw(st.sampled_from(CALLERS)),
         "method": draw(st.sampled_from(["GET", "POST", "PUT", "PURGE", "get", "DELETE"])),

@@ -229,7 +229,9 @@ def _user(value: str, user: User) -> bool:
     if value.startswith("*"):
         return user.subject.endswith(value[1:])
     if value.endswith("*") and slash:
-        return user.issuer == issuer and (user.subject != "" if subject == "*" else user.subject.startswith(subject[:-1]))
+        return user.issuer == issuer and (
+            user.subject != "" if subject == "*" else user.subject.startswith(subject[:-1])
+        )
     if value.endswith("*"):
         return user.issuer.startswith(value[:-1])
     return user.issuer == issuer and user.subject == subject

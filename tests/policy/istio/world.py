@@ -75,9 +75,7 @@ def call_at(instance: str, mesh: Mesh, **what: Any) -> oracle.Call:
     """A request that `instance` answers, as Istio sees it."""
     found = mesh.instances[instance]
     service, _, namespace = found.service.partition(".")
-    return oracle.Call(
-        namespace, found.labels, found.role == "gateway", service, **{"port": found.service_port} | what
-    )
+    return oracle.Call(namespace, found.labels, found.role == "gateway", service, **{"port": found.service_port} | what)
 
 
 def decided(ruling: Ruling, call: oracle.Call, instance: str) -> bool:

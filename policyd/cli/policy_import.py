@@ -1,0 +1,183 @@
+"""`policyd policy import istio`: AuthorizationPolicies to Cedar policies that decide the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from policyd.cli.lazy import group
+from policyd.cli.options import Json
+
+if TYPE_CHECKING:
+    from policyd.mesh.model import Mesh
+    from policyd.policy.istio.translate import Translation
+
+STDIN: Final = "-"
+
+app = group("Bring policies from elsewhere.")
+
+
+@app.command()
+def istio(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="YAML with AuthorizationPolicies; `-` is the input.", show_default=False
+        ),
+    ],
+    mesh: Annotated[
+        Path | None,
+        typer.Option(
+            "--mesh",
+            metavar="DIR",
+            help="The mesh's folder, for the workloads that selectors select. Without it: as --dir elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Of policies without one; else the folder's default.", show_default=False),
+    ] = None,
+    trust_domain: Annotated[
+        str | None, typer.Option(metavar="TD", help="Istio's; else the folder's.", show_default=False)
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(metavar="TD", help="A trust domain alias; repeatable.", show_default=False)
+    ] = None,
+    root_namespace: Annotated[
+        str, typer.Option(help="Whose policies hold in all namespaces.", metavar="NS")
+    ] = "istio-system",
+    hosts_without_port: Annotated[
+        bool, typer.Option("--hosts-without-port", help="Take it that callers send no port in Host.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the files there, over none.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn Istio's AuthorizationPolicies into Cedar policies that decide the same, one file a service.
+
+    What has no exact form is refused, with its line and the reason, and then nothing is written: exit code 3. Example:
+    `policyd policy import istio authz.yaml --mesh DIR --out DIR/policies`.
+    """
+    from policyd.authz.path import canonical_path
+    from policyd.cedar.policies import load_policies
+    from policyd.cedar.schema import parse_schema
+    from policyd.cli.instance import folder
+    from policyd.policy.istio.identity import TrustDomains
+    from policyd.policy.istio.read import read_policies
+    from policyd.policy.istio.translate import Options, translate
+    from policyd.sources.shipped import shipped_schema
+
+    texts = _read(files)
+    found, default = _mesh(folder(mesh), files)
+    domains = TrustDomains(_domain(trust_domain or found.trust_domain), tuple(_domain(one) for one in alias or ()))
+    options = Options(namespace or default, domains, root_namespace, hosts_without_port)
+    made = translate(read_policies(texts, options.namespace), found, options, canonical_path)
+    load_policies(made.files, parse_schema(shipped_schema("mesh")))
+    if out is not None:
+        _write(made.files, out)
+    _show(made, out, as_json)
+
+
+def _read(files: Sequence[str]) -> dict[str, str]:
+    """Return the texts by name; raises InvalidInput with every file that cannot be read."""
+    from policyd.errors import InvalidInput, Problem
+    from policyd.yaml import MAX_BYTES, too_large
+
+    problems: list[Problem] = []
+    texts: dict[str, str] = {}
+    for name in files:
+        try:
+            with sys.stdin.buffer if name == STDIN else Path(name).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                problems.append(too_large(name, len(data), MAX_BYTES))
+            texts[name] = data.decode()
+        except UnicodeDecodeError as error:
+            remedy = "save the file as UTF-8"
+            problems.append(Problem("text", f"the byte at {error.start} is no UTF-8", name, remedy=remedy))
+        except OSError as error:
+            problems.append(Problem("file", f"cannot be read: {(error.strerror or str(error)).lower()}", name))
+    if problems:
+        raise InvalidInput(problems)
+    return texts
+
+
+def _mesh(directory: Path, files: Sequence[str]) -> tuple[Mesh, str]:
+    """Return the folder's Mesh and its default namespace; files that are imported are left out of it."""
+    from policyd.config import SETTINGS_FILE, parse_settings
+    from policyd.mesh.build import build
+    from policyd.mesh.declare import declare
+    from policyd.mesh.placement import assumed
+    from policyd.sources.files import read_folder
+
+    imported = {Path(name).resolve() for name in files if name != STDIN}
+    read = read_folder(directory)
+    texts = {path: text for path, text in read.texts.items() if (directory / path).resolve() not in imported}
+    settings = parse_settings(texts.get(SETTINGS_FILE, ""))
+    declaration = declare(texts)
+    return build(declaration, settings.trust_domain, assumed(declaration)), declaration.workloads.defaults.namespace
+
+
+def _domain(name: str) -> str:
+    from policyd.errors import SpiffeIdError, UsageError
+    from policyd.spiffe import check_trust_domain
+
+    try:
+        return check_trust_domain(name)
+    except SpiffeIdError as error:
+        raise UsageError(error.message, remedy=error.remedy) from None
+
+
+def _write(files: Mapping[str, str], out: Path) -> None:
+    """Write new files only; raises InvalidInput, before any is written, where another one is there already."""
+    from policyd.errors import InvalidInput, Problem, StateError
+
+    remedy = "move it away, or write to another folder"
+    there = [name for name, text in files.items() if _differs(out / name, text)]
+    if there:
+        raise InvalidInput([Problem("file", "is there already", str(out / name), remedy=remedy) for name in there])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            descriptor = os.open(
+                out / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+            )
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StateError(f"`{out}` cannot be written: {reason}", remedy="check owner, mode and disk") from None
+
+
+def _differs(path: Path, text: str) -> bool:
+    """Whether something else than `text` is there."""
+    try:
+        return path.read_bytes() != text.encode()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _show(made: Translation, out: Path | None, as_json: bool) -> None:
+    from policyd.cli import output
+
+    if as_json:
+        notes = [
+            {"message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy} for one in made.notes
+        ]
+        output.print_json({"files": dict(made.files), "written": str(out) if out else None, "notes": notes})
+        return
+    output.show(*(output.clean(f"note: {one}") for one in made.notes), stream=output.stderr())
+    for name, text in made.files.items():
+        if out is not None:
+            output.show(output.clean(f"{out / name}: written"))
+        else:
+            output.show(f"// ---- {name}\n{output.clean(text, limit=1 << 20)}")
