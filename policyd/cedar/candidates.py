@@ -40,7 +40,7 @@ class Candidates:
         self._encoded: dict[int, tuple[Entity, bytes]] = {}
 
     def encode(self, entity: Entity) -> bytes:
-        """Cedar's JSON form of what these policies read of an entity; always the same bytes for the same content.
+        """Cedar's JSON form of what these policies read of an entity: equal bytes are equal content.
 
         Kept while the very same object comes again, as the mesh's own entities do.
         """
@@ -94,6 +94,11 @@ class CandidateSets:
             with self._lock:
                 self._handles[numbers] = found
         return found
+
+    @property
+    def weight(self) -> int:
+        """How many policies are in the handles that are kept."""
+        return int(self._handles.currsize)
 
     def _built(self, numbers: Sequence[int]) -> cedarpy.PolicySet:
         trees = {f"policy{number}": self._policies[number].tree for number in numbers}

@@ -18,15 +18,15 @@ MAX_NESTING = 100  # brackets in brackets; what Cedar's typed tree bears
 MAX_OPERATORS = 500  # in one statement; Cedar's parser recurses along chains and ends the process above 1,000
 
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n]+|//[^\r\n]*)  # a lone carriage return ends a comment, as in Cedar
-      |"(?:[^"\\]|\\.)*"
+    r"""(?P<space>[^\S\x1c-\x1f]+|//[^\r\n]*)  # as in Cedar: Unicode's white space; a lone \r ends a comment
+      |"[^"\\]*(?:\\.[^"\\]*)*"?  # one without an end takes the rest, so that a text is looked at once
       |[A-Za-z_][A-Za-z0-9_]*|[0-9]+
       |::|&&|\|\||==|!=|<=|>=
       |.""",
     re.VERBOSE | re.DOTALL,
 )
 _PIECE = re.compile(  # runs of the same tokens, for what needs their semicolons only
-    r"""(?P<space>[ \t\r\n]+|//[^\r\n]*)|"(?:[^"\\]|\\.)*"|(?P<end>;)|[^ \t\r\n"/;]+|.""", re.DOTALL
+    r"""(?P<space>[^\S\x1c-\x1f]+|//[^\r\n]*)|"[^"\\]*(?:\\.[^"\\]*)*"?|(?P<end>;)|[^\s"/;]+|.""", re.DOTALL
 )
 _OPEN = "([{"
 _CLOSE = ")]}"

@@ -22,13 +22,15 @@ _AT_ONCE: Final = 64  # Cedar keeps the interpreter to itself meanwhile: 10 ms, 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One statement of a file, and where it starts."""
+    """One statement of a file with its text, where it starts, and what in it is too much to be parsed."""
 
     file: str
     statement: Statement
     lines: Lines
     line: int
     column: int
+    text: str
+    excess: str | None
 
     def problem(self, code: str, message: str, remedy: str) -> Problem:
         """Something wrong with all of it."""
@@ -39,28 +41,20 @@ def sources_of(name: str, text: str) -> Iterator[Source]:
     """Every statement of a file."""
     lines = Lines(text)
     for statement in statements_of(text):
-        yield Source(name, statement, lines, *lines.place(statement.start))
+        yield Source(name, statement, lines, *lines.place(statement.start), statement.text, statement.excess())
 
 
 def read_all(sources: Sequence[Source]) -> Iterator[pst.Template | Problem]:
     """Each source as a tree, or what is wrong with it."""
     for start in range(0, len(sources), _AT_ONCE):
         chunk = sources[start : start + _AT_ONCE]
-        excesses = [source.statement.excess() for source in chunk]
-        trees = None if any(excesses) else _read_together([source.statement.text for source in chunk])
-        if trees is not None:
-            yield from trees
-            continue
-        for source, excess in zip(chunk, excesses, strict=True):
-            if excess is None:
-                yield _read(source)
-            else:
-                yield source.problem("policy_bounds", excess, "split the policy, or use a Group")
+        yield from _read_together(chunk) or map(_read, chunk)
 
 
-def _read_together(texts: Sequence[str]) -> list[pst.Template] | None:
+def _read_together(sources: Sequence[Source]) -> list[pst.Template] | None:
     """The trees of all these; None where not every one is a policy by itself."""
-    if not all(text.endswith(";") for text in texts):
+    texts = [source.text for source in sources if source.excess is None and source.text.endswith(";")]
+    if len(texts) < len(sources):
         return None
     try:
         parsed = cedarpy.policies_to_pst("\n".join(texts))
@@ -73,8 +67,10 @@ def _read_together(texts: Sequence[str]) -> list[pst.Template] | None:
 
 def _read(source: Source) -> pst.Template | Problem:
     """One statement by itself."""
+    if source.excess is not None:
+        return source.problem("policy_bounds", source.excess, "split the policy, or use a Group")
     try:
-        parsed = cedarpy.policies_to_pst(source.statement.text)
+        parsed = cedarpy.policies_to_pst(source.text)
     except ValueError as error:
         offset = misplaced(source.statement.file_text, source.statement, str(error))
         message, remedy = explain_syntax(str(error), source.statement.file_text, offset)

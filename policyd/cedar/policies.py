@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +21,7 @@ from policyd.cedar.parsing import Source, read_all, sources_of
 from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of, union
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax_tree import nodes_of
-from policyd.cedar.validation import validation_problems
+from policyd.cedar.validation import cedar_errors, validation_problems
 from policyd.errors import InvalidInput, Problem
 
 MAX_FILES = 10_000
@@ -70,7 +71,6 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     headers, and strict validation against `schema`.
     """
     problems: list[Problem] = []
-    policies: list[Policy] = []
     if len(files) > MAX_FILES:
         raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_FILES} policy files")])
     sources: list[Source] = []
@@ -82,23 +82,42 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
             problems.append(bad)
     if len(sources) > MAX_POLICIES:
         raise InvalidInput([*problems, Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
-    for source, read in zip(sources, read_all(sources), strict=True):
-        if isinstance(read, Problem):
-            problems.append(read)
-        else:
-            policies.append(_policy(source, read))
+    policies, unread, errors = _read_and_validate(sources, schema)
+    problems += unread
     problems += _id_problems(policies)
     problems += [problem for policy in policies for problem in _header_problems(policy)]
-    problems += _validation_problems(policies, schema)
+    problems += validation_problems(errors, [(policy.id, policy.file, policy.line) for policy in policies])
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
     return PolicySet(tuple(policies), union(policy.reads for policy in policies))
 
 
+def _read_and_validate(
+    sources: Sequence[Source], schema: Schema
+) -> tuple[list[Policy], list[Problem], list[cedarpy.ValidationError]]:
+    """The policies, the problems of the statements that are none, and what Cedar finds wrong with the policies.
+
+    Both take long for thousands, and Cedar validates beside: all of them, in the hope that all are policies.
+    """
+    with ThreadPoolExecutor(1, "validate") as beside:
+        bounded = all(source.excess is None for source in sources)
+        hoped = beside.submit(cedar_errors, [source.text for source in sources], schema) if bounded else None
+        policies: list[Policy] = []
+        problems: list[Problem] = []
+        for source, read in zip(sources, read_all(sources), strict=True):
+            if isinstance(read, Problem):
+                problems.append(read)
+            else:
+                policies.append(_policy(source, read))
+        if problems or hoped is None:
+            return policies, problems, cedar_errors([policy.text for policy in policies], schema)
+        return policies, problems, hoped.result()
+
+
 def _policy(source: Source, tree: pst.Template) -> Policy:
     """The policy that a statement is; its id is empty where it has none."""
-    names, text = tree.annotations, source.statement.text
-    return Policy(names.get("id", ""), tree.effect, names, text, source.file, source.line, tree)
+    names = tree.annotations
+    return Policy(names.get("id", ""), tree.effect, names, source.text, source.file, source.line, tree)
 
 
 def _file_problem(name: str, text: str) -> Problem | None:
@@ -155,8 +174,3 @@ def _header_problems(policy: Policy) -> Iterator[Problem]:
             )
         if message:
             yield Problem("policy_header", message, policy.file, policy.line, remedy=remedy)
-
-
-def _validation_problems(policies: Sequence[Policy], schema: Schema) -> list[Problem]:
-    places = [(policy.id, policy.file, policy.line) for policy in policies]
-    return validation_problems("\n".join(policy.text for policy in policies), places, schema)

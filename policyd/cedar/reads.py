@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from cedarpy import pst
@@ -90,7 +91,8 @@ def _reads_of(tree: pst.Template) -> Reads:
     attributes: set[str] = set()
     tags: set[str | None] = set()
     headers: set[str | None] = set()
-    entities: Counter[Uid] = Counter()
+    named: list[Uid] = []
+    compared: list[Uid] = []
     ancestors: set[Uid] = set()
     unnamed = False
     for node in nodes_of(tree):
@@ -98,9 +100,9 @@ def _reads_of(tree: pst.Template) -> Reads:
         if kind is pst.EntityUid:
             ancestors.add(uid_of(node))
         elif kind is pst.EntityLit:
-            entities[uid_of(node.value)] += 1
+            named.append(uid_of(node.value))
         elif kind is pst.BinaryOp:
-            entities.subtract(compared_entities(node))
+            compared += compared_entities(node)
             tags.update(tag_names(node))
             headers.update(header_names(node))
             unnamed = unnamed or ancestors_computed(node)
@@ -112,13 +114,19 @@ def _reads_of(tree: pst.Template) -> Reads:
                 paths.add(chain[1:])
             attributes.update(attributes_read(node))
     return Reads(
-        context=_as_tree(paths),
-        attributes=frozenset(attributes),
-        tags=None if None in tags else frozenset(name for name in tags if name is not None),
-        headers=frozenset(name for name in headers if name is not None),
-        ancestors=None if unnamed else frozenset(ancestors),
-        entities=frozenset(uid for uid, count in entities.items() if count > 0),
+        context=_as_tree(frozenset(paths)),
+        attributes=_shared(frozenset(attributes)),
+        tags=None if None in tags else _shared(frozenset(tags)),
+        headers=_shared(frozenset(headers - {None})),
+        ancestors=None if unnamed else _shared(frozenset(ancestors)),
+        entities=_shared(frozenset(Counter(named) - Counter(compared) if named else ())),
     )
+
+
+@lru_cache(maxsize=1024)
+def _shared(part: frozenset[T]) -> frozenset[T]:
+    """One object for equal parts: most policies of thousands read the same few things."""
+    return part
 
 
 def tag_names(node: object) -> Iterator[str | None]:
@@ -140,11 +148,13 @@ def _is_other(base: object) -> bool:
     return chain_of(base) in _OTHER_TAGS
 
 
-def _as_tree(paths: set[tuple[str, ...]]) -> Paths | None:
+@lru_cache(maxsize=1024)
+def _as_tree(paths: frozenset[tuple[str, ...]]) -> Paths | None:
+    """Attributes by their paths; shared, so never changed."""
     if () in paths:
         return None
-    names = {path[0] for path in paths}
-    return {name: _as_tree({path[1:] for path in paths if path[0] == name}) for name in sorted(names)}
+    names = sorted({path[0] for path in paths})
+    return {name: _as_tree(frozenset(path[1:] for path in paths if path[0] == name)) for name in names}
 
 
 def _merged(trees: list[Paths | None]) -> Paths | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 
 import cedarpy
+import msgspec
 
 from policyd.cedar.model import Decision, Entity, EvaluationError, Request
 from policyd.cedar.policies import PolicySet
@@ -19,7 +19,8 @@ class Oracle:
     def __init__(self, policy_set: PolicySet, schema: Schema) -> None:
         self._policies = policy_set.policies
         self._handle = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policy_set.policies))
-        self._actions = [Entity(uid, parents=above) for uid, above in schema.actions.items()]
+        self._effects = {policy.id: policy.effect for policy in policy_set.policies}
+        self._actions = [_json(Entity(uid, parents=above)) for uid, above in schema.actions.items()]
 
     def decide(self, request: Request, above: Iterable[Entity] = ()) -> Decision:
         """Answer; `above` are ancestors with parents of their own, where the request's have direct parents only."""
@@ -29,14 +30,13 @@ class Oracle:
             "resource": request.resource.json(),
             "context": request.context,
         }
-        entities = [*self._actions, *request.entities, *above]
-        answer = cedarpy.is_authorized(asked, self._handle, json.dumps([_json(one) for one in entities]))
+        entities = [*self._actions, *map(_json, request.entities), *map(_json, above)]
+        answer = cedarpy.is_authorized(asked, self._handle, msgspec.json.encode(entities).decode())
         reasons = tuple(
             sorted(self._policies[int(one.removeprefix("policy"))].id for one in answer.diagnostics.reasons)
         )
         errors = tuple(sorted(map(self._error, answer.diagnostics.errors), key=lambda error: error.policy))
-        effects = {policy.id: policy.effect for policy in self._policies}
-        if answer.allowed and any(effects[error.policy] == "forbid" for error in errors):
+        if answer.allowed and any(self._effects[error.policy] == "forbid" for error in errors):
             return Decision(False, (), errors)
         return Decision(answer.allowed, reasons, errors)
 
