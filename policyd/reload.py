@@ -24,7 +24,7 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.placement import Placement
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
-from policyd.sources.files import Folder
+from policyd.sources.files import Folder, digest
 from policyd.sources.shipped import shipped_policies, shipped_schema
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import Control
@@ -63,9 +63,13 @@ class Issuance:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """All that is in force together. `digest` is the folder's, `config` names what all proxies are sent."""
+    """All that is in force together.
+
+    `digest` is the folder's, `files` has that of each of its files; `config` names what all proxies are sent.
+    """
 
     digest: str
+    files: Mapping[str, str]
     settings: Settings
     placement: Placement
     mesh: Mesh
@@ -101,6 +105,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
     }
     return Live(
         digest=folder.digest,
+        files={path: digest({path: text}) for path, text in folder.texts.items()},
         settings=parsed.settings,
         placement=parsed.placement,
         mesh=parsed.mesh,
@@ -178,6 +183,12 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
     if not parsed.mesh.instances:
         remedy = "declare what runs in workloads.yaml"
         found.append(Problem("no_workloads", "there are no workloads", "workloads.yaml", remedy=remedy))
+    for name, listens in sorted(parsed.placement.gateways.items()):
+        for listen in listens:
+            if listen.actual != listen.declared:
+                message = f"port {listen.declared} was in use: the gateway `{name}` listens on {listen.actual} instead"
+                remedy = "free the port and start again, or list another one"
+                found.append(Problem("port", message, "workloads.yaml", remedy=remedy))
     return found
 
 

@@ -25,7 +25,7 @@ from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.progress import View, view
 from policyd.cli.running import RunningMesh
 from policyd.config import Environment, runtime_directory, state_paths
-from policyd.errors import StateError
+from policyd.errors import InvalidInput, Problem, StateError
 from policyd.sources.state import prepare_state, private_folder, write_private
 
 LOGS: Final = "run"  # in the state folder
@@ -61,6 +61,9 @@ class Folders:
 async def bring_up(options: Options, environment: Environment, environ: Mapping[str, str]) -> int:
     """Run the folder's mesh; returns the exit code. Raises PolicydError for what keeps it from coming up."""
     loaded = load_folder(options.directory)  # what cannot run is said before anything is touched
+    if not loaded.live.mesh.instances:
+        remedy = "declare what runs in workloads.yaml"
+        raise InvalidInput([Problem("no_workloads", "there is nothing to run", "workloads.yaml", remedy=remedy)])
     with alone(options.directory), _folders(options, environment) as folders:
         work = asyncio.create_task(_run(options, loaded, folders, environ))
         loop = asyncio.get_running_loop()
@@ -79,7 +82,7 @@ async def _run(options: Options, loaded: Loaded, folders: Folders, environ: Mapp
         await mesh.start(options.timeout)
         screen.settle()
         outcomes = await run_checks(loaded, mesh.places)
-        code = report.after_start(mesh.places, loaded, outcomes, as_json=options.as_json)
+        code = report.after_start(mesh, loaded, outcomes, as_json=options.as_json)
         if options.stays:
             await _stay(options, folders, screen)
             code = Exit.OK
@@ -118,7 +121,10 @@ def _folders(options: Options, environment: Environment) -> Iterator[Folders]:
         raise StateError(f"a server runs for `{directory}` already", remedy=remedy)
     if options.fresh:
         _remove(state_paths(directory).root)
-    state = prepare_state(directory, uid).root
+    paths = prepare_state(directory, uid)
+    # left by a crash, it would tell the server that proxies run and hold their ports
+    paths.server.unlink(missing_ok=True)
+    state = paths.root
     runtime = runtime_directory(directory, environment, uid)
     folders = Folders(state, state / LOGS, runtime / "agent")
     private_folder(folders.logs, uid)

@@ -16,34 +16,33 @@ from policyd.cli.places import addresses
 from policyd.errors import NotRunning, PolicydError, Problem
 
 if TYPE_CHECKING:
-    from policyd._pb import admin_pb2 as pb
     from policyd.cli.check_table import Outcome
     from policyd.cli.loaded import Loaded
+    from policyd.cli.running import RunningMesh
 
 LOOK_SECONDS: Final = 1.0
 
 
-def after_start(
-    places: Sequence[pb.InstancePlace], loaded: Loaded, outcomes: Sequence[Outcome], *, as_json: bool
-) -> int:
+def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], *, as_json: bool) -> int:
     """Print addresses, warnings and outcomes; returns the exit code that the checks give."""
-    front_pages = pages(loaded, places)
+    places, front_pages = mesh.places, pages(loaded, mesh.places)
+    warnings = list(dict.fromkeys([*map(str, loaded.warnings), *mesh.warnings]))
     passed = all(outcome.passed for outcome in outcomes)
     if as_json:
         value = {
             "ok": passed,
             "addresses": addresses(places),
             "pages": front_pages,
-            "warnings": [str(warning) for warning in loaded.warnings],
+            "warnings": warnings,
             "checks": check_table.as_json(outcomes),
         }
         output.print_json(value)
         sys.stdout.flush()
     else:
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
-        warnings = [f"warning: {output.clean(str(warning))}" for warning in loaded.warnings]
+        warned = [f"warning: {output.clean(warning)}" for warning in warnings]
         output.show(
-            "", *opened, *warnings, *(["", *check_table.lines(outcomes, output.console().width)] if outcomes else [])
+            "", *opened, *warned, *(["", *check_table.lines(outcomes, output.console().width)] if outcomes else [])
         )
     return Exit.OK if passed else Exit.ERROR
 

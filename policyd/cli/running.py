@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class RunningMesh:
-    """`start`, then `stop`; `places` says where its instances are."""
+    """`start`, then `stop`; `places` says where its instances are, `warnings` what the server warns of."""
 
     def __init__(
         self, directory: Path, state: Path, logs: Path, runtime: Path, environ: Mapping[str, str], screen: View
     ) -> None:
         self.places: Sequence[pb.InstancePlace] = ()
+        self.warnings: Sequence[str] = ()
         self._directory = directory
         self._state = state
         self._runtime = runtime
@@ -43,7 +44,7 @@ class RunningMesh:
         deadline = time.monotonic() + seconds
         self._supervisor.run(plan.server_program(self._directory, self._environ, server_probe(self._directory)))
         await self._supervisor.healthy([plan.SERVER], deadline)
-        self.places = await asyncio.to_thread(self._ask_places)
+        self.places, self.warnings = await asyncio.to_thread(self._ask)
         self._sidecars = sidecars.awaited(place.name for place in self.places)
         self._start_agent()
         self._start_applications()
@@ -81,9 +82,9 @@ class RunningMesh:
         with server(self._directory) as client:
             return client.create_token(plan.AGENT_NAME).token.encode() + b"\n"
 
-    def _ask_places(self) -> Sequence[pb.InstancePlace]:
+    def _ask(self) -> tuple[Sequence[pb.InstancePlace], Sequence[str]]:
         with server(self._directory) as client:
-            return client.instances()
+            return client.instances(), client.status().warnings
 
     def _hear(self, line: str) -> None:
         before, self._sidecars = self._sidecars, sidecars.heard(self._sidecars, line)

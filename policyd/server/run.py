@@ -258,6 +258,7 @@ class Server:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await asyncio.to_thread(self._journal.expire)
+            await asyncio.to_thread(self._journal.trouble)  # notices a journal that was taken away
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
                 await asyncio.to_thread(self._keeper.look)
             await asyncio.sleep(LOOK_AFTER_SECONDS)
@@ -265,7 +266,11 @@ class Server:
     def _keep(self, live: Live) -> None:
         """Before a change takes effect it is on record, and where its instances are is known to the next start."""
         self._placer.keep(live.placement)
-        self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=live.ruling.revision))
+        before = self._keeper.live.files
+        changed = sorted(path for path in {*before, *live.files} if before.get(path) != live.files.get(path))
+        detail = {"files": changed}
+        revision = live.ruling.revision
+        self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
 
     def _heard(self, live: Live | None, problems: tuple[Problem, ...]) -> None:
         """A change was taken, or refused: put it in force for proxies and agents, and say so."""
