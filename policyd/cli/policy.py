@@ -11,7 +11,7 @@ from policyd.cli.policy_fmt import fmt
 from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
 
-app = group("Work on policies: check, format and test them.")
+app = group("Work on policies: check, format, test, explain, compare and import them.")
 
 app.command("check")(check)
 app.command("fmt")(fmt)

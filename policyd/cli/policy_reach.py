@@ -78,7 +78,9 @@ def who_lines(found: WhoCan, request: str) -> Iterator[Any]:
     rows = [(short_name(caller), _WORDS[one.verdict], ", ".join(one.by), _if(one)) for caller, one in may.items()]
     if rows:
         yield output.table(("CALLER", "MAY", "BY", "CONDITION"), rows)
-    yield f"{len(may)} of {len(found.callers)} callers may {output.clean(request)}"
+    conditional = sum(one.verdict == "conditional" for one in may.values())
+    under = f", {conditional} of them under a condition" if conditional else ""
+    yield f"{len(may)} of {len(found.callers)} callers may {output.clean(request)}{under}"
     if not found.identified:
         yield "this service verifies no callers, so everybody is anonymous to it"
     elif any(caller.startswith("Unauthenticated::") for caller in may):
@@ -97,6 +99,7 @@ def what_lines(found: Mapping[str, Mapping[str, Reach]], caller: str) -> Iterato
         yield "there are no services"
         return
     yield output.table(("SERVICE", *methods), rows)
+    yield ""
     yield from _conditions(found)
     if all(reach.verdict == "deny" for reached in found.values() for reach in reached.values()):
         yield f"`{output.clean(caller)}` may nothing"
