@@ -80,6 +80,9 @@ class Facts(Protocol):
     def proxies(self) -> Iterable[ProxyStatus]:
         """The proxies that are connected."""
 
+    def agents(self) -> Iterable[str]:
+        """The agents that are connected, by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -149,6 +152,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         workloads = frozenset(SpiffeId.parse(text) for text in request.workloads)
         for unknown in sorted(workloads - mesh.workloads.keys()):
             raise TokenError(f"`{unknown}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+        if not workloads:
+            self._check_rest_is_free(request.agent)
         ttl = _length(request.ttl_seconds) or DEFAULT_TTL
         registration = Registration(request.agent, workloads)
         made = parts.tokens.create(registration, now=parts.issuer.now(), random=parts.random, ttl=ttl)
@@ -162,6 +167,14 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             secret=made.secret,
         )
         return pb.CreateTokenReply(token=format_token(token), expires_at=int(made.expires_at.timestamp()))
+
+    def _check_rest_is_free(self, agent: str) -> None:
+        """Two agents that run everything would start every sidecar twice, on the same ports."""
+        connected = set(self._parts.facts.agents())
+        for other in self._parts.tokens.agents():
+            if not other.workloads and other.agent != agent and other.agent in connected:
+                message = f"the agent `{other.agent}` runs all that no other agent's registration names"
+                raise TokenError(message, remedy=f"name with --workload what `{agent}` is to run")
 
     async def ShowCa(self, _request: pb.ShowCaRequest, _context: Context) -> pb.ShowCaReply:  # noqa: N802
         """The authority's certificates."""
@@ -207,7 +220,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         known = {proxy.instance: proxy for proxy in self._parts.facts.proxies()}
         mesh = self._parts.facts.live.mesh
         instances = mesh.instances
-        agents = {one.name: each.agent for each in self._parts.tokens.agents() for one in instances_for(each, mesh)}
+        joined = self._parts.tokens.agents()
+        agents = {one.name: each.agent for each in joined for one in instances_for(each, mesh, joined)}
         return pb.ProxiesReply(
             proxies=[
                 _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))

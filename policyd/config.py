@@ -21,6 +21,7 @@ from policyd.yaml import load_one
 
 SETTINGS_FILE: Final = "policyd.yaml"
 STATE_FOLDER: Final = ".policyd"
+WORKLOADS_FILE: Final = "workloads.yaml"  # what shows a folder that was never up
 MAX_SOCKET_PATH: Final = 107  # sun_path of unix(7), without its closing NUL
 SOCKET_NAME_ROOM: Final = 40  # what the names of sockets below the runtime folder need at least
 MIN_CERTIFICATE_SECONDS: Final = 5.0
@@ -160,7 +161,7 @@ def _absolute(text: str | None) -> Path | None:
 
 
 def find_directory(option: str | None, environment: Environment, cwd: Path) -> Path:
-    """Return the folder: `--dir`, else POLICYD_DIR, else the nearest one from `cwd` upwards that has state.
+    """Return the folder: `--dir`, else POLICYD_DIR, else the nearest one from `cwd` upwards that is a mesh's.
 
     Raises UsageError if there is none, or if what was named is no folder.
     """
@@ -171,10 +172,10 @@ def find_directory(option: str | None, environment: Environment, cwd: Path) -> P
             raise UsageError(f"`{named}` is no folder", remedy="name an existing one")
         return directory
     for candidate in (cwd, *cwd.parents):
-        if (candidate / STATE_FOLDER).is_dir():
+        if (candidate / STATE_FOLDER).is_dir() or (candidate / WORKLOADS_FILE).is_file():
             return candidate.resolve()
     remedy = "name it with `--dir`, or run the command inside it"
-    raise UsageError(f"no folder with `{STATE_FOLDER}` from `{cwd}` upwards", remedy=remedy)
+    raise UsageError(f"no folder with `{WORKLOADS_FILE}` from `{cwd}` upwards", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)

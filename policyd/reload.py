@@ -247,8 +247,13 @@ class Keeper:
             return None
         if folder.digest == self._live.digest:
             return self._live
-        live = self._build(folder)
-        _check_same_process(self._live.settings, live.settings, folder)
+        problems = _need_restart(self._live.settings, folder)
+        try:
+            live = self._build(folder)
+        except InvalidInput as error:
+            raise InvalidInput([*problems, *error.problems]) from None
+        if problems:
+            raise InvalidInput(problems)
         return live
 
     def _settle(self, live: Live) -> None:
@@ -266,20 +271,22 @@ class Keeper:
             self._heard(None, problems)
 
 
-def _check_same_process(before: Settings, after: Settings, folder: Folder) -> None:
+def _need_restart(before: Settings, folder: Folder) -> list[Problem]:
     """Identities, listeners and the journal are made at the start; a change of theirs cannot be half done."""
+    text = folder.text(SETTINGS_FILE) or ""
+    try:
+        after, document = parse_settings(text), load_one(text, SETTINGS_FILE)
+    except InvalidInput:  # which is said when all of the folder is checked
+        return []
     changed = {
         ("trustDomain",): before.trust_domain != after.trust_domain,
         ("audit",): before.audit != after.audit,
         ("listen",): before.listen != after.listen,
         ("ca", "passphraseFile"): before.ca.passphrase_file != after.ca.passphrase_file,
     }
-    document = load_one(folder.text(SETTINGS_FILE) or "", SETTINGS_FILE)
     remedy = "restart policyd, or put it back"
-    problems = [
+    return [
         document.problem("restart", f"a change of `{'.'.join(path)}` needs a restart", path, remedy)
         for path, is_changed in changed.items()
         if is_changed
     ]
-    if problems:
-        raise InvalidInput(problems)

@@ -155,7 +155,7 @@ def test_no_folder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         find_directory(None, Environment(), tmp_path)
     assert str(error.value) == (
-        f"no folder with `.policyd` from `{tmp_path}` upwards; name it with `--dir`, or run the command inside it"
+        f"no folder with `workloads.yaml` from `{tmp_path}` upwards; name it with `--dir`, or run the command inside it"
     )
     with pytest.raises(UsageError) as error:
         find_directory("nowhere", Environment(), tmp_path)

@@ -1,6 +1,6 @@
 """A check and its outcome as the journal's Entry.
 
-Law: what the decision read is recorded, so that it can be made again exactly; nothing else of the request is.
+Law: what the decision read is recorded, so that it can be made again exactly; besides it, only method, host and path.
 The tags of the headers and of the instance's labels stand in the context as plain mappings.
 """
 
@@ -12,11 +12,15 @@ from datetime import datetime
 from typing import Any, Literal
 
 from policyd.audit.record import Entry, Fault
+from policyd.authz.path import canonical_path
 from policyd.authz.request import Query
 from policyd.cedar.model import Decision, Request, Uid
-from policyd.errors import PolicydError
+from policyd.errors import PolicydError, UnacceptablePath
 
 Status = Literal[200, 400, 403, 503]  # what the caller gets; of 200 what the application answers
+
+
+MAX_REFUSED_PATH = 1024  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: in
         resource=_resource(query) if request is None else str(request.resource),
         reasons=decision.reasons if decision else (),
         errors=tuple(faults),
-        context=_plain(request) if request else {},
+        context=_context(query, request),
         revision=outcome.revision,
         proxy=query.listener.instance if query else "",
         request_id=query.request_id if query else "",
@@ -79,6 +83,24 @@ def _principal(query: Query | None) -> str:
 
 def _resource(query: Query | None) -> str:
     return str(Uid("Service", query.facts.service)) if query else ""
+
+
+def _context(query: Query | None, request: Request | None) -> dict[str, Any]:
+    """What the decision read, and in any case what was asked for: nobody finds a request without its path."""
+    context = _plain(request) if request else {}
+    if query is not None:
+        facts = query.facts
+        asked = {"method": facts.method, "host": facts.host, "path": _path(facts.target)}
+        context["request"] = asked | context.get("request", {})
+    return context
+
+
+def _path(target: str) -> str:
+    """The canonical path; of one that has none, what was sent, without the query, which may hold secrets."""
+    try:
+        return canonical_path(target)
+    except UnacceptablePath:
+        return target.partition("?")[0][:MAX_REFUSED_PATH]
 
 
 def _plain(request: Request) -> dict[str, Any]:

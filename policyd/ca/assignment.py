@@ -1,11 +1,13 @@
 """What an agent may obtain, and so which sidecars it runs.
 
 Law: an agent gets identities of declared workloads only, and only those that its registration names;
-without any named it may run the whole mesh. No agent gets another agent's identity, nor policyd's.
+without any named it may run the whole mesh, and runs what no other agent's names. No agent gets another agent's
+identity, nor policyd's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policyd.mesh.model import Instance, Mesh
@@ -29,7 +31,9 @@ def may_obtain(registration: Registration, identity: SpiffeId, mesh: Mesh) -> bo
     return not registration.workloads or identity in registration.workloads
 
 
-def instances_for(registration: Registration, mesh: Mesh) -> tuple[Instance, ...]:
-    """The instances whose Envoys this agent runs, by name."""
-    ordered = (instance for _, instance in sorted(mesh.instances.items()))
+def instances_for(registration: Registration, mesh: Mesh, agents: Iterable[Registration] = ()) -> tuple[Instance, ...]:
+    """The instances whose Envoys this agent runs, by name; `agents` are all that have joined."""
+    named = {identity for other in agents if other.agent != registration.agent for identity in other.workloads}
+    elsewhere = frozenset() if registration.workloads else named
+    ordered = (instance for _, instance in sorted(mesh.instances.items()) if instance.workload not in elsewhere)
     return tuple(instance for instance in ordered if may_obtain(registration, instance.workload, mesh))

@@ -248,7 +248,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         authority = self._issuer.authority
         sidecars = [
             agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service)
-            for one in instances_for(registration, self._mesh())
+            for one in instances_for(registration, self._mesh(), self._tokens.agents())
         ]
         return agent_pb2.Assignment(
             agent=registration.agent,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.2
 
+UNREADABLE: Final = frozenset({"csr_sha256", "spiffe_id", "serial"})  # beside the names of who and what
+
 app = group("Read the journal of decisions: who asked for what, what was decided, and why.")
 
 
@@ -164,8 +166,17 @@ def _request(record: Record) -> str:
 
 
 def _happening(record: Record) -> str:
-    """What a record that is no decision says: its own facts, as `name=value`."""
-    return " ".join([record.kind, *(f"{name}={value}" for name, value in record.detail.items())])
+    """What a record that is no decision says: its own facts, as `name=value`, the hashes left to `--json`."""
+    shown = {name: value for name, value in record.detail.items() if name not in UNREADABLE}
+    if record.kind == "change":
+        return f"change of {', '.join(shown.get('files', ())) or 'the folder'}"
+    return " ".join([record.kind, *(f"{name}={_value(value)}" for name, value in shown.items())])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind", "…"))
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _reason(record: Record) -> str:

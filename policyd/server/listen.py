@@ -31,6 +31,9 @@ XDS_SERVICES: Final = (xds.SERVICE, agent_pb2.DESCRIPTOR.services_by_name["Agent
 _ALONE: Final = ("grpc.so_reuseport", 0)  # a port in use is an error, never shared
 # Envoys and agents ping every 30 s to notice a dead connection; gRPC's default would hang up on them
 _PINGS: Final = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)
+# a connection is asked to end long before the certificate that opened it has: certificates are renewed at half of an
+# hour; what is under way is finished first, and nobody notices
+_AGE: Final = (("grpc.max_connection_age_ms", 600_000), ("grpc.max_connection_age_grace_ms", 60_000))
 
 _log = structlog.get_logger("policyd.server")
 
@@ -64,7 +67,7 @@ def serve_authorization(
 ) -> None:
     """Decisions, on threads and a port of their own: no stream of configuration stands in their way."""
     threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
-    options = [_ALONE, _PINGS, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
+    options = [_ALONE, _PINGS, *_AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
     server = grpc.server(threads, options=options)
     add_to_server(authorizer, server)
     server.add_generic_rpc_handlers((health.blocking_handler(),))
@@ -83,7 +86,7 @@ async def serve_xds(
     health: Health,
 ) -> None:
     """Configuration and certificates, for Envoys and agents that have an identity."""
-    server = grpc.aio.server(options=[_ALONE, _PINGS])
+    server = grpc.aio.server(options=[_ALONE, _PINGS, *_AGE])
     server.add_generic_rpc_handlers((discovery.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     _bind(server, address, _credentials(identity, mutual=True))

@@ -178,7 +178,7 @@ class Server:
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
         )
-        agents = AgentsService(
+        self._agents = AgentsService(
             self._issuer,
             self._tokens,
             mesh=lambda: self._keeper.live.mesh,
@@ -187,7 +187,7 @@ class Server:
             clock=time.monotonic,
             wall=_now,
         )
-        await listen.serve_xds(stack, self._discovery, agents, at["xds"], identity, streams)
+        await listen.serve_xds(stack, self._discovery, self._agents, at["xds"], identity, streams)
         attestation = AttestationService(
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
@@ -340,6 +340,10 @@ class Server:
         """What works and deserves a look."""
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from expiry_warnings(self._opened.authority, _now())
+
+    def agents(self) -> Iterable[str]:
+        """The agents that are connected, by name."""
+        return self._agents.connected()
 
     def proxies(self) -> Iterable[ProxyStatus]:
         """The proxies that are connected."""

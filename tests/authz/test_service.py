@@ -60,7 +60,7 @@ def test_an_allowed_request_is_recorded_with_what_was_read(ruling: Ruling) -> No
             action='Action::"GET"',
             resource='Service::"reviews.default"',
             reasons=("reviews-from-productpage",),
-            context={"request": {"path": "/reviews/0"}},
+            context={"request": {"method": "GET", "host": "reviews", "path": "/reviews/0"}},
             revision=ruling.revision,
             proxy="reviews-v1",
             request_id="r-1",
@@ -100,7 +100,7 @@ def test_headers_and_labels_that_policies_read_are_recorded_and_no_others(mesh: 
     house.ask(check_of(request__http__headers={"end-user": "jason", "x-secret": "s", "x-request-id": "1"}))
     (entry,) = house.journal.entries
     assert entry.context == {
-        "request": {"headers": {"end-user": "jason"}},
+        "request": {"method": "GET", "host": "reviews", "path": "/reviews/0", "headers": {"end-user": "jason"}},
         "destination": {"labels": {"app": "reviews", "version": "v1"}},
     }
 

@@ -46,3 +46,11 @@ def test_not_even_a_declaration_gives_away_an_agent_s_or_the_server_s_identity(i
 def test_an_agent_runs_the_instances_of_the_identities_it_may_obtain() -> None:
     names = [[i.name for i in instances_for(registration, a_mesh())] for registration in (EVERYTHING, ONLY_REVIEWS)]
     assert names == [["ratings-v1", "reviews-v1", "reviews-v2"], ["reviews-v1", "reviews-v2"]]
+
+
+def test_what_another_agent_s_registration_names_is_that_agent_s() -> None:
+    node = Registration("node", frozenset({REVIEWS}))
+
+    names = [[i.name for i in instances_for(each, a_mesh(), [EVERYTHING, node])] for each in (EVERYTHING, node)]
+
+    assert names == [["ratings-v1"], ["reviews-v1", "reviews-v2"]]

@@ -55,6 +55,7 @@ class Facts:
     trouble: str = ""
     said: tuple[str, ...] = ()
     connected: tuple[ProxyStatus, ...] = ()
+    agents_connected: tuple[str, ...] = ()
 
     def not_ready(self) -> str:
         return self.trouble
@@ -67,6 +68,9 @@ class Facts:
 
     def proxies(self) -> tuple[ProxyStatus, ...]:
         return self.connected
+
+    def agents(self) -> tuple[str, ...]:
+        return self.agents_connected
 
 
 @dataclass
@@ -202,6 +206,25 @@ async def test_each_token_of_a_name_is_good_and_the_last_to_join_says_what_the_a
     assert desk.tokens.agents() == (Registration("laptop", frozenset({REVIEWS})),)
     with desk.tokens.claim(first, NOW) as again:
         assert again == Refused("used", "laptop")
+
+
+async def test_a_second_agent_does_not_run_what_the_first_one_runs(desk: Desk) -> None:
+    """Without named workloads it would start every sidecar twice, on the same ports."""
+    token = parse_token((await desk.stub.CreateToken(pb.CreateTokenRequest(agent="first"))).token)
+    with desk.tokens.claim(token.secret, NOW):
+        pass
+    desk.facts.agents_connected = ("first",)
+
+    told = await desk.refused("CreateToken", pb.CreateTokenRequest(agent="second"))
+
+    assert told[0] is Code.PERMISSION_DENIED
+    assert told[1].startswith(
+        "the agent `first` runs all that no other agent's registration names; name with --workload"
+    )
+    await desk.stub.CreateToken(pb.CreateTokenRequest(agent="second", workloads=[str(REVIEWS)]))
+    await desk.stub.CreateToken(pb.CreateTokenRequest(agent="first"))
+    desk.facts.agents_connected = ()
+    await desk.stub.CreateToken(pb.CreateTokenRequest(agent="second"))
 
 
 @pytest.mark.parametrize(
