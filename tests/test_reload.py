@@ -309,6 +309,13 @@ def test_a_setting_that_only_a_restart_can_change_is_refused(kept: Kept, text: s
     assert kept.keeper.live is before
 
 
+def test_that_a_restart_is_needed_is_said_before_what_follows_from_it(kept: Kept) -> None:
+    kept.write("policies/api.cedar", OTHER_POLICY)
+    kept.change("policyd.yaml", "trustDomain: other.example\n")
+
+    assert [problem.partition(": ")[0] for problem in kept.refused] == ["policyd.yaml:1", "cases/api.yaml:1"]
+
+
 def test_other_settings_change_while_it_serves(kept: Kept) -> None:
     kept.change("policyd.yaml", "ca: {ttl: 30m}\nlog: {level: debug}\n")
 
