@@ -10,6 +10,7 @@ from policyd.cli import output
 
 HEADERS: Final = ("CHECK", "REQUEST", "EXPECT", "GOT", "RESULT", "DECISION", "BY", "LATENCY")
 GAP: Final = 2  # columns between two of the table
+INDENT: Final = len("denied: ")
 NONE: Final = "-"
 
 
@@ -43,7 +44,7 @@ def lines(outcomes: Sequence[Outcome], width: int) -> list[Any]:
     shown: list[Any] = [output.table(HEADERS, rows)] if wanted <= width else [_block(outcome) for outcome in outcomes]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     shown += [f"failed: {outcome.name}: {output.clean(outcome.problem)}" for outcome in failed]
-    shown += [f"denied: {outcome.name}: {output.clean(outcome.why)}" for outcome in outcomes if outcome.why]
+    shown += [f"denied: {outcome.name}: {_indented(outcome.why)}" for outcome in outcomes if outcome.why]
     count = f"{len(outcomes)} check{'s' if len(outcomes) != 1 else ''}"
     shown.append(f"{count}, {len(failed)} failed" if failed else f"{count}, all as expected")
     return shown
@@ -52,6 +53,11 @@ def lines(outcomes: Sequence[Outcome], width: int) -> list[Any]:
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return the outcomes as JSON has them."""
     return [asdict(outcome) | {"passed": outcome.passed} for outcome in outcomes]
+
+
+def _indented(why: str) -> str:
+    """Why, and under it what would have allowed it."""
+    return output.clean(why).replace("\n", f"\n{' ' * INDENT}")
 
 
 def _block(outcome: Outcome) -> str:
