@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from policyd.cli.admin_client import AdminClient
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import processes_of, wait_until
 from tests.e2e.wire import Identity, issue, policyd
@@ -94,6 +95,14 @@ class Server:
         finally:
             resource.prlimit(self._facts["pid"], resource.RLIMIT_FSIZE, (soft, hard))
 
+    def status(self) -> Any:
+        """What it says of itself over its socket, at once."""
+        client = AdminClient(Path(self._facts["admin_socket"]), Path())
+        try:
+            return client.status()
+        finally:
+            client.close()
+
     def readiness(self) -> tuple[int, str]:
         reply = httpx.get(f"http://{self._facts['http']}/readyz")
         return reply.status_code, reply.text
@@ -111,7 +120,7 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
     mesh: RunningMesh, tmp_path: Path
 ) -> None:
     server, identity = Server(mesh), issue(mesh.directory, "productpage", tmp_path / "own")
-    policy, revision = mesh.directory / "policies" / "details.cedar", mesh.says("status")["revision"]
+    policy, revision = mesh.directory / "policies" / "details.cedar", server.status().revision
     changed = policy.read_text() + '\n@id("nobody-else") forbid (principal, action, resource) when { false };\n'
     assert (status_of(mesh), server.health(identity)) == (200, HealthCheckResponse.SERVING)
 
@@ -134,14 +143,14 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
         assert "policyd1." not in token.stdout
 
         policy.write_text(changed)
-        wait_until(lambda: bool(mesh.says("status")["refused"]), 10)
-        assert mesh.says("status")["revision"] == revision
+        wait_until(lambda: bool(server.status().refused), 10)
+        assert server.status().revision == revision
 
     wait_until(lambda: status_of(mesh) == 200, 10)
     assert server.readiness()[0] == 200
     assert server.health(identity) == HealthCheckResponse.SERVING
-    wait_until(lambda: mesh.says("status")["revision"] != revision, 10)  # the change waited for space
-    assert mesh.says("status")["refused"] == []
+    wait_until(lambda: server.status().revision != revision, 10)  # the change waited for space
+    assert not server.status().refused
     assert mesh.says("log", "verify")["whole"] is True
     gaps = [record["detail"] for record in records(mesh) if record.get("detail", {}).get("operation") == "journal.gap"]
     assert gaps
@@ -180,20 +189,20 @@ def test_a_journal_that_was_taken_away_is_noticed_and_nothing_passes_until_it_ca
 def test_a_change_that_cannot_be_is_refused_and_the_page_still_works(
     mesh: RunningMesh, file: str, old: str, new: str, says: str
 ) -> None:
-    target = mesh.directory / file
+    server, target = Server(mesh), mesh.directory / file
     good = target.read_text()
     assert old in good
     with taken_port() as port:
         target.write_text(good.replace(old, new.format(port=port)))
         try:
-            wait_until(lambda: bool(mesh.says("status")["refused"]), 10)
-            first = mesh.says("status")["refused"][0]
-            assert (first["file"], first["line"] > 0, bool(first["remedy"])) == (file, True, True)
-            assert says.format(port=port) in first["message"]
+            wait_until(lambda: bool(server.status().refused), 10)
+            first = server.status().refused[0]
+            assert (first.file, first.line > 0, bool(first.remedy)) == (file, True, True)
+            assert says.format(port=port) in first.message
             assert status_of(mesh) == 200
         finally:
             target.write_text(good)
-            wait_until(lambda: not mesh.says("status")["refused"], 10)
+            wait_until(lambda: not server.status().refused, 10)
 
 
 # ---- what does not come up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -119,8 +120,9 @@ def nothing_is_left(folder: Path, runtime: Path) -> None:
     assert not paths.server.exists()
     assert [path for path in runtime.rglob("*") if not path.is_dir()] == []
     assert list(paths.root.glob(".*.tmp")) == []
-    with exclusively(paths):
-        pass
+    if paths.lock.exists():
+        with exclusively(paths):
+            pass
 
 
 async def test_the_next_start_is_found_at_the_same_places(folder: Path, short: Path) -> None:
@@ -239,10 +241,15 @@ async def test_a_folder_that_is_bad_from_the_start_is_not_served(folder: Path, s
     nothing_is_left(folder, short)
 
 
-def run(folder: Path, runtime: Path) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, runtime: Path, space: int = -1) -> subprocess.CompletedProcess[str]:
+    """Serve until it ends; its files may have `space` bytes each."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (space, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
     environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
     command = [PROGRAM, "serve", "--dir", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, preexec_fn=limit)
 
 
 def test_invalid_input_is_exit_code_3(folder: Path, short: Path) -> None:
@@ -253,6 +260,34 @@ def test_invalid_input_is_exit_code_3(folder: Path, short: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert "groups.yaml:1" in done.stderr
     assert "Traceback" not in done.stderr
+    nothing_is_left(folder, short)
+
+
+@pytest.mark.parametrize("space", [0, 100, 1000])
+def test_a_first_start_on_a_full_disk_is_an_error_and_can_be_repeated_when_there_is_space(
+    folder: Path, short: Path, space: int
+) -> None:
+    done = run(folder, short, space)
+
+    assert done.returncode == 1, done.stderr
+    assert "error: `" in done.stderr
+    assert "Traceback" not in done.stderr
+    nothing_is_left(folder, short)
+    with process(folder, short) as started:
+        assert started.poll() is None, (folder / "serve.log").read_text()
+
+
+async def test_a_later_start_on_a_full_disk_is_an_error(folder: Path, short: Path) -> None:
+    async with serving(folder, short):
+        pass
+    before = contents(folder)
+
+    done = await asyncio.to_thread(run, folder, short, 0)
+
+    assert done.returncode == 1, done.stderr
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(folder) == before
     nothing_is_left(folder, short)
 
 
