@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -157,8 +158,7 @@ def test_while_policyd_is_away_requests_are_503_and_then_pass_again(own_mesh: Ru
 def test_a_changed_policy_is_in_force_within_a_moment(own_mesh: RunningMesh) -> None:
     policy = own_mesh.directory / "policies" / "details.cedar"
     text = policy.read_text()
-    cases = own_mesh.directory / "cases" / "reviews.yaml"
-    cases.unlink()
+    shutil.rmtree(own_mesh.directory / "cases")  # which would refuse the change
 
     with own_mesh.client("reviews-v1") as reviews:
 
