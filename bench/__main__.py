@@ -7,7 +7,7 @@ import sys
 
 from bench.table import report
 
-BENCHMARKS = ("footprint", "push", "proxy", "demo")
+BENCHMARKS = ("engine", "footprint", "push", "proxy", "demo")
 
 
 def main(names: list[str]) -> int:

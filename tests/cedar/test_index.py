@@ -87,6 +87,7 @@ def same_as_cedar(schema: Schema, text: str) -> None:
         (f"principal == {literal(A)}", True),
         ('principal == Workload::"b"', False),
         ('principal == Service::"a"', False),
+        ('principal == Group::"g0"', False),
         ("principal is Workload", True),
         ("principal is Service", False),
         ("principal is NS::Workload", False),

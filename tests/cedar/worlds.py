@@ -22,12 +22,15 @@ RESOURCES = (Uid("Service", "s"), Uid("Service", "t"), Uid("Host", "s"))
 METHODS = ("GET", "HEAD", "PUT", "DELETE", "other")
 CASES = len(PRINCIPALS) * len(RESOURCES) * len(METHODS)  # requests of one world
 
-CONDITIONS = (
-    "",
-    'when { context.request.path == "/a" }',
-    "unless { context.request.segments > 1 }",
+ERRING = (
     "when { context.request.segments * 9223372036854775807 > 0 }",  # overflows on two segments
     'unless { Service::"none".name == "x" }',  # there is no such entity
+)
+CONDITIONS = (
+    "",
+    *ERRING,
+    'when { context.request.path == "/a" }',
+    "unless { context.request.segments > 1 }",
     'when { context.request.headers.hasTag("x") } unless { context.request.headers.getTag("x") == "1" }',
     'when { principal in Group::"g2" }',
     "when { principal in resource || resource in principal }",
@@ -73,14 +76,14 @@ def _often_all(forms: Sequence[str]) -> st.SearchStrategy[str]:
 
 
 policies = st.tuples(
-    st.sampled_from(("permit", "permit", "permit", "forbid")),
+    st.sampled_from(("permit", "forbid", "permit")),
     _often_all(scopes("principal", PRINCIPALS)),
     _often_all(ACTIONS),
     _often_all(scopes("resource", RESOURCES)),
-    st.sampled_from(CONDITIONS),
+    st.one_of(st.sampled_from(ERRING), st.sampled_from(CONDITIONS), st.sampled_from(CONDITIONS)),
 ).map(lambda parts: f"{parts[0]} ({parts[1]}, {parts[2]}, {parts[3]}) {parts[4]};")
 
-texts = st.lists(policies, min_size=1, max_size=12).map(
+texts = st.lists(policies, min_size=4, max_size=12).map(
     lambda found: "\n".join(f'@id("id-{len(found) - at}") {one}' for at, one in enumerate(found))
 )
 
