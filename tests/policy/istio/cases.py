@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ PRINCIPALS: Final = [
     "cluster.local/ns/default/sa/web", "cluster.local/ns/shop/sa/cart", "old.example/ns/default/sa/web",
     "other.org/ns/default/sa/web", "*", "*/sa/web", "*/ns/default/sa/web", "*l/ns/default/sa/web", "*web",
     "*example/ns/shop/sa/cart", "cluster.local/ns/default/*", "cluster.local/ns/shop/sa/c*", "clus*", "o*",
-    "cluster*/ns/default/sa/web", "cluster.local/*", "web",
+    "cluster*/ns/default/sa/web", "cluster.local/*", "web", "*eb/ns/a/sa/b",
 ]  # fmt: skip
 NAMESPACES: Final = ["default", "shop", "sh*", "*op", "*", "s*p", "sa", "ns", "*a", "d*"]
 ACCOUNTS: Final = ["web", "shop/cart", "default/web", "cart", "ns/sa"]
@@ -158,34 +159,64 @@ def _policy(draw: st.DrawFn, name: str) -> dict[str, Any]:
     }
 
 
+METHODS_SENT: Final = ["GET", "POST", "PUT", "PURGE", "get", "DELETE"]
+AUTHORITIES: Final = ["web", "web:8080", "WEB:80", "api", "api.default:9090", "webshop"]
+PATHS_SENT: Final = [
+    "/", "/a", "/a/", "/a/b", "/a/b/c", "/a/*", "/a*b", "/x/b", "/a/x/c", "/a/x/y/c", "/x/", "/caf%C3%A9", "/a?q=/b",
+    "/b/b/b", "/a/c/c/", "/*/b",
+]  # fmt: skip
+HEADERS: Final[list[dict[str, str]]] = [
+    {}, {"x-team": "red"}, {"x-team": ""}, {"x-team": "green", "x-other": "blue,green"}, {"x-other": "red"},
+]  # fmt: skip
+SOURCE_IPS: Final = ["10.0.0.1", "10.1.0.1", "192.168.3.4", "2001:db8::1", "8.8.8.8"]
+DESTINATION_IPS: Final = ["10.0.0.1", "172.16.0.1"]
+SENT: Final[dict[str, list[Any]]] = {
+    "principal": CALLERS,
+    "method": METHODS_SENT,
+    "authority": AUTHORITIES,
+    "path": PATHS_SENT,
+    "source_ip": SOURCE_IPS,
+    "destination_ip": DESTINATION_IPS,
+    "headers": HEADERS,
+    "user": TOKENS,
+}
+
+
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     """What a request is, besides who answers it."""
-    headers = draw(
-        st.sampled_from([{}, {"x-team": "red"}, {"x-team": ""}, {"x-team": "green", "x-other": "blue,green"}])
-    )
-    paths = [
-        "/",
-        "/a",
-        "/a/",
-        "/a/b",
-        "/a/b/c",
-        "/a/*",
-        "/a*b",
-        "/x/b",
-        "/a/x/c",
-        "/x/",
-        "/caf%C3%A9",
-        "/a?q=/b",
-        "/b/b/b",
-    ]
-    return {
-        "principal": draw(st.sampled_from(CALLERS)),
-        "method": draw(st.sampled_from(["GET", "POST", "PUT", "PURGE", "get", "DELETE"])),
-        "authority": draw(st.sampled_from(["web", "web:8080", "WEB:80", "api", "api.default:9090", "webshop"])),
-        "path": draw(st.sampled_from(paths)),
-        "source_ip": draw(st.sampled_from(["10.0.0.1", "10.1.0.1", "192.168.3.4", "2001:db8::1", "8.8.8.8"])),
-        "destination_ip": draw(st.sampled_from(["10.0.0.1", "172.16.0.1"])),
-        "headers": headers,
-        "user": draw(st.sampled_from(TOKENS)),
-    }
+    return {name: draw(st.sampled_from(pool)) for name, pool in SENT.items()}
+
+
+# ---- every value by itself: a part of a rule, and what of a request it can depend on
+
+
+def single_rules() -> dict[str, tuple[list[dict[str, Any]], str]]:
+    """Every field and key with each of its values and each two neighbours, plain and negated; with the part of a
+    request that it reads.
+    """
+    found: dict[str, tuple[list[dict[str, Any]], str]] = {}
+    source = {"principals": PRINCIPALS, "namespaces": NAMESPACES, "serviceAccounts": ACCOUNTS, "trustDomains": DOMAINS}
+    for name, pool in source.items():
+        found[name] = ([{"from": [{"source": one}]} for one in _singles(name, pool)], "principal")
+    found["requestPrincipals"] = ([{"from": [{"source": one}]} for one in _singles("requestPrincipals", USERS)], "user")
+    found["ipBlocks"] = ([{"from": [{"source": one}]} for one in _singles("ipBlocks", ADDRESSES)], "source_ip")
+    for name, pool, part in (("methods", METHODS, "method"), ("paths", PATHS, "path"), ("ports", PORTS, "path")):
+        found[name] = ([{"to": [{"operation": one}]} for one in _singles(name, pool)], part)
+    both = [{key: values} for values in HOSTS for key in ("hosts", "notHosts")]
+    found["hosts"] = ([{"to": [{"operation": one}]} for one in both], "authority")
+    parts = {"source": "principal", "request.auth": "user", "request.headers": "headers"}
+    others = {"source.ip": "source_ip", "destination.ip": "destination_ip", "destination.port": "path"}
+    for key, pool in CONDITIONS.items():
+        part = others.get(key) or next(part for start, part in parts.items() if key.startswith(start))
+        listed = [{"key": key, name: one} for one in _few(pool) for name in ("values", "notValues")]
+        found[key] = ([{"when": [one]} for one in listed], part)
+    return found
+
+
+def _singles(name: str, pool: list[str]) -> list[dict[str, Any]]:
+    return [{key: values} for values in _few(pool) for key in (name, _not(name))]
+
+
+def _few(pool: list[str]) -> list[list[str]]:
+    return [*([one] for one in pool), *(list(two) for two in pairwise(pool))]

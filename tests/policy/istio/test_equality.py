@@ -5,18 +5,42 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyd.cedar.schema import Schema
 from policyd.mesh.model import Mesh
-from tests.policy.istio.cases import calls, policy_sets
+from tests.policy.istio.cases import SENT, calls, policy_sets, single_rules
 from tests.policy.istio.oracle import allows
 from tests.policy.istio.world import ISTIO, call_at, decided, ruling_of, translated_values
 
 INSTANCES: Final = ("web-v1", "web-v2", "api-1", "cart-1", "edge")
-CASES: Final = int(os.environ.get("POLICYD_IMPORT_CASES", "2000"))  # decisions compared
+CASES: Final = int(os.environ.get("POLICYD_IMPORT_CASES", "10000"))  # decisions compared
 REQUESTS: Final = 8  # of each policy set, at every instance
+
+SINGLES: Final = single_rules()
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_every_value_by_itself_matches_what_it_matches_in_istio(name: str, mesh: Mesh, schema: Schema) -> None:
+    rules, part = SINGLES[name]
+    outcomes = set()
+    for rule in rules:
+        policy = {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "single", "namespace": "default"},
+            "spec": {"rules": [rule]},
+        }
+        ruling = ruling_of(translated_values([policy], mesh).files, mesh, schema)
+        for value in SENT[part]:
+            for instance in ("web-v1", "api-1"):
+                call = call_at(instance, mesh, **{part: value})
+                expected = allows([policy], call, ISTIO)
+                assert decided(ruling, call, instance) == expected, (rule, call)
+                outcomes.add(expected)
+    assert outcomes == {True, False}
 
 
 @settings(max_examples=-(-CASES // (REQUESTS * len(INSTANCES))), deadline=None, suppress_health_check=list(HealthCheck))
