@@ -158,11 +158,14 @@ async def relay(house: House, port: int, version: ssl.TLSVersion, folder: Path) 
         pumps.append(asyncio.create_task(pump(reader, far[1])))
         pumps.append(asyncio.create_task(pump(far[0], writer)))
 
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
         yield server.sockets[0].getsockname()[1]
-    for task in pumps:
-        task.cancel()
-    await asyncio.gather(*pumps, return_exceptions=True)
+    finally:
+        server.close()  # from 3.12 on, waiting for it would wait for the pumps
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
