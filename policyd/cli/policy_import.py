@@ -26,9 +26,7 @@ app = group("Bring policies from elsewhere.")
 def istio(
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...", help="YAML with AuthorizationPolicies; `-` is the input.", show_default=False
-        ),
+        typer.Argument(metavar="FILE", help="YAML with AuthorizationPolicies; `-` is the input.", show_default=False),
     ],
     mesh: Annotated[
         Path | None,
