@@ -7,7 +7,7 @@ Law: a key holds everything that Cedar is given, so equal keys have equal decisi
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
@@ -50,7 +50,7 @@ class DecisionCache:
     def keep(self, key: Hashable, decision: Decision) -> None:
         """Remember a decision that was just made."""
         if self._kept.maxsize:
-            cached = replace(decision, cached=True)
+            cached = Decision(decision.allowed, decision.reasons, decision.errors, cached=True)
             with self._lock:
                 self._kept[key] = cached
 

@@ -66,7 +66,7 @@ class CandidateSets:
     def __init__(self, policies: Sequence[Policy]) -> None:
         self._policies = policies
         self._alive: WeakValueDictionary[tuple[int, ...], Candidates] = WeakValueDictionary()
-        self._handles: LRUCache[tuple[int, ...], cedarpy.PolicySet] = LRUCache(MAX_WEIGHT, getsizeof=len)
+        self._handles: LRUCache[Candidates, cedarpy.PolicySet] = LRUCache(MAX_WEIGHT, getsizeof=len)
         self._lock = Lock()
         self.index = Index([policy.tree for policy in policies])
         self._whole = self._built(range(len(policies))) if self.index.widest > MAX_BUILT else None
@@ -84,16 +84,16 @@ class CandidateSets:
 
         Policy number i is `policy<i>` in both.
         """
-        numbers = candidates.numbers
-        if self._whole is not None and len(numbers) > MAX_BUILT:
+        if self._whole is not None and len(candidates.numbers) > MAX_BUILT:
             return self._whole
-        with self._lock:
-            found = self._handles.get(numbers)
-        if found is None:
-            found = self._built(numbers)
+        try:
             with self._lock:
-                self._handles[numbers] = found
-        return found
+                return self._handles[candidates]
+        except KeyError:
+            built = self._built(candidates.numbers)
+            with self._lock:
+                self._handles[candidates] = built
+            return built
 
     @property
     def weight(self) -> int:
@@ -102,5 +102,6 @@ class CandidateSets:
 
     def _built(self, numbers: Sequence[int]) -> cedarpy.PolicySet:
         trees = {f"policy{number}": self._policies[number].tree for number in numbers}
-        named = {name: replace(tree, id=name) for name, tree in trees.items()}
-        return cedarpy.PolicySet.from_pst(pst.PolicySet({}, named, ()), release_gil=True)
+        # Cedar would carry the annotations into every answer
+        bare = {name: replace(tree, id=name, annotations={}) for name, tree in trees.items()}
+        return cedarpy.PolicySet.from_pst(pst.PolicySet({}, bare, ()), release_gil=True)

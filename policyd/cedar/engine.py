@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 from cedarpy import _internal
@@ -44,8 +43,7 @@ class _Answer(msgspec.Struct, frozen=True):
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """A request as its candidates see it: `request` is the part that the decision depends on, and what is recorded
     of it; `context` and the entities, those that come again and those of this request only, are the same as Cedar
     reads them.
@@ -58,15 +56,11 @@ class Question:
     passing: tuple[bytes, ...]
 
 
-class _Relation:
-    """The candidates for a principal, an action and a resource, as long as the very same entities are supplied."""
+class _Relation(NamedTuple):
+    """The candidates for a principal, an action and a resource, as long as these are supplied as the same."""
 
-    __slots__ = ("candidates", "principal", "resource")
-
-    def __init__(self, candidates: Candidates, principal: Entity, resource: Entity) -> None:
-        self.candidates = candidates
-        self.principal = principal
-        self.resource = resource
+    candidates: Candidates
+    entities: tuple[Entity, Entity]
 
 
 class Engine:
@@ -75,7 +69,7 @@ class Engine:
     """
 
     def __init__(self, policy_set: PolicySet, schema: Schema, *, cached: int = MAX_DECISIONS) -> None:
-        self._policies = policy_set.policies
+        self._number = {f"policy{number}": policy for number, policy in enumerate(policy_set.policies)}
         self._effect = {policy.id: policy.effect for policy in policy_set.policies}
         self._actions = {uid: Entity(uid, parents=above) for uid, above in schema.actions.items()}
         self._sets = CandidateSets(policy_set.policies)
@@ -97,23 +91,26 @@ class Engine:
 
     def question(self, request: Request) -> Question:
         """What is asked when `request` is; raises DecisionError where it does not bring what it names."""
-        supplied = {one.uid: one for one in request.entities}
-        if len(supplied) != len(request.entities):
-            raise _twice(request)
-        candidates = self._candidates(request, supplied)
+        candidates = self._candidates(request)
         reads = candidates.reads
         reached: set[Uid] = set()
         context = context_read(request.context, reads.context, reached)
-        for uid in reached:
-            if uid not in supplied:
-                raise _missing(uid)
+        if reached:
+            supplied = {one.uid for one in request.entities}
+            for uid in reached:
+                if uid not in supplied:
+                    raise _missing(uid)
         entities: list[Entity] = []
         lasting: list[bytes] = []
         passing: list[bytes] = []
         for one in request.entities:
-            if one.uid.type in CONTEXT_ONLY and one.uid not in reached and one.uid not in reads.entities:
+            uid = one.uid
+            if uid.type not in CONTEXT_ONLY:
+                entities.append(one)
+                lasting.append(candidates.encode(one))
+            elif uid not in reached and uid not in reads.entities:
                 continue
-            if one.uid.type == HEADERS:
+            elif uid.type == HEADERS:
                 entities.append(headers_read(one, reads))
                 passing.append(candidates.encode_once(entities[-1]))
             else:
@@ -136,29 +133,34 @@ class Engine:
             self._cache.keep(key, decision)
         return decision
 
-    def _candidates(self, request: Request, supplied: Mapping[Uid, Entity]) -> Candidates:
-        asked = (request.principal, request.action, request.resource)
-        principal, resource = supplied.get(request.principal), supplied.get(request.resource)
+    def _candidates(self, request: Request) -> Candidates:
+        """Found by the mesh's own entities where they stand in front, as requests of the rooms above have them."""
+        asked, entities = (request.principal, request.action, request.resource), request.entities
         known = self._relations.get(asked)
-        if known is not None and known.principal is principal and known.resource is resource:
+        if known is not None and entities[:2] == known.entities:
             return known.candidates
-        if principal is None or resource is None:
-            raise _missing(request.principal if principal is None else request.resource)
+        supplied = {one.uid: one for one in entities}
+        for uid in (request.principal, request.resource):
+            if uid not in supplied:
+                raise _missing(uid)
         action = self._actions.get(request.action)
         if action is None:
             raise DecisionError(f"the schema has no action `{request.action}`")
-        numbers = self._sets.index.find(
-            (principal.uid, principal.parents), (action.uid, action.parents), (resource.uid, resource.parents)
+        principal, resource = supplied[request.principal], supplied[request.resource]
+        candidates = self._sets.of(
+            self._sets.index.find(
+                (principal.uid, principal.parents), (action.uid, action.parents), (resource.uid, resource.parents)
+            )
         )
-        candidates = self._sets.of(numbers)
         if len(self._relations) >= MAX_RELATIONS:
             self._relations.clear()
-        self._relations[asked] = _Relation(candidates, principal, resource)
+        self._relations[asked] = _Relation(candidates, (principal, resource))
         return candidates
 
     def _evaluate(self, question: Question) -> Decision:
         """What Cedar says."""
         request, candidates = question.request, question.candidates
+        _check_distinct(request.entities)
         asked = {
             "principal": request.principal.json(),
             "action": request.action.json(),
@@ -186,10 +188,10 @@ class Engine:
         return Decision(allowed, reasons, errors)
 
     def _policy(self, number: str) -> Policy:
-        name = number.removeprefix("policy")
-        if not name.isdecimal() or int(name) >= len(self._policies):
+        policy = self._number.get(number)
+        if policy is None:
             raise DecisionError(f"the engine named `{number}`, which is no policy of the set")
-        return self._policies[int(name)]
+        return policy
 
     def _error(self, text: str) -> EvaluationError:
         match = _EVALUATION.fullmatch(text)
@@ -203,6 +205,7 @@ def _missing(uid: Uid) -> DecisionError:
     return DecisionError(f"the entity `{uid}` is not supplied")
 
 
-def _twice(request: Request) -> DecisionError:
-    times = Counter(one.uid for one in request.entities)
-    return DecisionError(f"the entity `{times.most_common(1)[0][0]}` is supplied twice")
+def _check_distinct(entities: Sequence[Entity]) -> None:
+    if len({one.uid for one in entities}) < len(entities):
+        (most, _), *_ = Counter(one.uid for one in entities).most_common(1)
+        raise DecisionError(f"the entity `{most}` is supplied twice")

@@ -187,7 +187,7 @@ def context_read(record: Mapping[str, Any], paths: Paths | None, reached: set[Ui
         value = record.get(name)
         if isinstance(value, str):
             part[name] = value
-        elif isinstance(value, Mapping) and inner is not None and "__entity" not in value and "__extn" not in value:
+        elif inner is not None and isinstance(value, dict) and "__entity" not in value and "__extn" not in value:
             part[name] = context_read(value, inner, reached)
         elif value is not None:
             part[name] = value

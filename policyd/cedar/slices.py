@@ -24,9 +24,10 @@ class Slices:
 
     def of(self, lasting: tuple[bytes, ...], passing: tuple[bytes, ...]) -> Any:
         """The slice of these entities in their JSON forms; raises ValueError where Cedar cannot read one."""
-        with self._lock:
-            parsed = self._parsed.get(lasting)
-        if parsed is None:
+        try:
+            with self._lock:
+                parsed = self._parsed[lasting]
+        except KeyError:
             parsed = _internal.Entities.from_json_str(_list(lasting))
             with self._lock:
                 self._parsed[lasting] = parsed
