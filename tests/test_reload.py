@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from policyd.errors import InvalidInput, JournalError, Problem, StateError
+from policyd.keeper import Keeper
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, assumed
-from policyd.reload import Keeper, Live, Schemas, load, shipped_schemas
+from policyd.reload import Live, Schemas, load, shipped_schemas
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control

@@ -32,7 +32,8 @@ from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision, Request
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
-from policyd.reload import Keeper, Live, load, shipped_schemas
+from policyd.keeper import Keeper
+from policyd.reload import Live, load, shipped_schemas
 from policyd.server import listen
 from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
