@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -22,19 +22,16 @@ from policyd.audit.record import Entry, Fault
 from policyd.authz.service import Authorizer
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
-from policyd.ca.files import read_passphrase
-from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.ledger import Ledger
-from policyd.ca.open import Opened, expiry_warnings, open_authority
+from policyd.ca.open import expiry_warnings
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
-from policyd.cedar.model import Decision, Request
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.reload import Live, load, shipped_schemas
-from policyd.server import listen
+from policyd.server import issuing, listen
 from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
 from policyd.sources.files import read_folder, watch
@@ -109,7 +106,7 @@ class Server:
         settings = parse_settings(read_folder(self._directory).text(SETTINGS_FILE) or "")
         self._speak(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
-        self._opened = self._open_authority(settings)
+        self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
         self._journal = stack.enter_context(open_journal(self._paths, settings.audit, _now, self._metrics))
         self._note("server.start", {"version": __version__})
         database = open_database(self._paths.tokens)
@@ -121,7 +118,7 @@ class Server:
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
         self._cache.set_all(self._keeper.live.snapshots)
-        self._issuer = self._make_issuer()
+        self._issuer = issuing.make_issuer(self._opened, self._keeper, self._journal, self._issued, _now)
         await self._listen(stack)
         stack.enter_context(self._announced())
         await stack.enter_async_context(listen.Running(self._watch()))
@@ -129,16 +126,6 @@ class Server:
         _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
 
     # ---- what is opened and made
-
-    def _open_authority(self, settings: Settings) -> Opened:
-        file = settings.ca.passphrase_file
-        passphrase = read_passphrase(self._directory / file) if file else None
-        opened = open_authority(
-            self._paths.root, settings.trust_domain, clock=_now, random=secrets.token_bytes, passphrase=passphrase
-        )
-        for notice in opened.notices:
-            _log.info("ca.notice", text=notice)
-        return opened
 
     def _read_first(self, settings: Settings) -> Keeper:
         schemas = shipped_schemas()
@@ -150,24 +137,6 @@ class Server:
             self._keep,
             self._heard,
         )
-
-    def _make_issuer(self) -> Issuer:
-        keeper = self._keeper
-
-        def decide(request: Request) -> Decision:
-            return keeper.live.issuance.engine.decide(request)
-
-        ports = Ports(
-            mesh=lambda: keeper.live.mesh,
-            decide=decide,
-            record=self._journal.append,
-            count=self._issued,
-            clock=_now,
-            random=secrets.token_bytes,
-            revision=lambda: keeper.live.issuance.revision,
-            ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
-        )
-        return Issuer(self._opened.authority, ports)
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         at = self._addresses

@@ -1,0 +1,55 @@
+"""The authority of the folder and the issuer that signs with it, put together from what is in force."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from policyd.audit.journal import Journal
+from policyd.ca.files import read_passphrase
+from policyd.ca.issuer import Issuer, Ports
+from policyd.ca.open import Opened, open_authority
+from policyd.cedar.model import Decision, Request
+from policyd.config import Settings, StatePaths
+from policyd.keeper import Keeper
+
+_log = structlog.get_logger("policyd.server")
+
+
+def open_folders_authority(
+    directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]
+) -> Opened:
+    """The folder's authority, made at the first start; raises StateError or KeyFileError."""
+    file = settings.ca.passphrase_file
+    passphrase = read_passphrase(directory / file) if file else None
+    opened = open_authority(
+        paths.root, settings.trust_domain, clock=clock, random=secrets.token_bytes, passphrase=passphrase
+    )
+    for notice in opened.notices:
+        _log.info("ca.notice", text=notice)
+    return opened
+
+
+def make_issuer(
+    opened: Opened, keeper: Keeper, journal: Journal, issued: Callable[[str], object], clock: Callable[[], datetime]
+) -> Issuer:
+    """Issues what the policies and the mesh in force at that moment grant."""
+
+    def decide(request: Request) -> Decision:
+        return keeper.live.issuance.engine.decide(request)
+
+    ports = Ports(
+        mesh=lambda: keeper.live.mesh,
+        decide=decide,
+        record=journal.append,
+        count=issued,
+        clock=clock,
+        random=secrets.token_bytes,
+        revision=lambda: keeper.live.issuance.revision,
+        ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
+    )
+    return Issuer(opened.authority, ports)
