@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-import cedarpy
 from cedarpy import pst
 
 from policyd.cedar.lexer import Lines
@@ -21,7 +20,7 @@ from policyd.cedar.parsing import Source, read_all, sources_of
 from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of, union
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax_tree import nodes_of
-from policyd.cedar.validation import cedar_errors, validation_problems
+from policyd.cedar.validation import Finding, cedar_errors, validation_problems
 from policyd.errors import InvalidInput, Problem
 
 MAX_FILES = 10_000
@@ -57,7 +56,6 @@ class PolicySet:
 
     policies: Sequence[Policy]
     reads: Reads
-    handle: cedarpy.PolicySet | None = field(default=None, repr=False, compare=False)
 
     def find(self, policy_id: str) -> Policy | None:
         """The policy with that `@id`, or None."""
@@ -92,9 +90,7 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     return PolicySet(tuple(policies), union(policy.reads for policy in policies))
 
 
-def _read_and_validate(
-    sources: Sequence[Source], schema: Schema
-) -> tuple[list[Policy], list[Problem], list[cedarpy.ValidationError]]:
+def _read_and_validate(sources: Sequence[Source], schema: Schema) -> tuple[list[Policy], list[Problem], list[Finding]]:
     """The policies, the problems of the statements that are none, and what Cedar finds wrong with the policies.
 
     Both take long for thousands, and Cedar validates beside: all of them, in the hope that all are policies.

@@ -179,3 +179,12 @@ def test_a_schema_that_does_not_parse_is_refused() -> None:
     (problem,) = caught.value.problems
     assert (problem.code, problem.file) == ("schema", "x.cedarschema")
     assert isinstance(problem, Problem)
+
+
+def test_the_place_of_an_invalid_policy_is_right_however_many_stand_before_it(schema: Schema) -> None:
+    lines = [f'@id("p{number}") {HTTP};' for number in range(1_100)]
+    for at in (0, 499, 500, 1_050):
+        lines[at] = lines[at].replace("(principal,", "(principal is Person,")
+    assert problems_of("\n".join(lines), schema) == [
+        f"{at + 1}:0 policy_invalid: `p{at}` {TOP}unrecognized entity type `Person`" for at in (0, 499, 500, 1_050)
+    ]
