@@ -17,125 +17,33 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from os import getpid
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from bench.engine_sets import ACCOUNT, CALLERS, Loaded, load_set, request_of, traffic_schema
 from bench.processes import ROOT, memory
 from bench.table import Row, row
 from policyd.authz.entities import MeshEntities
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.engine import Engine
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.cedar.model import Entity, Request, Uid
-from policyd.cedar.policies import PolicySet, load_policies
-from policyd.cedar.schema import Schema, parse_schema
+from policyd.cedar.model import Request
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import Schema
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh, Workload
 from policyd.mesh.placement import assumed
-from policyd.sources.files import read_folder
+from policyd.sources.files import Folder, read_folder
 from policyd.spiffe import SpiffeId
 
 SIZES: Final = (10, 100, 1_000, 10_000)
 ROUNDS: Final = 30
 ASKED: Final = 100  # requests a size and round
+SERVICES: Final = 10  # asked of a set, where it has them
 TRAFFIC: Final = 20_000
 LARGEST: Final = SIZES[-1]
 
 TIME: Final = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-ACCOUNT: Final = "spiffe://cluster.local/ns/shop/sa/"
-READS: Final = 'when { context.request.path like "/api/*" && context.request.method == "GET" }'
-SERVICES: Final = 10  # asked of a set, where it has them
-CALLERS: Final = 6  # policies of a service that name one caller
-
-
-class Loaded(NamedTuple):
-    """A set in force, and how long it took."""
-
-    policy_set: PolicySet
-    engine: Engine
-    load_seconds: float
-    build_seconds: float
-
-
-def _schema() -> Schema:
-    return parse_schema((ROOT / "policies/mesh.cedarschema").read_text(encoding="utf-8"))
-
-
-def _policies(service: int) -> Iterator[str]:
-    """Ten policies of one service: six callers, a group, a namespace, any workload, and no stranger."""
-    to, action = f'resource == Service::"s{service}.shop"', 'action in Action::"read"'
-    for caller in range(CALLERS):
-        yield f'permit (principal == Workload::"{ACCOUNT}a{service}-{caller}", {action}, {to}) {READS};'
-    yield f'permit (principal in Group::"g{service % 50}", {action}, {to}) {READS};'
-    yield f'permit (principal in Namespace::"shop", {action}, {to}) {READS};'
-    yield f'permit (principal is Workload, action == Action::"GET", {to}) {READS};'
-    yield f"forbid (principal is Unauthenticated, {action}, {to}) {READS};"
-
-
-def _texts(size: int) -> dict[str, str]:
-    """A file a service, as authors write them."""
-    return {
-        f"s{service}.cedar": "\n".join(f'@id("s{service}-{at}")\n{one}' for at, one in enumerate(_policies(service)))
-        for service in range(size // 10)
-    }
-
-
-def _request(service: int, caller: int, number: int) -> Request:
-    """A request as the service makes it, of an own id and port; the mesh's entities are the mesh's own."""
-    principal, resource = _entities(service, caller)
-    headers = {"x-request-id": f"{number:032x}", "user-agent": "bench", "accept": "*/*", "x-forwarded-proto": "http"}
-    return Request(
-        principal.uid,
-        Uid("Action", "GET"),
-        resource.uid,
-        {
-            "request": {
-                "method": "GET",
-                "host": "s",
-                "path": "/api/items",
-                "segments": 2,
-                "headers": {"__entity": {"type": "Headers", "id": "request"}},
-            },
-            "source": {"ip": _extension("ip", "127.0.0.1"), "port": 30_000 + number % 30_000},
-            "client_ip": _extension("ip", "127.0.0.1"),
-            "destination": {
-                "ip": _extension("ip", "127.0.0.1"),
-                "port": 9080,
-                "labels": {"__entity": LABELS.uid.json()},
-            },
-            "time": _extension("datetime", f"2026-11-23T12:00:00.{number % 1000:03}Z"),
-        },
-        (principal, resource, Entity(Uid("Headers", "request"), tags=headers), LABELS),
-    )
-
-
-LABELS: Final = Entity(Uid("Labels", "v1"), tags={"app": "s", "version": "v1"})
-_made: dict[tuple[int, int], tuple[Entity, Entity]] = {}
-
-
-def _entities(service: int, caller: int) -> tuple[Entity, Entity]:
-    if (service, caller) not in _made:
-        path = f"/ns/shop/sa/a{service}-{caller}"
-        above = (Uid("TrustDomain", "cluster.local"), Uid("Namespace", "shop"), Uid("Group", f"g{service % 50}"))
-        uid = Uid("Workload", f"{ACCOUNT}a{service}-{caller}")
-        _made[service, caller] = (
-            Entity(uid, {"trust_domain": "cluster.local", "path": path}, above),
-            Entity(Uid("Service", f"s{service}.shop"), {"name": f"s{service}", "namespace": "shop"}, above[:2]),
-        )
-    return _made[service, caller]
-
-
-def _extension(function: str, argument: str) -> dict[str, Any]:
-    return {"__extn": {"fn": function, "arg": argument}}
-
-
-def _loaded(size: int, schema: Schema, cached: int) -> Loaded:
-    texts = _texts(size)
-    start = time.perf_counter()
-    policy_set = load_policies(texts, schema)
-    loaded = time.perf_counter()
-    engine = Engine(policy_set, schema, cached=cached)
-    return Loaded(policy_set, engine, loaded - start, time.perf_counter() - loaded)
 
 
 def _seconds(decide: Callable[[Request], object], requests: Iterable[Request]) -> list[float]:
@@ -151,11 +59,11 @@ def _sample(size: int, number: int, services: int = SERVICES) -> list[Request]:
     """Requests of a hundred callers to so many services of a set: every round the same, with ids of their own."""
     chosen = random.Random(size)
     asked = chosen.sample(range(size // 10), min(services, size // 10))
-    return [_request(asked[at % len(asked)], CALLERS + at, number * ASKED + at) for at in range(ASKED)]
+    return [request_of(asked[at % len(asked)], CALLERS + at, number * ASKED + at) for at in range(ASKED)]
 
 
 def _decisions(schema: Schema) -> list[Row]:
-    plain = {size: _loaded(size, schema, cached=0) for size in SIZES}
+    plain = {size: load_set(size, schema, cached=0) for size in SIZES}
     remembering = Engine(plain[LARGEST].policy_set, schema)
     first = _seconds(plain[LARGEST].engine.decide, _sample(LARGEST, 0, ASKED))
     taken: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -182,11 +90,10 @@ def _decisions(schema: Schema) -> list[Row]:
     ]
 
 
-def _bookinfo(schema: Schema) -> Ruling:
+def _bookinfo() -> tuple[Folder, Mesh]:
     folder = read_folder(ROOT / "examples/bookinfo")
     declaration = declare(folder.texts)
-    mesh = build(declaration, "cluster.local", assumed(declaration))
-    return make_ruling(mesh, load_policies(folder.below("policies"), schema), schema)
+    return folder, build(declaration, "cluster.local", assumed(declaration))
 
 
 def _traffic(ruling: Ruling) -> Iterator[HttpFacts]:
@@ -213,7 +120,8 @@ def _traffic(ruling: Ruling) -> Iterator[HttpFacts]:
 
 
 def _hit_rate(schema: Schema) -> list[Row]:
-    ruling = _bookinfo(schema)
+    folder, mesh = _bookinfo()
+    ruling = make_ruling(mesh, load_policies(folder.below("policies"), schema), schema)
     for facts, _ in zip(_traffic(ruling), range(TRAFFIC), strict=False):
         ruling.decide(ruling.request(facts))
     stats = ruling.engine.stats()
@@ -234,18 +142,16 @@ def _grown(work: Callable[[], object]) -> tuple[object, float]:
 
 def _policy_memory() -> tuple[float, float]:
     """MB of 10,000 policies with their index; and of all the handles, slices and decisions of their callers."""
-    schema = _schema()
-    loaded, loaded_mb = _grown(lambda: _loaded(LARGEST, schema, cached=65_536))
+    schema = traffic_schema()
+    loaded, loaded_mb = _grown(lambda: load_set(LARGEST, schema, cached=65_536))
     assert isinstance(loaded, Loaded)
-    requests = [_request(service, caller, 1) for service in range(LARGEST // 10) for caller in range(CALLERS)]
+    requests = [request_of(service, caller, 1) for service in range(LARGEST // 10) for caller in range(CALLERS)]
     return loaded_mb, _grown(lambda: [loaded.engine.decide(request) for request in requests])[1]
 
 
 def _entity_memory() -> float:
     """MB of a mesh's 10,000 workloads as entities."""
-    folder = read_folder(ROOT / "examples/bookinfo")
-    declaration = declare(folder.texts)
-    mesh: Mesh = build(declaration, "cluster.local", assumed(declaration))
+    _, mesh = _bookinfo()
     ids = [SpiffeId.parse(f"{ACCOUNT}a{number}") for number in range(10_000)]
     large = replace(mesh, workloads={one: Workload(one, {"app": "a"}) for one in ids})
     return _grown(lambda: MeshEntities(large))[1]
@@ -263,7 +169,7 @@ def _call(work: Callable[[], Any]) -> Any:
 def run() -> list[Row]:
     """Measure all of it in one run."""
     (policies, warm), entities = _apart((_policy_memory, _entity_memory))
-    schema = _schema()
+    schema = traffic_schema()
     return [
         *_decisions(schema),
         *_hit_rate(schema),

@@ -185,6 +185,7 @@ def test_the_place_of_an_invalid_policy_is_right_however_many_stand_before_it(sc
     lines = [f'@id("p{number}") {HTTP};' for number in range(1_100)]
     for at in (0, 499, 500, 1_050):
         lines[at] = lines[at].replace("(principal,", "(principal is Person,")
-    assert problems_of("\n".join(lines), schema) == [
+    told = [line for line in problems_of("\n".join(lines), schema) if "Person" in line]
+    assert told == [
         f"{at + 1}:0 policy_invalid: `p{at}` {TOP}unrecognized entity type `Person`" for at in (0, 499, 500, 1_050)
     ]
