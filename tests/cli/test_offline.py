@@ -149,7 +149,7 @@ def test_a_request_that_means_nothing_is_refused(
 
 
 def test_cases_are_run(policyd: Callable[..., Said], bookinfo: Path) -> None:
-    assert policyd("policy", "test", bookinfo) == Said(Exit.OK, "20 cases, all passed\n", "")
+    assert policyd("policy", "test", bookinfo) == Said(Exit.OK, "22 cases, all passed\n", "")
 
     cases = "- {name: wrong, request: productpage GET http://reviews/reviews/0, expect: deny}\n"
     (bookinfo / "cases" / "more.yaml").write_text(cases)
@@ -157,7 +157,7 @@ def test_cases_are_run(policyd: Callable[..., Said], bookinfo: Path) -> None:
 
     assert failed.code == Exit.DENIED
     assert failed.out.startswith("cases/more.yaml:1: the case `wrong` fails: expected deny, got allow by")
-    assert failed.out.endswith("21 cases, 1 failed\n")
+    assert failed.out.endswith("23 cases, 1 failed\n")
     assert policyd("policy", "test", bookinfo, "--json").value["cases"][0]["passed"] is False
     assert policyd("check", bookinfo).code == Exit.INVALID
 

@@ -117,7 +117,7 @@ def test_with_one_bad_file_none_is_written(policyd: Callable[..., Said], tmp_pat
 
 
 def test_coverage_is_shown_and_enforced(policyd: Callable[..., Said], bookinfo: Path, tmp_path: Path) -> None:
-    covered = "20 cases, all passed\ncoverage 100 %: 13 of 13; 5 of 5 policies decided a case\n"
+    covered = "22 cases, all passed\ncoverage 100 %: 13 of 13; 5 of 5 policies decided a case\n"
     assert policyd("policy", "test", bookinfo, "--min-coverage", 100) == Said(Exit.OK, covered, "")
 
     (bookinfo / "cases" / "paths.yaml").unlink()
