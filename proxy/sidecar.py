@@ -142,7 +142,7 @@ class Sidecar:
             restarts=life.restarts,
             pid=self._envoy.pid,
             svid_expires=stamp(svid.not_after) if svid else None,
-            svid_serial=f"{svid.serial:x}" if svid else None,
+            svid_serial=f"{svid.serial:032x}" if svid else None,
             admin_socket=str(self._command.admin_socket),
             log=str(self._command.log),
         )
@@ -190,7 +190,7 @@ class Sidecar:
         spec = self.running.spec
         self._outside.say(
             "sidecar.identity" if first else "sidecar.renewed", instance=spec.instance,
-            spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:x}", expires=stamp(svid.not_after),
+            spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:032x}", expires=stamp(svid.not_after),
         )  # fmt: skip
         self._changed()
 

@@ -90,7 +90,7 @@ def issue(
     files = target.write(svid, bundle)
     facts = {
         "spiffe_id": str(svid.id),
-        "serial": f"{svid.serial:x}",
+        "serial": f"{svid.serial:032x}",
         "not_after": svid.not_after.isoformat(),
         "key": str(files.key),
         "certificate": str(files.certificate),

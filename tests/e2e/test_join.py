@@ -214,7 +214,7 @@ def test_sidecars_go_on_while_policyd_is_away_and_the_agent_finds_it_again(
         away = https(port, page, "/ratings/0")
         # the sidecar still knows who it is and who asks; without a decision nothing passes, and that is no 403
         assert away.status == 503
-        assert f"{away.peer.serial_number:x}" == joined.said("sidecar.identity")[0]["serial"]
+        assert f"{away.peer.serial_number:032x}" == joined.said("sidecar.identity")[0]["serial"]
 
         serve.start()
         joined.wait("agent.connected", 2)

@@ -157,7 +157,7 @@ def test_each_new_connection_is_shown_the_newest_certificate(brief: RunningMesh,
         for record in records(brief.directory, kind="issuance", decision="allow")
         if record["detail"]["spiffe_id"].endswith("/sa/bookinfo-ratings")
     }
-    shown = [f"{peer.serial_number:x}" for peer in rotated.shown]
+    shown = [f"{peer.serial_number:032x}" for peer in rotated.shown]
 
     assert len(set(shown)) >= ROTATIONS
     assert set(shown) <= issued

@@ -112,11 +112,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def serials(status: dict[str, Any]) -> set[str]:
+async def serials(status: dict[str, Any]) -> set[int]:
     """The serial numbers of the certificates that an Envoy uses now."""
     _, body = await envoy_admin.ask(Path(status["admin_socket"]), "/certs")
     found = json.loads(body)["certificates"]
-    return {each["serial_number"] for one in found for each in one.get("cert_chain", [])}
+    return {int(each["serial_number"], 16) for one in found for each in one.get("cert_chain", [])}
 
 
 def free_port() -> int:
@@ -151,7 +151,9 @@ async def test_a_new_certificate_reaches_envoy_and_no_connection_ends(plane: Con
     assert await _get(*client) == b"hello"
     await agent.says("sidecar.renewed")
     async with asyncio.timeout(PATIENCE):
-        while first["svid_serial"] in await serials(first):  # each listener and cluster takes it in its own time
+        while int(first["svid_serial"], 16) in await serials(
+            first
+        ):  # each listener and cluster takes it in its own time
             await asyncio.sleep(0.02)
     assert await _get(*client) == b"hello"
     client[1].transport.abort()
