@@ -31,7 +31,8 @@ class Ports:
     """What an Issuer needs from outside.
 
     `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
-    JournalError, `count` adds to the number of certificates of a kind, `random` gives unpredictable bytes.
+    JournalError, `count` adds to the number of certificates of a kind, `refused` to that of refusals with a code,
+    `random` gives unpredictable bytes.
     """
 
     mesh: Callable[[], Mesh]
@@ -42,6 +43,7 @@ class Ports:
     random: Random
     revision: Callable[[], str] = lambda: ""
     ttl: Callable[[], timedelta] = lambda: template.LEAF_LIFE
+    refused: Callable[[str], object] = lambda code: None
 
 
 class Issuer:
@@ -100,6 +102,7 @@ class Issuer:
         detail = {"evidence": {"kind": "join_token"}, "reason": reason, "agent": agent, "source": _address(source)}
         fault = Fault(source="token", message=f"the join token is {reason}")
         self._append("deny", principal=str(principal_uid(None)), errors=(fault,), detail=_filled(detail))
+        self._ports.refused(fault.source)
 
     def issue_server(self, key: PublicKey) -> Svid:
         """policyd's own SVID, with the DNS name that our clients expect; recorded, but no policy can take it away."""
@@ -145,6 +148,8 @@ class Issuer:
             context=context,
             detail=_filled({"spiffe_id": str(order.identity), "evidence": evidence, **detail}),
         )
+        if error is not None:
+            self._ports.refused(error.code)
 
     def _append(self, outcome: Outcome, **fields: Any) -> None:
         entry = Entry(

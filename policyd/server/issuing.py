@@ -35,9 +35,15 @@ def open_folders_authority(
 
 
 def make_issuer(
-    opened: Opened, keeper: Keeper, journal: Journal, issued: Callable[[str], object], clock: Callable[[], datetime]
+    opened: Opened,
+    keeper: Keeper,
+    journal: Journal,
+    clock: Callable[[], datetime],
+    *,
+    issued: Callable[[str], object],
+    refused: Callable[[str], object],
 ) -> Issuer:
-    """Issues what the policies and the mesh in force at that moment grant."""
+    """Issues what the policies and the mesh in force at that moment grant; `issued` and `refused` count."""
 
     def decide(request: Request) -> Decision:
         return keeper.live.issuance.engine.decide(request)
@@ -51,5 +57,6 @@ def make_issuer(
         random=secrets.token_bytes,
         revision=lambda: keeper.live.issuance.revision,
         ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
+        refused=refused,
     )
     return Issuer(opened.authority, ports)

@@ -118,7 +118,9 @@ class Server:
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
         self._cache.set_all(self._keeper.live.snapshots)
-        self._issuer = issuing.make_issuer(self._opened, self._keeper, self._journal, self._issued, _now)
+        self._issuer = issuing.make_issuer(
+            self._opened, self._keeper, self._journal, _now, issued=self._issued, refused=self._metrics.refused
+        )
         await self._listen(stack)
         stack.enter_context(self._announced())
         await stack.enter_async_context(listen.Running(self._watch()))

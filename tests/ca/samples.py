@@ -85,6 +85,7 @@ class Office:
     decider: Decider = field(default_factory=Decider)
     recorder: Recorder = field(default_factory=Recorder)
     counted: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     mesh: Mesh = field(default_factory=a_mesh)
 
     @property
@@ -97,5 +98,6 @@ class Office:
             clock=self.clock,
             random=os.urandom,
             revision=lambda: "r1",
+            refused=self.refused.append,
         )
         return Issuer(self.authority, ports)

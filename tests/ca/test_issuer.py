@@ -78,7 +78,7 @@ def near_the_end(office: Office) -> None:
     ],
     ids=["policy", "engine", "authority", "request"],
 )
-def test_a_refusal_is_recorded_and_counted_as_none(
+def test_a_refusal_is_recorded_and_counted_as_one(
     office: Office,
     happens: Callable[[Office], None],
     csr: bytes,
@@ -92,7 +92,7 @@ def test_a_refusal_is_recorded_and_counted_as_none(
     (entry,) = office.recorder.entries
     assert (entry.decision, [fault.source for fault in entry.errors]) == (outcome, sources)
     assert "serial" not in entry.detail
-    assert office.counted == []
+    assert (office.counted, office.refused) == ([], [kind.code])
 
 
 def test_without_a_record_there_is_no_certificate(office: Office) -> None:
@@ -121,6 +121,7 @@ def test_a_join_token_s_failure_is_recorded_with_its_reason_and_without_the_toke
             detail={"evidence": {"kind": "join_token"}, "reason": "used", "agent": "laptop", "source": "10.0.0.7"},
         )
     ]
+    assert office.refused == ["token"]
 
 
 @pytest.mark.parametrize(("source", "kept"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("unix:", ""), ("x", "")])

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.x509 import (
     SubjectAlternativeName,
@@ -293,6 +294,13 @@ def test_why_a_token_was_refused_is_on_record_and_not_told(mesh: RunningMesh, tm
     assert record["detail"]["reason"] == "used"
     assert record["detail"]["agent"] == "first"
     assert "was used" not in told
+
+    address = mesh.says("status")["http_address"]
+    metrics = httpx.get(f"http://{address}/metrics").text
+    [counted] = [
+        line for line in metrics.splitlines() if line.startswith('policyd_certificates_refused_total{code="token"}')
+    ]
+    assert float(counted.split()[-1]) >= 1
 
 
 def test_a_token_is_not_spent_on_a_server_that_is_not_the_one(mesh: RunningMesh, tmp_path: Path) -> None:
