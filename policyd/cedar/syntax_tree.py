@@ -15,11 +15,6 @@ from cedarpy import pst
 
 from policyd.cedar.model import Uid
 
-_CHAINS = frozenset({pst.GetAttr, pst.HasAttr, pst.Var})  # what `chain_read` says anything of
-_SILENT = frozenset(  # fields that hold no node, or none that reads anything
-    {"annotations", "attr", "attrs", "effect", "entity_type", "id", "name", "op", "pattern", "type"}
-)
-
 
 def uid_of(uid: pst.EntityUid) -> Uid:
     """Our own value for the id of an entity."""

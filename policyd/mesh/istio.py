@@ -25,11 +25,6 @@ from policyd.mesh.matching import (
 )
 from policyd.strict import NOTHING, Duration, Many, Model, Name, PortNumber
 
-NETWORKING_VERSIONS: Final = (
-    "networking.istio.io/v1",
-    "networking.istio.io/v1beta1",
-    "networking.istio.io/v1alpha3",
-)
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
 MESH: Final = "mesh"  # the reserved gateway name: all sidecars
 

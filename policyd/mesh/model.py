@@ -124,22 +124,16 @@ class Mesh:
     virtual_services: tuple[VirtualService, ...]
     listeners: Mapping[str, Listener]
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _bearing: dict[SpiffeId, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the instances once; a mesh of a thousand services asks for them a thousand times."""
         for _, instance in sorted(self.instances.items()):
             for service in (instance.service, *instance.also):
                 self._serving[service] = (*self._serving.get(service, ()), instance)
-            self._bearing[instance.workload] = (*self._bearing.get(instance.workload, ()), instance)
 
     def instances_of(self, service: str) -> tuple[Instance, ...]:
         """The instances that serve `service` (an id), by name."""
         return self._serving.get(service, ())
-
-    def instances_as(self, workload: SpiffeId) -> tuple[Instance, ...]:
-        """The instances that bear the identity `workload`, by name."""
-        return self._bearing.get(workload, ())
 
 
 def inbound_listener(instance: str) -> str:

@@ -124,11 +124,10 @@ def test_the_sample_folder_builds_to_the_whole_mesh(root: Path) -> None:
     assert build(declare(files), "cluster.local", placement) == bookinfo_mesh()
 
 
-def test_instances_are_found_by_service_and_by_identity() -> None:
+def test_instances_are_found_by_service() -> None:
     mesh = meshed(GOOD)
     assert [i.name for i in mesh.instances_of("api.default")] == ["api-v1", "api-v2"]
     assert [i.name for i in mesh.instances_of("api-canary.default")] == ["api-v2"]
-    assert [i.name for i in mesh.instances_as(account("api"))] == ["api-v1", "api-v2"]
     assert mesh.instances_of("nobody.default") == ()
 
 
