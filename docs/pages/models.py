@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from docs.pages.tables import code, codes, prose, table
-from policyd.mesh.istio import KINDS
+from policyd.mesh.istio.kinds import KINDS
 from policyd.strict import Model
 
 Meanings = Mapping[str, str]

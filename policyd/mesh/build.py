@@ -11,6 +11,8 @@ from typing import Final
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
 from policyd.mesh.groups import build_groups
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import (
     Instance,
     Listener,
@@ -50,8 +52,8 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
         workloads=workloads,
         instances=instances,
         groups=groups,
-        gateways=tuple(found.resource for found in declaration.gateways),
-        virtual_services=tuple(found.resource for found in declaration.virtual_services),
+        gateways=tuple(found.resource for found in declaration.of(Gateway)),
+        virtual_services=tuple(found.resource for found in declaration.of(VirtualService)),
         listeners=_listeners(instances),
     )
 

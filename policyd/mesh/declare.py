@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.istio import KINDS, LATER, CoreService, Gateway, Labels, VirtualService
+from policyd.mesh.istio.common import Labels, Resource
+from policyd.mesh.istio.kinds import KINDS, LATER
 from policyd.mesh.matching import check_account_template, check_path, check_variables
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
@@ -23,7 +24,7 @@ WORKLOADS_FILE: Final = "workloads.yaml"
 GROUPS_FILE: Final = "groups.yaml"
 MESH_FOLDER: Final = "mesh/"
 
-R = TypeVar("R", Gateway, VirtualService, CoreService)
+R = TypeVar("R", bound=Resource)
 
 
 def _check_address(text: str) -> str:
@@ -141,9 +142,11 @@ class Declaration:
     workloads_document: Document
     groups: GroupsFile
     groups_document: Document
-    gateways: tuple[Declared[Gateway], ...] = ()
-    virtual_services: tuple[Declared[VirtualService], ...] = ()
-    services: tuple[Declared[CoreService], ...] = ()
+    resources: tuple[Declared[Any], ...] = ()
+
+    def of(self, kind: type[R]) -> tuple[Declared[R], ...]:
+        """The resources of one kind, in the order of files and documents."""
+        return tuple(found for found in self.resources if isinstance(found.resource, kind))
 
 
 def declare(files: Mapping[str, str]) -> Declaration:
@@ -167,9 +170,7 @@ def declare(files: Mapping[str, str]) -> Declaration:
         workloads_document,
         groups,
         groups_document,
-        tuple(found for found in resources if isinstance(found.resource, Gateway)),
-        tuple(found for found in resources if isinstance(found.resource, VirtualService)),
-        tuple(found for found in resources if isinstance(found.resource, CoreService)),
+        tuple(resources),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from policyd.mesh.istio import Destination
+from policyd.mesh.istio.virtual_service import Destination
 from policyd.mesh.model import Service
 
 CLUSTER_DOMAIN: Final = "cluster.local"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from policyd.mesh.istio import Gateway, VirtualService
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]

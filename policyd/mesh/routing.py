@@ -11,7 +11,8 @@ from typing import Final
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.hosts import overlap, resolve, target
-from policyd.mesh.istio import MESH, Gateway, VirtualService
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Service
 
@@ -29,8 +30,8 @@ def selects(gateway: Gateway, instance: Instance) -> bool:
 def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:
     """Each Gateway has its own name, selects some instance, and names only ports that those listen on."""
     edges = [instance for instance in instances.values() if instance.role == "gateway"]
-    _check_names(declaration.gateways, "Gateway", problems)
-    for declared in declaration.gateways:
+    _check_names(declaration.of(Gateway), "Gateway", problems)
+    for declared in declaration.of(Gateway):
         gateway = declared.resource
         selected = [instance for instance in edges if selects(gateway, instance)]
         if not selected:
@@ -53,11 +54,11 @@ def check_virtual_services(
     problems: list[Problem],
 ) -> None:
     """Each VirtualService has its own name, known gateways, hosts that lead to it, existing destinations."""
-    gateways = {found.resource.id: found.resource for found in declaration.gateways}
+    gateways = {found.resource.id: found.resource for found in declaration.of(Gateway)}
     edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
-    _check_names(declaration.virtual_services, "VirtualService", problems)
+    _check_names(declaration.of(VirtualService), "VirtualService", problems)
     routed: dict[str, str] = {}
-    for declared in declaration.virtual_services:
+    for declared in declaration.of(VirtualService):
         served = _check_bound(declared, gateways, problems)
         _check_hosts(declared, served, services, routed, problems)
         _check_destinations(declared, services, edges, problems)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
-from policyd.mesh.istio import CoreService
+from policyd.mesh.istio.service import CoreService
 from policyd.mesh.model import Instance, Port, Service
 
 _Index = Mapping[tuple[str, str, str], list[Instance]]  # namespace, label, value -> sidecars
@@ -27,7 +27,7 @@ def build_services(
     index = _index(instances.values())
     also: defaultdict[str, list[str]] = defaultdict(list)
     seen: set[str] = set()
-    for declared in declaration.services:
+    for declared in declaration.of(CoreService):
         service = _service(declared.resource)
         if service.id in seen or service.id in gateways:
             why = "declared twice" if service.id in seen else "that of a gateway"
@@ -113,7 +113,7 @@ def _check_own(
     problems: list[Problem],
 ) -> None:
     """A declared Service of an instance's own name must lead to that instance, on its port."""
-    declared = {_service(found.resource).id: found for found in declaration.services}
+    declared = {_service(found.resource).id: found for found in declaration.of(CoreService)}
     for instance in instances:
         own = declared.get(instance.service)
         if own is None or instance.role == "gateway":

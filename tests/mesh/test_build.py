@@ -9,18 +9,14 @@ import pytest
 
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
-from policyd.mesh.istio import (
+from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.gateway import Gateway, GatewaySpec, Server, ServerPort
+from policyd.mesh.istio.matches import HttpMatch, StringMatch
+from policyd.mesh.istio.virtual_service import (
     Destination,
-    Gateway,
-    GatewaySpec,
-    HttpMatch,
     HttpRoute,
-    Metadata,
     PortSelector,
     RouteDestination,
-    Server,
-    ServerPort,
-    StringMatch,
     VirtualService,
     VirtualServiceSpec,
 )

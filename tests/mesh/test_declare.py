@@ -13,6 +13,8 @@ from policyd.mesh.declare import (
     WorkloadSpec,
     declare,
 )
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.service import CoreService
 from tests.mesh.sample import GOOD
 
 WHOLE = """\
@@ -77,13 +79,13 @@ def test_every_field_of_workloads_is_read() -> None:
 def test_resources_get_the_default_namespace() -> None:
     files = {**GOOD, "workloads.yaml": GOOD["workloads.yaml"] + "defaults: {namespace: prod}\n"}
     declaration = declare(files)
-    assert declaration.gateways[0].resource.id == "prod/edge"
-    assert declaration.services[0].resource.namespace == "prod"
+    assert declaration.of(Gateway)[0].resource.id == "prod/edge"
+    assert declaration.of(CoreService)[0].resource.namespace == "prod"
 
 
 def test_other_files_are_passed_over() -> None:
     declaration = declare({"policyd.yaml": "{", "cases/a.yaml": "{", "mesh/README.md": "{", "mesh/notes.txt": "{"})
-    assert (declaration.gateways, declaration.workloads) == ((), WorkloadsFile())
+    assert (declaration.of(Gateway), declaration.workloads) == ((), WorkloadsFile())
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.mesh.declare import declare
-from policyd.mesh.istio import (
+from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.matches import HttpMatch, StringMatch
+from policyd.mesh.istio.virtual_service import (
     Body,
     Destination,
     DirectResponse,
     HeaderOperations,
     Headers,
-    HttpMatch,
     HttpRoute,
-    Metadata,
     PortSelector,
     Redirect,
     Retries,
     Rewrite,
     RouteDestination,
-    StringMatch,
     VirtualService,
     VirtualServiceSpec,
 )
@@ -67,7 +66,7 @@ spec:
 
 
 def test_a_virtual_service_is_read_whole() -> None:
-    (declared,) = declare({"mesh/a.yaml": EVERYTHING}).virtual_services
+    (declared,) = declare({"mesh/a.yaml": EVERYTHING}).of(VirtualService)
     main = HttpRoute(
         name="main",
         match=(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd.mesh.istio import Labels
+from policyd.mesh.istio.common import Labels
 from policyd.strict import NOTHING, Many, Model, Name
 
 KIND: Final = "AuthorizationPolicy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.mesh.istio import HttpMatch, StringMatch
+from policyd.mesh.istio.matches import HttpMatch, StringMatch
 
 EVERYTHING: dict[str, Any] = {"prefix": "/"}
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from policyd.mesh.hosts import covers, domains, overlap, resolve
-from policyd.mesh.istio import MESH, Gateway, VirtualService
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.model import Instance, Listen, Mesh, Service, gateway_listener
 from policyd.xds.resources import filters, rules
 from policyd.xds.resources.model import OUTBOUND_ROUTES, gateway_routes, outbound_cluster

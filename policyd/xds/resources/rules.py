@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from policyd.mesh.hosts import default_port, resolve
-from policyd.mesh.istio import HeaderOperations, HttpMatch, HttpRoute, Retries, RouteDestination, VirtualService
+from policyd.mesh.istio.matches import HttpMatch
+from policyd.mesh.istio.virtual_service import HeaderOperations, HttpRoute, Retries, RouteDestination, VirtualService
 from policyd.mesh.model import Mesh
 from policyd.xds.resources.matches import EVERYTHING, route_match
 from policyd.xds.resources.model import outbound_cluster, seconds

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from policyd import envoy_api
-from policyd.mesh.istio import VirtualService
+from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.xds.resources import rules
 from policyd.xds.resources.matches import route_match

@@ -1,0 +1,63 @@
+"""What resources of every kind share: metadata, names, labels, headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from policyd.mesh.matching import (
+    check_distinct_headers,
+    check_header_name,
+    check_header_value,
+    check_host_pattern,
+    check_labels,
+    check_path,
+)
+from policyd.strict import NOTHING, Model, Name
+
+Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
+
+HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+HeaderValue = Annotated[str, AfterValidator(check_header_value)]
+Distinct = BeforeValidator(check_distinct_headers)
+Labels = Annotated[Mapping[str, str], AfterValidator(check_labels)]
+Path = Annotated[str, AfterValidator(check_path)]
+
+
+class Metadata(Model):
+    """Names a resource; without a namespace the folder's default one holds."""
+
+    name: Name
+    namespace: Name | None = None
+    labels: Labels = NOTHING
+    annotations: Mapping[str, str] = NOTHING
+
+
+class Resource(Model):
+    """What every resource has: its metadata."""
+
+    metadata: Metadata
+
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """`metadata.namespace`; in a Mesh every resource has one."""
+        return self.metadata.namespace or ""
+
+    @property
+    def id(self) -> str:
+        """`<namespace>/<name>`, as `gateways` of a VirtualService refer to it."""
+        return f"{self.namespace}/{self.name}"
+
+    def within(self, namespace: str) -> Any:
+        """Return the resource with its namespace filled in."""
+        if self.metadata.namespace is not None:
+            return self
+        return self.model_copy(update={"metadata": self.metadata.model_copy(update={"namespace": namespace})})

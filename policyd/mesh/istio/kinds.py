@@ -1,0 +1,23 @@
+"""The kinds that a mesh folder may hold: the model of each, and the fields that are not supported yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from policyd.mesh.istio import gateway, service, virtual_service
+from policyd.mesh.istio.common import Resource
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.service import CoreService
+from policyd.mesh.istio.virtual_service import VirtualService
+
+KINDS: Final[Mapping[str, type[Resource]]] = {
+    "Gateway": Gateway,
+    "VirtualService": VirtualService,
+    "Service": CoreService,
+}
+LATER: Final[Mapping[str, Mapping[str, str]]] = {
+    "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
+    "VirtualService": dict.fromkeys(virtual_service.LATER, "VirtualService"),
+    "Service": dict.fromkeys(service.LATER, "Service"),
+}
