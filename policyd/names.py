@@ -20,6 +20,11 @@ METADATA_POLICY: Final = "policy"
 # ---- metrics of policyd itself: name -> (help, labels)
 DECISIONS: Final = "policyd_decisions"
 DECISION_SECONDS: Final = "policyd_decision_seconds"
+DECISIONS_SHED: Final = "policyd_decisions_shed"
+DECISION_CACHE: Final = "policyd_decision_cache"
+DECISION_CACHE_ENTRIES: Final = "policyd_decision_cache_entries"
+DECISION_PROCESSES: Final = "policyd_decision_processes"
+DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts"
 JOURNAL_RECORDS: Final = "policyd_journal_records"
 JOURNAL_FAILURES: Final = "policyd_journal_failures"
 RELOADS: Final = "policyd_reloads"
@@ -34,6 +39,11 @@ CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
 METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISIONS: ("Decisions made.", ("decision", "side")),
     DECISION_SECONDS: ("Time from the check to its reply, in seconds.", ()),
+    DECISIONS_SHED: ("Checks refused because no answer could have come in time.", ()),
+    DECISION_CACHE: ("Decisions found in the cache, not found, and never looked for.", ("result",)),
+    DECISION_CACHE_ENTRIES: ("Decisions in the caches now.", ()),
+    DECISION_PROCESSES: ("Decision processes that answer under the revision in force.", ()),
+    DECISION_PROCESS_STARTS: ("Decision processes started, those that followed a lost one too.", ()),
     JOURNAL_RECORDS: ("Records appended to the journal.", ("kind",)),
     JOURNAL_FAILURES: ("Records that could not be kept.", ()),
     RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),

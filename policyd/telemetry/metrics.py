@@ -1,7 +1,7 @@
 """policyd's own metrics, counted here and shown in Prometheus' form.
 
 Law: names, help and labels come from policyd.names; every label value is of a bounded set that stands here, and any
-other counts as `other`. A decision counts itself in about a microsecond: its children are looked up once.
+other counts as `other`. What decision processes count too is in memory that they share (`counters`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
@@ -25,13 +25,10 @@ from policyd.errors import (
     StateError,
     TokenError,
 )
+from policyd.telemetry.counters import DECISIONS, TABLE, Counters, SharedCollector
+from policyd.telemetry.slots import OTHER, Slots
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-OTHER: Final = "other"
-BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
-DECISIONS: Final = ("allow", "deny", "error")
-SIDES: Final = ("inbound", "gateway", "egress")
-KINDS: Final = ("decision", "issuance", "change", "operation")
 RELOADS: Final = ("taken", "refused")
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
 ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server")
@@ -61,15 +58,18 @@ class _Counts:
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own; safe for threads."""
+    """The metrics of one server, in a registry of their own; safe for threads.
 
-    def __init__(self) -> None:
+    `processes` is how many share its `slots`, of which it is the first itself.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
         self.registry = registry = CollectorRegistry()
-        self._decisions = _Counts(registry, names.DECISIONS, DECISIONS, SIDES)
-        seconds = names.METRICS[names.DECISION_SECONDS][0]
-        self._seconds = Histogram(names.DECISION_SECONDS, seconds, registry=registry, buckets=BUCKETS)
-        self._records = _Counts(registry, names.JOURNAL_RECORDS, KINDS)
-        self._failures = _plain(registry, names.JOURNAL_FAILURES)
+        self.slots = Slots(TABLE, processes)
+        self._own = Counters(self.slots)
+        registry.register(SharedCollector(self.slots))
+        self._deciding = _gauge(registry, names.DECISION_PROCESSES)
+        self._starts = _plain(registry, names.DECISION_PROCESS_STARTS)
         self._reloads = _Counts(registry, names.RELOADS, RELOADS)
         self._change_refused = _gauge(registry, names.CHANGE_REFUSED)
         self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
@@ -81,16 +81,27 @@ class Metrics:
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
-        self._decisions.add(decision, side)
-        self._seconds.observe(seconds)
+        self._own.decided(decision, side, seconds)
+
+    def shed(self) -> None:
+        """One check was refused because no answer could have come in time."""
+        self._own.shed()
 
     def journal_record(self, kind: str) -> None:
         """A record was kept."""
-        self._records.add(kind)
+        self._own.journal_record(kind)
 
     def journal_failure(self) -> None:
         """A record could not be kept."""
-        self._failures.inc()
+        self._own.journal_failure()
+
+    def deciding(self, count: int) -> None:
+        """So many decision processes answer under the revision in force."""
+        self._deciding.set(count)
+
+    def process_started(self) -> None:
+        """A decision process was started."""
+        self._starts.inc()
 
     def reloaded(self, outcome: str) -> None:
         """A change of the declared files was looked at: `taken` or `refused`."""
@@ -127,18 +138,13 @@ class Metrics:
     def totals(self) -> tuple[int, int, int]:
         """All decisions made, and how many of them were denials and errors."""
         counts = dict.fromkeys(DECISIONS, 0)
-        for decision, value in self._by_decision():
-            counts[decision] = counts.get(decision, 0) + value
+        for (decision, _), count in self.slots.sums(names.DECISIONS):
+            counts[decision] = counts.get(decision, 0) + count
         return sum(counts.values()), counts["deny"], counts["error"]
 
     def exposition(self) -> bytes:
         """All of them, as Prometheus' text format has it."""
         return expose(self.registry)
-
-    def _by_decision(self) -> Iterator[tuple[str, int]]:
-        for metric in self.registry.collect():
-            if metric.name == names.DECISIONS:
-                yield from ((s.labels["decision"], int(s.value)) for s in metric.samples if s.name.endswith("_total"))
 
 
 def expose(registry: Collector) -> bytes:

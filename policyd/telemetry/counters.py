@@ -1,0 +1,132 @@
+"""What every process that decides or keeps records counts, in memory that they share.
+
+Law: label values are of the bounded sets that stand here, any other counts as `other`; a decision counts itself in
+about a microsecond.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from policyd import names
+from policyd.telemetry.slots import Slots, Table
+
+BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
+DECISIONS: Final = ("allow", "deny", "error")
+SIDES: Final = ("inbound", "gateway", "egress")
+KINDS: Final = ("decision", "issuance", "change", "operation")
+CACHE: Final = ("hit", "miss", "bypass")
+_COUNTERS: Final[Table] = {
+    names.DECISIONS: (DECISIONS, SIDES),
+    names.DECISIONS_SHED: (),
+    names.DECISION_CACHE: (CACHE,),
+    names.JOURNAL_RECORDS: (KINDS,),
+    names.JOURNAL_FAILURES: (),
+}
+_GAUGES: Final[Table] = {names.DECISION_CACHE_ENTRIES: ()}
+_LIMITS: Final = (*(str(limit) for limit in BUCKETS), "+Inf")
+_SUM: Final = "sum"  # of a histogram, in nanoseconds
+TABLE: Final[Table] = {**_COUNTERS, **_GAUGES, names.DECISION_SECONDS: ((*_LIMITS, _SUM),)}
+
+
+class Cache(Protocol):
+    """How a cache of decisions fares; policyd.cedar.cache.CacheStats is one."""
+
+    @property
+    def hits(self) -> int:
+        """How often a decision was found."""
+
+    @property
+    def misses(self) -> int:
+        """How often it was not."""
+
+    @property
+    def bypasses(self) -> int:
+        """How often nobody looked, because the next moment may change the decision."""
+
+    @property
+    def size(self) -> int:
+        """How many decisions are kept now."""
+
+
+class Counters:
+    """What the process number `region` counts; safe for its threads."""
+
+    def __init__(self, slots: Slots, region: int = 0) -> None:
+        self._slots = slots
+        self._own = slots.region(region)
+        self._decisions = {
+            (word, side): slots.place(names.DECISIONS, (word, side)) for word in DECISIONS for side in SIDES
+        }
+        self._buckets = [slots.place(names.DECISION_SECONDS, (limit,)) for limit in _LIMITS]
+        self._sum = slots.place(names.DECISION_SECONDS, (_SUM,))
+        self._cache = (0, 0, 0)
+
+    def decided(self, decision: str, side: str, seconds: float) -> None:
+        """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
+        place = self._decisions.get((decision, side))
+        if place is None:
+            place = self._slots.place(names.DECISIONS, (decision, side))
+        bucket = self._buckets[bisect_left(BUCKETS, seconds)]
+        self._own.add_all(((place, 1), (bucket, 1), (self._sum, round(seconds * 1e9))))
+
+    def shed(self) -> None:
+        """One check was refused because no answer could have come in time."""
+        self._own.add(names.DECISIONS_SHED)
+
+    def cached(self, cache: Cache, *, anew: bool) -> None:
+        """What became of the cache since it was looked at last; `anew`: it is another one than then."""
+        before = (0, 0, 0) if anew else self._cache
+        self._cache = now = (cache.hits, cache.misses, cache.bypasses)
+        for word, early, late in zip(CACHE, before, now, strict=True):
+            self._own.add(names.DECISION_CACHE, word, amount=late - early)
+        self._own.put(names.DECISION_CACHE_ENTRIES, value=cache.size)
+
+    def journal_record(self, kind: str) -> None:
+        """A record was kept."""
+        self._own.add(names.JOURNAL_RECORDS, kind)
+
+    def journal_failure(self) -> None:
+        """A record could not be kept."""
+        self._own.add(names.JOURNAL_FAILURES)
+
+
+class SharedCollector:
+    """All processes' counters together, for a registry of Prometheus' library."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, as it is now."""
+        for name in _COUNTERS:
+            yield self._family(CounterMetricFamily, name)
+        for name in _GAUGES:
+            yield self._family(GaugeMetricFamily, name)
+        yield self._seconds()
+
+    def _family(self, kind: type[CounterMetricFamily | GaugeMetricFamily], name: str) -> Metric:
+        help_text, labels = names.METRICS[name]
+        family = kind(name, help_text, labels=labels)
+        for values, total in self._slots.sums(name):
+            family.add_metric(values, total)
+        return family
+
+    def _seconds(self) -> Metric:
+        counts = dict(self._slots.sums(names.DECISION_SECONDS))
+        total, buckets = 0, []
+        for limit in _LIMITS:
+            total += counts[limit,]
+            buckets.append((limit, float(total)))
+        family = HistogramMetricFamily(names.DECISION_SECONDS, names.METRICS[names.DECISION_SECONDS][0])
+        family.add_metric((), buckets, counts[_SUM,] / 1e9)
+        return family
