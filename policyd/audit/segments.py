@@ -1,7 +1,8 @@
 """The names of a journal's files, and their order.
 
-Law: a writer's records stand in segments named `<writer>-<seq of the first record>.jsonl`, so that the order of
-names is the order of records and a gap shows in a listing.
+Law: a writer's records stand in segments named `<writer>-<seq of the first record>.jsonl` while they are written, and
+`.sealed` once they are sealed, so that the order of names is the order of records and a gap shows in a listing. Where
+both are there, sealing was interrupted after the sealed one was whole, and that one counts.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Final, NamedTuple
 from policyd.errors import JournalError
 
 SUFFIX: Final = ".jsonl"
+SEALED_SUFFIX: Final = ".sealed"
 LOCK_SUFFIX: Final = ".lock"
 TORN: Final = ".torn-"  # between a segment's name and the seq at which its end was cut off and kept aside
 _SEQ_DIGITS: Final = 20
 _WRITER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_NAME: Final = re.compile(rf"(?P<writer>{_WRITER.pattern})-(?P<seq>[0-9]{{{_SEQ_DIGITS}}}){re.escape(SUFFIX)}")
+_NAME: Final = re.compile(rf"(?P<writer>{_WRITER.pattern})-(?P<seq>[0-9]{{{_SEQ_DIGITS}}})\.(?:jsonl|sealed)")
 
 
 class Segment(NamedTuple):
@@ -26,6 +28,21 @@ class Segment(NamedTuple):
     writer: str
     first_seq: int
     path: Path
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the file is a sealed one, by its name."""
+        return self.path.suffix == SEALED_SUFFIX
+
+    @property
+    def sealed(self) -> Segment:
+        """The same segment as its sealed file."""
+        return self._replace(path=self.path.with_suffix(SEALED_SUFFIX))
+
+    @property
+    def open(self) -> Segment:
+        """The same segment as its open file."""
+        return self._replace(path=self.path.with_suffix(SUFFIX))
 
 
 def check_writer(writer: str) -> str:
@@ -52,7 +69,7 @@ def list_segments(directory: Path) -> dict[str, list[Segment]]:
         found = sorted(filter(None, map(parse_segment, directory.iterdir())))
     except OSError as error:
         raise JournalError(f"`{directory}` cannot be listed: {error.strerror}") from error
-    writers: dict[str, list[Segment]] = {}
-    for segment in found:
-        writers.setdefault(segment.writer, []).append(segment)
-    return writers
+    writers: dict[str, dict[int, Segment]] = {}
+    for segment in found:  # `.jsonl` sorts before `.sealed`, which takes its place
+        writers.setdefault(segment.writer, {})[segment.first_seq] = segment
+    return {writer: list(segments.values()) for writer, segments in writers.items()}

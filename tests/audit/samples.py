@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from policyd.audit.block import Start
 from policyd.audit.record import Entry, Record, decode
-from policyd.audit.segments import list_segments
+from policyd.audit.sealed import write_sealed
+from policyd.audit.segments import list_segments, parse_segment
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 WRITER = "serve-0a1b2c3d"
@@ -43,3 +45,14 @@ def raw_lines(directory: Path) -> list[bytes]:
 def records(directory: Path) -> list[Record]:
     """Every record of a journal folder of one writer, in order."""
     return [decode(line) for line in raw_lines(directory)]
+
+
+def seal_by_hand(path: Path) -> Path:
+    """Put the sealed form of an open segment in its place, without a seal; the path of it."""
+    segment = parse_segment(path)
+    assert segment is not None
+    lines = path.read_bytes().splitlines(keepends=True)
+    with segment.sealed.path.open("xb") as file:
+        write_sealed(file, lines, Start(segment.writer, segment.first_seq, decode(lines[0]).prev))
+    path.unlink()
+    return segment.sealed.path

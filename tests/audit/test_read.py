@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal
+from policyd.audit.lines import open_lines
 from policyd.audit.read import Follower, Position, ends, newest
 from policyd.audit.record import MAX_LINE_BYTES, decode
 from policyd.audit.segments import list_segments, segment_name
 from policyd.errors import BrokenRecord, JournalError
-from tests.audit.samples import NOON, WRITER, an_entry, raw_lines
+from tests.audit.samples import NOON, WRITER, an_entry, raw_lines, seal_by_hand
 from tests.fakes.clock import FakeClock
 
 SMALL = Limits(max_bytes=2000)  # three records a segment
@@ -153,3 +154,79 @@ def test_what_is_no_record_is_reported_and_passed_over(folder: Path, damage: byt
 def test_no_folder_is_an_error(folder: Path) -> None:
     with pytest.raises(JournalError, match="cannot be listed: No such file or directory"):
         ends(folder)
+
+
+# ---- sealed segments
+
+
+def seal_all_but_the_last(folder: Path) -> None:
+    for segment in list_segments(folder)[WRITER][:-1]:
+        seal_by_hand(segment.path)
+
+
+def test_sealed_and_open_segments_read_alike(folder: Path) -> None:
+    a_journal(folder, 10).close()
+    lines, positions = raw_lines(folder), ends(folder)
+    middle = Position(4, len(lines[3]) + len(lines[4]))
+    seal_all_but_the_last(folder)
+    assert [segment.is_sealed for segment in list_segments(folder)[WRITER]] == [True, True, True, False]
+    assert ends(folder) == positions
+    assert [line.raw for line in newest(folder, positions, unbroken)] == lines[::-1]
+    assert [line.raw for line in newest(folder, {WRITER: middle}, unbroken)] == lines[4::-1]
+    assert [line.raw for line in Follower(folder, {}, unbroken).poll()] == lines
+    assert [line.raw for line in Follower(folder, {WRITER: middle}, unbroken).poll()] == lines[5:]
+
+
+def test_a_reader_goes_on_while_segments_are_sealed_under_it(folder: Path) -> None:
+    dice = random.Random(4)
+    journal = a_journal(folder, 4)
+    follower = Follower(folder, {}, unbroken, budget=700)
+    seen: list[int] = []
+    past = newest(folder, ends(folder), unbroken)
+    backward = [next(past).record.seq]
+    for _ in range(40):
+        for _ in range(dice.randrange(4)):
+            journal.append(an_entry())
+        for segment in list_segments(folder)[WRITER][:-1]:
+            if not segment.is_sealed and dice.random() < 0.5:
+                seal_by_hand(segment.path)
+        seen += [line.record.seq for line in follower.poll()]
+    backward += [line.record.seq for line in past]
+    while lines := follower.poll():
+        seen += [line.record.seq for line in lines]
+    journal.close()
+    assert seen == list(range(1, seen[-1] + 1))
+    assert seen[-1] > 30
+    assert backward == [4, 3, 2, 1]
+
+
+def test_a_segment_that_is_sealed_between_listing_and_opening_is_read(folder: Path) -> None:
+    a_journal(folder, 4).close()
+    (first, _) = list_segments(folder)[WRITER]
+    seal_by_hand(first.path)
+    with open_lines(first, unbroken) as lines:
+        assert [decode(line.raw).seq for line in lines.forward(0)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["a bit", "its end", "its beginning", "another's", "a newer format"])
+def test_what_is_damaged_of_a_sealed_segment_is_said_and_the_rest_is_read(folder: Path, damage: str) -> None:
+    a_journal(folder, 4).close()
+    (first, _) = list_segments(folder)[WRITER]
+    path = seal_by_hand(first.path)
+    data = path.read_bytes()
+    if damage == "a bit":
+        path.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    elif damage == "its end":
+        path.write_bytes(data[:-3])
+    elif damage == "its beginning":
+        path.write_bytes(b"else" + data[4:])
+    elif damage == "another's":
+        path.write_bytes(data.replace(WRITER.encode(), b"serve-0a1b2c3e"))
+    else:
+        path.write_bytes(data.replace(b"segment 1", b"segment 2", 1))
+    broken: list[BrokenRecord] = []
+    forward = [line.record.seq for line in Follower(folder, {}, broken.append).poll()]
+    backward = [line.record.seq for line in newest(folder, ends(folder), broken.append)]
+    assert (forward, backward) == ([4], [4])
+    assert len(broken) == 2
+    assert all(error.message.startswith(f"`{path}`") for error in broken)
