@@ -24,9 +24,9 @@ class Control:
     authz_timeout_seconds: float = 1.0
 
 
-def outbound_cluster(service: str, port: int) -> str:
-    """The cluster of a Service's port as callers see it, in Istio's form."""
-    return f"outbound|{port}||{service}"
+def outbound_cluster(service: str, port: int, subset: str = "") -> str:
+    """The cluster of a Service's port as callers see it (of a subset, or of all instances), in Istio's form."""
+    return f"outbound|{port}|{subset}|{service}"
 
 
 def inbound_cluster(service: str, port: int) -> str:
