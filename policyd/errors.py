@@ -122,6 +122,12 @@ class TooLate(PolicydError):
     code = "too_late"
 
 
+class ShadowSkipped(PolicydError):
+    """The shadow policies were not asked, so that the enforced decision is in time."""
+
+    code = "shadow_skipped"
+
+
 class IdentityError(PolicydError):
     """A certificate, a key or a request for one that is refused."""
 

@@ -25,6 +25,7 @@ DECISION_CACHE: Final = "policyd_decision_cache"
 DECISION_CACHE_ENTRIES: Final = "policyd_decision_cache_entries"
 DECISION_PROCESSES: Final = "policyd_decision_processes"
 DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts"
+SHADOW_DECISIONS: Final = "policyd_shadow_decisions"
 JOURNAL_RECORDS: Final = "policyd_journal_records"
 JOURNAL_FAILURES: Final = "policyd_journal_failures"
 RELOADS: Final = "policyd_reloads"
@@ -44,6 +45,7 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISION_CACHE_ENTRIES: ("Decisions in the caches now.", ()),
     DECISION_PROCESSES: ("Decision processes that answer under the revision in force.", ()),
     DECISION_PROCESS_STARTS: ("Decision processes started, those that followed a lost one too.", ()),
+    SHADOW_DECISIONS: ("Decisions that shadow policies were asked for too, by what would change.", ("change",)),
     JOURNAL_RECORDS: ("Records appended to the journal.", ("kind",)),
     JOURNAL_FAILURES: ("Records that could not be kept.", ()),
     RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),

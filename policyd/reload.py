@@ -14,6 +14,7 @@ from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.engine import Engine
 from policyd.cedar.policies import PolicySet, load_policies
 from policyd.cedar.schema import Schema, parse_schema
+from policyd.cedar.shadow import Sets, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.build import build
@@ -84,7 +85,7 @@ class _Parsed:
     settings: Settings
     placement: Placement
     mesh: Mesh
-    traffic: PolicySet
+    traffic: Sets
     issuance: PolicySet
 
 
@@ -94,7 +95,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
     `place` says where instances are; `control` where proxies ask for decisions.
     """
     parsed = _parse(folder, schemas, place)
-    ruling = make_ruling(parsed.mesh, parsed.traffic, schemas.mesh)
+    ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
     _check_cases(folder, ruling)
     snapshots = {
         name: check_snapshot(snapshot, static_clusters={SDS_CLUSTER})
@@ -132,13 +133,20 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
-    traffic = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh))
-    issuance = attempt(lambda: load_policies(_issuance_texts(folder), schemas.issuance))
-    attempt(lambda: load_policies(_texts(folder, OPERATORS_FILE), schemas.operators))
+    traffic = attempt(lambda: split(load_policies(folder.below("policies"), schemas.mesh)))
+    issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
+    attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
     if problems or settings is None or placed is None or traffic is None or issuance is None:
         raise InvalidInput(problems)
     return _Parsed(settings, *placed, traffic, issuance)
+
+
+def _load_enforced(texts: Mapping[str, str], schema: Schema) -> PolicySet:
+    """Policies of a set that has no shadow."""
+    policies = load_policies(texts, schema)
+    check_unmarked(policies, "only policies on traffic can be tried", "remove `@shadow`, or the policy")
+    return policies
 
 
 def _texts(folder: Folder, name: str) -> dict[str, str]:
@@ -172,7 +180,7 @@ def _config(snapshots: Mapping[str, Snapshot]) -> str:
 def _warnings(parsed: _Parsed) -> list[Problem]:
     """What works, and is probably not what was meant."""
     found = []
-    if not parsed.traffic.policies:
+    if not parsed.traffic.active.policies:
         remedy = "write `policies/<service>.cedar`; examples/bookinfo/policies shows how"
         found.append(
             Problem("no_policies", "there are no policies: every request is denied", "policies", remedy=remedy)

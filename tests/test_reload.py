@@ -150,6 +150,61 @@ def test_a_failing_case_refuses_the_folder_and_says_what_was_decided(schemas: Sc
     )
 
 
+# ---- what is tried
+
+
+TRIED = """\
+@id("no-reads")
+@shadow
+forbid (principal, action == Action::"GET", resource);
+"""
+
+
+def test_a_policy_marked_shadow_is_tried_and_not_active(schemas: Schemas) -> None:
+    plain, live = loaded(schemas, GOOD), loaded(schemas, GOOD | {"policies/z.cedar": TRIED})
+
+    assert live.ruling.shadow is not None
+    assert [policy.id for policy in live.ruling.policy_set.policies] == ["api-reads"]
+    assert [policy.id for policy in live.ruling.shadow.policy_set.policies] == ["api-reads", "no-reads"]
+    assert live.ruling.revision == plain.ruling.revision != live.ruling.shadow.revision
+    assert (plain.ruling.shadow, plain.config) == (None, live.config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (
+            {"issuance": '@id("x") @shadow permit (principal, action in Action::"issue", resource);'},
+            "issuance.cedar:1: `x` is marked `@shadow`, but only policies on traffic can be tried;"
+            " remove `@shadow`, or the policy",
+        ),
+        (
+            {"operators": '@id("x") @shadow permit (principal, action, resource);'},
+            "operators.cedar:1: `x` is marked `@shadow`, but only policies on traffic can be tried;"
+            " remove `@shadow`, or the policy",
+        ),
+        (
+            {"policies__z": TRIED.replace("@shadow", '@shadow("api-read")')},
+            "policies/z.cedar:1: `no-reads` is to stand in for `api-read`, which is no active policy;"
+            " did you mean `api-reads`?",
+        ),
+        (
+            {"policies__z": TRIED.replace("no-reads", "api-reads")},
+            "policies/z.cedar:1: two policies have the id `api-reads`; the other one is policies/api.cedar:1",
+        ),
+        (
+            {"policies__z": TRIED.replace(";", " when { context.nope };")},
+            'policies/z.cedar:1: `no-reads` is not valid: attribute `nope` not found in the context of Action::"GET";'
+            ' name the actions that have it, `action in Action::"http"` for example',
+        ),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_with_its_place(
+    schemas: Schemas, changed: dict[str, str], problem: str
+) -> None:
+    assert problems(schemas, **changed) == [problem]
+
+
 # ---- Keeper
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from docs.pages.tables import code, codes, prose, table
 from policyd import errors, names
-from policyd.audit.record import Entry, Fault, Record
+from policyd.audit.record import Entry, Fault, Record, Shadow
 
 
 def metrics() -> Iterator[str]:
@@ -36,6 +36,8 @@ def records() -> Iterator[str]:
     yield from table(("field", "holds", "default, which a line leaves out"), _fields(Record))
     yield from ("## One of `errors`", "", prose(Fault.__doc__), "")
     yield from table(("field", "holds", "default, which a line leaves out"), _fields(Fault))
+    yield from ("## `shadow`", "", prose(Shadow.__doc__), "")
+    yield from table(("field", "holds", "default, which a line leaves out"), _fields(Shadow))
 
 
 def _fields(struct: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
@@ -62,6 +64,8 @@ def _holds(hint: Any) -> str:
             return "list of texts"
         case {"type": "array"}:
             return "list"
+        case {"anyOf": [{"type": "null"}, {"$ref": _}] | [{"$ref": _}, {"type": "null"}]}:
+            return "mapping"
         case {"type": kind}:
             return {"string": "text", "integer": "whole number", "boolean": "`true` or `false`"}.get(kind, "mapping")
     raise ValueError(f"no word for {hint}")

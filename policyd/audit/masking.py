@@ -7,7 +7,7 @@ journal itself, so that no caller can forget it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -71,7 +71,7 @@ def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str,
 def may_hold_secret(entry: Entry) -> bool:
     """Whether an entry that has a line deserves a closer look: cheap, never no where `mask` would change it."""
     texts = (entry.context, entry.detail, entry.errors, entry.resource, entry.request_id, entry.trace_id, entry.span_id)
-    folded = _encoder.encode(texts).lower()
+    folded = _encoder.encode((*texts, entry.shadow.errors) if entry.shadow else texts).lower()
     return (  # written out: any() over a table takes five times as long
         b"eyj" in folded
         or b"bearer" in folded
@@ -98,7 +98,8 @@ def mask(entry: Entry) -> Entry:
     return replace(
         entry,
         resource=mask_text(entry.resource),
-        errors=tuple(Fault(mask_text(fault.source), mask_text(fault.message)) for fault in entry.errors),
+        errors=_clean_faults(entry.errors),
+        shadow=replace(entry.shadow, errors=_clean_faults(entry.shadow.errors)) if entry.shadow else None,
         request_id=mask_text(entry.request_id),
         trace_id=mask_text(entry.trace_id),
         span_id=mask_text(entry.span_id),
@@ -106,6 +107,10 @@ def mask(entry: Entry) -> Entry:
         detail=_clean_all(entry.detail, "", []),
         masked=tuple(dict.fromkeys(masked)),
     )
+
+
+def _clean_faults(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    return tuple(Fault(mask_text(fault.source), mask_text(fault.message)) for fault in faults)
 
 
 def mask_text(text: str) -> str:

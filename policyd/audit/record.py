@@ -19,6 +19,7 @@ from policyd.errors import BrokenRecord, JournalError
 Kind = Literal["decision", "issuance", "change", "operation"]
 Mode = Literal["enforce", "shadow"]
 Outcome = Literal["allow", "deny", "error"]
+Change = Literal["agree", "would_deny", "would_allow", "error"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 FIRST_SEQ: Final = 1
@@ -32,6 +33,22 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the shadow policies, under the `revision` of theirs, would have decided; it had no effect.
+
+    `errors` are those of its policies, or why there is no decision. Of very many `reasons` and `errors` some are
+    `omitted`. `duration_us` is what it took in addition to the record's own.
+    """
+
+    decision: Outcome
+    reasons: tuple[str, ...] = ()
+    errors: tuple[Fault, ...] = ()
+    omitted: int = 0
+    revision: str = ""
+    cached: bool = False
+    duration_us: int = 0
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a caller hands to the journal. A field at its default is left out of the line.
 
@@ -42,7 +59,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `context`, what was taken out. `status` is what the caller got: 200, 400, 403 or 503 (0: nobody waits for
     one). `proxy` is the instance whose Envoy asked. `detail` says more of what is no decision on a request:
     of an issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of a change or an operation
-    what was done to what.
+    what was done to what. `shadow` is what policies that are tried beside the active ones said of the same
+    request, which changed nothing; then `context` is what either of the two decisions read.
     """
 
     time: Time
@@ -66,6 +84,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached: bool = False
     duration_us: int = 0
     detail: Mapping[str, Any] = {}
+    shadow: Shadow | None = None
 
 
 class Record(Entry, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +93,16 @@ class Record(Entry, frozen=True, kw_only=True, omit_defaults=True):
     writer: str
     seq: int
     prev: str
+
+
+def change_of(entry: Entry) -> Change | None:
+    """What would change if the shadow policies were in force; None where they were not asked."""
+    shadow = entry.shadow
+    if shadow is None:
+        return None
+    if shadow.decision == "error" or shadow.decision == entry.decision:
+        return "error" if shadow.decision == "error" else "agree"
+    return "would_deny" if shadow.decision == "deny" else "would_allow"
 
 
 _encoder: Final = msgspec.json.Encoder()

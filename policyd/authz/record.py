@@ -14,6 +14,7 @@ from typing import Any, Literal
 from policyd.audit.record import Entry, Fault
 from policyd.authz.path import canonical_path
 from policyd.authz.request import Query
+from policyd.authz.ruling import Ruling
 from policyd.cedar.model import Decision, Request, Uid
 from policyd.errors import PolicydError, UnacceptablePath
 
@@ -34,6 +35,7 @@ class Outcome:
     request: Request | None = None  # the part that the decision read
     decision: Decision | None = None
     error: PolicydError | None = None
+    ruling: Ruling | None = None  # that decided
 
     @property
     def policy(self) -> str:
@@ -63,7 +65,7 @@ def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: in
         resource=_resource(query) if request is None else str(request.resource),
         reasons=decision.reasons if decision else (),
         errors=tuple(faults),
-        context=_context(query, request),
+        context=context_of(query, request),
         revision=outcome.revision,
         proxy=query.listener.instance if query else "",
         request_id=query.request_id if query else "",
@@ -85,7 +87,7 @@ def _resource(query: Query | None) -> str:
     return str(Uid("Service", query.facts.service)) if query else ""
 
 
-def _context(query: Query | None, request: Request | None) -> dict[str, Any]:
+def context_of(query: Query | None, request: Request | None) -> dict[str, Any]:
     """What the decision read, and in any case what was asked for: nobody finds a request without its path."""
     context = _plain(request) if request else {}
     if query is not None:

@@ -25,7 +25,10 @@ from policyd.mesh.model import Mesh
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The traffic policies in force over a Mesh; `revision` is a SHA-256 in lower-case hex."""
+    """The traffic policies in force over a Mesh; `revision` is a SHA-256 in lower-case hex.
+
+    `shadow` are the policies that are tried beside them over the same Mesh, under a revision of their own.
+    """
 
     revision: str
     mesh: Mesh
@@ -33,6 +36,7 @@ class Ruling:
     schema: Schema = field(repr=False)
     engine: Engine = field(repr=False, compare=False)
     entities: MeshEntities = field(repr=False, compare=False)
+    shadow: Ruling | None = None
 
     @property
     def headers_read(self) -> frozenset[str]:
@@ -69,11 +73,15 @@ class Ruling:
                 yield entity
 
 
-def make_ruling(mesh: Mesh, policy_set: PolicySet, schema: Schema) -> Ruling:
-    """Put a checked policy set in force over a Mesh."""
+def make_ruling(mesh: Mesh, policy_set: PolicySet, schema: Schema, shadow: PolicySet | None = None) -> Ruling:
+    """Put a checked policy set in force over a Mesh, and try another one beside it."""
     entities = MeshEntities(mesh)
-    revision = _revision(schema, policy_set, entities)
-    return Ruling(revision, mesh, policy_set, schema, Engine(policy_set, schema), entities)
+
+    def ruling(policies: PolicySet, beside: Ruling | None = None) -> Ruling:
+        revision = _revision(schema, policies, entities)
+        return Ruling(revision, mesh, policies, schema, Engine(policies, schema), entities, beside)
+
+    return ruling(policy_set, None if shadow is None else ruling(shadow))
 
 
 def _revision(schema: Schema, policy_set: PolicySet, entities: MeshEntities) -> str:

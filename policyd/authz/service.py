@@ -7,21 +7,25 @@ the client certificate of the connection.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from policyd import envoy_api
-from policyd.audit.record import Entry
+from policyd.audit.record import Entry, change_of
 from policyd.authz import reply
 from policyd.authz.record import Outcome, Status, entry_of
-from policyd.authz.request import read_check
+from policyd.authz.request import Query, read_check
 from policyd.authz.ruling import Ruling
+from policyd.authz.shadow import ShadowSide
 from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, TooLate, UnacceptablePath
+from policyd.mesh.model import Mesh
 from policyd.peer import Facts, spiffe_peer
 from policyd.spiffe import SpiffeId
 
@@ -39,10 +43,13 @@ class Journal(Protocol):
 
 
 class Metrics(Protocol):
-    """What is counted: names.DECISIONS, names.DECISION_SECONDS."""
+    """What is counted: names.DECISIONS, names.DECISION_SECONDS, names.SHADOW_DECISIONS."""
 
     def decided(self, decision: str, side: str, seconds: float, /) -> None:
         """One check was answered with `allow`, `deny` or `error`."""
+
+    def shadowed(self, change: str, /) -> None:
+        """The shadow policies were asked too; see audit.record.change_of."""
 
 
 def new_decision_id() -> str:
@@ -53,8 +60,8 @@ def new_decision_id() -> str:
 class Authorizer:
     """Answers checks under the ruling in force. Safe for concurrent use.
 
-    `clock` tells the time (aware), `stopwatch` seconds of no date; `new_id` makes decision ids of
-    reply.ID_LENGTH.
+    `clock` tells the time (aware), `stopwatch` seconds of no date, `effort` those that a thread has worked; `new_id`
+    makes decision ids of reply.ID_LENGTH.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Authorizer:
         metrics: Metrics,
         clock: Callable[[], datetime],
         stopwatch: Callable[[], float],
+        effort: Callable[[], float] = time.thread_time,
         new_id: Callable[[], str] = new_decision_id,
     ) -> None:
         self._ruling = ruling
@@ -73,6 +81,7 @@ class Authorizer:
         self._clock = clock
         self._stopwatch = stopwatch
         self._new_id = new_id
+        self._shadow = ShadowSide(stopwatch, effort)
         self._message = envoy_api.message("envoy.service.auth.v3.CheckRequest")
 
     def check(self, body: bytes, peer: SpiffeId, remaining: float | None = None) -> bytes:
@@ -86,9 +95,16 @@ class Authorizer:
             outcome = Outcome("error", 503, error=TooLate(f"{max(remaining, 0.0) * 1e3:.0f} ms were left to decide"))
         else:
             outcome = self._decide(body, peer, now)
-        entry = entry_of(outcome, decision_id, now, round((self._stopwatch() - started) * 1e6))
+        took = self._stopwatch() - started
+        entry = entry_of(outcome, decision_id, now, round(took * 1e6))
+        if outcome.ruling is not None and outcome.ruling.shadow is not None:
+            read = partial(self._read, body, peer, outcome.ruling.mesh, now)
+            left = None if remaining is None else remaining - took
+            entry = self._shadow.beside(entry, outcome, read, left)
         try:
             self._record(entry)
+            if entry.shadow is not None:
+                self._metrics.shadowed(str(change_of(entry)))
         except JournalError as error:
             outcome = replace(outcome, word="error", status=503, error=error)
         self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started)
@@ -101,12 +117,12 @@ class Authorizer:
         try:
             if ruling is None:
                 raise DecisionError("no revision is in force")
-            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read)
+            query = self._read(body, peer, ruling.mesh, now, ruling.headers_read)
             question = ruling.engine.question(ruling.request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)
             status: Status = 200 if decision.allowed else 403
-            return Outcome(decision.word, status, revision, query, request, decision)
+            return Outcome(decision.word, status, revision, query, request, decision, ruling=ruling)
         except UnacceptablePath as error:
             return Outcome("deny", 400, revision, query, request, error=error)
         except PolicydError as error:
@@ -114,6 +130,9 @@ class Authorizer:
         except Exception as error:  # noqa: BLE001 - a fault of ours is on record and 503 like any other
             fault = DecisionError(f"an unforeseen fault: {type(error).__name__}")
             return Outcome("error", 503, revision, query, request, error=fault)
+
+    def _read(self, body: bytes, peer: SpiffeId, mesh: Mesh, now: datetime, headers: Collection[str]) -> Query:
+        return read_check(self._parse(body), peer, mesh, now, headers)
 
     def _parse(self, body: bytes) -> Any:
         if len(body) > MAX_CHECK_BYTES:

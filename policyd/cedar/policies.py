@@ -8,7 +8,7 @@ problems of all files are found at once, each with its place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -62,6 +62,12 @@ class PolicySet:
         return next((policy for policy in self.policies if policy.id == policy_id), None)
 
 
+def set_of(policies: Iterable[Policy]) -> PolicySet:
+    """A set of policies that were checked together."""
+    chosen = tuple(policies)
+    return PolicySet(chosen, union(policy.reads for policy in chosen))
+
+
 def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     """Load `{file name: text}`; an empty set is a set (it denies everything).
 
@@ -87,7 +93,7 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
     problems += validation_problems(errors, [(policy.id, policy.file, policy.line) for policy in policies])
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
-    return PolicySet(tuple(policies), union(policy.reads for policy in policies))
+    return set_of(policies)
 
 
 def _read_and_validate(sources: Sequence[Source], schema: Schema) -> tuple[list[Policy], list[Problem], list[Finding]]:

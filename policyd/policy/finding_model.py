@@ -33,6 +33,7 @@ RULES: Final[Mapping[str, Rule]] = _table(
     ("PD0005", "template", "error", "templates are not supported"),
     ("PD0006", "header", "error", "a header that proxies do not send to policyd is read"),
     ("PD0007", "invalid", "error", "a policy is not valid for the schema"),
+    ("PD0008", "mark", "error", "`@shadow` stands where it means nothing"),
     ("PD0101", "unknown-service", "warning", "the scope names a service that the mesh does not have"),
     ("PD0102", "unknown-workload", "warning", "the scope names a workload that the mesh does not have"),
     ("PD0103", "unknown-group", "warning", "the scope names a group that nothing declares"),
@@ -56,6 +57,7 @@ _OF_PROBLEMS: Final[Mapping[str, str]] = {
     "policy_template": "PD0005",
     "policy_header": "PD0006",
     "policy_invalid": "PD0007",
+    "policy_shadow": "PD0008",
 }
 
 

@@ -25,10 +25,12 @@ DECISIONS: Final = ("allow", "deny", "error")
 SIDES: Final = ("inbound", "gateway", "egress")
 KINDS: Final = ("decision", "issuance", "change", "operation")
 CACHE: Final = ("hit", "miss", "bypass")
+CHANGES: Final = ("agree", "would_deny", "would_allow", "error")
 _COUNTERS: Final[Table] = {
     names.DECISIONS: (DECISIONS, SIDES),
     names.DECISIONS_SHED: (),
     names.DECISION_CACHE: (CACHE,),
+    names.SHADOW_DECISIONS: (CHANGES,),
     names.JOURNAL_RECORDS: (KINDS,),
     names.JOURNAL_FAILURES: (),
 }
@@ -82,6 +84,10 @@ class Counters:
     def shed(self) -> None:
         """One check was refused because no answer could have come in time."""
         self._own.add(names.DECISIONS_SHED)
+
+    def shadowed(self, change: str) -> None:
+        """The shadow policies were asked too: `agree`, `would_deny`, `would_allow` or `error`."""
+        self._own.add(names.SHADOW_DECISIONS, change)
 
     def cached(self, cache: Cache, *, anew: bool) -> None:
         """What became of the cache since it was looked at last; `anew`: it is another one than then."""

@@ -87,6 +87,10 @@ class Metrics:
         """One check was refused because no answer could have come in time."""
         self._own.shed()
 
+    def shadowed(self, change: str) -> None:
+        """The shadow policies were asked too: `agree`, `would_deny`, `would_allow` or `error`."""
+        self._own.shadowed(change)
+
     def journal_record(self, kind: str) -> None:
         """A record was kept."""
         self._own.journal_record(kind)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.audit.masking import MASK, SECRET_NAMES, mask, mask_text, may_hold_secret, trim
-from policyd.audit.record import Entry, Fault, encode, place
+from policyd.audit.record import Entry, Fault, Shadow, encode, place
 from tests.audit.samples import NOON, WRITER, an_entry
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJqYXNvbiJ9.c2lnbmF0dXJl"
@@ -61,6 +61,7 @@ def test_a_reference_to_headers_is_no_header() -> None:
         (lambda text: an_entry(context={text: 1}), (MASK,)),
         (lambda text: an_entry(request_id=text), ()),
         (lambda text: an_entry(errors=(Fault("decision", f"no: {text}"),)), ()),
+        (lambda text: an_entry(shadow=Shadow(decision="error", errors=(Fault("odd", f"no: {text}"),))), ()),
         (lambda text: an_entry(resource=f'Host::"{text}"'), ()),
         (lambda text: an_entry(detail={"text": text}), ()),
     ],

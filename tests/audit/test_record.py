@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.audit.record import MAX_LINE_BYTES, Entry, Fault, decode, digest, encode, genesis, place
+from policyd.audit.record import MAX_LINE_BYTES, Entry, Fault, Shadow, change_of, decode, digest, encode, genesis, place
 from policyd.errors import BrokenRecord, JournalError
 from tests.audit.samples import NOON, WRITER, an_entry
 
@@ -34,6 +34,33 @@ def test_a_line_says_what_happened_and_leaves_out_what_did_not() -> None:
         b'"revision":"5f2e","proxy":"reviews-v1","duration_us":412,'
         b'"writer":"serve-0a1b2c3d","seq":7,"prev":"' + b"ab" * 32 + b'"}\n'
     )
+
+
+def test_both_answers_stand_in_one_line() -> None:
+    shadow = Shadow(decision="deny", reasons=("no-writes",), errors=(Fault("odd", "overflow"),), revision="77aa")
+    record = place(an_entry(shadow=shadow), WRITER, 7, "ab" * 32)
+    assert (
+        b'"shadow":{"decision":"deny","reasons":["no-writes"],"errors":[{"source":"odd","message":"overflow"}],'
+        b'"revision":"77aa"}' in encode(record)
+    )
+    assert decode(encode(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("enforced", "shadow", "change"),
+    [
+        ("allow", "allow", "agree"),
+        ("deny", "deny", "agree"),
+        ("allow", "deny", "would_deny"),
+        ("deny", "allow", "would_allow"),
+        ("allow", "error", "error"),
+        ("deny", "error", "error"),
+        ("allow", None, None),
+    ],
+)
+def test_what_would_change(enforced: Any, shadow: Any, change: str | None) -> None:
+    said = Shadow(decision=shadow) if shadow else None
+    assert change_of(an_entry(decision=enforced, shadow=said)) == change
 
 
 @given(

@@ -17,6 +17,8 @@ def busy() -> Metrics:
     metrics.decided("allow", "inbound", 0.004)
     metrics.decided("deny", "gateway", 0.0009)
     metrics.decided("error", "", 2.0)
+    metrics.shadowed("agree")
+    metrics.shadowed("would_deny")
     metrics.journal_record("decision")
     metrics.journal_failure()
     metrics.reloaded("taken")
@@ -46,6 +48,7 @@ def test_a_text_of_others_is_no_label() -> None:
     before = metrics.exposition().count(b"\n")
     for number in range(100):
         metrics.decided(f"evil-{number}", f"evil-{number}", 0.1)
+        metrics.shadowed(f"evil-{number}")
         metrics.journal_record(f"evil-{number}")
         metrics.pushed(f"evil-{number}", f"evil-{number}")
         metrics.issued(f"evil-{number}")
@@ -53,7 +56,7 @@ def test_a_text_of_others_is_no_label() -> None:
         metrics.ca_expiry(f"evil-{number}", 1)
     text = metrics.exposition()
     assert b"evil" not in text
-    assert text.count(b"\n") == before + 6
+    assert text.count(b"\n") == before + 7
     assert b'policyd_decisions_total{decision="other",side="other"} 100.0\n' in text
 
 
