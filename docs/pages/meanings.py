@@ -1,6 +1,7 @@
 """What each field of policyd's own files is for; a field without a meaning, or the reverse, stops the generator.
 
-Gateway, VirtualService and Service have none: they are Istio's and Kubernetes' own, whose references explain them.
+DestinationRule, Gateway, VirtualService and Service have none: they are Istio's and Kubernetes' own, whose references
+explain them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ _PLACE: Final = {
     "serviceAccount": "The identity's name; otherwise that of `defaults`.",
     "namespace": "Its namespace; otherwise that of `defaults`.",
     "address": "The address at which others reach it.",
+    "locality": "Where it is, `region/zone/subzone`; DestinationRules may prefer what is near.",
 }
 _CASE: Final = {
     "name": "Shown where it fails.",

@@ -41,6 +41,16 @@ WORDS: Final[Mapping[str, str]] = {
     "_as_command": "text, or list of texts",
     "_as_list": "",  # says only that one may stand for a list of one
     "check_distinct_headers": "",
+    "check_export": "`.`, `*` or one namespace",
+    "check_label_or_pair": "label, or `label=value`",
+    "check_locality": "`region/zone/subzone`",
+    "check_locality_pattern": "`region/zone/subzone`, its last part may be `*`",
+    "check_long_enough": "duration",
+    "check_region": "region",
+    "check_subset_name": "name",
+    "check_token": "cookie's name",
+    "check_whole_seconds": "whole seconds",
+    "_check_ports": "",
     "_check_value_match": "",
     "_check_uri_match": "",
 }

@@ -10,9 +10,12 @@ from typing import Final
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.destination_checks import check_destination_rules
 from policyd.mesh.groups import build_groups
+from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import (
     Instance,
     Listener,
@@ -44,6 +47,7 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
     check_virtual_services(declaration, instances, services, problems)
+    check_destination_rules(declaration, services, problems)
     if problems:
         raise InvalidInput(problems)
     return Mesh(
@@ -55,6 +59,7 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
         gateways=tuple(found.resource for found in declaration.of(Gateway)),
         virtual_services=tuple(found.resource for found in declaration.of(VirtualService)),
         listeners=_listeners(instances),
+        destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
     )
 
 
@@ -116,6 +121,7 @@ class _Instances:
             inbound_port=placed.inbound_port,
             outbound_port=placed.outbound_port,
             proxy_secret=placed.proxy_secret,
+            locality=parse_locality(spec.locality) if spec.locality else None,
         )
 
     def _gateway(self, name: str, spec: GatewayInstanceSpec) -> Instance:
@@ -131,6 +137,7 @@ class _Instances:
             labels={"app": name, **GATEWAY_LABELS, **spec.labels},
             address=spec.address,
             listens=self._placement.gateways[name],
+            locality=parse_locality(spec.locality) if spec.locality else None,
         )
 
     def _claim(self, address: str, port: int, name: str, path: Path) -> None:

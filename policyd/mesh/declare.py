@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.istio.common import Labels, Resource
 from policyd.mesh.istio.kinds import KINDS, LATER
+from policyd.mesh.locality import check_locality
 from policyd.mesh.matching import check_account_template, check_path, check_variables
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
@@ -71,6 +72,7 @@ class WorkloadSpec(Model):
     app_port: PortNumber | None = None
     inbound_port: PortNumber | None = None
     outbound_port: PortNumber | None = None
+    locality: Annotated[str, AfterValidator(check_locality)] | None = None
 
 
 class GatewayInstanceSpec(Model):
@@ -81,6 +83,7 @@ class GatewayInstanceSpec(Model):
     service_account: Name | None = None
     namespace: Name | None = None
     address: Address = "127.0.0.1"
+    locality: Annotated[str, AfterValidator(check_locality)] | None = None
 
 
 class ServiceAccountSpec(Model):

@@ -6,10 +6,12 @@ Law: every spelling of a service's name means the same Service; a name of anothe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from policyd.mesh.istio.virtual_service import Destination
-from policyd.mesh.model import Service
+
+if TYPE_CHECKING:  # the model itself looks destinations up by host
+    from policyd.mesh.model import Service
 
 CLUSTER_DOMAIN: Final = "cluster.local"
 

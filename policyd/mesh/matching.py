@@ -28,6 +28,7 @@ _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110, section 5.6.2
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What RE2 has not: look-around, back references, atomic groups, possessive repeats.
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|(?<!\\)[*+?}]\+")
@@ -109,6 +110,13 @@ def check_distinct_headers(headers: Any) -> Any:
     return headers
 
 
+def check_token(name: str) -> str:
+    """Return the name of a cookie or of one of its attributes."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"`{name[:80]}` is no name of a cookie; use letters, digits, dashes and underscores")
+    return name
+
+
 def check_header_value(value: str) -> str:
     """Return a header's value: one line, at most 4,096 characters."""
     if "\n" in value or "\r" in value or len(value) > 4096:
@@ -129,6 +137,41 @@ def check_regex(pattern: str) -> str:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"`{pattern[:80]}` is no regex: {error}") from None
     return pattern
+
+
+def check_subset_name(name: str) -> str:
+    """Return a subset's name: it becomes a part of a cluster's name and of a server name."""
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", name):
+        raise ValueError(f"`{name[:80]}` is no name of a subset; use at most 63 letters, digits and dashes")
+    return name
+
+
+def check_export(target: str) -> str:
+    """Return what a resource is exported to: a namespace, `.` (its own) or `*` (all)."""
+    if target not in (".", "*") and not _NAMESPACE.fullmatch(target):
+        raise ValueError(f"`{target[:80]}` is no namespace; write one, `.` for its own or `*` for all")
+    return target
+
+
+def check_label_or_pair(text: str) -> str:
+    """Return a label's name, or a name and a value as in `version=v1`."""
+    name, equals, value = text.partition("=")
+    check_labels({name: value if equals else ""})
+    return text
+
+
+def check_long_enough(seconds: float) -> float:
+    """Return a duration of at least a millisecond."""
+    if seconds < 0.001:
+        raise ValueError("the shortest duration is `1ms`; write a longer one, or leave it out")
+    return seconds
+
+
+def check_whole_seconds(seconds: float) -> float:
+    """Return a duration of whole seconds, as the system counts probes."""
+    if seconds != int(seconds):
+        raise ValueError("the system counts whole seconds here; write as in `75s`")
+    return seconds
 
 
 def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:

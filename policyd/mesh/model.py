@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from policyd.mesh.destinations import Caller, Destination, Destinations
+from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.locality import Locality
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
@@ -80,6 +83,7 @@ class Instance:
     proxy_secret: str = field(default="", repr=False)
     listens: tuple[Listen, ...] = ()
     also: tuple[str, ...] = ()
+    locality: Locality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,24 @@ class Mesh:
     gateways: tuple[Gateway, ...]
     virtual_services: tuple[VirtualService, ...]
     listeners: Mapping[str, Listener]
+    destination_rules: tuple[DestinationRule, ...] = ()
+    destinations: Destinations = field(init=False, repr=False, compare=False)
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Index the instances once; a mesh of a thousand services asks for them a thousand times."""
+        """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
+        object.__setattr__(self, "destinations", Destinations(self.destination_rules))
         for _, instance in sorted(self.instances.items()):
             for service in (instance.service, *instance.also):
                 self._serving[service] = (*self._serving.get(service, ()), instance)
+
+    def caller(self, instance: Instance) -> Caller:
+        """What of an instance's proxy its destinations depend on."""
+        return self.destinations.caller(instance.service.partition(".")[2], instance.labels, instance.locality)
+
+    def destination(self, caller: Caller, service: Service) -> Destination:
+        """What DestinationRules say of a Service to a caller."""
+        return self.destinations.of(caller, service.id, service.namespace)
 
     def instances_of(self, service: str) -> tuple[Instance, ...]:
         """The instances that serve `service` (an id), by name."""

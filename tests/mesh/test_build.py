@@ -26,12 +26,12 @@ from policyd.spiffe import SpiffeId
 from tests.mesh.sample import GOOD, broken, meshed, problems
 
 BOOKINFO = {
-    "productpage-v1": {},
-    "details-v1": {},
+    "productpage-v1": {"version": "v1"},
+    "details-v1": {"version": "v1"},
     "reviews-v1": {"version": "v1"},
     "reviews-v2": {"version": "v2"},
     "reviews-v3": {"version": "v3"},
-    "ratings-v1": {},
+    "ratings-v1": {"version": "v1"},
 }
 
 

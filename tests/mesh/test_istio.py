@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from policyd.mesh.declare import declare
 from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.kinds import KINDS
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import (
     Body,
@@ -222,14 +223,14 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "routes",
             "kind: VirtualService",
-            "kind: DestinationRule",
-            "2: the kind `DestinationRule` is not supported; supported are Gateway, Service, VirtualService",
+            "kind: EnvoyFilter",
+            f"2: the kind `EnvoyFilter` is not supported; supported are {', '.join(sorted(KINDS))}",
         ),
         (
             "routes",
             "kind: VirtualService",
             "kind: [x]",
-            "2: `kind` must be text; supported are Gateway, Service, VirtualService",
+            f"2: `kind` must be text; supported are {', '.join(sorted(KINDS))}",
         ),
         (
             "routes",

@@ -5,10 +5,11 @@ Law: proxies that are sent the same resource share it. A resource is built and s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh
 from policyd.xds.resources import clusters, listeners, routes
 from policyd.xds.resources.model import Control
@@ -28,17 +29,23 @@ class _Shared:
         self.mesh = mesh
         self.control = control
         self.authorization = _resource(CLUSTER, clusters.authorization(control))
-        ports = [(service, port.number) for service in mesh.services.values() for port in service.ports]
-        self.outbound = [
-            *(_resource(CLUSTER, clusters.outbound(mesh, service, port)) for service, port in ports),
-            *(_resource(ENDPOINT, clusters.endpoints(mesh, service, port)) for service, port in ports),
-        ]
+        self.outbound = {
+            caller: list(self._outbound(caller)) for caller in {mesh.caller(one) for one in mesh.instances.values()}
+        }
         namespaces = {_namespace(instance) for instance in mesh.instances.values()}
         self.outbound_routes = {name: _resource(ROUTE, routes.outbound(mesh, name)) for name in namespaces}
 
+    def _outbound(self, caller: Caller) -> Iterator[Resource]:
+        """What proxies of a class call: each port of each Service, and of its subsets."""
+        for service in self.mesh.services.values():
+            for port in service.ports:
+                for subset in ("", *self.mesh.destination(caller, service).subsets):
+                    yield _resource(CLUSTER, clusters.outbound(self.mesh, caller, service, port.number, subset))
+                    yield _resource(ENDPOINT, clusters.endpoints(self.mesh, caller, service, port.number, subset))
+
 
 def _of(instance: Instance, shared: _Shared) -> Iterable[Resource]:
-    yield from shared.outbound
+    yield from shared.outbound[shared.mesh.caller(instance)]
     yield shared.authorization
     if instance.role == "sidecar":
         yield _resource(CLUSTER, clusters.inbound(instance))

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from policyd.mesh.destinations import Caller
+from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Service
-from policyd.xds.resources import tls
+from policyd.xds.resources import localities, policies, tls
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, inbound_cluster, outbound_cluster, socket
-
-CONNECT_TIMEOUT = "10s"  # Istio's default
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-UNBOUNDED = 4294967295  # Envoy's own limits of 1,024 are no policy of ours
-
-
-def _protocol(kind: str) -> dict[str, Any]:
-    options = {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "explicit_http_config": {kind: {}}}
-    return {HTTP_OPTIONS: options}
-
-
-def _breakers() -> dict[str, Any]:
-    names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-    return {"thresholds": [dict.fromkeys(names, UNBOUNDED)]}
 
 
 def _assignment(cluster: str, addresses: list[tuple[str, int]]) -> dict[str, Any]:
@@ -28,10 +16,11 @@ def _assignment(cluster: str, addresses: list[tuple[str, int]]) -> dict[str, Any
     return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}] if endpoints else []}
 
 
-def outbound(mesh: Mesh, service: Service, port: int) -> dict[str, Any]:
-    """A Service's port as callers see it: endpoints by EDS, mTLS with the identities that serve it."""
-    name = outbound_cluster(service.id, port)
-    expected = {instance.workload for instance in mesh.instances_of(service.id)}
+def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str = "") -> dict[str, Any]:
+    """A Service's port, or a subset of it, as callers see it: endpoints by EDS, mTLS with those that serve it."""
+    name = outbound_cluster(service.id, port, subset)
+    policy = mesh.destination(caller, service).policy_of(port, subset)
+    expected = {instance.workload for instance in instances(mesh, caller, service, subset)}
     eds = {
         "resource_api_version": "V3",
         "ads": {},
@@ -42,21 +31,29 @@ def outbound(mesh: Mesh, service: Service, port: int) -> dict[str, Any]:
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": eds},
-        "connect_timeout": CONNECT_TIMEOUT,
-        "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": _breakers(),
-        "typed_extension_protocol_options": _protocol("http_protocol_options"),
+        **policies.cluster_fields(policy),
     }
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
-        cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_._.{service.id}", expected)
+        alpn = ("h2",) if policies.upgrades(policy) else ()
+        cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_.{subset}_.{service.id}", expected, alpn)
     return cluster
 
 
-def endpoints(mesh: Mesh, service: Service, port: int) -> dict[str, Any]:
-    """Where the sidecars of a Service's instances listen (ClusterLoadAssignment)."""
-    addresses = [(i.address, i.inbound_port) for i in mesh.instances_of(service.id) if i.role == "sidecar"]
-    return _assignment(outbound_cluster(service.id, port), addresses)
+def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str = "") -> dict[str, Any]:
+    """Where the sidecars of a Service's instances listen, as a caller is to try them (ClusterLoadAssignment)."""
+    policy = mesh.destination(caller, service).policy_of(port, subset)
+    reachable = [one for one in instances(mesh, caller, service, subset) if one.role == "sidecar"]
+    return {
+        "cluster_name": outbound_cluster(service.id, port, subset),
+        "endpoints": localities.groups(reachable, caller, policy),
+    }
+
+
+def instances(mesh: Mesh, caller: Caller, service: Service, subset: str) -> list[Instance]:
+    """The instances of a Service, or those that bear the labels of a subset."""
+    labels = mesh.destination(caller, service).subsets[subset].labels if subset else {}
+    return [one for one in mesh.instances_of(service.id) if labels.items() <= one.labels.items()]
 
 
 def inbound(instance: Instance) -> dict[str, Any]:
@@ -65,10 +62,10 @@ def inbound(instance: Instance) -> dict[str, Any]:
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": CONNECT_TIMEOUT,
-        "circuit_breakers": _breakers(),
+        "connect_timeout": policies.CONNECT_TIMEOUT,
+        "circuit_breakers": policies.breakers(ConnectionPool()),
         "load_assignment": _assignment(name, [("127.0.0.1", instance.app_port)]),
-        "typed_extension_protocol_options": _protocol("http_protocol_options"),
+        "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
     }
 
 
@@ -80,9 +77,9 @@ def authorization(control: Control) -> dict[str, Any]:
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": _breakers(),
+        "circuit_breakers": policies.breakers(ConnectionPool()),
         "load_assignment": _assignment(AUTHZ_CLUSTER, addresses),
-        "typed_extension_protocol_options": _protocol("http2_protocol_options"),
+        "typed_extension_protocol_options": policies.protocol("http2_protocol_options"),
         "transport_socket": tls.upstream("policyd", [control.server_id], alpn=("h2",)),
         # a decision server that restarts is found again at once, not after a connection's time-out
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 10}},

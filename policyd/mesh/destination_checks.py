@@ -1,0 +1,107 @@
+"""DestinationRules against the mesh: their hosts, ports and merged parts are there, and their TLS can work.
+
+Law: what could not take effect, or would fail every request, is refused where it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.destinations import group_of
+from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
+from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
+from policyd.mesh.matching import did_you_mean
+from policyd.mesh.model import Service
+from policyd.yaml import Path
+
+NAME_A_SERVICE: Final = "name a service, or several as in `*.default.svc.cluster.local`"
+LEAVE_OUT: Final = "leave `tls` out, or write `ISTIO_MUTUAL`"
+
+
+def check_destination_rules(declaration: Declaration, services: Mapping[str, Service], problems: list[Problem]) -> None:
+    """Each DestinationRule has its own name and an existing host; what is merged does not contradict itself."""
+    names: dict[str, str] = {}
+    policies: dict[object, str] = {}
+    subsets: dict[object, str] = {}
+    for declared in declaration.of(DestinationRule):
+        rule = declared.resource
+        place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
+        if (first := names.setdefault(rule.id, place)) != place:
+            message = f"the DestinationRule `{rule.id}` is declared twice, first in {first}"
+            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
+        hosts = _hosts(rule, services)
+        if not hosts:
+            message = f"the host `{rule.spec.host}` is no service of the mesh"
+            remedy = did_you_mean(resolve(rule.spec.host, rule.namespace) or rule.spec.host, services, problems)
+            problems.append(declared.problem("reference", message, ("spec", "host"), remedy or NAME_A_SERVICE))
+        _check_merged(declared, policies, subsets, problems)
+        for path, policy in _policies(rule):
+            _check_ports(declared, hosts, path, policy, problems)
+            _check_tls(declared, path, policy, problems)
+
+
+def _hosts(rule: DestinationRule, services: Mapping[str, Service]) -> list[Service]:
+    """The Services that a rule is for."""
+    exact = resolve(rule.spec.host, rule.namespace)
+    if exact is not None:
+        return [services[exact]] if exact in services else []
+    return [s for s in services.values() if covers(rule.spec.host, f"{s.id}.svc.{CLUSTER_DOMAIN}")]
+
+
+def _check_merged(
+    declared: Declared[DestinationRule],
+    policies: dict[object, str],
+    subsets: dict[object, str],
+    problems: list[Problem],
+) -> None:
+    """Several rules of one host become one: of that, each part is in one of them only."""
+    rule = declared.resource
+    host = resolve(rule.spec.host, rule.namespace) or rule.spec.host
+    group = (rule.namespace, host, *group_of(rule))
+    if rule.spec.traffic_policy is not None and (other := policies.setdefault(group, rule.id)) != rule.id:
+        message = f"the host `{rule.spec.host}` has its `trafficPolicy` in the DestinationRule `{other}` already"
+        problems.append(declared.problem("duplicate", message, ("spec", "trafficPolicy"), "write it into one of them"))
+    for at, subset in enumerate(rule.spec.subsets):
+        if (other := subsets.setdefault((*group, subset.name), rule.id)) != rule.id:
+            message = f"the subset `{subset.name}` of `{rule.spec.host}` is in the DestinationRule `{other}` already"
+            problems.append(
+                declared.problem("duplicate", message, ("spec", "subsets", at, "name"), "rename or remove one")
+            )
+
+
+def _policies(rule: DestinationRule) -> Iterator[tuple[Path, TrafficPolicy]]:
+    if rule.spec.traffic_policy is not None:
+        yield ("spec", "trafficPolicy"), rule.spec.traffic_policy
+    for at, subset in enumerate(rule.spec.subsets):
+        if subset.traffic_policy is not None:
+            yield ("spec", "subsets", at, "trafficPolicy"), subset.traffic_policy
+
+
+def _check_ports(
+    declared: Declared[DestinationRule],
+    hosts: list[Service],
+    path: Path,
+    policy: TrafficPolicy,
+    problems: list[Problem],
+) -> None:
+    known = sorted({port.number for service in hosts for port in service.ports})
+    for at, one in enumerate(policy.port_level_settings):
+        if hosts and one.port.number not in known:
+            message = f"port {one.port.number} is none of `{declared.resource.spec.host}`"
+            remedy = f"it has {', '.join(map(str, known))}"
+            problems.append(declared.problem("port", message, (*path, "portLevelSettings", at, "port"), remedy))
+
+
+def _check_tls(declared: Declared[DestinationRule], path: Path, policy: TrafficPolicy, problems: list[Problem]) -> None:
+    """Every service of the mesh wants the mesh's own mutual TLS, so any other kind fails each request."""
+    given: list[tuple[Path, ClientTls | None]] = [((*path, "tls", "mode"), policy.tls)]
+    for at, one in enumerate(policy.port_level_settings):
+        given.append(((*path, "portLevelSettings", at, "tls", "mode"), one.tls))
+    for where, tls in given:
+        if tls is not None and tls.mode != "ISTIO_MUTUAL":
+            message = f"`{tls.mode}` towards `{declared.resource.spec.host}`, whose sidecars want the mesh's mutual TLS"
+            problems.append(declared.problem("tls", message, where, LEAVE_OUT))
