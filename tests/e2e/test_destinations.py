@@ -20,9 +20,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("destinations")]
 WORKLOADS = """\
 workloads:
   web-v1: {service: web, port: 80, command: [python, echo.py], health: /health, locality: eu/eu-1}
-  api-v1: {service: api, port: 80, command: [python, echo.py], health: /health, locality: eu/eu-1, labels: {version: v1}}
-  api-v2: {service: api, port: 80, command: [python, echo.py], health: /health, locality: eu/eu-2, labels: {version: v2}}
-  api-v3: {service: api, port: 80, command: [python, echo.py], health: /health, locality: us/us-1, labels: {version: v3}}
+  api-v1: {service: api, port: 80, command: [python, echo.py], health: /health, locality: eu/eu-1,
+           labels: {version: v1}}
+  api-v2: {service: api, port: 80, command: [python, echo.py], health: /health, locality: eu/eu-2,
+           labels: {version: v2}}
+  api-v3: {service: api, port: 80, command: [python, echo.py], health: /health, locality: us/us-1,
+           labels: {version: v3}}
 """
 POLICY = """\
 @id("web-reads-api")
@@ -42,7 +45,7 @@ RULES = {
     "as-client": "connectionPool: {http: {useClientProtocol: true}}",
     "ejecting": "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}},"
     " outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}",
-    "nearest": "outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}",
+    "nearest": "outlierDetection: {consecutive5xxErrors: 1, interval: 1s, maxEjectionPercent: 100}",
     "shared": "loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {eu/*: 80, us/*: 20}}]}}",
     "warm": "loadBalancer: {warmup: {duration: 30s}}",
 }
