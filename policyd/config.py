@@ -205,6 +205,11 @@ class StatePaths:
         return self.root / "journal"
 
     @property
+    def revisions(self) -> Path:
+        """What was in force, by revision."""
+        return self.root / "revisions"
+
+    @property
     def placement(self) -> Path:
         """Ports and proxy secrets."""
         return self.root / "placement.json"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from policyd.authz.ruling import Ruling, make_ruling
@@ -63,10 +63,12 @@ class Issuance:
 class Live:
     """All that is in force together.
 
-    `digest` is the folder's, `files` has that of each of its files; `config` names what all proxies are sent.
+    `digest` is the folder's, `texts` and `files` have its files and the digest of each; `config` names what all proxies
+    are sent.
     """
 
     digest: str
+    texts: Mapping[str, str] = field(repr=False)
     files: Mapping[str, str]
     settings: Settings
     placement: Placement
@@ -103,6 +105,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
     }
     return Live(
         digest=folder.digest,
+        texts=folder.texts,
         files={path: digest({path: text}) for path, text in folder.texts.items()},
         settings=parsed.settings,
         placement=parsed.placement,

@@ -15,7 +15,7 @@ from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find
 from policyd.policy.request_form import resolve_form
 from policyd.policy.universe import universe_of
-from policyd.reload import CHECKS_FILE, Live, load, shipped_schemas
+from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
@@ -65,9 +65,14 @@ def load_folder(directory: Path, *, cases: bool = True) -> Loaded:
     if not cases:
         texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
         folder = Folder(directory, texts, digest(texts))
-    nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody is sent this
-    live = load(folder, shipped_schemas(), assumed, nowhere)
+    live = load_texts(folder, shipped_schemas())
     return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder))
+
+
+def load_texts(folder: Folder, schemas: Schemas) -> Live:
+    """Check what was read already; ports are assumed, and nobody is sent what proxies would get."""
+    nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))
+    return load(folder, schemas, assumed, nowhere)
 
 
 def findings(live: Live, folder: Folder) -> tuple[Finding, ...]:

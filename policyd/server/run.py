@@ -35,6 +35,7 @@ from policyd.server import issuing, listen
 from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
 from policyd.sources.files import read_folder, watch
+from policyd.sources.revision_store import RevisionStore
 from policyd.sources.state import prepare_state, write_private
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.http import serve_http
@@ -117,6 +118,8 @@ class Server:
         self._placer = Placer(self._paths, resumed=self._paths.server.exists())
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
+        self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
+        self._keep_revision(self._keeper.live)
         self._cache.set_all(self._keeper.live.snapshots)
         self._issuer = issuing.make_issuer(
             self._opened, self._keeper, self._journal, _now, issued=self._issued, refused=self._metrics.refused
@@ -230,6 +233,7 @@ class Server:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await asyncio.to_thread(self._journal.expire)
+            await asyncio.to_thread(self._revisions.expire)
             await asyncio.to_thread(self._journal.trouble)  # notices a journal that was taken away
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
                 await asyncio.to_thread(self._keeper.look)
@@ -238,11 +242,16 @@ class Server:
     def _keep(self, live: Live) -> None:
         """Before a change takes effect it is on record, and where its instances are is known to the next start."""
         self._placer.keep(live.placement)
+        self._keep_revision(live)
         before = self._keeper.live.files
         changed = sorted(path for path in {*before, *live.files} if before.get(path) != live.files.get(path))
         detail = {"files": changed}
         revision = live.ruling.revision
         self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
+
+    def _keep_revision(self, live: Live) -> None:
+        ruling = live.ruling
+        self._revisions.keep(ruling.revision, len(ruling.policy_set.policies), live.texts, ruling.schema.text)
 
     def _heard(self, live: Live | None, problems: tuple[Problem, ...]) -> None:
         """A change was taken, or refused: put it in force for proxies and agents, and say so."""
