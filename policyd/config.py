@@ -210,6 +210,11 @@ class StatePaths:
         return self.root / "revisions"
 
     @property
+    def columns(self) -> Path:
+        """A copy of the journal for questions, derived from it; made anew when it is gone."""
+        return self.root / "columns"
+
+    @property
     def placement(self) -> Path:
         """Ports and proxy secrets."""
         return self.root / "placement.json"

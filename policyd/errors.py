@@ -98,6 +98,12 @@ class BrokenRecord(PolicydError):
     code = "broken_record"
 
 
+class QuestionError(PolicydError):
+    """A question to the journal that is refused, fails, or takes more than it may."""
+
+    code = "question"
+
+
 class IncompleteRequest(PolicydError):
     """A check that lacks what a decision needs, or contradicts itself: an error, never a decision."""
 

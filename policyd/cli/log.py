@@ -16,6 +16,8 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import group
+from policyd.cli.log_query import query, stats
+from policyd.cli.log_sql import sql
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ POLL_SECONDS: Final = 0.2
 UNREADABLE: Final = frozenset({"csr_sha256", "spiffe_id", "serial"})  # beside the names of who and what
 
 app = group("Read the journal of decisions: who asked for what, what was decided, and why.")
+
+
+app.command("query")(query)
+app.command("stats")(stats)
+app.command("sql")(sql)
 
 
 @app.command()
@@ -63,7 +70,7 @@ def tail(
     from policyd.audit.match import Match
 
     match = Match(decision, principal, resource, kind)
-    _print(_records(_journal(directory), match, lines, follow), as_json)
+    _print(_records(journal_of(directory), match, lines, follow), as_json)
 
 
 @app.command()
@@ -75,7 +82,7 @@ def verify(directory: Dir = None, as_json: Json = False) -> int:
     from policyd.audit.verify import verify as verify_journal
     from policyd.cli.output import print_json, show
 
-    verdict = verify_journal(_journal(directory))
+    verdict = verify_journal(journal_of(directory))
     if as_json:
         print_json(_verdict_value(verdict))
     else:
@@ -90,7 +97,7 @@ def verify(directory: Dir = None, as_json: Json = False) -> int:
     return Exit.ERROR if verdict.problems else Exit.OK
 
 
-def _journal(directory: Path | None) -> Path:
+def journal_of(directory: Path | None) -> Path:
     """The folder of the journal; raises UsageError where there is none."""
     from policyd.cli.instance import folder as find_folder
     from policyd.config import state_paths
@@ -108,9 +115,9 @@ def _records(journal: Path, match: Match, past: int, follow: bool) -> Iterator[L
     from policyd.audit.read import Follower, ends, newest
 
     positions = ends(journal)
-    found = (line for line in newest(journal, positions, _say_broken) if match(line.record))
+    found = (line for line in newest(journal, positions, say_broken) if match(line.record))
     yield from reversed(list(islice(found, past)))
-    follower = Follower(journal, positions, _say_broken)
+    follower = Follower(journal, positions, say_broken)
     while follow:
         lines = follower.poll()
         yield from (line for line in lines if match(line.record))
@@ -118,7 +125,7 @@ def _records(journal: Path, match: Match, past: int, follow: bool) -> Iterator[L
             time.sleep(POLL_SECONDS)
 
 
-def _say_broken(error: BrokenRecord) -> None:
+def say_broken(error: BrokenRecord) -> None:
     from policyd.cli.output import clean
 
     sys.stderr.write(f"warning: {clean(str(error))}\n")

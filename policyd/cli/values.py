@@ -13,6 +13,7 @@ from policyd.spiffe import SCHEME, SpiffeId
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
 
+_SIZE = re.compile(r"([0-9]{1,6})(KiB|MiB|GiB)")
 _HEADER = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*[:=]\s*(.*?)\s*")  # a field name (RFC 9110, 5.1)
 
 
@@ -29,6 +30,14 @@ def seconds(text: str) -> int:
     if found < 1:
         raise UsageError(f"`{text[:80]}` is less than a second", remedy="write it as in `10m` or `1h`")
     return int(found)
+
+
+def size(text: str) -> int:
+    """Return bytes of `512MiB` or `1GiB`; raises UsageError."""
+    match = _SIZE.fullmatch(text)
+    if match is None or not int(match[1]):
+        raise UsageError(f"`{text[:80]}` is no size", remedy="write it as in `512MiB` or `2GiB`")
+    return int(match[1]) << {"KiB": 10, "MiB": 20, "GiB": 30}[match[2]]
 
 
 def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]) -> SpiffeId:
