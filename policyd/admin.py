@@ -7,7 +7,7 @@ is on record before it takes effect.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -74,6 +74,9 @@ class Facts(Protocol):
     def counts(self) -> Counts:
         """How many decisions were made."""
 
+    def shadow_counts(self) -> Mapping[str, int]:
+        """How many shadow decisions were made, by what would change; see audit.record.Change."""
+
     def warnings(self) -> Iterable[str]:
         """What works and deserves a look."""
 
@@ -128,6 +131,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             started_at=int(parts.started_at.timestamp()),
             pid=os.getpid(),
             warnings=list(parts.facts.warnings()),
+            shadow=_shadow(live, parts.facts.shadow_counts()),
         )
 
     async def Shutdown(self, _request: pb.ShutdownRequest, _context: Context) -> pb.ShutdownReply:  # noqa: N802
@@ -257,6 +261,21 @@ def _answered() -> Any:
 def _length(seconds: int) -> timedelta | None:
     """None for 0; what no clock could add to the time becomes the longest that is refused for its length."""
     return timedelta(seconds=min(max(seconds, -FOREVER), FOREVER)) if seconds else None
+
+
+def _shadow(live: Live, counts: Mapping[str, int]) -> pb.Shadow | None:
+    shadow = live.ruling.shadow
+    if shadow is None:
+        return None
+    return pb.Shadow(
+        revision=shadow.revision,
+        policies=len(shadow.policy_set.policies),
+        folder=live.shadow_place,
+        agree=counts["agree"],
+        would_deny=counts["would_deny"],
+        would_allow=counts["would_allow"],
+        errors=counts["error"],
+    )
 
 
 def _refusal(problem: Problem) -> pb.Refusal:

@@ -104,6 +104,12 @@ class LogSettings(Model):
     level: Level = "info"
 
 
+class ShadowSettings(Model):
+    """Policies that are tried beside the active ones: a folder of `.cedar` files, relative to the mesh's folder."""
+
+    policies: Annotated[str, Field(min_length=1)] | None = None
+
+
 class Settings(Model):
     """policyd.yaml; every line is optional."""
 
@@ -112,6 +118,7 @@ class Settings(Model):
     ca: CaSettings = CaSettings()
     listen: ListenSettings = ListenSettings()
     log: LogSettings = LogSettings()
+    shadow: ShadowSettings = ShadowSettings()
 
 
 def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:

@@ -14,7 +14,7 @@ from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.engine import Engine
 from policyd.cedar.policies import PolicySet, load_policies
 from policyd.cedar.schema import Schema, parse_schema
-from policyd.cedar.shadow import Sets, check_unmarked, split
+from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.build import build
@@ -64,7 +64,7 @@ class Live:
     """All that is in force together.
 
     `digest` is the folder's, `texts` and `files` have its files and the digest of each; `config` names what all proxies
-    are sent.
+    are sent; `shadow_place` is the shadow folder, "" where there is none.
     """
 
     digest: str
@@ -78,6 +78,7 @@ class Live:
     snapshots: Mapping[str, Snapshot]
     config: str
     warnings: tuple[Problem, ...]
+    shadow_place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
     return Live(
         digest=folder.digest,
         texts=folder.texts,
-        files={path: digest({path: text}) for path, text in folder.texts.items()},
+        files={path: digest({path: text}) for path, text in folder.every_text.items()},
         settings=parsed.settings,
         placement=parsed.placement,
         mesh=parsed.mesh,
@@ -115,6 +116,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
         snapshots=snapshots,
         config=_config(snapshots),
         warnings=tuple(_warnings(parsed)),
+        shadow_place=folder.shadow_place,
     )
 
 
@@ -136,13 +138,19 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
-    traffic = attempt(lambda: split(load_policies(folder.below("policies"), schemas.mesh)))
+    active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh))
+    shadow = None if folder.shadow is None else attempt(lambda: load_policies(folder.shadow or {}, schemas.mesh))
+    traffic = attempt(lambda: _sets(active, shadow, folder.shadow_place)) if active else None
     issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
     attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
     if problems or settings is None or placed is None or traffic is None or issuance is None:
         raise InvalidInput(problems)
     return _Parsed(settings, *placed, traffic, issuance)
+
+
+def _sets(active: PolicySet, shadow: PolicySet | None, place: str) -> Sets:
+    return split(active) if shadow is None else beside(active, shadow, place)
 
 
 def _load_enforced(texts: Mapping[str, str], schema: Schema) -> PolicySet:

@@ -16,6 +16,7 @@ from policyd.config import (
     ListenSettings,
     LogSettings,
     Settings,
+    ShadowSettings,
     find_directory,
     from_environ,
     instance_name,
@@ -32,6 +33,7 @@ audit: {durability: fsync, onFull: drop, retain: 12h}
 ca: {ttl: 10m, passphraseFile: secrets/ca}
 listen: {xds: "0.0.0.0:15012", authz: "[::1]:9000", attestation: "10.0.0.7:0", http: "127.0.0.1:15014"}
 log: {level: debug}
+shadow: {policies: ../next}
 """
 
 
@@ -60,6 +62,7 @@ def test_every_setting_is_read() -> None:
             http=Address("127.0.0.1", 15014),
         ),
         log=LogSettings(level="debug"),
+        shadow=ShadowSettings(policies="../next"),
     )
 
 

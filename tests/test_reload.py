@@ -205,6 +205,26 @@ def test_what_cannot_be_tried_is_refused_with_its_place(
     assert problems(schemas, **changed) == [problem]
 
 
+def test_a_shadow_folder_is_tried_whole_and_checked_as_any(schemas: Schemas) -> None:
+    shadow = {"next/a.cedar": POLICY, "next/b.cedar": TRIED.replace("@shadow\n", "")}
+    folder = Folder(Path("mesh"), GOOD, digest({**GOOD, **shadow}), shadow, "next")
+    live = load(folder, schemas, assumed, CONTROL)
+
+    assert live.ruling.shadow is not None
+    assert [policy.id for policy in live.ruling.shadow.policy_set.policies] == ["api-reads", "no-reads"]
+    assert [policy.file for policy in live.ruling.shadow.policy_set.policies] == ["next/a.cedar", "next/b.cedar"]
+    assert (live.ruling.policy_set.policies[0].file, live.shadow_place) == ("policies/api.cedar", "next")
+    assert live.files.keys() == GOOD.keys() | shadow.keys()
+
+
+def test_the_problems_of_both_folders_are_found_at_once(schemas: Schemas) -> None:
+    bad = {**GOOD, "policies/api.cedar": "permit ("}
+    with pytest.raises(InvalidInput) as refused:
+        load(Folder(Path("mesh"), bad, "", {"next/a.cedar": "forbid ("}, "next"), schemas, assumed, CONTROL)
+
+    assert [problem.file for problem in refused.value.problems] == ["policies/api.cedar", "next/a.cedar"]
+
+
 # ---- Keeper
 
 

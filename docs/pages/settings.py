@@ -14,6 +14,7 @@ from policyd.config import (
     ListenSettings,
     LogSettings,
     Settings,
+    ShadowSettings,
     from_environ,
 )
 from policyd.strict import Model
@@ -25,6 +26,7 @@ MEANINGS: Final[dict[type[Model], Meanings]] = {
         "ca": "The certificate authority.",
         "listen": "Where the server listens: on loopback unless written here.",
         "log": "What policyd says about itself.",
+        "shadow": "Policies that are tried beside the active ones.",
     },
     AuditSettings: {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
@@ -43,6 +45,10 @@ MEANINGS: Final[dict[type[Model], Meanings]] = {
         "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
     },
     LogSettings: {"level": "The least that is said."},
+    ShadowSettings: {
+        "policies": "A folder of `.cedar` files, relative to the folder; `--shadow` wins over it. See "
+        "[try a policy](../tasks/try-a-policy.md).",
+    },
 }
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),

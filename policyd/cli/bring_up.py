@@ -34,7 +34,10 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for; `ready` is the descriptor on which a detached `up` says that it is up, else -1."""
+    """What was asked for; `ready` is the descriptor on which a detached `up` says that it is up, else -1.
+
+    `shadow` is a folder of policies to try beside the active ones.
+    """
 
     directory: Path
     check: bool = False
@@ -42,6 +45,7 @@ class Options:
     timeout: float = 60.0
     as_json: bool = False
     ready: int = -1
+    shadow: Path | None = None
 
     @property
     def stays(self) -> bool:
@@ -60,7 +64,7 @@ class Folders:
 
 async def bring_up(options: Options, environment: Environment, environ: Mapping[str, str]) -> int:
     """Run the folder's mesh; returns the exit code. Raises PolicydError for what keeps it from coming up."""
-    loaded = load_folder(options.directory)  # what cannot run is said before anything is touched
+    loaded = load_folder(options.directory, shadow=options.shadow)  # what cannot run is said before anything is touched
     if not loaded.live.mesh.instances:
         remedy = "declare what runs in workloads.yaml"
         raise InvalidInput([Problem("no_workloads", "there is nothing to run", "workloads.yaml", remedy=remedy)])
@@ -77,7 +81,7 @@ async def bring_up(options: Options, environment: Environment, environ: Mapping[
 
 async def _run(options: Options, loaded: Loaded, folders: Folders, environ: Mapping[str, str]) -> int:
     screen = view(sys.stderr if options.as_json else sys.stdout)
-    mesh = RunningMesh(options.directory, folders.state, folders.logs, folders.runtime, environ, screen)
+    mesh = RunningMesh(options.directory, folders.state, folders.logs, folders.runtime, environ, screen, options.shadow)
     try:
         await mesh.start(options.timeout)
         screen.settle()

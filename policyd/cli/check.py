@@ -10,13 +10,12 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Json
+from policyd.cli.options import Json, Shadow
 
 if TYPE_CHECKING:
-    from policyd.cedar.policies import PolicySet
     from policyd.cli.loaded import Loaded
     from policyd.errors import Problem
-    from policyd.mesh.model import Mesh
+    from policyd.reload import Live
 
 app = leaf()
 
@@ -24,12 +23,13 @@ app = leaf()
 @app.command()
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    shadow: Shadow = None,
     as_json: Json = False,
 ) -> None:
     """Check everything that `policyd serve` would load from a folder, and print every problem with file and line.
 
-    Settings, workloads, groups, routes, policies and their test cases. Warnings tell what works but is probably not
-    meant. Exit code 3 if there is a problem.
+    Settings, workloads, groups, routes, policies, those that are only tried too, and their test cases. Warnings tell
+    what works but is probably not meant. Exit code 3 if there is a problem.
     """
     from policyd.cli import output
     from policyd.cli.instance import existing
@@ -38,7 +38,7 @@ def check(
 
     where = existing(directory)
     try:
-        loaded = load_folder(where)
+        loaded = load_folder(where, shadow=shadow)
     except InvalidInput as error:
         if not as_json:
             raise
@@ -46,7 +46,7 @@ def check(
         raise typer.Exit(Exit.INVALID) from None
     if as_json:
         found = {"ok": True, "problems": [], "warnings": values(loaded.warnings)}
-        output.print_json(found | counts(loaded.live.mesh, loaded.live.ruling.policy_set))
+        output.print_json(found | counts(loaded.live))
     else:
         output.show(*lines(loaded))
 
@@ -59,13 +59,15 @@ def values(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     ]
 
 
-def counts(mesh: Mesh, policies: PolicySet) -> dict[str, int]:
-    """Return how much there is of each kind."""
+def counts(live: Live) -> dict[str, int]:
+    """Return how much there is of each kind; shadow policies only where some are tried."""
+    mesh, ruling = live.mesh, live.ruling
     return {
         "services": len(mesh.services),
         "workloads": len(mesh.workloads),
         "instances": len(mesh.instances),
-        "policies": len(policies.policies),
+        "policies": len(ruling.policy_set.policies),
+        **({"shadow_policies": len(ruling.shadow.policy_set.policies)} if ruling.shadow else {}),
     }
 
 
@@ -73,13 +75,12 @@ def lines(loaded: Loaded) -> Sequence[Any]:
     """Return what to print of a folder without problems."""
     from policyd.cli import output
 
-    live = loaded.live
-    found = ", ".join(
-        f"{count} {name if count != 1 else _one(name)}"
-        for name, count in counts(live.mesh, live.ruling.policy_set).items()
-    )
+    found = ", ".join(f"{count} {_noun(name, count)}" for name, count in counts(loaded.live).items())
     return [*(f"warning: {output.clean(str(warning))}" for warning in loaded.warnings), f"ok: {found}"]
 
 
-def _one(name: str) -> str:
-    return "policy" if name == "policies" else name.removesuffix("s")
+def _noun(name: str, count: int) -> str:
+    words = name.replace("_", " ")
+    if count != 1:
+        return words
+    return f"{words.removesuffix('ies')}y" if words.endswith("policies") else words.removesuffix("s")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from policyd.cedar.http import HttpFacts
+from policyd.cedar.shadow import Sets
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.policy.checks import Check, parse_checks
 from policyd.policy.finding_model import Finding
-from policyd.policy.findings import find
+from policyd.policy.findings import find_all
 from policyd.policy.request_form import resolve_form
 from policyd.policy.universe import universe_of
 from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
-from policyd.sources.files import Folder, digest, read_folder
+from policyd.sources.files import Folder, digest
+from policyd.sources.shadow import FolderReader
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
 
@@ -55,16 +57,16 @@ class Loaded:
         return self.folder.directory
 
 
-def load_folder(directory: Path, *, cases: bool = True) -> Loaded:
+def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = None) -> Loaded:
     """Read and check everything that `policyd serve` would load; raises InvalidInput with every problem.
 
     Ports that the folder leaves open are assumed, so nothing is taken and no state is made. Without `cases` those are
-    not run, so that who asks about policies that are not right yet gets an answer.
+    not run, so that who asks about policies that are not right yet gets an answer. `shadow` is as `serve` has it.
     """
-    folder = read_folder(directory)
+    folder = FolderReader(directory, shadow.absolute() if shadow else None)()
     if not cases:
         texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
-        folder = Folder(directory, texts, digest(texts))
+        folder = replace(folder, texts=texts, digest=digest(texts))
     live = load_texts(folder, shipped_schemas())
     return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder))
 
@@ -76,10 +78,11 @@ def load_texts(folder: Folder, schemas: Schemas) -> Live:
 
 
 def findings(live: Live, folder: Folder) -> tuple[Finding, ...]:
-    """Return what Cedar does not say of the policies in force."""
+    """Return what Cedar does not say of the policies in force, and of those that are tried beside them."""
     ruling = live.ruling
     universe = universe_of(live.mesh, ruling.entities.content())
-    return tuple(find(ruling.policy_set, ruling.schema, universe, folder.texts))
+    shadow = ruling.shadow.policy_set if ruling.shadow else None
+    return tuple(find_all(Sets(ruling.policy_set, shadow), ruling.schema, universe, folder.every_text))
 
 
 def _questions(folder: Folder, mesh: Mesh) -> tuple[Question, ...]:

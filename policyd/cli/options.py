@@ -16,3 +16,12 @@ Dir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Shadow = Annotated[
+    Path | None,
+    typer.Option(
+        "--shadow",
+        metavar="FOLDER",
+        help="A folder of `.cedar` files to try beside the active policies; wins over policyd.yaml.",
+        show_default=False,
+    ),
+]

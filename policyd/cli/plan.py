@@ -35,12 +35,13 @@ def command(script: str, module: str) -> list[str]:
     return [sys.executable, str(beside)] if beside.exists() else [sys.executable, "-m", module]
 
 
-def server_program(directory: Path, environ: Environ, probe: Probe) -> Program:
-    """The control plane of `directory`."""
+def server_program(directory: Path, environ: Environ, probe: Probe, shadow: Path | None = None) -> Program:
+    """The control plane of `directory`, which tries the policies of the folder `shadow`."""
+    tried = ["--shadow", str(shadow)] if shadow else []
     return Program(
         name=SERVER,
         kind="server",
-        command=[*command("policyd", "policyd.cli.main"), "serve", "--dir", str(directory)],
+        command=[*command("policyd", "policyd.cli.main"), "serve", "--dir", str(directory), *tried],
         cwd=directory,
         environment=environ,
         probe=probe,

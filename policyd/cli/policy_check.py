@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
+from policyd.cli.options import Shadow
 
 if TYPE_CHECKING:
     from policyd.policy.finding_model import Finding
@@ -23,43 +25,59 @@ class Format(StrEnum):
     SARIF = "sarif"
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many policies are active, and how many are in the shadow set; None where there is none."""
+
+    active: int = 0
+    shadow: int | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        active = f"{self.active:,} {'policy' if self.active == 1 else 'policies'}"
+        return active if self.shadow is None else f"{active}, {self.shadow:,} in the shadow set"
+
+
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings too.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="Show notes as well: what is harmless.")] = False,
+    shadow: Shadow = None,
 ) -> None:
     """Check the policies of DIR: syntax, types, and what never matches, is without effect or grants too much.
 
-    Exit code 3 if there is an error, 2 if there is a warning and --strict is given.
+    Policies that are tried beside the active ones are checked as if they were active. Exit code 3 if there is an
+    error, 2 if there is a warning and --strict is given.
     """
     from policyd.cli.instance import existing
-    from policyd.sources.files import read_folder
 
-    folder = read_folder(existing(directory))
-    count, findings = examined(existing(directory))
-    show(Format.JSON if as_json else form, findings, count, folder.texts, notes)
+    counts, findings, texts = examined(existing(directory), shadow)
+    show(Format.JSON if as_json else form, findings, counts, texts, notes)
     severities = {one.severity for one in findings}
     if "error" in severities:
         raise typer.Exit(Exit.INVALID)
     raise typer.Exit(Exit.DENIED if strict and "warning" in severities else Exit.OK)
 
 
-def examined(directory: Path) -> tuple[int, list[Finding]]:
-    """Return how many policies a folder has, and everything found in them; with an error only errors are found."""
+def examined(directory: Path, shadow: Path | None = None) -> tuple[Counts, list[Finding], Mapping[str, str]]:
+    """Return how many policies a folder has, what was found in them (errors alone if there are some), and its texts."""
     from policyd.cli.loaded import load_folder
     from policyd.errors import InvalidInput
     from policyd.policy.finding_model import of_problems
+    from policyd.sources.files import read_folder
 
     try:
-        loaded = load_folder(directory, cases=False)
+        loaded = load_folder(directory, cases=False, shadow=shadow)
     except InvalidInput as error:
-        return 0, of_problems(error.problems)
-    return len(loaded.live.ruling.policy_set.policies), list(loaded.findings)
+        return Counts(), of_problems(error.problems), read_folder(directory).texts
+    ruling = loaded.live.ruling
+    tried = len(ruling.shadow.policy_set.policies) if ruling.shadow else None
+    return Counts(len(ruling.policy_set.policies), tried), list(loaded.findings), loaded.folder.every_text
 
 
-def show(form: Format, findings: Sequence[Finding], count: int, texts: Mapping[str, str], notes: bool) -> None:
+def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mapping[str, str], notes: bool) -> None:
     """Print in the form that was asked for; only people are spared the notes."""
     from dataclasses import asdict
 
@@ -69,13 +87,14 @@ def show(form: Format, findings: Sequence[Finding], count: int, texts: Mapping[s
     from policyd.policy.sarif import sarif
 
     if form is Format.JSON:
+        tried = {} if counts.shadow is None else {"shadow_policies": counts.shadow}
         values = [{"severity": one.severity, "name": one.rule.name, **asdict(one)} for one in findings]
-        output.print_json({"policies": count, "findings": values})
+        output.print_json({"policies": counts.active} | tried | {"findings": values})
     elif form is Format.SARIF:
         output.print_json(sarif(findings, __version__))
     else:
         shown = [one for one in findings if notes or one.severity != "note"]
         hidden = counted([one for one in findings if one.severity == "note"]) if len(shown) < len(findings) else ""
         summary = (counted(shown) or "ok") + (f"; --notes shows {hidden}" if hidden else "")
-        about = f"{count:,} {'policy' if count == 1 else 'policies'}: " if count else ""
+        about = f"{counts}: " if counts.active or counts.shadow else ""
         output.show(*(output.clean(line) for line in finding_lines(shown, texts)), about + summary)

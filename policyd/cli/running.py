@@ -26,7 +26,14 @@ class RunningMesh:
     """`start`, then `stop`; `places` says where its instances are, `warnings` what the server warns of."""
 
     def __init__(
-        self, directory: Path, state: Path, logs: Path, runtime: Path, environ: Mapping[str, str], screen: View
+        self,
+        directory: Path,
+        state: Path,
+        logs: Path,
+        runtime: Path,
+        environ: Mapping[str, str],
+        screen: View,
+        shadow: Path | None = None,
     ) -> None:
         self.places: Sequence[pb.InstancePlace] = ()
         self.warnings: Sequence[str] = ()
@@ -34,6 +41,7 @@ class RunningMesh:
         self._state = state
         self._runtime = runtime
         self._environ = environ
+        self._shadow = shadow
         self._screen = screen
         self._sidecars: sidecars.States = {}
         self._applications: list[str] = []
@@ -42,7 +50,8 @@ class RunningMesh:
     async def start(self, seconds: float) -> None:
         """Return when all is up; raises ChildError for what is not within `seconds`, and says why."""
         deadline = time.monotonic() + seconds
-        self._supervisor.run(plan.server_program(self._directory, self._environ, server_probe(self._directory)))
+        probe = server_probe(self._directory)
+        self._supervisor.run(plan.server_program(self._directory, self._environ, probe, self._shadow))
         await self._supervisor.healthy([plan.SERVER], deadline)
         self.places, self.warnings = await asyncio.to_thread(self._ask)
         self._sidecars = sidecars.awaited(place.name for place in self.places)

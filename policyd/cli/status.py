@@ -46,6 +46,7 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
         *([("because", reply.not_ready_because)] if reply.not_ready_because else []),
         ("trust domain", reply.trust_domain),
         ("policies", f"{reply.policies}, revision {short(reply.revision)}"),
+        *([("shadow", shadow(reply.shadow))] if reply.HasField("shadow") else []),
         ("configuration", short(reply.config)),
         ("decisions", f"{allowed} allowed, {reply.denials} denied, {reply.errors} errors"),
         ("server", f"policyd {reply.version}, process {reply.pid}, for {since(reply.started_at, now)}"),
@@ -62,6 +63,15 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
         ]
     shown += [f"warning: {output.clean(warning)}" for warning in reply.warnings]
     return shown
+
+
+def shadow(found: pb.Shadow) -> str:
+    """Return what is tried beside the active policies, and what would have changed."""
+    from policyd.cli.show import short
+
+    source = f"of `{found.folder}`" if found.folder else "with those marked @shadow"
+    answers = f"{found.agree} agree, {found.would_deny} would deny, {found.would_allow} would allow"
+    return f"{found.policies} {source}, revision {short(found.revision)}: {answers}, {found.errors} errors"
 
 
 def ports(place: pb.InstancePlace) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Json
+from policyd.cli.options import Json, Shadow
 
 app = leaf()
 
@@ -26,6 +26,7 @@ def up(
         bool, typer.Option("--fresh", help="First remove DIR/.policyd: certificate authority, journal, ports.")
     ] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="How many seconds the start may take.")] = 60,
+    shadow: Shadow = None,
     as_json: Json = False,
     ready: Annotated[int, typer.Option("--ready", hidden=True)] = -1,
 ) -> None:
@@ -44,8 +45,8 @@ def up(
 
     if detach and check:
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
-    where = existing(directory)
+    where, tried = existing(directory), shadow.absolute() if shadow else None
     if detach:
-        raise typer.Exit(detached.start(where, fresh=fresh, timeout=timeout, as_json=as_json))
-    options = Options(where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready)
+        raise typer.Exit(detached.start(where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried))
+    options = Options(where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried)
     raise typer.Exit(asyncio.run(bring_up(options, environment(), dict(os.environ))))

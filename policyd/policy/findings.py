@@ -13,6 +13,7 @@ from policyd.cedar.lexer import tokens_of
 from policyd.cedar.model import Uid
 from policyd.cedar.policies import PolicySet
 from policyd.cedar.schema import Schema
+from policyd.cedar.shadow import Sets
 from policyd.errors import SpiffeIdError
 from policyd.policy.covering import Covers
 from policyd.policy.examined import Constraint, Examined, examine, named_in, types_in
@@ -33,7 +34,24 @@ def find(policy_set: PolicySet, schema: Schema, universe: Universe, texts: Mappi
     never = {finding.policy for finding in found if finding.severity == "warning"}
     found += (one for one in _together(examined, universe) if one.policy not in never)  # once is enough
     found += _unused_groups(universe, texts)
-    return sorted(found, key=lambda one: (one.file, one.line, one.column, one.code))
+    return sorted(found, key=_place_of)
+
+
+def find_all(sets: Sets, schema: Schema, universe: Universe, texts: Mapping[str, str]) -> list[Finding]:
+    """As `find`, of the active policies, and of those that are tried beside them as if the trial were over."""
+    found = find(sets.active, schema, universe, texts)
+    if sets.shadow is None:
+        return found
+    said = {(one.code, one.policy, one.message) for one in found}
+    tried = {(one.file, one.id) for one in sets.shadow.policies} - {(one.file, one.id) for one in sets.active.policies}
+    for one in find(sets.shadow, schema, universe, texts):
+        if (one.file, one.policy) in tried and (one.code, one.policy, one.message) not in said:
+            found.append(one)
+    return sorted(found, key=_place_of)
+
+
+def _place_of(one: Finding) -> tuple[str, int, int, str]:
+    return one.file, one.line, one.column, one.code
 
 
 def _scope(one: Examined, universe: Universe) -> Iterator[Finding]:

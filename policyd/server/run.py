@@ -34,8 +34,9 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server import issuing, listen
 from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
-from policyd.sources.files import read_folder, watch
+from policyd.sources.files import watch
 from policyd.sources.revision_store import RevisionStore
+from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.http import serve_http
@@ -50,8 +51,11 @@ LOOK_AFTER_SECONDS: Final = 5.0
 _log = structlog.get_logger("policyd.server")
 
 
-def main(directory: Path, environment: Environment, *, log_json: bool = False) -> None:
-    """Serve `directory` until SIGTERM or SIGINT; raises PolicydError where it cannot start."""
+def main(directory: Path, environment: Environment, *, log_json: bool = False, shadow: Path | None = None) -> None:
+    """Serve `directory` until SIGTERM or SIGINT; raises PolicydError where it cannot start.
+
+    `shadow` is a folder of policies to try beside its own.
+    """
 
     def speak(level: Level) -> None:
         configure_logs(json_lines=log_json or None, level=environment.log_level or level)
@@ -60,7 +64,7 @@ def main(directory: Path, environment: Environment, *, log_json: bool = False) -
     _stay_on_one_core()
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
-        asyncio.run(_serve(directory, paths, environment, speak))
+        asyncio.run(_serve(FolderReader(directory, shadow), paths, environment, speak))
 
 
 def _stay_on_one_core() -> None:
@@ -70,13 +74,15 @@ def _stay_on_one_core() -> None:
         os.sched_setaffinity(0, {cores[-1]})
 
 
-async def _serve(directory: Path, paths: StatePaths, environment: Environment, speak: Callable[[Level], None]) -> None:
+async def _serve(
+    read: FolderReader, paths: StatePaths, environment: Environment, speak: Callable[[Level], None]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server = Server(directory, paths, stop, speak)
+        server = Server(read, paths, stop, speak)
         await server.start(stack, environment)
         await stop.wait()
         _log.info("server.stopping")
@@ -88,8 +94,11 @@ class Server:
     It ends when `stop` is set; `speak` sets the level of its log.
     """
 
-    def __init__(self, directory: Path, paths: StatePaths, stop: asyncio.Event, speak: Callable[[Level], None]) -> None:
-        self._directory = directory
+    def __init__(
+        self, read: FolderReader, paths: StatePaths, stop: asyncio.Event, speak: Callable[[Level], None]
+    ) -> None:
+        self._read = read
+        self._directory = read.directory
         self._paths = paths
         self._stop = stop
         self._speak = speak
@@ -104,7 +113,7 @@ class Server:
 
         What has to be undone is put on `stack`.
         """
-        settings = parse_settings(read_folder(self._directory).text(SETTINGS_FILE) or "")
+        settings = parse_settings(self._read().text(SETTINGS_FILE) or "")
         self._speak(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
@@ -137,7 +146,7 @@ class Server:
         authz = self._addresses["authz"]
         control = Control(authz.host, (authz.port,), SpiffeId.server(settings.trust_domain))
         return Keeper(
-            lambda: read_folder(self._directory),
+            self._read,
             lambda folder: load(folder, schemas, self._placer, control),
             self._keep,
             self._heard,
@@ -223,7 +232,7 @@ class Server:
     # ---- what happens
 
     async def _watch(self) -> None:
-        async for _ in watch(self._directory, self._stop):
+        async for _ in watch(self._directory, self._stop, self._read.place):
             await asyncio.to_thread(self._keeper.look)
 
     async def _look_after(self) -> None:
@@ -316,6 +325,10 @@ class Server:
     def counts(self) -> admin.Counts:
         """Decisions since the start."""
         return admin.Counts(*self._metrics.totals())
+
+    def shadow_counts(self) -> dict[str, int]:
+        """Shadow decisions since the start, by what would change."""
+        return self._metrics.shadow_totals()
 
     def warnings(self) -> Iterable[str]:
         """What works and deserves a look."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
-import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Final
 from watchfiles import awatch
 
 from policyd.errors import InvalidInput, Problem
-from policyd.yaml import MAX_BYTES, position, too_large
+from policyd.sources.reading import names_in, read_text, reason, stamp
+from policyd.yaml import MAX_BYTES
 
 FILES: Final = (
     "policyd.yaml",
@@ -43,11 +43,22 @@ LOOK_AGAIN_MS: Final = 500  # for what brings no notice: a folder replaced by re
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder declares: `texts` by path in the folder; `digest` is the hash of paths and texts."""
+    """What a folder declares: `texts` by path in the folder; `digest` is the hash of paths and texts.
+
+    `shadow` are the policies that are tried beside its own, by path as people know it, of the folder `shadow_place`;
+    None where no such folder is named.
+    """
 
     directory: Path
     texts: Mapping[str, str]
     digest: str
+    shadow: Mapping[str, str] | None = None
+    shadow_place: str = ""
+
+    @property
+    def every_text(self) -> Mapping[str, str]:
+        """All of the texts, those of the shadow folder too."""
+        return {**self.texts, **(self.shadow or {})}
 
     def text(self, name: str) -> str | None:
         """Return the text of one of FILES, None if it is not there."""
@@ -64,7 +75,7 @@ def read_folder(directory: Path) -> Folder:
     texts: dict[str, str] = {}
     total = 0
     for path in _listing(directory, problems):
-        text = _read(directory, path, problems)
+        text = read_text(directory, directory / path, path, problems)
         if text is not None:
             texts[path] = text
             total += len(text)
@@ -85,26 +96,29 @@ def digest(texts: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-async def watch(directory: Path, stop: asyncio.Event) -> AsyncIterator[None]:
+async def watch(
+    directory: Path, stop: asyncio.Event, also: Callable[[], Path | None] = lambda: None
+) -> AsyncIterator[None]:
     """Yield once when watching has begun, then after each change of the declared files, until `stop` is set.
 
-    Read the folder after each; changes while you read are not lost. Folders may come, go and be replaced.
+    Read the folder after each; changes while you read are not lost. Folders may come, go and be replaced. `also` is
+    asked again and again for a folder of policies beside it.
     """
     known: object = None
     while not stop.is_set():
-        if (now := await asyncio.to_thread(_fingerprint, directory)) != known:
+        if (now := await asyncio.to_thread(_fingerprint, directory, also())) != known:
             known = now
             yield
-        watched = _roots(directory)
+        watched = _roots(directory, also())
         if not watched:
             await _pause(stop, LOOK_AGAIN_MS / 1000)
             continue
         async with aclosing(_notices(watched, stop)) as notices:
             async for _ in notices:
-                if (now := await asyncio.to_thread(_fingerprint, directory)) != known:
+                if (now := await asyncio.to_thread(_fingerprint, directory, also())) != known:
                     known = now
                     yield
-                if _roots(directory) != watched:
+                if _roots(directory, also()) != watched:
                     break
 
 
@@ -135,7 +149,7 @@ def _listing(directory: Path, problems: list[Problem]) -> Iterator[str]:
     try:
         names = sorted(path.name for path in directory.iterdir())
     except OSError as error:
-        problems.append(Problem("file", f"the folder cannot be read: {_reason(error)}", str(directory)))
+        problems.append(Problem("file", f"the folder cannot be read: {reason(error)}", str(directory)))
         return
     for count, path in enumerate(_paths(directory, names, problems)):
         if count == MAX_FILES:
@@ -149,7 +163,7 @@ def _paths(directory: Path, names: list[str], problems: list[Problem]) -> Iterat
         if name in FILES:
             yield name
         elif name in FOLDERS:
-            yield from _folder(directory, name, problems)
+            yield from (f"{name}/{one}" for one in names_in(directory / name, name, FOLDERS[name], problems))
         elif near := _meant(name):
             message = f"`{name}` is no file of this folder's format"
             problems.append(Problem("file", message, name, remedy=f"did you mean `{near}`?"))
@@ -163,63 +177,10 @@ def _meant(name: str) -> str | None:
     return near[0] if near else None
 
 
-def _folder(directory: Path, folder: str, problems: list[Problem]) -> Iterator[str]:
-    try:
-        names = sorted(path.name for path in (directory / folder).iterdir())
-    except OSError as error:
-        problems.append(Problem("file", f"cannot be read: {_reason(error)}", folder))
-        return
-    for name in names:
-        if name.startswith(".") or name.endswith("~"):
-            continue
-        path = f"{folder}/{name}"
-        if name.endswith(FOLDERS[folder]):
-            yield path
-        elif (directory / path).is_dir():
-            remedy = f"move its files into `{folder}`"
-            problems.append(Problem("file", "a folder inside is not read", path, remedy=remedy))
-
-
-def _read(directory: Path, path: str, problems: list[Problem]) -> str | None:
-    place = directory / path
-    if not place.resolve().is_relative_to(directory.resolve()):
-        problems.append(Problem("file", "is a link that leads out of the folder", path, remedy="copy the file"))
-        return None
-    try:
-        data = _bytes(place)
-    except OSError as error:
-        problems.append(Problem("file", f"cannot be read: {_reason(error)}", path, remedy="check owner and mode"))
-        return None
-    if data is None:
-        problems.append(Problem("file", "is no regular file", path, remedy="replace it by one"))
-        return None
-    if len(data) > MAX_BYTES:
-        problems.append(too_large(path, place.stat().st_size, MAX_BYTES))
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line, column = position(data[: error.start].decode(), error.start)
-        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
-        problems.append(Problem("text", message, path, line, column, "save the file as UTF-8"))
-        return None
-
-
-def _bytes(path: Path) -> bytes | None:
-    """Read at most one byte more than allowed; None for what is no regular file (a pipe would wait for ever)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def _roots(directory: Path) -> dict[Path, tuple[int, int]]:
+def _roots(directory: Path, shadow: Path | None) -> dict[Path, tuple[int, int]]:
     """Return the folders to watch, with what tells that one was replaced by another of its name."""
     found: dict[Path, tuple[int, int]] = {}
-    for path in (directory, *(directory / name for name in FOLDERS)):
+    for path in (directory, *(directory / name for name in FOLDERS), *([shadow] if shadow else [])):
         try:
             status = path.stat()
         except OSError:
@@ -229,19 +190,14 @@ def _roots(directory: Path) -> dict[Path, tuple[int, int]]:
     return found
 
 
-def _fingerprint(directory: Path) -> tuple[tuple[str, object], ...]:
+def _fingerprint(directory: Path, shadow: Path | None) -> tuple[tuple[str, object], ...]:
     """Return what shows that a declared file changed, without reading any."""
     problems: list[Problem] = []
-    stamps = [(path, _stamp(directory / path)) for path in _listing(directory, problems)]
+    paths = [directory / path for path in _listing(directory, problems)]
+    if shadow is not None:
+        paths += (shadow / name for name in names_in(shadow, str(shadow), FOLDERS["policies"], problems))
+    stamps = [(str(path), stamp(path)) for path in paths]
     return (*stamps, *((problem.file, problem.message) for problem in problems))
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = path.stat()
-    except OSError as error:
-        return error.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -146,6 +146,10 @@ class Metrics:
             counts[decision] = counts.get(decision, 0) + count
         return sum(counts.values()), counts["deny"], counts["error"]
 
+    def shadow_totals(self) -> dict[str, int]:
+        """All shadow decisions made, by what would change."""
+        return {change: count for (change,), count in self.slots.sums(names.SHADOW_DECISIONS)}
+
     def exposition(self) -> bytes:
         """All of them, as Prometheus' text format has it."""
         return expose(self.registry)

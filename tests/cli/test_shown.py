@@ -42,6 +42,9 @@ STATUS = pb.StatusReply(
     decisions=12, denials=2, errors=1, policies=5, http_address="127.0.0.1:20100", started_at=NOW - 7300, pid=4711,
     warnings=["the disk is nearly full"],
 )  # fmt: skip
+SHADOW = pb.Shadow(
+    revision="77aa5f1c4e8b9a7d", policies=6, folder="next", agree=40, would_deny=3, would_allow=1, errors=0
+)
 PROXIES = [
     pb.ProxyStatus(
         instance="web-v1", spiffe_id=WEB, connected=True, envoy_version="1.40.0", connected_at=NOW - 90,
@@ -79,6 +82,7 @@ def printed(parts: Any) -> str:
     ("name", "parts"),
     [
         ("status", status.lines(STATUS, PLACES, NOW)),
+        ("status_shadow", status.lines(pb.StatusReply(ready=True, shadow=SHADOW), [], NOW)),
         ("proxy_status", proxy.lines(PROXIES, NOW)),
         ("ca_show", ca.lines(CA, NOW)),
         ("checks", check_table.lines(OUTCOMES, 200)),

@@ -24,6 +24,7 @@ from policyd.config import Environment, state_paths
 from policyd.join_token import parse_token
 from policyd.server.run import Server
 from policyd.server.state import exclusively
+from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state
 from policyd.spiffe import SpiffeId
 from tests.ca.samples import a_csr, a_key
@@ -104,13 +105,13 @@ def _pem(certificates: Iterable[bytes]) -> bytes:
 
 
 @asynccontextmanager
-async def serving(directory: Path, runtime: Path) -> AsyncIterator[Served]:
+async def serving(directory: Path, runtime: Path, shadow: Path | None = None) -> AsyncIterator[Served]:
     """Serve in this process, until the block ends."""
     served = Served(directory)
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
         async with AsyncExitStack() as stack:
-            await Server(directory, paths, asyncio.Event(), served.levels.append).start(
+            await Server(FolderReader(directory, shadow), paths, asyncio.Event(), served.levels.append).start(
                 stack, Environment(runtime=runtime)
             )
             yield served

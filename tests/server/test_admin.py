@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ class Facts:
 
     def counts(self) -> Counts:
         return Counts(decisions=7, denials=2, errors=1)
+
+    def shadow_counts(self) -> dict[str, int]:
+        return {"agree": 4, "would_deny": 3, "would_allow": 2, "error": 1}
 
     def warnings(self) -> tuple[str, ...]:
         return self.said
@@ -154,6 +157,15 @@ async def test_status_says_what_is_in_force_and_where(desk: Desk, live: Live) ->
         started_at=int(NOW.timestamp()),
         pid=os.getpid(),
         warnings=["the root certificate ends soon"],
+    )
+
+
+async def test_status_says_what_is_tried_beside_it(desk: Desk, live: Live) -> None:
+    tried = replace(live.ruling, revision="77aa")
+    desk.facts.live = replace(live, ruling=replace(live.ruling, shadow=tried), shadow_place="next")
+
+    assert (await desk.stub.Status(pb.StatusRequest())).shadow == pb.Shadow(
+        revision="77aa", policies=1, folder="next", agree=4, would_deny=3, would_allow=2, errors=1
     )
 
 

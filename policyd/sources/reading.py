@@ -1,0 +1,77 @@
+"""Reading one file or one folder of declared files: bounded, and every trouble is a Problem with the file's name.
+
+Law: nothing is followed out of its folder, nothing is waited for, and nothing larger than MAX_BYTES is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from policyd.errors import Problem
+from policyd.yaml import MAX_BYTES, position, too_large
+
+
+def names_in(folder: Path, shown: str, endings: tuple[str, ...], problems: list[Problem]) -> Iterator[str]:
+    """Yield the names of the files to read in a folder that people know as `shown`, sorted."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        problems.append(Problem("file", f"cannot be read: {reason(error)}", shown))
+        return
+    for name in names:
+        if name.startswith(".") or name.endswith("~"):
+            continue
+        if name.endswith(endings):
+            yield name
+        elif (folder / name).is_dir():
+            remedy = f"move its files into `{shown}`"
+            problems.append(Problem("file", "a folder inside is not read", f"{shown}/{name}", remedy=remedy))
+
+
+def read_text(root: Path, place: Path, shown: str, problems: list[Problem]) -> str | None:
+    """Return the text of a file below `root`, or None and a Problem of the file as it is shown."""
+    if not place.resolve().is_relative_to(root.resolve()):
+        problems.append(Problem("file", "is a link that leads out of the folder", shown, remedy="copy the file"))
+        return None
+    try:
+        data = _bytes(place)
+    except OSError as error:
+        problems.append(Problem("file", f"cannot be read: {reason(error)}", shown, remedy="check owner and mode"))
+        return None
+    if data is None:
+        problems.append(Problem("file", "is no regular file", shown, remedy="replace it by one"))
+        return None
+    if len(data) > MAX_BYTES:
+        problems.append(too_large(shown, place.stat().st_size, MAX_BYTES))
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line, column = position(data[: error.start].decode(), error.start)
+        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        problems.append(Problem("text", message, shown, line, column, "save the file as UTF-8"))
+        return None
+
+
+def stamp(path: Path) -> object:
+    """What shows that a file changed, without reading it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused."""
+    return (error.strerror or str(error)).lower()
+
+
+def _bytes(path: Path) -> bytes | None:
+    """Read at most one byte more than allowed; None for what is no regular file (a pipe would wait for ever)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
