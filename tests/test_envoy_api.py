@@ -203,3 +203,37 @@ class TestBinary:
         with pytest.raises(EnvoyError) as raised:
             EnvoyApi(other, tmp_path / "cache").message(NAME)
         assert raised.value.message == f"the descriptors inside `{other}` are not complete"
+
+
+FORMS: list[dict[str, Any]] = [
+    A_CLUSTER,
+    {"name": "a", "connect_timeout": "0.000000001s", "lb_policy": "MAGLEV", "type": 3},
+    {"name": "a", "connectTimeout": "-1.5s", "maglevLbConfig": {"tableSize": 7}},
+    {"name": "a", "metadata": {"filter_metadata": {"x": {"a": [1, "b", None, {"c": True}]}}}},
+    {"name": "a", "common_lb_config": {"locality_weighted_lb_config": {}, "healthy_panic_threshold": {"value": 0}}},
+    {"name": "a", "common_lb_config": None},
+    {"name": "a", "max_requests_per_connection": "5"},
+    {
+        "name": "a",
+        "filters": [
+            {"name": "f", "typed_config": {"@type": TYPE_PREFIX + "google.protobuf.StringValue", "value": "v"}}
+        ],
+    },
+    {
+        "name": "a",
+        "transport_socket": {
+            "name": "tls",
+            "typed_config": {
+                "@type": TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [{"private_key": {"inline_bytes": "a2V5"}}]},
+            },
+        },
+    },
+]
+
+
+@pytest.mark.parametrize("fields", FORMS)
+def test_the_fast_way_makes_what_protobufs_own_reader_makes(fields: dict[str, Any]) -> None:
+    made = envoy_api.message(NAME).FromString(envoy_api.pack(NAME, fields))
+
+    assert envoy_api.to_dict(made) == envoy_api.to_dict(envoy_api.build(NAME, fields))

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from policyd.envoy_api.binary import ENVOY_VERSION, envoy_binary
 from policyd.envoy_api.descriptors import DescriptorFiles
+from policyd.envoy_api.fill import Filler
 from policyd.envoy_api.kept import default_cache, load_archive
 from policyd.errors import EnvoyError
 
@@ -62,6 +63,7 @@ class EnvoyApi:
         self._pool: DescriptorPool | None = None
         self._classes: dict[str, type[Any]] = {}
         self._lock = threading.RLock()
+        self._filler = Filler(self.message, self._parse)
 
     def message(self, full_name: str) -> type[Any]:
         """The class of a message, such as `envoy.config.cluster.v3.Cluster`; EnvoyError if there is none."""
@@ -90,11 +92,18 @@ class EnvoyApi:
 
     def pack(self, full_name: str, fields: Mapping[str, Any]) -> bytes:
         """The serialised message, the same bytes for the same content in every process."""
-        made = self.build(full_name, fields)
         with self._lock:
-            self._settle(made)
+            try:
+                made = self.message(full_name)()
+                self._filler.fill(made, fields)
+            except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+                made = self.build(full_name, fields)  # which takes more forms, and says what is wrong
+                self._settle(made)
         packed: bytes = made.SerializeToString(deterministic=True)
         return packed
+
+    def _parse(self, fields: Any, made: Any) -> None:
+        json_format.ParseDict(fields, made, descriptor_pool=self._pool)
 
     def to_dict(self, message: Message) -> dict[str, Any]:
         """The JSON form of a message of this pool, field names as in the `.proto`."""

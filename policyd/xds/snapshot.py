@@ -85,11 +85,10 @@ def resource(type_url: str, name: str, fields: Mapping[str, Any], *, api: EnvoyA
     known = api or envoy_api.shared()
     full_name = type_url.removeprefix(TYPE_PREFIX)
     body = known.pack(full_name, fields)
-    shown = known.to_dict(known.message(full_name).FromString(body))
-    declared = shown.get("cluster_name" if type_url == ENDPOINT else "name", "")
+    declared = fields.get("cluster_name" if type_url == ENDPOINT else "name", "")
     if declared != name:
         raise InvalidInput([Problem("xds_name", f"the resource `{name}` calls itself `{declared}`")])
-    return Resource(name, content_version(body), type_url, body, frozenset(_references(type_url, shown)))
+    return Resource(name, content_version(body), type_url, body, frozenset(_references(type_url, fields)))
 
 
 def content_version(body: bytes) -> str:
