@@ -6,13 +6,13 @@ Law: what comes goes clusters, endpoints, listeners, routes, and waits for what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from policyd.xds.snapshot import Resource, Snapshot
+from policyd.xds.snapshot import Resource, Snapshot, differences
 from policyd.xds.state import UNKNOWN, Push, StreamState, TypeState, in_step, with_type
 
 # the types that must be as the Snapshot says before resources of this type go
@@ -23,11 +23,16 @@ _GO_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 def advance(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -> tuple[StreamState, Push | None]:
     """Send what the type needs now, if its last response was answered."""
-    known = state.types[type_url]
-    if known.pending:
+    if state.types[type_url].pending:
         return state, None
     there = snapshot.of(type_url)
-    changed = [one for name, one in sorted(there.items()) if _differs(known, name, one.version, now)]
+    known = _compared(state.types[type_url], there)
+    if known is not state.types[type_url]:
+        state = with_type(state, type_url, known)
+    if not known.behind and not known.asked and not known.owed:
+        return state, None
+    names = sorted(known.behind | known.asked)
+    changed = [one for name in names if (one := there.get(name)) and _differs(known, name, one.version, now)]
     resources = tuple(one for one in changed if _may_come(state, one, snapshot, now))
     waits = len(resources) < len(changed) and _clusters_under_way(state)
     if waits and known.owed:
@@ -42,6 +47,24 @@ def advance(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -
     return _sent(state, known, push, now), push
 
 
+def _compared(known: TypeState, there: Mapping[str, Resource]) -> TypeState:
+    """Find out what is not as the Snapshot says; after a small change only a few names can be."""
+    if known.compared is None:
+        looked_at: Iterable[str] = known.has.keys() | known.perhaps | there.keys()
+    elif known.compared is there and not known.behind:
+        return known
+    else:
+        looked_at = known.behind | differences(known.compared, there)
+    behind = frozenset(name for name in looked_at if _is_behind(known, name, there.get(name)))
+    return replace(known, compared=there, behind=behind)
+
+
+def _is_behind(known: TypeState, name: str, one: Resource | None) -> bool:
+    if one is None:
+        return name in known.has or name in known.perhaps
+    return name in known.perhaps or (known.wants(name) and known.has.get(name) != one.version)
+
+
 def _differs(known: TypeState, name: str, version: str, now: float) -> bool:
     """Whether a resource of the Snapshot is to be sent: asked for, or wanted and not what the proxy has."""
     if not known.wants(name):
@@ -51,8 +74,8 @@ def _differs(known: TypeState, name: str, version: str, now: float) -> bool:
 
 def _vanished(known: TypeState, there: Mapping[str, Resource], now: float) -> set[str]:
     """Names that the proxy holds, or may hold, and that the Snapshot has no longer."""
-    held = known.has.keys() | known.perhaps
-    return {name for name in held - there.keys() if not _backs_off(known, name, UNKNOWN, now)}
+    held = (name for name in known.behind if name in known.has or name in known.perhaps)
+    return {name for name in held if name not in there and not _backs_off(known, name, UNKNOWN, now)}
 
 
 def _backs_off(known: TypeState, name: str, version: str, now: float) -> bool:
@@ -78,6 +101,8 @@ def _may_come(state: StreamState, one: Resource, snapshot: Snapshot, now: float)
     if clusters is None:
         return now >= state.grace_until
     there = snapshot.of(CLUSTER)
+    if clusters.compared is there and not clusters.behind:
+        return True
     needed = {needs.name for needs in one.references if needs.type_url == CLUSTER and needs.name in there}
     needed = {name for name in needed if clusters.wants(name)}
     if all(clusters.has.get(name) == there[name].version for name in needed):

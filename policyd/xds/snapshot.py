@@ -1,7 +1,7 @@
 """Snapshot: the whole configuration of one proxy, as one frozen value that names every content by its hash.
 
-Law: equal content has an equal version, in every process and after every restart, and a Snapshot that passed
-`check_snapshot` has no reference that leads nowhere.
+Law: equal content has an equal version, in every process and after every restart, however it is laid together; and a
+Snapshot that passed `check_snapshot` has no reference that leads nowhere.
 """
 
 from __future__ import annotations
@@ -49,13 +49,45 @@ class Resource:
     references: frozenset[Reference] = frozenset()
 
 
+class Laid(Mapping[str, Resource]):
+    """Resources of one proxy on top of those that many share, without a copy of these."""
+
+    __slots__ = ("own", "shared")
+
+    def __init__(self, own: Mapping[str, Resource], shared: Mapping[str, Resource]) -> None:
+        """No name may be in both."""
+        self.own, self.shared = own, shared
+
+    def __getitem__(self, name: str) -> Resource:
+        """One of them; its own come first."""
+        found = self.own.get(name)
+        return self.shared[name] if found is None else found
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the name is there."""
+        return name in self.own or name in self.shared
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        yield from self.own
+        yield from self.shared
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.own) + len(self.shared)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Resources by type URL and name; `versions` names the content of each type, `version` that of all."""
+    """Resources by type URL and name; `versions` names the content of each type, `version` that of all.
+
+    `sums` are the versions as numbers, from which those of a Snapshot on top of this one follow.
+    """
 
     version: str
     resources: Mapping[str, Mapping[str, Resource]]
     versions: Mapping[str, str] = field(default_factory=dict)
+    sums: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of a type, by name; empty where there are none."""
@@ -74,7 +106,8 @@ def _hash(parts: Iterable[bytes]) -> str:
 
 
 _NOTHING: Final[Mapping[str, Resource]] = MappingProxyType({})
-_NO_VERSION: Final = _hash(())
+_NUMBERS: Final = 2**256
+_NO_VERSION: Final = _hash(((0).to_bytes(32),))
 
 
 def resource(type_url: str, name: str, fields: Mapping[str, Any], *, api: EnvoyApi | None = None) -> Resource:
@@ -123,24 +156,76 @@ def _named(node: Any) -> Iterator[Reference]:
             yield from _named(value)
 
 
-def make_snapshot(resources: Iterable[Resource]) -> Snapshot:
-    """Gather resources; raises InvalidInput when two of a type have one name (Envoy would refuse both)."""
+def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None) -> Snapshot:
+    """Gather resources on top of `shared`; raises InvalidInput when two of a type have one name, as Envoy would.
+
+    Of a type that only `shared` has, the mapping is the very one of `shared`.
+    """
     gathered: dict[str, dict[str, Resource]] = {}
+    below = shared.resources if shared else {}
+    sums = dict(shared.sums) if shared else {}
     problems = []
     for one in resources:
         names = gathered.setdefault(one.type_url, {})
-        if one.name in names:
+        if one.name in names or one.name in below.get(one.type_url, _NOTHING):
             problems.append(Problem("xds_duplicate", f"two {kind(one.type_url)} are called `{one.name}`"))
         names[one.name] = one
+        sums[one.type_url] = (sums.get(one.type_url, 0) + _number(one)) % _NUMBERS
     if problems:
         raise InvalidInput(problems)
-    versions = {
-        type_url: _hash(part.encode() for name in sorted(names) for part in (name, names[name].version))
-        for type_url, names in gathered.items()
-    }
+    laid: dict[str, Mapping[str, Resource]] = {**below}
+    for type_url, names in gathered.items():
+        laid[type_url] = Laid(names, below[type_url]) if type_url in below else MappingProxyType(names)
+    versions = {type_url: _text(total) for type_url, total in sums.items()}
     whole = _hash(part.encode() for type_url in sorted(versions) for part in (type_url, versions[type_url]))
-    frozen = {type_url: MappingProxyType(names) for type_url, names in gathered.items()}
-    return Snapshot(whole, MappingProxyType(frozen), MappingProxyType(versions))
+    return Snapshot(whole, MappingProxyType(laid), MappingProxyType(versions), MappingProxyType(sums))
+
+
+def _number(one: Resource) -> int:
+    """A number for a resource under its name; the sum of several does not depend on their order."""
+    return int.from_bytes(hashlib.sha256(f"{one.name}\0{one.version}".encode()).digest())
+
+
+def _text(total: int) -> str:
+    return _hash((total.to_bytes(32),))
+
+
+def differences(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> frozenset[str]:
+    """The names whose resource is another one, or there in one of the two only."""
+    if before is after:
+        return frozenset()
+    if isinstance(before, Laid) and isinstance(after, Laid):
+        return _compare(before.own, after.own) | _KNOWN.between(before.shared, after.shared)
+    return _KNOWN.between(before, after)
+
+
+class _Differences:
+    """The last differences that were asked for: a change is the same one for all proxies that share it."""
+
+    def __init__(self, kept: int = 32) -> None:
+        self._kept = kept
+        self._found: dict[tuple[int, int], tuple[Mapping[str, Resource], Mapping[str, Resource], frozenset[str]]] = {}
+
+    def between(self, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> frozenset[str]:
+        """As `differences`; the mappings are kept, so that no other one gets their place in memory."""
+        if before is after:
+            return frozenset()
+        key = (id(before), id(after))
+        known = self._found.get(key)
+        if known is None:
+            known = (before, after, _compare(before, after))
+            while len(self._found) >= self._kept:
+                self._found.pop(next(iter(self._found)), None)
+            self._found[key] = known
+        return known[2]
+
+
+def _compare(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> frozenset[str]:
+    changed = {name for name, one in after.items() if (old := before.get(name)) is not one and old != one}
+    return frozenset(changed | (before.keys() - after.keys()))
+
+
+_KNOWN: Final = _Differences()
 
 
 def check_snapshot(snapshot: Snapshot, *, static_clusters: Collection[str] = ()) -> Snapshot:

@@ -57,7 +57,9 @@ class TypeState:
 
     `has` is version by name of what the proxy holds for certain; `perhaps` are names that were in a rejected
     response and that it may hold. `asked` are names to answer whatever it holds; `owed` is that the first
-    request is still to be answered, with nothing if need be. `pending` is the unanswered response.
+    request is still to be answered, with nothing if need be. `pending` is the unanswered response. `compared` are the
+    Snapshot's resources that it was last compared with, and only names in `behind` may not be as these say; without
+    `compared` any may be.
     """
 
     wildcard: bool = False
@@ -70,6 +72,8 @@ class TypeState:
     rejection: Rejection | None = None
     sent_at: float | None = None
     answered_at: float | None = None
+    compared: Mapping[str, Resource] | None = field(default=None, repr=False, compare=False)
+    behind: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def wants(self, name: str) -> bool:
         """Whether the proxy is subscribed to the name."""

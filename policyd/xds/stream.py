@@ -82,6 +82,8 @@ def _check(state: StreamState, request: Request) -> None:
     if known is None and len(state.types) >= MAX_TYPES:
         raise StreamError(f"more than {MAX_TYPES} types on one stream")
     names = {*request.subscribe, *request.unsubscribe, *request.initial_versions}
+    if known is not None and not names:
+        return
     if any(len(name) > MAX_NAME_LENGTH for name in names):
         raise StreamError(f"a name longer than {MAX_NAME_LENGTH} characters")
     if len(names.union(known.names, known.asked) if known else names) > MAX_NAMES:
@@ -108,12 +110,13 @@ def _subscribe(state: TypeState, request: Request) -> TypeState:
     asked = state.asked | (subscribed - {WILDCARD})
     if wildcard:
         asked |= gone - {WILDCARD}  # "*" still covers the name, so the proxy must be told what it is now
-        return replace(state, wildcard=True, names=names, asked=asked)
+        return replace(state, wildcard=True, names=names, asked=asked, compared=None)
     return _forget(replace(state, wildcard=False, names=names, asked=asked))
 
 
 def _forget(state: TypeState) -> TypeState:
     """Drop what is known of names that the proxy no longer wants, since it dropped them itself."""
+    state = replace(state, compared=None)
     if state.wildcard:
         return state
     has = {name: version for name, version in state.has.items() if name in state.names}
@@ -128,14 +131,16 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
     if push is None or request.nonce != push.nonce:
         return state
     state = replace(state, pending=None, answered_at=now)
-    if request.error is None:
-        return _forget(_accepted(state, push))
-    return _forget(_rejected(state, push, request.error, now))
+    after = _accepted(state, push) if request.error is None else _rejected(state, push, request.error, now)
+    touched = {*push.removed, *(one.name for one in push.resources)}
+    return after if all(map(after.wants, touched)) else _forget(after)
 
 
 def _accepted(state: TypeState, push: Push) -> TypeState:
     touched = {*push.removed, *(one.name for one in push.resources)}
-    has = {name: version for name, version in state.has.items() if name not in touched}
+    has = dict(state.has)
+    for name in push.removed:
+        has.pop(name, None)
     has.update((one.name, one.version) for one in push.resources)
     rejection = state.rejection and _without(state.rejection, touched)
     return replace(state, has=has, perhaps=state.perhaps - touched, rejection=rejection)

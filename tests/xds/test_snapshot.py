@@ -10,7 +10,7 @@ import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, TYPE_PREFIX
 from policyd.errors import EnvoyError, InvalidInput, Problem
-from policyd.xds.snapshot import Reference, check_snapshot, make_snapshot, resource
+from policyd.xds.snapshot import Reference, check_snapshot, differences, make_snapshot, resource
 from tests.xds.dialogue import cluster, endpoints, listener, route, snapshot
 
 ADS = {"resource_api_version": "V3", "ads": {}}
@@ -133,6 +133,38 @@ def test_the_version_of_the_whole_depends_on_content_alone() -> None:
     parts = (cluster("a"), endpoints("a"), route("r"))
     assert make_snapshot(parts) == make_snapshot(reversed(parts))
     assert make_snapshot(parts).version != snapshot(cluster("a", "2"), *parts[1:]).version
+
+
+def test_it_is_the_same_however_it_is_laid_together() -> None:
+    parts = (cluster("a"), cluster("b"), endpoints("a"), route("r"))
+    whole = make_snapshot(parts)
+
+    for many in range(5):
+        laid = make_snapshot(parts[many:], make_snapshot(parts[:many]))
+        assert (laid.version, laid.versions) == (whole.version, whole.versions)
+        assert {kind: dict(names) for kind, names in laid.resources.items()} == {
+            kind: dict(names) for kind, names in whole.resources.items()
+        }
+        assert all(len(names) == len(list(names)) for names in laid.resources.values())
+
+
+def test_what_is_shared_is_not_copied() -> None:
+    shared = make_snapshot((cluster("a"), endpoints("a")))
+    laid = make_snapshot((cluster("own"),), shared)
+
+    assert laid.of(ENDPOINT) is shared.of(ENDPOINT)
+    assert set(laid.of(CLUSTER)) == {"own", "a"}
+    with pytest.raises(InvalidInput):
+        make_snapshot((cluster("a", "2"),), shared)
+
+
+def test_differences_are_what_came_went_or_changed() -> None:
+    before = make_snapshot((cluster("own"),), make_snapshot((cluster("a"), cluster("b"), cluster("c")))).of(CLUSTER)
+    after = make_snapshot((cluster("own", "2"),), make_snapshot((cluster("a"), cluster("b", "2"), cluster("d"))))
+
+    assert differences(before, after.of(CLUSTER)) == {"own", "b", "c", "d"}
+    assert differences(before, before) == frozenset()
+    assert differences(make_snapshot((cluster("a"),)).of(CLUSTER), before) == {"own", "b", "c"}
 
 
 def test_the_version_of_a_type_is_its_own() -> None:
