@@ -12,28 +12,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from policyd.audit.disk import Disk
 from policyd.audit.recovery import Found
-from policyd.audit.segments import TORN, Segment, list_segments, segment_name
+from policyd.audit.segments import Segment, segment_name
 from policyd.errors import JournalError
 
 _log = structlog.get_logger(__name__)
 
 
+BACKWARD_SECONDS: Final = 60.0  # a clock that was set back by more than this begins a segment anew
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a segment is full (bytes, seconds), and after how many seconds an old one goes."""
+    """When a segment is full: bytes, seconds."""
 
     max_bytes: int = 64 << 20
-    max_age: float = 86_400.0
-    retain: float = 7 * 86_400.0
+    max_age: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Up to where a writer's files are on the medium: `size` bytes of `segment`."""
+
+    segment: Segment | None
+    size: int
 
 
 class Appender:
-    """Goes on after `found` in `directory`; with `sync`, lines are on the medium when `append` returns."""
+    """Goes on after `found` in `directory`; with `sync`, a finished segment is on the medium before the next begins."""
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class Appender:
         self._sync = sync
         self._segment = found.segment
         self._size = found.size
+        self._next_seq = found.seq
         self._started = found.started or clock()
         self._fd: int | None = None
         self._trouble = ""
@@ -65,14 +77,32 @@ class Appender:
             taken = self._disk.write(fd, lines)
             if taken < len(lines):
                 raise OSError(errno.ENOSPC, f"only {taken} of {len(lines)} bytes were taken")
-            if self._sync:
-                self._disk.sync(fd)
         except OSError as error:
             self._undo()
-            self._trouble = f"the journal in `{self._directory}` takes no record: {error.strerror}"
-            raise JournalError(self._trouble, remedy="make space, or have the folder writable") from error
+            raise self._refused(error) from error
         self._trouble = ""
         self._size += len(lines)
+        self._next_seq = first_seq + lines.count(b"\n")
+
+    def mark(self) -> Mark:
+        """Where the lines that were taken end now."""
+        return Mark(self._segment, self._size)
+
+    def duplicate(self) -> int:
+        """A descriptor of the file in use that outlives its closing, to be synced; raises OSError."""
+        return self._disk.duplicate(self._open(0, self._next_seq))
+
+    def take_back(self, mark: Mark, seq: int, error: OSError) -> JournalError:
+        """Cut off what came after `mark`, so that record `seq` comes next; what to tell those who wrote it."""
+        self._size = mark.size if mark.segment == self._segment else 0
+        self._undo()
+        self._release()  # what a failed sync left in the system's cache is not trusted
+        self._next_seq = seq
+        return self._refused(error)
+
+    def _refused(self, error: OSError) -> JournalError:
+        self._trouble = f"the journal in `{self._directory}` takes no record: {error.strerror}"
+        return JournalError(self._trouble, remedy="make space, or have the folder writable")
 
     def trouble(self) -> str:
         """Why the last lines were not taken; "" if they were, and the file is still there."""
@@ -81,19 +111,13 @@ class Appender:
             self._close_segment()
         return self._trouble
 
-    def expire(self) -> None:
-        """Remove what is older than `retain`; never the segment in use, nor the last one that has records."""
-        if not self._size:
-            return
-        oldest = self._clock().timestamp() - self._limits.retain
-        kept = self._segment and self._segment.path.name
-        # what cannot be removed now is tried again at the next turn
-        with contextlib.suppress(OSError, JournalError):
-            mine = [segment.path for segment in list_segments(self._directory).get(self._writer, ())]
-            mine += self._directory.glob(f"{self._writer}-*{TORN}*")
-            for path in mine:
-                if path.name != kept and self._disk.modified(path) < oldest:
-                    self._disk.remove(path)
+    def turn(self) -> None:
+        """End a segment that is too old, by beginning the next: whoever seals finds it finished."""
+        # what cannot be done now is tried again at the next turn
+        with contextlib.suppress(OSError):
+            if self._is_full(0):
+                self._begin(self._next_seq)
+                self._open(0, self._next_seq)
 
     def close(self) -> None:
         """Close the file."""
@@ -122,10 +146,12 @@ class Appender:
         if not self._size:
             return False
         age = (self._clock() - self._started).total_seconds()
-        return self._size + more > self._limits.max_bytes or age >= self._limits.max_age
+        too_old = age >= self._limits.max_age or age < -BACKWARD_SECONDS
+        return self._size + more > self._limits.max_bytes or too_old
 
     def _begin(self, first_seq: int) -> None:
-        self.expire()
+        if self._sync and self._fd is not None:
+            self._disk.sync(self._fd)
         self._close_segment()
         path = self._directory / segment_name(self._writer, first_seq)
         self._segment = Segment(self._writer, first_seq, path)

@@ -27,8 +27,8 @@ class Sink(Protocol):
     def trouble(self) -> str:
         """Why lines are not kept now; "" if they are."""
 
-    def expire(self) -> None:
-        """Remove what is too old."""
+    def turn(self) -> None:
+        """End a segment that is too old, though nothing comes."""
 
     def close(self) -> None:
         """Keep what was taken, and let go."""
@@ -49,7 +49,7 @@ class Buffer:
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
         self._closing = False
-        self._expire = False
+        self._turn = False
         self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="policyd-journal", daemon=True)
         self._thread.start()
@@ -69,10 +69,10 @@ class Buffer:
         with self._changed:
             return self._trouble
 
-    def expire(self) -> None:
-        """Have the thread remove what is too old."""
+    def turn(self) -> None:
+        """Have the thread end a segment that is too old."""
         with self._changed:
-            self._expire = True
+            self._turn = True
             self._changed.notify()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Buffer:
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
-                self._expire_if_asked()
+                self._turn_if_asked()
             batch: list[_Waiting] = []
             size = 0
             for item in self._waiting:
@@ -111,10 +111,10 @@ class Buffer:
                 batch.append(item)
             return batch
 
-    def _expire_if_asked(self) -> None:
-        if self._expire:
-            self._expire = False
-            self._sink.expire()
+    def _turn_if_asked(self) -> None:
+        if self._turn and not self._waiting:
+            self._turn = False
+            self._sink.turn()
 
     def _write(self, batch: list[_Waiting]) -> bool:
         self._sink.trouble()  # a file that was removed under it is replaced

@@ -2,7 +2,8 @@
 
 Law: `append` returns a record that has been handed to the operating system (`fsync`: to the medium; `async`: to a
 bounded buffer), or raises JournalError; then nothing of it is visible. A writer's records have no gap in `seq`; what
-could not be kept is counted, and said by a record of its own as soon as one can be kept.
+could not be kept is counted, and said by a record of its own as soon as one can be kept. A writer removes nothing:
+finished segments are sealed, and later retired, by policyd.audit.sealer.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from policyd.audit.appender import Appender, Limits
+from policyd.audit.appender import Appender, Limits, Mark
 from policyd.audit.buffer import BUFFER_BYTES, Buffer, Sink
 from policyd.audit.disk import Disk
+from policyd.audit.group import Epoch, Group
 from policyd.audit.masking import mask, may_hold_secret
-from policyd.audit.record import Entry, Record, digest, encode, place
+from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
 from policyd.audit.recovery import Found, find_end
 from policyd.audit.segments import LOCK_SUFFIX, TORN, check_writer, list_segments
 from policyd.errors import JournalError, StateError
@@ -50,6 +52,15 @@ class _Gap:
     since: datetime
     until: datetime
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The place of the next record, and where the lines before it end."""
+
+    seq: int
+    prev: str
+    mark: Mark
 
 
 def writer_name(directory: Path, role: str, make_id: Callable[[], str], disk: Disk | None = None) -> str:
@@ -98,35 +109,40 @@ class Journal:
         self._closed = False
         self._gap: _Gap | None = None
         self._notes: list[Entry] = []
-        self._lock_fd = self._take()
+        self._lock_fd = self._lock()
         try:
             found = self._recover()
             self._seq, self._prev = found.seq, found.prev
             sync = durability == "fsync"
-            files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
-            files.expire()
-            self._sink: Sink = Buffer(files, buffer_bytes) if durability == "async" else files
+            self._files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
+            self._sink: Sink = Buffer(self._files, buffer_bytes) if durability == "async" else self._files
         except BaseException:
             self._disk.close(self._lock_fd)
             raise
+        self._group = Group(self._sync) if sync else None
+        self._epoch = Epoch(self._seq - 1)
+        self._safe = self._state()
         with self._mutex:
             self._settle()
 
     def append(self, entry: Entry) -> Record | None:
         """Keep `entry`, without credentials; None if it was dropped, as `on_full` allows. Raises JournalError."""
-        with self._mutex:
-            if self._closed:
-                raise JournalError("the journal is closed")
-            try:
-                trouble = self._settle()
-                if trouble is not None:
-                    raise trouble
-                return self._put(entry)
-            except JournalError as error:
+        try:
+            with self._mutex:
+                record, epoch = self._take(entry), self._epoch
+            if self._group is not None:
+                self._group.wait(epoch, record.seq)
+        except JournalError as error:
+            with self._mutex:
+                if self._closed:
+                    raise
                 self._miss(error)
-                if self._on_full == "drop":
-                    return None
-                raise
+            if self._on_full == "drop":
+                return None
+            raise
+        if self._observer is not None:
+            self._observer.journal_record(entry.kind)
+        return record
 
     def writable(self) -> bool:
         """Whether the next record would be kept; after a failure, tries by recording what was missed."""
@@ -140,24 +156,26 @@ class Journal:
             error = self._settle()
             return str(error) if error else self._sink.trouble()
 
-    def expire(self) -> None:
-        """Remove segments that are older than is to be retained; call it now and then, for a journal that rests."""
+    def turn(self) -> None:
+        """End a segment that is too old; call it now and then, for a journal that rests."""
         with self._mutex:
             if not self._closed:
-                self._sink.expire()
+                self._sink.turn()
 
     def close(self) -> None:
         """Keep what was taken, and let another opener in. Raises JournalError for records of `async` that are lost."""
         with self._mutex:
             if self._closed:
                 return
-            self._closed = True
             try:
+                if self._group is not None:
+                    self._sync_now()
                 self._sink.close()
             finally:
+                self._closed = True
                 self._disk.close(self._lock_fd)
 
-    def _take(self) -> int:
+    def _lock(self) -> int:
         """Make the folder and lock the writer; the descriptor of the lock."""
         try:
             self._disk.make_folder(self.directory)
@@ -199,28 +217,107 @@ class Journal:
         """Record what is still to be said about the journal itself; the error that hinders it."""
         try:
             while self._notes:
-                self._put(self._notes[0])
+                self._say(self._notes[0])
                 del self._notes[0]
             if self._gap is not None:
-                self._put(self._gap_note(self._gap))
+                self._say(self._gap_note(self._gap))
                 _log.warning("journal goes on", missed=self._gap.count)
                 self._gap = None
         except JournalError as error:
             return error
         return None
 
-    def _put(self, entry: Entry) -> Record:
-        record = place(entry, self.writer, self._seq, self._prev)
-        line = encode(record)
-        if may_hold_secret(entry):
-            record = place(mask(entry), self.writer, self._seq, self._prev)
-            line = encode(record)
-        self._sink.append(line, self._seq)
-        self._seq += 1
-        self._prev = digest(line)
+    def _say(self, note: Entry) -> None:
+        """Keep a note for good, before it is forgotten that it has to be made."""
+        self._put(note)
+        if self._group is not None:
+            self._sync_now()
         if self._observer is not None:
-            self._observer.journal_record(entry.kind)
-        return record
+            self._observer.journal_record(note.kind)
+
+    def _take(self, entry: Entry) -> Record:
+        """Write `entry` in its place; raises JournalError."""
+        if self._closed:
+            raise JournalError("the journal is closed")
+        trouble = self._settle()
+        if trouble is not None:
+            raise trouble
+        return self._put(entry)
+
+    def _put(self, entry: Entry) -> Record:
+        body = encode_entry(entry)
+        if may_hold_secret(body):
+            entry = mask(entry)
+            body = encode_entry(entry)
+        seq, prev = self._seq, self._prev
+        line = line_of(body, self.writer, seq, prev)
+        self._sink.append(line, seq)
+        if self._group is not None:
+            self._notice_rotation()
+        self._seq, self._prev = seq + 1, digest(line)
+        return place(entry, self.writer, seq, prev)
+
+    def _notice_rotation(self) -> None:
+        """The segment before is on the medium; what was written into a new one may have to be taken back."""
+        mark = self._files.mark()
+        if mark.segment != self._safe.mark.segment:
+            self._safe = _State(self._seq, self._prev, Mark(mark.segment, 0))
+            self._epoch.synced = self._seq - 1
+
+    def _sync(self, epoch: Epoch) -> int:
+        """Bring what was written to the medium, while others go on writing; the last `seq` that is on it now.
+
+        Raises JournalError, having taken back what is not, or where that was done since.
+        """
+        with self._mutex:
+            if epoch.error is not None:
+                raise epoch.error
+            if self._closed:  # which brought it there
+                return self._safe.seq - 1
+            state = self._state()
+            fd = self._duplicate()
+        try:
+            self._disk.sync(fd)
+        except OSError as error:
+            with self._mutex:
+                raise self._take_back(error) from error
+        finally:
+            self._disk.close(fd)
+        with self._mutex:
+            if epoch.error is not None:
+                raise epoch.error
+            if state.seq > self._safe.seq:
+                self._safe = state
+        return state.seq - 1
+
+    def _sync_now(self) -> None:
+        fd = self._duplicate()
+        try:
+            self._disk.sync(fd)
+        except OSError as error:
+            raise self._take_back(error) from error
+        finally:
+            self._disk.close(fd)
+        self._safe = self._state()
+        self._epoch.synced = self._seq - 1
+
+    def _state(self) -> _State:
+        return _State(self._seq, self._prev, self._files.mark())
+
+    def _duplicate(self) -> int:
+        try:
+            return self._files.duplicate()
+        except OSError as error:
+            raise self._take_back(error) from error
+
+    def _take_back(self, error: OSError) -> JournalError:
+        """Cut off what is not on the medium; what to tell those who wrote it."""
+        safe = self._safe
+        failure = self._files.take_back(safe.mark, safe.seq, error)
+        self._epoch.synced, self._epoch.error = safe.seq - 1, failure
+        self._epoch = Epoch(safe.seq - 1)
+        self._seq, self._prev = safe.seq, safe.prev
+        return failure
 
     def _miss(self, error: JournalError) -> None:
         now = self._clock()

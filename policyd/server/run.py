@@ -241,7 +241,7 @@ class Server:
         while True:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
-            await asyncio.to_thread(self._journal.expire)
+            await asyncio.to_thread(self._journal.turn)
             await asyncio.to_thread(self._revisions.expire)
             await asyncio.to_thread(self._journal.trouble)  # notices a journal that was taken away
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since

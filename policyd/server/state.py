@@ -70,7 +70,7 @@ def open_journal(
         paths.journal,
         writer_name(paths.journal, ROLE, lambda: secrets.token_hex(4)),
         clock,
-        limits=Limits(retain=audit.retain),
+        limits=Limits(),
         durability=audit.durability,
         on_full=audit.on_full,
         observer=observer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,14 @@ def raw_lines(directory: Path) -> list[bytes]:
 def records(directory: Path) -> list[Record]:
     """Every record of a journal folder of one writer, in order."""
     return [decode(line) for line in raw_lines(directory)]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again and again until it holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never held"
+        time.sleep(0.005)
 
 
 def seal_by_hand(path: Path) -> Path:

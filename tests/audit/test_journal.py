@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from policyd.audit.record import digest, genesis
 from policyd.audit.segments import list_segments, segment_name
 from policyd.audit.verify import verify
 from policyd.errors import JournalError, PolicydError, StateError
-from tests.audit.samples import NOON, WRITER, an_entry, raw_lines, records
+from tests.audit.samples import NOON, WRITER, an_entry, raw_lines, records, wait_until
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FailingDisk
 
@@ -112,14 +110,6 @@ def test_many_threads_append_without_gap(open_journal: Open, folder: Path, durab
     assert verify(folder).problems == ()
 
 
-def test_with_fsync_every_record_is_on_the_medium(open_journal: Open) -> None:
-    disk = FailingDisk()
-    journal = open_journal(disk=disk, durability="fsync")
-    journal.append(an_entry())
-    journal.append(an_entry())
-    assert disk.synced == 2
-
-
 def test_planted_secrets_are_not_in_the_journal(open_journal: Open, folder: Path) -> None:
     journal = open_journal()
     record = journal.append(
@@ -165,32 +155,50 @@ def test_a_full_segment_is_followed_by_one_named_by_its_first_record(open_journa
 
 def test_an_old_segment_is_followed_by_a_new_one_also_over_a_restart(open_journal: Open, folder: Path) -> None:
     clock = FakeClock(NOON)
-    journal = open_journal(clock)
+    limits = Limits(max_age=DAY)
+    journal = open_journal(clock, limits=limits)
     journal.append(an_entry())
     clock.advance(DAY / 2)
     journal.append(an_entry())
     journal.close()
     clock.advance(DAY / 2)
-    open_journal(clock).append(an_entry())
+    open_journal(clock, limits=limits).append(an_entry())
     assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [1, 3]
 
 
-def test_what_is_older_than_is_retained_goes_but_never_the_current_segment(open_journal: Open, folder: Path) -> None:
-    clock = FakeClock(datetime.now(UTC))
-    journal = open_journal(clock, limits=Limits(max_bytes=1))
-    for _ in range(3):
-        journal.append(an_entry())
-    clock.advance(6 * DAY)
-    journal.expire()
-    assert [record.seq for record in records(folder)] == [1, 2, 3]
-    clock.advance(2 * DAY)
-    journal.expire()
-    assert [record.seq for record in records(folder)] == [3]
+def test_a_segment_of_a_journal_that_rests_is_ended_when_it_is_old(open_journal: Open, folder: Path) -> None:
+    clock = FakeClock(NOON)
+    journal = open_journal(clock, limits=Limits(max_age=DAY))
     journal.append(an_entry())
-    journal.expire()
-    assert [record.seq for record in records(folder)] == [4]
-    journal.close()
-    assert open_journal(clock).append(an_entry()).seq == 5  # type: ignore[union-attr]
+    clock.advance(DAY - 1)
+    journal.turn()
+    assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [1]
+    clock.advance(1)
+    journal.turn()
+    journal.turn()
+    assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [1, 2]
+    assert journal.append(an_entry()).seq == 2  # type: ignore[union-attr]
+    assert verify(folder).problems == ()
+
+
+def test_a_resting_buffered_journal_ends_an_old_segment_too(open_journal: Open, folder: Path) -> None:
+    clock = FakeClock(NOON)
+    journal = open_journal(clock, durability="async")
+    journal.append(an_entry())
+    wait_until(lambda: bool(raw_lines(folder)))
+    clock.advance(DAY)
+    journal.turn()
+    wait_until(lambda: [segment.first_seq for segment in list_segments(folder)[WRITER]] == [1, 2])
+
+
+def test_a_clock_that_is_set_back_begins_a_segment_and_loses_nothing(open_journal: Open, folder: Path) -> None:
+    clock = FakeClock(NOON)
+    journal = open_journal(clock)
+    for seconds in (0, -DAY, 0.5, -30, 1):
+        clock.advance(seconds)
+        journal.append(an_entry(time=clock()))
+    assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [1, 2]
+    assert [record.seq for record in records(folder)] == [1, 2, 3, 4, 5]
     assert verify(folder).problems == ()
 
 
@@ -309,14 +317,6 @@ def test_an_id_that_was_damaged_is_refused(tmp_path: Path) -> None:
 FULL = "No space left on device"
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Look again and again until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never held"
-        time.sleep(0.005)
-
-
 def test_a_full_disk_refuses_leaves_nothing_half_written_and_goes_on_when_there_is_space(
     open_journal: Open, folder: Path
 ) -> None:
@@ -361,15 +361,6 @@ def test_when_even_cutting_fails_nothing_is_taken_until_it_has_been_cut(open_jou
     disk.broken = set()
     assert journal.append(an_entry()).seq == 3  # type: ignore[union-attr]
     assert [record.kind for record in records(folder)] == ["decision", "operation", "decision"]
-
-
-def test_what_cannot_be_synced_is_not_kept(open_journal: Open, folder: Path) -> None:
-    disk = FailingDisk()
-    journal = open_journal(disk=disk, durability="fsync")
-    disk.broken = {"sync"}
-    with pytest.raises(JournalError):
-        journal.append(an_entry())
-    assert records(folder) == []
 
 
 def test_on_full_drop_lets_the_caller_go_on_and_counts(open_journal: Open, folder: Path) -> None:

@@ -10,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.audit.record import MAX_LINE_BYTES, Entry, Fault, Shadow, change_of, decode, digest, encode, genesis, place
+from policyd.audit.record import (
+    MAX_LINE_BYTES,
+    Entry,
+    Fault,
+    Shadow,
+    change_of,
+    decode,
+    digest,
+    encode,
+    encode_entry,
+    genesis,
+    line_of,
+    place,
+)
 from policyd.errors import BrokenRecord, JournalError
 from tests.audit.samples import NOON, WRITER, an_entry
 
@@ -75,6 +88,8 @@ def test_what_is_encoded_is_decoded(time: datetime, seq: int, **fields: Any) -> 
     record = place(Entry(time=time, kind="change", **fields), WRITER, seq, genesis(WRITER))
     assert decode(encode(record)) == record
     assert encode(record).count(b"\n") == 1
+    entry = Entry(time=time, kind="change", **fields)
+    assert line_of(encode_entry(entry), WRITER, seq, genesis(WRITER)) == encode(record)
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
