@@ -47,10 +47,17 @@ WORDS: Final[Mapping[str, str]] = {
     "check_locality_pattern": "`region/zone/subzone`, its last part may be `*`",
     "check_long_enough": "duration",
     "check_region": "region",
+    "check_set_header": "header name, or `:authority`",
+    "check_stat_prefix": "part of a statistic's name",
     "check_subset_name": "name",
     "check_token": "cookie's name",
     "check_whole_seconds": "whole seconds",
+    "_as_number": "number",
+    "_check_base64": "base64",
+    "_check_body": "text",
+    "_check_grpc_status": "gRPC status, as `UNAVAILABLE`",
     "_check_ports": "",
+    "_check_substitution": "part of a path, `\\1` for a group",
     "_check_value_match": "",
     "_check_uri_match": "",
 }
@@ -108,10 +115,16 @@ def _shown(value: Any, info: FieldInfo) -> str:
     if isinstance(value, bool):
         return code(str(value).lower())
     if isinstance(value, float):
-        return code(_duration(value))
+        return code(_number(value, info.metadata))
     if isinstance(value, tuple):
         return codes(value)
     return code(value)
+
+
+def _number(value: float, metadata: list[Any]) -> str:
+    """Write a duration, which most numbers with a point are, or a share."""
+    share = any(isinstance(each, BeforeValidator) and each.func.__name__ == "_as_number" for each in metadata)
+    return f"{value:g}" if share else _duration(value)
 
 
 def _duration(seconds: float) -> str:
@@ -166,7 +179,7 @@ def _many(words: str) -> str:
 def _bounds(flat: list[Any], hint: Any) -> str:
     least: Any = next((each.ge for each in flat if isinstance(each, Ge)), None)
     most: Any = next((each.le for each in flat if isinstance(each, Le)), None)
-    ends = [_duration(end) if hint is float else f"{end:,}" for end in (least, most) if end is not None]
+    ends = [_number(end, flat) if hint is float else f"{end:,}" for end in (least, most) if end is not None]
     if ends:
         return f", {ends[0]} to {ends[1]}" if len(ends) > 1 else f", at least {ends[0]}"
     if any(isinstance(each, MinLen) and each.min_length == 1 for each in flat):

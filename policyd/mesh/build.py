@@ -10,11 +10,11 @@ from typing import Final
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
-from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import (
     Instance,
@@ -47,6 +47,7 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
     check_virtual_services(declaration, instances, services, problems)
+    virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, services, problems)
     if problems:
         raise InvalidInput(problems)
@@ -57,7 +58,7 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
         instances=instances,
         groups=groups,
         gateways=tuple(found.resource for found in declaration.of(Gateway)),
-        virtual_services=tuple(found.resource for found in declaration.of(VirtualService)),
+        virtual_services=virtual_services,
         listeners=_listeners(instances),
         destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
     )

@@ -48,8 +48,11 @@ NO_RULE: Final = Destination()
 class Destinations:
     """The DestinationRules of a mesh, to be asked a thousand times."""
 
-    def __init__(self, rules: Iterable[DestinationRule] = ()) -> None:
-        """Gather the rules by namespace and host, and merge those of one host."""
+    def __init__(self, rules: Iterable[DestinationRule] = (), selected: Iterable[tuple[str, str]] = ()) -> None:
+        """Gather the rules by namespace and host, and merge those of one host.
+
+        `selected` are further labels by which something else selects callers.
+        """
         exact: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
         wide: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
         for rule in rules:
@@ -63,7 +66,7 @@ class Destinations:
         for (namespace, host), found in sorted(wide.items(), key=lambda entry: -len(entry[0][1])):
             self._wide.setdefault(namespace, []).append((host, _merged(found)))
         every = [rule for found in (*exact.values(), *wide.values()) for rule in found]
-        self._selected = frozenset(pair for rule in every for pair in rule.selects.items())
+        self._selected = frozenset((*selected, *(pair for rule in every for pair in rule.selects.items())))
         self._compared = frozenset(label for rule in every for label in _compared(rule))
 
     def caller(self, namespace: str, labels: Mapping[str, str], locality: Locality | None = None) -> Caller:

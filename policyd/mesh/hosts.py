@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from policyd.mesh.istio.virtual_service import Destination
+from policyd.mesh.istio.destination import Destination
 
 if TYPE_CHECKING:  # the model itself looks destinations up by host
     from policyd.mesh.model import Service

@@ -15,6 +15,7 @@ from typing import Any, Final
 MAX_REGEX: Final = 1024
 MAX_HOST: Final = 253
 MAX_SUGGESTIONS: Final = 20
+AUTHORITY: Final = ":authority"
 RETRY_CONDITIONS: Final = frozenset(
     {
         "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
@@ -89,8 +90,22 @@ def check_path(path: str) -> str:
     return path
 
 
+def check_stat_prefix(text: str) -> str:
+    """Return a part of a statistic's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+        raise ValueError(f"`{text[:80]}` is no part of a statistic's name; use letters, digits, dashes, underscores")
+    return text
+
+
+def check_set_header(name: str) -> str:
+    """Return the name of an ordinary header or `:authority`, which may be written `host` too."""
+    return AUTHORITY if name.lower() in (AUTHORITY, "host") else check_header_name(name)
+
+
 def check_header_name(name: str) -> str:
     """Return the name of an ordinary header, in lower case as it is matched."""
+    if name.startswith("@request.auth."):
+        raise ValueError(f"`{name[:80]}`: routes by claims of a token are not supported yet; remove it")
     if name.startswith(":") or name.lower() == "host":
         raise ValueError(f"`{name[:80]}` is no ordinary header; use `method`, `authority`, `uri` or `rewrite`")
     if not _TOKEN.fullmatch(name):
@@ -104,9 +119,10 @@ def check_distinct_headers(headers: Any) -> Any:
     """Return a mapping by header name, in which no name is there twice in different cases."""
     seen: set[str] = set()
     for name in headers if isinstance(headers, dict) else ():
-        if name.lower() in seen:
+        meant = AUTHORITY if name.lower() == "host" else name.lower()
+        if meant in seen:
             raise ValueError(f"the header `{name[:80]}` is there twice; the case of its letters does not matter")
-        seen.add(name.lower())
+        seen.add(meant)
     return headers
 
 

@@ -134,7 +134,8 @@ class Mesh:
 
     def __post_init__(self) -> None:
         """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
-        object.__setattr__(self, "destinations", Destinations(self.destination_rules))
+        selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())
+        object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected))
         for _, instance in sorted(self.instances.items()):
             for service in (instance.service, *instance.also):
                 self._serving[service] = (*self._serving.get(service, ()), instance)

@@ -5,20 +5,27 @@ Law: a rule that could never take effect is refused, never kept without effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.hosts import overlap, resolve, target
+from policyd.mesh.istio.common import export_rank
+from policyd.mesh.istio.destination import Destination
+from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.matching import did_you_mean
-from policyd.mesh.model import Instance, Service
+from policyd.mesh.model import Instance, Role, Service
+from policyd.mesh.precedence import check_hosts_once, inside, key
+from policyd.yaml import Path
 
 DECLARE: Final = "declare it in workloads.yaml"
 DECLARE_GATEWAY: Final = "declare the Gateway, or write `mesh` for all sidecars"
-NAME_A_SERVICE: Final = "name a service; `*` and outside names are for gateways only"
+DECLARE_SUBSET: Final = "declare it in a DestinationRule of that host"
+NAME_A_SERVICE: Final = "name a service, or a host outside of the mesh by its full name"
 
 
 def selects(gateway: Gateway, instance: Instance) -> bool:
@@ -55,13 +62,14 @@ def check_virtual_services(
 ) -> None:
     """Each VirtualService has its own name, known gateways, hosts that lead to it, existing destinations."""
     gateways = {found.resource.id: found.resource for found in declaration.of(Gateway)}
-    edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
-    _check_names(declaration.of(VirtualService), "VirtualService", problems)
-    routed: dict[str, str] = {}
-    for declared in declaration.of(VirtualService):
+    found = declaration.of(VirtualService)
+    destinations = _Destinations(declaration, instances, services)
+    _check_names(found, "VirtualService", problems)
+    check_hosts_once(found, services, problems)
+    for declared in found:
         served = _check_bound(declared, gateways, problems)
-        _check_hosts(declared, served, services, routed, problems)
-        _check_destinations(declared, services, edges, problems)
+        _check_hosts(declared, served, services, problems)
+        destinations.check(declared, problems)
 
 
 def _check_names(
@@ -84,66 +92,119 @@ def _check_bound(
     """Each gateway it is bound to is there; return the host patterns that those serve."""
     virtual = declared.resource
     for at, name in enumerate(virtual.spec.gateways):
-        id_ = name if "/" in name else f"{virtual.namespace}/{name}"
+        id_ = virtual.gateway_id(name)
         if name != MESH and id_ not in gateways:
             remedy = did_you_mean(id_, gateways, problems)
             message = f"no Gateway is called `{name[:80]}`"
             path = ("spec", "gateways", at)
             problems.append(declared.problem("reference", message, path, remedy or DECLARE_GATEWAY))
+    bound_to = {MESH, *virtual.gateway_ids()} if virtual.in_mesh else set(virtual.gateway_ids())
+    for where, name in _narrowed_to(virtual):
+        if not virtual.is_delegate and virtual.gateway_id(name) not in bound_to:
+            message = f"the rule is for `{name[:80]}`, to which its VirtualService is not bound"
+            problems.append(declared.problem("reference", message, where, "add it to `spec.gateways`"))
     bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
     return [host for gateway in bound for server in gateway.spec.servers for host in server.hosts]
 
 
-def _check_hosts(
-    declared: Declared[VirtualService],
-    served: list[str],
-    services: Mapping[str, Service],
-    routed: dict[str, str],
-    problems: list[Problem],
-) -> None:
-    """Each host leads here: through a gateway that serves it, or in sidecars as the name of a Service.
+def _narrowed_to(virtual: VirtualService) -> Iterator[tuple[Path, str]]:
+    for at, rule in enumerate(virtual.spec.http):
+        for of, match in enumerate(rule.match):
+            for which, name in enumerate(match.gateways):
+                yield ("spec", "http", at, "match", of, "gateways", which), name
 
-    In sidecars one VirtualService has all the rules of a Service.
-    """
+
+def _check_hosts(
+    declared: Declared[VirtualService], served: list[str], services: Mapping[str, Service], problems: list[Problem]
+) -> None:
+    """Each host leads here: through a gateway that serves it, or in sidecars as a Service's or an outside name."""
     virtual = declared.resource
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
-        id_ = resolve(host, virtual.namespace) if virtual.in_mesh else None
-        if id_ is not None and id_ in services:
-            if (other := routed.setdefault(id_, virtual.id)) != virtual.id:
-                message = f"the host `{host}` has its rules in the VirtualService `{other}` already"
-                problems.append(declared.problem("duplicate", message, path, "write all rules of a host into one"))
-        elif any(overlap(host, pattern) for pattern in served):
+        if any(overlap(host, pattern) for pattern in served):
             continue
-        elif virtual.in_mesh:
-            message = f"the host `{host}` is no service of the mesh"
-            remedy = did_you_mean(id_ or host, services, problems)
-            problems.append(declared.problem("reference", message, path, remedy or NAME_A_SERVICE))
+        if virtual.in_mesh:
+            if not _is_called(host, virtual.namespace, services):
+                message = f"the host `{host}` is no service of the mesh"
+                meant = resolve(host, virtual.namespace) or host
+                remedy = did_you_mean(meant, services, problems)
+                problems.append(declared.problem("reference", message, path, remedy or NAME_A_SERVICE))
         elif served:
             message = f"the host `{host}` is served by none of its gateways"
             problems.append(declared.problem("reference", message, path, "add it to a Gateway's `hosts`"))
 
 
-def _check_destinations(
-    declared: Declared[VirtualService],
-    services: Mapping[str, Service],
-    edges: set[str],
-    problems: list[Problem],
-) -> None:
-    virtual = declared.resource
+def _is_called(host: str, namespace: str, services: Mapping[str, Service]) -> bool:
+    """Tell whether a sidecar's application can ask for a host: a Service, a pattern of some, or an outside name."""
+    if key(host, namespace, services) in services:
+        return True
+    if host.startswith("*") and any(overlap(host, f"{id_}.svc.cluster.local") for id_ in services):
+        return True
+    name, _, rest = host.partition(".")
+    typing_error = not rest or rest in {service.namespace for service in services.values()}
+    return not typing_error and not inside(host) and name != ""
+
+
+class _Destinations:
+    """What the rules of VirtualServices lead to, for the callers that are given them."""
+
+    def __init__(
+        self, declaration: Declaration, instances: Mapping[str, Instance], services: Mapping[str, Service]
+    ) -> None:
+        self._services = services
+        self._edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
+        rules = Destinations(found.resource for found in declaration.of(DestinationRule))
+        self._rules = rules
+        every = {(one.role, rules.caller(one.service.partition(".")[2], one.labels)) for one in instances.values()}
+        self._callers = sorted(every, key=repr)
+
+    def check(self, declared: Declared[VirtualService], problems: list[Problem]) -> None:
+        """Each destination is a Service of the mesh, on a port of its own, in a subset that callers see."""
+        for path, destination in _led_to(declared.resource):
+            self._check(declared, path, destination, problems)
+
+    def _check(
+        self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
+    ) -> None:
+        virtual = declared.resource
+        id_ = resolve(destination.host, virtual.namespace)
+        if id_ is None or id_ not in self._services:
+            remedy = did_you_mean(id_ or destination.host, self._services, problems)
+            message = f"the destination `{destination.host}` is no service of the mesh"
+            problems.append(declared.problem("reference", message, (*path, "host"), remedy or DECLARE))
+        elif id_ in self._edges:
+            message = f"the destination `{destination.host}` is a gateway"
+            problems.append(declared.problem("reference", message, (*path, "host"), "route to what it serves"))
+        elif target(destination, virtual.namespace, self._services) is None:
+            ports = ", ".join(str(port.number) for port in self._services[id_].ports)
+            message = f"the port of destination `{destination.host}` is missing or none of its own"
+            problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
+        elif destination.subset is not None:
+            self._check_subset(declared, path, destination.subset, self._services[id_], problems)
+
+    def _check_subset(
+        self, declared: Declared[VirtualService], path: Path, subset: str, service: Service, problems: list[Problem]
+    ) -> None:
+        for role, caller in self._callers:
+            known = self._rules.of(caller, service.id, service.namespace).subsets
+            if subset not in known and _is_given(declared.resource, role, caller):
+                message = f"callers in `{caller.namespace}` know no subset `{subset}` of the service `{service.id}`"
+                remedy = did_you_mean(subset, known, problems) or DECLARE_SUBSET
+                problems.append(declared.problem("reference", message, (*path, "subset"), remedy))
+                return
+
+
+def _is_given(virtual: VirtualService, role: Role, caller: Caller) -> bool:
+    bound = virtual.in_mesh if role == "sidecar" else bool(virtual.gateway_ids())
+    return bound and export_rank(virtual.spec.export_to, virtual.namespace, caller.namespace) is not None
+
+
+def _led_to(virtual: VirtualService) -> Iterator[tuple[Path, Destination]]:
     for at, rule in enumerate(virtual.spec.http):
+        where = ("spec", "http", at)
         for of, route in enumerate(rule.route):
-            destination = route.destination
-            path = ("spec", "http", at, "route", of, "destination")
-            id_ = resolve(destination.host, virtual.namespace)
-            if id_ is None or id_ not in services:
-                remedy = did_you_mean(id_ or destination.host, services, problems)
-                message = f"the destination `{destination.host}` is no service of the mesh"
-                problems.append(declared.problem("reference", message, (*path, "host"), remedy or DECLARE))
-            elif id_ in edges:
-                message = f"the destination `{destination.host}` is a gateway"
-                problems.append(declared.problem("reference", message, (*path, "host"), "route to what it serves"))
-            elif target(destination, virtual.namespace, services) is None:
-                ports = ", ".join(str(port.number) for port in services[id_].ports)
-                message = f"the port of destination `{destination.host}` is missing or none of its own"
-                problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
+            yield (*where, "route", of, "destination"), route.destination
+        if rule.mirror is not None:
+            yield (*where, "mirror"), rule.mirror
+        for of, policy in enumerate(rule.mirrors):
+            yield (*where, "mirrors", of, "destination"), policy.destination

@@ -10,16 +10,11 @@ import pytest
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.destination import Destination, PortSelector, RouteDestination
 from policyd.mesh.istio.gateway import Gateway, GatewaySpec, Server, ServerPort
+from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
-from policyd.mesh.istio.virtual_service import (
-    Destination,
-    HttpRoute,
-    PortSelector,
-    RouteDestination,
-    VirtualService,
-    VirtualServiceSpec,
-)
+from policyd.mesh.istio.virtual_service import VirtualService, VirtualServiceSpec
 from policyd.mesh.model import Group, Instance, Listen, Listener, Mesh, Port, Service, Workload
 from policyd.mesh.placement import Placement, SidecarPlace, assumed
 from policyd.spiffe import SpiffeId

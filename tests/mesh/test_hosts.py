@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.mesh.hosts import covers, domains, names, overlap, resolve, target
-from policyd.mesh.istio.virtual_service import Destination, PortSelector
+from policyd.mesh.istio.destination import Destination, PortSelector
 from policyd.mesh.model import Port, Service
 
 LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True).filter(lambda text: text != "svc")

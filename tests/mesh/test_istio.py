@@ -9,24 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.mesh.declare import declare
+from policyd.mesh.istio.answers import Body, DirectResponse, Redirect, Rewrite
 from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.destination import Destination, HeaderOperations, Headers, PortSelector, RouteDestination
+from policyd.mesh.istio.http_route import HttpRoute, Retries
 from policyd.mesh.istio.kinds import KINDS
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
-from policyd.mesh.istio.virtual_service import (
-    Body,
-    Destination,
-    DirectResponse,
-    HeaderOperations,
-    Headers,
-    HttpRoute,
-    PortSelector,
-    Redirect,
-    Retries,
-    Rewrite,
-    RouteDestination,
-    VirtualService,
-    VirtualServiceSpec,
-)
+from policyd.mesh.istio.virtual_service import VirtualService, VirtualServiceSpec
 from policyd.mesh.matching import check_host, check_path, check_regex
 from tests.mesh.sample import GOOD, broken, problems
 
@@ -124,25 +113,103 @@ LATER = "remove it, so that nothing is thought to hold that does not"
     ("rule", "problem"),
     [
         (
-            f"fault: {{abort: {{httpStatus: 500}}}}\n      {RULE}",
-            f"field `fault` of VirtualService is not supported yet in `spec.http[0]`; {LATER}",
+            f"fault: {{delay: {{fixedDelay: 1s, exponentialDelay: 1s}}}}\n      {RULE}",
+            "field `exponentialDelay` of VirtualService is not supported yet in `spec.http[0].fault.delay`; " + LATER,
         ),
         (
-            "route: [{destination: {host: web, subset: v1}}]",
-            "field `subset` of VirtualService is not supported yet in `spec.http[0].route[0].destination`; " + LATER,
+            f"fault: {{abort: {{httpStatus: 500, http2Error: x}}}}\n      {RULE}",
+            "field `http2Error` of VirtualService is not supported yet in `spec.http[0].fault.abort`; " + LATER,
         ),
         (
-            f"match: [{{sourceLabels: {{app: web}}}}]\n      {RULE}",
-            "field `sourceLabels` of VirtualService is not supported yet in `spec.http[0].match[0]`; " + LATER,
+            f"corsPolicy: {{allowOrigin: ['*']}}\n      {RULE}",
+            "field `allowOrigin` of VirtualService is not supported yet in `spec.http[0].corsPolicy`; " + LATER,
+        ),
+        (
+            f"match: [{{headers: {{'@request.auth.claims.role': {{exact: x}}}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].headers.@request.auth.claims.role`: `@request.auth.claims.role`: routes by claims "
+            "of a token are not supported yet; remove it",
+        ),
+        (f"fault: {{}}\n      {RULE}", "`spec.http[0].fault`: neither `delay` nor `abort` is given; add one"),
+        (
+            f"fault: {{delay: {{fixedDelay: 0s}}}}\n      {RULE}",
+            "`spec.http[0].fault.delay.fixedDelay`: input should be greater than 0",
+        ),
+        (
+            f"fault: {{delay: {{fixedDelay: 1s, percentage: {{value: 101}}}}}}\n      {RULE}",
+            "`spec.http[0].fault.delay.percentage.value` must be at most 100.0, not the number 101.0",
+        ),
+        (
+            f"fault: {{abort: {{httpStatus: 500, grpcStatus: OK}}}}\n      {RULE}",
+            "`spec.http[0].fault.abort`: give exactly one of `httpStatus` and `grpcStatus`",
+        ),
+        (
+            f"fault: {{abort: {{grpcStatus: BROKEN}}}}\n      {RULE}",
+            "`spec.http[0].fault.abort.grpcStatus`: `BROKEN` is no gRPC status; write one as in `UNAVAILABLE`",
+        ),
+        (
+            f"mirror: {{host: api}}\n      mirrors: [{{destination: {{host: api}}}}]\n      {RULE}",
+            "`spec.http[0]`: `mirror` and `mirrors` exclude each other; keep `mirrors`",
+        ),
+        (
+            f"mirrorPercentage: {{value: 5}}\n      {RULE}",
+            "`spec.http[0]`: a percentage of no `mirror`; add `mirror`",
+        ),
+        (
+            "redirect: {uri: /}\n      mirror: {host: api}",
+            "`spec.http[0]`: `mirror` and `mirrors` need `route`; remove them",
+        ),
+        (
+            f"rewrite: {{uri: /, uriRegexRewrite: {{match: a, rewrite: b}}}}\n      {RULE}",
+            "`spec.http[0].rewrite`: `uri` and `uriRegexRewrite` exclude each other; keep one",
+        ),
+        (
+            f"rewrite: {{uriRegexRewrite: {{match: '(a)', rewrite: '\\2'}}}}\n      {RULE}",
+            "`spec.http[0].rewrite.uriRegexRewrite`: `rewrite` names group 2, and `match` has 1",
+        ),
+        (
+            f"rewrite: {{uriRegexRewrite: {{match: a, rewrite: '/b?c'}}}}\n      {RULE}",
+            "`spec.http[0].rewrite.uriRegexRewrite.rewrite`: `/b?c` is no part of a path with `\\1` for groups; "
+            "write it without `?`, `#`, spaces",
+        ),
+        (
+            "redirect: {port: 1, derivePort: FROM_REQUEST_PORT}",
+            "`spec.http[0].redirect`: `port` and `derivePort` exclude each other; keep one",
+        ),
+        (
+            "directResponse: {status: 200, body: {bytes: '!'}}",
+            "`spec.http[0].directResponse.body.bytes`: it is no base64; encode the bytes with `base64`",
+        ),
+        (
+            "directResponse: {status: 200, body: {}}",
+            "`spec.http[0].directResponse.body`: give exactly one of `string` and `bytes`",
+        ),
+        (
+            f"headers: {{response: {{set: {{host: a}}}}}}\n      {RULE}",
+            "`spec.http[0].headers`: a response has no `:authority`; remove it",
+        ),
+        (
+            f"headers: {{request: {{set: {{host: a, ':authority': b}}}}}}\n      {RULE}",
+            "`spec.http[0].headers.request.set`: the header `:authority` is there twice; "
+            "the case of its letters does not matter",
+        ),
+        (
+            f"match: [{{statPrefix: 'a b'}}]\n      {RULE}",
+            "`spec.http[0].match[0].statPrefix`: `a b` is no part of a statistic's name; "
+            "use letters, digits, dashes, underscores",
+        ),
+        (
+            "route: [{destination: {host: web, subset: 'a|b'}}]",
+            "`spec.http[0].route[0].destination.subset`: `a|b` is no name of a subset; "
+            "use at most 63 letters, digits and dashes",
         ),
         (
             "routes: []",
             "unknown field `routes` in `spec.http[0]`; did you mean `route`?",
         ),
-        ("name: x", "`spec.http[0]`: give exactly one of `route`, `redirect` and `directResponse`"),
+        ("name: x", "`spec.http[0]`: give exactly one of `route`, `redirect`, `directResponse` and `delegate`"),
         (
             f"redirect: {{uri: /}}\n      {RULE}",
-            "`spec.http[0]`: give exactly one of `route`, `redirect` and `directResponse`",
+            "`spec.http[0]`: give exactly one of `route`, `redirect`, `directResponse` and `delegate`",
         ),
         (
             "redirect: {uri: /}\n      timeout: 1s",
@@ -204,7 +271,10 @@ LATER = "remove it, so that nothing is thought to hold that does not"
             "connect-failure, deadline-exceeded, envoy-ratelimited, gateway-error, internal, refused-stream, reset, "
             "reset-before-request, resource-exhausted, retriable-4xx, retriable-status-codes, unavailable",
         ),
-        ("redirect: {redirectCode: 301}", "`spec.http[0].redirect`: neither `uri` nor `authority` is given; add one"),
+        (
+            "redirect: {redirectCode: 301}",
+            "`spec.http[0].redirect`: it leads nowhere else; give `uri`, `authority`, `scheme` or `port`",
+        ),
         (
             "directResponse: {status: 100}",
             "`spec.http[0].directResponse.status` must be at least 200, not the number 100",
@@ -260,14 +330,14 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "routes",
             "gateways: [edge]",
-            "exportTo: ['.']",
-            "6: field `exportTo` of VirtualService is not supported yet in `spec`; " + LATER,
+            "tcp: []",
+            "6: field `tcp` of VirtualService is not supported yet in `spec`; " + LATER,
         ),
         (
             "routes",
             "hosts: [www.example.com]",
             "hosts: []",
-            "5: `spec.hosts` must have at least 1 entries, not an empty list",
+            "4: `spec`: `hosts` is missing; add it, or remove `gateways`, which a delegate has not",
         ),
         (
             "gateway",

@@ -77,6 +77,28 @@ def test_a_gateway_that_leads_nowhere_is_refused(old: str, new: str, problem: st
             "host: edge",
             "mesh/routes.yaml:9: the destination `edge` is a gateway; route to what it serves",
         ),
+        (
+            "host: web",
+            "host: web, subset: v9",
+            "mesh/routes.yaml:9: callers in `default` know no subset `v9` of the service `web.default`; "
+            "declare it in a DestinationRule of that host",
+        ),
+        (
+            "route: [",
+            "mirror: {host: wep}\n      route: [",
+            "mesh/routes.yaml:9: the destination `wep` is no service of the mesh; did you mean `web.default`?",
+        ),
+        (
+            "route: [",
+            "mirrors: [{destination: {host: edge}}]\n      route: [",
+            "mesh/routes.yaml:9: the destination `edge` is a gateway; route to what it serves",
+        ),
+        (
+            "prefix: /}",
+            "prefix: /}, gateways: [mesh]",
+            "mesh/routes.yaml:8: the rule is for `mesh`, to which its VirtualService is not bound; "
+            "add it to `spec.gateways`",
+        ),
     ],
 )
 def test_a_destination_that_is_not_there_is_refused(old: str, new: str, problem: str) -> None:
@@ -100,14 +122,26 @@ def test_a_rule_for_sidecars_and_gateways_may_name_hosts_of_both() -> None:
     assert meshed({**GOOD, "mesh/routes.yaml": text}).virtual_services[0].spec.hosts == ("api", "www.example.com")
 
 
-@pytest.mark.parametrize("host", ["'*'", "example.com", "'*.default.svc.cluster.local'"])
-def test_in_sidecars_other_hosts_are_refused(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("apj", "did you mean `api.default`?"),
+        ("apj.default", "did you mean `api.default`?"),
+        ("apj.default.svc.cluster.local", "did you mean `api.default`?"),
+        ("api.shop.svc.cluster.local", "name a service, or a host outside of the mesh by its full name"),
+        ("'*.shop.svc.cluster.local'", "name a service, or a host outside of the mesh by its full name"),
+    ],
+)
+def test_in_sidecars_a_name_that_no_service_has_is_refused(host: str, remedy: str) -> None:
     files = {**GOOD, "mesh/routes.yaml": IN_MESH.replace("hosts: [api]", f"hosts: [{host}]")}
     shown = host.strip("'")
-    assert problems(files) == [
-        f"mesh/routes.yaml:5: the host `{shown}` is no service of the mesh; "
-        "name a service; `*` and outside names are for gateways only"
-    ]
+    assert problems(files) == [f"mesh/routes.yaml:5: the host `{shown}` is no service of the mesh; {remedy}"]
+
+
+@pytest.mark.parametrize("host", ["'*'", "example.com", "shop.example.com", "'*.default.svc.cluster.local'"])
+def test_in_sidecars_hosts_are_services_patterns_of_them_and_outside_names(host: str) -> None:
+    mesh = meshed({**GOOD, "mesh/routes.yaml": IN_MESH.replace("hosts: [api]", f"hosts: [{host}]")})
+    assert mesh.virtual_services[0].spec.hosts == (host.strip("'"),)
 
 
 def test_in_sidecars_a_host_has_all_its_rules_in_one_place() -> None:

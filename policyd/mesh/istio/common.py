@@ -9,13 +9,14 @@ from pydantic import AfterValidator, BeforeValidator
 
 from policyd.mesh.matching import (
     check_distinct_headers,
+    check_export,
     check_header_name,
     check_header_value,
     check_host_pattern,
     check_labels,
     check_path,
 )
-from policyd.strict import NOTHING, Model, Name
+from policyd.strict import NOTHING, Many, Model, Name
 
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
 
@@ -25,6 +26,7 @@ HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 Distinct = BeforeValidator(check_distinct_headers)
 Labels = Annotated[Mapping[str, str], AfterValidator(check_labels)]
 Path = Annotated[str, AfterValidator(check_path)]
+ExportTo = Many[Annotated[str, AfterValidator(check_export)]]  # none: every namespace
 
 
 class Metadata(Model):
@@ -61,3 +63,15 @@ class Resource(Model):
         if self.metadata.namespace is not None:
             return self
         return self.model_copy(update={"metadata": self.metadata.model_copy(update={"namespace": namespace})})
+
+
+def export_rank(to: tuple[str, ...], own: str, namespace: str) -> int | None:
+    """Return how near a resource of the namespace `own` is to those of `namespace`; None where it is not seen.
+
+    0: kept to its own namespace, 1: given to this one by name, 2: given to all.
+    """
+    if "." in to and namespace == own:
+        return 0
+    if namespace in to:
+        return 1
+    return 2 if not to or "*" in to else None

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd.mesh.istio.common import Distinct, HeaderName
-from policyd.mesh.matching import check_path, check_regex
-from policyd.strict import NOTHING, Model
+from policyd.mesh.istio.common import Distinct, HeaderName, Labels
+from policyd.mesh.matching import check_path, check_regex, check_stat_prefix
+from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
 
 class StringMatch(Model):
@@ -49,15 +49,25 @@ UriMatch = Annotated[ValueMatch, AfterValidator(_check_uri_match)]
 
 
 class HttpMatch(Model):
-    """All that is given must hold (HTTPMatchRequest)."""
+    """All that is given must hold (HTTPMatchRequest).
 
+    `port`, `source_labels`, `source_namespace` and `gateways` choose the proxies that get the rule.
+    """
+
+    name: Annotated[str, Field(max_length=253)] | None = None
     uri: UriMatch | None = None
     ignore_uri_case: bool = False
+    scheme: ValueMatch | None = None
     method: ValueMatch | None = None
     authority: ValueMatch | None = None
     headers: Annotated[Mapping[HeaderName, StringMatch], Distinct] = NOTHING
     without_headers: Annotated[Mapping[HeaderName, StringMatch], Distinct] = NOTHING
-    query_params: Mapping[Annotated[str, Field(min_length=1, max_length=256)], ValueMatch] = NOTHING
+    query_params: Mapping[Annotated[str, Field(min_length=1, max_length=256)], StringMatch] = NOTHING
+    port: PortNumber | None = None
+    source_labels: Labels = NOTHING
+    source_namespace: Name | None = None
+    gateways: Many[Annotated[str, Field(min_length=1, max_length=512)]] = ()
+    stat_prefix: Annotated[str, AfterValidator(check_stat_prefix)] | None = None
 
     @model_validator(mode="after")
     def _case(self) -> HttpMatch:

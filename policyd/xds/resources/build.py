@@ -29,11 +29,10 @@ class _Shared:
         self.mesh = mesh
         self.control = control
         self.authorization = _resource(CLUSTER, clusters.authorization(control))
-        self.outbound = {
-            caller: list(self._outbound(caller)) for caller in {mesh.caller(one) for one in mesh.instances.values()}
-        }
-        namespaces = {_namespace(instance) for instance in mesh.instances.values()}
-        self.outbound_routes = {name: _resource(ROUTE, routes.outbound(mesh, name)) for name in namespaces}
+        callers = {mesh.caller(one) for one in mesh.instances.values()}
+        self.outbound = {caller: list(self._outbound(caller)) for caller in callers}
+        callers = {mesh.caller(one) for one in mesh.instances.values() if one.role == "sidecar"}
+        self.outbound_routes = {caller: _resource(ROUTE, routes.outbound(mesh, caller)) for caller in callers}
 
     def _outbound(self, caller: Caller) -> Iterator[Resource]:
         """What proxies of a class call: each port of each Service, and of its subsets."""
@@ -45,20 +44,17 @@ class _Shared:
 
 
 def _of(instance: Instance, shared: _Shared) -> Iterable[Resource]:
-    yield from shared.outbound[shared.mesh.caller(instance)]
+    caller = shared.mesh.caller(instance)
+    yield from shared.outbound[caller]
     yield shared.authorization
     if instance.role == "sidecar":
         yield _resource(CLUSTER, clusters.inbound(instance))
         yield _resource(LISTENER, listeners.inbound(instance, shared.control))
         yield _resource(LISTENER, listeners.outbound(instance))
-        yield shared.outbound_routes[_namespace(instance)]
+        yield shared.outbound_routes[caller]
     for listen in instance.listens:
         yield _resource(LISTENER, listeners.gateway(instance, listen, shared.control))
         yield _resource(ROUTE, routes.gateway(shared.mesh, instance, listen))
-
-
-def _namespace(instance: Instance) -> str:
-    return instance.service.partition(".")[2]
 
 
 def _resource(kind: str, value: dict[str, Any]) -> Resource:

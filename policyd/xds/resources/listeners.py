@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from policyd.mesh.model import Instance, Listen, gateway_listener, inbound_listener
-from policyd.xds.resources import filters, tls
+from policyd.xds.resources import faults, filters, tls
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -62,7 +62,7 @@ def outbound(instance: Instance) -> dict[str, Any]:
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance)],
+                [filters.proxy_password(instance), *faults.FILTERS],
                 filters.rds(OUTBOUND_ROUTES),
                 server_header_transformation="PASS_THROUGH",
                 # what an application passes on joins the records of one request
@@ -81,7 +81,7 @@ def gateway(instance: Instance, listen: Listen, control: Control) -> dict[str, A
         "filters": [
             filters.manager(
                 name.replace("/", "."),
-                [filters.authorization(control)],
+                [filters.authorization(control), *faults.FILTERS],
                 filters.rds(gateway_routes(listen.declared)),
                 server_name="policyd",
                 # a stranger does not choose the id of a request, and is told it

@@ -14,16 +14,26 @@ def route_match(match: HttpMatch) -> dict[str, Any]:
     found = _path(match)
     headers = [_header(name, wanted) for name, wanted in match.headers.items()]
     headers += [_absent(name, unwanted) for name, unwanted in match.without_headers.items()]
-    for pseudo, wanted in ((":method", match.method), (":authority", match.authority)):
+    for pseudo, wanted in _pseudo(match):
         if wanted is not None:
             headers.append(_header(pseudo, wanted))
     if headers:
         found["headers"] = headers
     if match.query_params:
-        found["query_parameters"] = [
-            {"name": name, "string_match": _string(wanted)} for name, wanted in match.query_params.items()
-        ]
+        found["query_parameters"] = [_parameter(name, wanted) for name, wanted in match.query_params.items()]
     return found
+
+
+def _pseudo(match: HttpMatch) -> tuple[tuple[str, StringMatch | None], ...]:
+    return ((":scheme", match.scheme), (":method", match.method), (":authority", match.authority))
+
+
+def _parameter(name: str, wanted: StringMatch) -> dict[str, Any]:
+    return (
+        {"name": name, "present_match": True}
+        if wanted.presence
+        else {"name": name, "string_match": string_match(wanted)}
+    )
 
 
 def _path(match: HttpMatch) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def _path(match: HttpMatch) -> dict[str, Any]:
 def _header(name: str, wanted: StringMatch) -> dict[str, Any]:
     if wanted.presence:
         return {"name": name, "present_match": True}
-    return {"name": name, "string_match": _string(wanted)}
+    return {"name": name, "string_match": string_match(wanted)}
 
 
 def _absent(name: str, unwanted: StringMatch) -> dict[str, Any]:
@@ -52,7 +62,8 @@ def _absent(name: str, unwanted: StringMatch) -> dict[str, Any]:
     return header
 
 
-def _string(wanted: StringMatch) -> dict[str, Any]:
+def string_match(wanted: StringMatch) -> dict[str, Any]:
+    """Envoy's StringMatcher."""
     if wanted.exact is not None:
         return {"exact": wanted.exact}
     if wanted.prefix is not None:

@@ -5,27 +5,36 @@ Law: rules come out in the order in which they were declared; the first that mat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from policyd.mesh.hosts import covers, domains, overlap, resolve
+from policyd.mesh.destinations import Caller
+from policyd.mesh.hosts import covers, domains, overlap
+from policyd.mesh.istio.answers import MAX_BODY
+from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.gateway import Gateway
-from policyd.mesh.istio.virtual_service import MESH, VirtualService
+from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Instance, Listen, Mesh, Service, gateway_listener
+from policyd.mesh.precedence import Precedence
 from policyd.xds.resources import filters, rules
-from policyd.xds.resources.model import OUTBOUND_ROUTES, gateway_routes, outbound_cluster
+from policyd.xds.resources.forward import to_service
+from policyd.xds.resources.matches import EVERYTHING
+from policyd.xds.resources.model import OUTBOUND_ROUTES, gateway_routes
+from policyd.xds.resources.rules import View
 
 NO_SUCH_SERVICE = "no service of this mesh has that name\n"
 NO_SUCH_ROUTE = "no route of this gateway matches\n"
+PLAIN_PORT = 80  # what a name without a port means in http
 
 
-def outbound(mesh: Mesh, namespace: str) -> dict[str, Any]:
-    """What every sidecar of a namespace routes its application's requests by (RouteConfiguration)."""
+def outbound(mesh: Mesh, caller: Caller) -> dict[str, Any]:
+    """What sidecars of a class route their applications' requests by (RouteConfiguration)."""
+    held = Precedence(mesh.virtual_services, caller.namespace, mesh.services)
     hosts = [
         {
             "name": f"{service.id}:{port.number}",
-            "domains": list(domains(service, port.number, namespace)),
-            "routes": _to(mesh, service, port.number),
+            "domains": list(domains(service, port.number, caller.namespace)),
+            "routes": _to(mesh, caller, held.of(service), service, port.number),
         }
         for _, service in sorted(mesh.services.items())
         for port in service.ports
@@ -33,46 +42,60 @@ def outbound(mesh: Mesh, namespace: str) -> dict[str, Any]:
     nowhere = {"name": "nowhere", "domains": ["*"], "routes": [rules.respond(502, NO_SUCH_SERVICE)]}
     return {
         "name": OUTBOUND_ROUTES,
-        "virtual_hosts": [*hosts, nowhere],
+        "virtual_hosts": [*hosts, *_outside(mesh, caller, held), nowhere],
         # the secret of the application's own proxy ends here
         "request_headers_to_remove": ["proxy-authorization"],
+        "max_direct_response_body_size_bytes": MAX_BODY,
     }
 
 
-def _to(mesh: Mesh, service: Service, port: int) -> list[dict[str, Any]]:
-    declared = [route for owner in _for_service(mesh, service) for route in rules.routes_of(mesh, owner)]
-    return declared or [rules.to_service(outbound_cluster(service.id, port))]
+def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: int) -> list[dict[str, Any]]:
+    declared = rules.routes_of(mesh, owner, View(caller, port)) if owner is not None else []
+    return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port)}]
 
 
-def _for_service(mesh: Mesh, service: Service) -> list[VirtualService]:
-    """The VirtualServices that hold in sidecars for a Service: those that name it."""
-    inside = (owner for owner in mesh.virtual_services if MESH in owner.spec.gateways)
-    return [o for o in inside if any(resolve(host, o.namespace) == service.id for host in o.spec.hosts)]
+def _outside(mesh: Mesh, caller: Caller, held: Precedence) -> Iterator[dict[str, Any]]:
+    """The hosts outside of the mesh that have rules; those lead into it, or answer."""
+    for host, owner in held.outside(mesh.services):
+        if found := rules.routes_of(mesh, owner, View(caller, PLAIN_PORT)):
+            yield {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": found}
 
 
 def gateway(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
     """What a gateway's port routes by: every VirtualService bound to a Gateway that opens it here."""
     asked_for = filters.asked_for(gateway_listener(instance.name, listen.declared))
+    caller = mesh.caller(instance)
     routes: dict[str, list[dict[str, Any]]] = {}
     for declared in _gateways_of(mesh, instance):
         served = _hosts_served(declared, listen.declared)
+        view = View(caller, listen.declared, frozenset({declared.id}), listen.actual)
         for owner in mesh.virtual_services:
-            if not _is_bound(owner, declared):
+            if not _is_bound(owner, declared, caller.namespace):
                 continue
             for host in _common(owner.spec.hosts, served):
-                routes.setdefault(host, []).extend(rules.routes_of(mesh, owner))
+                routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
     routes.setdefault("*", [])
     hosts = [
         {
             "name": host,
             "domains": [host],
             # the policy is asked before a request is told that there is no such route
-            "routes": [*found, rules.respond(404, NO_SUCH_ROUTE)],
+            "routes": [*_catch_all_last(found), rules.respond(404, NO_SUCH_ROUTE)],
             "typed_per_filter_config": asked_for,
         }
         for host, found in routes.items()
     ]
-    return {"name": gateway_routes(listen.declared), "virtual_hosts": hosts, "ignore_port_in_host_matching": True}
+    return {
+        "name": gateway_routes(listen.declared),
+        "virtual_hosts": hosts,
+        "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": MAX_BODY,
+    }
+
+
+def _catch_all_last(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of several VirtualServices of a host, none hides the others behind a rule that answers everything."""
+    return sorted(routes, key=rules.answers_all)
 
 
 def _gateways_of(mesh: Mesh, instance: Instance) -> Iterable[Gateway]:
@@ -85,9 +108,10 @@ def _hosts_served(gateway: Gateway, port: int) -> list[str]:
     return [host.rpartition("/")[2] for server in servers for host in server.hosts]
 
 
-def _is_bound(owner: VirtualService, gateway: Gateway) -> bool:
-    names = {gateway.name if gateway.namespace == owner.namespace else "", f"{gateway.namespace}/{gateway.name}"}
-    return any(name in names for name in owner.spec.gateways)
+def _is_bound(owner: VirtualService, gateway: Gateway, namespace: str) -> bool:
+    """Whether a VirtualService has rules for a Gateway, and is seen in the namespace of the proxy there."""
+    seen = export_rank(owner.spec.export_to, owner.namespace, namespace) is not None
+    return seen and gateway.id in owner.gateway_ids()
 
 
 def _common(wanted: Iterable[str], served: Iterable[str]) -> list[str]:

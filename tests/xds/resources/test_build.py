@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, LISTENER, ROUTE, TYPE_PREFIX
@@ -15,7 +16,8 @@ from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, kind
 from tests.golden import check_json
-from tests.xds.resources.folders import CONTROL, bookinfo, mesh_of
+from tests.xds.resources.folders import CONTROL, bookinfo, mesh_of, mesh_with
+from tests.xds.resources.test_rules import ACTIONS, MATCHES
 
 
 def shown(resource: Resource) -> dict[str, Any]:
@@ -70,6 +72,16 @@ def test_an_instance_more_changes_only_its_endpoints() -> None:
     assert changed == {("endpoints", "outbound|80||a.default")}
 
 
+def inlined(node: Any, tables: dict[str, Any]) -> Any:
+    """A listener with its routes in it, so that they are validated too."""
+    if isinstance(node, list):
+        return [inlined(one, tables) for one in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: inlined(value, tables) for key, value in node.items() if key != "rds"}
+    return found | {"route_config": tables[node["rds"]["route_config_name"]]} if "rds" in node else found
+
+
 def static(snapshot: Snapshot, work: Path) -> Path:
     """A bootstrap that holds the snapshot's clusters and listeners, to be validated."""
     sds = {
@@ -80,9 +92,10 @@ def static(snapshot: Snapshot, work: Path) -> Path:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": "/nowhere.sock"}}}}]}],
         },
     }
+    tables = {name: shown(one) for name, one in snapshot.of(ROUTE).items()}
     resources = {
         "clusters": [*(shown(one) for one in snapshot.of(CLUSTER).values()), sds],
-        "listeners": [shown(one) for one in snapshot.of(LISTENER).values()],
+        "listeners": [inlined(shown(one), tables) for one in snapshot.of(LISTENER).values()],
     }
     services = [{"envoy_grpc": {"cluster_name": SDS_CLUSTER}}]
     ads = {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": services}
@@ -102,11 +115,36 @@ def static(snapshot: Snapshot, work: Path) -> Path:
 @pytest.mark.e2e
 @pytest.mark.parametrize("instance", ["reviews-v1", "ingress"])
 def test_the_real_envoy_accepts_it(root: Path, tmp_path: Path, instance: str) -> None:
-    file = static(bookinfo(root)[instance], tmp_path)
+    accepted(bookinfo(root)[instance], tmp_path)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("instance", ["web-v1", "ingress"])
+def test_the_real_envoy_accepts_every_rule_there_is(tmp_path: Path, instance: str) -> None:
+    rules = [
+        *(yaml.safe_load(rule) for rule, _ in ACTIONS),
+        *({"match": [yaml.safe_load(match)], "directResponse": {"status": 200}} for match, _ in MATCHES),
+    ]
+    bound = {"hosts": ["api", "shop.example"], "gateways": ["mesh", "edge"], "http": rules}
+    edge = {
+        "selector": {"istio": "ingressgateway"},
+        "servers": [{"port": {"number": 8080, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
+    }
+    resources = [("Gateway", "edge", edge), ("VirtualService", "all", bound)]
+    text = yaml.safe_dump_all(
+        {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, name, spec in resources
+    )
+
+    accepted(build_snapshots(mesh_with(text), CONTROL)[instance], tmp_path)
+
+
+def accepted(snapshot: Snapshot, work: Path) -> None:
+    """Let the real Envoy read a snapshot in its strictest mode."""
     binary = str(envoy_api.envoy_binary(None))
 
     done = subprocess.run(
-        [binary, "--mode", "validate", "--reject-unknown-dynamic-fields", "-c", str(file)],
+        [binary, "--mode", "validate", "--reject-unknown-dynamic-fields", "-c", str(static(snapshot, work))],
         capture_output=True,
         text=True,
         timeout=60,

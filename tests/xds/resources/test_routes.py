@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from policyd.mesh.model import Mesh
 from policyd.xds.resources import routes
 from tests.xds.resources.folders import mesh_with
 
@@ -35,18 +36,23 @@ spec:
 """
 
 
+def outbound(mesh: Mesh, namespace: str = "default", **labels: str) -> dict[str, Any]:
+    """What sidecars of a namespace and with some labels route by."""
+    return routes.outbound(mesh, mesh.destinations.caller(namespace, labels))
+
+
 def host_of(table: dict[str, Any], host: str) -> dict[str, Any]:
     return next(one for one in table["virtual_hosts"] if host in one["domains"])
 
 
-def answers(host: dict[str, Any]) -> int | str:
+def answers(host: dict[str, Any]) -> Any:
     """The status that a virtual host's first route answers with, or the cluster that it leads to."""
-    first = host["routes"][0]
+    first: dict[str, Any] = host["routes"][0]
     return first["direct_response"]["status"] if "direct_response" in first else first["route"]["cluster"]
 
 
 def test_a_service_is_reached_by_all_its_names_and_the_rest_by_none() -> None:
-    table = routes.outbound(mesh_with(""), "default")
+    table = outbound(mesh_with(""))
 
     assert [(one["domains"], answers(one)) for one in table["virtual_hosts"]] == [
         (
@@ -86,14 +92,14 @@ def test_a_service_is_reached_by_all_its_names_and_the_rest_by_none() -> None:
 
 
 def test_a_short_name_means_the_callers_own_namespace() -> None:
-    far = routes.outbound(mesh_with(""), "far")
+    far = outbound(mesh_with(""), "far")
 
     assert "other" in host_of(far, "other.far")["domains"]
     assert "api" not in host_of(far, "api.default")["domains"]
 
 
 def test_the_secret_of_the_applications_proxy_goes_no_further() -> None:
-    assert routes.outbound(mesh_with(""), "default")["request_headers_to_remove"] == ["proxy-authorization"]
+    assert outbound(mesh_with(""))["request_headers_to_remove"] == ["proxy-authorization"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_the_secret_of_the_applications_proxy_goes_no_further() -> None:
 def test_a_virtual_service_holds_for_the_services_that_it_names(hosts: str, namespace: str, taken: bool) -> None:
     mesh = mesh_with(MESH_RULE.format(hosts=hosts, namespace=namespace))
 
-    assert (answers(host_of(routes.outbound(mesh, "default"), "api.default")) == 299) is taken
+    assert (answers(host_of(outbound(mesh), "api.default")) == 299) is taken
 
 
 @pytest.mark.parametrize(
@@ -156,3 +162,61 @@ def test_a_port_without_a_gateway_answers_nothing_but_404() -> None:
     table = routes.gateway(mesh, ingress, ingress.listens[1])
 
     assert {one["name"]: answers(one) for one in table["virtual_hosts"]} == {"*": 404}
+
+
+SEVERAL = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}{more}}}
+spec: {{hosts: [shop.example], gateways: [default/edge], http: [{rule}]{export}}}
+"""
+
+
+def test_the_rules_of_several_for_one_host_at_a_gateway_are_tried_in_order_and_those_for_all_last() -> None:
+    edge = EDGE.format(served="'*'", hosts="shop.example", bound="edge")
+    more = SEVERAL.format(
+        name="more", more="", rule="{match: [{uri: {prefix: /a}}], directResponse: {status: 298}}", export=""
+    )
+    mesh = mesh_with(f"{edge}---\n{more}")
+    ingress = mesh.instances["ingress"]
+
+    found = host_of(routes.gateway(mesh, ingress, ingress.listens[0]), "shop.example")["routes"]
+
+    assert [(one["match"], one["direct_response"]["status"]) for one in found] == [
+        ({"prefix": "/a"}, 298),
+        ({"prefix": "/"}, 299),
+        ({"prefix": "/"}, 404),
+    ]
+
+
+def test_what_is_not_exported_to_the_gateways_namespace_does_not_hold_there() -> None:
+    edge = EDGE.format(served="'*'", hosts="shop.example", bound="edge")
+    rule = "{match: [{uri: {prefix: /a}}], directResponse: {status: 298}}"
+    more = SEVERAL.format(name="more", more=", namespace: far", rule=rule, export=", exportTo: ['.']")
+    mesh = mesh_with(f"{edge}---\n{more}")
+    ingress = mesh.instances["ingress"]
+
+    found = host_of(routes.gateway(mesh, ingress, ingress.listens[0]), "shop.example")["routes"]
+
+    assert [one["direct_response"]["status"] for one in found] == [299, 404]
+
+
+def test_a_rule_for_some_callers_is_not_given_to_others() -> None:
+    rule = MESH_RULE.format(hosts="api", namespace="default").replace(
+        "{directResponse", "{match: [{sourceLabels: {app: web}}], directResponse"
+    )
+    mesh = mesh_with(rule)
+
+    assert answers(host_of(outbound(mesh, app="web"), "api")) == 299
+    assert answers(host_of(outbound(mesh, app="other"), "api")) == "outbound|9080||api.default"
+
+
+def test_an_outside_name_with_rules_is_a_host_of_its_own() -> None:
+    mesh = mesh_with(MESH_RULE.format(hosts="shop.example, '*.shop.example'", namespace="default"))
+
+    table = outbound(mesh)
+
+    assert [one["domains"] for one in table["virtual_hosts"] if answers(one) == 299] == [
+        ["shop.example", "shop.example:80"],
+        ["*.shop.example", "*.shop.example:80"],
+    ]
