@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from docs.pages.meanings import MEANINGS
 from docs.pages.models import fields, parts, summary, title
 from docs.pages.tables import code, codes, table
 from policyd.mesh.declare import GroupsFile, WorkloadsFile
 from policyd.mesh.istio.kinds import KINDS, LATER
 from policyd.policy.case_yaml import _CaseSpec, _TableSpec
 from policyd.policy.checks import _CheckSpec
+from policyd.policy.meanings import MEANINGS
 from policyd.sources.files import FILES, FOLDERS
 from policyd.strict import Model
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Final
 
-from docs.pages.models import Meanings, fields, title
+from docs.pages.models import fields, title
 from docs.pages.tables import code, table
 from policyd.config import (
     AuditSettings,
@@ -17,39 +17,17 @@ from policyd.config import (
     ShadowSettings,
     from_environ,
 )
+from policyd.policy.meanings import MEANINGS
 from policyd.strict import Model
 
-MEANINGS: Final[dict[type[Model], Meanings]] = {
-    Settings: {
-        "trustDomain": "The name in front of every SPIFFE ID. Choose it before the first start: certificates bear it.",
-        "audit": "The journal: how safe a record is, and what holds when there is no room for one.",
-        "ca": "The certificate authority.",
-        "listen": "Where the server listens: on loopback unless written here.",
-        "log": "What policyd says about itself.",
-        "shadow": "Policies that are tried beside the active ones.",
-    },
-    AuditSettings: {
-        "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
-        "on disk (`fsync`), or at once (`async`: a crash may lose the last records).",
-        "onFull": "When no record can be kept: `deny` answers every request with 503, `drop` goes on without records.",
-        "retain": "How long full files of the journal are kept.",
-    },
-    CaSettings: {
-        "ttl": "How long certificates of workloads live; they are renewed at half of it.",
-        "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys.",
-    },
-    ListenSettings: {
-        "xds": "Agents and Envoys: configuration and certificates, mutual TLS.",
-        "authz": "Envoys: decisions, mutual TLS.",
-        "attestation": "Agents that have a join token and no identity yet: TLS.",
-        "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
-    },
-    LogSettings: {"level": "The least that is said."},
-    ShadowSettings: {
-        "policies": "A folder of `.cedar` files, relative to the folder; `--shadow` wins over it. See "
-        "[try a policy](../tasks/try-a-policy.md).",
-    },
-}
+SECTIONS: Final[tuple[type[Model], ...]] = (
+    Settings,
+    AuditSettings,
+    CaSettings,
+    ListenSettings,
+    LogSettings,
+    ShadowSettings,
+)
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),
     ("POLICYD_ENVOY", "Another Envoy than the installed one; its version must be the same."),
@@ -68,10 +46,10 @@ def settings() -> Iterator[str]:
         "`policyd.yaml` in the mesh's folder. The file and each of its lines is optional.",
         "",
     )
-    for model, meanings in MEANINGS.items():
+    for model in SECTIONS:
         if name := title(model):
             yield from (f"## {name}", "")
-        yield from fields(model, meanings)
+        yield from fields(model, MEANINGS[model.__name__])
     yield from ("## Environment", "")
     read = inspect.getsource(from_environ)
     if missing := [name for name, _ in VARIABLES if name not in read]:

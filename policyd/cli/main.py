@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
     "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),
     "policy": Entry("policyd.cli.policy", "Work on policies: check, format, test, explain, compare and import them."),
+    "schema": Entry("policyd.cli.schema", "Print JSON Schemas of the folder's files, for editors."),
     "log": Entry("policyd.cli.log", "Read the journal of decisions."),
     "ca": Entry("policyd.cli.ca", "The certificate authority: join tokens, certificates, roots."),
     "proxy": Entry("policyd.cli.proxy", "The proxies: what each was sent and whether it took it."),

@@ -1,4 +1,6 @@
-"""What each field of policyd's own files is for; a field without a meaning, or the reverse, stops the generator.
+"""What each field of policyd's own files is for: the reference says it, and editors do.
+
+Law: a field without a meaning, or the reverse, stops the generator of the reference.
 
 DestinationRule, Gateway, VirtualService and Service have none: they are Istio's and Kubernetes' own, whose references
 explain them.
@@ -77,4 +79,33 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "allow": "`FROM METHOD` of those that are allowed; every other one must be denied.",
     },
     "_Table": {"who": "Callers.", "may": "Methods.", "url": "What they ask for."},
+    "Settings": {
+        "trustDomain": "The name in front of every SPIFFE ID. Choose it before the first start: certificates bear it.",
+        "audit": "The journal: how safe a record is, and what holds when there is no room for one.",
+        "ca": "The certificate authority.",
+        "listen": "Where the server listens: on loopback unless written here.",
+        "log": "What policyd says about itself.",
+        "shadow": "Policies that are tried beside the active ones.",
+    },
+    "AuditSettings": {
+        "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
+        "on disk (`fsync`), or at once (`async`: a crash may lose the last records).",
+        "onFull": "When no record can be kept: `deny` answers every request with 503, `drop` goes on without records.",
+        "retain": "How long full files of the journal are kept.",
+    },
+    "CaSettings": {
+        "ttl": "How long certificates of workloads live; they are renewed at half of it.",
+        "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys.",
+    },
+    "ListenSettings": {
+        "xds": "Agents and Envoys: configuration and certificates, mutual TLS.",
+        "authz": "Envoys: decisions, mutual TLS.",
+        "attestation": "Agents that have a join token and no identity yet: TLS.",
+        "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
+    },
+    "LogSettings": {"level": "The least that is said."},
+    "ShadowSettings": {
+        "policies": "A folder of `.cedar` files, relative to the folder; `--shadow` wins over it. See "
+        "[try a policy](../tasks/try-a-policy.md).",
+    },
 }
