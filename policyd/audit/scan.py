@@ -21,7 +21,8 @@ from policyd.errors import BrokenRecord
 
 CLOCK_SLACK: Final = timedelta(hours=1)
 
-Passed = Callable[[int], None]  # is told of bytes of files that were read
+Passed = Callable[[int], None]  # is told of bytes of lines that were read
+TOLD_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Scan:
 
     @property
     def size(self) -> int:
-        """The bytes of the files that are to be read."""
+        """The bytes of the lines that are to be read."""
         return sum(_size(segment) for segments in self.writers for segment in segments)
 
     def lines(self, broken: Broken, passed: Passed = _unheard) -> Iterator[Line]:
@@ -59,10 +60,15 @@ class Scan:
 
     def _of_writer(self, segments: Sequence[Segment], broken: Broken, passed: Passed) -> Iterator[Line]:
         for segment in segments:
+            read = 0
             for line in lines_of(segment, broken):
+                read += len(line.raw)
+                if read >= TOLD_BYTES:
+                    passed(read)
+                    read = 0
                 if self.span.holds(line.record.time):
                     yield line
-            passed(_size(segment))
+            passed(read)
 
 
 def scan(directory: Path, span: Span) -> Scan:
@@ -113,6 +119,7 @@ def _pass_over(_: BrokenRecord) -> None:
 
 def _size(segment: Segment) -> int:
     try:
-        return segment.path.stat().st_size
+        with open_lines(segment, _pass_over) as lines:
+            return lines.end()
     except FileNotFoundError:
         return 0

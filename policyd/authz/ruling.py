@@ -18,6 +18,7 @@ from policyd.cedar.engine import Engine
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Decision, Entity, Request, Uid
 from policyd.cedar.policies import PolicySet
+from policyd.cedar.reads import Reads
 from policyd.cedar.schema import Schema
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
@@ -60,6 +61,10 @@ class Ruling:
             context=http_context(facts, path, labels),
             entities=(*entities, *self._also_named({one.uid for one in entities})),
         )
+
+    def reads(self, request: Request) -> Reads:
+        """What the policies that can apply to a request read of it; raises DecisionError."""
+        return self.engine.question(request).candidates.reads
 
     def decide(self, request: Request) -> Decision:
         """The engine's answer; raises DecisionError."""

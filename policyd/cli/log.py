@@ -17,6 +17,7 @@ import typer
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import group
 from policyd.cli.log_query import query, stats
+from policyd.cli.log_show import show
 from policyd.cli.log_sql import sql
 from policyd.cli.options import Dir, Json
 
@@ -38,6 +39,7 @@ app = group("Read the journal of decisions: who asked for what, what was decided
 
 
 app.command("query")(query)
+app.command("show")(show)
 app.command("stats")(stats)
 app.command("sql")(sql)
 

@@ -10,6 +10,7 @@ from policyd.cli.policy_explain import explain
 from policyd.cli.policy_fmt import fmt
 from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
+from policyd.cli.policy_replay import replay
 
 app = group("Work on policies: check, format, test, explain, compare and import them.")
 
@@ -20,4 +21,5 @@ app.command("explain")(explain)
 app.command("who-can")(who_can)
 app.command("what-can")(what_can)
 app.command("diff")(diff)
+app.command("replay")(replay)
 app.add_typer(importing, name="import")

@@ -38,10 +38,15 @@ def recorded(record: Record, ruling: Ruling) -> Recorded:
         what = f"an {record.kind}" if record.kind in ("issuance", "operation") else f"a {record.kind}"
         message = f"the record `{record.decision_id}` is {what} without a question to policies"
         raise UsageError(message, remedy="`policyd log tail --json` shows all of it")
+    return Recorded(request_of(record, ruling), tuple(_notes(record, ruling)))
+
+
+def request_of(record: Record, ruling: Ruling) -> Request:
+    """The question of a record that has one; raises UsageError, and as `Ruling.request`."""
     request = ruling.request(_facts(record, ruling))
     context = _merged(request.context, record.context)
     entities = (*(_with_labels(one, record) for one in request.entities), *_user(record))
-    return Recorded(replace(request, context=context, entities=entities), tuple(_notes(record, ruling)))
+    return replace(request, context=context, entities=entities)
 
 
 def _facts(record: Record, ruling: Ruling) -> HttpFacts:

@@ -7,6 +7,7 @@ from typing import Protocol
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Decision, Entity, Request
 from policyd.cedar.policies import PolicySet
+from policyd.cedar.reads import Reads
 from policyd.cedar.schema import Schema
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
@@ -47,6 +48,9 @@ class Ruling(Protocol):
 
     def request(self, facts: HttpFacts) -> Request:
         """The question to ask of the engine; raises UnacceptablePath or IncompleteRequest."""
+
+    def reads(self, request: Request) -> Reads:
+        """What the policies that can apply to a request read of it; raises DecisionError."""
 
     def decide(self, request: Request) -> Decision:
         """The answer; raises DecisionError."""

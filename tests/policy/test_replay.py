@@ -1,0 +1,191 @@
+"""A recorded request decided again: as it was, or differently, or not at all; never guessed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policyd.audit.record import Record
+from policyd.authz.ruling import Ruling
+from policyd.cedar.schema import Schema
+from policyd.mesh.model import Mesh
+from policyd.policy.replay import Lacking, Projector, decide, has_question
+from policyd.policy.replay_tally import Same, Tally
+from tests.authz.checks import PAGE, ruling_of
+from tests.policy import traffic
+from tests.policy.authored import POLICIES, files_of
+
+
+def kept(*rulings: Ruling) -> Any:
+    by_revision = {one.revision: one for one in rulings}
+
+    def before(revision: str, at: datetime) -> Ruling | None:
+        return by_revision.get(revision)
+
+    return before
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.sets(st.sampled_from(sorted(POLICIES)), max_size=6), seed=st.integers(0, 1000))
+def test_under_its_own_revision_nothing_changes_and_all_is_decided(
+    mesh: Mesh, schema: Schema, names: set[str], seed: int
+) -> None:
+    ruling = ruling_of(mesh, schema, files_of(*sorted(names)))
+    projector = Projector(ruling, kept(ruling))
+    for record in filter(has_question, traffic.records(ruling, 60, seed)):
+        question = projector.question(record)
+        assert isinstance(question, bytes), question
+        answer = decide(question, ruling)
+        by = record.reasons or tuple(fault.source for fault in record.errors)
+        assert (answer.word, answer.by) == (record.decision, by)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    old=st.sets(st.sampled_from(sorted(POLICIES)), max_size=5),
+    new=st.sets(st.sampled_from(sorted(POLICIES)), max_size=5),
+    seed=st.integers(0, 1000),
+)
+def test_what_is_decided_again_is_what_the_candidate_would_have_decided(
+    mesh: Mesh, schema: Schema, old: set[str], new: set[str], seed: int
+) -> None:
+    then, candidate = (ruling_of(mesh, schema, files_of(*sorted(names))) for names in (old, new))
+    projector = Projector(candidate, kept(then))
+    chosen = random.Random(seed)
+    for number in range(60):
+        facts, listener = traffic.facts_of(chosen, mesh, traffic.START)
+        record = traffic.record(traffic.entry(facts, listener, then, number))
+        question = projector.question(record)
+        if isinstance(question, bytes):
+            assert decide(question, candidate).word == candidate.decide(candidate.request(facts)).word
+
+
+def a_record(ruling: Ruling, **changes: Any) -> Record:
+    """productpage asks reviews-v1."""
+    chosen = random.Random(1)
+    listener = ruling.mesh.listeners["reviews-v1/inbound"]
+    facts, _ = traffic.facts_of(chosen, ruling.mesh, traffic.START)
+    asked = replace(
+        facts,
+        **{
+            "principal": PAGE, "service": "reviews.default", "method": "GET", "target": "/reviews/0",
+            "instance": "reviews-v1", "headers": {}, **changes,
+        },
+    )  # fmt: skip
+    return traffic.record(traffic.entry(asked, listener, ruling, 7))
+
+
+ALLOW = '@id("p") permit (principal, action == Action::"GET", resource == Service::"reviews.default")'
+
+
+@pytest.mark.parametrize(
+    ("then", "condition", "lacking"),
+    [
+        ("", 'context.request.path like "/reviews/*" && context.request.segments == 2', None),
+        ("", 'context.request.method == "GET" && context.request.host == "reviews"', None),
+        ("", 'context.destination.labels.hasTag("version") && context.destination.port == 9080', None),
+        ("", 'context.time > datetime("2026-01-01T00:00:00Z")', None),
+        ("", 'context.client_ip.isInRange(ip("10.0.0.0/8"))', "context.client_ip"),
+        ("", "context.source.port > 1024", "context.source.port"),
+        ("", 'context.request.headers.hasTag("end-user")', "context.request.headers.end-user"),
+        ("", "context has user", "context.user"),
+        ('context.request.headers.hasTag("end-user")', 'context.request.headers.hasTag("end-user")', None),
+        (
+            'context.request.headers.hasTag("end-user")',
+            'context.request.headers.hasTag("x")',
+            "context.request.headers.x",
+        ),
+        ("context.source.port > 1024", "context.source.port > 1", None),
+        ("context has user", 'context has user && context.user.issuer == "x"', None),
+    ],
+)
+def test_what_the_record_lacks_is_said(
+    mesh: Mesh, schema: Schema, then: str, condition: str, lacking: str | None
+) -> None:
+    before = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {then or 'true'} }};"})
+    candidate = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {condition} }};"})
+    found = Projector(candidate, kept(before)).question(a_record(before))
+    assert (found if isinstance(found, Lacking) else None) == (Lacking((lacking,)) if lacking else None)
+
+
+def test_of_a_revision_that_is_not_kept_an_absent_header_is_not_known(mesh: Mesh, schema: Schema) -> None:
+    ruling = ruling_of(mesh, schema, files_of("canary"))
+    sent, not_sent = a_record(ruling, headers={"end-user": "jason"}), a_record(ruling)
+    known, unknown = Projector(ruling, kept(ruling)), Projector(ruling, kept())
+    assert isinstance(known.question(not_sent), bytes)
+    assert isinstance(unknown.question(sent), bytes)
+    assert unknown.question(not_sent) == Lacking(("context.request.headers.end-user",))
+
+
+@pytest.mark.parametrize(
+    ("masked", "lacking"),
+    [
+        (("request.headers.end-user",), ("context.request.headers.end-user (masked)",)),
+        (("request.headers",), ("context.request.headers.end-user (masked)",)),
+        (("request.path",), ()),
+        (("request.headers.other",), ()),
+    ],
+)
+def test_what_is_masked_is_not_known(
+    mesh: Mesh, schema: Schema, masked: tuple[str, ...], lacking: tuple[str, ...]
+) -> None:
+    ruling = ruling_of(mesh, schema, files_of("canary"))
+    record = msgspec.structs.replace(a_record(ruling, headers={"end-user": "jason"}), masked=masked)
+    found = Projector(ruling, kept(ruling)).question(record)
+    assert (found.names if isinstance(found, Lacking) else ()) == lacking
+
+
+def test_requests_of_which_the_candidate_reads_the_same_are_one_question(mesh: Mesh, schema: Schema) -> None:
+    ruling = ruling_of(mesh, schema, files_of("canary"))
+    projector = Projector(ruling, kept(ruling))
+    questions = {
+        projector.question(a_record(ruling, target=target, headers={"end-user": user, "x-other": target}))
+        for target in ("/reviews/1", "/reviews/2")
+        for user in ("jason", "mary")
+    }
+    assert len(questions) == 2
+
+
+def test_a_service_that_the_candidate_has_not_is_an_error(mesh: Mesh, schema: Schema) -> None:
+    ruling = ruling_of(mesh, schema, files_of("canary"))
+    smaller = replace(mesh, services={name: one for name, one in mesh.services.items() if name != "reviews.default"})
+    candidate = ruling_of(smaller, schema, files_of("canary"))
+    question = Projector(candidate, kept(ruling)).question(a_record(ruling))
+    assert isinstance(question, bytes)
+    answer = decide(question, candidate)
+    assert (answer.word, answer.by) == ("error", ("the mesh has no service `reviews.default`",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "change"},
+        {"mode": "shadow"},
+        {"decision": "error"},
+        {"decision": None},
+        {"action": ""},
+        {"principal": ""},
+    ],
+)
+def test_what_policies_did_not_decide_has_no_question(ruling: Ruling, change: dict[str, Any]) -> None:
+    record = a_record(ruling)
+    assert has_question(record)
+    assert not has_question(msgspec.structs.replace(record, **change))
+
+
+def test_every_record_is_counted_in_one_place(ruling: Ruling) -> None:
+    tally = Tally()
+    record = a_record(ruling)
+    assert not tally.pass_over(record)
+    tally.cannot(record, Lacking(("context.x",)))
+    assert tally.pass_over(msgspec.structs.replace(record, mode="shadow"))
+    assert tally.pass_over(msgspec.structs.replace(record, kind="change"))
+    assert (tally.records, tally.undecided, sum(tally.passed_over.values())) == (1, 1, 1)
+    assert next(iter(tally.undecidable))[0] == Same.of(record)
