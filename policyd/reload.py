@@ -25,10 +25,10 @@ from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.sources.files import Folder, digest
 from policyd.sources.shipped import shipped_policies, shipped_schema
-from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.build import ProxyClass, build_snapshots
 from policyd.xds.resources.model import Control
+from policyd.xds.resources.reuse import Snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
-from policyd.xds.snapshot import Snapshot, check_snapshot
 
 ISSUANCE_FILE = "issuance.cedar"
 OPERATORS_FILE = "operators.cedar"
@@ -75,7 +75,7 @@ class Live:
     mesh: Mesh
     ruling: Ruling
     issuance: Issuance
-    snapshots: Mapping[str, Snapshot]
+    snapshots: Snapshots[ProxyClass]
     config: str
     warnings: tuple[Problem, ...]
     shadow_place: str = ""
@@ -92,18 +92,21 @@ class _Parsed:
     issuance: PolicySet
 
 
-def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], control: Control) -> Live:
+def load(
+    folder: Folder,
+    schemas: Schemas,
+    place: Callable[[Declaration], Placement],
+    control: Control,
+    before: Snapshots[ProxyClass] | None = None,
+) -> Live:
     """Check all of a folder; raises InvalidInput with every problem that can be found at once.
 
-    `place` says where instances are; `control` where proxies ask for decisions.
+    `place` says where instances are; `control` where proxies ask for decisions; `before` are snapshots made earlier.
     """
     parsed = _parse(folder, schemas, place)
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
     _check_cases(folder, ruling)
-    snapshots = {
-        name: check_snapshot(snapshot, static_clusters={SDS_CLUSTER})
-        for name, snapshot in build_snapshots(parsed.mesh, control).items()
-    }
+    snapshots = build_snapshots(parsed.mesh, control, before).check({SDS_CLUSTER})
     return Live(
         digest=folder.digest,
         texts=folder.texts,
@@ -114,7 +117,7 @@ def load(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placem
         ruling=ruling,
         issuance=_issuance(parsed.issuance, schemas.issuance),
         snapshots=snapshots,
-        config=_config(snapshots),
+        config=snapshots.config,
         warnings=tuple(_warnings(parsed)),
         shadow_place=folder.shadow_place,
     )
@@ -181,11 +184,6 @@ def _check_cases(folder: Folder, ruling: Ruling) -> None:
     failed = failures(cases, ruling)
     if failed:
         raise InvalidInput(failed)
-
-
-def _config(snapshots: Mapping[str, Snapshot]) -> str:
-    text = "\n".join(f"{name} {snapshot.version}" for name, snapshot in sorted(snapshots.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _warnings(parsed: _Parsed) -> list[Problem]:

@@ -34,7 +34,7 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server import issuing, listen
 from policyd.server.health import Health
 from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
-from policyd.sources.files import watch
+from policyd.sources.files import Folder, watch
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
@@ -43,7 +43,9 @@ from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from policyd.xds.cache import SnapshotCache
+from policyd.xds.resources.build import ProxyClass
 from policyd.xds.resources.model import Control
+from policyd.xds.resources.reuse import Snapshots
 from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
@@ -106,6 +108,7 @@ class Server:
         self._metrics = Metrics()
         self._cache = SnapshotCache()
         self._changes = Changes()
+        self._built: Snapshots[ProxyClass] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -145,12 +148,13 @@ class Server:
         schemas = shipped_schemas()
         authz = self._addresses["authz"]
         control = Control(authz.host, (authz.port,), SpiffeId.server(settings.trust_domain))
-        return Keeper(
-            self._read,
-            lambda folder: load(folder, schemas, self._placer, control),
-            self._keep,
-            self._heard,
-        )
+
+        def build(folder: Folder) -> Live:
+            live = load(folder, schemas, self._placer, control, self._built)
+            self._built = live.snapshots
+            return live
+
+        return Keeper(self._read, build, self._keep, self._heard)
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         at = self._addresses

@@ -30,9 +30,13 @@ class SnapshotCache:
         return self._snapshots
 
     def set_all(self, snapshots: Mapping[str, Snapshot]) -> None:
-        """Put a whole new mapping in force, and wake those whose Snapshot is another one now."""
+        """Put a whole new mapping in force, and wake those whose Snapshot is another one now.
+
+        What is no plain dict may make a Snapshot only when asked for it.
+        """
+        kept = dict(snapshots) if isinstance(snapshots, dict) else snapshots
         with self._lock:
-            before, self._snapshots = self._snapshots, MappingProxyType(dict(snapshots))
+            before, self._snapshots = self._snapshots, MappingProxyType(kept)
             changed = [
                 wake
                 for node_id, watchers in self._watchers.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc.aio
@@ -245,7 +245,8 @@ async def test_who_cannot_be_known_is_not_let_in(setup: Setup) -> None:
 
     setup.who = nobody
     async with proxy(setup) as one:
-        await one.hello()
+        with suppress(grpc.aio.AioRpcError):  # the end may come before the first word
+            await one.hello()
         assert (await one.end())[0] == grpc.StatusCode.UNAUTHENTICATED
 
 

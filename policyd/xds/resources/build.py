@@ -1,61 +1,130 @@
 """A Mesh becomes one snapshot for each instance: all that its Envoy is sent.
 
-Law: proxies that are sent the same resource share it. A resource is built and serialised once a Mesh.
+Law: what a Service is to its callers follows from its own instances and from what is declared; what is a proxy's own
+follows from its instance and from what is declared. So an instance that changes touches its Services and itself only.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.mesh.destinations import Caller
-from policyd.mesh.model import Instance, Mesh
+from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.xds.resources import clusters, listeners, routes
 from policyd.xds.resources.model import Control
-from policyd.xds.snapshot import Resource, Snapshot, make_snapshot, resource
+from policyd.xds.resources.reuse import Kept, Snapshots
+from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
+
+# what of a Mesh follows from its instances; everything else in it is declared
+_OF_INSTANCES: Final = frozenset({"instances", "workloads", "listeners"})
 
 
-def build_snapshots(mesh: Mesh, control: Control) -> Mapping[str, Snapshot]:
-    """The snapshot of every instance, by its name, without a dangling reference (else an error of the snapshot's)."""
-    shared = _Shared(mesh, control)
-    return {name: make_snapshot(_of(instance, shared)) for name, instance in mesh.instances.items()}
+@dataclass(frozen=True, slots=True)
+class ProxyClass:
+    """Proxies that are sent the same, apart from what is their own."""
+
+    caller: Caller
+    role: Role
 
 
-class _Shared:
-    """What many proxies are sent, built once."""
-
-    def __init__(self, mesh: Mesh, control: Control) -> None:
-        self.mesh = mesh
-        self.control = control
-        self.authorization = _resource(CLUSTER, clusters.authorization(control))
-        callers = {mesh.caller(one) for one in mesh.instances.values()}
-        self.outbound = {caller: list(self._outbound(caller)) for caller in callers}
-        callers = {mesh.caller(one) for one in mesh.instances.values() if one.role == "sidecar"}
-        self.outbound_routes = {caller: _resource(ROUTE, routes.outbound(mesh, caller)) for caller in callers}
-
-    def _outbound(self, caller: Caller) -> Iterator[Resource]:
-        """What proxies of a class call: each port of each Service, and of its subsets."""
-        for service in self.mesh.services.values():
-            for port in service.ports:
-                for subset in ("", *self.mesh.destination(caller, service).subsets):
-                    yield _resource(CLUSTER, clusters.outbound(self.mesh, caller, service, port.number, subset))
-                    yield _resource(ENDPOINT, clusters.endpoints(self.mesh, caller, service, port.number, subset))
+def build_snapshots(mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None = None) -> Snapshots[ProxyClass]:
+    """The snapshot of every instance, by its name; `before` are those of an earlier Mesh, of which much can be kept."""
+    return _Build(mesh, control, before).snapshots()
 
 
-def _of(instance: Instance, shared: _Shared) -> Iterable[Resource]:
-    caller = shared.mesh.caller(instance)
-    yield from shared.outbound[caller]
-    yield shared.authorization
+# ---- what is sent
+
+
+def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Iterator[Resource]:
+    """What a Service is to callers: each port, and each port of its subsets."""
+    for port in service.ports:
+        for subset in ("", *mesh.destination(caller, service).subsets):
+            yield kept.make(CLUSTER, clusters.outbound(mesh, caller, service, port.number, subset))
+            yield kept.make(ENDPOINT, clusters.endpoints(mesh, caller, service, port.number, subset))
+
+
+def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
+    """What all proxies of a class are sent besides the Services."""
+    yield kept.make(CLUSTER, clusters.authorization(control))
+    if proxies.role == "sidecar":
+        yield kept.make(ROUTE, routes.outbound(mesh, proxies.caller))
+
+
+def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
+    """What only the proxy of one instance is sent."""
     if instance.role == "sidecar":
-        yield _resource(CLUSTER, clusters.inbound(instance))
-        yield _resource(LISTENER, listeners.inbound(instance, shared.control))
-        yield _resource(LISTENER, listeners.outbound(instance))
-        yield shared.outbound_routes[caller]
+        yield kept.make(CLUSTER, clusters.inbound(instance))
+        yield kept.make(LISTENER, listeners.inbound(instance, control))
+        yield kept.make(LISTENER, listeners.outbound(instance))
     for listen in instance.listens:
-        yield _resource(LISTENER, listeners.gateway(instance, listen, shared.control))
-        yield _resource(ROUTE, routes.gateway(shared.mesh, instance, listen))
+        yield kept.make(LISTENER, listeners.gateway(instance, listen, control))
+        yield kept.make(ROUTE, routes.gateway(mesh, instance, listen))
 
 
-def _resource(kind: str, value: dict[str, Any]) -> Resource:
-    return resource(kind, value.get("cluster_name") or value["name"], value)
+# ---- what is kept of it
+
+
+class _Build:
+    """One building of all snapshots."""
+
+    def __init__(self, mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None) -> None:
+        declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
+        self._made_of = (control, *(getattr(mesh, name) for name in declared))
+        self._mesh, self._control, self._before = mesh, control, before
+        # of what was declared otherwise, only what comes out equal is kept
+        self._same = before if before is not None and before.made_of == self._made_of else None
+        self._kept = before.kept if before else Kept()
+        self._touched = self._services_touched()
+
+    def snapshots(self) -> Snapshots[ProxyClass]:
+        """Gather all, and let go of what is no longer used."""
+        mesh = self._mesh
+        callers: dict[Caller, Caller] = {}
+        classes = {}
+        for name, instance in mesh.instances.items():
+            caller = mesh.caller(instance)
+            classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role)
+        parts = {
+            (caller, service.id): self._service(caller, service)
+            for caller in callers
+            for service in mesh.services.values()
+        }
+        shared = {proxies: self._class(proxies, parts) for proxies in dict.fromkeys(classes.values())}
+        own = {name: self._instance(name, instance) for name, instance in mesh.instances.items()}
+        self._kept.bound(sum(map(len, parts.values())) + sum(map(len, own.values())))
+        made = Snapshots(self._made_of, mesh.instances, classes, shared, own, parts, self._kept)
+        return made.after(self._before) if self._before else made
+
+    def _services_touched(self) -> frozenset[str]:
+        """The Services of which an instance came, went or changed."""
+        if self._same is None:
+            return frozenset()
+        was: Mapping[str, Instance] = self._same.instances
+        now = self._mesh.instances
+        changed = [name for name in was.keys() | now.keys() if was.get(name) != now.get(name)]
+        found = (one for name in changed for one in (was.get(name), now.get(name)) if one is not None)
+        return frozenset(service for one in found for service in (one.service, *one.also))
+
+    def _service(self, caller: Caller, service: Service) -> tuple[Resource, ...]:
+        known = self._same.parts.get((caller, service.id)) if self._same and service.id not in self._touched else None
+        return known or tuple(_of_service(self._mesh, caller, service, self._kept))
+
+    def _class(self, proxies: ProxyClass, parts: Mapping[tuple[Any, str], tuple[Resource, ...]]) -> Snapshot:
+        known = self._same.shared.get(proxies) if self._same else None
+        if known is not None and not self._touched:
+            return known
+        services: Iterable[Resource] = (
+            one for service in self._mesh.services for one in parts[proxies.caller, service]
+        )
+        return make_snapshot([*services, *_of_class(self._mesh, self._control, proxies, self._kept)])
+
+    def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
+        if self._same and self._same.instances.get(name) == instance:
+            return self._same.own[name]
+        made = tuple(_own(self._mesh, self._control, instance, self._kept))
+        known = self._before.own.get(name) if self._before else None
+        return known if known is not None and made == known else made

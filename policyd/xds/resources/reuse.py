@@ -1,0 +1,118 @@
+"""Snapshots: those of all proxies of a Mesh, made of what proxies share and of what is each one's own.
+
+Law: what is equal is the very same Resource, within a Mesh and from one Mesh to the next; a proxy's Snapshot is laid
+together when somebody asks for it, and everything that it can be made of was checked before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from policyd.envoy_api import CLUSTER
+from policyd.errors import InvalidInput, Problem
+from policyd.xds.snapshot import Reference, Resource, Snapshot, check_snapshot, kind, make_snapshot, resource
+
+C = TypeVar("C")  # a class of proxies
+
+
+class Kept:
+    """Resources by content: what was made for one Mesh is not made again for the next."""
+
+    def __init__(self) -> None:
+        self._made: dict[bytes, Resource] = {}
+
+    def make(self, type_url: str, fields: dict[str, Any]) -> Resource:
+        """The Resource of a message's JSON form."""
+        key = marshal.dumps((type_url, fields), 2)  # a form without back references, equal for what is equal
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = resource(type_url, fields.get("cluster_name") or fields["name"], fields)
+        return found
+
+    def bound(self, in_use: int) -> None:
+        """Forget all once most of it is used no longer."""
+        if len(self._made) > 2 * in_use + 1000:
+            self._made.clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshots(Mapping[str, Snapshot], Generic[C]):
+    """The Snapshot of every instance, by its name.
+
+    `made_of` is what all depends on besides the instances; `parts` are the resources of a Service for a caller.
+    """
+
+    made_of: tuple[Any, ...]
+    instances: Mapping[str, Any]
+    classes: Mapping[str, C]
+    shared: Mapping[C, Snapshot]
+    own: Mapping[str, tuple[Resource, ...]]
+    parts: Mapping[tuple[Any, str], tuple[Resource, ...]]
+    kept: Kept
+    _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> Snapshot:
+        """The Snapshot of an instance."""
+        found = self._laid.get(name)
+        if found is None:
+            found = self._laid[name] = make_snapshot(self.own[name], self.shared[self.classes[name]])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the instances."""
+        return iter(self.own)
+
+    def __len__(self) -> int:
+        """How many instances there are."""
+        return len(self.own)
+
+    def after(self, before: Snapshots[C]) -> Snapshots[C]:
+        """Take over what was laid together before and is the same now."""
+        for name, snapshot in list(before._laid.items()):
+            was, now = before.classes.get(name), self.classes.get(name)
+            same_own = self.own.get(name) is before.own.get(name)
+            if was is not None and now is not None and same_own and self.shared[now] is before.shared[was]:
+                self._laid[name] = snapshot
+        return self
+
+    @property
+    def config(self) -> str:
+        """The name of what all proxies are sent."""
+        digest = hashlib.sha256()
+        for name, resources in sorted(self.own.items()):
+            versions = " ".join(one.version for one in resources)
+            digest.update(f"{name} {self.shared[self.classes[name]].version} {versions}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def check(self, static_clusters: Collection[str] = ()) -> Snapshots[C]:
+        """Return it if every reference leads somewhere, else raise InvalidInput.
+
+        `static_clusters` are the clusters that the proxies' bootstrap has.
+        """
+        problems: list[Problem] = []
+        for shared in self.shared.values():
+            check_snapshot(shared, static_clusters=static_clusters)
+        for name, resources in self.own.items():
+            problems += _dangling(resources, self.shared[self.classes[name]], static_clusters)
+        if problems:
+            raise InvalidInput(problems)
+        return self
+
+
+def _dangling(own: tuple[Resource, ...], shared: Snapshot, static_clusters: Collection[str]) -> Iterator[Problem]:
+    names = {Reference(one.type_url, one.name) for one in own}
+    if len(names) < len(own):
+        yield Problem("xds_duplicate", f"two resources of one type are called alike: {sorted(n.name for n in names)}")
+    for one in own:
+        if one.name in shared.of(one.type_url):
+            yield Problem("xds_duplicate", f"two {kind(one.type_url)} are called `{one.name}`")
+        for needed in sorted(one.references - names):
+            static = needed.type_url == CLUSTER and needed.name in static_clusters
+            if not static and needed.name not in shared.of(needed.type_url):
+                missing = f"{kind(needed.type_url)} named `{needed.name}`"
+                message = f"`{one.name}` of the {kind(one.type_url)} needs {missing}, and there are none"
+                yield Problem("xds_reference", message)
