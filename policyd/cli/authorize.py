@@ -8,7 +8,7 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Dir, Json
+from policyd.cli.options import Dir, Json, Shadow
 
 app = leaf()
 
@@ -30,12 +30,13 @@ def authorize(
         typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
     ] = None,
     directory: Dir = None,
+    shadow: Shadow = None,
     as_json: Json = False,
 ) -> None:
     """Decide one request from the folder's files, as the server would, and say why. Nothing has to run.
 
-    Example: `policyd authorize reviews GET http://details/details/0 --dir examples/bookinfo`. Exit code 0 is allow, 2
-    is deny.
+    Example: `policyd authorize reviews GET http://details/details/0 --dir examples/bookinfo`. What policies that are
+    only tried would say is told besides. Exit code 0 is allow, 2 is deny.
     """
     from datetime import UTC, datetime
 
@@ -46,10 +47,12 @@ def authorize(
     from policyd.policy.authorize import authorize as decide
 
     given = headers(header or ())
-    ruling = load_folder(folder(directory), cases=False).live.ruling
-    found = decide(f"{caller} {method} {url}", ruling, datetime.now(UTC), given)
+    ruling = load_folder(folder(directory), cases=False, shadow=shadow).live.ruling
+    asked, now = f"{caller} {method} {url}", datetime.now(UTC)
+    found = decide(asked, ruling, now, given)
+    tried = decide(asked, ruling.shadow, now, given) if ruling.shadow else None
     if as_json:
-        output.print_json(explain.as_json(found))
+        output.print_json(explain.all_json(found, tried))
     else:
-        output.show(*explain.lines(found))
+        output.show(*explain.all_lines(found, tried))
     raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)

@@ -57,6 +57,24 @@ def lines(found: Answer) -> list[str]:
     return shown
 
 
+def all_lines(found: Answer, shadow: Answer | None) -> list[str]:
+    """As `lines`, and below what the shadow policies say where there are some: briefly, if it is the same."""
+    if shadow is None:
+        return lines(found)
+    told, same = lines(shadow), _decided(shadow) == _decided(found)
+    below = [f"the shadow policies: {told[0]}"] if same else ["the shadow policies:", *(f"  {one}" for one in told)]
+    return [*lines(found), "", *below]
+
+
+def _decided(found: Answer) -> tuple[str, tuple[str, ...]]:
+    return found.decision.word, found.decision.reasons
+
+
+def all_json(found: Answer, shadow: Answer | None) -> dict[str, Any]:
+    """As `as_json`, and what the shadow policies say where there are some."""
+    return as_json(found) | ({} if shadow is None else {"shadow": as_json(shadow)})
+
+
 def as_json(found: Answer) -> dict[str, Any]:
     """The decision as JSON has it."""
     explanation = found.explanation

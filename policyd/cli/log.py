@@ -158,7 +158,7 @@ def describe(record: Record) -> Text:
     subject = _request(record) if record.kind == "decision" else _happening(record)
     parties = " -> ".join(filter(None, (short_name(record.principal), short_name(record.resource))))
     shadow = "(shadow) " if record.mode == "shadow" else ""
-    rest = "  ".join(filter(None, (parties, subject, _reason(record), _duration(record))))
+    rest = "  ".join(filter(None, (parties, subject, _reason(record), _tried(record), _duration(record))))
     when = record.time.astimezone(UTC)
     line = Text(f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}Z  ")
     line.append(f"{word:<5}", style=STYLES.get(word, "yellow"))
@@ -193,6 +193,17 @@ def _reason(record: Record) -> str:
     if faults or record.reasons:
         return " ".join(filter(None, (", ".join(record.reasons), faults)))
     return "no policy allows it" if record.kind == "decision" and record.decision == "deny" else ""
+
+
+def _tried(record: Record) -> str:
+    """What the shadow policies would have done, where that is something else."""
+    from policyd.audit.record import change_of
+
+    shadow = record.shadow
+    if shadow is None or change_of(record) == "agree":
+        return ""
+    by = ", ".join(shadow.reasons) or "; ".join(f"{fault.source}: {fault.message}" for fault in shadow.errors)
+    return f"(shadow: {' by '.join(filter(None, (shadow.decision, by)))})"
 
 
 def _duration(record: Record) -> str:

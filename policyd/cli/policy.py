@@ -11,6 +11,7 @@ from policyd.cli.policy_fmt import fmt
 from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
 from policyd.cli.policy_replay import replay
+from policyd.cli.policy_shadow import shadow_report
 
 app = group("Work on policies: check, format, test, explain, compare and import them.")
 
@@ -22,4 +23,5 @@ app.command("who-can")(who_can)
 app.command("what-can")(what_can)
 app.command("diff")(diff)
 app.command("replay")(replay)
+app.command("shadow-report")(shadow_report)
 app.add_typer(importing, name="import")

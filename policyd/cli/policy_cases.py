@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Json
+from policyd.cli.options import Json, Shadow
 
 if TYPE_CHECKING:
     from policyd.policy.cases import Result
@@ -28,12 +28,14 @@ def run(
     coverage: Annotated[bool, typer.Option("--coverage", help="Show what no case tries.")] = False,
     min_coverage: MinCoverage = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help=_HTML_HELP, show_default=False)] = None,
+    shadow: Shadow = None,
     as_json: Json = False,
 ) -> None:
     """Run the cases in DIR/cases against the policies: each says a request and the decision it expects.
 
     Coverage counts for each policy whether it decided a case, and for each of its conditions whether it let the policy
     apply and whether it kept it from applying. Exit code 2 if a case fails, or less than --min-coverage is covered.
+    Cases that would fail if policies that are only tried were active are shown, and fail nothing.
     """
     from policyd.cli import output
     from policyd.cli.instance import existing
@@ -46,8 +48,10 @@ def run(
     from policyd.sources.files import read_folder
 
     where = existing(directory)
-    live = load_folder(where, cases=False).live
-    results = run_cases(parse_cases(read_folder(where).below("cases"), live.mesh), live.ruling)
+    live = load_folder(where, cases=False, shadow=shadow).live
+    cases = parse_cases(read_folder(where).below("cases"), live.mesh)
+    results = run_cases(cases, live.ruling)
+    tried = run_cases(cases, live.ruling.shadow) if live.ruling.shadow else None
     wanted = coverage or min_coverage is not None or html is not None
     found = covering.coverage(results if wanted else (), live.ruling.policy_set, live.ruling.schema)
     if junit:
@@ -55,10 +59,14 @@ def run(
     if html:
         write(html, report_html(where.name, results, found))
     if as_json:
-        cases = {"cases": [value(result) for result in results]}
-        output.print_json(cases | ({"coverage": coverage_value(found)} if wanted else {}))
+        shown = {"cases": [value(result) for result in results]}
+        if tried is not None:
+            shown["shadow_cases"] = [value(result) for result in tried]
+        output.print_json(shown | ({"coverage": coverage_value(found)} if wanted else {}))
     else:
-        output.show(*lines(results), *map(output.clean, coverage_lines(found) if wanted else ()))
+        output.show(
+            *lines(results), *shadow_lines(tried or ()), *map(output.clean, coverage_lines(found) if wanted else ())
+        )
     too_little = min_coverage is not None and found.percent < min_coverage
     if too_little and not as_json:
         output.show(f"coverage is below {min_coverage:g} %")
@@ -100,3 +108,15 @@ def lines(results: Sequence[Result]) -> Sequence[str]:
         return ["there are no cases; write cases/<name>.yaml, as in examples/bookinfo/cases"]
     failed = [output.clean(str(result.problem())) for result in results if not result.passed]
     return [*failed, f"{len(results)} cases, {len(failed)} failed" if failed else f"{len(results)} cases, all passed"]
+
+
+def shadow_lines(results: Sequence[Result]) -> Sequence[str]:
+    """Return what to print of the cases under the shadow policies: those that would fail."""
+    from policyd.cli import output
+
+    if not results:
+        return []
+    failed = [f"  {result.case.name}: {'; '.join(result.different)}" for result in results if not result.passed]
+    if not failed:
+        return ["under the shadow policies all would pass too"]
+    return [f"under the shadow policies {len(failed)} would fail:", *map(output.clean, failed)]

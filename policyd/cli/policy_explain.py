@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Dir, Json
+from policyd.cli.options import Dir, Json, Shadow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,13 +36,15 @@ def explain(
     ] = "",
     header: Header = None,
     directory: Dir = None,
+    shadow: Shadow = None,
     as_json: Json = False,
 ) -> None:
     """Explain a request, or a decision of the journal: the policies, what failed and what it saw, what would help.
 
     Example: `policyd policy explain reviews GET http://details/details/0 --dir examples/bookinfo`. The id of a decision
     is in the journal and, on a denial, in the answer's header `x-policyd-decision-id`. What is said to be allowed with
-    a change was decided with that change. Exit code 0 is allow, 2 is deny.
+    a change was decided with that change. What policies that are only tried would say is told below. Exit code 0 is
+    allow, 2 is deny.
     """
     from datetime import UTC, datetime
 
@@ -53,22 +55,27 @@ def explain(
     from policyd.cli.values import headers
     from policyd.errors import UsageError
     from policyd.policy.authorize import authorize
+    from policyd.policy.recorded import of_shadow
 
     given = headers(header or ())
     if bool(decision) == bool(caller or method or url) or (decision and given):
         remedy = "write FROM METHOD URL, or --decision ID"
         raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
     where = folder(directory)
-    record = _record(where, decision) if decision else None
-    ruling = load_folder(where, cases=False).live.ruling
+    record, now = _record(where, decision) if decision else None, datetime.now(UTC)
+    ruling = load_folder(where, cases=False, shadow=shadow).live.ruling
+
     if record is not None:
         found = _answer(record, ruling)
+        tried = _answer(of_shadow(record), ruling.shadow) if ruling.shadow else None
     else:
-        found = authorize(f"{caller} {method} {url}", ruling, datetime.now(UTC), given)
+        asked = f"{caller} {method} {url}"
+        found = authorize(asked, ruling, now, given)
+        tried = authorize(asked, ruling.shadow, now, given) if ruling.shadow else None
     if as_json:
-        output.print_json(words.as_json(found))
+        output.print_json(words.all_json(found, tried))
     else:
-        output.show(*words.lines(found))
+        output.show(*words.all_lines(found, tried))
     raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)
 
 

@@ -21,6 +21,8 @@ def _numbers(message: Message, value: dict[str, Any]) -> dict[str, Any]:
         found = getattr(message, field.name)
         if field.message_type is not None and field.is_repeated:
             value[field.name] = [_numbers(m, v) for m, v in zip(found, value[field.name], strict=True)]
+        elif field.message_type is not None and field.name in value:
+            value[field.name] = _numbers(found, value[field.name])
         elif field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and not field.is_repeated:
             value[field.name] = found
     return value

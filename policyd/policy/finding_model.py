@@ -49,6 +49,7 @@ RULES: Final[Mapping[str, Rule]] = _table(
     ("PD0303", "redundant", "note", "a policy is without effect: one like it, without conditions, covers it"),
     ("PD0304", "open-to-all", "note", "a permit is open to every caller, also to those without an identity"),
     ("PD0401", "unused-group", "note", "no policy names the group"),
+    ("PD0402", "tried", "note", "a policy is marked `@shadow`, so that it is tried and enforces nothing"),
 )
 _OF_PROBLEMS: Final[Mapping[str, str]] = {
     "policy_syntax": "PD0002",

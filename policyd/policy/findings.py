@@ -11,9 +11,9 @@ from cedarpy import pst
 
 from policyd.cedar.lexer import tokens_of
 from policyd.cedar.model import Uid
-from policyd.cedar.policies import PolicySet
+from policyd.cedar.policies import Policy, PolicySet
 from policyd.cedar.schema import Schema
-from policyd.cedar.shadow import Sets
+from policyd.cedar.shadow import Sets, is_shadow
 from policyd.errors import SpiffeIdError
 from policyd.policy.covering import Covers
 from policyd.policy.examined import Constraint, Examined, examine, named_in, types_in
@@ -47,7 +47,14 @@ def find_all(sets: Sets, schema: Schema, universe: Universe, texts: Mapping[str,
     for one in find(sets.shadow, schema, universe, texts):
         if (one.file, one.policy) in tried and (one.code, one.policy, one.message) not in said:
             found.append(one)
+    found += (_tried(policy) for policy in sets.shadow.policies if is_shadow(policy))
     return sorted(found, key=_place_of)
+
+
+def _tried(policy: Policy) -> Finding:
+    message = f"`{policy.id}` is tried beside the active policies, and enforces nothing"
+    remedy = "remove `@shadow` to put it in force"
+    return Finding("PD0402", message, policy.file, policy.line, remedy=remedy, policy=policy.id)
 
 
 def _place_of(one: Finding) -> tuple[str, int, int, str]:

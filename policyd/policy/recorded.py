@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from policyd.audit.match import entity_id
-from policyd.audit.record import Record
+from policyd.audit.record import Fault, Record, Shadow
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.model import Entity, Request, Uid
 from policyd.cedar.reads import Paths
@@ -47,6 +49,14 @@ def request_of(record: Record, ruling: Ruling) -> Request:
     context = _merged(request.context, record.context)
     entities = (*(_with_labels(one, record) for one in request.entities), *_user(record))
     return replace(request, context=context, entities=entities)
+
+
+def of_shadow(record: Record) -> Record:
+    """The record of a decision as the shadow policies made it; where they were not asked, of its question alone."""
+    shadow = record.shadow or Shadow(decision="error", errors=(Fault("shadow", "the shadow policies were not asked"),))
+    return structs.replace(
+        record, decision=shadow.decision, reasons=shadow.reasons, errors=shadow.errors, revision=shadow.revision
+    )
 
 
 def _facts(record: Record, ruling: Ruling) -> HttpFacts:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from policyd.audit.journal import Journal
-from policyd.audit.record import Fault
+from policyd.audit.record import Fault, Shadow
 from policyd.audit.segments import segment_name
 from policyd.cli.exits import Exit
 from tests.audit.samples import NOON, WRITER, an_entry, raw_lines
@@ -49,6 +49,12 @@ ENTRIES = [
         kind="change", principal="", resource="", decision=None, reasons=(), duration_us=0, detail={"revision": "77"}
     ),
 ]
+TRIED = [
+    Shadow(decision="allow", reasons=("reviews-from-productpage",), revision="77"),
+    Shadow(decision="deny", reasons=("no-reads", "no-writes"), revision="77"),
+    Shadow(decision="deny", revision="77"),
+    Shadow(decision="error", errors=(Fault("shadow_skipped", "no time"),), revision="77"),
+]
 
 
 @pytest.fixture
@@ -70,6 +76,21 @@ def test_a_record_is_one_readable_line(
     said = policyd("log", "tail", "--dir", folder, "--no-follow")
     assert (said.code, said.err, said.out.count("\n")) == (Exit.OK, "", len(ENTRIES))
     check_text("cli/log_tail.txt", said.out, update=request.config.getoption("--update-golden"))
+
+
+def test_what_the_shadow_policies_would_have_done_is_told_where_it_differs(
+    policyd: Command, folder: Path, journal: Journal
+) -> None:
+    for shadow in TRIED:
+        journal.append(an_entry(shadow=shadow))
+    said = policyd("log", "tail", "--dir", folder, "--no-follow", "-n", str(len(TRIED)))
+    asked = "2026-11-23 12:00:00.000Z  allow  productpage -> reviews  GET /reviews/0  reviews-from-productpage  "
+    assert said.out.splitlines() == [
+        f"{asked}0.4 ms",
+        f"{asked}(shadow: deny by no-reads, no-writes)  0.4 ms",
+        f"{asked}(shadow: deny)  0.4 ms",
+        f"{asked}(shadow: error by shadow_skipped: no time)  0.4 ms",
+    ]
 
 
 def test_json_gives_the_records_as_they_are(policyd: Command, folder: Path, journal: Journal) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -99,7 +100,7 @@ def test_a_policy_that_never_matches_is_warned_of(bookinfo: Path, who: str, what
     )
     workloads = (bookinfo / "workloads.yaml").read_text()
     (bookinfo / "workloads.yaml").write_text(
-        workloads.replace("{service: details,", "{service: details, labels: {app: details},")
+        re.sub(r"({service: details,[^}]*labels: {)", r"\1app: details, ", workloads)
     )
 
     warnings = [str(warning) for warning in load_folder(bookinfo, cases=False).warnings]

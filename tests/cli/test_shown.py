@@ -107,6 +107,15 @@ def test_status_for_programs_has_every_field(policyd: Callable[..., Said], folde
     assert value["instances"][1]["proxy_url"] == "http://web-v1:secret@127.0.0.1:20003"
 
 
+def test_what_is_tried_is_in_numbers_for_programs(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
+    fake.replies |= {"Status": pb.StatusReply(ready=True, shadow=SHADOW)}
+
+    assert policyd("status", "--dir", folder, "--json").value["shadow"] == {
+        "revision": "77aa5f1c4e8b9a7d", "policies": 6, "folder": "next", "agree": 40, "would_deny": 3,
+        "would_allow": 1, "errors": 0,
+    }  # fmt: skip
+
+
 def test_people_are_not_shown_secrets(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
     fake.replies |= {"Status": STATUS, "Instances": pb.InstancesReply(instances=PLACES)}
 
