@@ -12,6 +12,7 @@ from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
 from policyd.cli.policy_replay import replay
 from policyd.cli.policy_shadow import shadow_report
+from policyd.cli.policy_revisions import revisions
 
 app = group("Work on policies: check, format, test, explain, compare and import them.")
 
@@ -24,4 +25,5 @@ app.command("what-can")(what_can)
 app.command("diff")(diff)
 app.command("replay")(replay)
 app.command("shadow-report")(shadow_report)
+app.command("revisions")(revisions)
 app.add_typer(importing, name="import")

@@ -1,21 +1,18 @@
-"""`policyd policy diff OLD NEW`: what two folders decide differently."""
+"""`policyd policy diff OLD NEW`: what two folders, or revisions, decide differently."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Json
+from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
-    from policyd.cedar.http import HttpFacts
     from policyd.cedar.policies import Policy
-    from policyd.cli.loaded import Loaded
     from policyd.policy.diff_model import Combination, Difference, PolicyChange, Side, Tried
 
 MAX_SHOWN: Final = 3  # requests of one combination
@@ -25,8 +22,9 @@ _CHANGES: Final = ("newly allowed", "newly denied", "condition changed")
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="The folder as it was.", show_default=False)],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The folder as it would be.", show_default=False)],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A folder, a revision, or `live`.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What is compared with it.", show_default=False)],
+    directory: Dir = None,
     as_json: Json = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Differing policies are a difference by themselves.")
@@ -34,29 +32,34 @@ def diff(
 ) -> None:
     """Compare what two folders decide: what becomes allowed, denied, or depends on something else.
 
+    OLD and NEW are folders; `live`, what is in force; or revisions, by the first digits of the hash, as `3f9ac2` or
+    `revision:3f9ac2`: those of --dir, else of the other folder, else of the nearest one. `policyd policy diff live .`
+    tells what a change will do.
+
     For every caller, method and service whose policies, groups or labels differ, requests are made from the conditions
-    and cases of both folders and decided under both. Exit code 0 if no request is answered differently, 2 if one is.
+    and cases of both sides and decided under both. Exit code 0 if no request is answered differently, 2 if one is.
     """
     from policyd.cli import output
-    from policyd.cli.instance import existing
-    from policyd.cli.loaded import load_folder
+    from policyd.cli.sides import sides
     from policyd.policy.diff import compare
 
-    before, after = load_folder(existing(old), cases=False), load_folder(existing(new), cases=False)
-    cases = [*_cases(before), *_cases(after)]
-    found = compare(before.live.ruling, after.live.ruling, cases)
+    before, after = sides(old, new, directory)
+    cases = [*before.cases, *after.cases]
+    found = compare(before.ruling, after.ruling, cases)
     if as_json:
-        output.print_json(value(found))
+        output.print_json(value(found, before.ruling.revision, after.ruling.revision))
     else:
-        output.show(*lines(found, len(cases)))
+        output.show(*before.remarks, *after.remarks, *lines(found, len(cases)))
     different = found.differs or (strict and bool(found.combinations))
     raise typer.Exit(Exit.DENIED if different else Exit.OK)
 
 
-def value(found: Difference) -> dict[str, Any]:
-    """Return the difference as JSON has it."""
+def value(found: Difference, old: str, new: str) -> dict[str, Any]:
+    """Return the difference of two revisions as JSON has it."""
     return {
         "different": found.differs,
+        "old": old,
+        "new": new,
         "compared": {
             "combinations": found.total,
             "callers": list(found.callers),
@@ -90,16 +93,6 @@ def lines(found: Difference, cases: int) -> Iterator[Any]:
             if len(rows) > MAX_ROWS:
                 yield f"and {len(rows) - MAX_ROWS} more; `--json` has all"
     yield from _closing(found)
-
-
-def _cases(loaded: Loaded) -> list[HttpFacts]:
-    """The requests of a folder's cases, as far as they are requests of the mesh."""
-    from policyd.cedar.http import HttpFacts
-    from policyd.policy.cases import parse_cases
-    from policyd.sources.files import read_folder
-
-    cases = parse_cases(read_folder(loaded.directory).below("cases"), loaded.live.mesh)
-    return [one.question for one in cases if isinstance(one.question, HttpFacts)]
 
 
 def _compared(found: Difference, cases: int) -> Iterator[str]:

@@ -1,0 +1,86 @@
+"""What `policyd policy diff` compares: a folder, a revision that was in force, or what is in force now.
+
+Law: a side is checked as `policyd serve` would check it; a folder that exists goes before a revision of its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from policyd.authz.ruling import Ruling
+from policyd.cedar.http import HttpFacts
+from policyd.cli.instance import existing, folder, server
+from policyd.cli.loaded import load_folder
+from policyd.cli.revisions import live_of
+from policyd.config import state_paths
+from policyd.errors import UsageError
+from policyd.mesh.model import Mesh
+from policyd.policy.cases import parse_cases
+from policyd.sources.files import Folder, read_folder
+from policyd.sources.revisions import MIN_PREFIX, SHORT, find, read
+
+LIVE: Final = "live"
+REVISION: Final = "revision:"
+_HASH: Final = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: what decides there, its cases, and what else a reader should know of it."""
+
+    ruling: Ruling
+    cases: Sequence[HttpFacts]
+    remarks: Sequence[str] = ()
+
+
+def sides(old: str, new: str, directory: Path | None) -> tuple[Side, Side]:
+    """Load both; raises UsageError for a name that is neither, NotRunning for `live`, InvalidInput, StateError.
+
+    Revisions are those of `directory`, without it those of the other side's folder, else of the nearest.
+    """
+    beside = directory or next((Path(name) for name in (new, old) if _is_served(Path(name))), None)
+    return _side("OLD", old, beside), _side("NEW", new, beside)
+
+
+def _is_served(path: Path) -> bool:
+    return state_paths(path).revisions.is_dir()
+
+
+def _side(label: str, name: str, beside: Path | None) -> Side:
+    prefix = name.removeprefix(REVISION)
+    if prefix != name:
+        return _past(label, prefix, folder(beside))
+    if Path(name).is_dir():
+        return _present(existing(Path(name)))
+    if name == LIVE:
+        where = folder(beside)
+        with server(where) as client:
+            return _past(label, client.status().revision, where)
+    if _HASH.fullmatch(name):
+        return _past(label, name, folder(beside))
+    remedy = f"name a folder, `{REVISION}<hash>` or `{LIVE}`; `policyd policy revisions` lists revisions"
+    raise UsageError(f"`{name[:80]}` is no folder and no revision", remedy=remedy)
+
+
+def _present(directory: Path) -> Side:
+    ruling = load_folder(directory, cases=False).live.ruling
+    return Side(ruling, _cases(read_folder(directory), ruling.mesh))
+
+
+def _past(label: str, prefix: str, directory: Path) -> Side:
+    root = state_paths(directory).revisions
+    kit = read(root, find(root, prefix))
+    ruling = live_of(kit, directory).ruling
+    remarks = [f"{label} is revision {kit.kept.revision[:SHORT]}, in force from {kit.kept.last:%Y-%m-%d %H:%M:%S}Z"]
+    if ruling.revision != kit.kept.revision:
+        remarks.append(f"  policyd {kit.kept.version} kept it; this version may read it otherwise")
+    return Side(ruling, _cases(kit.folder(directory), ruling.mesh), remarks)
+
+
+def _cases(declared: Folder, mesh: Mesh) -> list[HttpFacts]:
+    """The requests of a folder's cases, as far as they are requests of the mesh."""
+    return [one.question for one in parse_cases(declared.below("cases"), mesh) if isinstance(one.question, HttpFacts)]
