@@ -11,8 +11,8 @@ from policyd.cli.policy_fmt import fmt
 from policyd.cli.policy_import import app as importing
 from policyd.cli.policy_reach import what_can, who_can
 from policyd.cli.policy_replay import replay
-from policyd.cli.policy_shadow import shadow_report
 from policyd.cli.policy_revisions import revisions
+from policyd.cli.policy_shadow import shadow_report
 
 app = group("Work on policies: check, format, test, explain, compare and import them.")
 
