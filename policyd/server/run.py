@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -258,7 +258,9 @@ class Server:
         self._keep_revision(live)
         before = self._keeper.live.files
         changed = sorted(path for path in {*before, *live.files} if before.get(path) != live.files.get(path))
-        detail = {"files": changed}
+        detail: dict[str, Any] = {"files": changed}
+        if live.ruling.shadow is not None:
+            detail["shadow_revision"] = live.ruling.shadow.revision
         revision = live.ruling.revision
         self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
 
