@@ -45,14 +45,17 @@ class RunningMesh:
         """An HTTP client that speaks as `instance` does: through its sidecar's proxy."""
         return httpx.Client(proxy=self.place(instance)["proxy_url"], trust_env=False, timeout=20)
 
+    def records(self, proxy: str | None = None) -> list[dict[str, Any]]:
+        """The journal's records, all or those of the decisions for one proxy."""
+        files = sorted((self.directory / ".policyd" / "journal").glob("*.jsonl"))
+        every = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [record for record in every if proxy in (None, record.get("proxy"))]
+
     def record(self, decision_id: str) -> dict[str, Any]:
         """The journal's record of a decision."""
-        for file in sorted((self.directory / ".policyd" / "journal").glob("*.jsonl")):
-            for line in file.read_text().splitlines():
-                record = json.loads(line)
-                if record.get("decision_id") == decision_id:
-                    return record
-        raise AssertionError(f"no record of decision {decision_id}")
+        found = [record for record in self.records() if record.get("decision_id") == decision_id]
+        assert found, f"no record of decision {decision_id}"
+        return found[0]
 
 
 def copy_of_bookinfo(target: Path, root: Path) -> Path:
