@@ -7,9 +7,9 @@ is on record before it takes effect.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
+from policyd.config import Address
 from policyd.errors import IssuanceDenied, JournalError, PolicydError, Problem, TokenError
 from policyd.join_token import JoinToken, format_token
 from policyd.mesh.model import Instance
@@ -40,12 +41,15 @@ FOREVER: Final = 100 * 365 * 86_400  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the server listens, each as `host:port`."""
+    """Where the server listens, each as `host:port`; `authz` is that of the first decision process."""
 
     xds: str
     authz: str
     attestation: str
     http: str
+
+
+ADDRESSES: Final = tuple(field.name for field in fields(Addresses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,38 @@ class Counts:
     decisions: int
     denials: int
     errors: int
+
+
+class DeciderFacts(Protocol):
+    """What the server knows of a decision process; policyd.server.decider_life.DeciderLife is one."""
+
+    @property
+    def name(self) -> str:
+        """`decide-1` and so on."""
+
+    @property
+    def address(self) -> Address:
+        """Where it answers checks."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 where there is none now."""
+
+    @property
+    def state(self) -> str:
+        """`starting`, `deciding` or `waiting`."""
+
+    @property
+    def revision(self) -> str:
+        """What it decides under."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it keeps no records; "" if it does."""
+
+    @property
+    def starts(self) -> int:
+        """How often it was started."""
 
 
 class Facts(Protocol):
@@ -86,6 +122,9 @@ class Facts(Protocol):
     def agents(self) -> Iterable[str]:
         """The agents that are connected, by name."""
 
+    def deciders(self) -> Iterable[DeciderFacts]:
+        """The decision processes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -100,6 +139,7 @@ class Parts:
     random: Callable[[int], bytes] = field(repr=False)
     started_at: datetime
     stop: Callable[[], None]
+    restart: Callable[[], Awaitable[None]]
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -132,6 +172,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             pid=os.getpid(),
             warnings=list(parts.facts.warnings()),
             shadow=_shadow(live, parts.facts.shadow_counts()),
+            deciders=[_decider(one) for one in parts.facts.deciders()],
         )
 
     async def Shutdown(self, _request: pb.ShutdownRequest, _context: Context) -> pb.ShutdownReply:  # noqa: N802
@@ -140,6 +181,18 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             self._record("shutdown", {})
         self._parts.stop()
         return pb.ShutdownReply()
+
+    async def RestartDeciders(  # noqa: N802
+        self, _request: pb.RestartDecidersRequest, context: Context
+    ) -> pb.RestartDecidersReply:
+        """Replace the decision processes one at a time, without a failed request."""
+        try:
+            with _answered():
+                self._record("deciders.restart", {})
+                await self._parts.restart()
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return pb.RestartDecidersReply(deciders=[_decider(one) for one in self._parts.facts.deciders()])
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:  # noqa: N802
         """A one-use join token for an agent; its text is never kept, nor logged."""
@@ -281,6 +334,18 @@ def _shadow(live: Live, counts: Mapping[str, int]) -> pb.Shadow | None:
 def _refusal(problem: Problem) -> pb.Refusal:
     return pb.Refusal(
         code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
+    )
+
+
+def _decider(one: DeciderFacts) -> pb.Decider:
+    return pb.Decider(
+        name=one.name,
+        address=str(one.address),
+        pid=one.pid,
+        state=one.state,
+        revision=one.revision,
+        trouble=one.trouble,
+        starts=one.starts,
     )
 
 

@@ -24,6 +24,7 @@ STATE_FOLDER: Final = ".policyd"
 WORKLOADS_FILE: Final = "workloads.yaml"  # what shows a folder that was never up
 MAX_SOCKET_PATH: Final = 107  # sun_path of unix(7), without its closing NUL
 SOCKET_NAME_ROOM: Final = 40  # what the names of sockets below the runtime folder need at least
+MAX_WORKERS: Final = 64
 MIN_CERTIFICATE_SECONDS: Final = 5.0
 MAX_CERTIFICATE_SECONDS: Final = 86_400.0
 
@@ -111,7 +112,7 @@ class ShadowSettings(Model):
 
 
 class Settings(Model):
-    """policyd.yaml; every line is optional."""
+    """policyd.yaml; every line is optional. `workers` is how many processes decide, by default one a core but one."""
 
     trust_domain: Annotated[str, AfterValidator(_check_trust_domain)] = "cluster.local"
     audit: AuditSettings = AuditSettings()
@@ -119,6 +120,7 @@ class Settings(Model):
     listen: ListenSettings = ListenSettings()
     log: LogSettings = LogSettings()
     shadow: ShadowSettings = ShadowSettings()
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None = None
 
 
 def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:

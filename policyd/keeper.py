@@ -106,6 +106,7 @@ def _need_restart(before: Settings, folder: Folder) -> list[Problem]:
         ("trustDomain",): before.trust_domain != after.trust_domain,
         ("audit",): before.audit != after.audit,
         ("listen",): before.listen != after.listen,
+        ("workers",): before.workers != after.workers,
         ("ca", "passphraseFile"): before.ca.passphrase_file != after.ca.passphrase_file,
     }
     remedy = "restart policyd, or put it back"

@@ -43,13 +43,16 @@ class Journal(Protocol):
 
 
 class Metrics(Protocol):
-    """What is counted: names.DECISIONS, names.DECISION_SECONDS, names.SHADOW_DECISIONS."""
+    """What is counted: names.DECISIONS, DECISION_SECONDS, DECISIONS_SHED and SHADOW_DECISIONS."""
 
     def decided(self, decision: str, side: str, seconds: float, /) -> None:
         """One check was answered with `allow`, `deny` or `error`."""
 
     def shadowed(self, change: str, /) -> None:
         """The shadow policies were asked too; see audit.record.change_of."""
+
+    def shed(self) -> None:
+        """One check was refused because no answer could have come in time."""
 
 
 def new_decision_id() -> str:
@@ -93,6 +96,7 @@ class Authorizer:
         started, now, decision_id = self._stopwatch(), self._clock(), self._new_id()
         if remaining is not None and remaining < LEAST_SECONDS:
             outcome = Outcome("error", 503, error=TooLate(f"{max(remaining, 0.0) * 1e3:.0f} ms were left to decide"))
+            self._metrics.shed()
         else:
             outcome = self._decide(body, peer, now)
         took = self._stopwatch() - started

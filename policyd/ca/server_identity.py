@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,18 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from policyd.ca.authority import Authority, Svid
 from policyd.ca.issuer import Issuer
+from policyd.ca.server_certificate import ServerCertificate
 from policyd.errors import PolicydError
-
-
-@dataclass(frozen=True, slots=True)
-class ServerCertificate:
-    """What a TLS server needs, in PEM; `chain` is leaf, intermediate and root, `roots` what clients are verified by."""
-
-    key: bytes = field(repr=False)
-    chain: bytes
-    roots: bytes
-    not_after: datetime
-    renew_at: datetime
 
 
 class ServerIdentity:

@@ -6,7 +6,7 @@ at a condition. What is kept is bounded by weight, so that however many callers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, Final
@@ -94,6 +94,18 @@ class CandidateSets:
             with self._lock:
                 self._handles[candidates] = built
             return built
+
+    def fading(self) -> Iterator[None]:
+        """Give the handles up, one a step: Cedar takes long to free thousands of policies."""
+        self._whole = None
+        yield
+        while True:
+            try:
+                with self._lock:
+                    self._handles.popitem()
+            except KeyError:
+                return
+            yield
 
     @property
     def weight(self) -> int:

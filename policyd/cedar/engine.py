@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -56,6 +56,10 @@ class Engine:
     def stats(self) -> CacheStats:
         """How the cache fares."""
         return self._cache.stats()
+
+    def fading(self) -> Iterator[None]:
+        """Give up what is kept, a piece a step: for an engine that nobody asks any more."""
+        return self._sets.fading()
 
     def decide(self, request: Request) -> Decision:
         """Answer `request`; raises DecisionError where there is no sound answer."""

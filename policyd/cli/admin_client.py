@@ -16,6 +16,7 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.errors import NotRunning, PolicydError
 
+RESTART_SECONDS: Final = 300.0  # for all decision processes, one after another
 CALL_SECONDS: Final = 10.0
 MAX_REPLY: Final = 16 << 20  # bytes; a large mesh's proxies
 OPTIONS: Final = (
@@ -54,6 +55,13 @@ class AdminClient:
         """Ask the server to end, as SIGTERM would."""
         self._call(self._stub.Shutdown, pb.ShutdownRequest())
 
+    def restart_deciders(self) -> pb.RestartDecidersReply:
+        """Replace the decision processes one at a time, which takes a few seconds each."""
+        reply: pb.RestartDecidersReply = self._call(
+            self._stub.RestartDeciders, pb.RestartDecidersRequest(), seconds=RESTART_SECONDS
+        )
+        return reply
+
     def create_token(self, agent: str, workloads: Sequence[str] = (), ttl_seconds: int = 0) -> pb.CreateTokenReply:
         """A one-use join token; `workloads` are SPIFFE IDs, none means all; a `ttl_seconds` of 0 is ten minutes."""
         request = pb.CreateTokenRequest(agent=agent, workloads=workloads, ttl_seconds=ttl_seconds)
@@ -81,15 +89,15 @@ class AdminClient:
         reply: pb.ProxiesReply = self._call(self._stub.Proxies, pb.ProxiesRequest())
         return sorted(reply.proxies, key=lambda proxy: proxy.instance)
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Any, request: Any, seconds: float | None = None) -> Any:
         try:
-            return method(request, timeout=self._seconds)
+            return method(request, timeout=seconds or self._seconds)
         except grpc.RpcError as error:
             raise self._failure(error) from None
 
     def _failure(self, error: Any) -> PolicydError:
         detail = (error.details() or error.code().name.lower())[:1000]
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # it ends, or has ended
             return not_running(self._directory)
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return NotRunning(

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("policyd.cli.up", "Run a folder's whole mesh here: server, proxies and applications."),
     "down": Entry("policyd.cli.down", "End what `up` started for a folder."),
     "serve": Entry("policyd.cli.serve", "Run the control plane alone: decisions, certificates, configuration."),
+    "restart": Entry("policyd.cli.restart", "Replace the decision processes, without a failed request."),
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
     "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),

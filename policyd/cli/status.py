@@ -53,6 +53,8 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
         ("http", f"http://{reply.http_address}/" if reply.http_address else "-"),
     ]
     shown: list[Any] = [output.facts(facts)]
+    if reply.deciders:
+        shown += ["", deciders(reply.deciders)]
     if places:
         rows = [(place.name, place.service, place.role, ports(place)) for place in places]
         shown += ["", output.table(("INSTANCE", "SERVICE", "ROLE", "LISTENS"), rows)]
@@ -72,6 +74,18 @@ def shadow(found: pb.Shadow) -> str:
     source = f"of `{found.folder}`" if found.folder else "with those marked @shadow"
     answers = f"{found.agree} agree, {found.would_deny} would deny, {found.would_allow} would allow"
     return f"{found.policies} {source}, revision {short(found.revision)}: {answers}, {found.errors} errors"
+
+
+def deciders(found: Sequence[pb.Decider]) -> Any:
+    """Return the table of decision processes."""
+    from policyd.cli import output
+    from policyd.cli.show import short
+
+    rows = [
+        (one.name, str(one.pid or "-"), one.address, one.state, short(one.revision) or "-", one.trouble or "-")
+        for one in found
+    ]
+    return output.table(("DECIDES", "PROCESS", "ADDRESS", "STATE", "REVISION", "TROUBLE"), rows)
 
 
 def ports(place: pb.InstancePlace) -> str:

@@ -86,6 +86,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "listen": "Where the server listens: on loopback unless written here.",
         "log": "What policyd says about itself.",
         "shadow": "Policies that are tried beside the active ones.",
+        "workers": "How many processes decide requests, each on a port and a core of its own; without it one a core "
+        "but one, at least one, at most four. `policyd serve --workers` wins.",
     },
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
@@ -99,7 +101,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "ListenSettings": {
         "xds": "Agents and Envoys: configuration and certificates, mutual TLS.",
-        "authz": "Envoys: decisions, mutual TLS.",
+        "authz": "Envoys: decisions, mutual TLS; each further decision process has the port after the last one's.",
         "attestation": "Agents that have a join token and no identity yet: TLS.",
         "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
     },

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,6 @@ import structlog
 
 from policyd import __version__, admin
 from policyd.audit.record import Entry, Fault
-from policyd.authz.service import Authorizer
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
 from policyd.ca.ledger import Ledger
@@ -31,9 +31,22 @@ from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePat
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.reload import Live, load, shipped_schemas
+from policyd.server import deciders as processes
 from policyd.server import issuing, listen
+from policyd.server.decider_life import DeciderLife
+from policyd.server.deciders import Deciders, core_of
 from policyd.server.health import Health
-from policyd.server.state import ADMIN_SOCKET, Placer, choose_ports, exclusively, open_journal, runtime_folder
+from policyd.server.journal import open_journal
+from policyd.server.link import Setup
+from policyd.server.state import (
+    ADMIN_SOCKET,
+    Placer,
+    choose_ports,
+    decision_addresses,
+    exclusively,
+    runtime_folder,
+)
+from policyd.server.transport import GRACE_SECONDS
 from policyd.sources.files import Folder, watch
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
@@ -50,62 +63,72 @@ from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
 LOOK_AFTER_SECONDS: Final = 5.0
+ROLE: Final = "serve"  # in the name of the journal's writer
 _log = structlog.get_logger("policyd.server")
 
 
-def main(directory: Path, environment: Environment, *, log_json: bool = False, shadow: Path | None = None) -> None:
+def main(
+    directory: Path,
+    environment: Environment,
+    *,
+    log_json: bool = False,
+    shadow: Path | None = None,
+    deciders: int | None = None,
+) -> None:
     """Serve `directory` until SIGTERM or SIGINT; raises PolicydError where it cannot start.
 
-    `shadow` is a folder of policies to try beside its own.
+    `shadow` is a folder of policies to try beside its own, `deciders` how many processes decide.
     """
 
     def speak(level: Level) -> None:
         configure_logs(json_lines=log_json or None, level=environment.log_level or level)
 
     speak("info")
-    _stay_on_one_core()
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
-        asyncio.run(_serve(FolderReader(directory, shadow), paths, environment, speak))
-
-
-def _stay_on_one_core() -> None:
-    """The interpreter runs one thread at a time; handing it from core to core costs a third of every decision."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) > 1:
-        os.sched_setaffinity(0, {cores[-1]})
+        speech = Speech(speak, log_json or None)
+        asyncio.run(_serve(FolderReader(directory, shadow), paths, environment, speech, deciders))
 
 
 async def _serve(
-    read: FolderReader, paths: StatePaths, environment: Environment, speak: Callable[[Level], None]
+    read: FolderReader, paths: StatePaths, environment: Environment, speech: Speech, deciders: int | None
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server = Server(read, paths, stop, speak)
+        server = Server(read, paths, stop, speech, deciders)
         await server.start(stack, environment)
         await stop.wait()
         _log.info("server.stopping")
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How the processes of a server log: `level` sets that of this one, `as_json` is for the others."""
+
+    level: Callable[[Level], None]
+    as_json: bool | None = None
+
+
 class Server:
     """The parts of a control plane and how they hang together; itself the admin API's Facts.
 
-    It ends when `stop` is set; `speak` sets the level of its log.
+    It ends when `stop` is set; `deciders` is how many processes decide, None for what the settings say.
     """
 
     def __init__(
-        self, read: FolderReader, paths: StatePaths, stop: asyncio.Event, speak: Callable[[Level], None]
+        self, read: FolderReader, paths: StatePaths, stop: asyncio.Event, speech: Speech, deciders: int | None = None
     ) -> None:
         self._read = read
         self._directory = read.directory
+        self._deciders_wanted = deciders
+        self._cores = processes.cores()
         self._paths = paths
         self._stop = stop
-        self._speak = speak
+        self._speech = speech
         self._started_at = _now()
-        self._metrics = Metrics()
         self._cache = SnapshotCache()
         self._changes = Changes()
         self._built: Snapshots[ProxyClass] | None = None
@@ -117,15 +140,19 @@ class Server:
         What has to be undone is put on `stack`.
         """
         settings = parse_settings(self._read().text(SETTINGS_FILE) or "")
-        self._speak(settings.log.level)
+        self._speech.level(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
-        self._journal = stack.enter_context(open_journal(self._paths, settings.audit, _now, self._metrics))
+        self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
+        self._metrics = Metrics(1 + self._count)
+        self._journal = stack.enter_context(
+            open_journal(self._paths.journal, ROLE, settings.audit, _now, self._metrics)
+        )
         self._note("server.start", {"version": __version__})
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
         self._tokens, self._ledger = Tokens(database), Ledger(database)
-        self._addresses = choose_ports(self._paths, settings.listen)
+        self._addresses = choose_ports(self._paths, settings.listen, self._count)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         self._placer = Placer(self._paths, resumed=self._paths.server.exists())
         self._keeper = self._read_first(settings)
@@ -136,7 +163,7 @@ class Server:
         self._issuer = issuing.make_issuer(
             self._opened, self._keeper, self._journal, _now, issued=self._issued, refused=self._metrics.refused
         )
-        await self._listen(stack)
+        await self._listen(stack, settings)
         stack.enter_context(self._announced())
         await stack.enter_async_context(listen.Running(self._watch()))
         await stack.enter_async_context(listen.Running(self._look_after()))
@@ -146,8 +173,9 @@ class Server:
 
     def _read_first(self, settings: Settings) -> Keeper:
         schemas = shipped_schemas()
-        authz = self._addresses["authz"]
-        control = Control(authz.host, (authz.port,), SpiffeId.server(settings.trust_domain))
+        decide = decision_addresses(self._addresses)
+        ports = tuple(address.port for address in decide)
+        control = Control(decide[0].host, ports, SpiffeId.server(settings.trust_domain))
 
         def build(folder: Folder) -> Live:
             live = load(folder, schemas, self._placer, control, self._built)
@@ -156,13 +184,12 @@ class Server:
 
         return Keeper(self._read, build, self._keep, self._heard)
 
-    async def _listen(self, stack: AsyncExitStack) -> None:
+    async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
         at = self._addresses
         identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
-        decisions, streams = (
-            Health(services, self.not_ready, _now) for services in (listen.AUTHORIZATION_SERVICES, listen.XDS_SERVICES)
-        )
-        listen.serve_authorization(stack, self._make_authorizer(), at["authz"], identity, decisions)
+        streams = Health(listen.XDS_SERVICES, self.not_ready, _now)
+        self._deciders = Deciders(self._setups(settings), self._metrics.slots, identity, self._metrics)
+        await self._deciders.start(stack, self._keeper.live.ruling)
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
         )
@@ -183,22 +210,27 @@ class Server:
         http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready, remark=self.remark)
         await stack.enter_async_context(http)
         await self._serve_admin(stack)
-        for health in (decisions, streams):
-            stack.callback(health.end)  # before any port closes
+        stack.callback(streams.end)  # before any port closes
 
-    def _make_authorizer(self) -> Authorizer:
-        return Authorizer(
-            ruling=lambda: self._keeper.live.ruling,
-            record=self._journal.append,
-            metrics=self._metrics,
-            clock=_now,
-            stopwatch=time.perf_counter,
-        )
+    def _setups(self, settings: Settings) -> Iterator[Setup]:
+        """One for each decision process."""
+        for number, address in enumerate(decision_addresses(self._addresses), 1):
+            yield Setup(
+                name=f"decide-{number}",
+                number=number,
+                address=address,
+                journal=self._paths.journal,
+                audit=settings.audit,
+                core=core_of(number, self._cores),
+                log_json=self._speech.as_json,
+                log_level=settings.log.level,
+            )
 
     async def _serve_admin(self, stack: AsyncExitStack) -> None:
+        shown = self._shown()
         parts = admin.Parts(
             facts=self,
-            addresses=admin.Addresses(**self._shown()),
+            addresses=admin.Addresses(**{name: shown[name] for name in admin.ADDRESSES}),
             issuer=self._issuer,
             tokens=self._tokens,
             ledger=self._ledger,
@@ -206,6 +238,7 @@ class Server:
             random=secrets.token_bytes,
             started_at=self._started_at,
             stop=self._stop.set,
+            restart=self._deciders.restart,
         )
         socket = self._runtime / ADMIN_SOCKET
         socket.unlink(missing_ok=True)
@@ -214,7 +247,7 @@ class Server:
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
         socket.chmod(0o600)
-        stack.push_async_callback(server.stop, listen.GRACE_SECONDS)
+        stack.push_async_callback(server.stop, GRACE_SECONDS)
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -245,6 +278,7 @@ class Server:
         while True:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
+            await self._deciders.refresh()
             await asyncio.to_thread(self._journal.turn)
             await asyncio.to_thread(self._revisions.expire)
             await asyncio.to_thread(self._journal.trouble)  # notices a journal that was taken away
@@ -253,7 +287,10 @@ class Server:
             await asyncio.sleep(LOOK_AFTER_SECONDS)
 
     def _keep(self, live: Live) -> None:
-        """Before a change takes effect it is on record, and where its instances are is known to the next start."""
+        """Before a change takes effect it is on record, and where its instances are is known to the next start.
+
+        Then it takes effect for decisions, and after that for proxies: what these ask about is known already.
+        """
         self._placer.keep(live.placement)
         self._keep_revision(live)
         before = self._keeper.live.files
@@ -263,6 +300,7 @@ class Server:
             detail["shadow_revision"] = live.ruling.shadow.revision
         revision = live.ruling.revision
         self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
+        asyncio.run_coroutine_threadsafe(self._deciders.hand_over(live.ruling), self._loop).result()
 
     def _keep_revision(self, live: Live) -> None:
         ruling = live.ruling
@@ -286,7 +324,8 @@ class Server:
             self._journal.append(Entry(time=_now(), kind="change", decision="deny", revision=revision, errors=faults))
 
     def _put_in_force(self, live: Live) -> None:
-        self._speak(live.settings.log.level)
+        self._speech.level(live.settings.log.level)
+        self._speaking = self._loop.create_task(self._deciders.speak(live.settings.log.level))
         self._cache.set_all(live.snapshots)
         self._changes.announce()
 
@@ -322,7 +361,11 @@ class Server:
 
     def not_ready(self) -> str:
         """Why the server is not ready; "" when it is. What is in force decides on while a change is refused."""
-        return self._journal.trouble()
+        return self._journal.trouble() or self._deciders.trouble()
+
+    def deciders(self) -> Iterable[DeciderLife]:
+        """The decision processes."""
+        return self._deciders.lives
 
     def remark(self) -> str:
         """What else a reader of the readiness should know."""

@@ -1,4 +1,4 @@
-"""What a server holds of its folder's state while it runs: the lock, sockets' folder, journal, ports, placement."""
+"""What a server holds of its folder's state while it runs: the lock, sockets' folder, ports, placement."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import fcntl
 import os
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from policyd.audit.appender import Limits
-from policyd.audit.journal import Journal, Observer, writer_name
-from policyd.config import Address, AuditSettings, Environment, ListenSettings, StatePaths, runtime_directory
+from policyd.config import Address, Environment, ListenSettings, StatePaths, runtime_directory
 from policyd.errors import StateError
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, place
@@ -22,8 +19,8 @@ from policyd.sources import placement as placements
 from policyd.sources import ports
 from policyd.sources.state import prepare_runtime
 
-ROLE: Final = "serve"  # in the names of the journal's writers
 ADMIN_SOCKET: Final = "admin.sock"
+AUTHZ: Final = "authz"
 
 
 @contextmanager
@@ -61,34 +58,26 @@ def runtime_folder(directory: Path, environment: Environment) -> Iterator[Path]:
                 break
 
 
-@contextmanager
-def open_journal(
-    paths: StatePaths, audit: AuditSettings, clock: Callable[[], datetime], observer: Observer
-) -> Iterator[Journal]:
-    """The journal of this server, as the settings want it; raises StateError or JournalError."""
-    journal = Journal(
-        paths.journal,
-        writer_name(paths.journal, ROLE, lambda: secrets.token_hex(4)),
-        clock,
-        limits=Limits(),
-        durability=audit.durability,
-        on_full=audit.on_full,
-        observer=observer,
-    )
-    try:
-        yield journal
-    finally:
-        journal.close()
+def choose_ports(paths: StatePaths, listen: ListenSettings, deciders: int) -> dict[str, Address]:
+    """Where to listen, by name; the same as last time where that is free. Raises StateError.
 
-
-def choose_ports(paths: StatePaths, listen: ListenSettings) -> dict[str, Address]:
-    """Where to listen, by name; the same as last time where that is free. Raises StateError."""
-    wanted = {"xds": listen.xds, "authz": listen.authz, "attestation": listen.attestation, "http": listen.http}
+    Every decision process has a port of its own: `authz`, then `authz-2` and so on, which follow a port that is given.
+    """
+    first = listen.authz
+    wanted = {"xds": listen.xds, "attestation": listen.attestation, "http": listen.http}
+    for number in range(deciders):
+        port = first.port + number if first.port else 0
+        wanted[f"{AUTHZ}-{number + 1}" if number else AUTHZ] = Address(first.host, port)
     kept = paths.root / "ports.json"
     picked = placements.candidates(random.SystemRandom())
     chosen = ports.choose(wanted, ports.load(kept), placements.is_free, picked)
     ports.save(kept, chosen)
     return chosen
+
+
+def decision_addresses(chosen: Mapping[str, Address]) -> tuple[Address, ...]:
+    """Those of `choose_ports` that are of decision processes, in order."""
+    return tuple(address for name, address in chosen.items() if name.partition("-")[0] == AUTHZ)
 
 
 class Placer:

@@ -37,7 +37,7 @@ def choose(
         taken = {one.port for one in chosen.values()}
         if address.port:
             if not is_free(address.port, address.host):
-                remedy = f"free it, or give another one as `listen.{name}` in policyd.yaml"
+                remedy = f"free it, or give another one as `listen.{name.partition('-')[0]}` in policyd.yaml"
                 raise StateError(f"`{address}` is in use by another program", remedy=remedy)
             chosen[name] = address
             continue

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Final
 
+from policyd.errors import StateError
+
 Labels = tuple[str, ...]
 Table = Mapping[str, Sequence[Sequence[str]]]  # of each name, for each label, the values that it may have
 
@@ -36,9 +38,7 @@ class Slots:
             self._place[name] = {labels: size + at for at, labels in enumerate(combinations)}
             size += len(combinations)
         self.regions = regions
-        self.descriptor = os.memfd_create("policyd-counters") if descriptor is None else descriptor
-        if descriptor is None:
-            os.ftruncate(self.descriptor, size * regions * _WORD)
+        self.descriptor = _memory(size * regions * _WORD) if descriptor is None else descriptor
         self._size = size
         self._words = memoryview(mmap.mmap(self.descriptor, size * regions * _WORD)).cast("Q")
 
@@ -64,6 +64,15 @@ class Slots:
             total = sum(self._words[place + region * self._size] for region in range(self.regions))
             if total or OTHER not in labels:
                 yield labels, total
+
+
+def _memory(size: int) -> int:
+    try:
+        descriptor = os.memfd_create("policyd-counters")
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        raise StateError(f"there is no memory for counters: {error.strerror}", remedy="raise the limits") from None
+    return descriptor
 
 
 class Region:

@@ -220,3 +220,4 @@ def test_a_check_that_cannot_be_answered_in_time_is_an_error_on_record(
     [entry] = house.journal.entries
     assert (entry.decision, entry.status) == (("allow", 200) if answered else ("error", 503))
     assert [fault.source for fault in entry.errors] == ([] if answered else ["too_late"])
+    assert house.metrics.sheds == (0 if answered else 1)

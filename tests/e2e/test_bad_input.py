@@ -87,13 +87,16 @@ class Server:
 
     @contextmanager
     def without_space(self) -> Iterator[None]:
-        """No file of the process can grow, as on a full disk; other programs notice nothing."""
-        soft, hard = resource.prlimit(self._facts["pid"], resource.RLIMIT_FSIZE)
-        resource.prlimit(self._facts["pid"], resource.RLIMIT_FSIZE, (0, hard))
+        """No file of its processes can grow, as on a full disk; other programs notice nothing."""
+        pids = [self._facts["pid"], *(one.pid for one in self.status().deciders)]
+        before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
+        for pid, (_, hard) in before.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
         try:
             yield
         finally:
-            resource.prlimit(self._facts["pid"], resource.RLIMIT_FSIZE, (soft, hard))
+            for pid, limits in before.items():
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
     def status(self) -> Any:
         """What it says of itself over its socket, at once."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 
 class FakeDecisionMetrics:
-    """`counted` holds what was counted, in order: decision, side, seconds; `changes` what the shadow would change."""
+    """`counted` holds what was counted, in order: decision, side, seconds; `changes` what the shadow would change.
+
+    `sheds` is how many came too late.
+    """
 
     def __init__(self) -> None:
         self.counted: list[tuple[str, str, float]] = []
         self.changes: list[str] = []
+        self.sheds = 0
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One more."""
@@ -17,3 +21,7 @@ class FakeDecisionMetrics:
     def shadowed(self, change: str) -> None:
         """One more."""
         self.changes.append(change)
+
+    def shed(self) -> None:
+        """One more that came too late."""
+        self.sheds += 1

@@ -22,7 +22,7 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from policyd.config import Environment, state_paths
 from policyd.join_token import parse_token
-from policyd.server.run import Server
+from policyd.server.run import Server, Speech
 from policyd.server.state import exclusively
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state
@@ -105,15 +105,17 @@ def _pem(certificates: Iterable[bytes]) -> bytes:
 
 
 @asynccontextmanager
-async def serving(directory: Path, runtime: Path, shadow: Path | None = None) -> AsyncIterator[Served]:
-    """Serve in this process, until the block ends."""
+async def serving(
+    directory: Path, runtime: Path, shadow: Path | None = None, deciders: int = 1
+) -> AsyncIterator[Served]:
+    """Serve in this process, deciding in so many others, until the block ends."""
     served = Served(directory)
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
         async with AsyncExitStack() as stack:
-            await Server(FolderReader(directory, shadow), paths, asyncio.Event(), served.levels.append).start(
-                stack, Environment(runtime=runtime)
-            )
+            speech = Speech(served.levels.append)
+            server = Server(FolderReader(directory, shadow), paths, asyncio.Event(), speech, deciders)
+            await server.start(stack, Environment(runtime=runtime))
             yield served
 
 

@@ -24,10 +24,12 @@ from policyd.ca.database import open_database
 from policyd.ca.ledger import Ledger
 from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.model import Decision
+from policyd.config import Address
 from policyd.errors import Problem
 from policyd.join_token import parse_token
 from policyd.mesh.placement import Placement, SidecarPlace
 from policyd.reload import Live, load, shipped_schemas
+from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
@@ -43,6 +45,7 @@ ADDRESSES = Addresses("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"
 EDGE = SpiffeId.workload("cluster.local", "default", "edge")
 STRANGER = SpiffeId.workload("cluster.local", "default", "stranger")
 OPERATOR = f'Operator::"unix:{os.getuid()}"'
+DECIDER = DeciderLife("decide-1", Address("127.0.0.1", 2)).started(4711, 0.0).took("r1").opened(0.5)
 Code = grpc.StatusCode
 
 
@@ -56,6 +59,7 @@ class Facts:
     said: tuple[str, ...] = ()
     connected: tuple[ProxyStatus, ...] = ()
     agents_connected: tuple[str, ...] = ()
+    decider: DeciderLife = DECIDER
 
     def not_ready(self) -> str:
         return self.trouble
@@ -75,6 +79,9 @@ class Facts:
     def agents(self) -> tuple[str, ...]:
         return self.agents_connected
 
+    def deciders(self) -> tuple[DeciderLife, ...]:
+        return (self.decider,)
+
 
 @dataclass
 class Desk:
@@ -86,6 +93,9 @@ class Desk:
     ledger: Ledger
     stopped: list[bool] = field(default_factory=list)
     stub: Any = None
+
+    async def restart(self) -> None:
+        self.facts.decider = self.facts.decider.started(4712, 1.0).took("r2").opened(2.0)
 
     @property
     def recorded(self) -> list[Entry]:
@@ -121,6 +131,7 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         random=os.urandom,
         started_at=NOW,
         stop=lambda: made.stopped.append(True),
+        restart=made.restart,
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -157,6 +168,11 @@ async def test_status_says_what_is_in_force_and_where(desk: Desk, live: Live) ->
         started_at=int(NOW.timestamp()),
         pid=os.getpid(),
         warnings=["the root certificate ends soon"],
+        deciders=[
+            pb.Decider(
+                name="decide-1", address="127.0.0.1:2", pid=4711, state="deciding", revision="r1", trouble="", starts=1
+            )
+        ],
     )
 
 
@@ -179,6 +195,14 @@ async def test_status_says_why_a_change_is_refused(desk: Desk) -> None:
     assert list(status.refused) == [
         pb.Refusal(code="policy", message="does not parse", file="policies/a.cedar", line=3, remedy="close it")
     ]
+
+
+async def test_decision_processes_are_restarted_and_that_is_on_record(desk: Desk) -> None:
+    reply = await desk.stub.RestartDeciders(pb.RestartDecidersRequest())
+
+    [entry] = desk.recorded
+    assert (entry.kind, entry.principal, entry.detail) == ("operation", OPERATOR, {"operation": "deciders.restart"})
+    assert [(one.pid, one.revision, one.starts) for one in reply.deciders] == [(4712, "r2", 2)]
 
 
 # ---- CreateToken

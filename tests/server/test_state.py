@@ -15,7 +15,7 @@ from policyd.config import Address, Environment, ListenSettings, StatePaths
 from policyd.errors import InvalidInput, StateError
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Listen
-from policyd.server.state import Placer, choose_ports, exclusively, runtime_folder
+from policyd.server.state import Placer, choose_ports, decision_addresses, exclusively, runtime_folder
 from policyd.sources.state import prepare_state
 
 ONE = "workloads: {web: {service: web, port: 80}}\n"
@@ -104,37 +104,54 @@ def test_the_folder_of_sockets_stays_while_others_have_theirs_in_it(tmp_path: Pa
 
 
 def test_the_next_start_listens_where_the_last_one_did(paths: StatePaths) -> None:
-    first = choose_ports(paths, ListenSettings())
+    first = choose_ports(paths, ListenSettings(), 1)
 
     assert sorted(first) == ["attestation", "authz", "http", "xds"]
     assert len({address.port for address in first.values()}) == 4
-    assert choose_ports(paths, ListenSettings()) == first
+    assert choose_ports(paths, ListenSettings(), 1) == first
 
 
 def test_a_port_that_another_program_took_meanwhile_is_replaced_and_the_others_stay(paths: StatePaths) -> None:
-    first = choose_ports(paths, ListenSettings())
+    first = choose_ports(paths, ListenSettings(), 1)
 
     with listening(first["xds"].port):
-        second = choose_ports(paths, ListenSettings())
+        second = choose_ports(paths, ListenSettings(), 1)
 
     assert second["xds"] != first["xds"]
     assert {name for name in first if second[name] == first[name]} == {"authz", "attestation", "http"}
 
 
 def test_a_given_port_in_use_is_an_error_and_nothing_is_kept(paths: StatePaths) -> None:
-    first = choose_ports(paths, ListenSettings())
+    first = choose_ports(paths, ListenSettings(), 1)
 
     with listening() as port, pytest.raises(StateError, match=r"give another one as `listen\.authz` in policyd\.yaml$"):
-        choose_ports(paths, ListenSettings(authz=Address("127.0.0.1", port)))
+        choose_ports(paths, ListenSettings(authz=Address("127.0.0.1", port)), 1)
 
-    assert choose_ports(paths, ListenSettings()) == first
+    assert choose_ports(paths, ListenSettings(), 1) == first
 
 
 def test_a_broken_file_of_ports_costs_no_more_than_the_ports(paths: StatePaths) -> None:
-    choose_ports(paths, ListenSettings())
+    choose_ports(paths, ListenSettings(), 1)
     (paths.root / "ports.json").write_bytes(b'{"xds": 70000')
 
-    assert len(choose_ports(paths, ListenSettings())) == 4
+    assert len(choose_ports(paths, ListenSettings(), 1)) == 4
+
+
+def test_each_decision_process_has_a_port_of_its_own(paths: StatePaths) -> None:
+    chosen = choose_ports(paths, ListenSettings(), 3)
+
+    assert sorted(chosen) == ["attestation", "authz", "authz-2", "authz-3", "http", "xds"]
+    assert decision_addresses(chosen) == (chosen["authz"], chosen["authz-2"], chosen["authz-3"])
+    assert len({address.port for address in chosen.values()}) == 6
+
+
+def test_the_ports_after_a_given_one_are_those_of_further_decision_processes(paths: StatePaths) -> None:
+    with listening() as port:
+        pass
+    chosen = choose_ports(paths, ListenSettings(authz=Address("127.0.0.1", port)), 1)
+    assert decision_addresses(chosen) == (Address("127.0.0.1", port),)
+    with listening(port + 1), pytest.raises(StateError, match=rf"127\.0\.0\.1:{port + 1}.*`listen\.authz`"):
+        choose_ports(paths, ListenSettings(authz=Address("127.0.0.1", port)), 2)
 
 
 # ---- places

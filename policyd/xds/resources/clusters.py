@@ -81,6 +81,21 @@ def authorization(control: Control) -> dict[str, Any]:
         "load_assignment": _assignment(AUTHZ_CLUSTER, addresses),
         "typed_extension_protocol_options": policies.protocol("http2_protocol_options"),
         "transport_socket": tls.upstream("policyd", [control.server_id], alpn=("h2",)),
+        # a process that is lost is asked no more until it is there again, unless it is the only one; what it answers,
+        # errors too, is no reason to avoid it
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_local_origin_success_rate": 0,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "base_ejection_time": "0.5s",
+            "max_ejection_time": "0.5s",
+            "interval": "0.25s",
+            "max_ejection_percent": 50,
+        },
         # a decision server that restarts is found again at once, not after a connection's time-out
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 10}},
     }

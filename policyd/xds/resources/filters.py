@@ -16,6 +16,7 @@ from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, seconds
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 AUTHZ_FILTER = "envoy.filters.http.ext_authz"
+AUTHZ_RETRIES = 9  # with their pauses some 0.6 s: until a process that was lost is there again
 WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization")  # never sent to policyd
 
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
@@ -25,9 +26,10 @@ def authorization(control: Control) -> dict[str, Any]:
     """The external-authorization filter: broken is 503, never 403 and never a pass (ext_authz.v3.ExtAuthz)."""
     retry = {
         "retry_on": "unavailable,connect-failure,reset",
-        "num_retries": 1,
+        "num_retries": AUTHZ_RETRIES,
         # the default base costs up to half a second a request while policyd is away; Envoy also takes max_interval
-        # as the time-out of each attempt (convertCoreToRouteRetryPolicy), so it leaves room for a second one
+        # as the time-out of each attempt (convertCoreToRouteRetryPolicy), so it leaves room for a second one; attempts
+        # that find a process gone take no time
         "retry_back_off": {"base_interval": "0.005s", "max_interval": seconds(control.authz_timeout_seconds / 2)},
     }
     config = {

@@ -1,0 +1,342 @@
+"""Keeps the decision processes running: started, handed the ruling in force, replaced when lost, ended with us.
+
+Law: who answers checks answers under the ruling that was handed over last; a process that does not take it in time is
+ended and replaced. What there is to decide by is in `handover`, what to say in `link`, their lives in `decider_life`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import structlog
+
+from policyd.authz.ruling import Ruling
+from policyd.config import Level
+from policyd.errors import StateError
+from policyd.server import link
+from policyd.server.decider_life import DeciderLife
+from policyd.server.handover import keys_of, messages
+from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
+from policyd.server.transport import GRACE_SECONDS
+from policyd.server.transport import Identity as Certified
+from policyd.telemetry.slots import Slots
+
+TAKE_SECONDS: Final = 30.0  # for a ruling of a hundred thousand policies on a slow machine
+END_SECONDS: Final = GRACE_SECONDS + 3.0
+GIVE_UP: Final = 3  # failures in a row, at the start of the server
+MOST_BY_DEFAULT: Final = 4
+
+_log = structlog.get_logger("policyd.server")
+
+
+class Observer(Protocol):
+    """Who counts; policyd.telemetry.metrics.Metrics is one."""
+
+    def deciding(self, count: int) -> None:
+        """So many processes answer now."""
+
+    def process_started(self) -> None:
+        """One was started."""
+
+
+def default_count(cores: int) -> int:
+    """One process a core but the one that is left to the proxies, at least one, at most four."""
+    return max(1, min(MOST_BY_DEFAULT, cores - 1))
+
+
+def core_of(number: int, cores: Sequence[int]) -> int | None:
+    """The core of the process `number`, from 1: a process that moves between cores takes a third longer for a decision.
+
+    The last core first, and none where there is but one.
+    """
+    return cores[-1 - (number - 1) % len(cores)] if len(cores) > 1 else None
+
+
+@dataclass(eq=False)
+class _Running:
+    """A started process, our end of its link, and what it has been given."""
+
+    process: Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    life: DeciderLife
+    known: frozenset[bytes] = frozenset()
+    certificate: object = None
+    listening: bool = False
+    rule: int = 0  # the number of the last one that it took
+    gone: bool = False
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def send(self, packed: Iterable[bytes]) -> None:
+        """Pass on what is packed, at its pace; who has gone misses nothing."""
+        with suppress(OSError):
+            for one in packed:
+                self.writer.write(one)
+                await self.writer.drain()
+
+    async def end(self, seconds: float) -> None:
+        """Close the link, upon which it ends, and wait; it is killed when it takes longer."""
+        self.writer.close()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.process.wait()
+        except TimeoutError:
+            _log.error("decider.killed", name=self.life.name, pid=self.process.pid)
+            self.kill()
+            await self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A place for one process at a time."""
+
+    setup: Setup
+    life: DeciderLife
+    running: _Running | None = None
+
+
+class Deciders:
+    """The processes of `setups`, which count in `slots` and show the certificate of `identity`."""
+
+    def __init__(
+        self,
+        setups: Iterable[Setup],
+        slots: Slots,
+        identity: Certified,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seats = [_Seat(setup, DeciderLife(setup.name, setup.address)) for setup in setups]
+        self._slots = slots
+        self._identity = identity
+        self._observer = observer
+        self._clock = clock
+        self._news = asyncio.Condition()
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ruling: Ruling | None = None
+        self._number = 1  # of that ruling
+        self._packed: dict[tuple[int, frozenset[bytes]], list[bytes]] = {}
+        self._ending = False
+
+    async def start(self, stack: AsyncExitStack, ruling: Ruling) -> None:
+        """Start all, and wait until they answer under `ruling`; raises StateError where one does not."""
+        self._ruling = ruling
+        stack.push_async_callback(self._end)
+        for seat in self._seats:
+            self._begin(self._keep(seat))
+        lives = await self._until(lambda: self._all_decide() or self._one_fails(), TAKE_SECONDS)
+        if not lives or self._one_fails():
+            raise StateError("a decision process does not start", remedy="its log says why, above")
+
+    @property
+    def lives(self) -> tuple[DeciderLife, ...]:
+        """What is known of each process."""
+        return tuple(seat.running.life if seat.running else seat.life for seat in self._seats)
+
+    def trouble(self) -> str:
+        """Why not all checks are answered; "" if they are."""
+        if not any(life.deciding for life in self.lives):
+            return "no decision process answers"
+        return next((f"{life.name}: {life.trouble}" for life in self.lives if life.trouble), "")
+
+    async def hand_over(self, ruling: Ruling) -> None:
+        """Have every process decide under `ruling`; returns when those that live do."""
+        async with self._changing:
+            self._ruling, self._number = ruling, self._number + 1
+            await asyncio.gather(*map(self._give, self._all_running()))
+            self._packed.clear()
+
+    async def refresh(self) -> None:
+        """Show the certificate of now, which is another one after a renewal."""
+        now = self._identity.current()
+        for running in self._all_running():
+            if running.certificate is not now:
+                running.certificate = now
+                await self._tell(running, Identity(now))
+
+    async def speak(self, level: Level) -> None:
+        """Log from this level on."""
+        for seat in self._seats:
+            seat.setup = replace(seat.setup, log_level=level)
+        for running in self._all_running():
+            await self._tell(running, Speak(level))
+
+    async def restart(self) -> None:
+        """Replace the processes one at a time, none before its successor takes checks; raises StateError."""
+        for seat in self._seats:
+            async with self._changing:
+                await self._replace(seat)
+
+    # ---- one process
+
+    async def _keep(self, seat: _Seat) -> None:
+        """Have a process in this seat, whatever becomes of it."""
+        while not self._ending:
+            running = seat.running = await self._launch(seat)
+            self._begin(self._feed(running, link.Listen(), link.Open()))
+            await self._follow(running)
+            if seat.running is not running:
+                return  # it was replaced, and the other one is kept elsewhere
+            seat.life = running.life.ended(self._clock())
+            seat.running = None
+            await self._announce()
+            if not self._ending:
+                _log.error("decider.lost", name=seat.life.name, status=running.process.returncode)
+                await asyncio.sleep(seat.life.wait)
+
+    async def _launch(self, seat: _Seat) -> _Running:
+        """Start a process and tell it who it is."""
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), self._slots.descriptor)
+        command = [sys.executable, "-P", "-m", "policyd.server.decider", *map(str, descriptors)]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, str(self._slots.regions), stdin=DEVNULL, pass_fds=descriptors
+            )
+            reader, writer = await asyncio.open_connection(sock=ours)
+        finally:
+            theirs.close()
+        life = (seat.running.life if seat.running else seat.life).started(process.pid, self._clock())
+        running = _Running(process, reader, writer, life, certificate=self._identity.current())
+        self._observer.process_started()
+        await self._tell(running, seat.setup, Identity(self._identity.current()))
+        return running
+
+    async def _feed(self, running: _Running, *then: Down) -> None:
+        """Hand over the ruling in force, which may be another one by then, and say what comes next."""
+        while running.rule != self._number and not running.gone:
+            await self._give(running)
+        await self._tell(running, *then)
+
+    async def _follow(self, running: _Running) -> None:
+        """Hear what it says until it has gone."""
+        while (message := await link.read_up(running.reader)) is not None:
+            self._heard(running, message)
+            await self._announce()
+        running.gone = True
+        await running.end(END_SECONDS)
+        await self._announce()
+
+    def _heard(self, running: _Running, message: Up) -> None:
+        match message:
+            case Listening():
+                running.listening = True
+            case Opened():
+                running.life = running.life.opened(self._clock())
+            case InForce(number, revision):
+                running.rule = number
+                running.life = running.life.took(revision)
+            case Trouble(reason):
+                running.life = running.life.troubled(reason[:500])
+
+    async def _give(self, running: _Running) -> None:
+        """Hand over what it lacks of the ruling in force, and wait until it answers under it."""
+        async with running.sending:
+            ruling, number = self._ruling, self._number
+            assert ruling is not None, "processes are started under a ruling"
+            packed = await self._pack(ruling, number, running.known)
+            running.known = keys_of(ruling)
+            await running.send(packed)
+        if not await self._until(lambda: running.gone or running.rule >= number, TAKE_SECONDS):
+            _log.error("decider.stuck", name=running.life.name, pid=running.process.pid)
+            running.kill()
+
+    async def _pack(self, ruling: Ruling, number: int, known: frozenset[bytes]) -> list[bytes]:
+        """Packed once for all that know the same, in a thread: for ten thousand policies it takes a second."""
+        kept = self._packed.get((number, known))
+        if kept is None:
+            kept = await asyncio.to_thread(_packed, ruling, number, known)
+            self._packed[number, known] = kept
+        return kept
+
+    async def _replace(self, seat: _Seat) -> None:
+        old = seat.running
+        if old is None:
+            return  # it is being started anew as it is
+        new = await self._launch(seat)
+        following = self._begin(self._follow(new))
+        await self._feed(new, link.Listen())
+        if not await self._until(lambda: new.gone or new.listening, TAKE_SECONDS) or new.gone:
+            new.kill()
+            await following
+            raise StateError(f"the successor of `{seat.setup.name}` does not start", remedy="its log says why")
+        seat.running = new
+        await old.end(END_SECONDS)
+        await self._tell(new, link.Open())
+        self._begin(self._keep_on(seat, new, following))
+        await self._until(lambda: new.gone or new.life.deciding, TAKE_SECONDS)
+
+    async def _keep_on(self, seat: _Seat, running: _Running, following: asyncio.Task[None]) -> None:
+        """As `_keep`, for a process that is there already."""
+        await following
+        if seat.running is running and not self._ending:
+            seat.life = running.life.ended(self._clock())
+            seat.running = None
+            await self._keep(seat)
+
+    # ---- all of them
+
+    async def _tell(self, running: _Running, *told: Down) -> None:
+        async with running.sending:
+            await running.send([pack(one) for one in told])
+
+    def _all_running(self) -> list[_Running]:
+        return [seat.running for seat in self._seats if seat.running]
+
+    def _all_decide(self) -> bool:
+        return all(life.deciding for life in self.lives)
+
+    def _one_fails(self) -> bool:
+        return any(life.failures >= GIVE_UP for life in self.lives)
+
+    async def _announce(self) -> None:
+        self._observer.deciding(sum(life.deciding for life in self.lives))
+        async with self._news:
+            self._news.notify_all()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until it holds; whether it does."""
+        try:
+            async with asyncio.timeout(seconds), self._news:
+                await self._news.wait_for(condition)
+        except TimeoutError:
+            return False
+        return True
+
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _end(self) -> None:
+        """End all at once; each finishes what it has begun."""
+        self._ending = True
+        await asyncio.gather(*(running.end(END_SECONDS) for running in self._all_running()))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _packed(ruling: Ruling, number: int, known: Collection[bytes]) -> list[bytes]:
+    return [pack(one) for one in messages(ruling, number, known)]
+
+
+def cores() -> list[int]:
+    """The cores that this process may use, ascending."""
+    return sorted(os.sched_getaffinity(0))

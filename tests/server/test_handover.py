@@ -1,0 +1,146 @@
+"""A ruling that goes over to another process is the same ruling there, and only what is new of it is sent."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.cedar.policies import set_of
+from policyd.cedar.schema import parse_schema
+from policyd.errors import DecisionError
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.placement import assumed
+from policyd.server.handover import AT_ONCE, Takeover, keys_of, messages
+from policyd.server.link import Down, Policies, Rule, pack
+from policyd.sources.files import read_folder
+from policyd.spiffe import SpiffeId
+from tests.authz.checks import ruling_of
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+CALLERS = (None, *(SpiffeId.workload("cluster.local", "default", f"bookinfo-{name}") for name in ("productpage", "x")))
+
+
+@pytest.fixture(scope="module")
+def ruling(root: Path) -> Ruling:
+    folder = read_folder(root / "examples/bookinfo")
+    declaration = declare(folder.texts)
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    return ruling_of(mesh, parse_schema((root / "policies/mesh.cedarschema").read_text()), folder.below("policies"))
+
+
+def with_policies(ruling: Ruling, count: int) -> Ruling:
+    """The same mesh under so many policies, each of a file of its own."""
+    texts = {
+        f"policies/p{number:03}.cedar": f'@id("p{number}") permit (principal, action == Action::"GET", resource) '
+        f'when {{ context.request.path == "/{number}" }};'
+        for number in range(count)
+    }
+    return ruling_of(ruling.mesh, ruling.schema, texts)
+
+
+def sent(found: Iterable[Down]) -> list[Down]:
+    """The messages as they arrive."""
+    return [pickle.loads(pack(one)[4:]) for one in found]
+
+
+def taken(takeover: Takeover, found: Iterable[Down]) -> Ruling:
+    for message in sent(found):
+        match message:
+            case Policies():
+                takeover.take(message)
+            case Rule():
+                return takeover.ruling(message)
+    raise AssertionError("no rule came")
+
+
+def decided(ruling: Ruling) -> list[object]:
+    """What becomes of every caller's request to every service."""
+    here = Endpoint("127.0.0.1", 1)
+    return [
+        ruling.decide(ruling.request(HttpFacts(caller, service, method, "/reviews/0", service, NOW, here, here)))
+        for caller in CALLERS
+        for service in ruling.mesh.services
+        for method in ("GET", "DELETE")
+    ]
+
+
+def test_what_comes_out_is_what_went_in(ruling: Ruling) -> None:
+    other = taken(Takeover(), messages(ruling, 1, frozenset()))
+
+    assert (other.revision, other.policy_set, other.schema.text) == (
+        ruling.revision,
+        ruling.policy_set,
+        ruling.schema.text,
+    )
+    assert (other.mesh.services, other.mesh.listeners) == (ruling.mesh.services, ruling.mesh.listeners)
+    assert decided(other) == decided(ruling)
+
+
+def test_policies_go_a_few_at_a_time(ruling: Ruling) -> None:
+    many = with_policies(ruling, 3 * AT_ONCE + 1)
+
+    sizes = [len(one.policies) for one in sent(messages(many, 1, frozenset())) if isinstance(one, Policies)]
+
+    assert sizes == [AT_ONCE, AT_ONCE, AT_ONCE, 1]
+
+
+def test_only_what_changed_is_sent_again(ruling: Ruling) -> None:
+    before, after = with_policies(ruling, 100), with_policies(ruling, 101)
+    takeover = Takeover()
+    taken(takeover, messages(before, 1, frozenset()))
+
+    update = list(messages(after, 1, keys_of(before)))
+
+    assert [len(one.policies) for one in update if isinstance(one, Policies)] == [1]
+    assert taken(takeover, update).policy_set == after.policy_set
+
+
+def test_what_is_gone_is_let_go_and_can_come_back(ruling: Ruling) -> None:
+    many, few = with_policies(ruling, 100), with_policies(ruling, 1)
+    takeover = Takeover()
+    first = taken(takeover, messages(many, 1, frozenset()))
+    second = taken(takeover, messages(few, 1, keys_of(many)))
+    pauses: list[float] = []
+
+    takeover.let_go(first, pauses.append)
+
+    assert len(pauses) >= 99 // AT_ONCE
+    assert decided(second) == decided(few)
+    assert taken(takeover, messages(many, 1, keys_of(few))).revision == many.revision
+
+
+def test_another_revision_than_was_checked_is_refused(ruling: Ruling) -> None:
+    *pieces, rule = messages(ruling, 1, frozenset())
+    assert isinstance(rule, Rule)
+
+    with pytest.raises(DecisionError, match=f"revision `{ruling.revision}` came out of `f00`"):
+        taken(Takeover(), [*pieces, replace(rule, active=replace(rule.active, revision="f00"))])
+
+
+def test_what_is_tried_goes_over_too_and_shared_policies_once(ruling: Ruling) -> None:
+    tried = set_of([*ruling.policy_set.policies, *with_policies(ruling, 3).policy_set.policies])
+    both = make_ruling(ruling.mesh, ruling.policy_set, ruling.schema, tried)
+
+    found = sent(messages(both, 1, frozenset()))
+    other = taken(Takeover(), found)
+
+    assert sum(len(one.policies) for one in found if isinstance(one, Policies)) == len(ruling.policy_set.policies) + 3
+    assert other.shadow is not None
+    assert both.shadow is not None
+    assert (other.revision, other.shadow.revision) == (both.revision, both.shadow.revision)
+    assert decided(other.shadow) == decided(both.shadow)
+
+
+def test_the_declared_resources_stay_behind(ruling: Ruling) -> None:
+    [rule] = [one for one in messages(ruling, 1, frozenset()) if isinstance(one, Rule)]
+
+    assert ruling.mesh.virtual_services
+    assert (rule.mesh.virtual_services, rule.mesh.gateways) == ((), ())
