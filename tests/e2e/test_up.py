@@ -142,7 +142,7 @@ def test_a_dead_sidecar_comes_back(own_mesh: RunningMesh) -> None:
 
 def test_while_policyd_is_away_requests_are_503_and_then_pass_again(own_mesh: RunningMesh) -> None:
     gateway = own_mesh.gateway
-    os.kill(pid_of(own_mesh, "policyd", "serve"), signal.SIGKILL)
+    os.kill(pid_of(own_mesh, "policyd", " serve "), signal.SIGKILL)
 
     statuses: list[int] = []
 
