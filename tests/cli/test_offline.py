@@ -227,3 +227,24 @@ def test_the_record_of_a_check_is_found(decision_id: str, request_ids: set[str],
     found = choose(records, Wanted(decision_id, frozenset(request_ids)))
 
     assert (found.seq if found else None) == seq
+
+
+def test_mesh_support_prints_the_fields_of_a_kind(policyd: Callable[..., Said]) -> None:
+    said = policyd("mesh", "support", "EnvoyFilter", "Gateway")
+    value = policyd("mesh", "support", "EnvoyFilter", "--json").value
+
+    assert [line.split()[:3] for line in said.out.splitlines()[:3]] == [
+        ["KIND", "PLACE", "SUPPORTED"],
+        ["EnvoyFilter", "…", "no"],
+        ["Gateway", "spec", "yes"],
+    ]
+    assert value == {"fields": [{"kind": "EnvoyFilter", "place": "…", "fields": [], "supported": False}]}
+
+
+def test_mesh_support_of_no_kind_says_which_was_meant(policyd: Callable[..., Said]) -> None:
+    said = policyd("mesh", "support", "VirtualServise")
+
+    assert (said.code, said.err) == (
+        Exit.USAGE,
+        "error: `VirtualServise` is no kind; did you mean `VirtualService`?\n",
+    )

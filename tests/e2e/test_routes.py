@@ -303,7 +303,8 @@ def resources() -> Iterator[dict[str, Any]]:
     by_port = [{"match": [{"port": 8080}], "directResponse": {"status": 297}}, {"directResponse": {"status": 296}}]
     yield resource("VirtualService", "by-port", hosts=["by-port.example"], gateways=["mesh", "edge"], http=by_port)
     by_gateway = [{"match": [{"gateways": ["edge"]}], "directResponse": {"status": 295}}, *private]
-    yield resource("VirtualService", "by-gateway", hosts=["by-gateway.example"], gateways=["mesh", "edge"], http=by_gateway)
+    both = {"hosts": ["by-gateway.example"], "gateways": ["mesh", "edge"]}
+    yield resource("VirtualService", "by-gateway", **both, http=by_gateway)
     for name, old, new in (("away", "/forbidden", "/fine"), ("towards", "/fine", "/forbidden")):
         rewritten = [{"match": [{"uri": {"exact": old}}], "rewrite": {"uri": new}, **TO_ECHO}]
         yield resource("VirtualService", name, hosts=[f"{name}.example"], gateways=["mesh", "edge"], http=rewritten)

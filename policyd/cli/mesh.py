@@ -1,0 +1,43 @@
+"""`policyd mesh ...`: what a mesh folder may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from policyd.cli.lazy import group
+from policyd.cli.options import Json
+
+app = group("The mesh folder: which kinds and fields it may hold.")
+
+
+@app.command()
+def support(
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Kinds; none: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print which fields of Istio's and Kubernetes' kinds are supported; all others are refused by name.
+
+    `…` stands for any place in the kind.
+    """
+    from dataclasses import asdict
+
+    from policyd.cli import output
+    from policyd.errors import UsageError
+    from policyd.mesh.istio.kinds import KINDS
+    from policyd.mesh.matching import did_you_mean
+    from policyd.mesh.support import OTHERS
+    from policyd.mesh.support import support as rows
+
+    known = {*KINDS, *OTHERS}
+    for kind in kinds or ():
+        if kind not in known:
+            near = did_you_mean(kind, known, ()) or f"known are {', '.join(sorted(known))}"
+            raise UsageError(f"`{kind[:80]}` is no kind; {near}")
+    found = list(rows(kinds or ()))
+    if as_json:
+        output.print_json({"fields": [asdict(row) for row in found]})
+        return
+    shown = [(row.kind, row.place, "yes" if row.supported else "no", " ".join(row.fields) or "-") for row in found]
+    output.show(output.table(("KIND", "PLACE", "SUPPORTED", "FIELDS"), shown))
