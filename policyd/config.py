@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import check_trust_domain
-from policyd.strict import Duration, Model, parse
+from policyd.strict import Duration, Many, Model, parse
 from policyd.yaml import load_one
 
 SETTINGS_FILE: Final = "policyd.yaml"
@@ -71,6 +71,13 @@ def _check_trust_domain(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _check_range(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError(f"`{text[:80]}` is no range of addresses; write one, as in `127.0.0.2/32`") from None
+
+
 Listen = Annotated[Address, BeforeValidator(parse_address)]
 LOOPBACK: Final = Address("127.0.0.1", 0)
 
@@ -111,6 +118,21 @@ class ShadowSettings(Model):
     policies: Annotated[str, Field(min_length=1)] | None = None
 
 
+class OutboundSettings(Model):
+    """What becomes of names outside that nothing declares: 502, or asked about like a declared one (`ALLOW_ANY`)."""
+
+    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "REGISTRY_ONLY"
+
+
+class EgressSettings(Model):
+    """What names outside may lead to: ranges allowed although they are loopback, link-local or the mesh's, and the DNS
+    servers that proxies ask (none: those of their machine).
+    """
+
+    allow_addresses: Many[Annotated[str, AfterValidator(_check_range)]] = ()
+    dns_resolvers: Many[Listen] = ()
+
+
 class Settings(Model):
     """policyd.yaml; every line is optional. `workers` is how many processes decide, by default one a core but one."""
 
@@ -121,6 +143,8 @@ class Settings(Model):
     log: LogSettings = LogSettings()
     shadow: ShadowSettings = ShadowSettings()
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None = None
+    outbound_traffic_policy: OutboundSettings = OutboundSettings()
+    egress: EgressSettings = EgressSettings()
 
 
 def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:

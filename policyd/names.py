@@ -11,6 +11,12 @@ DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 
 # ---- keys of ext_authz's context_extensions, put on routes by our own xDS
 EXTENSION_LISTENER: Final = "policyd.listener"
+EXTENSION_HOST: Final = "policyd.host"  # of a route to the outside: the Host, or the pattern of names that it leads to
+EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was asked for
+
+# ---- dynamic metadata that our own listeners give a check, where many of them share their routes
+METADATA_NAMESPACE: Final = "policyd"
+METADATA_LISTENER: Final = "listener"
 
 # ---- dynamic metadata of the namespace envoy.filters.http.ext_authz
 METADATA_DECISION_ID: Final = "decision_id"

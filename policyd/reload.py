@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TypeVar
 
 from policyd.authz.ruling import Ruling, make_ruling
@@ -20,6 +21,7 @@ from policyd.errors import InvalidInput, Problem
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Mesh
+from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import Placement
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
@@ -136,7 +138,8 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
 
     def resolve(declaration: Declaration) -> tuple[Placement, Mesh]:
         placement = place(declaration)
-        return placement, build(declaration, settings.trust_domain if settings else "", placement)
+        known = settings or Settings()
+        return placement, build(declaration, known.trust_domain, placement, outbound_of(known))
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))
@@ -161,6 +164,16 @@ def _load_enforced(texts: Mapping[str, str], schema: Schema) -> PolicySet:
     policies = load_policies(texts, schema)
     check_unmarked(policies, "only policies on traffic can be tried", "remove `@shadow`, or the policy")
     return policies
+
+
+def outbound_of(settings: Settings) -> Outbound:
+    """What the settings say of names outside the mesh."""
+    egress = settings.egress
+    return Outbound(
+        settings.outbound_traffic_policy.mode,
+        tuple(ip_network(text) for text in egress.allow_addresses),
+        tuple((server.host, server.port) for server in egress.dns_resolvers),
+    )
 
 
 def _texts(folder: Folder, name: str) -> dict[str, str]:

@@ -22,7 +22,8 @@ HOLDS: Final[Mapping[str, str]] = {
     "checks.yaml": "[requests that `up` sends](#checksyaml) once all is up",
     "issuance.cedar": "who may obtain which certificate; without it the built-in policy holds",
     "operators.cedar": "who may look and act besides the folder's owner",
-    "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice) and [Service](#service)",
+    "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice), [DestinationRule](#destinationrule), "
+    "[ServiceEntry](#serviceentry) and [Service](#service)",
     "policies": "traffic policies, one file a service; the [schema](schema.md) says what they may name",
     "cases": "[policy tests](#cases); checked before a change takes effect",
 }

@@ -38,6 +38,11 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_time": "time, as `2026-12-24T00:00:00Z`",
     "_check_retry_on": "list of Envoy's retry conditions and statuses, with commas",
     "_check_http": "`http` or `http-<suffix>`",
+    "_check_name_outside": "full DNS name, or `*.` and one",
+    "_check_vip": "IP address",
+    "_check_locality": "`<region>[/<zone>[/<subzone>]]`",
+    "_check_export": "`.`, `*`, `~` or a namespace",
+    "_check_range": "range of addresses, as `127.0.0.2/32`",
     "_as_command": "text, or list of texts",
     "_as_list": "",  # says only that one may stand for a list of one
     "check_distinct_headers": "",

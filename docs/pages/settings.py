@@ -11,8 +11,10 @@ from docs.pages.tables import code, table
 from policyd.config import (
     AuditSettings,
     CaSettings,
+    EgressSettings,
     ListenSettings,
     LogSettings,
+    OutboundSettings,
     Settings,
     ShadowSettings,
     from_environ,
@@ -24,8 +26,10 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     Settings,
     AuditSettings,
     CaSettings,
+    EgressSettings,
     ListenSettings,
     LogSettings,
+    OutboundSettings,
     ShadowSettings,
 )
 VARIABLES: Final = (

@@ -15,6 +15,8 @@ from policyd.cedar.model import Entity, Uid
 METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})  # the schema's own actions
 HEADERS: Final = Uid("Headers", "request")
 
+CONNECT: Final = Uid("Action", "connect")
+
 _OTHER: Final = Uid("Action", "other")
 _ACTIONS: Final = {method: Uid("Action", method) for method in METHODS}
 
@@ -39,6 +41,16 @@ def http_context(facts: HttpFacts, path: str, labels: Entity) -> dict[str, Any]:
         "destination": {**_end(facts.destination), "labels": {"__entity": labels.uid.json()}},
         "time": _extension("datetime", _moment(facts.time)),
     }
+
+
+def tcp_context(facts: HttpFacts, labels: Entity) -> dict[str, Any]:
+    """The TcpContext of a tunnel or connection; `sni` only where a client sent one."""
+    context: dict[str, Any] = {
+        "source": _end(facts.source),
+        "destination": {**_end(facts.destination), "labels": {"__entity": labels.uid.json()}},
+        "time": _extension("datetime", _moment(facts.time)),
+    }
+    return context | {"sni": facts.sni} if facts.sni else context
 
 
 def _end(end: Endpoint) -> dict[str, Any]:

@@ -44,6 +44,11 @@ class MeshEntities:
         """The Service with this id, or None."""
         return self._services.get(id_)
 
+    def host(self, name: str) -> Entity:
+        """The name outside the mesh, in the groups that list it."""
+        uid = Uid("Host", name)
+        return Entity(uid, {"name": name}, self._above.get(uid, ()))
+
     def labels(self, instance: str) -> Entity:
         """The labels of an instance; without one there are none."""
         return self._labels.get(instance) or Entity(Uid("Labels", instance))
@@ -51,6 +56,8 @@ class MeshEntities:
     def named(self, uid: Uid) -> Entity | None:
         """The entity that a policy names, or None where the mesh has none such."""
         known = self._by_uid.get(uid)
+        if known is None and uid.type == "Host":
+            return self.host(uid.id)
         if known is not None or uid.type != "Workload":
             return known
         try:

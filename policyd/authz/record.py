@@ -84,15 +84,23 @@ def _principal(query: Query | None) -> str:
 
 
 def _resource(query: Query | None) -> str:
-    return str(Uid("Service", query.facts.service)) if query else ""
+    if query is None:
+        return ""
+    facts = query.facts
+    return str(Uid("Host", facts.outside) if facts.outside else Uid("Service", facts.service))
 
 
 def context_of(query: Query | None, request: Request | None) -> dict[str, Any]:
-    """What the decision read, and in any case what was asked for: nobody finds a request without its path."""
+    """What the decision read, and in any case what was asked for: nobody finds a request without its path.
+
+    A tunnel has none.
+    """
     context = _plain(request) if request else {}
     if query is not None:
         facts = query.facts
-        asked = {"method": facts.method, "host": facts.host, "path": _path(facts.target)}
+        asked = {"method": facts.method, "host": facts.host}
+        if not facts.is_tunnel:
+            asked["path"] = _path(facts.target)
         context["request"] = asked | context.get("request", {})
     return context
 

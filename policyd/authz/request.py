@@ -15,11 +15,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
+from policyd.authz.egress import host_of, port_of
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import IncompleteRequest, SpiffeIdError
 from policyd.mesh.model import Listener, Mesh
-from policyd.names import EXTENSION_LISTENER
+from policyd.names import EXTENSION_LISTENER, METADATA_LISTENER, METADATA_NAMESPACE
 from policyd.spiffe import SpiffeId
 
 MAX_HEADERS: Final = 128  # our Envoys take 100
@@ -63,19 +64,25 @@ def read_check(
     headers = _headers(http, headers_read)
     if not _TOKEN.fullmatch(http.method) or len(http.method) > MAX_METHOD:
         raise IncompleteRequest("the check has no usable method")
-    if http.method == "CONNECT":
-        raise IncompleteRequest("a tunnel (CONNECT) is not decided as a request")
+    outside, port = "", listener.port
+    host = _host(http.host)
+    if listener.side == "egress":
+        outside = host_of(attributes.context_extensions, host)
+        port = port_of(attributes.context_extensions, http.host)
+    elif http.method == "CONNECT":
+        raise IncompleteRequest("a tunnel (CONNECT) to a service of the mesh is not decided as a request")
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service=listener.service,
         method=http.method,
         target=http.path,
-        host=_host(http.host),
+        host=host,
         time=now,
         source=_endpoint(attributes.source, "source"),
-        destination=Endpoint(_endpoint(attributes.destination, "destination").ip, listener.port),
+        destination=Endpoint(_endpoint(attributes.destination, "destination").ip, port),
         instance=listener.instance,
         headers=headers,
+        outside=outside,
     )
     trace_id, span_id = _trace(headers)
     request_id = headers.get("x-request-id", http.id)
@@ -85,6 +92,8 @@ def read_check(
 
 def _listener(attributes: Any, peer: SpiffeId, mesh: Mesh) -> Listener:
     name = attributes.context_extensions.get(EXTENSION_LISTENER, "")
+    if not name and METADATA_NAMESPACE in (metadata := attributes.metadata_context.filter_metadata):
+        name = metadata[METADATA_NAMESPACE].fields[METADATA_LISTENER].string_value
     listener = mesh.listeners.get(name)
     if listener is None:
         raise IncompleteRequest(f"the check names no listener of the mesh: `{name[:80]!a}`")
@@ -98,8 +107,10 @@ def _listener(attributes: Any, peer: SpiffeId, mesh: Mesh) -> Listener:
 
 def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
     """The caller; None, the unauthenticated one, wherever the listener does not verify against the mesh's
-    bundles.
+    bundles. Who asks for the outside is the owner of the proxy that it asks through.
     """
+    if listener.side == "egress":
+        return listener.owner
     if not listener.verifies_peers:
         return None
     caller = spiffe_id(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from policyd.authz.context import HEADERS, action_of, http_context
+from policyd.authz.context import CONNECT, HEADERS, action_of, http_context, tcp_context
 from policyd.authz.entities import MeshEntities
 from policyd.authz.path import canonical_path
 from policyd.cedar.engine import Engine
@@ -48,17 +48,23 @@ class Ruling:
         """The question to ask of the engine; raises UnacceptablePath, or IncompleteRequest for an unknown
         Service.
         """
-        path = canonical_path(facts.target)
-        service = self.entities.service(facts.service)
-        if service is None:
+        resource = self.entities.host(facts.outside) if facts.outside else self.entities.service(facts.service)
+        if resource is None:
             raise IncompleteRequest(f"the mesh has no service `{facts.service}`")
-        principal, labels = self.entities.principal(facts.principal), self.entities.labels(facts.instance)
-        entities = [principal, service, Entity(HEADERS, tags=facts.headers), labels]
+        principal = self.entities.principal(facts.principal)
+        # of what answers outside nothing is known
+        labels = self.entities.labels("" if facts.outside else facts.instance)
+        if facts.is_tunnel:
+            context, headers = tcp_context(facts, labels), []
+        else:
+            context = http_context(facts, canonical_path(facts.target), labels)
+            headers = [Entity(HEADERS, tags=facts.headers)]
+        entities = [principal, resource, *headers, labels]
         return Request(
             principal=principal.uid,
-            action=action_of(facts.method),
-            resource=service.uid,
-            context=http_context(facts, path, labels),
+            action=CONNECT if facts.is_tunnel else action_of(facts.method),
+            resource=resource.uid,
+            context=context,
             entities=(*entities, *self._also_named({one.uid for one in entities})),
         )
 

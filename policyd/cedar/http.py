@@ -24,6 +24,8 @@ class Endpoint:
 class HttpFacts:
     """One request to `service` (an id), answered by `instance` (a name, "" where none is chosen yet).
 
+    One that leaves the mesh has no service but the Host `outside` (lower case), and `instance` is who sends it out.
+
     `principal` None is an unauthenticated caller. `target` is the path with its query, as sent; `host` is
     lower case and without port; header names are lower case. `time` is aware.
     """
@@ -38,3 +40,10 @@ class HttpFacts:
     destination: Endpoint
     instance: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    outside: str = ""
+    sni: str = ""  # of a tunnel, where it is known
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether it asks for a connection instead of an answer (RFC 9110, 9.3.6)."""
+        return self.method == "CONNECT"

@@ -21,11 +21,14 @@ from policyd.mesh.model import (
     Listener,
     Mesh,
     Workload,
+    egress_listener,
     gateway_listener,
     inbound_listener,
 )
+from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.placement import Placement
 from policyd.mesh.routing import check_gateways, check_virtual_services
+from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
 from policyd.spiffe import SpiffeId
 from policyd.strict import check_label
@@ -34,7 +37,9 @@ from policyd.yaml import Path
 GATEWAY_LABELS: Final[Mapping[str, str]] = {"istio": "ingressgateway"}
 
 
-def build(declaration: Declaration, trust_domain: str, placement: Placement) -> Mesh:
+def build(
+    declaration: Declaration, trust_domain: str, placement: Placement, outbound: Outbound = REGISTRY_ONLY
+) -> Mesh:
     """Resolve and cross-check what is declared; raises InvalidInput with every Problem.
 
     `placement` places this very declaration (see mesh.placement.place).
@@ -49,6 +54,7 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
     check_virtual_services(declaration, instances, services, problems)
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, services, problems)
+    outside = build_outside(declaration, outbound, instances, services, problems)
     if problems:
         raise InvalidInput(problems)
     return Mesh(
@@ -61,6 +67,8 @@ def build(declaration: Declaration, trust_domain: str, placement: Placement) -> 
         virtual_services=virtual_services,
         listeners=_listeners(instances),
         destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
+        outside=outside,
+        outbound=outbound,
     )
 
 
@@ -202,6 +210,8 @@ def _listeners(instances: Mapping[str, Instance]) -> dict[str, Listener]:
                     verifies_peers=True,
                 )
             )
+            name = egress_listener(instance.name)
+            found.append(Listener(name, "egress", instance.name, instance.workload, "", 0, verifies_peers=False))
         for listen in instance.listens:
             name, port = gateway_listener(instance.name, listen.declared), listen.declared
             # plain HTTP: nobody has shown a certificate there

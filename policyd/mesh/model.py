@@ -15,10 +15,11 @@ from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
+from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside, covers_name
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
-Side = Literal["inbound", "gateway"]
+Side = Literal["inbound", "gateway", "egress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Listener:
     """A place where requests are asked about; our xDS puts `name` into the check's context_extensions.
 
     `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate
-    only where `verifies_peers`, else Unauthenticated.
+    only where `verifies_peers`, else Unauthenticated. Of an egress listener it is the owner: nobody else reaches it,
+    and `service` is "", as each request names its Host.
     """
 
     name: str
@@ -130,6 +132,8 @@ class Mesh:
     listeners: Mapping[str, Listener]
     destination_rules: tuple[DestinationRule, ...] = ()
     destinations: Destinations = field(init=False, repr=False, compare=False)
+    outside: tuple[Outside, ...] = ()
+    outbound: Outbound = REGISTRY_ONLY
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,6 +156,11 @@ class Mesh:
         """The instances that serve `service` (an id), by name."""
         return self._serving.get(service, ())
 
+    def host(self, name: str, namespace: str) -> Outside | None:
+        """The Host that a name outside means for callers of `namespace`: the very name, else the longest pattern."""
+        seen = (one for one in self.outside if one.is_seen(namespace) and covers_name(one.host, name))
+        return max(seen, key=lambda one: (one.host == name, len(one.host)), default=None)
+
 
 def inbound_listener(instance: str) -> str:
     """The name of a sidecar's inbound listener."""
@@ -161,3 +170,8 @@ def inbound_listener(instance: str) -> str:
 def gateway_listener(instance: str, declared_port: int) -> str:
     """The name of a gateway's listener for a declared port."""
     return f"{instance}/gateway/{declared_port}"
+
+
+def egress_listener(instance: str) -> str:
+    """The name under which an instance's requests to the outside are asked about."""
+    return f"{instance}/egress"

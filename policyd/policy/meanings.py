@@ -88,6 +88,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "shadow": "Policies that are tried beside the active ones.",
         "workers": "How many processes decide requests, each on a port and a core of its own; without it one a core "
         "but one, at least one, at most four. `policyd serve --workers` wins.",
+        "outboundTrafficPolicy": "What becomes of names outside the mesh that no ServiceEntry declares.",
+        "egress": "Where names outside may lead.",
     },
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
@@ -104,6 +106,14 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "authz": "Envoys: decisions, mutual TLS; each further decision process has the port after the last one's.",
         "attestation": "Agents that have a join token and no identity yet: TLS.",
         "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
+    },
+    "OutboundSettings": {
+        "mode": "`REGISTRY_ONLY` answers 502. `ALLOW_ANY` routes them, and no more: a policy must still permit.",
+    },
+    "EgressSettings": {
+        "allowAddresses": "Addresses that names outside may have although they are loopback, link-local, a cloud's "
+        "metadata or the mesh's own. For tests and demonstrations on one machine.",
+        "dnsResolvers": "The DNS servers that proxies ask; otherwise those of their machine.",
     },
     "LogSettings": {"level": "The least that is said."},
     "ShadowSettings": {

@@ -21,6 +21,7 @@ from policyd.errors import SpiffeIdError, UsageError
 from policyd.policy.ruling import Ruling
 from policyd.spiffe import SpiffeId
 
+CONNECT: Final = 'Action::"connect"'
 _LOCAL: Final = "127.0.0.1"
 _KNOWN_OTHERWISE: Final = frozenset({"request.method", "time", "destination.labels", "destination.port"})
 _SHORT: Final = 12  # characters of a revision that people are shown
@@ -62,20 +63,23 @@ def of_shadow(record: Record) -> Record:
 def _facts(record: Record, ruling: Ruling) -> HttpFacts:
     http = _part(record.context, "request")
     destination, source = _part(record.context, "destination"), _part(record.context, "source")
-    service = entity_id(record.resource)
+    resource = entity_id(record.resource)
+    outside = resource if record.resource.startswith("Host::") else ""
     instance = ruling.mesh.instances.get(record.proxy)
     headers = _part(http, "headers")
     return HttpFacts(
         principal=_principal(record),
-        service=service,
-        method=str(http.get("method") or entity_id(record.action)),
+        service="" if outside else resource,
+        method="CONNECT" if record.action == CONNECT else str(http.get("method") or entity_id(record.action)),
         target=str(http.get("path") or "/"),
-        host=str(http.get("host") or service.partition(".")[0]),
+        host=str(http.get("host") or outside or resource.partition(".")[0]),
         time=record.time,
         source=Endpoint(_LOCAL, int(source.get("port") or 0)),
         destination=Endpoint(_LOCAL, int(destination.get("port") or (instance.service_port if instance else 0))),
         instance=record.proxy,
         headers={name: value for name, value in headers.items() if isinstance(value, str)},
+        outside=outside,
+        sni=str(record.context.get("sni") or ""),
     )
 
 

@@ -102,7 +102,7 @@ def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:
 
 def _verifies(mesh: Mesh, instance: Instance, port: int) -> bool:
     """Whether the instance's listener for that port asks callers who they are."""
-    listeners = [one for one in mesh.listeners.values() if one.instance == instance.name]
+    listeners = [one for one in mesh.listeners.values() if one.instance == instance.name and one.side != "egress"]
     at_port = [one for one in listeners if one.port == port] or listeners
     return all(one.verifies_peers for one in at_port)
 

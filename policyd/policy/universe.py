@@ -91,7 +91,7 @@ def universe_of(mesh: Mesh, entities: Iterable[Entity]) -> Universe:
         frozenset((uid.type, ancestor) for uid, ancestors in above.items() for ancestor in ancestors),
         tags,
         attributes,
-        frozenset(listener.service for listener in mesh.listeners.values()),
+        frozenset(listener.service for listener in mesh.listeners.values() if listener.service),
     )
 
 

@@ -69,6 +69,7 @@ def bookinfo_mesh() -> Mesh:
     listeners = [
         Listener("ingress/gateway/8080", "gateway", "ingress", gateway.workload, gateway.service, 8080, False),
         *(Listener(f"{i.name}/inbound", "inbound", i.name, i.workload, i.service, 9080, True) for i in sidecars),
+        *(Listener(f"{i.name}/egress", "egress", i.name, i.workload, "", 0, False) for i in sidecars),
     ]
     groups = [
         Group("ratings-readers", workloads=frozenset({account("bookinfo-reviews"), account("bookinfo-productpage")})),

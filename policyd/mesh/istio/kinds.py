@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from policyd.mesh.istio import destination_rule, gateway, service, virtual_service
+from policyd.mesh.istio import destination_rule, gateway, service, service_entry, virtual_service
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService
+from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.istio.virtual_service import VirtualService
 
 KINDS: Final[Mapping[str, type[Resource]]] = {
@@ -17,10 +18,12 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "VirtualService": VirtualService,
     "DestinationRule": DestinationRule,
     "Service": CoreService,
+    "ServiceEntry": ServiceEntry,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
     "VirtualService": dict.fromkeys(virtual_service.LATER, "VirtualService"),
     "DestinationRule": dict.fromkeys(destination_rule.LATER, "DestinationRule"),
     "Service": dict.fromkeys(service.LATER, "Service"),
+    "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
 }

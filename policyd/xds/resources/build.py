@@ -14,7 +14,7 @@ from typing import Any, Final
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
-from policyd.xds.resources import clusters, listeners, routes
+from policyd.xds.resources import clusters, egress, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
@@ -52,6 +52,8 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     yield kept.make(CLUSTER, clusters.authorization(control))
     if proxies.role == "sidecar":
         yield kept.make(ROUTE, routes.outbound(mesh, proxies.caller))
+        for cluster in egress.clusters(mesh, control):
+            yield kept.make(CLUSTER, cluster)
 
 
 def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
@@ -59,7 +61,8 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
     if instance.role == "sidecar":
         yield kept.make(CLUSTER, clusters.inbound(instance))
         yield kept.make(LISTENER, listeners.inbound(instance, control))
-        yield kept.make(LISTENER, listeners.outbound(instance))
+        lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
+        yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
     for listen in instance.listens:
         yield kept.make(LISTENER, listeners.gateway(instance, listen, control))
         yield kept.make(ROUTE, routes.gateway(mesh, instance, listen))
@@ -73,7 +76,9 @@ class _Build:
 
     def __init__(self, mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None) -> None:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
-        self._made_of = (control, *(getattr(mesh, name) for name in declared))
+        # the filter that looks names up is a proxy's own, and keeps them from every instance's address
+        never = egress.never(mesh, control) if egress.is_dynamic(mesh) else ()
+        self._made_of = (control, never, *(getattr(mesh, name) for name in declared))
         self._mesh, self._control, self._before = mesh, control, before
         # of what was declared otherwise, only what comes out equal is kept
         self._same = before if before is not None and before.made_of == self._made_of else None

@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 
 from policyd.mesh.model import Instance
-from policyd.names import EXTENSION_LISTENER
+from policyd.names import EXTENSION_HOST, EXTENSION_LISTENER, EXTENSION_PORT, METADATA_LISTENER, METADATA_NAMESPACE
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, seconds
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
@@ -43,6 +43,7 @@ def authorization(control: Control) -> dict[str, Any]:
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
         "stat_prefix": "policyd",
+        "metadata_context_namespaces": [METADATA_NAMESPACE],
         "disallowed_headers": {"patterns": [{"exact": name} for name in WITHHELD_HEADERS]},
     }
     return {"name": AUTHZ_FILTER, "typed_config": config}
@@ -50,8 +51,29 @@ def authorization(control: Control) -> dict[str, Any]:
 
 def asked_for(listener: str) -> dict[str, Any]:
     """What a route carries so that the check says which listener it is asked for (typed_per_filter_config)."""
-    settings = {"context_extensions": {EXTENSION_LISTENER: listener}}
-    return {AUTHZ_FILTER: {"@type": f"{HTTP}.ext_authz.v3.ExtAuthzPerRoute", "check_settings": settings}}
+    return _per_route({"check_settings": {"context_extensions": {EXTENSION_LISTENER: listener}}})
+
+
+def asked_for_host(host: str, port: int) -> dict[str, Any]:
+    """What a route to the outside carries: the Host (or pattern) and port that it leads to, whatever headers say."""
+    extensions = {EXTENSION_HOST: host, EXTENSION_PORT: str(port)}
+    return _per_route({"check_settings": {"context_extensions": extensions}})
+
+
+def unasked() -> dict[str, Any]:
+    """What a route carries whose requests are decided at its other end, or lead nowhere."""
+    return _per_route({"disabled": True})
+
+
+def _per_route(fields: dict[str, Any]) -> dict[str, Any]:
+    return {AUTHZ_FILTER: {"@type": f"{HTTP}.ext_authz.v3.ExtAuthzPerRoute", **fields}}
+
+
+def asks_as(listener: str) -> dict[str, Any]:
+    """Names the listener for the checks of its requests, where the routes are shared with others (set_metadata.v3)."""
+    value = {"metadata_namespace": METADATA_NAMESPACE, "value": {METADATA_LISTENER: listener}}
+    config = {"@type": f"{HTTP}.set_metadata.v3.Config", "metadata": [value]}
+    return {"name": "envoy.filters.http.set_metadata", "typed_config": config}
 
 
 def proxy_password(instance: Instance) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.mesh.model import Instance, Listen, gateway_listener, inbound_listener
+from policyd.mesh.model import Instance, Listen, egress_listener, gateway_listener, inbound_listener
 from policyd.xds.resources import faults, filters, tls
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
@@ -56,14 +56,20 @@ def inbound(instance: Instance, control: Control) -> dict[str, Any]:
     return _listener(name, instance.address, instance.inbound_port, chain, "INBOUND")
 
 
-def outbound(instance: Instance) -> dict[str, Any]:
-    """The application's HTTP proxy, on loopback, opened by the instance's secret."""
+def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]]) -> dict[str, Any]:
+    """The application's HTTP proxy, on loopback, opened by the instance's secret.
+
+    Whatever a route does not except is asked about; `lookup` finds the addresses of names, after they may be asked for.
+    """
+    asked = [filters.asks_as(egress_listener(instance.name)), filters.authorization(control)]
     chain = {
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), *faults.FILTERS],
+                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS],
                 filters.rds(OUTBOUND_ROUTES),
+                # tunnels, for the routes that end one
+                upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
                 server_header_transformation="PASS_THROUGH",
                 # what an application passes on joins the records of one request
                 preserve_external_request_id=True,

@@ -5,7 +5,7 @@ Law: rules come out in the order in which they were declared; the first that mat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
@@ -16,7 +16,7 @@ from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Instance, Listen, Mesh, Service, gateway_listener
 from policyd.mesh.precedence import Precedence
-from policyd.xds.resources import filters, rules
+from policyd.xds.resources import egress, filters, rules
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import OUTBOUND_ROUTES, gateway_routes
@@ -30,23 +30,35 @@ PLAIN_PORT = 80  # what a name without a port means in http
 def outbound(mesh: Mesh, caller: Caller) -> dict[str, Any]:
     """What sidecars of a class route their applications' requests by (RouteConfiguration)."""
     held = Precedence(mesh.virtual_services, caller.namespace, mesh.services)
+    ruled = dict(held.outside(mesh.services))
     hosts = [
         {
             "name": f"{service.id}:{port.number}",
             "domains": list(domains(service, port.number, caller.namespace)),
             "routes": _to(mesh, caller, held.of(service), service, port.number),
+            # the sidecar at the other end asks
+            "typed_per_filter_config": filters.unasked(),
         }
         for _, service in sorted(mesh.services.items())
         for port in service.ports
     ]
-    nowhere = {"name": "nowhere", "domains": ["*"], "routes": [rules.respond(502, NO_SUCH_SERVICE)]}
     return {
         "name": OUTBOUND_ROUTES,
-        "virtual_hosts": [*hosts, *_outside(mesh, caller, held), nowhere],
+        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), _otherwise(mesh)],
         # the secret of the application's own proxy ends here
         "request_headers_to_remove": ["proxy-authorization"],
         "max_direct_response_body_size_bytes": MAX_BODY,
     }
+
+
+def _otherwise(mesh: Mesh) -> dict[str, Any]:
+    """A name that nothing declares: 502 unasked, as Istio's BlackHoleCluster; with ALLOW_ANY it is asked about."""
+    if mesh.outbound.mode == "ALLOW_ANY":
+        asked = filters.asked_for_host("*", 0)
+        return {"name": "any", "domains": ["*"], "routes": egress.any_host(), "typed_per_filter_config": asked}
+    nowhere = rules.respond(502, NO_SUCH_SERVICE)
+    routes = [nowhere, {**nowhere, "match": {"connect_matcher": {}}}]
+    return {"name": "nowhere", "domains": ["*"], "routes": routes, "typed_per_filter_config": filters.unasked()}
 
 
 def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: int) -> list[dict[str, Any]]:
@@ -54,11 +66,16 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
     return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port)}]
 
 
-def _outside(mesh: Mesh, caller: Caller, held: Precedence) -> Iterator[dict[str, Any]]:
-    """The hosts outside of the mesh that have rules; those lead into it, or answer."""
-    for host, owner in held.outside(mesh.services):
-        if found := rules.routes_of(mesh, owner, View(caller, PLAIN_PORT)):
-            yield {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": found}
+def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> Iterator[dict[str, Any]]:
+    """The Hosts that are declared, and names outside that only have rules; those lead into the mesh, or answer."""
+    declared = egress.virtual_hosts(mesh, caller, ruled)
+    taken = {domain for one in declared for domain in one["domains"]}
+    for host, owner in ruled.items():
+        found = rules.routes_of(mesh, owner, View(caller, PLAIN_PORT)) if host not in taken else []
+        if found:
+            only = {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": found}
+            yield {**only, "typed_per_filter_config": filters.unasked()}
+    yield from declared
 
 
 def gateway(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:

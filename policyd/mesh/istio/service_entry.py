@@ -1,0 +1,105 @@
+"""Istio's ServiceEntry: names outside the mesh, their ports, and where they are served."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policyd.mesh.istio.common import HostPattern, Networking, Resource
+from policyd.mesh.matching import check_host
+from policyd.mesh.outside import Protocol, Resolution
+from policyd.strict import NOTHING, Many, Model, Name, PortNumber
+
+LATER: Final = ("labels", "network", "serviceAccount", "subjectAltNames", "workloadSelector")
+
+_LOCALITY = re.compile(r"[A-Za-z0-9._-]{1,63}(?:/[A-Za-z0-9._-]{1,63}){0,2}")
+_NAMESPACE = re.compile(r"[.*~]|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def _check_name_outside(host: str) -> str:
+    if host == "*":
+        raise ValueError("`*` is every name; set `outboundTrafficPolicy: {mode: ALLOW_ANY}` in policyd.yaml instead")
+    name = host.removeprefix("*.")
+    if "." not in name or name.rpartition(".")[2].isdigit() or ":" in name:
+        raise ValueError(f"`{host[:80]}` is no name outside the mesh; write a full DNS name, as in `www.example.com`")
+    return host
+
+
+def _check_vip(address: str) -> str:
+    if "/" in address:
+        raise ValueError(
+            f"the range `{address[:80]}` is not supported yet, as connections are not captured; list addresses"
+        )
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        raise ValueError(f"`{address[:80]}` is no IP address; write one, as in `192.0.2.1`") from None
+
+
+def _check_locality(locality: str) -> str:
+    if not _LOCALITY.fullmatch(locality):
+        raise ValueError(f"`{locality[:80]}` is no locality; write `<region>[/<zone>[/<subzone>]]`")
+    return locality
+
+
+def _check_export(namespace: str) -> str:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"`{namespace[:80]}` is nobody to export to; write `.`, `*`, `~` or a namespace")
+    return namespace
+
+
+class EntryPort(Model):
+    """A port of the names: `number` is what callers use, `target_port` the endpoints' (else the same)."""
+
+    number: PortNumber
+    protocol: Protocol
+    name: Name
+    target_port: PortNumber | None = None
+
+
+class EntryEndpoint(Model):
+    """Where the names are served; `ports` by the name of the port, in the place of `target_port`."""
+
+    address: Annotated[str, AfterValidator(check_host)]
+    ports: Mapping[Name, PortNumber] = NOTHING
+    locality: Annotated[str, AfterValidator(_check_locality)] | None = None
+    weight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class ServiceEntrySpec(Model):
+    """Names outside, and how they are found: NONE and DYNAMIC_DNS look each name up as it is asked for."""
+
+    hosts: Annotated[Many[Annotated[HostPattern, AfterValidator(_check_name_outside)]], Field(min_length=1)]
+    addresses: Many[Annotated[str, AfterValidator(_check_vip)]] = ()
+    ports: Annotated[Many[EntryPort], Field(min_length=1)]
+    location: Literal["MESH_EXTERNAL"] = "MESH_EXTERNAL"
+    resolution: Resolution = "NONE"
+    endpoints: Many[EntryEndpoint] = ()
+    export_to: Many[Annotated[str, AfterValidator(_check_export)]] = ("*",)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ServiceEntrySpec:
+        if self.resolution in ("NONE", "DYNAMIC_DNS"):
+            if self.endpoints:
+                raise ValueError(f"`endpoints` mean nothing with `resolution: {self.resolution}`; remove them")
+            if moved := next((port for port in self.ports if port.target_port not in (None, port.number)), None):
+                raise ValueError(
+                    f"`targetPort` of `{moved.name}` needs `resolution` STATIC or DNS; set one, or remove it"
+                )
+        elif any(host.startswith("*.") for host in self.hosts) and not self.endpoints:
+            raise ValueError(f"a `*` has no address by `resolution: {self.resolution}`; set DYNAMIC_DNS")
+        if self.resolution == "STATIC" and not self.endpoints:
+            raise ValueError("`resolution: STATIC` needs `endpoints`; add them")
+        return self
+
+
+class ServiceEntry(Resource):
+    """Istio's ServiceEntry (names outside the mesh)."""
+
+    api_version: Networking = "networking.istio.io/v1"
+    kind: Literal["ServiceEntry"] = "ServiceEntry"
+    spec: ServiceEntrySpec

@@ -1,0 +1,247 @@
+"""The way out: routes and clusters of Hosts, each request asked about before it leaves.
+
+Law: where a request goes is fixed by the route that it was asked for, never by a header or an SNI; and no cluster
+here connects to an address that no Host may have: upstream_rbac refuses it when it is chosen, before a connection, and
+of looked-up names such addresses are dropped, so that Envoy's next try (happy eyeballs) has none either.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from policyd.mesh.destinations import Caller
+from policyd.mesh.istio.traffic_policy import ConnectionPool
+from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.model import Mesh
+from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
+from policyd.xds.resources import filters, policies, rules
+from policyd.xds.resources.forward import NO_TIMEOUT
+from policyd.xds.resources.matches import EVERYTHING
+from policyd.xds.resources.model import Control, outbound_cluster, socket
+from policyd.xds.resources.retries import retry_policy
+
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+DNS_CACHE = "policyd-egress"
+MAX_NAMES = 1024  # looked up and kept at a time
+AGAIN = {"base_interval": "1s", "max_interval": "10s"}  # after a look-up that failed
+REFRESH = "60s"  # Istio's dnsRefreshRate; a record's own TTL goes before it
+_LOOKUP = {"dns_lookup_family": "V4_PREFERRED", "dns_refresh_rate": REFRESH, "dns_failure_refresh_rate": AGAIN}
+ANY_CLUSTER = "egress-any"  # ALLOW_ANY: whatever name was asked for
+
+
+def never(mesh: Mesh, control: Control) -> tuple[Network, ...]:
+    """The addresses that no Host may have in this mesh, policyd's own among them."""
+    own = {instance.address for instance in mesh.instances.values()} | {control.authz_host}
+    return forbidden(own, mesh.outbound.allow)
+
+
+def is_dynamic(mesh: Mesh) -> bool:
+    """Whether names are looked up as they are asked for, which takes a filter of its own."""
+    return mesh.outbound.mode == "ALLOW_ANY" or any(one.is_dynamic for one in mesh.outside)
+
+
+# ---- routes
+
+
+def virtual_hosts(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> list[dict[str, Any]]:
+    """A virtual host for each port of each Host that a class of proxies knows; `ruled` are the VirtualServices by host.
+
+    All of its requests are asked about, those too that a VirtualService leads into the mesh.
+    """
+    return [
+        {
+            "name": f"{outside.host}:{port.number}",
+            "domains": list(_domains(outside, port)),
+            "routes": _routes(mesh, caller, _owner(ruled, outside.host), outside, port),
+            "typed_per_filter_config": filters.asked_for_host(outside.host, port.number),
+        }
+        for outside in mesh.outside
+        if outside.is_seen(caller.namespace)
+        for port in outside.ports
+    ]
+
+
+def any_host() -> list[dict[str, Any]]:
+    """The routes of a name that nothing declares, with ALLOW_ANY: asked about like any other (port 0: as asked)."""
+    return [_tunnel(ANY_CLUSTER), _forward(ANY_CLUSTER)]
+
+
+def _domains(outside: Outside, port: OutsidePort) -> Iterable[str]:
+    """What Host may be: every name with the port, and without it only where that is what it means outside."""
+    for name in (outside.host, *(f"[{vip}]" if ":" in vip else vip for vip in outside.vips)):
+        if port.number == HTTP_PORT:
+            yield name
+        yield f"{name}:{port.number}"
+
+
+def _owner(ruled: Mapping[str, VirtualService], host: str) -> VirtualService | None:
+    """The VirtualService that has a Host's rules: that of its very name, else of the longest pattern."""
+    found = [pattern for pattern in ruled if covers_name(pattern, host)]
+    return ruled[max(found, key=lambda pattern: (pattern == host, len(pattern)))] if found else None
+
+
+def _routes(
+    mesh: Mesh, caller: Caller, owner: VirtualService | None, outside: Outside, port: OutsidePort
+) -> list[dict[str, Any]]:
+    cluster = outbound_cluster(outside.host, port.number)
+    if not port.is_http:
+        return [_tunnel(cluster)]
+    declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
+    return declared or [_forward(cluster)]
+
+
+def _forward(cluster: str) -> dict[str, Any]:
+    forward = {"cluster": cluster, "timeout": NO_TIMEOUT, "retry_policy": retry_policy(None, hashed=False)}
+    return {"match": EVERYTHING, "route": forward}
+
+
+def _tunnel(cluster: str) -> dict[str, Any]:
+    """CONNECT ends here, and its bytes go to the cluster of the name that was asked for."""
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    return {
+        "match": {"connect_matcher": {}},
+        "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [upgrade]},
+    }
+
+
+# ---- clusters
+
+
+def clusters(mesh: Mesh, control: Control) -> list[dict[str, Any]]:
+    """The clusters of every Host's ports, and of any name with ALLOW_ANY."""
+    ranges = never(mesh, control)
+    found = [_cluster(mesh, one, port, ranges) for one in mesh.outside for port in one.ports]
+    if mesh.outbound.mode == "ALLOW_ANY":
+        found.append(_dynamic(mesh, ANY_CLUSTER, "http_protocol_options", ranges))
+    return found
+
+
+def lookup(mesh: Mesh, control: Control) -> dict[str, Any]:
+    """The filter that looks the asked name up (dynamic_forward_proxy.v3.FilterConfig); other routes it lets be."""
+    config = {
+        "@type": f"{_EXTENSIONS}.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+        "dns_cache_config": _dns_cache(mesh, never(mesh, control)),
+    }
+    return {"name": "envoy.filters.http.dynamic_forward_proxy", "typed_config": config}
+
+
+def _cluster(mesh: Mesh, outside: Outside, port: OutsidePort, ranges: Iterable[Network]) -> dict[str, Any]:
+    name = outbound_cluster(outside.host, port.number)
+    protocol = "http2_protocol_options" if port.protocol in ("HTTP2", "GRPC") else "http_protocol_options"
+    if outside.is_dynamic:
+        return _dynamic(mesh, name, protocol, ranges)
+    where = outside.endpoints or (OutsideEndpoint(outside.host),)
+    cluster = {
+        **_base(name, protocol, ranges),
+        "type": "STATIC" if outside.resolution == "STATIC" else "STRICT_DNS",
+        "lb_policy": "ROUND_ROBIN" if outside.resolution == "DNS_ROUND_ROBIN" else "LEAST_REQUEST",
+        "load_assignment": {"cluster_name": name, "endpoints": list(_localities(where, port))},
+    }
+    if outside.resolution != "STATIC":
+        # each address is an endpoint of its own; a LOGICAL_DNS cluster would try addresses behind upstream_rbac's back
+        cluster |= {**_LOOKUP, "respect_dns_ttl": True, **_resolver(mesh)}
+    return cluster
+
+
+def _dynamic(mesh: Mesh, name: str, protocol: str, ranges: Iterable[Network]) -> dict[str, Any]:
+    ranges = tuple(ranges)
+    config = {
+        "@type": f"{_EXTENSIONS}.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+        "dns_cache_config": _dns_cache(mesh, ranges),
+    }
+    return {
+        **_base(name, protocol, ranges, auto_sni=True, auto_san_validation=True),
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": config},
+    }
+
+
+def _base(name: str, protocol: str, ranges: Iterable[Network], **upstream: bool) -> dict[str, Any]:
+    options = {
+        "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+        "explicit_http_config": {protocol: {}},
+        "http_filters": [_refuse(ranges), _CODEC],
+    }
+    if upstream:
+        options["upstream_http_protocol_options"] = upstream
+    return {
+        "name": name,
+        "connect_timeout": policies.CONNECT_TIMEOUT,
+        "circuit_breakers": policies.breakers(ConnectionPool()),
+        "typed_extension_protocol_options": {HTTP_OPTIONS: options},
+    }
+
+
+_CODEC = {
+    "name": "envoy.filters.http.upstream_codec",
+    "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.upstream_codec.v3.UpstreamCodec"},
+}
+
+
+def _refuse(ranges: Iterable[Network]) -> dict[str, Any]:
+    """403 before there is a connection, where the chosen address is in one of the ranges (rbac.v3.RBAC, upstream)."""
+    policy = {"permissions": [_at(one) for one in ranges], "principals": [{"any": True}]}
+    config = {
+        "@type": f"{_EXTENSIONS}.filters.http.rbac.v3.RBAC",
+        "rules": {"action": "DENY", "policies": {"forbidden_address": policy}},
+    }
+    return {"name": "envoy.filters.http.upstream_rbac", "typed_config": config}
+
+
+def _at(one: Network) -> dict[str, Any]:
+    config = {
+        "@type": f"{_EXTENSIONS}.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+        "upstream_ip": _range(one),
+    }
+    return {"matcher": {"name": "envoy.rbac.matchers.upstream_ip_port", "typed_config": config}}
+
+
+def _range(one: Network) -> dict[str, Any]:
+    return {"address_prefix": str(one.network_address), "prefix_len": one.prefixlen}
+
+
+def _dns_cache(mesh: Mesh, ranges: Iterable[Network]) -> dict[str, Any]:
+    """One cache; Envoy wants the same words wherever it is named."""
+    return {
+        "name": DNS_CACHE,
+        **_LOOKUP,
+        "max_hosts": MAX_NAMES,
+        "resolved_address_filter": {"ranges": [_range(one) for one in ranges]},
+        **_resolver(mesh),
+    }
+
+
+def _resolver(mesh: Mesh) -> dict[str, Any]:
+    if not mesh.outbound.resolvers:
+        return {}
+    config = {
+        "@type": f"{_EXTENSIONS}.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        "resolvers": [socket(host, port) for host, port in mesh.outbound.resolvers],
+        "dns_resolver_options": {"no_default_search_domain": True},
+    }
+    return {"typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": config}}
+
+
+def _localities(where: Iterable[OutsideEndpoint], port: OutsidePort) -> Iterable[dict[str, Any]]:
+    places: dict[str, list[dict[str, Any]]] = {}
+    for one in where:
+        endpoint: dict[str, Any] = {"endpoint": {"address": socket(one.address, one.ports.get(port.name, port.target))}}
+        if not _is_address(one.address):
+            endpoint["endpoint"]["hostname"] = one.address
+        if one.weight:
+            endpoint["load_balancing_weight"] = one.weight
+        places.setdefault(one.locality, []).append(endpoint)
+    for locality, endpoints in sorted(places.items()):
+        names = dict(zip(("region", "zone", "sub_zone"), locality.split("/"), strict=False)) if locality else {}
+        yield {"lb_endpoints": endpoints} | ({"locality": names} if names else {})
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
