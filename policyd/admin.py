@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import grpc
@@ -27,15 +27,28 @@ from policyd.ca.ledger import Ledger
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
 from policyd.config import Address
-from policyd.errors import IssuanceDenied, JournalError, PolicydError, Problem, TokenError
+from policyd.errors import (
+    DecisionError,
+    IncompleteRequest,
+    InvalidInput,
+    IssuanceDenied,
+    JournalError,
+    PolicydError,
+    Problem,
+    TokenError,
+    UnacceptablePath,
+)
 from policyd.join_token import JoinToken, format_token
 from policyd.mesh.model import Instance
+from policyd.policy.request_form import parse_form, resolve_at
 from policyd.reload import Live
 from policyd.spiffe import SpiffeId
 from policyd.xds.status import ProxyStatus
 
+Code = grpc.StatusCode
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 MAX_WORKLOADS: Final = 10_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = 100 * 365 * 86_400  # seconds
 
 
@@ -284,6 +297,29 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))
                 for name, instance in sorted(instances.items())
             ]
+        )
+
+    async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideReply:  # noqa: N802
+        """What a request that reaches an instance now would be answered."""
+        try:
+            return self._decide(request)
+        except (InvalidInput, UnacceptablePath, IncompleteRequest) as error:
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
+        except DecisionError as error:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+
+    def _decide(self, request: pb.DecideRequest) -> pb.DecideReply:
+        ruling, now = self._parts.facts.live.ruling, self._parts.issuer.now()
+        facts = resolve_at(parse_form(request.request), request.instance, ruling.mesh, now, dict(request.headers))
+        decision = ruling.decide(ruling.request(facts))
+        known = {proxy.instance: proxy for proxy in self._parts.facts.proxies()}
+        proxy = known.get(request.instance) or ProxyStatus(request.instance)
+        return pb.DecideReply(
+            revision=ruling.revision,
+            decision=decision.word,
+            reasons=decision.reasons,
+            time_us=(now - EPOCH) // timedelta(microseconds=1),
+            proxy=_proxy(proxy, ""),
         )
 
     def _record(self, operation: str, detail: dict[str, Any]) -> None:

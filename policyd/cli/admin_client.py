@@ -5,7 +5,7 @@ Law: this is the only room of the command line that speaks gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -88,6 +88,12 @@ class AdminClient:
         """Each Envoy as the control plane sees it, by instance."""
         reply: pb.ProxiesReply = self._call(self._stub.Proxies, pb.ProxiesRequest())
         return sorted(reply.proxies, key=lambda proxy: proxy.instance)
+
+    def decide(self, instance: str, request: str, headers: Mapping[str, str]) -> pb.DecideReply:
+        """What a request that reaches an instance now would be answered."""
+        asked = pb.DecideRequest(instance=instance, request=request, headers=headers)
+        reply: pb.DecideReply = self._call(self._stub.Decide, asked)
+        return reply
 
     def _call(self, method: Any, request: Any, seconds: float | None = None) -> Any:
         try:

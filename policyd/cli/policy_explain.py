@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -10,6 +10,7 @@ from policyd.cli.exits import Exit
 from policyd.cli.options import Dir, Json, Shadow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from policyd.audit.record import Record
@@ -34,6 +35,12 @@ def explain(
         str,
         typer.Option("--decision", metavar="ID", help="A recorded decision instead of a request.", show_default=False),
     ] = "",
+    proxy: Annotated[
+        str,
+        typer.Option(
+            "--proxy", metavar="INSTANCE", help="As it is decided now where it reaches this one.", show_default=False
+        ),
+    ] = "",
     header: Header = None,
     directory: Dir = None,
     shadow: Shadow = None,
@@ -45,6 +52,9 @@ def explain(
     is in the journal and, on a denial, in the answer's header `x-policyd-decision-id`. What is said to be allowed with
     a change was decided with that change. What policies that are only tried would say is told below. Exit code 0 is
     allow, 2 is deny.
+
+    With --proxy the running server decides, under the revision in force and not the files; whether the proxy has what
+    it was sent is told too. Nothing is sent to it, and nothing recorded.
     """
     from datetime import UTC, datetime
 
@@ -61,7 +71,12 @@ def explain(
     if bool(decision) == bool(caller or method or url) or (decision and given):
         remedy = "write FROM METHOD URL, or --decision ID"
         raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
+    if proxy and (decision or shadow):
+        remedy = "leave out `--decision` and `--shadow`"
+        raise UsageError("`--proxy` asks what is in force about a request", remedy=remedy)
     where = folder(directory)
+    if proxy:
+        _live(where, proxy, f"{caller} {method} {url}", given, as_json)
     record, now = _record(where, decision) if decision else None, datetime.now(UTC)
     ruling = load_folder(where, cases=False, shadow=shadow).live.ruling
 
@@ -77,6 +92,18 @@ def explain(
     else:
         output.show(*words.all_lines(found, tried))
     raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)
+
+
+def _live(folder: Path, instance: str, text: str, headers: Mapping[str, str], as_json: bool) -> NoReturn:
+    from policyd.cli import explain as words
+    from policyd.cli import explain_live, output
+
+    answered = explain_live.ask(folder, instance, text, headers)
+    if as_json:
+        output.print_json(words.all_json(answered.found, answered.tried) | explain_live.as_json(answered))
+    else:
+        output.show(*words.all_lines(answered.found, answered.tried))
+    raise typer.Exit(Exit.OK if answered.found.decision.allowed else Exit.DENIED)
 
 
 def _record(folder: Path, decision: str) -> Record:

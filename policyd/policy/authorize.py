@@ -11,7 +11,7 @@ from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Decision, Request, Uid
 from policyd.policy.change import identifies
 from policyd.policy.explain import Explanation, explain
-from policyd.policy.request_form import ANONYMOUS, parse_form, resolve_form
+from policyd.policy.request_form import ANONYMOUS, Form, parse_form, resolve_form
 from policyd.policy.ruling import Ruling
 
 
@@ -36,8 +36,13 @@ def authorize(text: str, ruling: Ruling, time: datetime, headers: Mapping[str, s
     """
     form = parse_form(text)
     facts = resolve_form(form, ruling.mesh, time, headers)
+    return answer(facts, ruling, remarks(form, facts, ruling))
+
+
+def remarks(form: Form, facts: HttpFacts, ruling: Ruling) -> tuple[str, ...]:
+    """What is to be known of a request besides: that its caller is not told from others there."""
     named = form.caller != ANONYMOUS and facts.principal is None
-    return answer(facts, ruling, _unidentified(facts.service, ruling) if named else ())
+    return _unidentified(facts.service, ruling) if named else ()
 
 
 def answer(facts: HttpFacts, ruling: Ruling, notes: tuple[str, ...] = ()) -> Answer:

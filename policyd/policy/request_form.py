@@ -70,15 +70,7 @@ def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, s
     `headers` have names in lower case; Host is the URL's.
     """
     caller = _caller(form.caller, mesh)
-    namespace = (caller.namespace if caller else None) or _DEFAULT_NAMESPACE
-    service = mesh.services.get(resolve(form.host, namespace) or "")
-    if service is None:
-        known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
-        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
-    port = form.port or default_port(service)
-    if port not in {one.number for one in service.ports}:
-        listed = ", ".join(str(one.number) for one in service.ports)
-        raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
+    service, port = _asked(form, mesh, caller)
     instance = _instance(mesh, service, port)
     return HttpFacts(
         principal=caller if instance is None or _verifies(mesh, instance, port) else None,
@@ -92,6 +84,53 @@ def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, s
         instance=instance.name if instance else "",
         headers=headers or {},
     )
+
+
+def resolve_at(
+    form: Form, instance: str, mesh: Mesh, time: datetime, headers: Mapping[str, str] | None = None
+) -> HttpFacts:
+    """What the request is where it reaches one instance, whose own Service is what is asked about; raises
+    InvalidInput, for what would not reach it too.
+    """
+    found = mesh.instances.get(instance)
+    if found is None:
+        raise _refused(f"no instance is called `{instance[:80]}`", _nearest(instance, mesh.instances))
+    caller = _caller(form.caller, mesh)
+    service, port = _asked(form, mesh, caller)
+    serving = mesh.instances_of(service.id)
+    if found not in serving:
+        names = ", ".join(f"`{one.name}`" for one in serving[:12]) or "no instance"
+        raise _refused(f"`{form.host}` is not served by `{instance}`", f"requests to it reach {names}")
+    listeners = [one for one in mesh.listeners.values() if one.instance == instance]
+    if not listeners:
+        raise _refused(f"nothing listens at `{instance}`", "a Gateway opens the ports of a gateway")
+    listener = next((one for one in listeners if one.port == port), listeners[0])
+    return HttpFacts(
+        principal=caller if listener.verifies_peers else None,
+        service=listener.service,
+        method=form.method,
+        target=form.target,
+        host=form.host,
+        time=time,
+        source=_LOCAL,
+        destination=Endpoint(found.address, listener.port),
+        instance=instance,
+        headers=headers or {},
+    )
+
+
+def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, int]:
+    """The Service and the port that a URL means for its caller."""
+    namespace = (caller.namespace if caller else None) or _DEFAULT_NAMESPACE
+    service = mesh.services.get(resolve(form.host, namespace) or "")
+    if service is None:
+        known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
+        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
+    port = form.port or default_port(service)
+    if port not in {one.number for one in service.ports}:
+        listed = ", ".join(str(one.number) for one in service.ports)
+        raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
+    return service, port
 
 
 def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:

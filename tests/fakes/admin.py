@@ -26,6 +26,7 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
             "Issue": pb.IssueReply(),
             "Instances": pb.InstancesReply(),
             "Proxies": pb.ProxiesReply(),
+            "Decide": pb.DecideReply(),
         } | replies
         self.requests: list[tuple[str, Any]] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
@@ -57,6 +58,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
 
     def Proxies(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Proxies", request, context)
+
+    def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Decide", request, context)
 
 
 @contextmanager

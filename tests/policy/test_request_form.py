@@ -10,7 +10,7 @@ import pytest
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput
 from policyd.mesh.model import Mesh
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form, resolve_at, resolve_form
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import INGRESS, PAGE, RATINGS, REVIEWS
 
@@ -118,3 +118,40 @@ EXAMPLE = "write FROM METHOD URL, as in `productpage GET http://reviews/reviews/
 )
 def test_what_means_nothing_is_refused_with_a_remedy(mesh: Mesh, text: str, problem: str) -> None:
     assert problem_of(text, mesh) == problem
+
+
+def test_at_an_instance_it_is_that_one_that_is_asked(mesh: Mesh) -> None:
+    first = resolved("productpage GET http://reviews/reviews/0", mesh)
+    third = resolve_at(parse_form("productpage GET http://reviews/reviews/0"), "reviews-v3", mesh, NOW)
+    assert third == replace(first, instance="reviews-v3")
+
+
+def test_at_a_gateway_nobody_is_known(mesh: Mesh) -> None:
+    found = resolve_at(parse_form("productpage GET http://ingress/"), "ingress", mesh, NOW)
+    assert (found.principal, found.service, found.instance) == (None, "ingress.default", "ingress")
+
+
+@pytest.mark.parametrize(
+    ("instance", "text", "message"),
+    [
+        (
+            "reviews-v9",
+            "productpage GET http://reviews/",
+            "no instance is called `reviews-v9`; did you mean `reviews-v3`?",
+        ),
+        (
+            "details-v1",
+            "productpage GET http://reviews/",
+            "`reviews` is not served by `details-v1`; requests to it reach `reviews-v1`, `reviews-v2`, `reviews-v3`",
+        ),
+        (
+            "reviews-v1",
+            "productpage GET http://reveiws/",
+            "no service is called `reveiws` for callers in `default`; did you mean `reviews`?",
+        ),
+    ],
+)
+def test_what_does_not_reach_an_instance_is_refused(mesh: Mesh, instance: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        resolve_at(parse_form(text), instance, mesh, NOW)
+    assert str(refused.value) == message

@@ -467,3 +467,45 @@ async def test_a_full_disk_keeps_nobody_from_ending_it(desk: Desk) -> None:
     await desk.stub.Shutdown(pb.ShutdownRequest())
 
     assert desk.stopped == [True]
+
+
+# ---- Decide
+
+
+async def test_a_request_is_decided_as_it_would_be_where_it_reaches_an_instance(desk: Desk, live: Live) -> None:
+    desk.facts.connected = (ProxyStatus("reviews-v1", connected=True, types=(TypeStatus("listeners", "sent"),)),)
+    request = pb.DecideRequest(instance="reviews-v1", request="edge GET http://reviews/", headers={"x-a": "b"})
+    reply = await desk.stub.Decide(request)
+
+    assert (reply.revision, reply.decision, reply.reasons) == (live.ruling.revision, "allow", ["read"])
+    assert reply.time_us == int(NOW.timestamp()) * 1_000_000
+    assert (reply.proxy.connected, [one.state for one in reply.proxy.types]) == (True, ["sent"])
+    assert desk.recorded == []
+
+    desk.facts.connected = ()
+    reply = await desk.stub.Decide(pb.DecideRequest(instance="reviews-v1", request="edge PUT http://reviews:80/"))
+    assert (reply.decision, reply.proxy.instance, reply.proxy.connected) == ("allow", "reviews-v1", False)
+
+
+@pytest.mark.parametrize(
+    ("instance", "request_", "words"),
+    [
+        ("reviews-v2", "edge GET http://reviews/", "no instance is called `reviews-v2`; did you mean `reviews-v1`?"),
+        ("", "edge GET http://reviews/", "no instance is called ``; there are edge, reviews-v1"),
+        ("edge", "edge GET http://reviews/", "`reviews` is not served by `edge`; requests to it reach `reviews-v1`"),
+        (
+            "edge",
+            "anonymous GET http://edge:8080/",
+            "nothing listens at `edge`; a Gateway opens the ports of a gateway",
+        ),
+        ("reviews-v1", "nobody GET http://reviews/", "`nobody` is nobody in the mesh; there are anonymous, edge, "),
+        ("reviews-v1", "edge GET", "`edge GET` is no request; write FROM METHOD URL, as in "),
+        ("reviews-v1", "edge GET http://reviews:81/", "the service `reviews.default` has no port 81; it has 80"),
+        ("reviews-v1", "edge GET http://reviews/a;x=1", "`/a;x=1`"),
+        ("reviews-v1", f"edge GET http://reviews/{'a' * 20_000}", "`edge GET http://reviews/aaa"),
+    ],
+)
+async def test_a_question_that_means_nothing_is_refused(desk: Desk, instance: str, request_: str, words: str) -> None:
+    code, details = await desk.refused("Decide", pb.DecideRequest(instance=instance, request=request_))
+    assert (code, details[: len(words)]) == (Code.INVALID_ARGUMENT, words)
+    assert desk.recorded == []
