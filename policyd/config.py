@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import check_trust_domain
-from policyd.strict import Duration, Many, Model, parse
+from policyd.strict import Duration, Many, Model, Name, parse
 from policyd.yaml import load_one
 
 SETTINGS_FILE: Final = "policyd.yaml"
@@ -27,6 +28,7 @@ SOCKET_NAME_ROOM: Final = 40  # what the names of sockets below the runtime fold
 MAX_WORKERS: Final = 64
 MIN_CERTIFICATE_SECONDS: Final = 5.0
 MAX_CERTIFICATE_SECONDS: Final = 86_400.0
+MAX_URL: Final = 2_048
 
 Level = Literal["debug", "info", "warning", "error"]
 _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
@@ -82,12 +84,43 @@ Listen = Annotated[Address, BeforeValidator(parse_address)]
 LOOPBACK: Final = Address("127.0.0.1", 0)
 
 
+def _check_collector(url: str) -> str:
+    """Records go over TLS, or stay on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or parts.username or parts.fragment or len(url) > MAX_URL:
+        raise ValueError(f"`{url[:80]}` is no URL of a collector; write it as in `https://collector:4318/v1/logs`")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(f"`{url[:80]}` would send records in the clear; use https, or a collector on this machine")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class ExportSettings(Model):
+    """Where the journal is streamed to, as OTLP logs over HTTP; `name` is in the name of the file that says how far."""
+
+    otlp: Annotated[str, AfterValidator(_check_collector)]
+    name: Annotated[Name, Field(max_length=31)] = "otlp"
+    headers_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+    ca_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+
+
 class AuditSettings(Model):
     """The journal: how safe a record is before its decision takes effect, what holds when it is full."""
 
     durability: Literal["written", "fsync", "async"] = "written"
     on_full: Literal["deny", "drop"] = "deny"
     retain: Annotated[Duration, Field(ge=3600)] = 7 * 86_400.0  # seconds
+    export: ExportSettings | None = None
 
 
 class CaSettings(Model):

@@ -34,6 +34,9 @@ DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts"
 SHADOW_DECISIONS: Final = "policyd_shadow_decisions"
 JOURNAL_RECORDS: Final = "policyd_journal_records"
 JOURNAL_FAILURES: Final = "policyd_journal_failures"
+EXPORTED_RECORDS: Final = "policyd_exported_records"
+EXPORT_FAILURES: Final = "policyd_export_failures"
+EXPORT_BEHIND_SECONDS: Final = "policyd_export_behind_seconds"
 RELOADS: Final = "policyd_reloads"
 CHANGE_REFUSED: Final = "policyd_change_refused"
 XDS_PUSHES: Final = "policyd_xds_pushes"
@@ -54,6 +57,9 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     SHADOW_DECISIONS: ("Decisions that shadow policies were asked for too, by what would change.", ("change",)),
     JOURNAL_RECORDS: ("Records appended to the journal.", ("kind",)),
     JOURNAL_FAILURES: ("Records that could not be kept.", ()),
+    EXPORTED_RECORDS: ("Records that the collector has taken.", ()),
+    EXPORT_FAILURES: ("Batches of records that the collector did not take; they are sent again.", ()),
+    EXPORT_BEHIND_SECONDS: ("Age of the oldest record that the collector has not taken, in seconds.", ()),
     RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),
     CHANGE_REFUSED: ("1 while a change is being refused, else 0.", ()),
     XDS_PUSHES: ("Responses sent to proxies.", ("type",)),
@@ -63,3 +69,13 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     CERTIFICATES_REFUSED: ("Requests for a certificate that were refused.", ("code",)),
     CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
 }
+
+# ---- log records that are streamed out (OTLP): their scope, and fields of a record -> attributes
+EXPORT_SCOPE: Final = "policyd.audit"
+EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
+    field: f"policyd.{field}"
+    for field in (
+        "kind", "mode", "decision", "status", "decision_id", "principal", "action", "resource", "reasons", "revision",
+        "proxy", "request_id", "cached", "duration_us", "writer", "seq",
+    )
+}  # fmt: skip

@@ -13,6 +13,7 @@ from policyd.config import (
     AuditSettings,
     CaSettings,
     Environment,
+    ExportSettings,
     ListenSettings,
     LogSettings,
     Settings,
@@ -29,7 +30,11 @@ from policyd.errors import InvalidInput, StateError, UsageError
 
 WHOLE = """\
 trustDomain: example.org
-audit: {durability: fsync, onFull: drop, retain: 12h}
+audit:
+  durability: fsync
+  onFull: drop
+  retain: 12h
+  export: {otlp: "https://collector:4318/v1/logs", name: soc, headersFile: secrets/soc, caFile: soc.pem}
 ca: {ttl: 10m, passphraseFile: secrets/ca}
 listen: {xds: "0.0.0.0:15012", authz: "[::1]:9000", attestation: "10.0.0.7:0", http: "127.0.0.1:15014"}
 log: {level: debug}
@@ -53,7 +58,14 @@ def test_the_sample_folder_states_the_defaults(root: Path) -> None:
 def test_every_setting_is_read() -> None:
     assert parse_settings(WHOLE) == Settings(
         trust_domain="example.org",
-        audit=AuditSettings(durability="fsync", on_full="drop", retain=43_200.0),
+        audit=AuditSettings(
+            durability="fsync",
+            on_full="drop",
+            retain=43_200.0,
+            export=ExportSettings(
+                otlp="https://collector:4318/v1/logs", name="soc", headers_file="secrets/soc", ca_file="soc.pem"
+            ),
+        ),
         ca=CaSettings(ttl=600.0, passphrase_file="secrets/ca"),
         listen=ListenSettings(
             xds=Address("0.0.0.0", 15012),
@@ -89,6 +101,17 @@ def test_every_setting_is_read() -> None:
             "`listen.xds`: `:9000` is no address; write an IP address and a port, as in `127.0.0.1:0`",
         ),
         ("log: {level: loud}", "`log.level` must be 'debug', 'info', 'warning' or 'error', not the text `loud`"),
+        (
+            "audit: {export: {otlp: 'http://collector:4318/v1/logs'}}",
+            "`audit.export.otlp`: `http://collector:4318/v1/logs` would send records in the clear; use https, or a "
+            "collector on this machine",
+        ),
+        (
+            "audit: {export: {otlp: 'collector:4318'}}",
+            "`audit.export.otlp`: `collector:4318` is no URL of a collector; write it as in "
+            "`https://collector:4318/v1/logs`",
+        ),
+        ("audit: {export: {}}", "`audit.export.otlp` is missing; add it"),
         ("audit: no", "`audit` must be a mapping, not the text `no`"),
         ("[]", "the document must be a mapping, not an empty list"),
     ],
@@ -190,3 +213,21 @@ def test_a_runtime_folder_too_long_for_sockets_is_refused() -> None:
     environment = Environment(runtime=Path("/" + "x" * 60))
     with pytest.raises(StateError, match="set XDG_RUNTIME_DIR to a shorter path"):
         runtime_directory(Path("/srv/mesh"), environment, 1000)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:4318/v1/logs", "http://localhost/x", "http://[::1]:4318/", "https://collector/v1/logs"]
+)
+def test_records_may_go_over_tls_or_stay_on_this_machine(url: str) -> None:
+    export = parse_settings(f"audit: {{export: {{otlp: '{url}'}}}}").audit.export
+    assert export is not None
+    assert (export.otlp, export.name) == (url, "otlp")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x/", "https://user:secret@x/", "https://", "https://x:99999/", "https://x/#a", "http://10.0.0.1/", ""],
+)
+def test_another_url_of_a_collector_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"audit\.export\.otlp"):
+        parse_settings(f"audit: {{export: {{otlp: '{url}'}}}}")

@@ -34,6 +34,7 @@ WORDS: Final[Mapping[str, str]] = {
     "parse_duration": "duration, as `10s` or `1h30m`",
     "parse_address": "`host:port`, an IP address; port 0: any free one",
     "_check_address": "IP address",
+    "_check_collector": "URL, `https` or on this machine",
     "_check_trust_domain": "trust domain",
     "_check_time": "time, as `2026-12-24T00:00:00Z`",
     "_check_retry_on": "list of Envoy's retry conditions and statuses, with commas",

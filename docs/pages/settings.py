@@ -12,6 +12,7 @@ from policyd.config import (
     AuditSettings,
     CaSettings,
     EgressSettings,
+    ExportSettings,
     ListenSettings,
     LogSettings,
     OutboundSettings,
@@ -25,6 +26,7 @@ from policyd.strict import Model
 SECTIONS: Final[tuple[type[Model], ...]] = (
     Settings,
     AuditSettings,
+    ExportSettings,
     CaSettings,
     EgressSettings,
     ListenSettings,

@@ -96,6 +96,15 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "on disk (`fsync`), or at once (`async`: a crash may lose the last records).",
         "onFull": "When no record can be kept: `deny` answers every request with 503, `drop` goes on without records.",
         "retain": "How long full files of the journal are kept.",
+        "export": "Where the journal is streamed to, beside being kept. What it has not taken is kept until it has.",
+    },
+    "ExportSettings": {
+        "otlp": "The URL of a collector's OTLP logs over HTTP, as in `https://collector:4318/v1/logs`; plain `http` on "
+        "this machine only. Records are sent at least once; `policyd.writer` and `policyd.seq` tell which came twice.",
+        "name": "Of the target: how far it is stands in `exported-<name>.json` in the journal's folder.",
+        "headersFile": "A private file with a header a line, as in `x-api-key: …`, relative to the folder.",
+        "caFile": "The authorities in PEM that the collector's certificate is checked against, relative to the folder; "
+        "otherwise those of the system.",
     },
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",

@@ -35,6 +35,7 @@ from policyd.server import deciders as processes
 from policyd.server import issuing, listen
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
+from policyd.server.exporting import exporting
 from policyd.server.health import Health
 from policyd.server.journal import open_journal
 from policyd.server.link import Setup
@@ -149,6 +150,10 @@ class Server:
             open_journal(self._paths.journal, ROLE, settings.audit, _now, self._metrics)
         )
         self._note("server.start", {"version": __version__})
+        export, journal = settings.audit.export, self._paths.journal
+        self._export_health = stack.enter_context(
+            exporting(export, journal, self._directory, __version__, _now, self._metrics)
+        )
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
         self._tokens, self._ledger = Tokens(database), Ledger(database)
@@ -383,6 +388,8 @@ class Server:
         """What works and deserves a look."""
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from expiry_warnings(self._opened.authority, _now())
+        if trouble := self._export_health().trouble:
+            yield f"the journal's export waits: {trouble}"
 
     def agents(self) -> Iterable[str]:
         """The agents that are connected, by name."""

@@ -70,6 +70,9 @@ class Metrics:
         registry.register(SharedCollector(self.slots))
         self._deciding = _gauge(registry, names.DECISION_PROCESSES)
         self._starts = _plain(registry, names.DECISION_PROCESS_STARTS)
+        self._exported = _plain(registry, names.EXPORTED_RECORDS)
+        self._export_failures = _plain(registry, names.EXPORT_FAILURES)
+        self._export_behind = _gauge(registry, names.EXPORT_BEHIND_SECONDS)
         self._reloads = _Counts(registry, names.RELOADS, RELOADS)
         self._change_refused = _gauge(registry, names.CHANGE_REFUSED)
         self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
@@ -98,6 +101,18 @@ class Metrics:
     def journal_failure(self) -> None:
         """A record could not be kept."""
         self._own.journal_failure()
+
+    def exported(self, count: int) -> None:
+        """So many records were taken by the collector."""
+        self._exported.inc(count)
+
+    def export_failed(self) -> None:
+        """The collector did not take a batch."""
+        self._export_failures.inc()
+
+    def export_behind(self, seconds: float) -> None:
+        """So old is the oldest record that the collector has not taken."""
+        self._export_behind.set(max(0.0, seconds))
 
     def deciding(self, count: int) -> None:
         """So many decision processes answer under the revision in force."""
