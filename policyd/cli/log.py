@@ -16,6 +16,7 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import group
+from policyd.cli.log_export import export
 from policyd.cli.log_query import query, stats
 from policyd.cli.log_show import show
 from policyd.cli.log_sql import sql
@@ -42,6 +43,7 @@ app.command("query")(query)
 app.command("show")(show)
 app.command("stats")(stats)
 app.command("sql")(sql)
+app.command("export")(export)
 
 
 @app.command()

@@ -122,7 +122,7 @@ def build(part: Part) -> list[str]:
                 file.write(line.raw)
                 count += 1
         if count:
-            _write(lines, made)
+            write_columns(lines, made)
             made.rename(part.file)
     finally:
         lines.unlink(missing_ok=True)
@@ -130,7 +130,8 @@ def build(part: Part) -> list[str]:
     return problems
 
 
-def _write(lines: Path, made: Path) -> None:
+def write_columns(lines: Path, made: Path) -> None:
+    """Make a Parquet file of a file of lines."""
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
     with duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "512MiB"}) as connection:
         connection.execute(f"COPY ({lines_sql(str(lines))}) TO {quoted(str(made))} ({options})")
