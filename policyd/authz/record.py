@@ -36,6 +36,7 @@ class Outcome:
     decision: Decision | None = None
     error: PolicydError | None = None
     ruling: Ruling | None = None  # that decided
+    asked: Request | None = None  # all that `request` is a part of
 
     @property
     def policy(self) -> str:
@@ -65,7 +66,7 @@ def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: in
         resource=_resource(query) if request is None else str(request.resource),
         reasons=decision.reasons if decision else (),
         errors=tuple(faults),
-        context=context_of(query, request),
+        context=_context(query, request),
         revision=outcome.revision,
         proxy=query.listener.instance if query else "",
         request_id=query.request_id if query else "",
@@ -90,12 +91,12 @@ def _resource(query: Query | None) -> str:
     return str(Uid("Host", facts.outside) if facts.outside else Uid("Service", facts.service))
 
 
-def context_of(query: Query | None, request: Request | None) -> dict[str, Any]:
+def _context(query: Query | None, request: Request | None) -> dict[str, Any]:
     """What the decision read, and in any case what was asked for: nobody finds a request without its path.
 
     A tunnel has none.
     """
-    context = _plain(request) if request else {}
+    context = read_of(request) if request else {}
     if query is not None:
         facts = query.facts
         asked = {"method": facts.method, "host": facts.host}
@@ -113,7 +114,7 @@ def _path(target: str) -> str:
         return target.partition("?")[0][:MAX_REFUSED_PATH]
 
 
-def _plain(request: Request) -> dict[str, Any]:
+def read_of(request: Request) -> dict[str, Any]:
     """The context with the tags of Headers and Labels in the place of the references to them."""
     tags = {one.uid: one.tags for one in request.entities if one.uid.type in ("Headers", "Labels")}
     return {name: _resolved(value, tags) for name, value in request.context.items()}

@@ -61,7 +61,7 @@ def read_check(
     attributes = check.attributes
     listener = _listener(attributes, peer, mesh)
     http = attributes.request.http
-    headers = _headers(http, headers_read)
+    headers = headers_of(http, headers_read)
     if not _TOKEN.fullmatch(http.method) or len(http.method) > MAX_METHOD:
         raise IncompleteRequest("the check has no usable method")
     outside, port = "", listener.port
@@ -158,10 +158,10 @@ def _host(text: str) -> str:
     return _PORT.sub("", text).lower()
 
 
-def _headers(http: Any, read: Collection[str] | None) -> dict[str, str]:
+def headers_of(http: Any, read: Collection[str] | None) -> dict[str, str]:
     """The headers that matter, those of `read` and the ones that records tell, or all; the withheld three never.
 
-    Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3).
+    Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3). Raises IncompleteRequest.
     """
     sent = http.headers
     count = len(sent) + len(http.header_map.headers)

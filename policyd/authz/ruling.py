@@ -6,7 +6,7 @@ Law: one value, swapped as a whole; two rulings with the same revision decide al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,7 +22,6 @@ from policyd.cedar.reads import Reads
 from policyd.cedar.schema import Schema
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
-
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -71,6 +70,12 @@ class Ruling:
     def reads(self, request: Request) -> Reads:
         """What the policies that can apply to a request read of it; raises DecisionError."""
         return self.engine.question(request).candidates.reads
+
+    def same_request(self, asked: Request, headers: Mapping[str, str]) -> Request:
+        """What another ruling over the same Mesh was asked, as these policies are, with these headers."""
+        entities = [Entity(HEADERS, tags=headers) if one.uid == HEADERS else one for one in asked.entities]
+        also = self._also_named({one.uid for one in entities})
+        return Request(asked.principal, asked.action, asked.resource, asked.context, (*entities, *also))
 
     def decide(self, request: Request) -> Decision:
         """The engine's answer; raises DecisionError."""

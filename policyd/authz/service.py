@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -21,11 +21,10 @@ from policyd import envoy_api
 from policyd.audit.record import Entry, change_of
 from policyd.authz import reply
 from policyd.authz.record import Outcome, Status, entry_of
-from policyd.authz.request import Query, read_check
+from policyd.authz.request import headers_of, read_check
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
 from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, TooLate, UnacceptablePath
-from policyd.mesh.model import Mesh
 from policyd.peer import Facts, spiffe_peer
 from policyd.spiffe import SpiffeId
 
@@ -102,9 +101,8 @@ class Authorizer:
         took = self._stopwatch() - started
         entry = entry_of(outcome, decision_id, now, round(took * 1e6))
         if outcome.ruling is not None and outcome.ruling.shadow is not None:
-            read = partial(self._read, body, peer, outcome.ruling.mesh, now)
             left = None if remaining is None else remaining - took
-            entry = self._shadow.beside(entry, outcome, read, left)
+            entry = self._shadow.beside(entry, outcome, partial(self._headers, body), left)
         try:
             self._record(entry)
             if entry.shadow is not None:
@@ -121,12 +119,12 @@ class Authorizer:
         try:
             if ruling is None:
                 raise DecisionError("no revision is in force")
-            query = self._read(body, peer, ruling.mesh, now, ruling.headers_read)
+            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read)
             question = ruling.engine.question(ruling.request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)
             status: Status = 200 if decision.allowed else 403
-            return Outcome(decision.word, status, revision, query, request, decision, ruling=ruling)
+            return Outcome(decision.word, status, revision, query, request, decision, None, ruling, question.asked)
         except UnacceptablePath as error:
             return Outcome("deny", 400, revision, query, request, error=error)
         except PolicydError as error:
@@ -135,8 +133,8 @@ class Authorizer:
             fault = DecisionError(f"an unforeseen fault: {type(error).__name__}")
             return Outcome("error", 503, revision, query, request, error=fault)
 
-    def _read(self, body: bytes, peer: SpiffeId, mesh: Mesh, now: datetime, headers: Collection[str]) -> Query:
-        return read_check(self._parse(body), peer, mesh, now, headers)
+    def _headers(self, body: bytes, read: Collection[str]) -> Mapping[str, str]:
+        return headers_of(self._parse(body).attributes.request.http, read)
 
     def _parse(self, body: bytes) -> Any:
         if len(body) > MAX_CHECK_BYTES:

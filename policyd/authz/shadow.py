@@ -15,10 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from policyd.audit.record import MAX_LINE_BYTES, Entry, Fault, Shadow
-from policyd.authz.record import Outcome, context_of
-from policyd.authz.request import Query
+from policyd.authz.record import Outcome, read_of
 from policyd.authz.ruling import Ruling
-from policyd.cedar.model import Decision
+from policyd.cedar.model import Decision, Request
 from policyd.errors import DecisionError, PolicydError, ShadowSkipped
 
 SPARE_SECONDS: Final = 0.02  # that a caller still waits at the least
@@ -29,7 +28,7 @@ MAX_ERRORS: Final = 16
 MAX_MESSAGE: Final = 512  # characters
 MAX_ENTRY_BYTES: Final = MAX_LINE_BYTES - (64 << 10)  # what the journal adds, and masks, has room
 
-Read = Callable[[Collection[str]], Query]
+Read = Callable[[Collection[str]], Mapping[str, str]]
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -69,7 +68,7 @@ class ShadowSide:
     def beside(self, entry: Entry, outcome: Outcome, read: Read, left: float | None) -> Entry:
         """`entry`, the record of `outcome`, with what the shadow of its ruling decides, if it has one; raises nothing.
 
-        `read` reads the check again, with the headers that are named; `left` is how long its caller still waits.
+        `read` gives the headers of the check that are named; `left` is how long its caller still waits.
         """
         if outcome.ruling is None or outcome.ruling.shadow is None:
             return entry
@@ -88,21 +87,21 @@ class ShadowSide:
     def _decided(self, entry: Entry, outcome: Outcome, shadow: Ruling, read: Read) -> Entry:
         before = self._effort()
         try:
-            query = _query(outcome, shadow, read)
-            question = shadow.engine.question(shadow.request(query.facts))
+            question = shadow.engine.question(_request(outcome, shadow, read))
             decision = shadow.engine.answer(question)
-            context = union(entry.context, context_of(query, question.request))
+            context = union(entry.context, read_of(question.request))
         finally:
             took = self._effort() - before
             self._budget.spend(took)
         return replace(entry, context=context, shadow=_shadow(decision, shadow.revision, round(took * 1e6)))
 
 
-def _query(outcome: Outcome, shadow: Ruling, read: Read) -> Query:
-    """The facts with the headers that the shadow policies read: what only they read must not fail the others."""
-    if outcome.query is None or outcome.ruling is None or not shadow.headers_read <= outcome.ruling.headers_read:
-        return read(shadow.headers_read)
-    return outcome.query
+def _request(outcome: Outcome, shadow: Ruling, read: Read) -> Request:
+    """The same question, with headers that only the shadow reads read apart: they must not fail the active answer."""
+    if outcome.query is None or outcome.asked is None or outcome.ruling is None:
+        raise DecisionError("the active policies were asked nothing")
+    known = shadow.headers_read <= outcome.ruling.headers_read
+    return shadow.same_request(outcome.asked, outcome.query.facts.headers if known else read(shadow.headers_read))
 
 
 def union(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
