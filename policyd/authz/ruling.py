@@ -23,6 +23,7 @@ from policyd.cedar.schema import Schema
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
 
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """The traffic policies in force over a Mesh; `revision` is a SHA-256 in lower-case hex.
