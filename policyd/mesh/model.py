@@ -156,6 +156,10 @@ class Mesh:
         """The instances that serve `service` (an id), by name."""
         return self._serving.get(service, ())
 
+    def outside_of(self, name: str) -> bool:
+        """Whether some ServiceEntry declares a name."""
+        return any(covers_name(one.host, name) for one in self.outside)
+
     def host(self, name: str, namespace: str) -> Outside | None:
         """The Host that a name outside means for callers of `namespace`: the very name, else the longest pattern."""
         seen = (one for one in self.outside if one.is_seen(namespace) and covers_name(one.host, name))

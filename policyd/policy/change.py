@@ -137,7 +137,9 @@ def _set(record: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[s
 
 def _with_path(request: Request, path: str, ruling: Ruling) -> Request | None:
     """Path and segments as the service would see them, if it took such a path at all."""
-    facts = HttpFacts(None, request.resource.id, "GET", path, "", _EPOCH, _NOWHERE, _NOWHERE)
+    outside = request.resource.id if request.resource.type == "Host" else ""
+    service = "" if outside else request.resource.id
+    facts = HttpFacts(None, service, "GET", path, "", _EPOCH, _NOWHERE, _NOWHERE, outside=outside)
     try:
         http = ruling.request(facts).context["request"]
     except PolicydError:

@@ -7,9 +7,10 @@ the conditions are told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Request
 from policyd.cedar.policies import Policy
 from policyd.cedar.scope import ScopeMatch, Scopes
@@ -17,7 +18,7 @@ from policyd.mesh.hosts import default_port
 from policyd.policy.case_yaml import DEFAULT_TIME
 from policyd.policy.change import Change, apply, callers_of, identifies, methods_of
 from policyd.policy.partial import Applies, Chain, Known, applies_of
-from policyd.policy.request_form import ANONYMOUS, parse_form, resolve_form
+from policyd.policy.request_form import ANONYMOUS, CONNECT, caller_of, parse_form, resolve_form
 from policyd.policy.ruling import Ruling
 
 Verdict = Literal["allow", "deny", "conditional"]
@@ -43,7 +44,10 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class WhoCan:
-    """The answer for each caller, by name; `identified` says whether the service asks callers who they are."""
+    """The answer for each caller, by name; `identified` says whether the service asks callers who they are.
+
+    `service` is the Host where it is asked for one: its callers are known by the proxies that they leave the mesh by.
+    """
 
     service: str
     callers: Mapping[str, Reach]
@@ -52,22 +56,40 @@ class WhoCan:
 
 def who_can(method: str, url: str, ruling: Ruling, headers: Mapping[str, str]) -> WhoCan:
     """Decide `METHOD URL` for everybody; raises InvalidInput, UnacceptablePath and DecisionError."""
-    facts = resolve_form(parse_form(f"{ANONYMOUS} {method} {url}"), ruling.mesh, DEFAULT_TIME, headers)
+    facts = _asked(method, url, ruling, headers)
     asked = ruling.request(facts)
-    identified = identifies(ruling.mesh, facts.service)
+    identified = bool(facts.outside) or identifies(ruling.mesh, facts.service)
     known = Known(UNKNOWN | _differing(facts.service, ruling), frozenset(headers))
     policies = [one for one, match in _matches(asked, ruling) if match.action and match.resource]
     found: dict[str, Reach] = {}
     for uid in callers_of(ruling.mesh) if identified else (asked.principal,):
+        if facts.outside and uid.id == ANONYMOUS:
+            continue
         request = apply([Change("caller", uid.id)], asked, ruling)
         if request is not None:
             found[str(uid)] = reach(request, policies, known, ruling)
-    return WhoCan(facts.service, found, identified)
+    return WhoCan(facts.outside or facts.service, found, identified)
+
+
+def _asked(method: str, url: str, ruling: Ruling, headers: Mapping[str, str]) -> HttpFacts:
+    """The request of nobody in particular; to the outside only somebody with a sidecar asks."""
+    form = parse_form(f"{ANONYMOUS} {method} {url}")
+    if method == CONNECT or (ruling.mesh.outside_of(form.host) and ruling.mesh.workloads):
+        form = replace(form, caller=str(min(ruling.mesh.workloads)))
+    return resolve_form(form, ruling.mesh, DEFAULT_TIME, headers)
 
 
 def what_can(caller: str, ruling: Ruling) -> dict[str, dict[str, Reach]]:
-    """For every service (id) and method what `caller`, a FROM, may on any path; raises InvalidInput, DecisionError."""
-    return {service: _methods(caller, service, ruling) for service in sorted(ruling.mesh.services)}
+    """For every service (id) and Host and method what `caller`, a FROM, may on any path.
+
+    Raises InvalidInput, DecisionError.
+    """
+    found = {
+        service: _methods(caller, _url_of(ruling, service), service, ruling) for service in sorted(ruling.mesh.services)
+    }
+    for name, url in sorted(_hosts(caller, ruling).items()):
+        found[name] = _methods(caller, url, "", ruling)
+    return found
 
 
 def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ruling) -> Reach:
@@ -86,9 +108,21 @@ def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ru
     return Reach("conditional", _ids(sure or permits), tuple(map(_told, open_)))
 
 
-def _methods(caller: str, service: str, ruling: Ruling) -> dict[str, Reach]:
+def _url_of(ruling: Ruling, service: str) -> str:
     declared = ruling.mesh.services[service]
-    url = f"http://{declared.name}.{declared.namespace}.svc.cluster.local:{default_port(declared)}/"
+    return f"http://{declared.name}.{declared.namespace}.svc.cluster.local:{default_port(declared)}/"
+
+
+def _hosts(caller: str, ruling: Ruling) -> dict[str, str]:
+    """A URL of each Host, by its name, that answers the caller's requests; patterns of names are left out."""
+    id_ = None if caller == ANONYMOUS else caller_of(caller, ruling.mesh)
+    if id_ not in ruling.mesh.workloads or id_ is None:
+        return {}
+    seen = [one for one in ruling.mesh.outside if "*" not in one.host and one.is_seen(id_.namespace or "")]
+    return {one.host: f"http://{one.host}:{port.number}/" for one in seen for port in one.ports if port.is_http}
+
+
+def _methods(caller: str, url: str, service: str, ruling: Ruling) -> dict[str, Reach]:
     asked = ruling.request(resolve_form(parse_form(f"{caller} GET {url}"), ruling.mesh, DEFAULT_TIME))
     known = Known(UNKNOWN | UNKNOWN_URL | _differing(service, ruling))
     policies = [one for one, match in _matches(asked, ruling) if match.principal and match.resource]
@@ -102,7 +136,9 @@ def _matches(request: Request, ruling: Ruling) -> list[tuple[Policy, ScopeMatch]
 
 
 def _differing(service: str, ruling: Ruling) -> frozenset[Chain]:
-    """What depends on which instance answers."""
+    """What depends on which instance answers; outside there are none."""
+    if not service:
+        return frozenset()
     instances = ruling.mesh.instances_of(service)
     labels = {tuple(sorted(one.labels.items())) for one in instances}
     ports = {one.number for one in ruling.mesh.services[service].ports}

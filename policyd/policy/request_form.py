@@ -2,7 +2,8 @@
 
 Law: names mean what they mean on the wire. FROM is `anonymous`, an instance, a service, a workload as
 `<service account>[.<namespace>]`, or a SPIFFE ID; the URL's host is resolved as a sidecar of the caller's namespace
-would; and at a listener that verifies nobody, everybody is anonymous.
+would, and a name outside the mesh is a Host; a tunnel is `FROM CONNECT <host>:<port>`; and at a listener that verifies
+nobody, everybody is anonymous.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,13 +19,16 @@ from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput, Problem, SpiffeIdError
 from policyd.mesh.hosts import default_port, resolve
 from policyd.mesh.model import Instance, Mesh, Service
+from policyd.policy.leaving import leaving
 from policyd.spiffe import SCHEME, SpiffeId
 
 ANONYMOUS: Final = "anonymous"
+CONNECT: Final = "CONNECT"
 MAX_FORM: Final = 16384
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # a token (RFC 9110, 5.6.2)
 _URL = re.compile(r"http://([A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?([/?].*)?", re.DOTALL)
+_AUTHORITY = re.compile(r"([A-Za-z0-9._-]{1,253}):([0-9]{1,5})()")  # what a tunnel is asked for with
 _EXAMPLE: Final = "write FROM METHOD URL, as in `productpage GET http://reviews/reviews/0`"
 _DEFAULT_NAMESPACE: Final = "default"  # of callers whose identity has none
 _LOCAL: Final = Endpoint("127.0.0.1", 0)  # where a request asked offline comes from
@@ -43,6 +47,11 @@ class Form:
     port: int
     target: str
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether a connection is asked for, and no answer."""
+        return self.method == CONNECT
+
     def __str__(self) -> str:
         """As it was written."""
         return f"{self.caller} {self.method} {self.url}"
@@ -54,11 +63,13 @@ def parse_form(text: str) -> Form:
     if len(parts) != 3 or not all(parts) or len(text) > MAX_FORM:
         raise _refused(f"`{text[:120]}` is no request", _EXAMPLE)
     caller, method, url = parts
-    match = _URL.fullmatch(url)
+    tunnel = method == CONNECT
+    match = (_AUTHORITY if tunnel else _URL).fullmatch(url)
     if not _METHOD.fullmatch(method):
         raise _refused(f"`{method[:80]}` is no HTTP method", _EXAMPLE)
     if match is None or int(match[2] or 0) > 65535:
-        raise _refused(f"`{url[:120]}` is no URL of the mesh", "write http://<service>[:<port>]/<path>")
+        remedy = "write <host>:<port>" if tunnel else "write http://<service>[:<port>]/<path>"
+        raise _refused(f"`{url[:120]}` is no {'place for a tunnel' if tunnel else 'URL of the mesh'}", remedy)
     target = match[3] or "/"
     return Form(caller, method, url, match[1].lower(), int(match[2] or 0), target if target[0] == "/" else f"/{target}")
 
@@ -69,7 +80,9 @@ def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, s
 
     `headers` have names in lower case; Host is the URL's.
     """
-    caller = _caller(form.caller, mesh)
+    caller = caller_of(form.caller, mesh)
+    if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
+        return out
     service, port = _asked(form, mesh, caller)
     instance = _instance(mesh, service, port)
     return HttpFacts(
@@ -95,13 +108,17 @@ def resolve_at(
     found = mesh.instances.get(instance)
     if found is None:
         raise _refused(f"no instance is called `{instance[:80]}`", _nearest(instance, mesh.instances))
-    caller = _caller(form.caller, mesh)
+    caller = caller_of(form.caller, mesh)
+    if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
+        if found.workload != caller:
+            raise _refused(f"`{form.host}` is outside, and `{form.caller}` does not leave the mesh by `{instance}`", "")
+        return replace(out, instance=instance)
     service, port = _asked(form, mesh, caller)
     serving = mesh.instances_of(service.id)
     if found not in serving:
         names = ", ".join(f"`{one.name}`" for one in serving[:12]) or "no instance"
         raise _refused(f"`{form.host}` is not served by `{instance}`", f"requests to it reach {names}")
-    listeners = [one for one in mesh.listeners.values() if one.instance == instance]
+    listeners = [one for one in mesh.listeners.values() if one.instance == instance and one.side != "egress"]
     if not listeners:
         raise _refused(f"nothing listens at `{instance}`", "a Gateway opens the ports of a gateway")
     listener = next((one for one in listeners if one.port == port), listeners[0])
@@ -121,16 +138,23 @@ def resolve_at(
 
 def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, int]:
     """The Service and the port that a URL means for its caller."""
-    namespace = (caller.namespace if caller else None) or _DEFAULT_NAMESPACE
+    namespace = _namespace(caller)
     service = mesh.services.get(resolve(form.host, namespace) or "")
     if service is None:
         known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
+        known += [one.host for one in mesh.outside if one.is_seen(namespace)]
         raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
+    if form.is_tunnel:
+        raise _refused(f"`{service.id}` is a service of the mesh, which no tunnel leads to", "ask it, or name a host")
     port = form.port or default_port(service)
     if port not in {one.number for one in service.ports}:
         listed = ", ".join(str(one.number) for one in service.ports)
         raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
     return service, port
+
+
+def _namespace(caller: SpiffeId | None) -> str:
+    return (caller.namespace if caller else None) or _DEFAULT_NAMESPACE
 
 
 def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:
@@ -146,7 +170,7 @@ def _verifies(mesh: Mesh, instance: Instance, port: int) -> bool:
     return all(one.verifies_peers for one in at_port)
 
 
-def _caller(name: str, mesh: Mesh) -> SpiffeId | None:
+def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:
     """Who FROM is; None for anonymous."""
     if name == ANONYMOUS:
         return None

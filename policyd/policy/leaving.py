@@ -1,0 +1,67 @@
+"""A request form that leads outside the mesh: by which sidecar it leaves, and which Host it is for.
+
+Law: as on the wire. A Host is what some ServiceEntry declares for callers of that namespace, or with ALLOW_ANY any name
+with a dot; and its ports are either for requests or for tunnels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.errors import InvalidInput, Problem
+from policyd.mesh.hosts import resolve
+from policyd.mesh.model import Mesh
+from policyd.mesh.outside import HTTP_PORT, covers_name
+from policyd.spiffe import SpiffeId
+
+if TYPE_CHECKING:  # which asks us
+    from policyd.policy.request_form import Form
+
+_LOCAL: Final = "127.0.0.1"
+
+
+def leaving(
+    form: Form, mesh: Mesh, caller: SpiffeId | None, namespace: str, time: datetime, headers: Mapping[str, str]
+) -> HttpFacts | None:
+    """What the request is at the caller's own sidecar; None where it does not lead outside. Raises InvalidInput."""
+    if resolve(form.host, namespace) in mesh.services or not _is_outside(form, mesh, namespace):
+        return None
+    sender = next((one for _, one in sorted(mesh.instances.items()) if one.workload == caller), None)
+    if sender is None:
+        raise _refused(f"`{form.caller}` has no sidecar to leave the mesh by", "name a workload of the mesh")
+    return HttpFacts(
+        principal=caller,
+        service="",
+        method=form.method,
+        target=form.target,
+        host=form.host,
+        time=time,
+        source=Endpoint(_LOCAL, 0),
+        destination=Endpoint(_LOCAL, form.port or HTTP_PORT),
+        instance=sender.name,
+        headers=headers,
+        outside=form.host,
+    )
+
+
+def _is_outside(form: Form, mesh: Mesh, namespace: str) -> bool:
+    """Whether the name is a Host; raises InvalidInput for a port that it has not."""
+    seen = [one for one in mesh.outside if one.is_seen(namespace) and covers_name(one.host, form.host)]
+    ports = [port for one in seen for port in one.ports]
+    fitting = {port.number for port in ports if port.is_http is not form.is_tunnel}
+    if (form.port or HTTP_PORT) in fitting:
+        return True
+    if mesh.outbound.mode == "ALLOW_ANY":
+        return "." in form.host
+    if not seen:
+        return False
+    listed = ", ".join(f"{one.number} ({one.protocol})" for one in ports)
+    what = "tunnels lead to" if form.is_tunnel else "answers requests"
+    raise _refused(f"no port {form.port or HTTP_PORT} of the host `{form.host}` {what}", f"it has {listed}")
+
+
+def _refused(message: str, remedy: str) -> InvalidInput:
+    return InvalidInput([Problem("request", message, remedy=remedy)])
