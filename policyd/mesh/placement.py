@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -164,6 +165,7 @@ def _reserved(declaration: Declaration) -> frozenset[int]:
     return frozenset(given | listens)
 
 
+@lru_cache(maxsize=1024)
 def _is_here(address: str) -> bool:
     """Tell whether an address is this machine's loopback, whose ports can be tried."""
     return ipaddress.ip_address(address).is_loopback

@@ -7,6 +7,7 @@ newest; a stream that breaks a bound ends, and no other stream notices. What to 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -59,7 +60,7 @@ class _Connection:
     peer: SpiffeId
     since: float  # of the service's clock
     state: StreamState
-    debounce: Debounce
+    is_due: bool = False  # a change is to be sent now
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended_because: str = ""
 
@@ -98,6 +99,10 @@ class DiscoveryService:
         self._peer = peer
         self._api = api
         self._debounce = Debounce(quiet, longest)
+        self._changed: deque[_Connection] = deque()  # filled by whatever thread changes the cache
+        self._told = False  # the event loop knows that something changed
+        self._waiting: set[_Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._connections: dict[str, _Connection] = {}
         self._streams = 0
         self._closed = False
@@ -125,6 +130,8 @@ class DiscoveryService:
     def close(self) -> None:
         """End every stream, and refuse new ones; Envoys keep what they have and come back."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in self._connections.values():
             connection.end("policyd is shutting down")
 
@@ -156,7 +163,7 @@ class DiscoveryService:
         await self._admit(peer, node, context)
         if self._closed:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
-        await self._run(_Connection(node, peer, self._clock(), stream.start(), self._debounce), request, context)
+        await self._run(_Connection(node, peer, self._clock(), stream.start()), request, context)
 
     async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:
         try:
@@ -172,8 +179,11 @@ class DiscoveryService:
         self._observer.connections(len(self._connections))
         loop = asyncio.get_running_loop()
 
-        def wake() -> None:  # in whatever thread changes the cache
-            loop.call_soon_threadsafe(self._changed, connection)
+        def wake() -> None:
+            self._changed.append(connection)
+            if not self._told:  # one call for all that a change concerns
+                self._told = True
+                loop.call_soon_threadsafe(self._note)
 
         unwatch = self._cache.watch(node_id, wake)
         try:
@@ -185,9 +195,26 @@ class DiscoveryService:
                 del self._connections[node_id]
             self._observer.connections(len(self._connections))
 
-    def _changed(self, connection: _Connection) -> None:
-        connection.debounce = connection.debounce.note(self._clock())
-        connection.wake.set()
+    def _note(self) -> None:
+        """A change came for some: they are due after a quiet moment."""
+        self._told = False
+        while self._changed:
+            self._waiting.add(self._changed.popleft())
+        now = self._clock()
+        self._debounce = self._debounce.note(now)
+        due = self._debounce.due()
+        assert due is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._release)
+
+    def _release(self) -> None:
+        """The moment has come for all that wait."""
+        self._timer, self._debounce = None, self._debounce.done()
+        waiting, self._waiting = self._waiting, set()
+        for connection in waiting:
+            connection.is_due = True
+            connection.wake.set()
 
     async def _converse(self, connection: _Connection, context: Context) -> None:
         """Take requests and changes as they come, until either side ends the stream."""
@@ -217,8 +244,7 @@ class DiscoveryService:
     def _timeout(self, connection: _Connection) -> float | None:
         """Seconds until something is due, None if nothing will be."""
         now = self._clock()
-        times = (connection.debounce.due(), stream.due(connection.state, now))
-        due = min((time for time in times if time is not None), default=None)
+        due = stream.due(connection.state, now)
         return None if due is None else max(0.0, due - now)
 
     async def _receive(self, connection: _Connection, request: Request, context: Context) -> None:
@@ -236,16 +262,12 @@ class DiscoveryService:
 
     async def _update(self, connection: _Connection, context: Context) -> None:
         """Send what has become due: after a change, a rejection's wait, or a reconnect's grace."""
-        now = self._clock()
-        due = connection.debounce.due()
-        if due is not None:
-            if due > now:
-                return
-            connection.debounce = connection.debounce.done()
+        if connection.is_due:
+            connection.is_due = False
             await self._admit(connection.peer, connection.node, context)
         snapshot = self._cache.get(connection.node.id)
         if snapshot is not None:
-            connection.state, pushes = stream.update(connection.state, snapshot, now)
+            connection.state, pushes = stream.update(connection.state, snapshot, self._clock())
             await self._send(connection, pushes, context)
 
     async def _send(self, connection: _Connection, pushes: tuple[Push, ...], context: Context) -> None:

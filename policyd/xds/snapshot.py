@@ -176,9 +176,11 @@ def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None)
     laid: dict[str, Mapping[str, Resource]] = {**below}
     for type_url, names in gathered.items():
         laid[type_url] = Laid(names, below[type_url]) if type_url in below else MappingProxyType(names)
-    versions = {type_url: _text(total) for type_url, total in sums.items()}
-    whole = _hash(part.encode() for type_url in sorted(versions) for part in (type_url, versions[type_url]))
-    return Snapshot(whole, MappingProxyType(laid), MappingProxyType(versions), MappingProxyType(sums))
+    known = shared.versions if shared else {}
+    versions = {url: known[url] if url in known and url not in gathered else _text(sums[url]) for url in sums}
+    whole = _hash(f"{type_url} {versions[type_url]}".encode() for type_url in sorted(versions))
+    frozen = MappingProxyType(laid), MappingProxyType(versions), MappingProxyType(sums)
+    return Snapshot(whole, *frozen)
 
 
 def _number(one: Resource) -> int:

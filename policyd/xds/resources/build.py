@@ -1,7 +1,8 @@
 """A Mesh becomes one snapshot for each instance: all that its Envoy is sent.
 
 Law: what a Service is to its callers follows from its own instances and from what is declared; what is a proxy's own
-follows from its instance and from what is declared. So an instance that changes touches its Services and itself only.
+follows from its instance and from what is declared; what else a class of proxies shares, from what is declared. So an
+instance that changes touches its Services and itself only.
 """
 
 from __future__ import annotations
@@ -98,10 +99,11 @@ class _Build:
             for caller in callers
             for service in mesh.services.values()
         }
-        shared = {proxies: self._class(proxies, parts) for proxies in dict.fromkeys(classes.values())}
+        of_classes = {proxies: self._class(proxies) for proxies in dict.fromkeys(classes.values())}
+        shared = {proxies: self._shared(proxies, parts, found) for proxies, found in of_classes.items()}
         own = {name: self._instance(name, instance) for name, instance in mesh.instances.items()}
         self._kept.bound(sum(map(len, parts.values())) + sum(map(len, own.values())))
-        made = Snapshots(self._made_of, mesh.instances, classes, shared, own, parts, self._kept)
+        made = Snapshots(self._made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept)
         return made.after(self._before) if self._before else made
 
     def _services_touched(self) -> frozenset[str]:
@@ -118,14 +120,18 @@ class _Build:
         known = self._same.parts.get((caller, service.id)) if self._same and service.id not in self._touched else None
         return known or tuple(_of_service(self._mesh, caller, service, self._kept))
 
-    def _class(self, proxies: ProxyClass, parts: Mapping[tuple[Any, str], tuple[Resource, ...]]) -> Snapshot:
+    def _class(self, proxies: ProxyClass) -> tuple[Resource, ...]:
+        known = self._same.of_classes.get(proxies) if self._same else None
+        return known or tuple(_of_class(self._mesh, self._control, proxies, self._kept))
+
+    def _shared(
+        self, proxies: ProxyClass, parts: Mapping[tuple[Any, str], tuple[Resource, ...]], of_class: Iterable[Resource]
+    ) -> Snapshot:
         known = self._same.shared.get(proxies) if self._same else None
         if known is not None and not self._touched:
             return known
-        services: Iterable[Resource] = (
-            one for service in self._mesh.services for one in parts[proxies.caller, service]
-        )
-        return make_snapshot([*services, *_of_class(self._mesh, self._control, proxies, self._kept)])
+        services = (one for service in self._mesh.services for one in parts[proxies.caller, service])
+        return make_snapshot([*services, *of_class])
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         if self._same and self._same.instances.get(name) == instance:

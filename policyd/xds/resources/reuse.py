@@ -43,7 +43,8 @@ class Kept:
 class Snapshots(Mapping[str, Snapshot], Generic[C]):
     """The Snapshot of every instance, by its name.
 
-    `made_of` is what all depends on besides the instances; `parts` are the resources of a Service for a caller.
+    `made_of` is what all depends on besides the instances; `parts` are the resources of a Service for a caller,
+    `of_classes` what else a class shares; `shared` is both.
     """
 
     made_of: tuple[Any, ...]
@@ -52,6 +53,7 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     shared: Mapping[C, Snapshot]
     own: Mapping[str, tuple[Resource, ...]]
     parts: Mapping[tuple[Any, str], tuple[Resource, ...]]
+    of_classes: Mapping[C, tuple[Resource, ...]]
     kept: Kept
     _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
 
