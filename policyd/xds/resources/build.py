@@ -1,8 +1,8 @@
 """A Mesh becomes one snapshot for each instance: all that its Envoy is sent.
 
 Law: what a Service is to its callers follows from its own instances and from what is declared; what is a proxy's own
-follows from its instance and from what is declared; what else a class of proxies shares, from what is declared. So an
-instance that changes touches its Services and itself only.
+follows from its instance and from what is declared; what else a class of proxies shares, from what is declared and
+from the addresses of the mesh. So an instance that changes touches its Services and itself only.
 """
 
 from __future__ import annotations

@@ -30,6 +30,16 @@ kind: DestinationRule
 metadata: {name: it}
 spec: {host: a, subsets: [{name: v1, labels: {version: v1}}], trafficPolicy: {outlierDetection: {}}}
 """
+HOST = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: www}
+spec:
+  hosts: [www.example.com]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 203.0.113.1}]
+"""
 SERVICE = """\
 apiVersion: v1
 kind: Service
@@ -42,6 +52,7 @@ COPIES = {
     "a-2": "{service: a, port: 80, labels: {version: v2}, locality: eu/eu-1}",
     "b-1": "{service: b, port: 80, labels: {tier: front}}",
     "c-1": "{service: c, port: 80, namespace: far, serviceAccount: own}",
+    "d-1": "{service: d, port: 80, address: 10.1.2.3, appPort: 1001, inboundPort: 1002, outboundPort: 1003}",
     "c-2": "{service: c, port: 80, namespace: far, locality: us}",
 }
 
@@ -73,7 +84,7 @@ def contents(snapshots: Snapshots[ProxyClass]) -> dict[str, dict[str, dict[str, 
     }
 
 
-FILES = {"mesh/routes.yaml": ROUTES, "mesh/subsets.yaml": SUBSETS, "mesh/service.yaml": SERVICE}
+FILES = {"mesh/host.yaml": HOST, "mesh/routes.yaml": ROUTES, "mesh/subsets.yaml": SUBSETS, "mesh/service.yaml": SERVICE}
 STATES = st.tuples(st.sets(st.sampled_from(sorted(COPIES))), st.sets(st.sampled_from(sorted(FILES))), st.booleans())
 
 
@@ -121,6 +132,14 @@ def test_a_copy_with_an_identity_of_its_own_changes_the_cluster_too() -> None:
         "clusters": {"outbound|80||c.far"},
         "endpoints": {"outbound|80||c.far"},
     }
+
+
+def test_an_address_that_is_new_to_the_mesh_is_forbidden_to_every_host_at_once() -> None:
+    folder = Folder()
+    before = build_snapshots(folder.mesh({"b-1"}, {"mesh/host.yaml": HOST}), CONTROL)
+    after = build_snapshots(folder.mesh({"b-1", "d-1"}, {"mesh/host.yaml": HOST}), CONTROL, before)
+
+    assert "outbound|80||www.example.com" in changed(before, after, "b-1")["clusters"]
 
 
 def test_a_route_changes_routes_alone() -> None:
