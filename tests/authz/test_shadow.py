@@ -20,6 +20,8 @@ from policyd.cedar.schema import Schema
 from policyd.errors import DecisionError
 from policyd.mesh.model import Mesh
 from tests.authz.checks import INGRESS, PAGE, REVIEWS, at_gateway, check_of
+from tests.authz.test_egress import CONNECT
+from tests.authz.test_egress import asked as outside
 from tests.fakes.clock import FakeClock
 from tests.fakes.decision_metrics import FakeDecisionMetrics
 from tests.fakes.journal import FakeJournal
@@ -276,9 +278,12 @@ CONDITIONS = (
     'when { context.time > datetime("2026-11-23T11:00:00.000Z") }',
     'when { Service::"ratings.default".name == "ratings" }',
 )
-POLICIES = st.lists(
-    st.tuples(st.sampled_from(("permit", "forbid")), st.sampled_from(SCOPES), st.sampled_from(CONDITIONS)), max_size=6
-).map(lambda parts: "".join(f'@id("p{at}") {" ".join(part)};\n' for at, part in enumerate(parts)))
+EFFECTS = st.sampled_from(("permit", "forbid"))
+TUNNELS = EFFECTS.map(lambda effect: f'{effect} (principal, action == Action::"connect", resource)')
+REQUESTS = st.tuples(EFFECTS, st.sampled_from(SCOPES), st.sampled_from(CONDITIONS)).map(" ".join)
+POLICIES = st.lists(REQUESTS | TUNNELS, max_size=6).map(
+    lambda statements: "".join(f'@id("p{at}") {one};\n' for at, one in enumerate(statements))
+)
 CHECKS = st.fixed_dictionaries(
     {},
     optional={
@@ -301,7 +306,7 @@ def test_whatever_is_tried_the_answer_is_the_one_without(
     active_set, shadow_set = (load_policies({"p.cedar": text}, schema) for text in (active, shadow))
     alone = House(make_ruling(mesh, active_set, schema))
     tried = House(make_ruling(mesh, active_set, schema, shadow_set))
-    for check in (check_of(**changes), at_gateway(**changes)):
+    for check in (check_of(**changes), at_gateway(**changes), outside(), outside(**CONNECT)):
         assert tried.ask(check, left) == alone.ask(check, left)
         assert replace(tried.last, shadow=None, context=alone.last.context) == alone.last
         assert union(tried.last.context, alone.last.context) == tried.last.context
@@ -318,7 +323,7 @@ def test_what_the_shadow_says_is_what_it_would_decide_if_it_were_active(
     active_set, shadow_set = (load_policies({"p.cedar": text}, schema) for text in (active, shadow))
     tried = House(make_ruling(mesh, active_set, schema, shadow_set))
     enforced = House(make_ruling(mesh, shadow_set, schema))
-    for check in (check_of(), check_of(request__http__method="PUT"), at_gateway()):
+    for check in (check_of(), check_of(request__http__method="PUT"), at_gateway(), outside(), outside(**CONNECT)):
         tried.ask(check)
         enforced.ask(check)
         said, expected = tried.last.shadow, enforced.last
