@@ -22,7 +22,9 @@ _CHANGES: Final = ("newly allowed", "newly denied", "condition changed")
 
 
 def diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A folder, a revision, or `live`.", show_default=False)],
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="A folder, a revision, `live` or `shadow`.", show_default=False)
+    ],
     new: Annotated[str, typer.Argument(metavar="NEW", help="What is compared with it.", show_default=False)],
     directory: Dir = None,
     as_json: Json = False,
@@ -32,9 +34,9 @@ def diff(
 ) -> None:
     """Compare what two folders decide: what becomes allowed, denied, or depends on something else.
 
-    OLD and NEW are folders; `live`, what is in force; or revisions, by the first digits of the hash, as `3f9ac2` or
-    `revision:3f9ac2`: those of --dir, else of the other folder, else of the nearest one. `policyd policy diff live .`
-    tells what a change will do.
+    OLD and NEW are folders; `live`, what is in force; `shadow`, the policies that are tried; or revisions, by the first
+    digits of the hash, as `3f9ac2` or `revision:3f9ac2`: those of --dir, else of the other folder, else of the nearest
+    one. `policyd policy diff live .` tells what a change will do, `policyd policy diff . shadow` what a trial may find.
 
     For every caller, method and service whose policies, groups or labels differ, requests are made from the conditions
     and cases of both sides and decided under both. Exit code 0 if no request is answered differently, 2 if one is.

@@ -54,7 +54,7 @@ def staying() -> None:
 
 async def changes(directory: Path) -> None:
     """Print what becomes of changed files, without end: which revision is in force, or why a change is refused."""
-    known: tuple[str, tuple[str, ...]] | None = None
+    known: tuple[str, tuple[str, ...], str] | None = None
     while True:
         found = await asyncio.to_thread(_in_force, directory)
         if found is not None and found != known:
@@ -64,18 +64,19 @@ async def changes(directory: Path) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def change_lines(revision: str, refused: Sequence[str]) -> Sequence[str]:
+def change_lines(revision: str, refused: Sequence[str], shadow: str = "") -> Sequence[str]:
     """Say what a change came to."""
     if refused:
         return ["changed     refused, the last good revision stays in force:", *(f"  {line}" for line in refused)]
-    return [f"changed     revision {revision[:12]} is in force"]
+    tried = f", shadow revision {shadow[:12]} is tried beside it" if shadow else ""
+    return [f"changed     revision {revision[:12]} is in force{tried}"]
 
 
-def _in_force(directory: Path) -> tuple[str, tuple[str, ...]] | None:
+def _in_force(directory: Path) -> tuple[str, tuple[str, ...], str] | None:
     try:
         with server(directory) as client:
             status = client.status()
     except (NotRunning, PolicydError):
         return None
     refused = (Problem(p.code, p.message, p.file, p.line, remedy=p.remedy) for p in status.refused)
-    return f"{status.revision}", tuple(output.clean(str(problem)) for problem in refused)
+    return f"{status.revision}", tuple(output.clean(str(problem)) for problem in refused), status.shadow.revision

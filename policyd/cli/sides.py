@@ -1,4 +1,4 @@
-"""What `policyd policy diff` compares: a folder, a revision that was in force, or what is in force now.
+"""What `policyd policy diff` compares: a folder, a revision that was in force, what is in force now, or what is tried.
 
 Law: a side is checked as `policyd serve` would check it; a folder that exists goes before a revision of its name.
 """
@@ -24,6 +24,7 @@ from policyd.sources.files import Folder, read_folder
 from policyd.sources.revisions import MIN_PREFIX, SHORT, find, read
 
 LIVE: Final = "live"
+SHADOW: Final = "shadow"
 REVISION: Final = "revision:"
 _HASH: Final = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
 
@@ -43,14 +44,15 @@ def sides(old: str, new: str, directory: Path | None) -> tuple[Side, Side]:
     Revisions are those of `directory`, without it those of the other side's folder, else of the nearest.
     """
     beside = directory or next((Path(name) for name in (new, old) if _is_served(Path(name))), None)
-    return _side("OLD", old, beside), _side("NEW", new, beside)
+    before, after = (Path(name) if Path(name).is_dir() else None for name in (old, new))
+    return _side("OLD", old, beside, after), _side("NEW", new, beside, before)
 
 
 def _is_served(path: Path) -> bool:
     return state_paths(path).revisions.is_dir()
 
 
-def _side(label: str, name: str, beside: Path | None) -> Side:
+def _side(label: str, name: str, beside: Path | None, other: Path | None) -> Side:
     prefix = name.removeprefix(REVISION)
     if prefix != name:
         return _past(label, prefix, folder(beside))
@@ -60,15 +62,29 @@ def _side(label: str, name: str, beside: Path | None) -> Side:
         where = folder(beside)
         with server(where) as client:
             return _past(label, client.status().revision, where)
+    if name == SHADOW:
+        return _tried(label, folder(other or beside))
     if _HASH.fullmatch(name):
         return _past(label, name, folder(beside))
-    remedy = f"name a folder, `{REVISION}<hash>` or `{LIVE}`; `policyd policy revisions` lists revisions"
+    remedy = f"name a folder, `{REVISION}<hash>`, `{LIVE}` or `{SHADOW}`; `policyd policy revisions` lists revisions"
     raise UsageError(f"`{name[:80]}` is no folder and no revision", remedy=remedy)
 
 
 def _present(directory: Path) -> Side:
     ruling = load_folder(directory, cases=False).live.ruling
     return Side(ruling, _cases(read_folder(directory), ruling.mesh))
+
+
+def _tried(label: str, directory: Path) -> Side:
+    ruling = load_folder(directory, cases=False).live.ruling.shadow
+    if ruling is None:
+        message, remedy = (
+            f"`{directory}` has no shadow policies",
+            "mark some `@shadow`, or name a folder in policyd.yaml",
+        )
+        raise UsageError(message, remedy=remedy)
+    remark = f"{label} is the shadow of `{directory.name}`, revision {ruling.revision[:SHORT]}"
+    return Side(ruling, _cases(read_folder(directory), ruling.mesh), [remark])
 
 
 def _past(label: str, prefix: str, directory: Path) -> Side:

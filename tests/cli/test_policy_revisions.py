@@ -136,7 +136,7 @@ def test_without_a_server_nothing_is_live(policyd: Callable[..., Said], past: Pa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "`nowhere` is no folder and no revision\n  name a folder, `revision:<hash>` or `live`;"),
+        ("nowhere", "`nowhere` is no folder and no revision\n  name a folder, `revision:<hash>`, `live` or `shadow`;"),
         ("revision:", "`` is no revision\n  write 4 to 64 of its digits"),
         ("revision:xyz", "`xyz` is no revision\n  write 4 to 64 of its digits"),
         ("0000000000", "no revision `0000000000` is kept\n  `policyd policy revisions` lists them\n"),

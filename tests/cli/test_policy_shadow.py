@@ -268,3 +268,20 @@ def test_a_shadow_folder_that_is_wrong_is_named(policyd: Command, bookinfo: Path
     (bookinfo / "next" / "a.cedar").write_text('@id("a")\npermit (principal, action, resource)\nwhen { 1 + };\n')
     assert policyd("check", bookinfo).err.startswith("next/a.cedar:3: unexpected token `}`")
     assert policyd("policy", "check", bookinfo).out.startswith("error[PD0002]: unexpected token `}`")
+
+
+def test_the_shadow_can_be_compared_before_any_traffic(policyd: Command, bookinfo: Path) -> None:
+    said = policyd("policy", "diff", bookinfo, "shadow")
+
+    assert (said.code, said.err) == (Exit.DENIED, "")
+    assert said.out.startswith("NEW is the shadow of `bookinfo`, revision ")
+    for line in (
+        "added `no-jason` (policies/tried.cedar:1)",
+        "removed `ratings-from-readers` (policies/ratings.cedar:2)",
+    ):
+        assert line in said.out
+    assert "newly denied:" in said.out
+
+    (bookinfo / "policies" / "tried.cedar").unlink()
+    said = policyd("policy", "diff", bookinfo, "shadow")
+    assert (said.code, "has no shadow policies" in said.err) == (Exit.USAGE, True)
