@@ -51,10 +51,10 @@ def build(
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
-    check_virtual_services(declaration, instances, services, problems)
-    virtual_services = whole(declaration, problems)
-    check_destination_rules(declaration, services, problems)
     outside = build_outside(declaration, outbound, instances, services, problems)
+    check_virtual_services(declaration, instances, services, outside, problems)
+    virtual_services = whole(declaration, problems)
+    check_destination_rules(declaration, services, outside, problems)
     if problems:
         raise InvalidInput(problems)
     return Mesh(

@@ -16,13 +16,17 @@ from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Service
+from policyd.mesh.outside import Outside, covers_name
+from policyd.mesh.outside_checks import check_outside_rule
 from policyd.yaml import Path
 
 NAME_A_SERVICE: Final = "name a service, or several as in `*.default.svc.cluster.local`"
 LEAVE_OUT: Final = "leave `tls` out, or write `ISTIO_MUTUAL`"
 
 
-def check_destination_rules(declaration: Declaration, services: Mapping[str, Service], problems: list[Problem]) -> None:
+def check_destination_rules(
+    declaration: Declaration, services: Mapping[str, Service], outside: tuple[Outside, ...], problems: list[Problem]
+) -> None:
     """Each DestinationRule has its own name and an existing host; what is merged does not contradict itself."""
     names: dict[str, str] = {}
     policies: dict[object, str] = {}
@@ -34,12 +38,15 @@ def check_destination_rules(declaration: Declaration, services: Mapping[str, Ser
             message = f"the DestinationRule `{rule.id}` is declared twice, first in {first}"
             problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
         hosts = _hosts(rule, services)
-        if not hosts:
+        leaves = any(covers_name(rule.spec.host, one.host) for one in outside)
+        if leaves:
+            check_outside_rule(declared, outside, problems)
+        if not hosts and not leaves:
             message = f"the host `{rule.spec.host}` is no service of the mesh"
             remedy = did_you_mean(resolve(rule.spec.host, rule.namespace) or rule.spec.host, services, problems)
             problems.append(declared.problem("reference", message, ("spec", "host"), remedy or NAME_A_SERVICE))
         _check_merged(declared, policies, subsets, problems)
-        for path, policy in _policies(rule):
+        for path, policy in _policies(rule) if hosts else ():
             _check_ports(declared, hosts, path, policy, problems)
             _check_tls(declared, path, policy, problems)
 

@@ -76,15 +76,21 @@ class Destinations:
 
     def of(self, caller: Caller, service: str, namespace: str) -> Destination:
         """The Destination that a Service (its id and namespace) is to a caller."""
+        return self._first(caller, service, f"{service}.svc.{CLUSTER_DOMAIN}", namespace)
+
+    def of_host(self, caller: Caller, host: str, namespace: str) -> Destination:
+        """The Destination that a Host outside (and the namespace of its ServiceEntry) is to a caller."""
+        return self._first(caller, host, host, namespace)
+
+    def _first(self, caller: Caller, exact: str, name: str, namespace: str) -> Destination:
         for source in dict.fromkeys((caller.namespace, namespace, ROOT_NAMESPACE)):
-            found = self._in(source, caller, service)
+            found = self._in(source, caller, exact, name)
             if found is not None:
                 return found
         return NO_RULE
 
-    def _in(self, source: str, caller: Caller, service: str) -> Destination | None:
-        candidates = [self._exact.get((source, service), [])]
-        name = f"{service}.svc.{CLUSTER_DOMAIN}"
+    def _in(self, source: str, caller: Caller, exact: str, name: str) -> Destination | None:
+        candidates = [self._exact.get((source, exact), [])]
         candidates += [found for host, found in self._wide.get(source, ()) if covers(host, name)]
         seen = [[one for one in found if one.is_for(caller)] for found in candidates]
         first = next((found for found in seen if found), [])

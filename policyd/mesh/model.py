@@ -13,6 +13,7 @@ from typing import Literal
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside, covers_name
@@ -151,6 +152,11 @@ class Mesh:
     def destination(self, caller: Caller, service: Service) -> Destination:
         """What DestinationRules say of a Service to a caller."""
         return self.destinations.of(caller, service.id, service.namespace)
+
+    def outside_policy(self, caller: Caller, host: str, port: int) -> Sections:
+        """What DestinationRules say of a port of a Host outside to a caller."""
+        namespace = next((one.namespace for one in self.outside if one.host == host), "")
+        return self.destinations.of_host(caller, host, namespace).policy_of(port)
 
     def instances_of(self, service: str) -> tuple[Instance, ...]:
         """The instances that serve `service` (an id), by name."""

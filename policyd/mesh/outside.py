@@ -83,7 +83,8 @@ class OutsideEndpoint:
 class Outside:
     """A Host (a name, or `*.` and a name) as one ServiceEntry has it.
 
-    `seen_by` are the namespaces whose proxies know it, None: all. `vips` are addresses that mean the Host too.
+    `seen_by` are the namespaces whose proxies know it, None: all. `vips` are addresses that mean the Host too; `names`
+    what its certificate bears, where TLS is opened to it (none: the Host).
     """
 
     host: str
@@ -92,6 +93,8 @@ class Outside:
     endpoints: tuple[OutsideEndpoint, ...] = ()
     seen_by: frozenset[str] | None = None
     vips: tuple[str, ...] = ()
+    namespace: str = ""
+    names: tuple[str, ...] = ()
 
     def is_seen(self, namespace: str) -> bool:
         """Whether proxies of a namespace know it."""

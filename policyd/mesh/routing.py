@@ -19,6 +19,8 @@ from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Role, Service
+from policyd.mesh.outside import Outside
+from policyd.mesh.outside_checks import OutsideDestinations
 from policyd.mesh.precedence import check_hosts_once, inside, key
 from policyd.yaml import Path
 
@@ -58,12 +60,13 @@ def check_virtual_services(
     declaration: Declaration,
     instances: Mapping[str, Instance],
     services: Mapping[str, Service],
+    outside: tuple[Outside, ...],
     problems: list[Problem],
 ) -> None:
     """Each VirtualService has its own name, known gateways, hosts that lead to it, existing destinations."""
     gateways = {found.resource.id: found.resource for found in declaration.of(Gateway)}
     found = declaration.of(VirtualService)
-    destinations = _Destinations(declaration, instances, services)
+    destinations = _Destinations(declaration, instances, services, outside)
     _check_names(found, "VirtualService", problems)
     check_hosts_once(found, services, problems)
     for declared in found:
@@ -149,9 +152,14 @@ class _Destinations:
     """What the rules of VirtualServices lead to, for the callers that are given them."""
 
     def __init__(
-        self, declaration: Declaration, instances: Mapping[str, Instance], services: Mapping[str, Service]
+        self,
+        declaration: Declaration,
+        instances: Mapping[str, Instance],
+        services: Mapping[str, Service],
+        outside: tuple[Outside, ...],
     ) -> None:
         self._services = services
+        self._outside = OutsideDestinations(outside, (found.resource for found in declaration.of(DestinationRule)))
         self._edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
         rules = Destinations(found.resource for found in declaration.of(DestinationRule))
         self._rules = rules
@@ -168,7 +176,9 @@ class _Destinations:
     ) -> None:
         virtual = declared.resource
         id_ = resolve(destination.host, virtual.namespace)
-        if id_ is None or id_ not in self._services:
+        if id_ not in self._services and self._outside.means(destination):
+            self._outside.check(declared, path, destination, problems)
+        elif id_ is None or id_ not in self._services:
             remedy = did_you_mean(id_ or destination.host, self._services, problems)
             message = f"the destination `{destination.host}` is no service of the mesh"
             problems.append(declared.problem("reference", message, (*path, "host"), remedy or DECLARE))

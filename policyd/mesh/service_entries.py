@@ -58,7 +58,16 @@ def _hosts(entry: ServiceEntry) -> Iterable[Outside]:
     endpoints = tuple(_endpoint(one) for one in spec.endpoints)
     seen_by = _seen_by(entry)
     for host in spec.hosts:
-        yield Outside(host, spec.resolution, ports, endpoints, seen_by, spec.addresses)
+        yield Outside(
+            host=host,
+            resolution=spec.resolution,
+            ports=ports,
+            endpoints=endpoints,
+            seen_by=seen_by,
+            vips=spec.addresses,
+            namespace=entry.namespace,
+            names=spec.subject_alt_names,
+        )
 
 
 def _endpoint(one: EntryEndpoint) -> OutsideEndpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ class Dns:
 class Outside:
     """An HTTP server on an address; `seen` are the requests that reached it, as `METHOD Host path`."""
 
-    def __init__(self, address: str, port: int = 0) -> None:
+    def __init__(self, address: str, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[str] = []
         seen = self.seen
 
@@ -76,6 +77,8 @@ class Outside:
                 """Say nothing."""
 
         self._server = ThreadingHTTPServer((address, port), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Self:

@@ -31,6 +31,7 @@ spec:
     - {address: 192.0.2.1, ports: {http: 8081}, locality: eu/north, weight: 3}
     - {address: 192.0.2.2}
   exportTo: ["."]
+  subjectAltNames: [books.example.net]
 """
 
 
@@ -55,6 +56,8 @@ def test_an_entry_is_read_whole() -> None:
             ),
             seen_by=frozenset({"default"}),
             vips=("192.0.2.7",),
+            namespace="default",
+            names=("books.example.net",),
         ),
     )
 
@@ -152,8 +155,8 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         ),
         (
             "resolution: STATIC",
-            "subjectAltNames: [x]\n  resolution: STATIC",
-            "11: field `subjectAltNames` of ServiceEntry is not supported yet in `spec`; "
+            "workloadSelector: {labels: {app: x}}\n  resolution: STATIC",
+            "11: field `workloadSelector` of ServiceEntry is not supported yet in `spec`; "
             "remove it, so that nothing is thought to hold that does not",
         ),
     ],

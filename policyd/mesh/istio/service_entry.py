@@ -14,7 +14,7 @@ from policyd.mesh.matching import check_host
 from policyd.mesh.outside import Protocol, Resolution
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
-LATER: Final = ("labels", "network", "serviceAccount", "subjectAltNames", "workloadSelector")
+LATER: Final = ("labels", "network", "serviceAccount", "workloadSelector")
 
 _LOCALITY = re.compile(r"[A-Za-z0-9._-]{1,63}(?:/[A-Za-z0-9._-]{1,63}){0,2}")
 _NAMESPACE = re.compile(r"[.*~]|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -80,6 +80,7 @@ class ServiceEntrySpec(Model):
     resolution: Resolution = "NONE"
     endpoints: Many[EntryEndpoint] = ()
     export_to: Many[Annotated[str, AfterValidator(_check_export)]] = ("*",)
+    subject_alt_names: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> ServiceEntrySpec:

@@ -53,7 +53,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     yield kept.make(CLUSTER, clusters.authorization(control))
     if proxies.role == "sidecar":
         yield kept.make(ROUTE, routes.outbound(mesh, proxies.caller))
-        for cluster in egress.clusters(mesh, control):
+        for cluster in egress.clusters(mesh, control, proxies.caller):
             yield kept.make(CLUSTER, cluster)
 
 

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.istio.traffic_policy import ConnectionPool
+from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
-from policyd.xds.resources import filters, policies, rules
+from policyd.mesh.outside_checks import OWN_TLS
+from policyd.xds.resources import filters, policies, rules, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket
 from policyd.xds.resources.retries import retry_policy
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 DNS_CACHE = "policyd-egress"
 MAX_NAMES = 1024  # looked up and kept at a time
 AGAIN = {"base_interval": "1s", "max_interval": "10s"}  # after a look-up that failed
@@ -88,7 +88,7 @@ def _routes(
 ) -> list[dict[str, Any]]:
     cluster = outbound_cluster(outside.host, port.number)
     if not port.is_http:
-        return [_tunnel(cluster)]
+        return [_tunnel(tunnel_cluster(outside.host, port.number))]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return declared or [_forward(cluster)]
 
@@ -110,12 +110,26 @@ def _tunnel(cluster: str) -> dict[str, Any]:
 # ---- clusters
 
 
-def clusters(mesh: Mesh, control: Control) -> list[dict[str, Any]]:
-    """The clusters of every Host's ports, and of any name with ALLOW_ANY."""
+def tunnel_cluster(host: str, port: int) -> str:
+    """The cluster of a Host's port for bytes that are not looked at, hence without TLS of ours."""
+    return f"tunnel|{port}||{host}"
+
+
+def clusters(mesh: Mesh, control: Control, caller: Caller) -> list[dict[str, Any]]:
+    """The clusters of every Host's ports as a class of proxies sees them, and of any name with ALLOW_ANY."""
     ranges = never(mesh, control)
-    found = [_cluster(mesh, one, port, ranges) for one in mesh.outside for port in one.ports]
+    found = []
+    for outside in mesh.outside:
+        for port in outside.ports:
+            policy = mesh.outside_policy(caller, outside.host, port.number)
+            if port.is_http or opens_tls(policy):
+                name = outbound_cluster(outside.host, port.number)
+                found.append(_cluster(mesh, name, outside, port, ranges, policy))
+            if not port.is_http:
+                name = tunnel_cluster(outside.host, port.number)
+                found.append(_cluster(mesh, name, outside, port, ranges, policy.model_copy(update={"tls": None})))
     if mesh.outbound.mode == "ALLOW_ANY":
-        found.append(_dynamic(mesh, ANY_CLUSTER, "http_protocol_options", ranges))
+        found.append(_dynamic(mesh, _base(ANY_CLUSTER, "HTTP", ranges, Sections()), ranges))
     return found
 
 
@@ -128,51 +142,53 @@ def lookup(mesh: Mesh, control: Control) -> dict[str, Any]:
     return {"name": "envoy.filters.http.dynamic_forward_proxy", "typed_config": config}
 
 
-def _cluster(mesh: Mesh, outside: Outside, port: OutsidePort, ranges: Iterable[Network]) -> dict[str, Any]:
-    name = outbound_cluster(outside.host, port.number)
-    protocol = "http2_protocol_options" if port.protocol in ("HTTP2", "GRPC") else "http_protocol_options"
+def opens_tls(policy: Sections) -> bool:
+    """Whether the sidecar opens TLS to a Host, for what its application sends in the clear."""
+    return policy.tls is not None and policy.tls.mode in OWN_TLS
+
+
+def _cluster(
+    mesh: Mesh, name: str, outside: Outside, port: OutsidePort, ranges: tuple[Network, ...], policy: Sections
+) -> dict[str, Any]:
+    cluster = _base(name, port.protocol, ranges, policy)
+    if policy.tls is not None and opens_tls(policy):
+        options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
+        alpn = ["h2"] if "http2_protocol_options" in options.get("explicit_http_config", {}) else ["http/1.1"]
+        cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
     if outside.is_dynamic:
-        return _dynamic(mesh, name, protocol, ranges)
+        return _dynamic(mesh, cluster, ranges)
     where = outside.endpoints or (OutsideEndpoint(outside.host),)
-    cluster = {
-        **_base(name, protocol, ranges),
-        "type": "STATIC" if outside.resolution == "STATIC" else "STRICT_DNS",
-        "lb_policy": "ROUND_ROBIN" if outside.resolution == "DNS_ROUND_ROBIN" else "LEAST_REQUEST",
-        "load_assignment": {"cluster_name": name, "endpoints": list(_localities(where, port))},
-    }
+    cluster["type"] = "STATIC" if outside.resolution == "STATIC" else "STRICT_DNS"
+    cluster["load_assignment"] = {"cluster_name": name, "endpoints": list(_localities(where, port))}
+    if outside.resolution == "DNS_ROUND_ROBIN" and policy.load_balancer is None:
+        cluster["lb_policy"] = "ROUND_ROBIN"
     if outside.resolution != "STATIC":
         # each address is an endpoint of its own; a LOGICAL_DNS cluster would try addresses behind upstream_rbac's back
         cluster |= {**_LOOKUP, "respect_dns_ttl": True, **_resolver(mesh)}
     return cluster
 
 
-def _dynamic(mesh: Mesh, name: str, protocol: str, ranges: Iterable[Network]) -> dict[str, Any]:
-    ranges = tuple(ranges)
+def _dynamic(mesh: Mesh, cluster: dict[str, Any], ranges: Iterable[Network]) -> dict[str, Any]:
     config = {
         "@type": f"{_EXTENSIONS}.clusters.dynamic_forward_proxy.v3.ClusterConfig",
         "dns_cache_config": _dns_cache(mesh, ranges),
     }
-    return {
-        **_base(name, protocol, ranges, auto_sni=True, auto_san_validation=True),
-        "lb_policy": "CLUSTER_PROVIDED",
-        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": config},
-    }
+    options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
+    # Envoy asks for both, lest a name's certificate be another's
+    options["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
+    found = {key: value for key, value in cluster.items() if key != "lb_policy"}
+    cluster_type = {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": config}
+    return {**found, "lb_policy": "CLUSTER_PROVIDED", "cluster_type": cluster_type}
 
 
-def _base(name: str, protocol: str, ranges: Iterable[Network], **upstream: bool) -> dict[str, Any]:
-    options = {
-        "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
-        "explicit_http_config": {protocol: {}},
-        "http_filters": [_refuse(ranges), _CODEC],
-    }
-    if upstream:
-        options["upstream_http_protocol_options"] = upstream
-    return {
-        "name": name,
-        "connect_timeout": policies.CONNECT_TIMEOUT,
-        "circuit_breakers": policies.breakers(ConnectionPool()),
-        "typed_extension_protocol_options": {HTTP_OPTIONS: options},
-    }
+def _base(name: str, protocol: str, ranges: Iterable[Network], policy: Sections) -> dict[str, Any]:
+    """What a policy says, over the protocol of the port, and the refusal of forbidden addresses."""
+    cluster = {"name": name, **policies.cluster_fields(policy)}
+    options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
+    if protocol in ("HTTP2", "GRPC") and "http_protocol_options" in options.get("explicit_http_config", {}):
+        options["explicit_http_config"] = {"http2_protocol_options": {}}
+    options["http_filters"] = [_refuse(ranges), _CODEC]
+    return cluster
 
 
 _CODEC = {

@@ -30,7 +30,7 @@ def of_route(fault: Fault | None, cors: CorsPolicy | None) -> dict[str, Any]:
         found[FAULT_FILTER] = _fault(fault)
     if cors is not None:
         found[CORS_FILTER] = _cors(cors)
-    return {"typed_per_filter_config": found} if found else {}
+    return found
 
 
 def share(percentage: Percent | None, otherwise: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from policyd.mesh.istio.destination import Destination, MirrorPolicy, RouteDesti
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.model import Mesh, Service
-from policyd.xds.resources import headers
+from policyd.xds.resources import filters, headers
 from policyd.xds.resources.faults import share
 from policyd.xds.resources.model import outbound_cluster, seconds
 from policyd.xds.resources.retries import retry_policy
@@ -47,6 +47,11 @@ class Forward:
             forward["request_mirror_policies"] = mirrors
         return forward | _rewrite(rule, match)
 
+    def asked(self, rule: HttpRoute) -> dict[str, Any]:
+        """What a route to a Host says to the filter that asks for decisions."""
+        outside = self._outside(rule.route[0].destination) if len(rule.route) == 1 else None
+        return {} if outside is None else filters.asked_for_host(*outside)
+
     def _clusters(self, rule: HttpRoute) -> dict[str, Any]:
         if len(rule.route) == 1:
             return {"cluster": self._cluster(rule.route[0].destination)}
@@ -56,12 +61,14 @@ class Forward:
         found = {"name": self._cluster(one.destination), "weight": one.weight, **headers.fields(one.headers)}
         if host := headers.authority(one.headers):
             found["host_rewrite_literal"] = host
+        if (outside := self._outside(one.destination)) is not None:
+            found["typed_per_filter_config"] = filters.asked_for_host(*outside)
         return found
 
     def _patience(self, rule: HttpRoute) -> dict[str, Any]:
         found: dict[str, Any] = {"timeout": seconds(rule.timeout)} if rule.timeout else {}
         if rule.retries is None or rule.retries.attempts > 0:
-            hashed = any(_is_hashed(self._mesh, self._caller, *self._meant(one.destination)) for one in rule.route)
+            hashed = any(self._is_hashed(one.destination) for one in rule.route)
             found["retry_policy"] = retry_policy(rule.retries, hashed=hashed)
         return found
 
@@ -72,8 +79,25 @@ class Forward:
         return {"cluster": self._cluster(policy.destination), "runtime_fraction": fraction}
 
     def _cluster(self, destination: Destination) -> str:
+        if (outside := self._outside(destination)) is not None:
+            return outbound_cluster(*outside)
         service, port, subset = self._meant(destination)
         return outbound_cluster(service.id, port, subset)
+
+    def _is_hashed(self, destination: Destination) -> bool:
+        if (outside := self._outside(destination)) is None:
+            return _is_hashed(self._mesh, self._caller, *self._meant(destination))
+        balancer = self._mesh.outside_policy(self._caller, *outside).load_balancer
+        return balancer is not None and balancer.consistent_hash is not None
+
+    def _outside(self, destination: Destination) -> tuple[str, int] | None:
+        """The Host and port that a destination is; None for a Service."""
+        if (resolve(destination.host, self._namespace) or "") in self._mesh.services:
+            return None
+        declared = self._mesh.host(destination.host, self._namespace)
+        if declared is None:
+            return None
+        return declared.host, destination.port.number if destination.port else declared.ports[0].number
 
     def _meant(self, destination: Destination) -> tuple[Service, int, str]:
         service = self._mesh.services[resolve(destination.host, self._namespace) or ""]

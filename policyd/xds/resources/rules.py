@@ -71,7 +71,9 @@ def _route(rule: HttpRoute, match: HttpMatch, forward: Forward, view: View) -> d
         route["name"] = name
     if match.stat_prefix:
         route["stat_prefix"] = match.stat_prefix
-    return route | _action(rule, match, forward, view) | _headers(rule) | faults.of_route(rule.fault, rule.cors_policy)
+    said = {**faults.of_route(rule.fault, rule.cors_policy), **(forward.asked(rule) if rule.route else {})}
+    per_filter = {"typed_per_filter_config": said} if said else {}
+    return route | _action(rule, match, forward, view) | _headers(rule) | per_filter
 
 
 def _action(rule: HttpRoute, match: HttpMatch, forward: Forward, view: View) -> dict[str, Any]:

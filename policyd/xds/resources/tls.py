@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.spiffe import SpiffeId
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 SDS_CLUSTER = "policyd-sds"  # in the agent's bootstrap
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # where Debian and its kin, and Envoy's own image, have them
 IDENTITY_SECRET = "default"  # noqa: S105 - the name that Istio and SPIRE give the workload's own certificate
 ROOTS_SECRET = "ROOTCA"  # noqa: S105 - and the trusted roots
 
@@ -53,3 +55,33 @@ def downstream() -> dict[str, Any]:
         "common_tls_context": {**_common(()), "alpn_protocols": ["h2", "http/1.1"]},
     }
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def to_outside(host: str, given: ClientTls, names: Iterable[str], alpn: list[str]) -> dict[str, Any]:
+    """The transport socket towards a Host: its certificate is checked, by name, unless the operator says otherwise.
+
+    Of a pattern of names, each is asked for and checked by the name itself (auto_sni, auto_san_validation).
+    """
+    exact = "*" not in host
+    wanted = given.subject_alt_names or tuple(names) or ((given.sni or host,) if exact or given.sni else ())
+    checked: dict[str, Any] = {"trusted_ca": {"filename": given.ca_certificates or SYSTEM_ROOTS}}
+    if wanted:
+        checked["match_typed_subject_alt_names"] = [
+            {"san_type": _san_type(name), "matcher": {"exact": name}} for name in wanted
+        ]
+    # Envoy as a TLS client stops at 1.2 unless it is told the maximum too
+    version = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+    common: dict[str, Any] = {"tls_params": version, "alpn_protocols": alpn}
+    if not given.insecure_skip_verify:
+        common["validation_context"] = checked
+    if given.client_certificate and given.private_key:
+        chain, key = {"filename": given.client_certificate}, {"filename": given.private_key}
+        common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]
+    context: dict[str, Any] = {"@type": f"{TLS}.UpstreamTlsContext", "common_tls_context": common}
+    if given.sni or exact:
+        context["sni"] = given.sni or host
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _san_type(name: str) -> str:
+    return "URI" if "://" in name else "DNS"

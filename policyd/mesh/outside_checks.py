@@ -1,0 +1,123 @@
+"""VirtualServices and DestinationRules that lead outside, against the Hosts that are declared.
+
+Law: what could not be decided or could not take effect on the way out is refused where it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declared
+from policyd.mesh.istio.destination import Destination
+from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.traffic_policy import PortPolicy, Sections, TrafficPolicy
+from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.outside import Outside, covers_name
+from policyd.yaml import Path
+
+OWN_TLS: Final = frozenset({"SIMPLE", "MUTUAL"})  # what a sidecar may open towards a Host
+ASK_DIRECTLY: Final = "route to it in sidecars, by `route`"
+
+
+class OutsideDestinations:
+    """What destinations of VirtualServices mean outside, and what is wrong with them."""
+
+    def __init__(self, outside: Iterable[Outside], rules: Iterable[DestinationRule]) -> None:
+        self._outside = {one.host: one for one in outside if "*" not in one.host}
+        self._rules = tuple(rules)
+
+    def means(self, destination: Destination) -> bool:
+        """Whether a destination is a Host that some ServiceEntry declares."""
+        return destination.host in self._outside
+
+    def check(
+        self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
+    ) -> None:
+        """A Host is led to by sidecars only, whose requests are decided, on a port that speaks HTTP or TLS of ours."""
+        virtual, host = declared.resource, self._outside[destination.host]
+
+        def refuse(message: str, remedy: str, *field: str) -> None:
+            problems.append(declared.problem("reference", message, (*path, *(field or ("host",))), remedy))
+
+        if "route" not in path:
+            refuse(f"a copy of each request would leave to `{host.host}` undecided", ASK_DIRECTLY)
+        elif virtual.gateway_ids() or virtual.is_delegate:
+            refuse(f"a gateway does not lead outside, to `{host.host}`, yet", ASK_DIRECTLY)
+        elif not host.is_seen(virtual.namespace):
+            refuse(
+                f"the host `{host.host}` is not exported to `{virtual.namespace}`", "see `exportTo` of its ServiceEntry"
+            )
+        elif host.is_dynamic and set(virtual.spec.hosts) != {host.host}:
+            refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
+        elif destination.subset is not None:
+            refuse("subsets of a host outside are not supported yet", "remove it", "subset")
+        elif problem := self._port(destination, host):
+            refuse(*problem, "port")
+
+    def _port(self, destination: Destination, host: Outside) -> tuple[str, str] | None:
+        wanted = destination.port.number if destination.port else None
+        if wanted is None and len(host.ports) == 1:
+            wanted = host.ports[0].number
+        port = next((one for one in host.ports if one.number == wanted), None)
+        listed = ", ".join(f"{one.number} ({one.protocol})" for one in host.ports)
+        if port is None:
+            return f"the port of destination `{host.host}` is missing or none of its own", f"it has {listed}"
+        if not port.is_http and not any(_opens_tls(rule, host.host, port.number) for rule in self._rules):
+            message = f"port {port.number} of `{host.host}` does not speak plain HTTP"
+            return message, "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port"
+        return None
+
+
+def check_outside_rule(
+    declared: Declared[DestinationRule], outside: Iterable[Outside], problems: list[Problem]
+) -> None:
+    """What a DestinationRule says of Hosts can hold for them."""
+    spec = declared.resource.spec
+    led = [one for one in outside if covers_name(spec.host, one.host)]
+    ports = sorted({port.number for one in led for port in one.ports})
+    for at in range(len(spec.subsets)):
+        message = f"subsets of a host outside, as `{led[0].host}`, are not supported yet"
+        problems.append(declared.problem("reference", message, ("spec", "subsets", at), "remove it"))
+    for path, policy, number in _sections(spec.traffic_policy):
+        if number and number not in ports:
+            message = f"port {number} is none of `{spec.host}`"
+            remedy = f"it has {', '.join(map(str, ports))}"
+            problems.append(declared.problem("port", message, (*path, "port"), remedy))
+        balancer = policy.load_balancer
+        if policy.tls is not None and policy.tls.mode == "ISTIO_MUTUAL":
+            message = f"`{led[0].host}` is outside, where nobody knows the mesh's mutual TLS"
+            problems.append(declared.problem("tls", message, (*path, "tls", "mode"), "write `SIMPLE` or `MUTUAL`"))
+        if (
+            policy.tls is not None
+            and (policy.tls.sni or policy.tls.insecure_skip_verify)
+            and any(o.is_dynamic for o in led)
+        ):
+            message = "the names under a pattern are each asked for, and checked, by their own"
+            remedy = "remove `sni` and `insecureSkipVerify`"
+            problems.append(declared.problem("tls", message, (*path, "tls"), remedy))
+        if balancer is not None and balancer.locality_lb_setting is not None:
+            message = "localities of a host outside are not supported yet"
+            problems.append(
+                declared.problem("field", message, (*path, "loadBalancer", "localityLbSetting"), "remove it")
+            )
+        if balancer is not None and any(one.is_dynamic for one in led):
+            message = "a host that is looked up as it is asked for has nothing to balance"
+            problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))
+
+
+def _sections(whole: TrafficPolicy | None) -> Iterator[tuple[Path, Sections | PortPolicy, int]]:
+    if whole is not None:
+        yield ("spec", "trafficPolicy"), whole, 0
+        for at, one in enumerate(whole.port_level_settings):
+            yield ("spec", "trafficPolicy", "portLevelSettings", at), one, one.port.number
+
+
+def _opens_tls(rule: DestinationRule, host: str, port: int) -> bool:
+    if not covers_name(rule.spec.host, host):
+        return False
+    return any(
+        policy.tls is not None and policy.tls.mode in OWN_TLS and number in (0, port)
+        for _, policy, number in _sections(rule.spec.traffic_policy)
+    )

@@ -1,0 +1,161 @@
+"""Rules that lead outside: what cannot be decided or cannot hold there is refused with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mesh.sample import GOOD, meshed, problems
+
+ENTRIES = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: books}
+spec:
+  hosts: [books.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: https, protocol: HTTPS}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: dynamic}
+spec:
+  hosts: [dynamic.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: NONE
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far, namespace: far}
+spec:
+  hosts: [far.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+  exportTo: ["."]
+"""
+ROUTE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: out}
+spec:
+  hosts: [books.example.com]
+  http:
+    - route: [{destination: {host: books.example.com, port: {number: 443}}}]
+"""
+RULE = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: out}
+spec:
+  host: books.example.com
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    portLevelSettings:
+      - {port: {number: 443}, tls: {mode: SIMPLE}}
+"""
+
+
+def folder(route: str = ROUTE, rule: str = RULE) -> dict[str, str]:
+    return {**GOOD, "mesh/entries.yaml": ENTRIES, "mesh/out.yaml": route, "mesh/rule.yaml": rule}
+
+
+def test_istios_way_of_opening_tls_is_good() -> None:
+    mesh = meshed(folder())
+    caller = mesh.caller(mesh.instances["web-v1"])
+    tls = mesh.outside_policy(caller, "books.example.com", 443).tls
+    assert tls is not None
+    assert tls.mode == "SIMPLE"
+    assert mesh.outside_policy(caller, "books.example.com", 80).tls is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "- route: [",
+            "- mirror: {host: books.example.com, port: {number: 80}}\n      route: [",
+            "7: a copy of each request would leave to `books.example.com` undecided; "
+            "route to it in sidecars, by `route`",
+        ),
+        (
+            "  hosts: [books.example.com]",
+            "  hosts: [www.example.com]\n  gateways: [edge]",
+            "8: a gateway does not lead outside, to `books.example.com`, yet; route to it in sidecars, by `route`",
+        ),
+        (
+            "destination: {host: books.example.com, port: {number: 443}}",
+            "destination: {host: far.example.com}",
+            "7: the host `far.example.com` is not exported to `default`; see `exportTo` of its ServiceEntry",
+        ),
+        (
+            "destination: {host: books.example.com, port: {number: 443}}",
+            "destination: {host: dynamic.example.com}",
+            "7: `dynamic.example.com` is looked up by the name that is asked for; set its `resolution` to DNS",
+        ),
+        (
+            "number: 443}}",
+            "number: 443}, subset: v1}",
+            "7: subsets of a host outside are not supported yet; remove it",
+        ),
+        (
+            ", port: {number: 443}",
+            "",
+            "7: the port of destination `books.example.com` is missing or none of its own; "
+            "it has 80 (HTTP), 443 (HTTPS)",
+        ),
+    ],
+)
+def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str, problem: str) -> None:
+    assert old in ROUTE
+    assert problems(folder(route=ROUTE.replace(old, new))) == [f"mesh/out.yaml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (
+            "SIMPLE",
+            "ISTIO_MUTUAL",
+            [
+                "mesh/out.yaml:7: port 443 of `books.example.com` does not speak plain HTTP; "
+                "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port",
+                "mesh/rule.yaml:9: `books.example.com` is outside, where nobody knows the mesh's mutual TLS; "
+                "write `SIMPLE` or `MUTUAL`",
+            ],
+        ),
+        (
+            "  trafficPolicy:",
+            "  subsets: [{name: v1}]\n  trafficPolicy:",
+            [
+                "mesh/rule.yaml:6: subsets of a host outside, as `books.example.com`, are not supported yet; remove it",
+            ],
+        ),
+        (
+            "{simple: ROUND_ROBIN}",
+            "{localityLbSetting: {enabled: true}}",
+            ["mesh/rule.yaml:7: localities of a host outside are not supported yet; remove it"],
+        ),
+        (
+            "host: books.example.com",
+            'host: "*.example.com"',
+            ["mesh/rule.yaml:7: a host that is looked up as it is asked for has nothing to balance; remove it"],
+        ),
+        (
+            "      - {port",
+            "      - {port: {number: 81}, tls: {mode: SIMPLE}}\n      - {port",
+            ["mesh/rule.yaml:9: port 81 is none of `books.example.com`; it has 80, 443"],
+        ),
+        (
+            "host: books.example.com",
+            "host: boks.example.com",
+            [
+                "mesh/out.yaml:7: port 443 of `books.example.com` does not speak plain HTTP; "
+                "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port",
+                "mesh/rule.yaml:5: the host `boks.example.com` is no service of the mesh; "
+                "name a service, or several as in `*.default.svc.cluster.local`",
+            ],
+        ),
+    ],
+)
+def test_a_destination_rule_that_cannot_hold_outside_is_refused(old: str, new: str, found: list[str]) -> None:
+    assert old in RULE
+    assert problems(folder(rule=RULE.replace(old, new))) == found
