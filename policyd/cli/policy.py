@@ -13,6 +13,7 @@ from policyd.cli.policy_reach import what_can, who_can
 from policyd.cli.policy_replay import replay
 from policyd.cli.policy_revisions import revisions
 from policyd.cli.policy_shadow import shadow_report
+from policyd.cli.policy_suggest import suggest
 
 app = group("Work on policies: check, format, test, explain, compare and import them.")
 
@@ -24,6 +25,7 @@ app.command("who-can")(who_can)
 app.command("what-can")(what_can)
 app.command("diff")(diff)
 app.command("replay")(replay)
+app.command("suggest")(suggest)
 app.command("shadow-report")(shadow_report)
 app.command("revisions")(revisions)
 app.add_typer(importing, name="import")

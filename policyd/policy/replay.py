@@ -102,7 +102,7 @@ class Projector:
         for path, whole in wanted.paths.items():
             if path == _TIME:
                 continue
-            if path in (_LABELS, _PORT) and self._follows(path, record.proxy):
+            if path in (_LABELS, _PORT) and self._follows(path, record):
                 continue
             value = _look_up(context, path)
             if value is None:
@@ -127,9 +127,11 @@ class Projector:
             elif (known := self._reads_then(record)) is None or name not in known.headers:
                 yield _name((*_HEADERS, name))
 
-    def _follows(self, path: Path, proxy: str) -> bool:
-        """Whether the candidate's mesh says it of the instance that was asked."""
-        ports = self._ports.get(proxy)
+    def _follows(self, path: Path, record: Record) -> bool:
+        """Whether the candidate's mesh says it of the instance that was asked; of what is outside it says nothing."""
+        if record.resource.startswith("Host::"):
+            return path == _LABELS
+        ports = self._ports.get(record.proxy)
         return ports is not None and (path == _LABELS or len(ports) == 1)
 
     def _absent(self, path: Path, record: Record) -> bool:
@@ -261,7 +263,8 @@ def _ports(ruling: Ruling) -> dict[str, set[int]]:
     """The Services' ports at which each instance is asked."""
     found: dict[str, set[int]] = {name: set() for name in ruling.mesh.instances}
     for listener in ruling.mesh.listeners.values():
-        found.setdefault(listener.instance, set()).add(listener.port)
+        if listener.service:  # else it sends requests out
+            found.setdefault(listener.instance, set()).add(listener.port)
     return found
 
 

@@ -26,7 +26,8 @@ HEADERS = ("jason", "mary", 'o\'brien "x" \\ ü')
 
 def facts_of(chosen: random.Random, mesh: Mesh, at: datetime) -> tuple[HttpFacts, Listener]:
     """A request that could be."""
-    listener = chosen.choice(sorted(mesh.listeners.values(), key=lambda one: one.name))
+    known = [one for _, one in sorted(mesh.listeners.items()) if one.service]
+    listener = chosen.choice(known)
     callers: list[SpiffeId | None] = [*mesh.workloads] if listener.verifies_peers else [None]
     headers = {"end-user": chosen.choice(HEADERS)} if chosen.random() < 0.5 else {}
     headers |= {"x-debug": "1"} if chosen.random() < 0.1 else {}
