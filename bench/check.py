@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from bench.table import Row, row
 from policyd import envoy_api
 from policyd.audit.journal import Journal
 from policyd.authz.request import read_check
+from policyd.authz.ruling import Ruling, make_ruling
 from policyd.authz.service import Authorizer
+from policyd.cedar.policies import PolicySet, load_policies, set_of
 from policyd.cli.loaded import load_folder
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.metrics import Metrics
@@ -61,7 +64,10 @@ def run() -> list[Row]:
     query = read_check(message, peer, ruling.mesh, now, ruling.headers_read)
     question = ruling.engine.question(ruling.request(query.facts))
 
-    def authorizer(record: Callable[..., object]) -> Authorizer:
+    same = replace(ruling, shadow=ruling)
+    wider = replace(ruling, shadow=make_ruling(ruling.mesh, _reading(ruling), ruling.schema))
+
+    def authorizer(record: Callable[..., object], ruling: Ruling = ruling) -> Authorizer:
         return Authorizer(
             ruling=lambda: ruling,
             record=record,
@@ -75,6 +81,9 @@ def run() -> list[Row]:
         kept, unkept = authorizer(journal.append), authorizer(lambda entry: None)
         whole = _microseconds(lambda: kept.check(body, peer))
         without = _microseconds(lambda: unkept.check(body, peer))
+        tried, reading = authorizer(journal.append, same), authorizer(journal.append, wider)
+        beside = _microseconds(lambda: tried.check(body, peer))
+        apart = _microseconds(lambda: reading.check(body, peer))
         journal.close()
     return [
         row("a whole check", whole, "us"),
@@ -85,4 +94,15 @@ def run() -> list[Row]:
         ),
         row("of it: the question", _microseconds(lambda: ruling.engine.question(ruling.request(query.facts))), "us"),
         row("of it: the answer, remembered", _microseconds(lambda: ruling.engine.answer(question)), "us"),
+        row("more, with the same policies as their own shadow", beside - whole, "us"),
+        row("more, with a shadow that reads a header of its own", apart - whole, "us"),
     ]
+
+
+def _reading(ruling: Ruling) -> PolicySet:
+    """The policies in force, and one that looks at a header."""
+    text = '@id("agents") forbid (principal, action in Action::"http", resource)'
+    text += (
+        ' when { context.request.headers.hasTag("user-agent") && context.request.headers.getTag("user-agent") == "x" };'
+    )
+    return set_of((*ruling.policy_set.policies, *load_policies({"tried.cedar": text}, ruling.schema).policies))
