@@ -79,6 +79,16 @@ class SpiffeId:
         """The id of policyd's own servers."""
         return cls(trust_domain, "/policyd/server")
 
+    @classmethod
+    def journal(cls, trust_domain: str) -> SpiffeId:
+        """The id that the journal's seals are signed as."""
+        return cls(trust_domain, "/policyd/journal")
+
+    @property
+    def is_policyd(self) -> bool:
+        """Whether it is policyd's own, and no workload's."""
+        return self.path.startswith("/policyd/")
+
     @property
     def namespace(self) -> str | None:
         """The namespace, where the path is `/ns/<namespace>/sa/<service account>`."""

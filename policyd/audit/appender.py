@@ -116,7 +116,6 @@ class Appender:
         # what cannot be done now is tried again at the next turn
         with contextlib.suppress(OSError):
             if self._is_full(0):
-                self._begin(self._next_seq)
                 self._open(0, self._next_seq)
 
     def close(self) -> None:
@@ -125,8 +124,18 @@ class Appender:
 
     def _open(self, more: int, first_seq: int) -> int:
         """The descriptor that `more` bytes go to: of the segment in use, or of a new one if it is full or old."""
-        if self._segment is None or self._is_full(more):
+        if self._segment is None:
             self._begin(first_seq)
+        elif self._is_full(more):
+            fd = self._current()  # opened to be cut, so that nothing torn stays in a finished segment
+            if self._sync:
+                self._disk.sync(fd)
+            self._close_segment()
+            self._begin(first_seq)
+        return self._current()
+
+    def _current(self) -> int:
+        """The descriptor of the segment in use, which ends with its last whole line."""
         if self._fd is None:
             assert self._segment is not None, "a segment was begun"
             fd = self._disk.open(self._segment.path)
@@ -150,9 +159,6 @@ class Appender:
         return self._size + more > self._limits.max_bytes or too_old
 
     def _begin(self, first_seq: int) -> None:
-        if self._sync and self._fd is not None:
-            self._disk.sync(self._fd)
-        self._close_segment()
         path = self._directory / segment_name(self._writer, first_seq)
         self._segment = Segment(self._writer, first_seq, path)
         self._size = 0

@@ -100,6 +100,21 @@ class Disk:
         """Remove the file."""
         path.unlink()
 
+    def replace(self, path: Path, content: bytes) -> None:
+        """Give the file other content, whole or not at all, and have it on the medium."""
+        draft = path.with_name(f".{path.name}.new")
+        draft.unlink(missing_ok=True)
+        fd = self.open(draft)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        draft.replace(path)
+        self.sync_folder(path.parent)
+
     def read_end(self, path: Path, length: int) -> tuple[int, bytes]:
         """The size of a file and its last bytes, at most `length`."""
         with path.open("rb") as file:

@@ -9,11 +9,12 @@ finished segments are sealed, and later retired, by policyd.audit.sealer.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 
@@ -24,12 +25,16 @@ from policyd.audit.group import Epoch, Group
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
 from policyd.audit.recovery import Found, find_end
+from policyd.audit.seals_file import read_heads
 from policyd.audit.segments import LOCK_SUFFIX, TORN, check_writer, list_segments
 from policyd.errors import JournalError, StateError
 
 Durability = Literal["written", "fsync", "async"]
 OnFull = Literal["deny", "drop"]
 Clock = Callable[[], datetime]
+
+LOCK_TRIES: Final = 10
+LOCK_SECONDS: Final = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -183,16 +188,25 @@ class Journal:
             fd = self._disk.open(self.directory / (self.writer + LOCK_SUFFIX))
         except OSError as error:
             raise _unusable(self.directory, error.strerror) from error
-        if not self._disk.lock(fd):
+        if not self._locked(fd):
             self._disk.close(fd)
             message = f"another process appends to `{self.directory}` as `{self.writer}`"
             raise StateError(message, remedy="end it, or leave it running")
         return fd
 
+    def _locked(self, fd: int) -> bool:
+        """Whether the lock is ours; who ends a segment that was left holds it for an instant."""
+        for _ in range(LOCK_TRIES):
+            if self._disk.lock(fd):
+                return True
+            time.sleep(LOCK_SECONDS)
+        return False
+
     def _recover(self) -> Found:
         """Find where to go on; what is torn is kept aside, said, and noted as the next record."""
         try:
-            found = find_end(self._disk, self.writer, list_segments(self.directory).get(self.writer, ()))
+            head = read_heads(self._disk, self.directory).get(self.writer)
+            found = find_end(self._disk, self.writer, list_segments(self.directory).get(self.writer, ()), head)
         except OSError as error:
             raise JournalError(f"the journal in `{self.directory}` cannot be read: {error.strerror}") from error
         if found.torn and found.segment is not None:

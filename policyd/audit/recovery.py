@@ -13,6 +13,8 @@ from typing import Final
 
 from policyd.audit.disk import Disk
 from policyd.audit.record import FIRST_SEQ, MAX_LINE_BYTES, Record, decode, digest, genesis
+from policyd.audit.sealed import read_index
+from policyd.audit.seals import Head
 from policyd.audit.segments import Segment
 from policyd.errors import BrokenRecord, JournalError
 
@@ -35,19 +37,21 @@ class Found:
     started: datetime | None = None
 
 
-def find_end(disk: Disk, writer: str, segments: Sequence[Segment]) -> Found:
-    """Find where `writer` stopped; `segments` are its own, in order.
+def find_end(disk: Disk, writer: str, segments: Sequence[Segment], head: Head | None = None) -> Found:
+    """Find where `writer` stopped; `segments` are its own, in order, and `head` what was sealed last of it.
 
     Raises JournalError where the files do not tell, OSError where they cannot be read.
     """
     if not segments:
-        return Found(FIRST_SEQ, genesis(writer))
+        return Found(head.seq + 1, head.hash) if head else Found(FIRST_SEQ, genesis(writer))
     newest, *older = reversed(segments)
     found = _end_of(disk, newest)
     if found is not None:
         return found
     torn = disk.read_end(newest.path, WINDOW_BYTES)[1]
     if not older:
+        if head and newest.first_seq == head.seq + 1:
+            return Found(newest.first_seq, head.hash, newest, 0, torn)
         if newest.first_seq != FIRST_SEQ:
             raise _lost(newest)
         return Found(FIRST_SEQ, genesis(writer), newest, 0, torn)
@@ -58,7 +62,9 @@ def find_end(disk: Disk, writer: str, segments: Sequence[Segment]) -> Found:
 
 
 def _end_of(disk: Disk, segment: Segment) -> Found | None:
-    """The end of one segment; None if it has no whole record."""
+    """The end of one segment; None if it has no whole record. What follows a sealed one needs a new one."""
+    if segment.is_sealed:
+        return _end_of_sealed(segment)
     size, end = disk.read_end(segment.path, WINDOW_BYTES)
     stop = end.rfind(b"\n") + 1
     while stop:
@@ -75,6 +81,15 @@ def _end_of(disk: Disk, segment: Segment) -> Found | None:
         remedy = "find out with `policyd log verify`, then move the file out of the journal"
         raise JournalError(f"the last {len(end)} bytes of `{segment.path}` hold no whole record", remedy=remedy)
     return None
+
+
+def _end_of_sealed(segment: Segment) -> Found:
+    try:
+        with segment.path.open("rb") as file:
+            index = read_index(file, segment)
+    except BrokenRecord as error:
+        raise JournalError(error.message, remedy=error.remedy) from error
+    return Found(index.last + 1, index.end)
 
 
 def _read(line: bytes, segment: Segment) -> Record | None:

@@ -1,23 +1,33 @@
-"""Whether a journal is whole: every record follows the one before it, in number and in hash.
+"""Whether a journal is whole: every seal is genuine, every segment is what was sealed, every record follows.
 
-Law: reads all and changes nothing. What it cannot see is a journal cut off at its end, or at its beginning: retention
-does that too, so the first record that is there is taken as given unless it is the writer's very first.
+Law: reads all and changes nothing. What is sealed is proven by the signatures; what is not sealed yet by its hashes
+alone, which whoever may write the files could make anew. What it cannot see is a journal whose newest seals were cut
+off together with what they sealed, so a seal that was noted elsewhere can be asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from policyd.audit.record import FIRST_SEQ, MAX_LINE_BYTES, Record, decode, digest, genesis
-from policyd.audit.segments import Segment, list_segments
+from policyd.audit.seals import MAX_SEAL_BYTES, SEALS_FILE, Head, Part, Seal, Trust, check_seals
+from policyd.audit.segments import Segment, list_segments, parse_segment
+from policyd.audit.verify_sealed import Checked, Task, check_all
 from policyd.errors import BrokenRecord, Problem
+
+TRIES: Final = 5
+
+Progress = Callable[[int], None]  # is told of records that were checked
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One writer's records: `first` to `last` (seq; 0 where there is none) stand unbroken.
+    """One writer's records: `first` to `last` (seq; 0 where there is none) stand unbroken, sealed up to `sealed`.
 
     `pending` bytes at the very end are no whole line: being written now, or torn; the next start cuts them.
     """
@@ -26,6 +36,7 @@ class Chain:
     first: int
     last: int
     pending: int = 0
+    sealed: int = 0
 
     @property
     def count(self) -> int:
@@ -34,31 +45,190 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest seal: worth noting elsewhere, since it proves that nothing before it was cut off."""
+
+    number: int
+    hash: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What `verify` found: a Chain for each writer, and for each broken one its first record that does not fit."""
 
     chains: tuple[Chain, ...] = ()
     problems: tuple[Problem, ...] = ()
+    newest: Newest | None = None
+    sealed_bytes: int = 0
 
 
-def verify(directory: Path) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to verify: `trust` checks who sealed (None: nobody is known to, so seals are an error).
+
+    With `seals_only` sealed segments are compared with their seals and not unpacked. `noted` is a seal that must be
+    there, by number and hash. `jobs` processes share the work.
+    """
+
+    trust: Trust | None = None
+    seals_only: bool = False
+    noted: tuple[int, str] | None = None
+    jobs: int = 1
+
+
+_REMEDY = "compare with a copy; from here on the journal proves nothing"
+
+
+def verify(directory: Path, how: How | None = None, progress: Progress = lambda _: None) -> Verdict:
     """Check all writers of a journal folder; raises JournalError where it cannot be listed."""
-    return verify_segments(list_segments(directory))
+    how = how or How()
+    for _ in range(TRIES):
+        before = _size(directory / SEALS_FILE)
+        verdict = _verify(directory, how, progress)
+        if not verdict.problems or _size(directory / SEALS_FILE) == before:
+            break  # else what was looked for has been sealed or retired since
+    return verdict
 
 
-def verify_segments(writers: Mapping[str, Sequence[Segment]]) -> Verdict:
-    """Check the segments of each writer, which are in order."""
-    chains: list[Chain] = []
-    problems: list[Problem] = []
-    for writer, segments in writers.items():
-        walk = _Walk(writer)
-        try:
-            for segment in segments:
-                walk.read(segment, is_last=segment is segments[-1])
-        except BrokenRecord as error:
-            problems.append(Problem(error.code, error.message, walk.file, walk.line, remedy=error.remedy))
-        chains.append(Chain(writer, walk.first, walk.last, walk.pending))
-    return Verdict(tuple(chains), tuple(problems))
+def _verify(directory: Path, how: How, progress: Progress) -> Verdict:
+    listed = list_segments(directory)
+    sealed = _read_seals(directory, how)
+    problems = [*sealed.problems]
+    parts = [part for part in sealed.parts.values() if part.file not in sealed.retired]
+    tasks = [Task(str(directory / part.file), part) for part in parts]
+    checked = check_all(tasks, unpack=not how.seals_only, jobs=how.jobs, progress=progress)
+    chains = []
+    for writer in sorted({*listed, *(part.writer for part in parts)}):
+        own = [one for one in checked if one.part.writer == writer]
+        chain, problem = _check_writer(directory, writer, own, listed.get(writer, ()), sealed)
+        chains.append(chain)
+        problems += [problem] if problem else []
+    bytes_checked = sum(one.size for one in checked)
+    return Verdict(tuple(chains), tuple(problems), sealed.newest, bytes_checked)
+
+
+# ---- seals
+
+
+@dataclass(slots=True)
+class _Sealed:
+    """What the seals say."""
+
+    parts: dict[str, Part]
+    retired: set[str]
+    problems: list[Problem]
+    heads: Mapping[str, Head]
+    newest: Newest | None = None
+    lines: int = 0
+
+
+def _read_seals(directory: Path, how: How) -> _Sealed:
+    path = directory / SEALS_FILE
+    found = _Sealed({}, set(), [], {})
+    try:
+        if how.trust is None and path.exists():
+            raise BrokenRecord("there are seals, and no root certificate to check them with", remedy="name the root")
+        if how.trust is not None:
+            for seal, raw in check_seals(_seal_lines(path), how.trust):
+                _take(found, seal, raw)
+                _compare(seal, raw, how.noted)
+        if how.noted and (found.newest is None or found.newest.number < how.noted[0]):
+            last = found.newest.number if found.newest else 0
+            raise BrokenRecord(f"seal {how.noted[0]} is missing, the last one is {last}", remedy=_REMEDY)
+    except BrokenRecord as error:
+        found.problems.append(Problem(error.code, error.message, str(path), found.lines + 1, remedy=error.remedy))
+    return found
+
+
+def _take(found: _Sealed, seal: Seal, raw: bytes) -> None:
+    found.parts |= {part.file: part for part in seal.segments}
+    found.retired |= set(seal.retired)
+    found.heads = seal.heads
+    found.lines += 1
+    found.newest = Newest(seal.number, digest(raw), seal.time)
+
+
+def _compare(seal: Seal, raw: bytes, noted: tuple[int, str] | None) -> None:
+    if noted and seal.number == noted[0] and digest(raw) != noted[1]:
+        raise BrokenRecord(f"seal {seal.number} is not the one that was noted", remedy=_REMEDY)
+
+
+def _seal_lines(path: Path) -> Iterator[bytes]:
+    """The lines of the seals' file; one that is torn at the very end was never acted upon."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        while line := file.readline(MAX_SEAL_BYTES + 1):
+            if line.endswith(b"\n") or len(line) > MAX_SEAL_BYTES:
+                yield line
+
+
+# ---- writers
+
+
+def _check_writer(
+    directory: Path, writer: str, sealed: Sequence[Checked], listed: Sequence[Segment], seals: _Sealed
+) -> tuple[Chain, Problem | None]:
+    """Sealed segments one after the other, then the open ones behind them."""
+    walk = _Walk(writer)
+    try:
+        for one in sealed:
+            walk.file, walk.line = str(directory / one.part.file), 0
+            _follow(walk, one)
+        for segment in listed:
+            if segment.is_sealed and segment.path.name not in seals.parts and not seals.problems:
+                walk.file, walk.line = str(segment.path), 0
+                raise BrokenRecord("no seal names this segment", remedy=_REMEDY)
+        head = seals.heads.get(writer)
+        if head and not walk.last:  # all that was sealed is retired
+            walk.last, walk.prev = head.seq, head.hash
+        _check_leftovers(directory, writer, seals)
+        unsealed = [segment for segment in listed if not segment.is_sealed]
+        for segment in unsealed:
+            walk.read(segment, is_last=segment is unsealed[-1])
+    except BrokenRecord as error:
+        problem = Problem(error.code, error.message, walk.file, walk.line, remedy=error.remedy or _REMEDY)
+        return walk.chain, problem
+    except OSError as error:
+        problem = Problem(BrokenRecord.code, f"it cannot be read: {error.strerror}", walk.file, remedy=_REMEDY)
+        return walk.chain, problem
+    return walk.chain, None
+
+
+def _follow(walk: _Walk, one: Checked) -> None:
+    part = one.part
+    if one.error:
+        walk.last = walk.last if one.good < part.first else one.good
+        raise BrokenRecord(one.error, remedy=_REMEDY)
+    if walk.last and part.missing:
+        message = f"records {walk.last + 1} to {part.first - 1} were missing when this segment was sealed"
+        raise BrokenRecord(message, remedy=_REMEDY)
+    if walk.last and (part.first != walk.last + 1 or one.prev not in ("", walk.prev)):
+        raise BrokenRecord(f"record {part.first} follows record {walk.last}", remedy=_REMEDY)
+    walk.first = walk.first or part.first
+    walk.last = walk.sealed = part.last
+    walk.prev = part.end
+
+
+def _check_leftovers(directory: Path, writer: str, seals: _Sealed) -> None:
+    """An open file beside its sealed form was about to be removed; another's would mislead who looks at it."""
+    for part in seals.parts.values():
+        segment = parse_segment(directory / part.file)
+        if segment is None or part.writer != writer or not segment.open.path.exists():
+            continue
+        last = deque(_lines(segment.open.path), maxlen=1)
+        if not last or digest(last[0]) != part.end:
+            raise BrokenRecord(f"`{segment.open.path.name}` differs from what was sealed", remedy=_REMEDY)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @dataclass(slots=True)
@@ -70,8 +240,14 @@ class _Walk:
     last: int = 0
     prev: str = ""
     pending: int = 0
+    sealed: int = 0
     file: str = ""
     line: int = 0
+
+    @property
+    def chain(self) -> Chain:
+        """What stands unbroken so far."""
+        return Chain(self.writer, self.first, self.last if self.first else 0, self.pending, self.sealed)
 
     def read(self, segment: Segment, *, is_last: bool) -> None:
         """Follow one segment; raises BrokenRecord at the first line that does not follow."""
@@ -101,9 +277,6 @@ class _Walk:
                 f"record {record.seq} does not continue what stands before it: one of the two was changed",
                 remedy=_REMEDY,
             )
-
-
-_REMEDY = "compare with a copy; from here on the journal proves nothing"
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -118,7 +118,7 @@ def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
         raise IncompleteRequest(f"a peer without an identity on `{listener.name}`, which verifies them")
     if caller.trust_domain != mesh.trust_domain:
         raise IncompleteRequest(f"`{caller}` is of no trust domain that `{listener.name}` verifies")
-    if not caller.path or caller.agent_name is not None or caller == SpiffeId.server(caller.trust_domain):
+    if not caller.path or caller.agent_name is not None or caller.is_policyd:
         raise IncompleteRequest(f"`{caller}` is no workload")
     return caller
 

@@ -26,7 +26,7 @@ def may_obtain(registration: Registration, identity: SpiffeId, mesh: Mesh) -> bo
     """May this agent have a certificate for `identity`? Its own identity is not asked about here."""
     if identity not in mesh.workloads or identity.trust_domain != mesh.trust_domain:
         return False
-    if identity.agent_name is not None or identity == SpiffeId.server(mesh.trust_domain):
+    if identity.agent_name is not None or identity.is_policyd:
         return False
     return not registration.workloads or identity in registration.workloads
 

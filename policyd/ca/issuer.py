@@ -106,12 +106,17 @@ class Issuer:
 
     def issue_server(self, key: PublicKey) -> Svid:
         """policyd's own SVID, with the DNS name that our clients expect; recorded, but no policy can take it away."""
-        spiffe_id = SpiffeId.server(self.authority.trust_domain)
-        evidence = Evidence("self")
-        order = Order(spiffe_id, spiffe_id, evidence, template.LEAF_LIFE, self._ports.clock(), (SERVER_DNS_NAME,))
+        return self._issue_own(SpiffeId.server(self.authority.trust_domain), key, "server", (SERVER_DNS_NAME,))
+
+    def issue_journal(self, key: PublicKey) -> Svid:
+        """The SVID of a key that seals the journal; recorded, but no policy can take it away."""
+        return self._issue_own(SpiffeId.journal(self.authority.trust_domain), key, "journal")
+
+    def _issue_own(self, spiffe_id: SpiffeId, key: PublicKey, kind: str, dns_names: tuple[str, ...] = ()) -> Svid:
+        order = Order(spiffe_id, spiffe_id, Evidence("self"), template.LEAF_LIFE, self._ports.clock(), dns_names)
         svid = self._sign(order, key)
-        self._record(order, Decision(True), {"requested_by": "server"} | _described(svid), {})
-        self._ports.count("server")
+        self._record(order, Decision(True), {"requested_by": kind} | _described(svid), {})
+        self._ports.count(kind)
         return svid
 
     def _accept(self, csr: bytes, identity: SpiffeId) -> Csr:

@@ -1,0 +1,146 @@
+"""The file of the seals: read whole at the start, then appended to by the one who seals.
+
+Law: a line is on the medium before what it says is acted upon. What is torn at its end was never acted upon and is cut.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from policyd.audit.disk import Disk
+from policyd.audit.seals import (
+    MAX_SEAL_BYTES,
+    SEALS_FILE,
+    End,
+    Head,
+    Part,
+    Seal,
+    Signer,
+    encoded_chain,
+    end_of,
+    key_id,
+    read_seal,
+    sign_line,
+)
+from policyd.errors import BrokenRecord, JournalError
+
+PRUNE_LINES: Final = 4096  # fewer than so many old lines are left where they are
+
+
+class SealsFile:
+    """The seals of a journal folder; raises JournalError where there are some that cannot be read."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self._path = directory / SEALS_FILE
+        self._disk = disk
+        self._lines: list[bytes] = []
+        self._seals: list[Seal] = []
+        self.end = End()
+        self.parts: dict[str, Part] = {}
+        self._read()
+
+    @property
+    def retired(self) -> set[str]:
+        """The files that were said to be removed."""
+        return {name for seal in self._seals for name in seal.retired}
+
+    def add(self, seal: Seal, signer: Signer) -> None:
+        """Sign a seal, its place filled in, and bring it to the medium; introduces the key first if it is new."""
+        key = key_id(signer.chain)
+        if key != self.end.key:
+            self._add(
+                Seal(number=0, time=seal.time, kind="key", prev="", key=key, chain=encoded_chain(signer.chain)), signer
+            )
+        self._add(seal, signer)
+
+    def _add(self, seal: Seal, signer: Signer) -> None:
+        heads = dict(self.end.heads)
+        heads |= {part.writer: Head(part.last, part.end) for part in seal.segments}
+        placed = Seal(
+            number=self.end.number + 1,
+            time=seal.time,
+            kind=seal.kind,
+            prev=self.end.hash,
+            key=key_id(signer.chain),
+            chain=seal.chain,
+            segments=seal.segments,
+            retired=seal.retired,
+            why=seal.why,
+            heads=heads,
+        )
+        line = sign_line(placed, signer)
+        fd = self._disk.open(self._path)
+        try:
+            size = self._disk.size(fd)
+            try:
+                if self._disk.write(fd, line) < len(line):
+                    raise OSError("no space")
+                self._disk.sync(fd)
+            except OSError:
+                self._disk.truncate(fd, size)
+                raise
+            self._disk.sync_folder(self._path.parent)
+        finally:
+            self._disk.close(fd)
+        self._take(placed, line)
+
+    def prune(self) -> None:
+        """Leave out the seals in front of which nothing is left, if they are many; raises OSError."""
+        present = set(self.parts)
+        cut = 0
+        for number, seal in enumerate(self._seals):
+            if any(part.file in present for part in seal.segments):
+                break
+            if seal.kind == "key":
+                cut = number
+        if cut < PRUNE_LINES:
+            return
+        self._disk.replace(self._path, b"".join(self._lines[cut:]))
+        del self._lines[:cut], self._seals[:cut]
+
+    def _take(self, seal: Seal, line: bytes) -> None:
+        self._lines.append(line)
+        self._seals.append(seal)
+        self.end = end_of(seal, line)
+        self.parts |= {part.file: part for part in seal.segments}
+        for name in seal.retired:
+            self.parts.pop(name, None)
+
+    def _read(self) -> None:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise JournalError(f"`{self._path}` cannot be read: {error.strerror}") from error
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].splitlines(keepends=True), 1):
+            try:
+                self._take(read_seal(line), line)
+            except BrokenRecord as error:
+                raise JournalError(f"`{self._path}`, line {number}: {error.message}", remedy=error.remedy) from error
+        if whole < len(data):
+            self._cut(whole)
+
+    def _cut(self, size: int) -> None:
+        fd = self._disk.open(self._path)
+        try:
+            self._disk.truncate(fd, size)
+        finally:
+            self._disk.close(fd)
+
+
+def read_heads(disk: Disk, directory: Path) -> dict[str, Head]:
+    """Up to where each writer is sealed, by the last whole line; none where no seal is."""
+    try:
+        _, end = disk.read_end(directory / SEALS_FILE, MAX_SEAL_BYTES)
+    except FileNotFoundError:
+        return {}
+    lines = end.splitlines(keepends=True)
+    for line in reversed(lines):
+        try:
+            return read_seal(line).heads
+        except BrokenRecord:
+            continue
+    return {}
