@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from annotated_types import MaxLen
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import check_trust_domain
-from policyd.strict import Duration, Many, Model, Name, parse
+from policyd.strict import Duration, Many, Model, Name, Size, parse
 from policyd.yaml import load_one
 
 SETTINGS_FILE: Final = "policyd.yaml"
@@ -80,6 +82,23 @@ def _check_range(text: str) -> str:
         raise ValueError(f"`{text[:80]}` is no range of addresses; write one, as in `127.0.0.2/32`") from None
 
 
+def check_header(name: str) -> str:
+    """Return the name of a header in lower case, as records have it; raises ValueError."""
+    if not _HEADER.fullmatch(name):
+        raise ValueError(f"`{name[:80]}` is no name of a header; write it as in `end-user`")
+    return name.lower()
+
+
+def check_attribute(path: str) -> str:
+    """Return a path into the context of a record; raises ValueError."""
+    if not _ATTRIBUTE.fullmatch(path):
+        raise ValueError(f"`{path[:80]}` is no attribute; write it as in `request.path` or `client_ip`")
+    return path
+
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
+_ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
+HeaderName = Annotated[str, AfterValidator(check_header)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
 LOOPBACK: Final = Address("127.0.0.1", 0)
 
@@ -114,13 +133,48 @@ class ExportSettings(Model):
     ca_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
 
 
+class IncludeSettings(Model):
+    """What is recorded of requests besides what policies read."""
+
+    headers: Annotated[Many[HeaderName], MaxLen(64)] = ()
+
+
+class MaskSettings(Model):
+    """One value that is not recorded as it is: of a `header`, or at a path of the context."""
+
+    header: HeaderName | None = None
+    attribute: Annotated[str, AfterValidator(check_attribute)] | None = None
+    how: Literal["remove", "hash", "truncate"] = "remove"
+    length: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> MaskSettings:
+        if (self.header is None) == (self.attribute is None):
+            raise ValueError("a mask names either a `header` or an `attribute`")
+        if (self.length is None) == (self.how == "truncate"):
+            raise ValueError("`length` goes with `how: truncate`, and with nothing else")
+        return self
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where the value stands in the context of a record."""
+        if self.header is not None:
+            return ("request", "headers", self.header)
+        return tuple((self.attribute or "").split("."))
+
+
 class AuditSettings(Model):
     """The journal: how safe a record is before its decision takes effect, what holds when it is full."""
 
     durability: Literal["written", "fsync", "async"] = "written"
     on_full: Literal["deny", "drop"] = "deny"
+    segment_size: Annotated[Size, Field(ge=1 << 20, le=1 << 32)] = 64 << 20
+    segment_age: Annotated[Duration, Field(ge=1, le=86_400)] = 3600.0  # seconds
     retain: Annotated[Duration, Field(ge=3600)] = 7 * 86_400.0  # seconds
     export: ExportSettings | None = None
+    max_size: Annotated[Size, Field(ge=1 << 20)] | None = None
+    include: IncludeSettings = IncludeSettings()
+    mask: Annotated[Many[MaskSettings], MaxLen(64)] = ()
 
 
 class CaSettings(Model):
@@ -279,6 +333,11 @@ class StatePaths:
     def columns(self) -> Path:
         """A copy of the journal for questions, derived from it; made anew when it is gone."""
         return self.root / "columns"
+
+    @property
+    def mask_key(self) -> Path:
+        """The key of the keyed hash that masked values become."""
+        return self.root / "mask.key"
 
     @property
     def placement(self) -> Path:

@@ -37,6 +37,8 @@ JOURNAL_FAILURES: Final = "policyd_journal_failures"
 EXPORTED_RECORDS: Final = "policyd_exported_records"
 EXPORT_FAILURES: Final = "policyd_export_failures"
 EXPORT_BEHIND_SECONDS: Final = "policyd_export_behind_seconds"
+JOURNAL_SEALED: Final = "policyd_journal_sealed_segments"
+JOURNAL_UNSEALABLE: Final = "policyd_journal_unsealable"
 RELOADS: Final = "policyd_reloads"
 CHANGE_REFUSED: Final = "policyd_change_refused"
 XDS_PUSHES: Final = "policyd_xds_pushes"
@@ -60,6 +62,8 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     EXPORTED_RECORDS: ("Records that the collector has taken.", ()),
     EXPORT_FAILURES: ("Batches of records that the collector did not take; they are sent again.", ()),
     EXPORT_BEHIND_SECONDS: ("Age of the oldest record that the collector has not taken, in seconds.", ()),
+    JOURNAL_SEALED: ("Segments of the journal that were sealed.", ()),
+    JOURNAL_UNSEALABLE: ("1 while a part of the journal cannot be sealed, else 0.", ()),
     RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),
     CHANGE_REFUSED: ("1 while a change is being refused, else 0.", ()),
     XDS_PUSHES: ("Responses sent to proxies.", ("type",)),

@@ -23,6 +23,8 @@ MAX_SECONDS: Final = 10 * 365 * 86_400.0
 UNIT_SECONDS: Final[Mapping[str, float]] = {
     "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9
 }  # fmt: skip
+UNIT_BITS: Final[Mapping[str, int]] = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+_SIZE = re.compile(r"([0-9]{1,6})([KMGT]iB)")
 _DURATION = re.compile(r"(?:[0-9]{1,10}(?:\.[0-9]{1,9})?(?:ms|us|ns|[dhms]))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-z]+)")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -58,6 +60,16 @@ def parse_duration(value: Any) -> float:
     return round(seconds, 9)
 
 
+def parse_size(value: Any) -> int:
+    """Turn `512MiB`, `10GiB` or a number of bytes made by code into bytes; raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"`{str(value)[:80]}` is no size; write it as in `64MiB` or `10GiB`")
+    return int(found[1]) << UNIT_BITS[found[2]]
+
+
 def check_label(name: str) -> str:
     """Return `name` if it is a DNS label (RFC 1123, lower case, at most 63 bytes), else raise ValueError."""
     if not _LABEL.fullmatch(name):
@@ -67,6 +79,7 @@ def check_label(name: str) -> str:
 
 Many = Annotated[tuple[T, ...], Strict(False)]  # a list in the file
 Duration = Annotated[float, BeforeValidator(parse_duration)]  # seconds
+Size = Annotated[int, BeforeValidator(parse_size)]  # bytes
 Name = Annotated[str, AfterValidator(check_label)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 

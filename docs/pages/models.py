@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from docs.pages.tables import code, codes, prose, table
 from policyd.mesh.istio.kinds import KINDS
-from policyd.strict import Model
+from policyd.strict import UNIT_BITS, Model, parse_size
 
 Meanings = Mapping[str, str]
 
@@ -32,6 +32,9 @@ WORDS: Final[Mapping[str, str]] = {
     "check_variables": "mapping of variables to texts",
     "check_account_template": "name, or `{service}` in one",
     "parse_duration": "duration, as `10s` or `1h30m`",
+    "parse_size": "size, as `64MiB` or `10GiB`",
+    "check_header": "header name",
+    "check_attribute": "path, as `request.path`",
     "parse_address": "`host:port`, an IP address; port 0: any free one",
     "_check_address": "IP address",
     "_check_collector": "URL, `https` or on this machine",
@@ -120,7 +123,7 @@ def _shown(value: Any, info: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return code(str(value).lower())
-    if isinstance(value, float):
+    if isinstance(value, float) or _is_size(info.metadata):
         return code(_number(value, info.metadata))
     if isinstance(value, tuple):
         return codes(value)
@@ -128,9 +131,20 @@ def _shown(value: Any, info: FieldInfo) -> str:
 
 
 def _number(value: float, metadata: list[Any]) -> str:
-    """Write a duration, which most numbers with a point are, or a share."""
+    """Write a duration, which most numbers with a point are, or a share, or a size."""
+    if _is_size(metadata):
+        return _size(int(value))
     share = any(isinstance(each, BeforeValidator) and each.func.__name__ == "_as_number" for each in metadata)
     return f"{value:g}" if share else _duration(value)
+
+
+def _is_size(metadata: list[Any]) -> bool:
+    return any(isinstance(each, BeforeValidator) and each.func is parse_size for each in metadata)
+
+
+def _size(count: int) -> str:
+    unit = next(unit for unit, bits in reversed(UNIT_BITS.items()) if count % (1 << bits) == 0)
+    return f"{count >> UNIT_BITS[unit]}{unit}"
 
 
 def _duration(seconds: float) -> str:
@@ -185,7 +199,11 @@ def _many(words: str) -> str:
 def _bounds(flat: list[Any], hint: Any) -> str:
     least: Any = next((each.ge for each in flat if isinstance(each, Ge)), None)
     most: Any = next((each.le for each in flat if isinstance(each, Le)), None)
-    ends = [_number(end, flat) if hint is float else f"{end:,}" for end in (least, most) if end is not None]
+    ends = [
+        _number(end, flat) if hint is float or _is_size(flat) else f"{end:,}"
+        for end in (least, most)
+        if end is not None
+    ]
     if ends:
         return f", {ends[0]} to {ends[1]}" if len(ends) > 1 else f", at least {ends[0]}"
     if any(isinstance(each, MinLen) and each.min_length == 1 for each in flat):

@@ -25,6 +25,7 @@ from policyd.audit.group import Epoch, Group
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
 from policyd.audit.recovery import Found, find_end
+from policyd.audit.rules import Masker
 from policyd.audit.seals_file import read_heads
 from policyd.audit.segments import LOCK_SUFFIX, TORN, check_writer, list_segments
 from policyd.errors import JournalError, StateError
@@ -88,7 +89,7 @@ class Journal:
     `limits` bound a segment and its life. With `on_full` "drop" an entry that cannot be kept is counted and
     `append` returns None; with "deny" it raises. Under `async`, `buffer_bytes` may wait for the disk. Raises
     StateError where the folder is unusable, open to others or in use, JournalError where its files do not say
-    where to go on.
+    where to go on. `masker` is applied to every entry before it is anywhere.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Journal:
         buffer_bytes: int = BUFFER_BYTES,
         disk: Disk | None = None,
         observer: Observer | None = None,
+        masker: Masker | None = None,
     ) -> None:
         self.directory = directory
         self.writer = check_writer(writer)
@@ -110,6 +112,7 @@ class Journal:
         self._on_full = on_full
         self._disk = disk or Disk()
         self._observer = observer
+        self._masker = masker
         self._mutex = threading.Lock()
         self._closed = False
         self._gap: _Gap | None = None
@@ -259,6 +262,8 @@ class Journal:
         return self._put(entry)
 
     def _put(self, entry: Entry) -> Record:
+        if self._masker is not None:
+            entry = self._masker(entry)
         body = encode_entry(entry)
         if may_hold_secret(body):
             entry = mask(entry)

@@ -178,17 +178,18 @@ def _check_writer(
         for one in sealed:
             walk.file, walk.line = str(directory / one.part.file), 0
             _follow(walk, one)
-        for segment in listed:
-            if segment.is_sealed and segment.path.name not in seals.parts and not seals.problems:
+        unsealed = [_unsealed(segment) for segment in listed if segment.path.name not in seals.parts]
+        for segment in unsealed:
+            if segment.is_sealed and not seals.problems:
                 walk.file, walk.line = str(segment.path), 0
                 raise BrokenRecord("no seal names this segment", remedy=_REMEDY)
         head = seals.heads.get(writer)
         if head and not walk.last:  # all that was sealed is retired
             walk.last, walk.prev = head.seq, head.hash
         _check_leftovers(directory, writer, seals)
-        unsealed = [segment for segment in listed if not segment.is_sealed]
-        for segment in unsealed:
-            walk.read(segment, is_last=segment is unsealed[-1])
+        behind = [segment for segment in unsealed if not segment.is_sealed]
+        for segment in behind:
+            walk.read(segment, is_last=segment is behind[-1])
     except BrokenRecord as error:
         problem = Problem(error.code, error.message, walk.file, walk.line, remedy=error.remedy or _REMEDY)
         return walk.chain, problem
@@ -196,6 +197,11 @@ def _check_writer(
         problem = Problem(BrokenRecord.code, f"it cannot be read: {error.strerror}", walk.file, remedy=_REMEDY)
         return walk.chain, problem
     return walk.chain, None
+
+
+def _unsealed(segment: Segment) -> Segment:
+    """The open file, which counts until there is a seal, where both are there."""
+    return segment.open if segment.open.path.exists() else segment
 
 
 def _follow(walk: _Walk, one: Checked) -> None:

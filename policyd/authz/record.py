@@ -49,8 +49,10 @@ class Outcome:
         return self.query.listener.side if self.query else ""
 
 
-def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: int) -> Entry:
-    """The entry to keep of an outcome."""
+def entry_of(
+    outcome: Outcome, decision_id: str, time: datetime, duration_us: int, include: frozenset[str] = frozenset()
+) -> Entry:
+    """The entry to keep of an outcome, with the headers of `include` besides what the decision read."""
     query, request, decision = outcome.query, outcome.request, outcome.decision
     faults = [Fault(error.policy, error.message) for error in decision.errors] if decision else []
     if outcome.error is not None:
@@ -66,7 +68,7 @@ def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: in
         resource=_resource(query) if request is None else str(request.resource),
         reasons=decision.reasons if decision else (),
         errors=tuple(faults),
-        context=_context(query, request),
+        context=_context(query, request, include),
         revision=outcome.revision,
         proxy=query.listener.instance if query else "",
         request_id=query.request_id if query else "",
@@ -91,7 +93,7 @@ def _resource(query: Query | None) -> str:
     return str(Uid("Host", facts.outside) if facts.outside else Uid("Service", facts.service))
 
 
-def _context(query: Query | None, request: Request | None) -> dict[str, Any]:
+def _context(query: Query | None, request: Request | None, include: frozenset[str] = frozenset()) -> dict[str, Any]:
     """What the decision read, and in any case what was asked for: nobody finds a request without its path.
 
     A tunnel has none.
@@ -103,7 +105,16 @@ def _context(query: Query | None, request: Request | None) -> dict[str, Any]:
         if not facts.is_tunnel:
             asked["path"] = _path(facts.target)
         context["request"] = asked | context.get("request", {})
+        if include:
+            _include(context["request"], facts.headers, include)
     return context
+
+
+def _include(request: dict[str, Any], headers: Mapping[str, str], include: frozenset[str]) -> None:
+    """Add what the operator lists, beside what the decision read."""
+    wanted = {name: headers[name] for name in sorted(include) if name in headers}
+    if wanted:
+        request["headers"] = wanted | request.get("headers", {})
 
 
 def _path(target: str) -> str:

@@ -63,7 +63,7 @@ class Authorizer:
     """Answers checks under the ruling in force. Safe for concurrent use.
 
     `clock` tells the time (aware), `stopwatch` seconds of no date, `effort` those that a thread has worked; `new_id`
-    makes decision ids of reply.ID_LENGTH.
+    makes decision ids of reply.ID_LENGTH. The headers of `include` are recorded though no policy reads them.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Authorizer:
         stopwatch: Callable[[], float],
         effort: Callable[[], float] = time.thread_time,
         new_id: Callable[[], str] = new_decision_id,
+        include: frozenset[str] = frozenset(),
     ) -> None:
         self._ruling = ruling
         self._record = record
@@ -83,6 +84,7 @@ class Authorizer:
         self._clock = clock
         self._stopwatch = stopwatch
         self._new_id = new_id
+        self._include = include
         self._shadow = ShadowSide(stopwatch, effort)
         self._message = envoy_api.message("envoy.service.auth.v3.CheckRequest")
 
@@ -99,7 +101,7 @@ class Authorizer:
         else:
             outcome = self._decide(body, peer, now)
         took = self._stopwatch() - started
-        entry = entry_of(outcome, decision_id, now, round(took * 1e6))
+        entry = entry_of(outcome, decision_id, now, round(took * 1e6), self._include)
         if outcome.ruling is not None and outcome.ruling.shadow is not None:
             left = None if remaining is None else remaining - took
             entry = self._shadow.beside(entry, outcome, partial(self._headers, body), left)
@@ -119,7 +121,7 @@ class Authorizer:
         try:
             if ruling is None:
                 raise DecisionError("no revision is in force")
-            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read)
+            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read | self._include)
             question = ruling.engine.question(ruling.request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from policyd.cli.exits import Exit
 from policyd.cli.lazy import group
 from policyd.cli.log_export import export
 from policyd.cli.log_query import query, stats
 from policyd.cli.log_show import show
 from policyd.cli.log_sql import sql
-from policyd.cli.options import Dir, Json
+from policyd.cli.log_verify import verify
+from policyd.cli.options import Dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,7 @@ app.command("show")(show)
 app.command("stats")(stats)
 app.command("sql")(sql)
 app.command("export")(export)
+app.command("verify")(verify)
 
 
 @app.command()
@@ -75,30 +76,6 @@ def tail(
 
     match = Match(decision, principal, resource, kind)
     _print(_records(journal_of(directory), match, lines, follow), as_json)
-
-
-@app.command()
-def verify(directory: Dir = None, as_json: Json = False) -> int:
-    """Prove that no record was changed, added or taken out: numbers without gap, hashes that chain.
-
-    Exit code 1 names the first record that does not fit.
-    """
-    from policyd.audit.verify import verify as verify_journal
-    from policyd.cli.output import print_json, show
-
-    verdict = verify_journal(journal_of(directory))
-    if as_json:
-        print_json(_verdict_value(verdict))
-    else:
-        for chain in verdict.chains:
-            pending = f", then {chain.pending} bytes that are no whole record yet" if chain.pending else ""
-            span = f"{chain.count} records, {chain.first} to {chain.last}" if chain.count else "no record"
-            show(f"{chain.writer}: {span}{pending}")
-        for problem in verdict.problems:
-            show(f"broken: {problem}")
-        if not verdict.problems:
-            show("whole" if verdict.chains else "nothing is recorded yet")
-    return Exit.ERROR if verdict.problems else Exit.OK
 
 
 def journal_of(directory: Path | None) -> Path:
@@ -211,17 +188,3 @@ def _tried(record: Record) -> str:
 def _duration(record: Record) -> str:
     cached = " (cached)" if record.cached else ""
     return f"{record.duration_us / 1000:.1f} ms{cached}" if record.duration_us else ""
-
-
-def _verdict_value(verdict: Any) -> dict[str, Any]:
-    return {
-        "whole": not verdict.problems,
-        "writers": [
-            {"writer": chain.writer, "first": chain.first, "last": chain.last, "pending_bytes": chain.pending}
-            for chain in verdict.chains
-        ],
-        "problems": [
-            {"code": one.code, "message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy}
-            for one in verdict.problems
-        ],
-    }

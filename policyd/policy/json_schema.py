@@ -169,6 +169,8 @@ AFTER: Final[Mapping[str, JsonSchema]] = {
     "check_host": {"pattern": f"^{_HOST}$", "maxLength": 253},
     "check_host_pattern": {"pattern": rf"^(?:\*|(?:\*\.)?{_HOST})$", "maxLength": 255},
     "check_header_name": {"pattern": f"^{_TOKEN}$", "maxLength": 256},
+    "check_header": {"pattern": f"^{_TOKEN}$", "maxLength": 128},
+    "check_attribute": {"pattern": r"^[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}$"},
     "check_header_value": {"pattern": r"^[^\n\r]*$", "maxLength": 4096},
     "check_regex": {"minLength": 1, "maxLength": 1024},
     "check_variables": {"propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}},
@@ -181,6 +183,10 @@ def _duration_text(_: Inner) -> JsonSchema:
     """A whole number would leave the unit open; a decimal one is taken as seconds."""
     form = _text(_DURATION, examples=["10s", "1h30m", "0.5s"])
     return form | {"type": ["string", "number"], "not": {"type": "integer"}}
+
+
+def _size_text(_: Inner) -> JsonSchema:
+    return _text("[0-9]{1,6}[KMGT]iB", examples=["64MiB", "10GiB"]) | {"type": ["string", "integer"]}
 
 
 def _address_text(_: Inner) -> JsonSchema:
@@ -199,6 +205,7 @@ def _anything(_: Inner) -> JsonSchema:
 # What a check that comes before the type lets through; of one that is not here nothing is known.
 BEFORE: Final[Mapping[str, Callable[[Inner], JsonSchema]]] = {
     "parse_duration": _duration_text,
+    "parse_size": _size_text,
     "parse_address": _address_text,
     "check_distinct_headers": lambda inner: inner(),
     "_as_command": lambda inner: {"anyOf": [{"type": "string"}, inner()]},

@@ -95,8 +95,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
         "on disk (`fsync`), or at once (`async`: a crash may lose the last records).",
         "onFull": "When no record can be kept: `deny` answers every request with 503, `drop` goes on without records.",
-        "retain": "How long full files of the journal are kept.",
+        "segmentSize": "How large a file of the journal grows before it is finished, sealed and packed.",
+        "segmentAge": "How old it gets. What is not sealed yet is proven by hashes alone.",
+        "retain": "How long sealed files of the journal are kept, and the texts of revisions.",
+        "maxSize": "How much room the journal may take: the oldest sealed files go before their time.",
         "export": "Where the journal is streamed to, beside being kept. What it has not taken is kept until it has.",
+        "include": "What is recorded of requests besides what policies read.",
+        "mask": "What is not recorded as it is; the first rules first.",
     },
     "ExportSettings": {
         "otlp": "The URL of a collector's OTLP logs over HTTP, as in `https://collector:4318/v1/logs`; plain `http` on "
@@ -105,6 +110,15 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "headersFile": "A private file with a header a line, as in `x-api-key: …`, relative to the folder.",
         "caFile": "The authorities in PEM that the collector's certificate is checked against, relative to the folder; "
         "otherwise those of the system.",
+    },
+    "IncludeSettings": {"headers": "Headers that are recorded wherever they are sent. Credentials never are."},
+    "MaskSettings": {
+        "header": "The header whose value is masked.",
+        "attribute": "Instead of a header: the path of what is masked in the context of a record, as `request.path` "
+        "or `client_ip`.",
+        "how": "`remove` it, replace it by a keyed `hash` (equal values stay equal; the key is "
+        "`.policyd/mask.key`), or `truncate` it.",
+        "length": "How many characters `truncate` leaves.",
     },
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",

@@ -115,6 +115,7 @@ class Decider:
             metrics=self._counters,
             clock=_now,
             stopwatch=time.perf_counter,
+            include=frozenset(self._setup.audit.include.headers),
         )
         add_to_server(authorizer, server)
         health = Health((authz.SERVICE,), self._not_ready, _now)
@@ -128,7 +129,7 @@ class Decider:
 
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup
-        self._journal = stack.enter_context(open_journal(setup.journal, setup.name, setup.audit, _now, self._counters))
+        self._journal = stack.enter_context(open_journal(setup.paths, setup.name, setup.audit, _now, self._counters))
         self._opened.set()
         self._up.say(Opened())
 

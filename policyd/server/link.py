@@ -15,7 +15,6 @@ import struct
 from asyncio import IncompleteReadError, StreamReader
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from cedarpy import pst
 
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cedar.policies import Policy
-from policyd.config import Address, AuditSettings, Level
+from policyd.config import Address, AuditSettings, Level, StatePaths
 from policyd.mesh.model import Mesh
 
 MAX_UP_BYTES: Final = 1 << 16
@@ -41,7 +40,7 @@ class Setup:
     name: str  # of its journal's writer and its log
     number: int  # of its region of the counters, and among its kind from 1
     address: Address
-    journal: Path
+    paths: StatePaths
     audit: AuditSettings
     core: int | None
     log_json: bool | None

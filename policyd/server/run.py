@@ -37,7 +37,7 @@ from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
 from policyd.server.exporting import exporting
 from policyd.server.health import Health
-from policyd.server.journal import open_journal
+from policyd.server.journal import make_sealer, open_journal
 from policyd.server.link import Setup
 from policyd.server.state import (
     ADMIN_SOCKET,
@@ -146,9 +146,7 @@ class Server:
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
-        self._journal = stack.enter_context(
-            open_journal(self._paths.journal, ROLE, settings.audit, _now, self._metrics)
-        )
+        self._journal = stack.enter_context(open_journal(self._paths, ROLE, settings.audit, _now, self._metrics))
         self._note("server.start", {"version": __version__})
         export, journal = settings.audit.export, self._paths.journal
         self._export_health = stack.enter_context(
@@ -168,6 +166,7 @@ class Server:
         self._issuer = issuing.make_issuer(
             self._opened, self._keeper, self._journal, _now, issued=self._issued, refused=self._metrics.refused
         )
+        self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())
         await stack.enter_async_context(listen.Running(self._watch()))
@@ -224,7 +223,7 @@ class Server:
                 name=f"decide-{number}",
                 number=number,
                 address=address,
-                journal=self._paths.journal,
+                paths=self._paths,
                 audit=settings.audit,
                 core=core_of(number, self._cores),
                 log_json=self._speech.as_json,
@@ -285,6 +284,7 @@ class Server:
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await self._deciders.refresh()
             await asyncio.to_thread(self._journal.turn)
+            self._metrics.sealed(await asyncio.to_thread(self._sealer.turn), self._sealer.trouble)
             await asyncio.to_thread(self._revisions.expire)
             await asyncio.to_thread(self._journal.trouble)  # notices a journal that was taken away
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
@@ -390,6 +390,8 @@ class Server:
         yield from expiry_warnings(self._opened.authority, _now())
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"
+        if self._sealer.trouble:
+            yield self._sealer.trouble
 
     def agents(self) -> Iterable[str]:
         """The agents that are connected, by name."""

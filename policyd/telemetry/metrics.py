@@ -31,7 +31,7 @@ from policyd.telemetry.slots import OTHER, Slots
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 RELOADS: Final = ("taken", "refused")
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
-ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server")
+ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server", "journal")
 CHAIN: Final = ("root", "intermediate")
 REFUSALS: Final = tuple(
     kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
@@ -81,6 +81,8 @@ class Metrics:
         self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, ISSUANCES)
         self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
+        self._sealed = _plain(registry, names.JOURNAL_SEALED)
+        self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
@@ -153,6 +155,11 @@ class Metrics:
     def ca_expiry(self, which: str, timestamp: float) -> None:
         """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""
         self._expiry.labels(which if which in CHAIN else OTHER).set(timestamp)
+
+    def sealed(self, segments: int, trouble: str) -> None:
+        """So many segments of the journal were sealed; `trouble` is why some were not, "" if all were."""
+        self._sealed.inc(segments)
+        self._unsealable.set(bool(trouble))
 
     def totals(self) -> tuple[int, int, int]:
         """All decisions made, and how many of them were denials and errors."""

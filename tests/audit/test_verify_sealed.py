@@ -12,6 +12,7 @@ import pytest
 
 from policyd.audit.block import Start
 from policyd.audit.lines import open_lines
+from policyd.audit.pack import pack
 from policyd.audit.record import decode, digest
 from policyd.audit.sealed import write_sealed
 from policyd.audit.seals import read_seal, sign_line
@@ -158,6 +159,16 @@ def test_an_open_file_beside_its_sealed_form_has_to_be_the_same(sealed: Sealed) 
     leftover.write_bytes(b'{"planted":1}\n')
     (problem,) = sealed.verify().problems
     assert problem.message == f"`{leftover.name}` differs from what was sealed"
+
+
+def test_a_segment_that_is_packed_and_not_yet_under_a_seal_is_whole(sealed: Sealed) -> None:
+    sealed.write(2)
+    path = sealed.folder / segment_name(WRITER, 10)
+    segment = parse_segment(path)
+    assert segment is not None
+    pack(segment)
+    assert sealed.verify().problems == ()
+    assert sealed.verify().chains[1] == Chain(WRITER, 1, 14, sealed=9)
 
 
 # ---- seals
