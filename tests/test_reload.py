@@ -194,7 +194,7 @@ def test_a_policy_marked_shadow_is_tried_and_not_active(schemas: Schemas) -> Non
         ),
         (
             {"policies__z": TRIED.replace(";", " when { context.nope };")},
-            'policies/z.cedar:1: `no-reads` is not valid: attribute `nope` not found in the context of Action::"GET";'
+            'policies/z.cedar:3: `no-reads` is not valid: attribute `nope` not found in the context of Action::"GET";'
             ' name the actions that have it, `action in Action::"http"` for example',
         ),
     ],

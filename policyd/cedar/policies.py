@@ -20,7 +20,7 @@ from policyd.cedar.parsing import Source, read_all, sources_of
 from policyd.cedar.reads import WITHHELD_HEADERS, Reads, header_names, reads_of, union
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax_tree import nodes_of
-from policyd.cedar.validation import Finding, cedar_errors, validation_problems
+from policyd.cedar.validation import Finding, Place, cedar_errors, validation_problems
 from policyd.errors import InvalidInput, Problem
 
 MAX_FILES = 10_000
@@ -86,18 +86,21 @@ def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
             problems.append(bad)
     if len(sources) > MAX_POLICIES:
         raise InvalidInput([*problems, Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
-    policies, unread, errors = _read_and_validate(sources, schema)
+    policies, places, unread, errors = _read_and_validate(sources, schema)
     problems += unread
     problems += _id_problems(policies)
     problems += [problem for policy in policies for problem in _header_problems(policy)]
-    problems += validation_problems(errors, [(policy.id, policy.file, policy.line) for policy in policies])
+    problems += validation_problems(errors, places, schema)
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
     return set_of(policies)
 
 
-def _read_and_validate(sources: Sequence[Source], schema: Schema) -> tuple[list[Policy], list[Problem], list[Finding]]:
-    """The policies, the problems of the statements that are none, and what Cedar finds wrong with the policies.
+def _read_and_validate(
+    sources: Sequence[Source], schema: Schema
+) -> tuple[list[Policy], list[Place], list[Problem], list[Finding]]:
+    """The policies and their places, the problems of the statements that are none, and what Cedar finds wrong with the
+    policies.
 
     Both take long for thousands, and Cedar validates beside: all of them, in the hope that all are policies.
     """
@@ -105,15 +108,17 @@ def _read_and_validate(sources: Sequence[Source], schema: Schema) -> tuple[list[
         bounded = all(source.excess is None for source in sources)
         hoped = beside.submit(cedar_errors, [source.text for source in sources], schema) if bounded else None
         policies: list[Policy] = []
+        places: list[Place] = []
         problems: list[Problem] = []
         for source, read in zip(sources, read_all(sources), strict=True):
             if isinstance(read, Problem):
                 problems.append(read)
             else:
                 policies.append(_policy(source, read))
+                places.append((policies[-1].id, source))
         if problems or hoped is None:
-            return policies, problems, cedar_errors([policy.text for policy in policies], schema)
-        return policies, problems, hoped.result()
+            return policies, places, problems, cedar_errors([policy.text for policy in policies], schema)
+        return policies, places, problems, hoped.result()
 
 
 def _policy(source: Source, tree: pst.Template) -> Policy:

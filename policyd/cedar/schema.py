@@ -32,6 +32,11 @@ class Schema:
     actions: Mapping[Uid, tuple[Uid, ...]]
     handle: cedarpy.Schema = field(repr=False, compare=False)
 
+    @property
+    def rendered(self) -> str:
+        """Its text as Cedar writes it: one form, without comments."""
+        return str(self.handle)
+
     def action(self, name: str) -> Uid | None:
         """The action of that name, or None where the schema has none."""
         uid = Uid("Action", name)

@@ -7,10 +7,12 @@ with that token, or just behind it (the parser skips tokens to recover), and its
 from __future__ import annotations
 
 import bisect
+import re
+from collections.abc import Sequence
 
 import cedarpy
 
-from policyd.cedar.lexer import Statement
+from policyd.cedar.lexer import Statement, Token
 
 MISSING_END = "end each policy with one `;`"
 
@@ -19,6 +21,8 @@ _PLACED = ("unexpected token", "invalid token")
 _TOO_DEEP = "nesting exceeds"
 _REMEDIES = (
     (_END, MISSING_END),
+    ("'=' is not a valid operator", "write `==` to compare"),
+    ("expected an entity uid, found", 'write the type too, as in `Action::"GET"`'),
     (
         "found set of entity uids",
         'several callers are a Group: declare it in groups.yaml and write `in Group::"…"`',
@@ -29,13 +33,16 @@ _REMEDIES = (
 )
 
 
+_WORD = re.compile(r"found literal `(.+)`|^'(.+)' is not a valid operator|invalid policy effect: (\w+)")
+
+
 def misplaced(text: str, statement: Statement, error: str) -> int:
     """The offset of the wrong token; of the statement where the error is about all of it."""
     tokens = statement.tokens()
     if error.startswith(_END):
         return tokens[-1].start
     if not error.startswith(_PLACED):
-        return statement.start
+        return _named(tokens, error)
 
     wrong = bisect.bisect_left(
         range(len(tokens)),
@@ -45,6 +52,14 @@ def misplaced(text: str, statement: Statement, error: str) -> int:
     wrong = min(wrong, len(tokens) - 1)
     named = _refusal(text[statement.start : tokens[wrong].end])
     return next((one.start for one in reversed(tokens[: wrong + 1]) if f"`{one.text}`" == named), tokens[wrong].start)
+
+
+def _named(tokens: Sequence[Token], error: str) -> int:
+    """The offset of the word that an error about a whole statement names, else that of the statement."""
+    found = _WORD.search(error)
+    word = next((one for one in found.groups() if one), "") if found else ""
+    alone = (at for at, token in enumerate(tokens) if token.text == word and (not at or tokens[at - 1].text != "::"))
+    return tokens[next(alone, 0)].start
 
 
 def explain_syntax(error: str, text: str, offset: int) -> tuple[str, str]:

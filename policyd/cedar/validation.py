@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import cedarpy
 
+from policyd.cedar.hints import hint
+from policyd.cedar.parsing import Source
 from policyd.cedar.schema import Schema
 from policyd.errors import Problem
 
-Place = tuple[str, str, int]  # a policy's id, its file and its first line
+Place = tuple[str, Source]  # a policy's id, and where it was written
 Finding = tuple[int, str]  # the number of a policy, -1 for none of them, and what is wrong with it
 
 _AT_ONCE = 500
@@ -22,16 +24,8 @@ _AT_ONCE = 500
 _PREFIX = re.compile(r"^for policy `policy\d+`, ")
 _ACTION = re.compile(r' in context for (Action::"(?:[^"\\]|\\.)*")')
 _NUMBER = re.compile(r"^policy(\d+)$")
-_REMEDIES = (
-    ("unrecognized entity type", "the schema lists the types that policies may name"),
-    ("unrecognized action", 'the schema lists the actions; any other method is `Action::"other"`'),
-    (
-        "unable to find an applicable action",
-        "no action of the schema has this principal, action and resource together",
-    ),
-    ("unable to guarantee safety of access to optional attribute", "ask for it first with `has`"),
-    ("unable to guarantee safety of access to tag", "ask for it first with `hasTag`"),
-)
+_NO_ACTION = "unable to find an applicable action"
+_REMEDIES = ((_NO_ACTION, "no action of the schema has this principal, action and resource together"),)
 
 
 def cedar_errors(texts: Sequence[str], schema: Schema) -> list[Finding]:
@@ -49,7 +43,7 @@ def cedar_errors(texts: Sequence[str], schema: Schema) -> list[Finding]:
     return found
 
 
-def validation_problems(found: Sequence[Finding], places: Sequence[Place]) -> list[Problem]:
+def validation_problems(found: Sequence[Finding], places: Sequence[Place], schema: Schema) -> list[Problem]:
     """What Cedar found, told once a policy and cause; `places[i]` is where policy number i was written."""
     causes: dict[Finding, list[str]] = {}
     for number, message in found:
@@ -57,17 +51,35 @@ def validation_problems(found: Sequence[Finding], places: Sequence[Place]) -> li
         actions = causes.setdefault((number, _ACTION.sub("", message)), [])
         if action:
             actions.append(action[1])
-    nowhere = ("", "", 0)
+    misspelt = {number for number, message in causes if message.startswith("unrecognized")}
     return [
-        _problem(places[index] if index >= 0 else nowhere, message, sorted(actions))
+        _problem(places[index] if index >= 0 else None, message, sorted(actions), schema)
         for (index, message), actions in sorted(causes.items())
+        if index not in misspelt or not message.startswith(_NO_ACTION)  # which only follows from the other
     ]
 
 
-def _problem(where: Place, message: str, actions: list[str]) -> Problem:
-    policy, file, line = where
-    remedy = next((words for part, words in _REMEDIES if part in message), "")
-    if actions:
-        message += f" in the context of {', '.join(actions)}"
-        remedy = remedy or 'name the actions that have it, `action in Action::"http"` for example'
-    return Problem("policy_invalid", f"`{policy}` is not valid: {message}", file, line, remedy=remedy)
+def _problem(place: Place | None, message: str, actions: list[str], schema: Schema) -> Problem:
+    told = message if not actions else f"{message} in the context of {', '.join(_together(actions, schema))}"
+    if place is None:
+        return Problem("policy_invalid", f"the policies are not valid: {told}")
+    policy, source = place
+    found = hint(source.text, message, schema)
+    remedy = found.remedy or next((words for part, words in _REMEDIES if part in message), "")
+    if actions and not remedy:
+        remedy = 'name the actions that have it, `action in Action::"http"` for example'
+    told = f"{f'`{policy}`' if policy else 'a policy'} is not valid: {told}"
+    if found.offset is None:
+        return Problem("policy_invalid", told, source.file, source.line, remedy=remedy)
+    line, column = source.lines.place(source.statement.start + found.offset)
+    return Problem("policy_invalid", told, source.file, line, column, remedy)
+
+
+def _together(actions: list[str], schema: Schema) -> list[str]:
+    """All actions of a group as the group, which is what a policy names."""
+    alone = {str(uid) for uid in schema.actions} - {str(one) for above in schema.actions.values() for one in above}
+    for group in {one for above in schema.actions.values() for one in above}:
+        members = {str(uid) for uid, above in schema.actions.items() if group in above} & alone
+        if members == set(actions):
+            return [str(group)]
+    return actions

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Json, Shadow
+from policyd.cli.options import Folder, Json, Shadow
 
 if TYPE_CHECKING:
     from policyd.cli.loaded import Loaded
@@ -22,7 +21,7 @@ app = leaf()
 
 @app.command()
 def check(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    directory: Folder = None,
     shadow: Shadow = None,
     as_json: Json = False,
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from policyd.config import Environment, find_directory, from_environ, state_paths
-from policyd.errors import NotRunning, StateError
+from policyd.errors import NotRunning, StateError, UsageError
 
 if TYPE_CHECKING:
     from policyd.cli.admin_client import AdminClient
@@ -33,9 +33,14 @@ def folder(option: Path | None) -> Path:
     return find_directory(str(option) if option else None, environment(), Path.cwd())
 
 
-def existing(directory: Path) -> Path:
-    """Return a folder given as an argument, absolute; raises UsageError where it is none."""
-    return find_directory(str(directory), environment(), Path.cwd())
+def existing(directory: Path | None) -> Path:
+    """Return a folder given as an argument, absolute, or the nearest one; raises UsageError where there is none."""
+    try:
+        return find_directory(str(directory) if directory else None, environment(), Path.cwd())
+    except UsageError as error:
+        if directory:
+            raise
+        raise UsageError(error.message, remedy="name it, or run the command inside it") from None
 
 
 def admin_socket(directory: Path) -> Path:

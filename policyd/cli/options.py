@@ -15,6 +15,10 @@ Dir = Annotated[
         show_default=False,
     ),
 ]
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIR", help="The mesh's folder; without it the one that you are in.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Shadow = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Json, Shadow
+from policyd.cli.options import Folder, Json, Shadow
 
 if TYPE_CHECKING:
     from policyd.policy.cases import Result
@@ -23,7 +23,7 @@ _HTML_HELP = "Write results and coverage as a page."
 
 
 def run(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    directory: Folder = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help=_XML_HELP, show_default=False)] = None,
     coverage: Annotated[bool, typer.Option("--coverage", help="Show what no case tries.")] = False,
     min_coverage: MinCoverage = None,

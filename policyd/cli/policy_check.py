@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Shadow
+from policyd.cli.options import Folder, Shadow
 
 if TYPE_CHECKING:
     from policyd.policy.finding_model import Finding
@@ -39,7 +39,7 @@ class Counts:
 
 
 def check(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    directory: Folder = None,
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings too.")] = False,
@@ -97,4 +97,5 @@ def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mappi
         hidden = counted([one for one in findings if one.severity == "note"]) if len(shown) < len(findings) else ""
         summary = (counted(shown) or "ok") + (f"; --notes shows {hidden}" if hidden else "")
         about = f"{counts}: " if counts.active or counts.shadow else ""
-        output.show(*(output.clean(line) for line in finding_lines(shown, texts)), about + summary)
+        nothing = "" if findings or about else "there are no policies: every request is denied"
+        output.show(*(output.clean(line) for line in finding_lines(shown, texts)), nothing or about + summary)

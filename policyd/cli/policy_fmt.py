@@ -16,7 +16,12 @@ SETS: Final = ("issuance.cedar", "operators.cedar")  # the policy files of a mes
 
 
 def fmt(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or folders.", show_default=False)],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH...", help="Files or folders; without any the folder that you are in.", show_default=False
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is not formatted.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
     as_json: Json = False,
@@ -26,9 +31,10 @@ def fmt(
     Every file is formatted, or none is written. Exit code 2 if --check finds a difference, 3 if a file is no policy.
     """
     from policyd.cli import output
+    from policyd.cli.instance import existing
     from policyd.policy.fmt import difference
 
-    texts = _formatted(list(_files(paths)))
+    texts = _formatted(list(_files(paths or [Path(os.path.relpath(existing(None)))])))
     changed = [(path, before, after) for path, before, after in texts if before != after]
     writes = not check and not diff
     for path, before, after in changed:

@@ -15,6 +15,7 @@ from policyd.cedar.policies import Policy, PolicySet
 from policyd.cedar.schema import Schema
 from policyd.cedar.shadow import Sets, is_shadow
 from policyd.errors import SpiffeIdError
+from policyd.mesh.model import Mesh
 from policyd.policy.covering import Covers
 from policyd.policy.examined import Constraint, Examined, examine, named_in, types_in
 from policyd.policy.finding_model import Finding
@@ -98,7 +99,9 @@ def _never_in(constraint: Constraint, types: frozenset[str], universe: Universe)
 def _service(name: str, universe: Universe) -> Iterator[tuple[str, str, str]]:
     mesh = universe.mesh
     if name not in mesh.services:
+        whole = next((one.id for one in mesh.services.values() if one.name == name), "")
         remedy = nearest(name, mesh.services, "declare it, or remove the policy")
+        remedy = f"did you mean `{whole}`?" if whole else remedy
         yield "PD0101", f"there is no service `{name}`", remedy
         return
     instances = mesh.instances_of(name)
@@ -112,10 +115,21 @@ def _workload(text: str, universe: Universe) -> Iterator[tuple[str, str, str]]:
     try:
         SpiffeId.parse(text)
     except SpiffeIdError as error:
-        yield "PD0102", error.message, error.remedy
+        meant = _account(text, universe.mesh)
+        yield "PD0102", error.message, f"did you mean `{meant}`?" if meant else error.remedy
         return
     remedy = nearest(text, map(str, universe.mesh.workloads), "declare it, or remove the policy")
     yield "PD0102", f"there is no workload `{text}`", remedy
+
+
+def _account(name: str, mesh: Mesh) -> str:
+    """The SPIFFE ID of a workload that is called by another name of it; "" where none is."""
+    if name in mesh.instances:
+        return str(mesh.instances[name].workload)
+    bearers = {one.workload for one in mesh.instances.values() if name in (one.service, one.service.split(".")[0])}
+    accounts = {one for one in mesh.workloads if one.service_account == name}
+    found = accounts or bearers
+    return str(min(found)) if len(found) == 1 else ""
 
 
 def _conditions(one: Examined) -> Iterator[Finding]:

@@ -135,3 +135,38 @@ def test_coverage_is_shown_and_enforced(policyd: Callable[..., Said], bookinfo: 
     value = json.loads(policyd("policy", "test", bookinfo, "--coverage", "--json").out)
     assert value["coverage"]["percent"] == 38.4
     assert policyd("policy", "test", bookinfo, "--html", tmp_path / "no" / "page.html").code == Exit.USAGE
+
+
+def test_a_folder_that_one_is_in_needs_no_name(
+    policyd: Callable[..., Said], bookinfo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bookinfo / "policies")
+    assert policyd("policy", "check").code == Exit.OK
+    assert policyd("policy", "test").code == Exit.OK
+    assert policyd("policy", "fmt", "--check").code == Exit.OK
+    assert policyd("check").code == Exit.OK
+
+    monkeypatch.chdir(tmp_path)
+    said = policyd("policy", "check")
+    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert said.err.endswith("  name it, or run the command inside it\n")
+
+
+def test_a_folder_without_policies_is_said_to_deny(policyd: Callable[..., Said], bookinfo: Path) -> None:
+    shutil.rmtree(bookinfo / "policies")
+    (bookinfo / "groups.yaml").unlink()
+    assert policyd("policy", "check", bookinfo) == Said(Exit.OK, "there are no policies: every request is denied\n", "")
+
+
+def test_names_that_are_short_for_others_are_told_whole(policyd: Callable[..., Said], bookinfo: Path) -> None:
+    (bookinfo / "policies" / "odd.cedar").write_text(
+        '@id("a") permit (principal == Workload::"bookinfo-reviews", action == Action::"GET", '
+        'resource == Service::"details");\n'
+        '@id("b") permit (principal == Workload::"ratings", action == Action::"PUT", resource);\n'
+    )
+    found = policyd("policy", "check", bookinfo, "--json").value["findings"]
+    assert [one["remedy"] for one in found if one["severity"] == "warning"] == [
+        "did you mean `spiffe://cluster.local/ns/default/sa/bookinfo-reviews`?",
+        "did you mean `details.default`?",
+        "did you mean `spiffe://cluster.local/ns/default/sa/bookinfo-ratings`?",
+    ]

@@ -1,0 +1,110 @@
+"""What an author is told of a policy that is not valid: the word that is wrong, and what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import Schema
+from policyd.errors import InvalidInput
+
+HTTP = 'principal, action in Action::"http", resource'
+WORKLOAD = 'principal is Workload, action in Action::"http", resource'
+
+
+def told(text: str, schema: Schema) -> list[tuple[str, str]]:
+    """For each problem the words at its place, and its remedy."""
+    with pytest.raises(InvalidInput) as caught:
+        load_policies({"p.cedar": text}, schema)
+    lines = text.splitlines()
+    return [(lines[one.line - 1][one.column - 1 :] if one.column else "", one.remedy) for one in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("scope", "condition", "at", "remedy"),
+    [
+        (HTTP, 'context.path == "/"', 'path == "/" };', "did you mean `context.request.path`?"),
+        (HTTP, 'context.request.pth == "/"', 'pth == "/" };', "did you mean `context.request.path`?"),
+        (HTTP, 'context["request"]["pth"] == "/"', '"pth"] == "/" };', "did you mean `context.request.path`?"),
+        (HTTP, 'context.host == "a"', 'host == "a" };', "did you mean `context.request.host`?"),
+        (
+            HTTP,
+            'context.zzz == "a"',
+            'zzz == "a" };',
+            'name the actions that have it, `action in Action::"http"` for example',
+        ),
+        (
+            HTTP,
+            'context.request.headers.x == "a"',
+            'x == "a" };',
+            'they are tags: `hasTag("x") && ….getTag("x") == "…"`',
+        ),
+        (
+            HTTP,
+            'context.request.headers.getTag("x") == "a"',
+            '"x") == "a" };',
+            'ask for it first: `….hasTag("x") && …`',
+        ),
+        (HTTP, 'context.user.issuer == "a"', 'user.issuer == "a" };', "ask for it first: `context has user && …`"),
+        (
+            HTTP,
+            "context.path == context.request.path",
+            "path == context.request.path };",
+            "did you mean `context.request.path`?",
+        ),
+        (
+            WORKLOAD,
+            'principal.namespace == "a"',
+            'namespace == "a" };',
+            "ask for it first: `principal has namespace && …`",
+        ),
+        (
+            WORKLOAD,
+            'principal.account == "a"',
+            'account == "a" };',
+            'did you mean `service_account`? a label or claim is a tag: `hasTag("account")`',
+        ),
+        (
+            'principal is Worklod, action in Action::"http", resource',
+            "true",
+            "Worklod, action in",
+            "did you mean `Workload`?",
+        ),
+        (
+            'principal, action == Action::"get", resource',
+            "true",
+            '"get", resource',
+            'did you mean `Action::"GET"`? the schema lists the actions; any other method is `Action::"other"`',
+        ),
+        (
+            'principal, action == Action::"PROPFIND", resource',
+            "true",
+            '"PROPFIND", resource',
+            'the schema lists the actions; any other method is `Action::"other"`',
+        ),
+        (HTTP, 'context.client_ip == ip("1.2.3")', '"1.2.3") };', ""),
+        (HTTP, 'context.request.path = "/"', '= "/" };', "write `==` to compare"),
+        (
+            'principal, action == "GET", resource',
+            "true",
+            '"GET", resource',
+            'write the type too, as in `Action::"GET"`',
+        ),
+    ],
+)
+def test_the_wrong_word_is_shown_and_what_to_write(
+    schema: Schema, scope: str, condition: str, at: str, remedy: str
+) -> None:
+    ((words, said),) = told(f'@id("a")\npermit ({scope})\nwhen {{ {condition} }};', schema)
+    assert (words[: len(at)], said) == (at, remedy)
+
+
+def test_an_effect_that_is_none_is_shown(schema: Schema) -> None:
+    assert told('@id("a") allow (principal, action, resource);', schema) == [
+        ("allow (principal, action, resource);", "a policy starts with `permit` or `forbid`")
+    ]
+
+
+def test_a_word_that_stands_twice_is_told_where_it_is_read(schema: Schema) -> None:
+    text = f'@id("path") permit ({HTTP}) when {{ "path" == context.request.path && context.path like "*" }};'
+    assert told(text, schema) == [('path like "*" };', "did you mean `context.request.path`?")]
