@@ -61,6 +61,10 @@ def query(
         str | None, typer.Option(help="Only under this revision, or what begins so.", show_default=False)
     ] = None,
     status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
+    change: Annotated[
+        Literal["agree", "would_deny", "would_allow", "error"] | None,
+        typer.Option(help="Only what the policies that are tried would change so.", show_default=False),
+    ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only what failed, or where a policy failed.")] = False,
     by: By = "",
     first_seen: Annotated[
@@ -87,7 +91,7 @@ def query(
         kind = "decision"
     wanted = Filter(
         here(since, until), decision, principal, resource, kind, mode, method, path, policy, revision,
-        status=status, failed=True if errors else None,
+        status=status, failed=True if errors else None, change=change,
     )  # fmt: skip
     if by:
         question = questions.counted(wanted, names(by), lines or GROUPS)

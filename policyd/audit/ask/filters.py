@@ -22,6 +22,14 @@ _ID: Final = (
 )
 
 
+_TRIED: Final = "shadow->>'$.decision'"
+# audit.record.change_of, '' where nothing was tried
+CHANGE: Final = (
+    f"CASE WHEN shadow IS NULL THEN '' WHEN {_TRIED} = 'error' THEN 'error' WHEN {_TRIED} = decision THEN 'agree'"
+    f" WHEN {_TRIED} = 'deny' THEN 'would_deny' ELSE 'would_allow' END"
+)
+
+
 class Condition(NamedTuple):
     """A condition of SQL, and what its `?` stand for."""
 
@@ -31,7 +39,9 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What records must be; None asks nothing. `path` may have `*`; `failed` wants what has errors."""
+    """What records must be; None asks nothing. `path` may have `*`; `failed` wants what has errors.
+    `change` is what the policies that are tried would change (audit.record.Change).
+    """
 
     span: Span = field(default_factory=Span)
     decision: str | None = None
@@ -46,6 +56,7 @@ class Filter:
     request_id: str | None = None
     status: int | None = None
     failed: bool | None = None
+    change: str | None = None
 
     def condition(self) -> Condition:
         """All of it in one; `true` where nothing is asked."""
@@ -75,6 +86,8 @@ def _conditions(wanted: Filter) -> Iterator[Condition]:
                 yield Condition("list_contains(reasons, ?)", (value,))
             case "revision":
                 yield Condition("starts_with(revision, ?)", (value,))
+            case "change":
+                yield Condition(f"{CHANGE} = ?", (value,))
             case "failed":
                 yield Condition("(len(errors) > 0 OR decision IS NOT DISTINCT FROM 'error') = ?", (value,))
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from policyd.audit.ask.child import Question
 from policyd.audit.ask.columns import FIELDS
-from policyd.audit.ask.filters import Filter
+from policyd.audit.ask.filters import CHANGE, Filter
 
 # what records are counted by: the name that people write, and its expression
 BY: Final = {
@@ -19,6 +19,7 @@ BY: Final = {
     **{name: name for name in ("status", "revision", "proxy", "writer", "cached")},
     "policy": "CASE WHEN len(reasons) > 0 THEN list_aggregate(reasons, 'string_agg', ', ') ELSE '' END",
     "error": "CASE WHEN len(errors) > 0 THEN errors[1].source ELSE '' END",
+    "change": CHANGE,
     "minute": "date_trunc('minute', time)",
     "hour": "date_trunc('hour', time)",
     "day": "date_trunc('day', time)",

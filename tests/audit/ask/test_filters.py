@@ -13,7 +13,7 @@ from policyd.audit.ask.filters import Filter, named
 from policyd.audit.ask.process import Bounds, asked
 from policyd.audit.journal import Journal
 from policyd.audit.match import names
-from policyd.audit.record import Fault
+from policyd.audit.record import Fault, Shadow
 from policyd.audit.scan import Span
 from tests.audit.samples import NOON, WRITER, an_entry
 from tests.fakes.clock import FakeClock
@@ -64,14 +64,22 @@ CHANGES = [
     {"context": {"request": {"method": "PUT", "path": "/x/[1]?/y"}}, "request_id": "r-1"},
     {"time": NOON + timedelta(hours=1)},
     {"time": NOON - timedelta(microseconds=1)},
+    {"shadow": Shadow(decision="allow", reasons=("a",), revision="77")},
+    {"shadow": Shadow(decision="deny", revision="77")},
+    {"shadow": Shadow(decision="allow", revision="77"), "decision": "deny", "status": 403},
+    {"shadow": Shadow(decision="error", revision="77")},
 ]
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Filter(), [1, 2, 3, 4, 5, 6, 7, 8, 9]),
-        (Filter(decision="deny"), [1]),
+        (Filter(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
+        (Filter(change="agree"), [10]),
+        (Filter(change="would_deny"), [11]),
+        (Filter(change="would_allow"), [12]),
+        (Filter(change="error"), [13]),
+        (Filter(decision="deny"), [1, 12]),
         (Filter(decision="error"), [2]),
         (Filter(failed=True), [2, 3]),
         (Filter(kind="change"), [4]),
@@ -83,12 +91,12 @@ CHANGES = [
         (Filter(path="/x/[*]?/*"), [7]),
         (Filter(path="/x/?1]?/*"), []),
         (Filter(request_id="r-1"), [7]),
-        (Filter(status=403), [1]),
+        (Filter(status=403), [1, 12]),
         (Filter(span=Span(NOON + timedelta(seconds=1))), [8]),
         (Filter(span=Span(None, NOON)), [9]),
         (
             Filter(span=Span(NOON.astimezone(tz=None), datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)), decision="deny"),
-            [1],
+            [1, 12],
         ),
         (Filter(resource="' OR true --"), []),
     ],
