@@ -112,7 +112,7 @@ def load(
     return Live(
         digest=folder.digest,
         texts=folder.texts,
-        files={path: digest({path: text}) for path, text in folder.every_text.items()},
+        files={path: digest({path: text}) for path, text in folder.known.items()},
         settings=parsed.settings,
         placement=parsed.placement,
         mesh=parsed.mesh,
@@ -139,7 +139,7 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     def resolve(declaration: Declaration) -> tuple[Placement, Mesh]:
         placement = place(declaration)
         known = settings or Settings()
-        return placement, build(declaration, known.trust_domain, placement, outbound_of(known))
+        return placement, build(declaration, known.trust_domain, placement, outbound_of(known), folder.credentials)
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))

@@ -25,6 +25,7 @@ HOLDS: Final[Mapping[str, str]] = {
     "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice), [DestinationRule](#destinationrule), "
     "[ServiceEntry](#serviceentry) and [Service](#service)",
     "policies": "traffic policies, one file a service; the [schema](schema.md) says what they may name",
+    "credentials": "`tls.crt`, `tls.key`, `ca.crt` of gateways; only the gateway reads its key, of mode 0600",
     "cases": "[policy tests](#cases); checked before a change takes effect",
 }
 INTRODUCTION: Final = """# The folder
@@ -41,7 +42,8 @@ def files() -> Iterator[str]:
     yield INTRODUCTION
     listed = ((code(name), HOLDS[name]) for name in FILES)
     inside = ((codes(f"{name}/*{suffix}" for suffix in endings), HOLDS[name]) for name, endings in FOLDERS.items())
-    yield from table(("file", "what it holds"), (*listed, *inside))
+    secret = (code("credentials/NAME/"), HOLDS["credentials"])
+    yield from table(("file", "what it holds"), (*listed, *inside, secret))
     yield from (STATE, "")
     yield from _file("workloads.yaml", WorkloadsFile)
     yield from _file("groups.yaml", GroupsFile)

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.credentials import Credentials, check_credentials, used
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
+from policyd.mesh.edges import check_gateways
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -27,7 +29,7 @@ from policyd.mesh.model import (
 )
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.placement import Placement
-from policyd.mesh.routing import check_gateways, check_virtual_services
+from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
 from policyd.spiffe import SpiffeId
@@ -38,11 +40,16 @@ GATEWAY_LABELS: Final[Mapping[str, str]] = {"istio": "ingressgateway"}
 
 
 def build(
-    declaration: Declaration, trust_domain: str, placement: Placement, outbound: Outbound = REGISTRY_ONLY
+    declaration: Declaration,
+    trust_domain: str,
+    placement: Placement,
+    outbound: Outbound = REGISTRY_ONLY,
+    credentials: Credentials | None = None,
 ) -> Mesh:
     """Resolve and cross-check what is declared; raises InvalidInput with every Problem.
 
-    `placement` places this very declaration (see mesh.placement.place).
+    `placement` places this very declaration (see mesh.placement.place). `credentials` are the files that Gateways
+    name; None where they are not at hand, for a Mesh that no proxy is sent.
     """
     builder = _Instances(declaration, trust_domain, placement)
     instances = builder.build()
@@ -51,6 +58,7 @@ def build(
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
+    check_credentials(declaration, credentials, problems)
     outside = build_outside(declaration, outbound, instances, services, problems)
     check_virtual_services(declaration, instances, services, outside, problems)
     virtual_services = whole(declaration, problems)
@@ -69,6 +77,7 @@ def build(
         destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
         outside=outside,
         outbound=outbound,
+        credentials=tuple(credentials[path] for path in used(declaration) if credentials and path in credentials),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -135,6 +136,7 @@ class Mesh:
     destinations: Destinations = field(init=False, repr=False, compare=False)
     outside: tuple[Outside, ...] = ()
     outbound: Outbound = REGISTRY_ONLY
+    credentials: tuple[CredentialFile, ...] = ()  # those that Gateways name
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

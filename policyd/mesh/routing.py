@@ -1,16 +1,17 @@
-"""Gateways and VirtualServices against the mesh: what they select, refer to and route to is there.
+"""VirtualServices against the mesh: what they are bound to and route to is there.
 
 Law: a rule that could never take effect is refused, never kept without effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
+from policyd.mesh.edges import check_names
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
@@ -30,32 +31,6 @@ DECLARE_SUBSET: Final = "declare it in a DestinationRule of that host"
 NAME_A_SERVICE: Final = "name a service, or a host outside of the mesh by its full name"
 
 
-def selects(gateway: Gateway, instance: Instance) -> bool:
-    """Tell whether a Gateway holds at an instance (in any namespace, as in Istio)."""
-    labels = gateway.spec.selector.items()
-    return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
-
-
-def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:
-    """Each Gateway has its own name, selects some instance, and names only ports that those listen on."""
-    edges = [instance for instance in instances.values() if instance.role == "gateway"]
-    _check_names(declaration.of(Gateway), "Gateway", problems)
-    for declared in declaration.of(Gateway):
-        gateway = declared.resource
-        selected = [instance for instance in edges if selects(gateway, instance)]
-        if not selected:
-            message = f"the selector of Gateway `{gateway.name}` matches no gateway"
-            remedy = "declare one under `gateways` in workloads.yaml; its label is `istio: ingressgateway`"
-            problems.append(declared.problem("reference", message, ("spec", "selector"), remedy))
-        for at, server in enumerate(gateway.spec.servers):
-            number = server.port.number
-            deaf = [i.name for i in selected if number not in (listen.declared for listen in i.listens)]
-            if deaf:
-                message = f"the gateway `{deaf[0]}` does not listen on port {number}"
-                path = ("spec", "servers", at, "port", "number")
-                problems.append(declared.problem("reference", message, path, "add it to `listen` in workloads.yaml"))
-
-
 def check_virtual_services(
     declaration: Declaration,
     instances: Mapping[str, Instance],
@@ -67,26 +42,12 @@ def check_virtual_services(
     gateways = {found.resource.id: found.resource for found in declaration.of(Gateway)}
     found = declaration.of(VirtualService)
     destinations = _Destinations(declaration, instances, services, outside)
-    _check_names(found, "VirtualService", problems)
+    check_names(found, "VirtualService", problems)
     check_hosts_once(found, services, problems)
     for declared in found:
         served = _check_bound(declared, gateways, problems)
         _check_hosts(declared, served, services, problems)
         destinations.check(declared, problems)
-
-
-def _check_names(
-    resources: Iterable[Declared[Gateway]] | Iterable[Declared[VirtualService]],
-    kind: str,
-    problems: list[Problem],
-) -> None:
-    seen: dict[str, str] = {}
-    for declared in resources:
-        place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
-        first = seen.setdefault(declared.resource.id, place)
-        if first != place:
-            message = f"the {kind} `{declared.resource.id}` is declared twice, first in {first}"
-            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
 
 
 def _check_bound(
@@ -107,7 +68,8 @@ def _check_bound(
             message = f"the rule is for `{name[:80]}`, to which its VirtualService is not bound"
             problems.append(declared.problem("reference", message, where, "add it to `spec.gateways`"))
     bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
-    return [host for gateway in bound for server in gateway.spec.servers for host in server.hosts]
+    servers = ((gateway, server) for gateway in bound for server in gateway.spec.servers)
+    return [host for gateway, server in servers for host in server.hosts_for(gateway.namespace, virtual.namespace)]
 
 
 def _narrowed_to(virtual: VirtualService) -> Iterator[tuple[Path, str]]:

@@ -11,13 +11,15 @@ import hashlib
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from watchfiles import awatch
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.credentials import Credentials
+from policyd.sources.credentials import credential_folders, credential_paths, read_credentials
 from policyd.sources.reading import names_in, read_text, reason, stamp
 from policyd.yaml import MAX_BYTES
 
@@ -46,7 +48,8 @@ class Folder:
     """What a folder declares: `texts` by path in the folder; `digest` is the hash of paths and texts.
 
     `shadow` are the policies that are tried beside its own, by path as people know it, of the folder `shadow_place`;
-    None where no such folder is named.
+    None where no such folder is named. `credentials` are what may be known of certificates and keys, None where they
+    are not at hand.
     """
 
     directory: Path
@@ -54,11 +57,18 @@ class Folder:
     digest: str
     shadow: Mapping[str, str] | None = None
     shadow_place: str = ""
+    credentials: Credentials | None = None
 
     @property
     def every_text(self) -> Mapping[str, str]:
         """All of the texts, those of the shadow folder too."""
         return {**self.texts, **(self.shadow or {})}
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """All by which one declaration differs from another: the texts, and what may be known of credentials."""
+        files = (self.credentials or {}).items()
+        return {**self.every_text, **{path: f"{file.public} {file.problem}\n{file.text}" for path, file in files}}
 
     def text(self, name: str) -> str | None:
         """Return the text of one of FILES, None if it is not there."""
@@ -84,7 +94,8 @@ def read_folder(directory: Path) -> Folder:
             break
     if problems:
         raise InvalidInput(problems)
-    return Folder(directory, texts, digest(texts))
+    folder = Folder(directory, texts, "", credentials=read_credentials(directory))
+    return replace(folder, digest=digest(folder.known))
 
 
 def digest(texts: Mapping[str, str]) -> str:
@@ -180,7 +191,8 @@ def _meant(name: str) -> str | None:
 def _roots(directory: Path, shadow: Path | None) -> dict[Path, tuple[int, int]]:
     """Return the folders to watch, with what tells that one was replaced by another of its name."""
     found: dict[Path, tuple[int, int]] = {}
-    for path in (directory, *(directory / name for name in FOLDERS), *([shadow] if shadow else [])):
+    folders = (*(directory / name for name in FOLDERS), *credential_folders(directory))
+    for path in (directory, *folders, *([shadow] if shadow else [])):
         try:
             status = path.stat()
         except OSError:
@@ -193,7 +205,7 @@ def _roots(directory: Path, shadow: Path | None) -> dict[Path, tuple[int, int]]:
 def _fingerprint(directory: Path, shadow: Path | None) -> tuple[tuple[str, object], ...]:
     """Return what shows that a declared file changed, without reading any."""
     problems: list[Problem] = []
-    paths = [directory / path for path in _listing(directory, problems)]
+    paths = [directory / path for path in (*_listing(directory, problems), *credential_paths(directory))]
     if shadow is not None:
         paths += (shadow / name for name in names_in(shadow, str(shadow), FOLDERS["policies"], problems))
     stamps = [(str(path), stamp(path)) for path in paths]

@@ -53,7 +53,8 @@ def with_shadow(folder: Folder, place: Path) -> Folder:
         problems.append(Problem("shadow", "the shadow folder has no policies", shown, remedy=_REMEDY))
     if problems:
         raise InvalidInput(problems)
-    return replace(folder, shadow=texts, shadow_place=shown, digest=digest({**folder.texts, **texts}))
+    both = replace(folder, shadow=texts, shadow_place=shown)
+    return replace(both, digest=digest(both.known))
 
 
 _REMEDY: Final = "name a folder of `.cedar` files, or none"

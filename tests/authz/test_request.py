@@ -165,6 +165,12 @@ def test_another_identity_may_not_ask_for_a_listener(mesh: Mesh) -> None:
         read_check(check_of(), replace(REVIEWS, trust_domain="partner.org"), mesh, NOW)
 
 
+def test_at_a_gateway_neither_sides_certificate_is_an_identity(mesh: Mesh) -> None:
+    check = at_gateway(source__principal=str(PAGE), destination__principal="shop.example")
+
+    assert read_check(check, INGRESS, mesh, NOW).facts.principal is None
+
+
 def test_headers_that_nobody_reads_are_not_looked_at(mesh: Mesh) -> None:
     headers = {"x-read": "1", "x-other": "2", "x-request-id": "abc"}
 

@@ -343,20 +343,81 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "protocol: HTTP",
             "protocol: HTTPS",
-            "7: `spec.servers[0].port.protocol` must be 'HTTP', not the text `HTTPS`",
+            "7: `spec.servers[0]`: `HTTPS` needs a certificate; give `tls` with its `mode`",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: MONGO",
+            "7: `spec.servers[0].port.protocol` must be 'HTTP', 'HTTP2', 'GRPC' or 'HTTPS', not the text `MONGO`",
         ),
         (
             "gateway",
             "hosts: [",
             "tls: {mode: SIMPLE}, hosts: [",
-            "7: field `tls` of Gateway is not supported yet in `spec.servers[0]`; " + LATER,
+            "7: `spec.servers[0].tls`: it has no certificate; give `credentialName`, or `serverCertificate` "
+            "and `privateKey`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialName: a}, hosts: [",
+            "7: `spec.servers[0]`: `HTTP` is plain text; write `HTTPS`, or remove `tls.mode`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: PASSTHROUGH}, hosts: [",
+            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL' or 'OPTIONAL_MUTUAL', not the text `PASSTHROUGH`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialNames: [a]}, hosts: [",
+            "7: field `credentialNames` of Gateway is not supported yet in `spec.servers[0].tls`; " + LATER,
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}, "
+            "hosts: [",
+            "7: `spec.servers[0].tls`: no version is at least `TLSV1_3` and at most `TLSV1_2`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialName: a, cipherSuites: [RC4]}, hosts: [",
+            "7: `spec.servers[0].tls.cipherSuites[0]`: `RC4` is no cipher suite of Envoy's; known are "
+            "AES128-GCM-SHA256, AES128-SHA, AES256-GCM-SHA384, AES256-SHA, ECDHE-ECDSA-AES128-GCM-SHA256, "
+            "ECDHE-ECDSA-AES128-SHA, ECDHE-ECDSA-AES256-GCM-SHA384, ECDHE-ECDSA-AES256-SHA, "
+            "ECDHE-ECDSA-CHACHA20-POLY1305, ECDHE-RSA-AES128-GCM-SHA256, ECDHE-RSA-AES128-SHA, "
+            "ECDHE-RSA-AES256-GCM-SHA384, ECDHE-RSA-AES256-SHA, ECDHE-RSA-CHACHA20-POLY1305",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, serverCertificate: /etc/a.crt, privateKey: credentials/a.key}, hosts: [",
+            "7: `spec.servers[0].tls.serverCertificate`: `/etc/a.crt` is outside of `credentials/`; "
+            "put the file, or a link to it, there",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: MUTUAL, serverCertificate: credentials/a.crt, privateKey: credentials/a.key}, hosts: [",
+            "7: `spec.servers[0].tls`: `MUTUAL` wants client certificates; give `caCertificates`",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: a, httpsRedirect: true",
+            "7: `spec.servers[0]`: `httpsRedirect` is for servers in plain text; remove it",
         ),
         (
             "gateway",
             '"*.example.com"',
-            '"shop/*"',
-            "7: `spec.servers[0].hosts[0]`: `shop/*`: a namespace before a host is not supported yet; write "
-            "the host alone",
+            '"Shop/*"',
+            "7: `spec.servers[0].hosts[0]`: `Shop` is no DNS label; "
+            "use at most 63 lower-case letters, digits and dashes",
         ),
         (
             "gateway",

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
-from policyd.xds.resources import clusters, egress, listeners, routes
+from policyd.xds.resources import certificates, clusters, edges, egress, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
@@ -65,8 +65,12 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
     for listen in instance.listens:
-        yield kept.make(LISTENER, listeners.gateway(instance, listen, control))
-        yield kept.make(ROUTE, routes.gateway(mesh, instance, listen))
+        yield kept.make(LISTENER, listeners.gateway(mesh, instance, listen, control))
+        yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
+    if instance.listens:
+        secrets = (one for server in edges.opened(mesh, instance) for one in certificates.secrets(mesh, server.tls))
+        # several servers may show one certificate
+        yield from {one["name"]: kept.make(SECRET, one) for one in secrets}.values()
 
 
 # ---- what is kept of it

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.mesh.model import Instance, Listen, egress_listener, gateway_listener, inbound_listener
-from policyd.xds.resources import faults, filters, tls
+from policyd.mesh.model import Instance, Listen, Mesh, egress_listener, gateway_listener, inbound_listener
+from policyd.xds.resources import certificates, edges, faults, filters, tls
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
     gateway_routes,
     inbound_cluster,
+    server_routes,
     socket,
 )
 
 BUFFER_BYTES = 1_048_576
+HANDSHAKE_TIMEOUT = "15s"  # Istio's at gateways
+TLS_INSPECTOR = {
+    "name": "envoy.filters.listener.tls_inspector",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+}
 
 
 def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
@@ -80,21 +86,40 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
     return _listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
 
 
-def gateway(instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
-    """A port at the edge: plain HTTP from anyone, each request decided before it is routed."""
+def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
+    """A port at the edge, for anyone: plain, or a chain for each server that proves itself, found by the asked name."""
     name = gateway_listener(instance.name, listen.declared)
+    encrypted = [one for one in edges.opened(mesh, instance, listen.declared) if one.server.encrypted]
+    if not encrypted:
+        chain = {"filters": [_edge(name, gateway_routes(listen.declared), control)]}
+        return _listener(name, instance.address, listen.actual, chain, "INBOUND")
+    chains = [_server(name, one, listen, control) for one in encrypted]
+    made = _listener(name, instance.address, listen.actual, chains[0], "INBOUND")
+    return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
+
+
+def _server(name: str, one: edges.Opened, listen: Listen, control: Control) -> dict[str, Any]:
+    """The chain of one encrypted server."""
+    routes = server_routes(listen.declared, one.gateway.id, one.at)
     chain = {
-        "filters": [
-            filters.manager(
-                name.replace("/", "."),
-                [filters.authorization(control), *faults.FILTERS],
-                filters.rds(gateway_routes(listen.declared)),
-                server_name="policyd",
-                # a stranger does not choose the id of a request, and is told it
-                always_set_request_id_in_response=True,
-                # nobody outside the mesh may claim a certificate that no one checked
-                forward_client_cert_details="SANITIZE",
-            )
-        ]
+        "name": routes,
+        "transport_socket": certificates.downstream(one.tls),
+        "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT,
+        "filters": [_edge(name, routes, control)],
     }
-    return _listener(name, instance.address, listen.actual, chain, "INBOUND")
+    names = one.server.bare_hosts
+    return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
+
+
+def _edge(name: str, routes: str, control: Control) -> dict[str, Any]:
+    """Each request is decided before it is routed."""
+    return filters.manager(
+        name.replace("/", "."),
+        [filters.authorization(control), *faults.FILTERS],
+        filters.rds(routes),
+        server_name="policyd",
+        # a stranger does not choose the id of a request, and is told it
+        always_set_request_id_in_response=True,
+        # nobody outside the mesh may claim a certificate that no one checked
+        forward_client_cert_details="SANITIZE",
+    )

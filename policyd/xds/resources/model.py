@@ -39,6 +39,11 @@ def gateway_routes(declared_port: int) -> str:
     return f"gateway/{declared_port}"
 
 
+def server_routes(declared_port: int, gateway: str, at: int) -> str:
+    """The name of the routes of one server of a Gateway (its id), on a port that clients speak TLS to."""
+    return f"gateway/{declared_port}/{gateway}/{at}"
+
+
 def socket(host: str, port: int) -> dict[str, Any]:
     """Envoy's Address of a TCP socket."""
     return {"socket_address": {"address": host, "port_value": port}}

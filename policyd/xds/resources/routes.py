@@ -1,29 +1,26 @@
-"""Routes: by Host to Services, as VirtualServices say; at a gateway by its hosts.
+"""Routes in sidecars: by Host to Services and outside, as VirtualServices say.
 
 Law: rules come out in the order in which they were declared; the first that matches wins, as in Istio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.hosts import covers, domains, overlap
+from policyd.mesh.hosts import domains
 from policyd.mesh.istio.answers import MAX_BODY
-from policyd.mesh.istio.common import export_rank
-from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
-from policyd.mesh.model import Instance, Listen, Mesh, Service, gateway_listener
+from policyd.mesh.model import Mesh, Service
 from policyd.mesh.precedence import Precedence
 from policyd.xds.resources import egress, filters, rules
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
-from policyd.xds.resources.model import OUTBOUND_ROUTES, gateway_routes
+from policyd.xds.resources.model import OUTBOUND_ROUTES
 from policyd.xds.resources.rules import View
 
 NO_SUCH_SERVICE = "no service of this mesh has that name\n"
-NO_SUCH_ROUTE = "no route of this gateway matches\n"
 PLAIN_PORT = 80  # what a name without a port means in http
 
 
@@ -76,63 +73,3 @@ def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) ->
             only = {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": found}
             yield {**only, "typed_per_filter_config": filters.unasked()}
     yield from declared
-
-
-def gateway(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
-    """What a gateway's port routes by: every VirtualService bound to a Gateway that opens it here."""
-    asked_for = filters.asked_for(gateway_listener(instance.name, listen.declared))
-    caller = mesh.caller(instance)
-    routes: dict[str, list[dict[str, Any]]] = {}
-    for declared in _gateways_of(mesh, instance):
-        served = _hosts_served(declared, listen.declared)
-        view = View(caller, listen.declared, frozenset({declared.id}), listen.actual)
-        for owner in mesh.virtual_services:
-            if not _is_bound(owner, declared, caller.namespace):
-                continue
-            for host in _common(owner.spec.hosts, served):
-                routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
-    routes.setdefault("*", [])
-    hosts = [
-        {
-            "name": host,
-            "domains": [host],
-            # the policy is asked before a request is told that there is no such route
-            "routes": [*_catch_all_last(found), rules.respond(404, NO_SUCH_ROUTE)],
-            "typed_per_filter_config": asked_for,
-        }
-        for host, found in routes.items()
-    ]
-    return {
-        "name": gateway_routes(listen.declared),
-        "virtual_hosts": hosts,
-        "ignore_port_in_host_matching": True,
-        "max_direct_response_body_size_bytes": MAX_BODY,
-    }
-
-
-def _catch_all_last(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of several VirtualServices of a host, none hides the others behind a rule that answers everything."""
-    return sorted(routes, key=rules.answers_all)
-
-
-def _gateways_of(mesh: Mesh, instance: Instance) -> Iterable[Gateway]:
-    return (g for g in mesh.gateways if g.spec.selector.items() <= instance.labels.items())
-
-
-def _hosts_served(gateway: Gateway, port: int) -> list[str]:
-    """The hosts of a Gateway's servers on a port, without the namespace that may stand in front."""
-    servers = (server for server in gateway.spec.servers if server.port.number == port)
-    return [host.rpartition("/")[2] for server in servers for host in server.hosts]
-
-
-def _is_bound(owner: VirtualService, gateway: Gateway, namespace: str) -> bool:
-    """Whether a VirtualService has rules for a Gateway, and is seen in the namespace of the proxy there."""
-    seen = export_rank(owner.spec.export_to, owner.namespace, namespace) is not None
-    return seen and gateway.id in owner.gateway_ids()
-
-
-def _common(wanted: Iterable[str], served: Iterable[str]) -> list[str]:
-    """The narrower host of each pair that has hosts in common, each once."""
-    served = list(served)
-    pairs = [(host, other) for host in wanted for other in served if overlap(host, other)]
-    return list(dict.fromkeys(host if covers(other, host) else other for host, other in pairs))

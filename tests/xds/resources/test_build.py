@@ -12,11 +12,16 @@ import yaml
 
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, LISTENER, ROUTE, TYPE_PREFIX
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.placement import assumed
+from policyd.sources.credentials import read_credentials
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, kind
+from tests.certificates import Authority
 from tests.golden import check_json
-from tests.xds.resources.folders import CONTROL, bookinfo, mesh_of, mesh_with
+from tests.xds.resources.folders import CONTROL, TRUST_DOMAIN, WORKLOADS, bookinfo, mesh_of, mesh_with
 from tests.xds.resources.test_rules import ACTIONS, MATCHES
 
 
@@ -151,3 +156,71 @@ def accepted(snapshot: Snapshot, work: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+TLS_EDGE = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+    - port: {number: 8080, name: http, protocol: HTTP}
+      hosts: ["*"]
+      tls: {httpsRedirect: true}
+    - port: {number: 8081, name: a, protocol: HTTPS}
+      hosts: [a.example, "*.a.example"]
+      tls: {mode: SIMPLE, credentialName: a, maxProtocolVersion: TLSV1_2, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]}
+    - port: {number: 8081, name: b, protocol: HTTPS}
+      hosts: ["default/b.example"]
+      tls:
+        mode: MUTUAL
+        credentialName: a
+        subjectAltNames: [client.example]
+        verifyCertificateSpki: ["n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="]
+        verifyCertificateHash: ["df6ff72fe9116521268f6f2dd4966f51df479883fe7037b39f75916ac3049d1a"]
+    - port: {number: 8081, name: c, protocol: HTTPS}
+      hosts: ["*"]
+      tls: {mode: OPTIONAL_MUTUAL, credentialName: a, minProtocolVersion: TLSV1_3}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http: [{route: [{destination: {host: web}}]}]
+"""
+
+
+def encrypted(work: Path) -> Snapshot:
+    """A gateway with every kind of encrypted server."""
+    authority = Authority("a")
+    certificate, key = authority.issue("a.example")
+    (work / "credentials" / "a").mkdir(parents=True)
+    for name, text in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem)):
+        (work / "credentials" / "a" / name).write_text(text)
+        (work / "credentials" / "a" / name).chmod(0o600)
+    declaration = declare({"workloads.yaml": WORKLOADS, "mesh/it.yaml": TLS_EDGE})
+    mesh = build(declaration, TRUST_DOMAIN, assumed(declaration), credentials=read_credentials(work))
+    return build_snapshots(mesh, CONTROL)["ingress"]
+
+
+def test_an_encrypted_gateway_is_sent_as_the_golden_file_says(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    made = whole(encrypted(tmp_path))
+    secrets = {name: sorted(one) for name, one in made["secrets"].items()}
+    shown = {"listeners": made["listeners"], "routes": made["routes"], "secrets": secrets}
+
+    check_json("xds/edge.json", shown, update=request.config.getoption("--update-golden"))
+
+
+def test_a_secret_has_the_certificate_and_only_the_place_of_its_key(tmp_path: Path) -> None:
+    secret = whole(encrypted(tmp_path))["secrets"]["credentials/a/tls.crt credentials/a/tls.key"]
+
+    assert secret["tls_certificate"]["private_key"] == {"filename": str(tmp_path / "credentials/a/tls.key")}
+    assert secret["tls_certificate"]["certificate_chain"]["inline_string"].startswith("-----BEGIN CERTIFICATE-----")
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_an_encrypted_gateway(tmp_path: Path) -> None:
+    accepted(encrypted(tmp_path), tmp_path)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyd.mesh.model import Mesh
-from policyd.xds.resources import routes
+from policyd.mesh.model import Instance, Mesh
+from policyd.xds.resources import edges, routes
 from tests.xds.resources.folders import mesh_with
 
 MESH_RULE = """\
@@ -39,6 +39,12 @@ spec:
 def outbound(mesh: Mesh, namespace: str = "default", **labels: str) -> dict[str, Any]:
     """What sidecars of a namespace and with some labels route by."""
     return routes.outbound(mesh, mesh.destinations.caller(namespace, labels))
+
+
+def at_edge(mesh: Mesh, instance: Instance, listen: int) -> dict[str, Any]:
+    """The only table of a plain port."""
+    [table] = edges.tables(mesh, instance, instance.listens[listen])
+    return table
 
 
 def host_of(table: dict[str, Any], host: str) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def test_a_gateway_serves_the_hosts_that_both_sides_name(
     mesh = mesh_with(EDGE.format(served=served, hosts=hosts, bound=bound))
     ingress = mesh.instances["ingress"]
 
-    table = routes.gateway(mesh, ingress, ingress.listens[0])
+    table = at_edge(mesh, ingress, 0)
 
     assert {one["name"]: answers(one) for one in table["virtual_hosts"]} == expected
 
@@ -143,7 +149,7 @@ def test_a_request_without_a_route_is_decided_before_it_is_answered() -> None:
     mesh = mesh_with(EDGE.format(served="'*'", hosts="shop.example", bound="edge"))
     ingress = mesh.instances["ingress"]
 
-    table = routes.gateway(mesh, ingress, ingress.listens[0])
+    table = at_edge(mesh, ingress, 0)
 
     asked = {
         "envoy.filters.http.ext_authz": {
@@ -159,7 +165,7 @@ def test_a_port_without_a_gateway_answers_nothing_but_404() -> None:
     mesh = mesh_with("")
     ingress = mesh.instances["ingress"]
 
-    table = routes.gateway(mesh, ingress, ingress.listens[1])
+    table = at_edge(mesh, ingress, 1)
 
     assert {one["name"]: answers(one) for one in table["virtual_hosts"]} == {"*": 404}
 
@@ -180,7 +186,7 @@ def test_the_rules_of_several_for_one_host_at_a_gateway_are_tried_in_order_and_t
     mesh = mesh_with(f"{edge}---\n{more}")
     ingress = mesh.instances["ingress"]
 
-    found = host_of(routes.gateway(mesh, ingress, ingress.listens[0]), "shop.example")["routes"]
+    found = host_of(at_edge(mesh, ingress, 0), "shop.example")["routes"]
 
     assert [(one["match"], one["direct_response"]["status"]) for one in found] == [
         ({"prefix": "/a"}, 298),
@@ -196,7 +202,7 @@ def test_what_is_not_exported_to_the_gateways_namespace_does_not_hold_there() ->
     mesh = mesh_with(f"{edge}---\n{more}")
     ingress = mesh.instances["ingress"]
 
-    found = host_of(routes.gateway(mesh, ingress, ingress.listens[0]), "shop.example")["routes"]
+    found = host_of(at_edge(mesh, ingress, 0), "shop.example")["routes"]
 
     assert [one["direct_response"]["status"] for one in found] == [299, 404]
 

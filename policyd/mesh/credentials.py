@@ -1,0 +1,99 @@
+"""The certificates and keys of gateways, as far as anything but the proxy itself may know them.
+
+Law: a private key is a file that only its proxy reads. Here it is a path and the hash of the public key that
+belongs to it; nothing that is kept, sent or recorded has more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.gateway import Gateway, ServerTls
+from policyd.yaml import Path
+
+FOLDER: Final = "credentials"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFile:
+    """A file of credentials: `path` in the mesh's folder, `place` on the machine.
+
+    `text` are its certificates in PEM, "" for a key; `public` is the hash of the public key of the key, or of the first
+    certificate. `problem` is what is wrong with it, "" if nothing; `ends` is when its first certificate expires.
+    """
+
+    path: str
+    place: str
+    text: str = ""
+    public: str = ""
+    is_key: bool = False
+    problem: str = ""
+    remedy: str = ""
+    ends: datetime | None = None
+
+
+Credentials = Mapping[str, CredentialFile]  # by path in the mesh's folder
+
+
+def check_credentials(declaration: Declaration, credentials: Credentials | None, problems: list[Problem]) -> None:
+    """Each certificate that a Gateway names is there, can be used, and belongs to its key.
+
+    None: they are not at hand (an earlier revision, kept without them), so nothing can be said.
+    """
+    for declared in declaration.of(Gateway) if credentials is not None else ():
+        for at, server in enumerate(declared.resource.spec.servers):
+            if server.encrypted and server.tls is not None:
+                _check(declared, ("spec", "servers", at, "tls"), server.tls, credentials or {}, problems)
+
+
+def _check(
+    declared: Declared[Gateway], path: Path, tls: ServerTls, credentials: Credentials, problems: list[Problem]
+) -> None:
+    wanted = (
+        (tls.certificate_file, False, "serverCertificate"),
+        (tls.key_file, True, "privateKey"),
+        *([(tls.ca_file, False, "caCertificates")] if tls.ca_file else []),
+    )
+    before = len(problems)
+    for file, is_key, field in wanted:
+        where = (*path, field if getattr(tls, _FIELDS[field]) else "credentialName")
+        problem, remedy = _fault(file, credentials.get(file), is_key=is_key)
+        if problem:
+            problems.append(declared.problem("credential", problem, where, remedy))
+    certificate, key = credentials.get(tls.certificate_file), credentials.get(tls.key_file)
+    if len(problems) == before and certificate and key and certificate.public != key.public:
+        message = f"the key `{key.path}` is not that of the certificate `{certificate.path}`"
+        problems.append(declared.problem("credential", message, path, "put the two that belong together there"))
+
+
+_FIELDS: Final = {
+    "serverCertificate": "server_certificate",
+    "privateKey": "private_key",
+    "caCertificates": "ca_certificates",
+}
+
+
+def _fault(path: str, file: CredentialFile | None, *, is_key: bool) -> tuple[str, str]:
+    if file is None:
+        return f"there is no file `{path}`", "put it there, or a link to it"
+    if file.problem:
+        return f"`{path}` {file.problem}", file.remedy
+    if file.is_key != is_key:
+        return f"`{path}` is a {'private key' if file.is_key else 'certificate'}", "name the right file"
+    return "", ""
+
+
+def used(declaration: Declaration) -> Iterable[str]:
+    """Give the files that servers need, by path, each once."""
+    paths: dict[str, None] = {}
+    for declared in declaration.of(Gateway):
+        for server in declared.resource.spec.servers:
+            if server.encrypted and server.tls is not None:
+                files = (server.tls.certificate_file, server.tls.key_file, server.tls.ca_file)
+                paths |= {path: None for path in files if path is not None}
+    return paths

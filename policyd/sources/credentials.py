@@ -1,0 +1,95 @@
+"""Reads the certificates and keys below `credentials/`.
+
+Law: of a private key nothing is kept but the hash of its public key, and one that others may read is refused unread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from policyd.mesh.credentials import FOLDER, CredentialFile
+from policyd.sources.reading import reason
+
+MAX_FILES: Final = 1000
+MAX_BYTES: Final = 262_144
+OTHERS: Final = 0o077
+
+
+def credential_paths(directory: Path) -> Iterator[str]:
+    """Yield the files below `credentials/`, at most two folders deep, by path in `directory`."""
+    found = sorted((*(directory / FOLDER).glob("*"), *(directory / FOLDER).glob("*/*")))
+    files = (path for path in found if not path.name.startswith((".", "..")) and not path.is_dir())
+    for _, path in zip(range(MAX_FILES), files, strict=False):
+        yield str(path.relative_to(directory))
+
+
+def credential_folders(directory: Path) -> Iterator[Path]:
+    """Yield `credentials/` and the folders in it."""
+    yield directory / FOLDER
+    yield from sorted(path for path in (directory / FOLDER).glob("*") if path.is_dir())
+
+
+def read_credentials(directory: Path) -> dict[str, CredentialFile]:
+    """Read them all; what is wrong with one is told where a Gateway names it."""
+    return {
+        path: _read(CredentialFile(path, str((directory / path).absolute()))) for path in credential_paths(directory)
+    }
+
+
+def _read(file: CredentialFile) -> CredentialFile:
+    try:
+        descriptor = os.open(file.place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+                return replace(
+                    file, problem="is no file of certificates", remedy=f"one has at most {MAX_BYTES:,} bytes"
+                )
+            data = opened.read(MAX_BYTES)
+    except OSError as error:
+        return replace(file, problem=f"cannot be read: {reason(error)}", remedy="check owner and mode")
+    if b"PRIVATE KEY-----" not in data:
+        return _certificates(file, data)
+    if status.st_mode & OTHERS:
+        remedy = f"`chmod 600` it (it has {stat.S_IMODE(status.st_mode):o}), and consider it known"
+        return replace(file, is_key=True, problem="holds a private key that others may read", remedy=remedy)
+    return _key(file, data)
+
+
+def _key(file: CredentialFile, data: bytes) -> CredentialFile:
+    try:
+        public = load_pem_private_key(data, None).public_key()
+    except TypeError:
+        return replace(file, is_key=True, problem="is a key with a passphrase", remedy="take the passphrase off")
+    except (ValueError, UnsupportedAlgorithm):
+        return replace(file, is_key=True, problem="is no private key that can be read", remedy="write it as PEM")
+    return replace(
+        file, is_key=True, public=_hash(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    )
+
+
+def _certificates(file: CredentialFile, data: bytes) -> CredentialFile:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd but usable certificates; Envoy has the last word
+            found = x509.load_pem_x509_certificates(data)
+            public = found[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, IndexError, UnsupportedAlgorithm):
+        return replace(file, problem="has no certificate that can be read", remedy="write it as PEM")
+    text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
+    return replace(file, text=text, public=_hash(public), ends=found[0].not_valid_after_utc)
+
+
+def _hash(der: bytes) -> str:
+    return hashlib.sha256(der).hexdigest()

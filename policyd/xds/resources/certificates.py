@@ -1,0 +1,87 @@
+"""TLS at the edge: what a server shows and wants of clients, and the secrets that hold it.
+
+Law: a private key is never in a resource; its proxy reads it from the file that is named there. Certificates are in the
+secret itself, so that a new one takes its new key along, without ending a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from policyd.mesh.istio.gateway import ServerTls
+from policyd.mesh.model import Mesh
+from policyd.xds.resources.tls import TLS
+
+ALPN: Final = ("h2", "http/1.1")
+VERSIONS: Final = {"TLSV1_0": "TLSv1_0", "TLSV1_1": "TLSv1_1", "TLSV1_2": "TLSv1_2", "TLSV1_3": "TLSv1_3"}
+LEAST, MOST = "TLSv1_2", "TLSv1_3"  # where a server does not say
+
+
+def secrets(mesh: Mesh, tls: ServerTls) -> Iterator[dict[str, Any]]:
+    """What a server shows, and where it wants client certificates the authorities for these (Secret)."""
+    files = {file.path: file for file in mesh.credentials}
+    certificate, key = files.get(tls.certificate_file), files.get(tls.key_file)
+    if certificate is not None and key is not None:
+        yield {
+            "name": _shown(tls),
+            "tls_certificate": {
+                "certificate_chain": {"inline_string": certificate.text},
+                "private_key": {"filename": key.place},
+            },
+        }
+    if tls.ca_file is not None and tls.ca_file in files:
+        roots = {"trusted_ca": {"inline_string": files[tls.ca_file].text}}
+        yield {"name": tls.ca_file, "validation_context": roots}
+
+
+def downstream(tls: ServerTls) -> dict[str, Any]:
+    """The transport socket of a server (DownstreamTlsContext)."""
+    common: dict[str, Any] = {
+        "alpn_protocols": list(ALPN),
+        "tls_params": _parameters(tls),
+        "tls_certificate_sds_secret_configs": [_over_ads(_shown(tls))],
+    }
+    if tls.ca_file is not None:
+        common["combined_validation_context"] = {
+            "default_validation_context": _wanted(tls),
+            "validation_context_sds_secret_config": _over_ads(tls.ca_file),
+        }
+    context = {
+        "@type": f"{TLS}.DownstreamTlsContext",
+        "require_client_certificate": tls.mode == "MUTUAL",
+        "common_tls_context": common,
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _shown(tls: ServerTls) -> str:
+    """The name of the secret of a certificate with its key."""
+    return f"{tls.certificate_file} {tls.key_file}"
+
+
+def _parameters(tls: ServerTls) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "tls_minimum_protocol_version": VERSIONS.get(tls.min_protocol_version, LEAST),
+        "tls_maximum_protocol_version": VERSIONS.get(tls.max_protocol_version, MOST),
+    }
+    if tls.cipher_suites:
+        found["cipher_suites"] = list(tls.cipher_suites)
+    return found
+
+
+def _wanted(tls: ServerTls) -> dict[str, Any]:
+    """What a client's certificate must have besides its authority; of several names one."""
+    kinds = ("DNS", "URI", "EMAIL", "IP_ADDRESS")
+    found: dict[str, Any] = {
+        "match_typed_subject_alt_names": [
+            {"san_type": kind, "matcher": {"exact": name}} for name in tls.subject_alt_names for kind in kinds
+        ],
+        "verify_certificate_hash": list(tls.verify_certificate_hash),
+        "verify_certificate_spki": list(tls.verify_certificate_spki),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _over_ads(name: str) -> dict[str, Any]:
+    return {"name": name, "sds_config": {"resource_api_version": "V3", "ads": {}}}

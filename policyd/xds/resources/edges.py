@@ -1,0 +1,127 @@
+"""Routes at a gateway: by the hosts of its servers, as the VirtualServices bound to them say.
+
+Law: a server answers for its own hosts only, so that who was let in with the certificate of one host does not reach
+another. Each answer, "there is no such route" too, comes after the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from policyd.mesh.edges import selects
+from policyd.mesh.hosts import covers, overlap
+from policyd.mesh.istio.answers import MAX_BODY
+from policyd.mesh.istio.common import export_rank
+from policyd.mesh.istio.gateway import Gateway, Server, ServerTls
+from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.model import Instance, Listen, Mesh, gateway_listener
+from policyd.xds.resources import filters, rules
+from policyd.xds.resources.matches import EVERYTHING
+from policyd.xds.resources.model import gateway_routes, server_routes
+from policyd.xds.resources.rules import View
+
+NO_SUCH_ROUTE: Final = "no route of this gateway matches\n"
+HTTPS_PORT: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A server of a Gateway at an instance; `at` is its place there."""
+
+    gateway: Gateway
+    at: int
+    server: Server
+
+    @property
+    def tls(self) -> ServerTls:
+        """How it proves itself; without that its clients speak plain text."""
+        return self.server.tls or ServerTls()
+
+
+def opened(mesh: Mesh, instance: Instance, port: int | None = None) -> Iterator[Opened]:
+    """The servers that are open at a gateway, on a declared port or on all."""
+    for gateway in mesh.gateways:
+        if selects(gateway, instance):
+            for at, server in enumerate(gateway.spec.servers):
+                if port in (None, server.port.number):
+                    yield Opened(gateway, at, server)
+
+
+def tables(mesh: Mesh, instance: Instance, listen: Listen) -> Iterator[dict[str, Any]]:
+    """The routes of a gateway's port: of plain servers in one table, of each encrypted one in its own."""
+    found = list(opened(mesh, instance, listen.declared))
+    encrypted = [one for one in found if one.server.encrypted]
+    for one in encrypted:
+        name = server_routes(listen.declared, one.gateway.id, one.at)
+        yield _table(mesh, instance, listen, name, [one])
+    if not encrypted:
+        yield _table(mesh, instance, listen, gateway_routes(listen.declared), found)
+
+
+def _table(mesh: Mesh, instance: Instance, listen: Listen, name: str, servers: Sequence[Opened]) -> dict[str, Any]:
+    asked_for = filters.asked_for(gateway_listener(instance.name, listen.declared))
+    routes: dict[str, list[dict[str, Any]]] = {}
+    for one in servers:
+        if one.tls.https_redirect:
+            routes |= {host: [_to_https(mesh, instance, host)] for host in one.server.bare_hosts}
+        else:
+            _add(mesh, instance, listen, one, routes)
+    routes.setdefault("*", [])
+    hosts = [
+        {
+            "name": host,
+            "domains": [host],
+            # the policy is asked before a request is told that there is no such route
+            "routes": [*_catch_all_last(found), rules.respond(404, NO_SUCH_ROUTE)],
+            "typed_per_filter_config": asked_for,
+        }
+        for host, found in routes.items()
+    ]
+    return {
+        "name": name,
+        "virtual_hosts": hosts,
+        "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": MAX_BODY,
+    }
+
+
+def _add(mesh: Mesh, instance: Instance, listen: Listen, one: Opened, routes: dict[str, list[dict[str, Any]]]) -> None:
+    """Add the rules of every VirtualService that is bound to a server's Gateway."""
+    caller = mesh.caller(instance)
+    view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual)
+    for owner in mesh.virtual_services:
+        if _is_bound(owner, one.gateway, caller.namespace):
+            served = one.server.hosts_for(one.gateway.namespace, owner.namespace)
+            for host in _common(owner.spec.hosts, served):
+                routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
+
+
+def _to_https(mesh: Mesh, instance: Instance, host: str) -> dict[str, Any]:
+    """Send to the encrypted port that serves a host here; where that is 443, or unknown, the port is left out."""
+    redirect: dict[str, Any] = {"https_redirect": True, "response_code": "MOVED_PERMANENTLY"}
+    actual = {listen.declared: listen.actual for listen in instance.listens}
+    for one in opened(mesh, instance):
+        port = actual.get(one.server.port.number, HTTPS_PORT)
+        if one.server.encrypted and any(overlap(host, other) for other in one.server.bare_hosts):
+            return {"match": EVERYTHING, "redirect": redirect | ({"port_redirect": port} if port != HTTPS_PORT else {})}
+    return {"match": EVERYTHING, "redirect": redirect}
+
+
+def _catch_all_last(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of several VirtualServices of a host, none hides the others behind a rule that answers everything."""
+    return sorted(routes, key=rules.answers_all)
+
+
+def _is_bound(owner: VirtualService, gateway: Gateway, namespace: str) -> bool:
+    """Whether a VirtualService has rules for a Gateway, and is seen in the namespace of the proxy there."""
+    seen = export_rank(owner.spec.export_to, owner.namespace, namespace) is not None
+    return seen and gateway.id in owner.gateway_ids()
+
+
+def _common(wanted: Iterable[str], served: Iterable[str]) -> list[str]:
+    """The narrower host of each pair that has hosts in common, each once."""
+    served = list(served)
+    pairs = [(host, other) for host in wanted for other in served if overlap(host, other)]
+    return list(dict.fromkeys(host if covers(other, host) else other for host, other in pairs))

@@ -1,0 +1,124 @@
+"""Gateways with certificates: the files are there, fit together, and a port has no two meanings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from policyd.errors import InvalidInput
+from policyd.mesh.build import build
+from policyd.mesh.credentials import CredentialFile
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
+from tests.mesh.sample import GOOD
+
+FILES = {
+    path: CredentialFile(path, f"/mesh/{path}", **told)
+    for path, told in {
+        "credentials/shop/tls.crt": {"text": "C", "public": "1", "ends": datetime(2030, 1, 1, tzinfo=UTC)},
+        "credentials/shop/tls.key": {"public": "1", "is_key": True},
+        "credentials/shop/ca.crt": {"text": "CA", "public": "2"},
+        "credentials/other/tls.crt": {"text": "O", "public": "3"},
+        "credentials/other/tls.key": {"public": "4", "is_key": True},
+        "credentials/open/tls.crt": {"text": "C", "public": "1"},
+        "credentials/open/tls.key": {"is_key": True, "problem": "is read by all", "remedy": "close it"},
+    }.items()
+}
+
+
+def meshed(*servers: str, files: dict[str, CredentialFile] | None = FILES) -> Mesh:
+    """The good folder with these servers at its gateway."""
+    gateway = GOOD["mesh/gateway.yaml"]
+    at = gateway.index("    - {")
+    text = gateway[:at] + "".join(f"    - {server}\n" for server in servers)
+    folder = {"workloads.yaml": GOOD["workloads.yaml"], "mesh/gateway.yaml": text}
+    declaration = declare(folder)
+    return build(declaration, "cluster.local", assumed(declaration), credentials=files)
+
+
+def server(tls: str, host: str = "a.example", port: int = 8000) -> str:
+    protocol = "HTTPS" if "mode" in tls else "HTTP"
+    return f"{{port: {{number: {port}, name: p, protocol: {protocol}}}, hosts: [{host}], tls: {{{tls}}}}}"
+
+
+SHOP = "mode: SIMPLE, credentialName: shop"
+
+
+def test_the_mesh_keeps_the_files_that_servers_name() -> None:
+    mesh = meshed(server("mode: MUTUAL, credentialName: shop"), server(SHOP, "b.example"))
+
+    assert [file.path for file in mesh.credentials] == [
+        "credentials/shop/tls.crt",
+        "credentials/shop/tls.key",
+        "credentials/shop/ca.crt",
+    ]
+
+
+def test_without_the_files_at_hand_nothing_is_said_of_them() -> None:
+    assert meshed(server("mode: SIMPLE, credentialName: nowhere"), files=None).credentials == ()
+
+
+@pytest.mark.parametrize(
+    ("tls", "problem"),
+    [
+        (
+            "mode: SIMPLE, credentialName: nowhere",
+            "there is no file `credentials/nowhere/tls.crt`; put it there, or a link to it",
+        ),
+        (
+            "mode: SIMPLE, credentialName: other",
+            "the key `credentials/other/tls.key` is not that of the certificate `credentials/other/tls.crt`; "
+            "put the two that belong together there",
+        ),
+        ("mode: SIMPLE, credentialName: open", "`credentials/open/tls.key` is read by all; close it"),
+        (
+            "mode: SIMPLE, serverCertificate: credentials/shop/tls.key, privateKey: credentials/shop/tls.key",
+            "`credentials/shop/tls.key` is a private key; name the right file",
+        ),
+        (
+            "mode: MUTUAL, credentialName: shop, caCertificates: credentials/ca.crt",
+            "there is no file `credentials/ca.crt`; put it there, or a link to it",
+        ),
+        (
+            "mode: MUTUAL, credentialName: shop, caCertCredentialName: other",
+            "there is no file `credentials/other/ca.crt`; put it there, or a link to it",
+        ),
+    ],
+)
+def test_a_certificate_that_cannot_be_shown_is_refused(tls: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        meshed(server(tls))
+
+    assert f"mesh/gateway.yaml:7: {problem}" in [str(found) for found in error.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("servers", "problem"),
+    [
+        (
+            [server(SHOP), server("httpsRedirect: true")],
+            "port 8000 of `edge` is plain text and TLS at once, see the Gateway `default/edge`; "
+            "give one of them another port",
+        ),
+        (
+            [server(SHOP), server("mode: MUTUAL, credentialName: shop")],
+            "the host `a.example` on port 8000 of `edge` has its TLS in `default/edge` already; "
+            "write it into one server",
+        ),
+        (
+            [server(SHOP, "'*'"), server(SHOP, "shop/*")],
+            "the host `*` on port 8000 of `edge` has its TLS in `default/edge` already; write it into one server",
+        ),
+    ],
+)
+def test_servers_that_contradict_each_other_are_refused(servers: list[str], problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        meshed(*servers)
+
+    assert [str(found) for found in error.value.problems] == [f"mesh/gateway.yaml:8: {problem}"]
+
+
+def test_one_host_on_two_ports_and_two_hosts_on_one_are_no_contradiction() -> None:
+    assert meshed(server(SHOP), server(SHOP, "b.example"), server("httpsRedirect: true", port=8001)).gateways

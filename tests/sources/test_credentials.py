@@ -1,0 +1,95 @@
+"""Certificates and keys on disk: what can be used is known by its public key, of a private one nothing is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policyd.sources.credentials import read_credentials
+from policyd.sources.files import read_folder
+from tests.certificates import Authority, key_pem
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one credential."""
+    authority = Authority("ca")
+    certificate, key = authority.issue("shop.example")
+    where = tmp_path / "credentials" / "shop"
+    where.mkdir(parents=True)
+    (where / "tls.crt").write_text(certificate)
+    (where / "tls.key").write_text(key)
+    (where / "tls.key").chmod(0o600)
+    return tmp_path
+
+
+def problem(folder: Path, name: str) -> str:
+    return read_credentials(folder)[f"credentials/shop/{name}"].problem
+
+
+def test_a_certificate_and_its_key_have_the_same_public_key(folder: Path) -> None:
+    found = read_credentials(folder)
+    certificate, key = (found[f"credentials/shop/tls.{kind}"] for kind in ("crt", "key"))
+
+    assert certificate.public == key.public != ""
+    assert (certificate.problem, key.problem, certificate.is_key, key.is_key) == ("", "", False, True)
+    assert key.place == str(folder / "credentials/shop/tls.key")
+
+
+def test_of_a_private_key_nothing_is_kept(folder: Path) -> None:
+    secret = (folder / "credentials/shop/tls.key").read_text().splitlines()[1]
+    read = read_folder(folder)
+
+    assert secret not in repr(read)
+    assert secret not in repr(read.known)
+    assert read.texts == {}
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_key_that_others_may_read_is_refused(folder: Path, mode: int) -> None:
+    (folder / "credentials/shop/tls.key").chmod(mode)
+
+    assert problem(folder, "tls.key") == "holds a private key that others may read"
+    assert read_credentials(folder)["credentials/shop/tls.key"].public == ""
+
+
+def test_a_key_in_the_file_of_the_certificate_is_a_key(folder: Path) -> None:
+    (folder / "credentials/shop/tls.crt").write_text(key_pem())
+
+    assert problem(folder, "tls.crt") == "holds a private key that others may read"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("tls.crt", "", "has no certificate that can be read"),
+        (
+            "tls.crt",
+            "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n",
+            "has no certificate that can be read",
+        ),
+        (
+            "tls.key",
+            "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\n",
+            "is no private key that can be read",
+        ),
+        ("tls.key", key_pem(b"secret"), "is a key with a passphrase"),
+        ("tls.crt", "x" * 300_000, "is no file of certificates"),
+    ],
+)
+def test_what_cannot_be_read_is_said(folder: Path, name: str, text: str, expected: str) -> None:
+    (folder / "credentials/shop" / name).write_text(text)
+
+    assert problem(folder, name) == expected
+
+
+def test_a_changed_certificate_changes_the_folder(folder: Path) -> None:
+    before = read_folder(folder)
+    (folder / "credentials/shop/tls.crt").write_text(Authority("ca").issue("shop.example")[0])
+
+    assert read_folder(folder).digest != before.digest
+
+
+def test_a_folder_without_credentials_has_none(tmp_path: Path) -> None:
+    assert read_credentials(tmp_path) == {}
