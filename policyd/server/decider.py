@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Final, NoReturn
@@ -29,6 +28,7 @@ from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.errors import JournalError, PolicydError
 from policyd.server import link
+from policyd.server.check_threads import CheckThreads
 from policyd.server.handover import Takeover
 from policyd.server.health import Health
 from policyd.server.journal import open_journal
@@ -106,7 +106,7 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
+        threads = CheckThreads(CHECK_THREADS)
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(threads, options=options)
         authorizer = Authorizer(
