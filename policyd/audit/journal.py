@@ -21,6 +21,7 @@ import structlog
 from policyd.audit.appender import Appender, Limits, Mark
 from policyd.audit.buffer import BUFFER_BYTES, Buffer, Sink
 from policyd.audit.disk import Disk
+from policyd.audit.form import set_format
 from policyd.audit.group import Epoch, Group
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
@@ -188,6 +189,7 @@ class Journal:
         try:
             self._disk.make_folder(self.directory)
             self._disk.check_private(self.directory)
+            set_format(self._disk, self.directory)
             fd = self._disk.open(self.directory / (self.writer + LOCK_SUFFIX))
         except OSError as error:
             raise _unusable(self.directory, error.strerror) from error

@@ -25,13 +25,17 @@ from policyd.audit.seals import (
 )
 from policyd.errors import BrokenRecord, JournalError
 
-PRUNE_LINES: Final = 4096  # fewer than so many old lines are left where they are
+PRUNE_LINES: Final = 4096
 
 
 class SealsFile:
-    """The seals of a journal folder; raises JournalError where there are some that cannot be read."""
+    """The seals of a journal folder; raises JournalError where there are some that cannot be read.
 
-    def __init__(self, directory: Path, disk: Disk) -> None:
+    Fewer than `prune_lines` old ones are left where they are.
+    """
+
+    def __init__(self, directory: Path, disk: Disk, prune_lines: int = PRUNE_LINES) -> None:
+        self._prune_lines = prune_lines
         self._path = directory / SEALS_FILE
         self._disk = disk
         self._lines: list[bytes] = []
@@ -94,7 +98,7 @@ class SealsFile:
                 break
             if seal.kind == "key":
                 cut = number
-        if cut < PRUNE_LINES:
+        if cut < self._prune_lines:
             return
         self._disk.replace(self._path, b"".join(self._lines[cut:]))
         del self._lines[:cut], self._seals[:cut]

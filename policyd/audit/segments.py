@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from policyd.audit.form import check_format
 from policyd.errors import JournalError
 
 SUFFIX: Final = ".jsonl"
@@ -64,7 +65,11 @@ def parse_segment(path: Path) -> Segment | None:
 
 
 def list_segments(directory: Path) -> dict[str, list[Segment]]:
-    """Every writer's segments in the order of their records; raises JournalError where there is no folder."""
+    """Every writer's segments in the order of their records; raises JournalError where there is no folder.
+
+    Raises StateError for a journal of a newer form. Files of other names are nobody's records.
+    """
+    check_format(directory)
     try:
         found = sorted(filter(None, map(parse_segment, directory.iterdir())))
     except OSError as error:

@@ -72,7 +72,7 @@ IDS = st.text(alphabet="0123456789abcdef-", max_size=40) | st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.builds(
@@ -174,6 +174,7 @@ def test_numbers_come_back(numbers: list[int]) -> None:
     assert unpack_numbers(pack_numbers(numbers), len(numbers)) == numbers
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**60), 2**60), max_size=50))
 def test_steps_come_back(values: list[int]) -> None:
     assert unpack_steps(pack_steps(values), len(values)) == values

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal, writer_name
 from policyd.audit.masking import MASK
+from policyd.audit.read import ends
 from policyd.audit.record import digest, genesis
 from policyd.audit.segments import list_segments, segment_name
 from policyd.audit.verify import verify
@@ -94,7 +95,7 @@ def test_the_next_opener_goes_on_where_the_last_one_stopped(open_journal: Open, 
 def test_only_the_owner_may_read(open_journal: Open, folder: Path) -> None:
     open_journal().append(an_entry())
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
-    assert modes == {"journal": 0o700, segment_name(WRITER, 1): 0o600, f"{WRITER}.lock": 0o600}
+    assert modes == {"journal": 0o700, "format": 0o600, segment_name(WRITER, 1): 0o600, f"{WRITER}.lock": 0o600}
 
 
 @pytest.mark.parametrize("durability", ["written", "fsync", "async"])
@@ -205,7 +206,7 @@ def test_a_clock_that_is_set_back_begins_a_segment_and_loses_nothing(open_journa
 # ---- opening
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_wherever_the_file_is_torn_the_next_opener_goes_on(data: st.DataObject, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("torn") / "journal"
@@ -262,6 +263,54 @@ def test_files_that_do_not_say_where_to_go_on_are_refused(open_journal: Open, fo
     with pytest.raises(JournalError, match="has no whole record, and what came before it does not lead to 9"):
         open_journal()
     assert (folder / segment_name(WRITER, 9)).read_bytes() == b"\0" * 10
+
+
+def test_a_journal_of_an_earlier_version_is_gone_on_with(open_journal: Open, folder: Path) -> None:
+    journal = open_journal()
+    journal.append(an_entry())
+    journal.close()
+    (folder / "format").unlink()  # which there was none of
+    assert [record.seq for record in records(folder)] == [1]
+    assert verify(folder).problems == ()
+    assert open_journal().append(an_entry()).seq == 2  # type: ignore[union-attr]
+    assert (folder / "format").read_text() == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3\n", "the journal `{}` has format 3, this policyd knows 2"),
+        ("two", "`{}` is corrupted: `format` has no version"),
+        ("", "`{}` is corrupted: `format` has no version"),
+        ("2" * 99, "`{}` is corrupted: `format` has no version"),
+    ],
+)
+def test_a_journal_of_another_form_is_neither_read_nor_written(
+    open_journal: Open, folder: Path, text: str, message: str
+) -> None:
+    open_journal().close()
+    (folder / "format").write_text(text)
+    for use in (open_journal, lambda: verify(folder), lambda: ends(folder)):
+        with pytest.raises(StateError) as caught:
+            use()
+        assert caught.value.message == message.format(folder)
+
+
+def test_foreign_files_are_left_alone_and_mislead_nobody(open_journal: Open, folder: Path) -> None:
+    journal = open_journal(limits=Limits(max_bytes=1))
+    journal.append(an_entry())
+    foreign = {
+        name: folder / name
+        for name in ("notes.txt", "serve-1.jsonl", f"{WRITER}-0.jsonl", f"{segment_name(WRITER, 1)}~", "x.sealed")
+    }
+    for path in foreign.values():
+        path.write_bytes(b"not ours\n")
+    (folder / "a folder").mkdir()
+    journal.append(an_entry())
+    journal.close()
+    assert open_journal().append(an_entry()).seq == 3  # type: ignore[union-attr]
+    assert verify(folder).problems == ()
+    assert {path.read_bytes() for path in foreign.values()} == {b"not ours\n"}
 
 
 def test_a_second_opener_is_refused_until_the_first_is_closed(open_journal: Open, folder: Path) -> None:

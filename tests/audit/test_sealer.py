@@ -255,6 +255,45 @@ def test_a_clock_that_is_set_back_gets_a_key_of_its_own_and_all_stays_provable(s
     assert kinds == ["key", "seal", "key", "seal", "key", "seal"]
 
 
+def test_foreign_files_are_neither_sealed_nor_removed(sealed: Sealed) -> None:
+    sealed.write(4)
+    (sealed.folder / "notes.txt").write_text("mine")
+    (sealed.folder / "serve-1.jsonl").write_text("mine")
+    sealed.clock.advance(30 * DAY)
+    sealed.sealer.turn()
+    assert [(sealed.folder / name).read_text() for name in ("notes.txt", "serve-1.jsonl")] == ["mine", "mine"]
+    assert sealed.sealer.trouble == ""
+    assert sealed.verify().problems == ()
+
+
+def test_seals_that_cannot_be_read_hold_sealing_up_and_are_said(sealed: Sealed) -> None:
+    sealed.write(4)
+    sealed.sealer.turn()
+    file = sealed.folder / "seals.jsonl"
+    file.write_bytes(b"rubbish\n" + file.read_bytes())
+    again = sealed.new_sealer()
+    assert again.turn() == 0
+    assert again.trouble.startswith(f"`{file}`, line 1: no seal")
+
+
+def test_old_seals_are_pruned_once_all_that_they_sealed_is_retired(tmp_path: Path) -> None:
+    sealed = Sealed(tmp_path / "journal", FakeClock(datetime.now(UTC)))
+    for _ in range(5):
+        sealed.write(4)
+        sealed.clock.advance(3600)
+        sealed.sealer.turn()
+    sealed.clock.advance(8 * DAY)
+    sealed.sealer.turn()
+    sealed.write(4)
+    sealed.sealer.turn()
+    before = SealsFile(sealed.folder, FailingDisk(), prune_lines=4)
+    before.prune()
+    after = SealsFile(sealed.folder, FailingDisk())
+    assert after.end == before.end
+    assert len((sealed.folder / "seals.jsonl").read_bytes().splitlines()) < 6
+    assert sealed.verify().problems == ()
+
+
 # ---- retention
 
 

@@ -1,0 +1,122 @@
+"""The operator's masks."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+import pytest
+
+from policyd.audit.rules import make_masker
+from policyd.config import MaskSettings, parse_settings
+from policyd.errors import InvalidInput
+from tests.audit.samples import an_entry
+
+KEY = b"k" * 32
+CONTEXT: dict[str, Any] = {
+    "request": {"path": "/users/4711/orders", "headers": {"end-user": "jason", "x-team": "red"}},
+    "client_ip": {"__extn": {"fn": "ip", "arg": "10.0.0.1"}},
+}
+
+
+def digest(text: str) -> str:
+    return "hmac-sha256:" + hmac.digest(KEY, text.encode(), "sha256").hex()[:32]
+
+
+def masked(*rules: dict[str, Any], context: dict[str, Any] | None = None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    apply = make_masker([MaskSettings(**rule) for rule in rules], KEY)
+    assert apply is not None
+    entry = apply(an_entry(context=CONTEXT if context is None else context))
+    return dict(entry.context), entry.masked
+
+
+@pytest.mark.parametrize(
+    ("rule", "request_part", "path"),
+    [
+        (
+            {"header": "end-user"},
+            {"path": "/users/4711/orders", "headers": {"x-team": "red"}},
+            "request.headers.end-user",
+        ),
+        (
+            {"header": "End-User", "how": "hash"},
+            {"path": "/users/4711/orders", "headers": {"end-user": digest("jason"), "x-team": "red"}},
+            "request.headers.end-user",
+        ),
+        (
+            {"attribute": "request.path", "how": "truncate", "length": 7},
+            {"path": "/users/…", "headers": {"end-user": "jason", "x-team": "red"}},
+            "request.path",
+        ),
+        ({"attribute": "request.headers"}, {"path": "/users/4711/orders"}, "request.headers"),
+    ],
+)  # fmt: skip
+def test_a_value_is_removed_hashed_or_shortened_and_named(
+    rule: dict[str, Any], request_part: dict[str, Any], path: str
+) -> None:
+    assert masked(rule) == ({**CONTEXT, "request": request_part}, (path,))
+
+
+def test_what_is_no_text_is_hashed_as_its_json() -> None:
+    context, _ = masked({"attribute": "client_ip", "how": "hash"})
+    assert context["client_ip"] == digest('{"__extn":{"fn":"ip","arg":"10.0.0.1"}}')
+
+
+def test_rules_hold_one_after_the_other() -> None:
+    context, names = masked({"header": "x-team", "how": "hash"}, {"header": "end-user"})
+    assert context["request"]["headers"] == {"x-team": digest("red")}
+    assert names == ("request.headers.x-team", "request.headers.end-user")
+
+
+@pytest.mark.parametrize("context", [{}, {"request": {}}, {"request": "text"}, {"request": {"headers": None}}])
+def test_where_nothing_stands_nothing_is_masked(context: dict[str, Any]) -> None:
+    assert masked({"header": "end-user"}, context=context) == (context, ())
+
+
+def test_equal_values_stay_equal_and_other_keys_make_others() -> None:
+    rule = MaskSettings(header="end-user", how="hash")
+    one, two = make_masker([rule], KEY), make_masker([rule], b"x" * 32)
+    assert one is not None
+    assert two is not None
+    entry = an_entry(context=CONTEXT)
+    assert one(entry) == one(an_entry(context=CONTEXT))
+    assert one(entry).context != two(entry).context
+
+
+def test_without_rules_there_is_nothing_to_apply() -> None:
+    assert make_masker([], KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "a mask names either a `header` or an `attribute`"),
+        ("{header: a, attribute: b}", "a mask names either a `header` or an `attribute`"),
+        ("{header: a, how: truncate}", "`length` goes with `how: truncate`, and with nothing else"),
+        ("{header: a, length: 3}", "`length` goes with `how: truncate`, and with nothing else"),
+        ("{header: 'a b'}", "`a b` is no name of a header"),
+        ("{attribute: request..path}", "`request..path` is no attribute"),
+        ("{header: a, how: forget}", "forget"),
+        ("{claim: email}", "claim"),
+    ],
+)
+def test_a_bad_rule_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_settings(f"audit:\n  mask:\n  - {text}\n")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("maxSize: 10", "greater than or equal to 1048576|at least"),
+        ("maxSize: 10GB", "`10GB` is no size; write it as in `64MiB` or `10GiB`"),
+        ("segmentSize: 1KiB", ""),
+        ("segmentAge: 2d", ""),
+        ("include: {headers: ['a:b']}", "`a:b` is no name of a header"),
+    ],
+)
+def test_a_bad_setting_of_the_journal_is_refused(line: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_settings(f"audit: {{{line}}}\n")
+    assert any(part in str(caught.value) for part in message.split("|"))
