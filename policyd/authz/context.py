@@ -11,9 +11,11 @@ from typing import Any, Final
 from policyd.authz.path import segment_count
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.model import Entity, Uid
+from policyd.cedar.reads import Paths
 
 METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})  # the schema's own actions
 HEADERS: Final = Uid("Headers", "request")
+HEADERS_REFERENCE: Final = {"__entity": HEADERS.json()}
 
 CONNECT: Final = Uid("Action", "connect")
 
@@ -26,31 +28,39 @@ def action_of(method: str) -> Uid:
     return _ACTIONS.get(method, _OTHER)
 
 
-def http_context(facts: HttpFacts, path: str, labels: Entity) -> dict[str, Any]:
-    """The HttpContext of a request on a canonical path, answered by the instance with these labels."""
-    return {
+def http_context(facts: HttpFacts, path: str, labels: Entity, read: Paths | None = None) -> dict[str, Any]:
+    """The HttpContext of a request on a canonical path, answered by the instance with these labels.
+
+    Of what takes time to make, only the attributes of `read` are made; None: all.
+    """
+    context: dict[str, Any] = {
         "request": {
             "method": facts.method,
             "host": facts.host,
             "path": path,
             "segments": segment_count(path),
-            "headers": {"__entity": HEADERS.json()},
+            "headers": HEADERS_REFERENCE,
         },
-        "source": _end(facts.source),
-        "client_ip": _extension("ip", facts.source.ip),
-        "destination": {**_end(facts.destination), "labels": {"__entity": labels.uid.json()}},
-        "time": _extension("datetime", _moment(facts.time)),
     }
+    if read is None or "client_ip" in read:
+        context["client_ip"] = _extension("ip", facts.source.ip)
+    return _with_ends(context, facts, labels, read)
 
 
-def tcp_context(facts: HttpFacts, labels: Entity) -> dict[str, Any]:
-    """The TcpContext of a tunnel or connection; `sni` only where a client sent one."""
-    context: dict[str, Any] = {
-        "source": _end(facts.source),
-        "destination": {**_end(facts.destination), "labels": {"__entity": labels.uid.json()}},
-        "time": _extension("datetime", _moment(facts.time)),
-    }
-    return context | {"sni": facts.sni} if facts.sni else context
+def tcp_context(facts: HttpFacts, labels: Entity, read: Paths | None = None) -> dict[str, Any]:
+    """The TcpContext of a tunnel or connection; `sni` only where a client sent one. `read` is as for requests."""
+    return _with_ends({"sni": facts.sni} if facts.sni else {}, facts, labels, read)
+
+
+def _with_ends(context: dict[str, Any], facts: HttpFacts, labels: Entity, read: Paths | None) -> dict[str, Any]:
+    """Add what every context has."""
+    if read is None or "source" in read:
+        context["source"] = _end(facts.source)
+    if read is None or "destination" in read:
+        context["destination"] = {**_end(facts.destination), "labels": {"__entity": labels.uid.json()}}
+    if read is None or "time" in read:
+        context["time"] = _extension("datetime", _moment(facts.time))
+    return context
 
 
 def _end(end: Endpoint) -> dict[str, Any]:

@@ -7,9 +7,8 @@ The tags of the headers and of the instance's labels stand in the context as pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from policyd.audit.record import Entry, Fault
 from policyd.authz.path import canonical_path
@@ -24,8 +23,7 @@ Status = Literal[200, 400, 403, 503]  # what the caller gets; of 200 what the ap
 MAX_REFUSED_PATH = 1024  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one check; what is None was not reached."""
 
     word: Literal["allow", "deny", "error"]

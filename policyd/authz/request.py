@@ -10,11 +10,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from policyd.authz.context import METHODS
 from policyd.authz.egress import host_of, port_of
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
@@ -40,8 +40,7 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{
 _HEX = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{16})?")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One check, read and believed: the facts, and what a record tells beside them ("" where unknown)."""
 
     facts: HttpFacts
@@ -62,19 +61,20 @@ def read_check(
     listener = _listener(attributes, peer, mesh)
     http = attributes.request.http
     headers = headers_of(http, headers_read)
-    if not _TOKEN.fullmatch(http.method) or len(http.method) > MAX_METHOD:
+    method = http.method
+    if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
         raise IncompleteRequest("the check has no usable method")
     outside, port = "", listener.port
     host = _host(http.host)
     if listener.side == "egress":
         outside = host_of(attributes.context_extensions, host)
         port = port_of(attributes.context_extensions, http.host)
-    elif http.method == "CONNECT":
+    elif method == "CONNECT":
         raise IncompleteRequest("a tunnel (CONNECT) to a service of the mesh is not decided as a request")
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service=listener.service,
-        method=http.method,
+        method=method,
         target=http.path,
         host=host,
         time=now,
@@ -152,6 +152,7 @@ def _ip(text: str) -> str | None:
     return None if "%" in text else str(ip)
 
 
+@lru_cache(maxsize=1024)
 def _host(text: str) -> str:
     """Lower case and without port (an address in brackets keeps them)."""
     if not text or len(text) > MAX_HOST or not _VISIBLE.fullmatch(text):
@@ -166,15 +167,12 @@ def headers_of(http: Any, read: Collection[str] | None) -> dict[str, str]:
     """
     sent = http.headers
     count = len(sent) + len(http.header_map.headers)
-    if read is None or http.header_map.headers:
-        found = _all(http)
-    else:
-        found = {name: sent[name] for name in (*TOLD_HEADERS, *read) if name in sent}
+    whole = read is None or bool(http.header_map.headers)
+    found = _all(http) if whole else {name: sent[name] for name in (*TOLD_HEADERS, *(read or ())) if name in sent}
     if count > MAX_HEADERS or sum(map(len, (*found, *found.values()))) > MAX_HEADER_BYTES:
         raise IncompleteRequest(f"a check has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
-    for name, value in found.items():
-        if _CONTROL.search(value) or not _TOKEN.fullmatch(name):
-            raise IncompleteRequest("a header has characters that no header has")
+    if any(map(_CONTROL.search, found.values())) or (whole and not all(map(_TOKEN.fullmatch, found))):
+        raise IncompleteRequest("a header has characters that no header has")
     return found
 
 

@@ -18,7 +18,7 @@ from policyd.cedar.engine import Engine
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Decision, Entity, Request, Uid
 from policyd.cedar.policies import PolicySet
-from policyd.cedar.reads import Reads
+from policyd.cedar.reads import Paths, Reads
 from policyd.cedar.schema import Schema
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
@@ -48,6 +48,16 @@ class Ruling:
         """The question to ask of the engine; raises UnacceptablePath, or IncompleteRequest for an unknown
         Service.
         """
+        return self._request(facts, None)
+
+    def lean_request(self, facts: HttpFacts) -> Request:
+        """As `request`, for who decides and asks no further: what no policy reads may be missing.
+
+        What is tried beside the policies may read anything.
+        """
+        return self._request(facts, None if self.shadow else self.policy_set.reads.context)
+
+    def _request(self, facts: HttpFacts, read: Paths | None) -> Request:
         resource = self.entities.host(facts.outside) if facts.outside else self.entities.service(facts.service)
         if resource is None:
             raise IncompleteRequest(f"the mesh has no service `{facts.service}`")
@@ -55,9 +65,9 @@ class Ruling:
         # of what answers outside nothing is known
         labels = self.entities.labels("" if facts.outside else facts.instance)
         if facts.is_tunnel:
-            context, headers = tcp_context(facts, labels), []
+            context, headers = tcp_context(facts, labels, read), []
         else:
-            context = http_context(facts, canonical_path(facts.target), labels)
+            context = http_context(facts, canonical_path(facts.target), labels, read)
             headers = [Entity(HEADERS, tags=facts.headers)]
         entities = [principal, resource, *headers, labels]
         return Request(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol, cast
@@ -110,7 +109,7 @@ class Authorizer:
             if entry.shadow is not None:
                 self._metrics.shadowed(str(change_of(entry)))
         except JournalError as error:
-            outcome = replace(outcome, word="error", status=503, error=error)
+            outcome = outcome._replace(word="error", status=503, error=error)
         self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started)
         return _reply(outcome, decision_id)
 
@@ -122,7 +121,7 @@ class Authorizer:
             if ruling is None:
                 raise DecisionError("no revision is in force")
             query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read | self._include)
-            question = ruling.engine.question(ruling.request(query.facts))
+            question = ruling.engine.question(ruling.lean_request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)
             status: Status = 200 if decision.allowed else 403

@@ -6,22 +6,21 @@ Law: facts only; who is believed about them was settled by the room that made th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
 
 from policyd.spiffe import SpiffeId
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One end of a connection: `ip` as text, checked by who made it."""
 
     ip: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFacts:
+class HttpFacts(NamedTuple):
     """One request to `service` (an id), answered by `instance` (a name, "" where none is chosen yet).
 
     One that leaves the mesh has no service but the Host `outside` (lower case), and `instance` is who sends it out.
@@ -39,7 +38,7 @@ class HttpFacts:
     source: Endpoint
     destination: Endpoint
     instance: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     outside: str = ""
     sni: str = ""  # of a tunnel, where it is known
 

@@ -6,7 +6,6 @@ Law: a combination that is left out meets the same policies over the same facts 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from policyd.cedar.http import Endpoint, HttpFacts
@@ -108,7 +107,7 @@ class Pair:
             source=Endpoint(_LOCAL, 0),
             destination=Endpoint(_LOCAL, default_port(service)),
         )
-        return [replace(plain, instance=name) for name in sorted(labelled.values())] or [plain]
+        return [plain._replace(instance=name) for name in sorted(labelled.values())] or [plain]
 
     def _action(self, method: str) -> str:
         return method if any(action.id == method for action in self.actions) else OTHER
@@ -163,7 +162,7 @@ class _Half:
         if facts.service not in self.ruling.mesh.services:
             return Side("none")
         try:
-            asked = self.ruling.request(replace(facts, principal=self.seen(facts.principal, facts.service)))
+            asked = self.ruling.request(facts._replace(principal=self.seen(facts.principal, facts.service)))
         except (UnacceptablePath, IncompleteRequest):
             return None
         request = apply(sample.changes, asked, self.ruling)

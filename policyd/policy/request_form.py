@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -112,7 +112,7 @@ def resolve_at(
     if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
         if found.workload != caller:
             raise _refused(f"`{form.host}` is outside, and `{form.caller}` does not leave the mesh by `{instance}`", "")
-        return replace(out, instance=instance)
+        return out._replace(instance=instance)
     service, port = _asked(form, mesh, caller)
     serving = mesh.instances_of(service.id)
     if found not in serving:

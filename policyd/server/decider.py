@@ -108,7 +108,7 @@ class Decider:
     def _listen(self, stack: ExitStack) -> None:
         threads = CheckThreads(CHECK_THREADS)
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-        server = grpc.server(threads, options=options)
+        server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: self._ruling,
             record=self._record,

@@ -106,7 +106,7 @@ def test_what_a_condition_names_is_supplied(mesh: Mesh, schema: Schema) -> None:
     ],
 )
 def test_a_method_that_the_schema_lacks_is_other(ruling: Ruling, method: str, action: str) -> None:
-    assert ruling.request(replace(FACTS, method=method)).action == Uid("Action", action)
+    assert ruling.request(FACTS._replace(method=method)).action == Uid("Action", action)
 
 
 def test_no_policy_is_a_deny(mesh: Mesh, schema: Schema) -> None:
@@ -116,9 +116,9 @@ def test_no_policy_is_a_deny(mesh: Mesh, schema: Schema) -> None:
 
 def test_what_cannot_be_asked_is_refused(ruling: Ruling) -> None:
     with pytest.raises(UnacceptablePath):
-        ruling.request(replace(FACTS, target="/a/../b"))
+        ruling.request(FACTS._replace(target="/a/../b"))
     with pytest.raises(IncompleteRequest):
-        ruling.request(replace(FACTS, service="nobody.default"))
+        ruling.request(FACTS._replace(service="nobody.default"))
 
 
 def test_the_revision_is_of_the_content(folder: Folder, mesh: Mesh, schema: Schema, ruling: Ruling) -> None:

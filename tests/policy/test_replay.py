@@ -72,8 +72,7 @@ def a_record(ruling: Ruling, **changes: Any) -> Record:
     chosen = random.Random(1)
     listener = ruling.mesh.listeners["reviews-v1/inbound"]
     facts, _ = traffic.facts_of(chosen, ruling.mesh, traffic.START)
-    asked = replace(
-        facts,
+    asked = facts._replace(
         **{
             "principal": PAGE, "service": "reviews.default", "method": "GET", "target": "/reviews/0",
             "instance": "reviews-v1", "headers": {}, **changes,
