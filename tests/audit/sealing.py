@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal
@@ -38,6 +39,12 @@ def issuer(
     authority: Authority, clock: Callable[[], Any], identity: SpiffeId = JOURNAL
 ) -> Callable[[ec.EllipticCurvePublicKey], Svid]:
     return lambda key: authority.sign(identity, key, now=clock(), random=secrets.token_bytes)
+
+
+def signing_key() -> bytes:
+    """The key that AUTHORITY signs with, and its intermediate, in PEM: another process can go on with them."""
+    key = AUTHORITY.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return key + AUTHORITY.intermediate.public_bytes(Encoding.PEM)
 
 
 class Sealed:
