@@ -36,7 +36,7 @@ WORDS: Final[Mapping[str, str]] = {
     "check_header": "header name",
     "check_attribute": "path, as `request.path`",
     "parse_address": "`host:port`, an IP address; port 0: any free one",
-    "_check_address": "IP address",
+    "check_ip": "IP address",
     "_check_collector": "URL, `https` or on this machine",
     "_check_trust_domain": "trust domain",
     "_check_time": "time, as `2026-12-24T00:00:00Z`",

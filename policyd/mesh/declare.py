@@ -5,7 +5,6 @@ Law: a Declaration keeps the document of each thing, so that a fault found later
 
 from __future__ import annotations
 
-import ipaddress
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from policyd.errors import InvalidInput, Problem
 from policyd.mesh.istio.common import Labels, Resource
 from policyd.mesh.istio.kinds import KINDS, LATER
 from policyd.mesh.locality import check_locality
-from policyd.mesh.matching import check_account_template, check_path, check_variables
+from policyd.mesh.machines import machines, services_inside
+from policyd.mesh.matching import check_account_template, check_ip, check_path, check_variables
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
 
@@ -26,13 +26,7 @@ GROUPS_FILE: Final = "groups.yaml"
 MESH_FOLDER: Final = "mesh/"
 
 R = TypeVar("R", bound=Resource)
-
-
-def _check_address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `127.0.0.1`") from None
+S = TypeVar("S", bound=Resource)
 
 
 def _as_list(value: Any) -> Any:
@@ -47,7 +41,7 @@ def _as_command(value: Any) -> Any:
         raise ValueError(f"`{value[:80]}` is no command: {str(error).lower()}; close the quote") from None
 
 
-Address = Annotated[str, AfterValidator(_check_address)]
+Address = Annotated[str, AfterValidator(check_ip)]
 Command = Annotated[Many[str], Field(min_length=1, max_length=1000), BeforeValidator(_as_command)]
 Listens = Annotated[Many[PortNumber], Field(min_length=1, max_length=64), BeforeValidator(_as_list)]
 Member = Annotated[str, Field(min_length=1, max_length=2048)]
@@ -136,6 +130,10 @@ class Declared(Generic[R]):
         """Return a Problem at `path` of the resource."""
         return self.document.problem(code, message, path, remedy)
 
+    def standing_for(self, resource: S) -> Declared[S]:
+        """Return another resource that this one means; it stands at the same place."""
+        return Declared(resource, self.document)
+
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
@@ -166,6 +164,11 @@ def declare(files: Mapping[str, str]) -> Declaration:
     for path in sorted(files):
         if path.startswith(MESH_FOLDER) and path.endswith((".yaml", ".yml")):
             resources += _resources(files[path], path, workloads.defaults.namespace, problems)
+    if not problems:
+        resources += list(services_inside(resources, problems))
+        written = {**workloads.workloads, **workloads.gateways}
+        more = machines(resources, written, WorkloadSpec, problems)
+        workloads = workloads.model_copy(update={"workloads": {**workloads.workloads, **more}})
     if problems:
         raise InvalidInput(problems)
     return Declaration(

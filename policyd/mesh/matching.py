@@ -75,6 +75,14 @@ def check_host_pattern(host: str) -> str:
     return host
 
 
+def check_ip(text: str) -> str:
+    """Return an IP address in its usual form."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `127.0.0.1`") from None
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

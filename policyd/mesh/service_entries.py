@@ -37,6 +37,8 @@ def build_outside(
     never = forbidden({instance.address for instance in instances.values()}, outbound.allow)
     found: list[Outside] = []
     for declared in declaration.of(ServiceEntry):
+        if declared.resource.is_inside:
+            continue
         _check_ports(declared, problems)
         _check_endpoints(declared, never, problems)
         for at, outside in enumerate(_hosts(declared.resource)):

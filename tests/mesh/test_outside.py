@@ -107,7 +107,8 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         (
             "MESH_EXTERNAL",
             "MESH_INTERNAL",
-            "10: `spec.location` must be 'MESH_EXTERNAL', not the text `MESH_INTERNAL`",
+            "4: `spec`: inside the mesh machines are found by `workloadSelector`, and `endpoints` mean nothing; "
+            "write a WorkloadEntry for each machine",
         ),
         (
             "address: 192.0.2.2",
@@ -156,8 +157,7 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         (
             "resolution: STATIC",
             "workloadSelector: {labels: {app: x}}\n  resolution: STATIC",
-            "11: field `workloadSelector` of ServiceEntry is not supported yet in `spec`; "
-            "remove it, so that nothing is thought to hold that does not",
+            "4: `spec`: `workloadSelector` is for machines of the mesh; set `location: MESH_INTERNAL`",
         ),
     ],
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from policyd.mesh.istio import destination_rule, gateway, service, service_entry, virtual_service
+from policyd.mesh.istio import destination_rule, gateway, service, service_entry, virtual_service, workload_entry
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService
 from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.istio.workload_entry import WorkloadEntry
 
 KINDS: Final[Mapping[str, type[Resource]]] = {
     "Gateway": Gateway,
@@ -19,6 +20,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "DestinationRule": DestinationRule,
     "Service": CoreService,
     "ServiceEntry": ServiceEntry,
+    "WorkloadEntry": WorkloadEntry,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
@@ -26,4 +28,5 @@ LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "DestinationRule": dict.fromkeys(destination_rule.LATER, "DestinationRule"),
     "Service": dict.fromkeys(service.LATER, "Service"),
     "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
+    "WorkloadEntry": dict.fromkeys(workload_entry.LATER, "WorkloadEntry"),
 }

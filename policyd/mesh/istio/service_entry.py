@@ -9,12 +9,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd.mesh.istio.common import HostPattern, Networking, Resource
+from policyd.mesh.istio.common import HostPattern, Labels, Networking, Resource
 from policyd.mesh.matching import check_host
 from policyd.mesh.outside import Protocol, Resolution
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
-LATER: Final = ("labels", "network", "serviceAccount", "workloadSelector")
+LATER: Final = ("network", "serviceAccount")
+
+BY_SELECTOR: Final = "machines are found by `workloadSelector`, and `endpoints` mean nothing"
 
 _LOCALITY = re.compile(r"[A-Za-z0-9._-]{1,63}(?:/[A-Za-z0-9._-]{1,63}){0,2}")
 _NAMESPACE = re.compile(r"[.*~]|[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -70,20 +72,48 @@ class EntryEndpoint(Model):
     weight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
+class EntrySelector(Model):
+    """The machines behind a name inside the mesh, by all of their labels."""
+
+    labels: Annotated[Labels, Field(min_length=1)]
+
+
 class ServiceEntrySpec(Model):
     """Names outside, and how they are found: NONE and DYNAMIC_DNS look each name up as it is asked for."""
 
     hosts: Annotated[Many[Annotated[HostPattern, AfterValidator(_check_name_outside)]], Field(min_length=1)]
     addresses: Many[Annotated[str, AfterValidator(_check_vip)]] = ()
     ports: Annotated[Many[EntryPort], Field(min_length=1)]
-    location: Literal["MESH_EXTERNAL"] = "MESH_EXTERNAL"
+    location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
     resolution: Resolution = "NONE"
     endpoints: Many[EntryEndpoint] = ()
+    workload_selector: EntrySelector | None = None
     export_to: Many[Annotated[str, AfterValidator(_check_export)]] = ("*",)
     subject_alt_names: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> ServiceEntrySpec:
+        return self._inside() if self.location == "MESH_INTERNAL" else self._outside()
+
+    def _inside(self) -> ServiceEntrySpec:
+        if self.workload_selector is None or self.endpoints:
+            raise ValueError(f"inside the mesh {BY_SELECTOR}; write a WorkloadEntry for each machine")
+        if self.resolution != "STATIC":
+            raise ValueError("inside the mesh every machine has its address; set `resolution: STATIC`")
+        if other := next((port for port in self.ports if port.protocol != "HTTP"), None):
+            raise ValueError(f"the protocol {other.protocol} is not supported inside the mesh yet; use HTTP")
+        if moved := next((port for port in self.ports if port.target_port not in (None, port.number)), None):
+            raise ValueError(f"`targetPort` of `{moved.name}`: say it in `ports` of the WorkloadEntry; remove it")
+        given = {"addresses": self.addresses, "subjectAltNames": self.subject_alt_names}
+        if named := next((name for name, value in given.items() if value), None):
+            raise ValueError(f"`{named}` is not supported inside the mesh yet; remove it")
+        if self.export_to != ("*",):
+            raise ValueError("`exportTo` is not supported inside the mesh yet; remove it")
+        return self
+
+    def _outside(self) -> ServiceEntrySpec:
+        if self.workload_selector is not None:
+            raise ValueError("`workloadSelector` is for machines of the mesh; set `location: MESH_INTERNAL`")
         if self.resolution in ("NONE", "DYNAMIC_DNS"):
             if self.endpoints:
                 raise ValueError(f"`endpoints` mean nothing with `resolution: {self.resolution}`; remove them")
@@ -99,8 +129,13 @@ class ServiceEntrySpec(Model):
 
 
 class ServiceEntry(Resource):
-    """Istio's ServiceEntry (names outside the mesh)."""
+    """Istio's ServiceEntry: names outside the mesh, and inside it names of machines that WorkloadEntries declare."""
 
     api_version: Networking = "networking.istio.io/v1"
     kind: Literal["ServiceEntry"] = "ServiceEntry"
     spec: ServiceEntrySpec
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its names are of the mesh."""
+        return self.spec.location == "MESH_INTERNAL"

@@ -1,0 +1,57 @@
+"""Istio's WorkloadEntry: a machine that serves in the mesh, with a sidecar of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policyd.mesh.istio.common import Labels, Networking, Resource
+from policyd.mesh.locality import check_locality
+from policyd.mesh.matching import check_ip
+from policyd.strict import NOTHING, Model, Name, PortNumber
+
+LATER: Final = ("network", "weight")
+INBOUND_PORT: Final = 15006  # Istio's own, where nothing else is said
+OUTBOUND_PORT: Final = 15001
+OURS: Final = "policyd/"  # in front of annotations that we read
+INBOUND: Final = f"{OURS}inboundPort"
+OUTBOUND: Final = f"{OURS}outboundPort"
+
+
+class WorkloadEntrySpec(Model):
+    """Where the machine is, and who serves there; `ports` say where the application listens, by the Service's names."""
+
+    address: Annotated[str, AfterValidator(check_ip)]
+    ports: Mapping[Name, PortNumber] = NOTHING
+    labels: Annotated[Labels, Field(min_length=1)]
+    service_account: Name | None = None
+    locality: Annotated[str, AfterValidator(check_locality)] | None = None
+
+
+class WorkloadEntry(Resource):
+    """Istio's WorkloadEntry; the ports of the sidecar itself are in annotations, else Istio's 15006 and 15001."""
+
+    api_version: Networking = "networking.istio.io/v1"
+    kind: Literal["WorkloadEntry"] = "WorkloadEntry"
+    spec: WorkloadEntrySpec
+
+    @model_validator(mode="after")
+    def _ports(self) -> WorkloadEntry:
+        for name, text in self.metadata.annotations.items():
+            if name.startswith(OURS) and name not in (INBOUND, OUTBOUND):
+                raise ValueError(f"`{name[:80]}` is no annotation of ours; known are `{INBOUND}` and `{OUTBOUND}`")
+            if name.startswith(OURS) and not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+                raise ValueError(f"`{name}` is no port: `{text[:80]}`; write a number in quotes, up to 65535")
+        return self
+
+    @property
+    def inbound_port(self) -> int:
+        """Where its peers reach its sidecar."""
+        return int(self.metadata.annotations.get(INBOUND, INBOUND_PORT))
+
+    @property
+    def outbound_port(self) -> int:
+        """Where its application's own proxy listens, on its loopback."""
+        return int(self.metadata.annotations.get(OUTBOUND, OUTBOUND_PORT))

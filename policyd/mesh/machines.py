@@ -1,0 +1,91 @@
+"""Machines of the mesh in Istio's words: WorkloadEntries, and the ServiceEntries inside the mesh that select them.
+
+Law: they become what workloads.yaml and a core Service would say of the same; nothing further on knows the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from policyd.errors import Problem
+from policyd.mesh.hosts import resolve
+from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.service import CoreService, ServicePort, ServiceSpec
+from policyd.mesh.istio.service_entry import ServiceEntry
+from policyd.mesh.istio.workload_entry import WorkloadEntry
+
+if TYPE_CHECKING:  # which asks us
+    from policyd.mesh.declare import Declared, WorkloadSpec
+
+SELECT_IT: Final = "declare a Service, or a ServiceEntry inside the mesh, whose selector its labels have"
+
+
+def services_inside(resources: Iterable[Declared[Any]], problems: list[Problem]) -> Iterator[Declared[CoreService]]:
+    """The Services that ServiceEntries inside the mesh are: each of their hosts, with the ports and the selector."""
+    for declared in resources:
+        entry = declared.resource
+        if not isinstance(entry, ServiceEntry) or not entry.is_inside or entry.spec.workload_selector is None:
+            continue
+        ports = tuple(ServicePort(port=one.number, name=_http(one.name)) for one in entry.spec.ports)
+        spec = ServiceSpec(ports=ports, selector=entry.spec.workload_selector.labels)
+        for at, host in enumerate(entry.spec.hosts):
+            name, _, namespace = (resolve(host, entry.namespace) or "").partition(".")
+            if namespace != entry.namespace:
+                message = f"`{host}` is no name of the mesh in `{entry.namespace}`, where its ServiceEntry selects"
+                remedy = f"write `<name>.{entry.namespace}.svc.cluster.local`"
+                problems.append(declared.problem("reference", message, ("spec", "hosts", at), remedy))
+                continue
+            metadata = Metadata(name=name, namespace=namespace, labels=entry.metadata.labels)
+            yield declared.standing_for(CoreService(metadata=metadata, spec=spec))
+
+
+def machines(
+    resources: Iterable[Declared[Any]], written: Mapping[str, object], make: type[WorkloadSpec], problems: list[Problem]
+) -> dict[str, WorkloadSpec]:
+    """What workloads.yaml would say of each WorkloadEntry, by name; `written` are the names that it has already."""
+    found: dict[str, WorkloadSpec] = {}
+    every = tuple(resources)
+    services = [one.resource for one in every if isinstance(one.resource, CoreService)]
+    for declared in every:
+        entry = declared.resource
+        if not isinstance(entry, WorkloadEntry):
+            continue
+        service = next((one for one in services if _selects(one, entry)), None)
+        if entry.name in written or entry.name in found:
+            message = f"an instance is called `{entry.name}` already"
+            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename one"))
+        elif service is None:
+            message = f"no Service of `{entry.namespace}` selects the machine `{entry.name}`"
+            problems.append(declared.problem("reference", message, ("spec", "labels"), SELECT_IT))
+        elif unknown := [name for name in entry.spec.ports if name not in {_port.name for _port in service.spec.ports}]:
+            message = f"the service `{service.name}` has no port `{unknown[0]}`"
+            remedy = f"it has {', '.join(one.name for one in service.spec.ports)}"
+            problems.append(declared.problem("reference", message, ("spec", "ports", unknown[0]), remedy))
+        else:
+            found[entry.name] = _spec(entry, service, make)
+    return found
+
+
+def _selects(service: CoreService, entry: WorkloadEntry) -> bool:
+    return service.namespace == entry.namespace and service.spec.selector.items() <= entry.spec.labels.items()
+
+
+def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) -> WorkloadSpec:
+    port = service.spec.ports[0]
+    return make(
+        service=service.name,
+        port=port.target_port or port.port,
+        labels=entry.spec.labels,
+        service_account=entry.spec.service_account,
+        namespace=entry.namespace,
+        locality=entry.spec.locality,
+        address=entry.spec.address,
+        app_port=entry.spec.ports.get(port.name, port.target_port or port.port),
+        inbound_port=entry.inbound_port,
+        outbound_port=entry.outbound_port,
+    )
+
+
+def _http(name: str) -> str:
+    return name if name == "http" or name.startswith("http-") else f"http-{name}"[:63].rstrip("-")
