@@ -109,7 +109,7 @@ def test_a_trial_that_does_not_load_is_refused_by_its_line_and_the_last_one_goes
     wait_until(lambda: mesh.says("status")["refused"], 20)
     refused = mesh.says("status")
 
-    assert {(one["file"], one["line"]) for one in refused["refused"]} == {("policies/tried.cedar", 1)}
+    assert {(one["file"], one["line"]) for one in refused["refused"]} == {("policies/tried.cedar", 2)}
     assert refused["shadow"]["revision"] == before
     assert httpx.get(f"{mesh.gateway}/productpage", timeout=20).status_code == 200
     tried.write_text(TRIED)
