@@ -8,6 +8,7 @@ from pathlib import Path
 
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.shadow import Sets
+from policyd.cli.options import whole
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
@@ -63,7 +64,7 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
     Ports that the folder leaves open are assumed, so nothing is taken and no state is made. Without `cases` those are
     not run, so that who asks about policies that are not right yet gets an answer. `shadow` is as `serve` has it.
     """
-    folder = FolderReader(directory, shadow.absolute() if shadow else None)()
+    folder = FolderReader(directory, whole(shadow))()
     if not cases:
         texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
         folder = replace(folder, texts=texts, digest=digest(texts))

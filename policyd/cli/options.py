@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -29,3 +30,8 @@ Shadow = Annotated[
         show_default=False,
     ),
 ]
+
+
+def whole(path: Path | None) -> Path | None:
+    """Return a path that was named as seen from here, for who runs elsewhere."""
+    return Path(os.path.abspath(path)) if path else None  # noqa: PTH100 - takes `..` out too, so that people know it

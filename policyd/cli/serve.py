@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Dir, Json, Shadow
+from policyd.cli.options import Dir, Json, Shadow, whole
 
 Workers = Annotated[
     int | None,
@@ -36,5 +36,5 @@ def serve(directory: Dir = None, shadow: Shadow = None, workers: Workers = None,
     from policyd.cli.instance import environment, folder
     from policyd.server.run import main
 
-    tried = shadow.absolute() if shadow else None
+    tried = whole(shadow)
     main(folder(directory), environment(), log_json=as_json, shadow=tried, deciders=workers)

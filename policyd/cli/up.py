@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Json, Shadow
+from policyd.cli.options import Json, Shadow, whole
 
 app = leaf()
 
@@ -45,7 +45,7 @@ def up(
 
     if detach and check:
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
-    where, tried = existing(directory), shadow.absolute() if shadow else None
+    where, tried = existing(directory), whole(shadow)
     if detach:
         raise typer.Exit(detached.start(where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried))
     options = Options(where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried)

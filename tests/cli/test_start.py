@@ -53,6 +53,12 @@ def test_what_must_stay_hidden_is_in_no_command_line_and_no_repr(tmp_path: Path)
     assert "secret" not in " ".join(agent.command)
 
 
+def test_the_server_is_told_which_policies_to_try(tmp_path: Path) -> None:
+    plain, tried = (plan.server_program(tmp_path, {}, healthy, shadow) for shadow in (None, tmp_path / "next"))
+
+    assert tried.command == [*plain.command, "--shadow", str(tmp_path / "next")]
+
+
 def test_applications_that_someone_else_starts_are_left_alone() -> None:
     specs = {"web-v1": WorkloadSpec(service="web", port=80), "db": WorkloadSpec(service="db", port=1, command=("db",))}
 

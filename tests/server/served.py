@@ -120,12 +120,12 @@ async def serving(
 
 
 @contextmanager
-def process(directory: Path, runtime: Path) -> Iterator[subprocess.Popen[str]]:
+def process(directory: Path, runtime: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Serve in a process of its own; standard error can be read once it has ended."""
     environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
     with (directory / "serve.log").open("w") as log:
         started = subprocess.Popen(
-            [PROGRAM, "serve", "--dir", str(directory)], stdout=log, stderr=log, text=True, env=environment
+            [PROGRAM, "serve", "--dir", str(directory), *words], stdout=log, stderr=log, text=True, env=environment
         )
     try:
         file = state_paths(directory).server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from policyd.config import state_paths
 from policyd.errors import InvalidInput
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import check_of
-from tests.server.served import WEB, Served, serving
+from tests.server.served import WEB, Served, process, serving
 
 API = SpiffeId.workload("cluster.local", "default", "api")
 READ = '@id("read") permit (principal, action == Action::"GET", resource == Service::"web.default");\n'
@@ -126,6 +127,15 @@ async def test_a_shadow_folder_may_be_named_and_unnamed_while_it_serves(folder: 
         assert (await served.status()).shadow.folder == "next"
         (folder / "policyd.yaml").write_text("")
         await becomes(served, lambda status: not status.HasField("shadow"))
+
+
+async def test_the_option_names_it_from_where_the_command_runs(folder: Path, short: Path) -> None:
+    shadow = folder.parent / f"{folder.name}-next"
+    shadow.mkdir()
+    (shadow / "freeze.cedar").write_text(FREEZE.format(mark=""))
+    with process(folder, short, "--shadow", os.path.relpath(shadow)):
+        status = await Served(folder).status()
+    assert (status.shadow.folder, status.shadow.policies) == (str(shadow), 1)
 
 
 async def test_a_server_does_not_start_with_a_shadow_folder_that_is_not_there(folder: Path, short: Path) -> None:
