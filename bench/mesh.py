@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import mesh_load
 from bench.processes import PROGRAM, answer, cpu_seconds, memory, running, wait_until
 from bench.table import Row, row
 
@@ -203,6 +204,8 @@ def run() -> list[Row]:
             full = memory(pid)["VmRSS"]
             found = measured(directory, pid, sidecars, SIDECARS)
             most = memory(pid)["VmRSS"]
+    load = mesh_load.run()
+    failed = sum(load["seen"].values()) - load["seen"].get("answered", 0)
     times = {kind: [taken for taken, _ in found[kind]] for kind in found}
     spent = {kind: median([cpu for _, cpu in found[kind]]) for kind in found}
     idle = {kind: median([cpu for _, cpu in without[kind]]) for kind in without}
@@ -230,4 +233,8 @@ def run() -> list[Row]:
         row("control plane, resident at the end", most, "MB", at_most=600),
         row("growth for one sidecar", 1024 * (full - alone) / SIDECARS, "KB"),
         row("growth for one service of three copies", 1024 * grown, "KB"),
+        row("requests through Envoys under change", sum(load["seen"].values()), ""),
+        row("of these failed", failed, "", at_most=0),
+        row("changes of routes, endpoints and clusters meanwhile", load["changes"], ""),
+        row("certificates renewed meanwhile", load["renewals"], ""),
     ]

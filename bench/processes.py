@@ -78,9 +78,11 @@ def answer(directory: Path, *words: str) -> Any:
 
 
 @contextmanager
-def mesh() -> Iterator[Path]:
-    """Bookinfo, up and staying up; yields its folder."""
+def mesh(settings: str = "") -> Iterator[Path]:
+    """Bookinfo, up and staying up, with its own policyd.yaml or another; yields its folder."""
     with bookinfo() as directory:
+        if settings:
+            (directory / "policyd.yaml").write_text(settings)
         subprocess.run([PROGRAM, "up", str(directory), "--detach"], check=True, stdout=subprocess.DEVNULL)
         try:
             yield directory

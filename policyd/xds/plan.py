@@ -51,10 +51,10 @@ def _compared(known: TypeState, there: Mapping[str, Resource]) -> TypeState:
     """Find out what is not as the Snapshot says; after a small change only a few names can be."""
     if known.compared is None:
         looked_at: Iterable[str] = known.has.keys() | known.perhaps | there.keys()
-    elif known.compared is there and not known.behind:
-        return known
     else:
         looked_at = known.behind | differences(known.compared, there)
+        if not looked_at:
+            return known  # what it was compared with says the same
     behind = frozenset(name for name in looked_at if _is_behind(known, name, there.get(name)))
     return replace(known, compared=there, behind=behind)
 
@@ -101,7 +101,7 @@ def _may_come(state: StreamState, one: Resource, snapshot: Snapshot, now: float)
     if clusters is None:
         return now >= state.grace_until
     there = snapshot.of(CLUSTER)
-    if clusters.compared is there and not clusters.behind:
+    if clusters.compared is not None and not clusters.behind and not differences(clusters.compared, there):
         return True
     needed = {needs.name for needs in one.references if needs.type_url == CLUSTER and needs.name in there}
     needed = {name for name in needed if clusters.wants(name)}

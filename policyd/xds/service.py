@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
@@ -60,14 +60,19 @@ class _Connection:
     peer: SpiffeId
     since: float  # of the service's clock
     state: StreamState
+    woken: asyncio.Future[None]
     is_due: bool = False  # a change is to be sent now
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended_because: str = ""
+
+    def wake(self) -> None:
+        """Have its own task look what is to be done."""
+        if not self.woken.done():
+            self.woken.set_result(None)
 
     def end(self, why: str) -> None:
         """Have the stream ended by its own task."""
         self.ended_because = self.ended_because or why
-        self.wake.set()
+        self.wake()
 
 
 class DiscoveryService:
@@ -163,7 +168,8 @@ class DiscoveryService:
         await self._admit(peer, node, context)
         if self._closed:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
-        await self._run(_Connection(node, peer, self._clock(), stream.start()), request, context)
+        woken = asyncio.get_running_loop().create_future()
+        await self._run(_Connection(node, peer, self._clock(), stream.start(), woken), request, context)
 
     async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:
         try:
@@ -214,17 +220,19 @@ class DiscoveryService:
         waiting, self._waiting = self._waiting, set()
         for connection in waiting:
             connection.is_due = True
-            connection.wake.set()
+            connection.wake()
 
     async def _converse(self, connection: _Connection, context: Context) -> None:
         """Take requests and changes as they come, until either side ends the stream."""
         reading = asyncio.ensure_future(context.read())
-        waking = asyncio.ensure_future(connection.wake.wait())
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 await asyncio.wait(
-                    {reading, waking}, timeout=self._timeout(connection), return_when=asyncio.FIRST_COMPLETED
+                    {reading, connection.woken}, timeout=self._timeout(connection), return_when=asyncio.FIRST_COMPLETED
                 )
+                if connection.woken.done():  # before anything else may wake it again
+                    connection.woken = loop.create_future()
                 if connection.ended_because:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, connection.ended_because)
                 if reading.done():
@@ -233,13 +241,9 @@ class DiscoveryService:
                         return
                     await self._receive(connection, wire.decode(data, self._api)[0], context)
                     reading = asyncio.ensure_future(context.read())
-                if waking.done():
-                    connection.wake.clear()
-                    waking = asyncio.ensure_future(connection.wake.wait())
                 await self._update(connection, context)
         finally:
             reading.cancel()
-            waking.cancel()
 
     def _timeout(self, connection: _Connection) -> float | None:
         """Seconds until something is due, None if nothing will be."""
