@@ -345,6 +345,11 @@ class StatePaths:
         return self.root / "placement.json"
 
     @property
+    def jwks(self) -> Path:
+        """The keys of issuers that were fetched last."""
+        return self.root / "jwks"
+
+    @property
     def server(self) -> Path:
         """Process id and addresses of the server, while it serves."""
         return self.root / "server.json"

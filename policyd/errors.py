@@ -116,6 +116,12 @@ class UnacceptablePath(PolicydError):
     code = "unacceptable_path"
 
 
+class UnacceptableToken(PolicydError):
+    """A verified token that proves no user, or more than one; the caller gets 401."""
+
+    code = "unacceptable_token"
+
+
 class DecisionError(PolicydError):
     """The engine could not decide; the caller gets 503."""
 

@@ -18,6 +18,10 @@ EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was aske
 METADATA_NAMESPACE: Final = "policyd"
 METADATA_LISTENER: Final = "listener"
 
+# ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified
+METADATA_TOKENS: Final = "envoy.filters.http.jwt_authn"
+METADATA_TOKEN_FAILED: Final = "failed"  # noqa: S105 - beside the names of rules, which have a slash
+
 # ---- dynamic metadata of the namespace envoy.filters.http.ext_authz
 METADATA_DECISION_ID: Final = "decision_id"
 METADATA_DECISION: Final = "decision"
@@ -47,6 +51,8 @@ XDS_CONNECTIONS: Final = "policyd_xds_connections"
 CERTIFICATES_ISSUED: Final = "policyd_certificates_issued"
 CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
+KEY_FETCHES: Final = "policyd_key_fetches"
+KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
 
 METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISIONS: ("Decisions made.", ("decision", "side")),
@@ -72,6 +78,8 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     CERTIFICATES_ISSUED: ("Certificates issued.", ("kind",)),
     CERTIFICATES_REFUSED: ("Requests for a certificate that were refused.", ("code",)),
     CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
+    KEY_FETCHES: ("Key sets of issuers asked for.", ("outcome",)),
+    KEY_SETS_FAILING: ("Key sets of issuers that could not be fetched the last time.", ()),
 }
 
 # ---- log records that are streamed out (OTLP): their scope, and fields of a record -> attributes

@@ -75,6 +75,11 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_substitution": "part of a path, `\\1` for a group",
     "_check_value_match": "",
     "_check_uri_match": "",
+    "_check_keys": "key set (JWKS)",
+    "_check_uri": "`https://` URI, or file in `jwks/`",
+    "_check_issuer": "text",
+    "_check_written": "header name",
+    "_check_claim": "name of a claim, `outer.inner` for one inside another",
 }
 
 NOUNS: Final = ("text", "name", "header name", "header value", "whole number")
@@ -194,7 +199,7 @@ def _plain(hint: Any) -> str:
         return f"mapping of {_many(_takes(arguments[0]))} to {_many(_takes(arguments[1]))}"
     if isinstance(hint, type) and issubclass(hint, Model):
         return f"[{title(hint)}](#{title(hint).lower().replace(' ', '-')})"
-    return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[hint]
+    return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "anything"}[hint]
 
 
 def _many(words: str) -> str:

@@ -56,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `resource` are as Cedar writes them (`Workload::"spiffe://…"`, the text of a Uid), "" where there is none.
     `context` is what the decision read, in Cedar's JSON form, so that it can be replayed; the tags of
     `request.headers` stand there as a plain mapping of names to values. `masked` names, as paths into
-    `context`, what was taken out. `status` is what the caller got: 200, 400, 403 or 503 (0: nobody waits for
+    `context`, what was taken out. `status` is what the caller got: 200, 400, 401, 403 or 503 (0: nobody waits for
     one). `proxy` is the instance whose Envoy asked. `detail` says more of what is no decision on a request:
     of an issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of a change or an operation
     what was done to what. `shadow` is what policies that are tried beside the active ones said of the same

@@ -28,7 +28,9 @@ def action_of(method: str) -> Uid:
     return _ACTIONS.get(method, _OTHER)
 
 
-def http_context(facts: HttpFacts, path: str, labels: Entity, read: Paths | None = None) -> dict[str, Any]:
+def http_context(
+    facts: HttpFacts, path: str, labels: Entity, read: Paths | None = None, user: Entity | None = None
+) -> dict[str, Any]:
     """The HttpContext of a request on a canonical path, answered by the instance with these labels.
 
     Of what takes time to make, only the attributes of `read` are made; None: all.
@@ -44,6 +46,8 @@ def http_context(facts: HttpFacts, path: str, labels: Entity, read: Paths | None
     }
     if read is None or "client_ip" in read:
         context["client_ip"] = _extension("ip", facts.source.ip)
+    if user is not None:
+        context["user"] = {"__entity": user.uid.json()}
     return _with_ends(context, facts, labels, read)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from policyd.cedar.http import EndUser
 from policyd.cedar.model import Entity, Uid
 from policyd.errors import SpiffeIdError
 from policyd.mesh.model import Group, Mesh, Service
@@ -52,6 +53,12 @@ class MeshEntities:
     def labels(self, instance: str) -> Entity:
         """The labels of an instance; without one there are none."""
         return self._labels.get(instance) or Entity(Uid("Labels", instance))
+
+    def user(self, user: EndUser) -> Entity:
+        """An end user; the groups are those that the mesh declares, whatever the token says."""
+        uid = Uid("User", user.id)
+        attrs = {"issuer": user.issuer, "subject": user.subject}
+        return Entity(uid, attrs, self._above.get(uid, ()), user.claims)
 
     def named(self, uid: Uid) -> Entity | None:
         """The entity that a policy names, or None where the mesh has none such."""

@@ -1,7 +1,8 @@
 """A check and its outcome as the journal's Entry.
 
 Law: what the decision read is recorded, so that it can be made again exactly; besides it, only method, host and path.
-The tags of the headers and of the instance's labels stand in the context as plain mappings.
+The tags of the headers and of the instance's labels stand in the context as plain mappings; beside the reference to the
+user stand those of its attributes and claims that were read. A token is never here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from policyd.authz.path import canonical_path
 from policyd.authz.request import Query
 from policyd.authz.ruling import Ruling
 from policyd.cedar.model import Decision, Request, Uid
+from policyd.cedar.reads import USER
 from policyd.errors import PolicydError, UnacceptablePath
 
-Status = Literal[200, 400, 403, 503]  # what the caller gets; of 200 what the application answers
+Status = Literal[200, 400, 401, 403, 503]  # what the caller gets; of 200 what the application answers
 
 
 MAX_REFUSED_PATH = 1024  # characters
+USER_KEY = "user"  # in the schema's HttpContext
 
 
 class Outcome(NamedTuple):
@@ -126,7 +129,11 @@ def _path(target: str) -> str:
 def read_of(request: Request) -> dict[str, Any]:
     """The context with the tags of Headers and Labels in the place of the references to them."""
     tags = {one.uid: one.tags for one in request.entities if one.uid.type in ("Headers", "Labels")}
-    return {name: _resolved(value, tags) for name, value in request.context.items()}
+    context = {name: _resolved(value, tags) for name, value in request.context.items()}
+    for user in (one for one in request.entities if one.uid.type == USER and USER_KEY in context):
+        claims = {"claims": {name: list(values) for name, values in user.tags.items()}} if user.tags else {}
+        context[USER_KEY] = {"__entity": user.uid.json(), **user.attrs, **claims}
+    return context
 
 
 def _resolved(value: Any, tags: Mapping[Uid, Mapping[str, Any]]) -> Any:

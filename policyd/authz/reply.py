@@ -1,8 +1,8 @@
 """What Envoy is told: a CheckResponse (envoy.service.auth.v3) as bytes.
 
-Law: forbidden is 403, broken is 503, and a path without meaning is 400: nobody confuses them. The caller
-learns the decision's id and nothing of the policies; Envoy's access log learns the policy too, by dynamic
-metadata.
+Law: forbidden is 403, broken is 503, a path without meaning is 400, a token without one 401: nobody confuses
+them. The caller learns the decision's id and nothing of the policies; Envoy's access log learns the policy too,
+by dynamic metadata.
 
 A reply differs from another of its kind in the decision id only, which always has the same length; so each
 kind is serialised once and the id put into a copy of its bytes.
@@ -31,13 +31,14 @@ class _Refusal:
     """How a request is refused: `field` of CheckResponse, HTTP status, gRPC code and the body for the caller."""
 
     field: Literal["denied_response", "error_response"]
-    status: Literal["Forbidden", "BadRequest", "ServiceUnavailable"]
+    status: Literal["Forbidden", "BadRequest", "Unauthorized", "ServiceUnavailable"]
     code: int  # google.rpc.Code; anything but OK is a refusal
     body: str
 
 
 _FORBIDDEN: Final = _Refusal("denied_response", "Forbidden", 7, "access denied\n")
 _BAD_PATH: Final = _Refusal("denied_response", "BadRequest", 3, "the path of the request is not acceptable\n")
+_BAD_TOKEN: Final = _Refusal("denied_response", "Unauthorized", 16, "the token of the request is not acceptable\n")
 _BROKEN: Final = _Refusal("error_response", "ServiceUnavailable", 14, "authorization is not available\n")
 
 
@@ -56,6 +57,11 @@ def deny(decision_id: str, policy: str) -> bytes:
 def refuse_path(decision_id: str) -> bytes:
     """The path has no canonical form: 400."""
     return _fill(_template("deny", "", _BAD_PATH), decision_id)
+
+
+def refuse_token(decision_id: str) -> bytes:
+    """The token proves no user, or there is more than one: 401."""
+    return _fill(_template("deny", "", _BAD_TOKEN), decision_id)
 
 
 def fail(decision_id: str) -> bytes:

@@ -64,11 +64,12 @@ class Ruling:
         principal = self.entities.principal(facts.principal)
         # of what answers outside nothing is known
         labels = self.entities.labels("" if facts.outside else facts.instance)
+        users = [self.entities.user(facts.user)] if facts.user is not None else []
         if facts.is_tunnel:
             context, headers = tcp_context(facts, labels, read), []
         else:
-            context = http_context(facts, canonical_path(facts.target), labels, read)
-            headers = [Entity(HEADERS, tags=facts.headers)]
+            context = http_context(facts, canonical_path(facts.target), labels, read, *users)
+            headers = [Entity(HEADERS, tags=facts.headers), *users]
         entities = [principal, resource, *headers, labels]
         return Request(
             principal=principal.uid,

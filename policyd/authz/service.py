@@ -23,7 +23,16 @@ from policyd.authz.record import Outcome, Status, entry_of
 from policyd.authz.request import headers_of, read_check
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
-from policyd.errors import DecisionError, IncompleteRequest, JournalError, PolicydError, TooLate, UnacceptablePath
+from policyd.authz.user import identified
+from policyd.errors import (
+    DecisionError,
+    IncompleteRequest,
+    JournalError,
+    PolicydError,
+    TooLate,
+    UnacceptablePath,
+    UnacceptableToken,
+)
 from policyd.peer import Facts, spiffe_peer
 from policyd.spiffe import SpiffeId
 
@@ -120,7 +129,9 @@ class Authorizer:
         try:
             if ruling is None:
                 raise DecisionError("no revision is in force")
-            query = read_check(self._parse(body), peer, ruling.mesh, now, ruling.headers_read | self._include)
+            check = self._parse(body)
+            query = read_check(check, peer, ruling.mesh, now, ruling.headers_read | self._include)
+            query = identified(query, check)
             question = ruling.engine.question(ruling.lean_request(query.facts))
             request = question.request
             decision = ruling.engine.answer(question)
@@ -128,6 +139,8 @@ class Authorizer:
             return Outcome(decision.word, status, revision, query, request, decision, None, ruling, question.asked)
         except UnacceptablePath as error:
             return Outcome("deny", 400, revision, query, request, error=error)
+        except UnacceptableToken as error:
+            return Outcome("deny", 401, revision, query, request, error=error)
         except PolicydError as error:
             return Outcome("error", 503, revision, query, request, error=error)
         except Exception as error:  # noqa: BLE001 - a fault of ours is on record and 503 like any other
@@ -154,6 +167,8 @@ def _reply(outcome: Outcome, decision_id: str) -> bytes:
             return reply.deny(decision_id, outcome.policy)
         case 400:
             return reply.refuse_path(decision_id)
+        case 401:
+            return reply.refuse_token(decision_id)
         case _:
             return reply.fail(decision_id)
 

@@ -20,13 +20,26 @@ class Endpoint(NamedTuple):
     port: int
 
 
+class EndUser(NamedTuple):
+    """Whom a verified token proves; `claims` are sets of texts by name (see cedar.claims)."""
+
+    issuer: str
+    subject: str
+    claims: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+    @property
+    def id(self) -> str:
+        """`<issuer>/<subject>`, the id of the User entity in policies."""
+        return f"{self.issuer}/{self.subject}"
+
+
 class HttpFacts(NamedTuple):
     """One request to `service` (an id), answered by `instance` (a name, "" where none is chosen yet).
 
     One that leaves the mesh has no service but the Host `outside` (lower case), and `instance` is who sends it out.
 
     `principal` None is an unauthenticated caller. `target` is the path with its query, as sent; `host` is
-    lower case and without port; header names are lower case. `time` is aware.
+    lower case and without port; header names are lower case. `time` is aware. `user` None: no token was shown.
     """
 
     principal: SpiffeId | None
@@ -41,6 +54,7 @@ class HttpFacts(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     outside: str = ""
     sni: str = ""  # of a tunnel, where it is known
+    user: EndUser | None = None
 
     @property
     def is_tunnel(self) -> bool:

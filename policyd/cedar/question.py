@@ -13,7 +13,7 @@ import msgspec
 
 from policyd.cedar.candidates import Candidates, CandidateSets
 from policyd.cedar.model import Entity, Request, Uid
-from policyd.cedar.reads import CONTEXT_ONLY, HEADERS, context_read, headers_read
+from policyd.cedar.reads import CONTEXT_ONLY, HEADERS, USER, context_read, headers_read, lean
 from policyd.cedar.schema import Schema
 from policyd.errors import DecisionError
 
@@ -82,6 +82,9 @@ class Questions:
                 continue
             if uid.type == HEADERS:
                 entities.append(headers_read(one, reads))
+                passing.append(candidates.encode_once(entities[-1]))
+            elif uid.type == USER:
+                entities.append(lean(one, reads))
                 passing.append(candidates.encode_once(entities[-1]))
             else:
                 entities.append(one)

@@ -34,7 +34,8 @@ WITHHELD_HEADERS = (
 )  # never sent to policyd: not sent is not absent
 
 HEADERS = "Headers"
-CONTEXT_ONLY = frozenset({HEADERS, "Labels"})  # entities that a request reaches through its context only
+USER = "User"
+CONTEXT_ONLY = frozenset({HEADERS, "Labels", USER})  # entities that a request reaches through its context only
 _OTHER_TAGS = frozenset(  # what bears tags and is certainly not the headers
     {("principal",), ("resource",), ("context", "user"), ("context", "destination", "labels")}
 )

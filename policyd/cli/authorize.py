@@ -8,7 +8,7 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Dir, Json, Shadow
+from policyd.cli.options import Claim, Dir, Json, Shadow, User
 
 app = leaf()
 
@@ -29,6 +29,8 @@ def authorize(
         list[str] | None,
         typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
     ] = None,
+    user: User = "",
+    claim: Claim = None,
     directory: Dir = None,
     shadow: Shadow = None,
     as_json: Json = False,
@@ -43,14 +45,14 @@ def authorize(
     from policyd.cli import explain, output
     from policyd.cli.instance import folder
     from policyd.cli.loaded import load_folder
-    from policyd.cli.values import headers
+    from policyd.cli.values import headers, shown_user
     from policyd.policy.authorize import authorize as decide
 
-    given = headers(header or ())
+    given, shown = headers(header or ()), shown_user(user, claim or ())
     ruling = load_folder(folder(directory), cases=False, shadow=shadow).live.ruling
     asked, now = f"{caller} {method} {url}", datetime.now(UTC)
-    found = decide(asked, ruling, now, given)
-    tried = decide(asked, ruling.shadow, now, given) if ruling.shadow else None
+    found = decide(asked, ruling, now, given, shown)
+    tried = decide(asked, ruling.shadow, now, given, shown) if ruling.shadow else None
     if as_json:
         output.print_json(explain.all_json(found, tried))
     else:

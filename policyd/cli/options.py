@@ -20,6 +20,19 @@ Folder = Annotated[
     Path | None,
     typer.Argument(metavar="DIR", help="The mesh's folder; without it the one that you are in.", show_default=False),
 ]
+User = Annotated[
+    str,
+    typer.Option(
+        "--user",
+        metavar="ISSUER/SUBJECT",
+        help="The end user that a token in the request proves.",
+        show_default=False,
+    ),
+]
+Claim = Annotated[
+    list[str] | None,
+    typer.Option("--claim", help="A claim of that token, as in `roles=editor`; repeatable.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Shadow = Annotated[
     Path | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Dir, Json, Shadow
+from policyd.cli.options import Claim, Dir, Json, Shadow, User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,8 @@ def explain(
         ),
     ] = "",
     header: Header = None,
+    user: User = "",
+    claim: Claim = None,
     directory: Dir = None,
     shadow: Shadow = None,
     as_json: Json = False,
@@ -62,17 +64,17 @@ def explain(
     from policyd.cli import output
     from policyd.cli.instance import folder
     from policyd.cli.loaded import load_folder
-    from policyd.cli.values import headers
+    from policyd.cli.values import headers, shown_user
     from policyd.errors import UsageError
     from policyd.policy.authorize import authorize
     from policyd.policy.recorded import of_shadow
 
-    given = headers(header or ())
-    if bool(decision) == bool(caller or method or url) or (decision and given):
+    given, shown = headers(header or ()), shown_user(user, claim or ())
+    if bool(decision) == bool(caller or method or url) or (decision and (given or shown)):
         remedy = "write FROM METHOD URL, or --decision ID"
         raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
-    if proxy and (decision or shadow):
-        remedy = "leave out `--decision` and `--shadow`"
+    if proxy and (decision or shadow or shown):
+        remedy = "leave out `--decision`, `--shadow` and `--user`"
         raise UsageError("`--proxy` asks what is in force about a request", remedy=remedy)
     where = folder(directory)
     if proxy:
@@ -85,8 +87,8 @@ def explain(
         tried = _answer(of_shadow(record), ruling.shadow) if ruling.shadow else None
     else:
         asked = f"{caller} {method} {url}"
-        found = authorize(asked, ruling, now, given)
-        tried = authorize(asked, ruling.shadow, now, given) if ruling.shadow else None
+        found = authorize(asked, ruling, now, given, shown)
+        tried = authorize(asked, ruling.shadow, now, given, shown) if ruling.shadow else None
     if as_json:
         output.print_json(words.all_json(found, tried))
     else:

@@ -12,6 +12,7 @@ from policyd.spiffe import SCHEME, SpiffeId
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
+    from policyd.policy.end_user import Shown
 
 _SIZE = re.compile(r"([0-9]{1,6})(KiB|MiB|GiB)")
 _HEADER = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*[:=]\s*(.*?)\s*")  # a field name (RFC 9110, 5.1)
@@ -67,6 +68,25 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
     near = difflib.get_close_matches(text, sorted(names), 1) if text else []
     remedy = f"did you mean `{near[0]}`?" if near else f"name an instance, or write `{SCHEME}{trust_domain}/...`"
     raise UsageError(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)
+
+
+def shown_user(user: str, claims: Sequence[str]) -> Shown | None:
+    """Return the user with the claims of `name=value` texts, repeated ones a list; None without one.
+
+    Raises UsageError.
+    """
+    from policyd.policy.end_user import Shown
+
+    found: dict[str, list[str]] = {}
+    for text in claims:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"`{text[:80]}` is no claim", remedy="write it as in `roles=editor`")
+        found.setdefault(name, []).append(value)
+    if not user and found:
+        raise UsageError("a claim is of a user", remedy="add `--user ISSUER/SUBJECT`")
+    single = {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+    return Shown(user, single) if user else None
 
 
 def headers(texts: Sequence[str]) -> dict[str, str]:

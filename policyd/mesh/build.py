@@ -17,6 +17,7 @@ from policyd.mesh.edges import check_gateways
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import (
     Instance,
@@ -32,6 +33,7 @@ from policyd.mesh.placement import Placement
 from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
+from policyd.mesh.tokens import build_key_sets, issuers_of
 from policyd.spiffe import SpiffeId
 from policyd.strict import check_label
 from policyd.yaml import Path
@@ -63,8 +65,10 @@ def build(
     check_virtual_services(declaration, instances, services, outside, problems)
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, services, outside, problems)
+    key_sets = build_key_sets(declaration, instances, problems)
     if problems:
         raise InvalidInput(problems)
+    authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
     return Mesh(
         trust_domain=trust_domain,
         services=services,
@@ -73,11 +77,13 @@ def build(
         groups=groups,
         gateways=tuple(found.resource for found in declaration.of(Gateway)),
         virtual_services=virtual_services,
-        listeners=_listeners(instances),
         destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
         outside=outside,
         outbound=outbound,
         credentials=tuple(credentials[path] for path in used(declaration) if credentials and path in credentials),
+        listeners=_listeners(instances, authentications),
+        request_authentications=authentications,
+        key_sets=key_sets,
     )
 
 
@@ -203,9 +209,12 @@ def _workloads(
     return workloads
 
 
-def _listeners(instances: Mapping[str, Instance]) -> dict[str, Listener]:
+def _listeners(
+    instances: Mapping[str, Instance], authentications: tuple[RequestAuthentication, ...]
+) -> dict[str, Listener]:
     found: list[Listener] = []
     for instance in instances.values():
+        issuers = issuers_of(authentications, instance)
         if instance.role == "sidecar":
             name, port = inbound_listener(instance.name), instance.service_port
             found.append(
@@ -217,6 +226,7 @@ def _listeners(instances: Mapping[str, Instance]) -> dict[str, Listener]:
                     instance.service,
                     port,
                     verifies_peers=True,
+                    issuers=issuers,
                 )
             )
             name = egress_listener(instance.name)
@@ -233,6 +243,7 @@ def _listeners(instances: Mapping[str, Instance]) -> dict[str, Listener]:
                     instance.service,
                     port,
                     verifies_peers=False,
+                    issuers=issuers,
                 )
             )
     return {listener.name: listener for listener in found}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -24,6 +24,7 @@ from policyd.yaml import Document, Path, load, load_one
 WORKLOADS_FILE: Final = "workloads.yaml"
 GROUPS_FILE: Final = "groups.yaml"
 MESH_FOLDER: Final = "mesh/"
+KEYS_FOLDER: Final = "jwks/"
 
 R = TypeVar("R", bound=Resource)
 S = TypeVar("S", bound=Resource)
@@ -137,13 +138,17 @@ class Declared(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """Everything declared, file by file; `workloads_document` and `groups_document` tell lines."""
+    """Everything declared, file by file; `workloads_document` and `groups_document` tell lines.
+
+    `key_sets` are texts of key sets by their file in the folder, or by the URI that they were fetched from.
+    """
 
     workloads: WorkloadsFile
     workloads_document: Document
     groups: GroupsFile
     groups_document: Document
     resources: tuple[Declared[Any], ...] = ()
+    key_sets: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, kind: type[R]) -> tuple[Declared[R], ...]:
         """The resources of one kind, in the order of files and documents."""
@@ -151,7 +156,7 @@ class Declaration:
 
 
 def declare(files: Mapping[str, str]) -> Declaration:
-    """Parse the declared files (path in the folder -> text); others are passed over.
+    """Parse the declared files (path in the folder, or URI of a key set -> text); others are passed over.
 
     Raises InvalidInput with every problem of every file.
     """
@@ -177,6 +182,7 @@ def declare(files: Mapping[str, str]) -> Declaration:
         groups,
         groups_document,
         tuple(resources),
+        {path: text for path, text in files.items() if path.startswith(KEYS_FOLDER) or "://" in path},
     )
 
 

@@ -14,6 +14,7 @@ from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
@@ -95,7 +96,8 @@ class Listener:
 
     `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate
     only where `verifies_peers`, else Unauthenticated. Of an egress listener it is the owner: nobody else reaches it,
-    and `service` is "", as each request names its Host.
+    and `service` is "", as each request names its Host. The user is that of a token of one of `issuers`, each with its
+    claims that are words with spaces between them.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Listener:
     service: str
     port: int
     verifies_peers: bool
+    issuers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """All that is declared. Keys: services by id, workloads by SPIFFE ID, the rest by name."""
+    """All that is declared. Keys: services by id, workloads by SPIFFE ID, key sets by file or URI, the rest by name."""
 
     trust_domain: str
     services: Mapping[str, Service]
@@ -137,6 +140,8 @@ class Mesh:
     outside: tuple[Outside, ...] = ()
     outbound: Outbound = REGISTRY_ONLY
     credentials: tuple[CredentialFile, ...] = ()  # those that Gateways name
+    request_authentications: tuple[RequestAuthentication, ...] = ()
+    key_sets: Mapping[str, str] = field(default_factory=dict)
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

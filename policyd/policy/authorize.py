@@ -10,6 +10,7 @@ from policyd.audit.match import short_name
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Decision, Request, Uid
 from policyd.policy.change import identifies
+from policyd.policy.end_user import Shown
 from policyd.policy.explain import Explanation, explain
 from policyd.policy.request_form import ANONYMOUS, Form, parse_form, resolve_form
 from policyd.policy.ruling import Ruling
@@ -29,13 +30,19 @@ class Answer:
         return self.explanation.decision
 
 
-def authorize(text: str, ruling: Ruling, time: datetime, headers: Mapping[str, str] | None = None) -> Answer:
-    """Decide `FROM METHOD URL` as the service would at `time`.
+def authorize(
+    text: str,
+    ruling: Ruling,
+    time: datetime,
+    headers: Mapping[str, str] | None = None,
+    user: Shown | None = None,
+) -> Answer:
+    """Decide `FROM METHOD URL` as the service would at `time`, with a token that proves `user`.
 
     Raises InvalidInput for a request that means nothing, UnacceptablePath, and DecisionError.
     """
     form = parse_form(text)
-    facts = resolve_form(form, ruling.mesh, time, headers)
+    facts = resolve_form(form, ruling.mesh, time, headers, user)
     return answer(facts, ruling, remarks(form, facts, ruling))
 
 

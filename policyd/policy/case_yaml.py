@@ -4,14 +4,15 @@
     - table: {who: [productpage, anonymous], may: [GET, POST], url: http://ratings/ratings/0}
       allow: [productpage GET]      # every other combination is expected to be denied
 
-An entry may also have `headers` (a mapping) and `time` (RFC 3339) for policies that read them.
+An entry may also have `headers` (a mapping), `time` (RFC 3339), and `user` (`<issuer>/<subject>`) with `claims` (a
+mapping, as in a token) for policies that read them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
@@ -19,6 +20,7 @@ from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.policy.case_model import Case, Expected
 from policyd.policy.checks import items_of
+from policyd.policy.end_user import Shown
 from policyd.policy.request_form import parse_form, resolve_form
 from policyd.strict import Many, Model, parse
 from policyd.yaml import Document, load_one
@@ -42,6 +44,8 @@ def _check_time(text: str) -> str:
 class _Circumstances(Model):
     headers: Mapping[str, str] = {}
     time: Annotated[str, AfterValidator(_check_time)] | None = None
+    user: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    claims: Mapping[str, Any] = {}
 
 
 class _CaseSpec(_Circumstances):
@@ -110,10 +114,17 @@ def _case(
     """The case, or nothing: then what is wrong with its request is added to the problems."""
     headers = {header.lower(): value for header, value in when.headers.items()}
     time = datetime.fromisoformat(when.time) if when.time else DEFAULT_TIME
+    if when.claims and when.user is None:
+        problems.append(item.problem("case", "`claims` are of a `user`, who is missing", ["claims"], "add `user`"))
+        return
+    user = Shown(when.user, when.claims) if when.user is not None else None
     try:
-        facts = resolve_form(parse_form(request), mesh, time, headers)
+        facts = resolve_form(parse_form(request), mesh, time, headers, user)
     except InvalidInput as error:
         field = "table" if "table" in item.value else "request"
-        problems += [item.problem(one.code, one.message, [field], one.remedy) for one in error.problems]
+        places = {"user": ["user"]}
+        problems += [
+            item.problem(one.code, one.message, places.get(one.code, [field]), one.remedy) for one in error.problems
+        ]
         return
     yield Case(name, request, facts, expect, by, 0, item.file, item.place.line)

@@ -21,6 +21,8 @@ _CASE: Final = {
     "name": "Shown where it fails.",
     "headers": "The request's headers.",
     "time": "When it happens, for policies that read `context.time`.",
+    "user": "The end user that a token proves, `<issuer>/<subject>`.",
+    "claims": "The claims of that token, as JSON has them.",
 }
 MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "WorkloadsFile": {

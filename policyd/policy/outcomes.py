@@ -24,7 +24,7 @@ BOTH: Final[Outcomes] = frozenset({True, False})
 TRUE: Final[Outcomes] = frozenset({True})
 FALSE: Final[Outcomes] = frozenset({False})
 
-NEVER_CARRIED: Final = frozenset({("context", "user")})  # the schema has it; no listener verifies end users yet
+USER: Final = ("context", "user")  # of requests with a verified token only
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a field name (RFC 9110, 5.1), in lower case
 _ORDER: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "less": operator.lt,
@@ -80,7 +80,7 @@ def outcomes(expr: pst.Expr, known: Known) -> Outcomes:
             return _compared(expr, known)
         case pst.HasAttr(base, attrs):
             chain = chain_of(base)
-            return FALSE if chain and (*chain, attrs[0]) in NEVER_CARRIED else BOTH
+            return FALSE if chain and (*chain, attrs[0]) == USER and not known.universe.has_users else BOTH
         case pst.Is(pst.Var(name), entity_type, inside):
             return _is(name, str(entity_type), inside, known)
         case pst.Like(base, pattern):
@@ -134,7 +134,9 @@ def never_carried(expr: pst.Expr, known: Known) -> str | None:
             return f"no {_BEARERS[_LABELS[chain]]} of the mesh has the label `{name}`"
         case _:
             read = (chain_read(expr) or ())[:2]
-            return f"no request carries `{'.'.join(read)}`" if read in NEVER_CARRIED else None
+            if read != USER or known.universe.has_users:
+                return None
+            return f"no request carries `{'.'.join(read)}`, without a RequestAuthentication"
 
 
 def _never_tagged(base: pst.Expr, name: str, known: Known) -> bool:

@@ -14,8 +14,8 @@ from msgspec import structs
 
 from policyd.audit.match import entity_id
 from policyd.audit.record import Fault, Record, Shadow
-from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.http import Endpoint, EndUser, HttpFacts
+from policyd.cedar.model import Entity, Request
 from policyd.cedar.reads import Paths
 from policyd.errors import SpiffeIdError, UsageError
 from policyd.policy.ruling import Ruling
@@ -48,7 +48,7 @@ def request_of(record: Record, ruling: Ruling) -> Request:
     """The question of a record that has one; raises UsageError, and as `Ruling.request`."""
     request = ruling.request(_facts(record, ruling))
     context = _merged(request.context, record.context)
-    entities = (*(_with_labels(one, record) for one in request.entities), *_user(record))
+    entities = tuple(_with_labels(one, record) for one in request.entities)
     return replace(request, context=context, entities=entities)
 
 
@@ -80,6 +80,7 @@ def _facts(record: Record, ruling: Ruling) -> HttpFacts:
         headers={name: value for name, value in headers.items() if isinstance(value, str)},
         outside=outside,
         sni=str(record.context.get("sni") or ""),
+        user=_user(record),
     )
 
 
@@ -114,12 +115,22 @@ def _with_labels(entity: Entity, record: Record) -> Entity:
     return replace(entity, tags={**entity.tags, **labels}) if labels and entity.uid.type == "Labels" else entity
 
 
-def _user(record: Record) -> Iterator[Entity]:
-    """The user that a record names; claims are not in it."""
-    reference = _part(_part(record.context, "user"), "__entity")
-    if reference:
-        issuer, _, subject = str(reference.get("id", "")).rpartition("/")
-        yield Entity(Uid("User", str(reference.get("id", ""))), {"issuer": issuer, "subject": subject})
+def _user(record: Record) -> EndUser | None:
+    """The user that a record names, with the claims that were read; where the issuer was not, its last slash parts
+    the id.
+    """
+    kept = _part(record.context, "user")
+    id_ = str(_part(kept, "__entity").get("id", ""))
+    if not id_:
+        return None
+    subject = str(kept.get("subject") or "")
+    if not (subject and id_.endswith(f"/{subject}")):
+        issuer = str(kept.get("issuer") or id_.rpartition("/")[0])
+        subject = id_.removeprefix(f"{issuer}/")
+    claims = {
+        name: tuple(map(str, values)) for name, values in _part(kept, "claims").items() if isinstance(values, list)
+    }
+    return EndUser(id_.removesuffix(f"/{subject}"), subject, claims)
 
 
 def _notes(record: Record, ruling: Ruling) -> Iterator[str]:
@@ -130,7 +141,7 @@ def _notes(record: Record, ruling: Ruling) -> Iterator[str]:
     if missing:
         yield f"not recorded, so assumed: {', '.join(f'`context.{name}`' for name in missing)}"
     if _part(_part(record.context, "user"), "__entity"):
-        yield "the claims of the user are not recorded, so none are assumed"
+        yield "of the user only the claims that were read are recorded, so no others are assumed"
     if record.masked:
         yield f"masked in the record: {', '.join(f'`{name}`' for name in record.masked)}"
     if record.decision == "error":

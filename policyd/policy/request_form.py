@@ -18,7 +18,8 @@ from typing import Final
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput, Problem, SpiffeIdError
 from policyd.mesh.hosts import default_port, resolve
-from policyd.mesh.model import Instance, Mesh, Service
+from policyd.mesh.model import Instance, Listener, Mesh, Service
+from policyd.policy.end_user import Shown, end_user
 from policyd.policy.leaving import leaving
 from policyd.spiffe import SCHEME, SpiffeId
 
@@ -74,19 +75,29 @@ def parse_form(text: str) -> Form:
     return Form(caller, method, url, match[1].lower(), int(match[2] or 0), target if target[0] == "/" else f"/{target}")
 
 
-def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, str] | None = None) -> HttpFacts:
+def resolve_form(
+    form: Form,
+    mesh: Mesh,
+    time: datetime,
+    headers: Mapping[str, str] | None = None,
+    user: Shown | None = None,
+) -> HttpFacts:
     """What the request is in a Mesh: who asks, and which instance (the first by name) is asked; raises
     InvalidInput.
 
-    `headers` have names in lower case; Host is the URL's.
+    `headers` have names in lower case; Host is the URL's. `user` is whom a token in the request proves.
     """
     caller = caller_of(form.caller, mesh)
     if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
+        if user is not None:
+            end_user(user, form.host, {})  # which is refused: nobody verifies tokens on the way out
         return out
     service, port = _asked(form, mesh, caller)
     instance = _instance(mesh, service, port)
+    listeners = _listeners(mesh, instance, port) if instance else []
+    issuers = {issuer: split for one in listeners for issuer, split in one.issuers.items()}
     return HttpFacts(
-        principal=caller if instance is None or _verifies(mesh, instance, port) else None,
+        principal=caller if all(one.verifies_peers for one in listeners) else None,
         service=service.id,
         method=form.method,
         target=form.target,
@@ -96,6 +107,7 @@ def resolve_form(form: Form, mesh: Mesh, time: datetime, headers: Mapping[str, s
         destination=Endpoint(instance.address if instance else _LOCAL.ip, port),
         instance=instance.name if instance else "",
         headers=headers or {},
+        user=end_user(user, service.id, issuers) if user else None,
     )
 
 
@@ -163,11 +175,10 @@ def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:
     return next((one for one in own if one.service_port == port), own[0] if own else None)
 
 
-def _verifies(mesh: Mesh, instance: Instance, port: int) -> bool:
-    """Whether the instance's listener for that port asks callers who they are."""
+def _listeners(mesh: Mesh, instance: Instance, port: int) -> list[Listener]:
+    """The instance's listeners for that port."""
     listeners = [one for one in mesh.listeners.values() if one.instance == instance.name and one.side != "egress"]
-    at_port = [one for one in listeners if one.port == port] or listeners
-    return all(one.verifies_peers for one in at_port)
+    return [one for one in listeners if one.port == port] or listeners
 
 
 def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:

@@ -35,6 +35,7 @@ class Universe:
     tags: Mapping[str, Mapping[str, Values]]
     attributes: Mapping[str, Mapping[str, Values]]
     decided_as: frozenset[str] = field(default_factory=frozenset)
+    has_users: bool = False  # whether tokens are verified anywhere
 
     def ancestors(self, uid: Uid) -> frozenset[Uid]:
         """The ancestors of an entity that are certain."""
@@ -92,6 +93,7 @@ def universe_of(mesh: Mesh, entities: Iterable[Entity]) -> Universe:
         tags,
         attributes,
         frozenset(listener.service for listener in mesh.listeners.values() if listener.service),
+        any(listener.issuers for listener in mesh.listeners.values()),
     )
 
 

@@ -31,6 +31,7 @@ from policyd.ca.tokens import Tokens
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
+from policyd.mesh.tokens import fetched
 from policyd.reload import Live, load, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
@@ -39,6 +40,7 @@ from policyd.server.deciders import Deciders, core_of
 from policyd.server.exporting import exporting
 from policyd.server.health import Health
 from policyd.server.journal import make_sealer, open_journal
+from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.link import Setup
 from policyd.server.state import (
     ADMIN_SOCKET,
@@ -50,6 +52,7 @@ from policyd.server.state import (
 )
 from policyd.server.transport import GRACE_SECONDS
 from policyd.sources.files import Folder, watch
+from policyd.sources.key_sets import KeySets
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
@@ -159,6 +162,7 @@ class Server:
         self._addresses = choose_ports(self._paths, settings.listen, self._count)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         self._placer = Placer(self._paths, resumed=self._paths.server.exists())
+        self._key_sets = KeySets(self._paths.jwks)
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
         self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
@@ -170,6 +174,13 @@ class Server:
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())
+        self._fetching = KeyFetching(
+            self._key_sets,
+            wanted=lambda: fetched(self._keeper.live.mesh.request_authentications),
+            changed=lambda: asyncio.to_thread(self._keeper.look),
+            metrics=self._metrics,
+        )
+        await stack.enter_async_context(listen.Running(self._fetching.run()))
         await stack.enter_async_context(listen.Running(self._watch()))
         await stack.enter_async_context(listen.Running(self._look_after()))
         _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
@@ -188,7 +199,7 @@ class Server:
             self._built = live.snapshots
             return live
 
-        return Keeper(self._read, build, self._keep, self._heard)
+        return Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
         at = self._addresses
@@ -335,6 +346,7 @@ class Server:
         self._speaking = self._loop.create_task(self._deciders.speak(live.settings.log.level))
         self._cache.set_all(live.snapshots)
         self._changes.announce()
+        self._fetching.wake()
 
     def _authorize_proxy(self, peer: SpiffeId, node_id: str) -> None:
         """A proxy may be any instance of the identity that it has proved, and no other."""
@@ -389,6 +401,7 @@ class Server:
     def warnings(self) -> Iterable[str]:
         """What works and deserves a look."""
         yield from (str(warning) for warning in self._keeper.live.warnings)
+        yield from self._key_sets.problems()
         yield from expiry_warnings(self._opened.authority, _now())
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"

@@ -35,6 +35,7 @@ FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "mesh": (".yaml", ".yml"),
     "policies": (".cedar",),
     "cases": (".yaml", ".yml", ".json"),
+    "jwks": (".json",),
 }
 MAX_FILES: Final = 5_000
 MAX_TOTAL_BYTES: Final = 64 * MAX_BYTES

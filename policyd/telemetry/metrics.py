@@ -32,6 +32,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 RELOADS: Final = ("taken", "refused")
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
 ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server", "journal")
+KEY_FETCHES: Final = ("new", "same", "failed")
 CHAIN: Final = ("root", "intermediate")
 REFUSALS: Final = tuple(
     kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
@@ -83,6 +84,8 @@ class Metrics:
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
         self._sealed = _plain(registry, names.JOURNAL_SEALED)
         self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
+        self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
+        self._key_sets_failing = _gauge(registry, names.KEY_SETS_FAILING)
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
@@ -151,6 +154,14 @@ class Metrics:
     def refused(self, code: str) -> None:
         """A request for a certificate was refused, with an error of this code."""
         self._refused.add(code)
+
+    def keys_fetched(self, outcome: str) -> None:
+        """An issuer was asked for its keys: `new`, `same` or `failed`."""
+        self._key_fetches.add(outcome)
+
+    def keys_failing(self, count: int) -> None:
+        """So many key sets could not be fetched the last time."""
+        self._key_sets_failing.set(count)
 
     def ca_expiry(self, which: str, timestamp: float) -> None:
         """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""

@@ -100,7 +100,10 @@ def test_a_policy_that_fails_fails_the_case(mesh: Mesh, schema: Schema) -> None:
         ),
         (
             "- {name: a, request: anonymous GET http://reviews/, expect: deny, when: now}",
-            ["cases/c.yaml:1: unknown field `when`; known are `by`, `expect`, `headers`, `name`, `request`, `time`"],
+            [
+                "cases/c.yaml:1: unknown field `when`; known are `by`, `claims`, `expect`, `headers`, `name`, "
+                "`request`, `time`, `user`"
+            ],
         ),
         (
             "- table: {who: [a], may: [GET], url: http://reviews/}\n  allow: [b GET]",

@@ -137,7 +137,7 @@ AFTER = "this is false whenever what stands before it lets a request through"
         ),
         (
             'when { context has user && context.user.issuer == "x" }', ANYWHERE,
-            "PD0203", "context has user", "no request carries `context.user`",
+            "PD0203", "context has user", "no request carries `context.user`, without a RequestAuthentication",
         ),
         (
             'when { context.request.headers.hasTag(":path") }', ANYWHERE,
@@ -184,7 +184,10 @@ def test_a_condition_that_may_hold_is_left_alone(mesh: Mesh, schema: Schema, con
             "unless { principal is Unauthenticated }",
             "this exception of `p` never applies: this is false for every request",
         ),
-        ("unless { context has user }", "this exception of `p` never applies: no request carries `context.user`"),
+        (
+            "unless { context has user }",
+            "this exception of `p` never applies: no request carries `context.user`, without a RequestAuthentication",
+        ),
     ],
 )
 def test_a_condition_that_says_nothing_is_noted(mesh: Mesh, schema: Schema, condition: str, message: str) -> None:

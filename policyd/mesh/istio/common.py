@@ -19,6 +19,7 @@ from policyd.mesh.matching import (
 from policyd.strict import NOTHING, Many, Model, Name
 
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
+Security = Literal["security.istio.io/v1", "security.istio.io/v1beta1"]
 
 HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
@@ -27,6 +28,12 @@ Distinct = BeforeValidator(check_distinct_headers)
 Labels = Annotated[Mapping[str, str], AfterValidator(check_labels)]
 Path = Annotated[str, AfterValidator(check_path)]
 ExportTo = Many[Annotated[str, AfterValidator(check_export)]]  # none: every namespace
+
+
+class WorkloadSelector(Model):
+    """The instances that bear every one of these labels."""
+
+    match_labels: Labels = NOTHING
 
 
 class Metadata(Model):

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from policyd.mesh.istio import destination_rule, gateway, service, service_entry, virtual_service, workload_entry
+from policyd.mesh.istio import (
+    destination_rule,
+    gateway,
+    request_authentication,
+    service,
+    service_entry,
+    virtual_service,
+    workload_entry,
+)
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.service import CoreService
 from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.istio.virtual_service import VirtualService
@@ -21,6 +30,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "Service": CoreService,
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
+    "RequestAuthentication": RequestAuthentication,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
@@ -29,4 +39,5 @@ LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Service": dict.fromkeys(service.LATER, "Service"),
     "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
     "WorkloadEntry": dict.fromkeys(workload_entry.LATER, "WorkloadEntry"),
+    "RequestAuthentication": dict.fromkeys(request_authentication.LATER, "RequestAuthentication"),
 }

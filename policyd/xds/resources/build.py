@@ -61,7 +61,7 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
     """What only the proxy of one instance is sent."""
     if instance.role == "sidecar":
         yield kept.make(CLUSTER, clusters.inbound(instance))
-        yield kept.make(LISTENER, listeners.inbound(instance, control))
+        yield kept.make(LISTENER, listeners.inbound(mesh, instance, control))
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
     for listen in instance.listens:

@@ -10,7 +10,14 @@ import hashlib
 from typing import Any
 
 from policyd.mesh.model import Instance
-from policyd.names import EXTENSION_HOST, EXTENSION_LISTENER, EXTENSION_PORT, METADATA_LISTENER, METADATA_NAMESPACE
+from policyd.names import (
+    EXTENSION_HOST,
+    EXTENSION_LISTENER,
+    EXTENSION_PORT,
+    METADATA_LISTENER,
+    METADATA_NAMESPACE,
+    METADATA_TOKENS,
+)
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, seconds
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
@@ -22,8 +29,11 @@ WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization")  # never s
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
 
 
-def authorization(control: Control) -> dict[str, Any]:
-    """The external-authorization filter: broken is 503, never 403 and never a pass (ext_authz.v3.ExtAuthz)."""
+def authorization(control: Control, *, tokens: bool = False) -> dict[str, Any]:
+    """The external-authorization filter: broken is 503, never 403 and never a pass (ext_authz.v3.ExtAuthz).
+
+    With `tokens` a check brings what the filter in front has verified.
+    """
     retry = {
         "retry_on": "unavailable,connect-failure,reset",
         "num_retries": AUTHZ_RETRIES,
@@ -43,10 +53,15 @@ def authorization(control: Control) -> dict[str, Any]:
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
         "stat_prefix": "policyd",
-        "metadata_context_namespaces": [METADATA_NAMESPACE],
+        "metadata_context_namespaces": [METADATA_NAMESPACE, *([METADATA_TOKENS] if tokens else [])],
         "disallowed_headers": {"patterns": [{"exact": name} for name in WITHHELD_HEADERS]},
     }
     return {"name": AUTHZ_FILTER, "typed_config": config}
+
+
+def decision(control: Control, verification: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What every request passes where it is decided: `verification` of its token, if any, then the question."""
+    return [*verification, authorization(control, tokens=bool(verification))]
 
 
 def asked_for(listener: str) -> dict[str, Any]:

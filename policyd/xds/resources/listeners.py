@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from policyd.mesh.model import Instance, Listen, Mesh, egress_listener, gateway_listener, inbound_listener
-from policyd.xds.resources import certificates, edges, faults, filters, tls
+from policyd.xds.resources import certificates, edges, faults, filters, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -33,9 +33,10 @@ def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction:
     }
 
 
-def inbound(instance: Instance, control: Control) -> dict[str, Any]:
-    """What peers reach: strict mTLS, then policyd, then the application."""
+def inbound(mesh: Mesh, instance: Instance, control: Control) -> dict[str, Any]:
+    """What peers reach: strict mTLS, the user's token, then policyd, then the application."""
     name = inbound_listener(instance.name)
+    verification = tokens.verification(mesh, instance)
     cluster = inbound_cluster(instance.service, instance.service_port)
     route = {
         "match": {"prefix": "/"},
@@ -48,7 +49,7 @@ def inbound(instance: Instance, control: Control) -> dict[str, Any]:
         "filters": [
             filters.manager(
                 "inbound",
-                [filters.authorization(control)],
+                filters.decision(control, verification),
                 {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
                 server_header_transformation="PASS_THROUGH",
                 forward_client_cert_details="SANITIZE_SET",
@@ -56,6 +57,7 @@ def inbound(instance: Instance, control: Control) -> dict[str, Any]:
                 # a peer of the mesh has a verified identity: its request id joins the records of one request
                 preserve_external_request_id=True,
                 skip_xff_append=True,
+                **tokens.replies(verification),
             )
         ],
     }
@@ -89,37 +91,41 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
 def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
     """A port at the edge, for anyone: plain, or a chain for each server that proves itself, found by the asked name."""
     name = gateway_listener(instance.name, listen.declared)
+    verification = tokens.verification(mesh, instance)
     encrypted = [one for one in edges.opened(mesh, instance, listen.declared) if one.server.encrypted]
     if not encrypted:
-        chain = {"filters": [_edge(name, gateway_routes(listen.declared), control)]}
+        chain = {"filters": [_edge(name, gateway_routes(listen.declared), control, verification)]}
         return _listener(name, instance.address, listen.actual, chain, "INBOUND")
-    chains = [_server(name, one, listen, control) for one in encrypted]
+    chains = [_server(name, one, listen, control, verification) for one in encrypted]
     made = _listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
 
 
-def _server(name: str, one: edges.Opened, listen: Listen, control: Control) -> dict[str, Any]:
+def _server(
+    name: str, one: edges.Opened, listen: Listen, control: Control, verification: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The chain of one encrypted server."""
     routes = server_routes(listen.declared, one.gateway.id, one.at)
     chain = {
         "name": routes,
         "transport_socket": certificates.downstream(one.tls),
         "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT,
-        "filters": [_edge(name, routes, control)],
+        "filters": [_edge(name, routes, control, verification)],
     }
     names = one.server.bare_hosts
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 
 
-def _edge(name: str, routes: str, control: Control) -> dict[str, Any]:
-    """Each request is decided before it is routed."""
+def _edge(name: str, routes: str, control: Control, verification: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each request is decided, after its token was verified, before it is routed."""
     return filters.manager(
         name.replace("/", "."),
-        [filters.authorization(control), *faults.FILTERS],
+        [*filters.decision(control, verification), *faults.FILTERS],
         filters.rds(routes),
         server_name="policyd",
         # a stranger does not choose the id of a request, and is told it
         always_set_request_id_in_response=True,
         # nobody outside the mesh may claim a certificate that no one checked
         forward_client_cert_details="SANITIZE",
+        **tokens.replies(verification),
     )
