@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -56,12 +57,22 @@ def istio(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the files there, over none.", show_default=False)
     ] = None,
+    dry_runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--dry-runs",
+            metavar="DIR",
+            help="Write there what would hold with dry runs enforced: a shadow folder.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn Istio's AuthorizationPolicies into Cedar policies that decide the same, one file a service.
 
     What has no exact form is refused, with its line and the reason, and then nothing is written: exit code 3. Example:
-    `policyd policy import istio authz.yaml --mesh DIR --out DIR/policies`.
+    `policyd policy import istio authz.yaml --mesh DIR --out DIR/policies`. With `--dry-runs DIR/next` too, `shadow:
+    {policies: next}` in policyd.yaml tries what Istio had as dry runs.
     """
     from policyd.authz.path import canonical_path
     from policyd.cedar.policies import load_policies
@@ -76,11 +87,20 @@ def istio(
     found, default = _mesh(folder(mesh), files)
     domains = TrustDomains(_domain(trust_domain or found.trust_domain), tuple(_domain(one) for one in alias or ()))
     options = Options(namespace or default, domains, root_namespace, hosts_without_port)
-    made = translate(read_policies(texts, options.namespace), found, options, canonical_path)
-    load_policies(made.files, parse_schema(shipped_schema("mesh")))
-    if out is not None:
-        _write(made.files, out)
-    _show(made, out, as_json)
+    policies, schema = read_policies(texts, options.namespace), parse_schema(shipped_schema("mesh"))
+    written: list[tuple[Translation, Path | None]] = [(translate(policies, found, options, canonical_path), out)]
+    if dry_runs is not None:
+        tried = replace(options, dry_runs=True)
+        written.append((translate(policies, found, tried, canonical_path), dry_runs))
+    for made, _ in written:
+        load_policies(made.files, schema)
+    for made, place in written:
+        if place is not None:
+            _check_free(made.files, place)
+    for made, place in written:
+        if place is not None:
+            _write(made.files, place)
+    _show(written, as_json)
 
 
 def _read(files: Sequence[str]) -> dict[str, str]:
@@ -133,14 +153,20 @@ def _domain(name: str) -> str:
         raise UsageError(error.message, remedy=error.remedy) from None
 
 
-def _write(files: Mapping[str, str], out: Path) -> None:
-    """Write new files only; raises InvalidInput, before any is written, where another one is there already."""
-    from policyd.errors import InvalidInput, Problem, StateError
+def _check_free(files: Mapping[str, str], out: Path) -> None:
+    """Raise InvalidInput where another file is there already."""
+    from policyd.errors import InvalidInput, Problem
 
     remedy = "move it away, or write to another folder"
     there = [name for name, text in files.items() if _differs(out / name, text)]
     if there:
         raise InvalidInput([Problem("file", "is there already", str(out / name), remedy=remedy) for name in there])
+
+
+def _write(files: Mapping[str, str], out: Path) -> None:
+    """Write new files."""
+    from policyd.errors import StateError
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -164,18 +190,23 @@ def _differs(path: Path, text: str) -> bool:
         return True
 
 
-def _show(made: Translation, out: Path | None, as_json: bool) -> None:
+def _show(written: Sequence[tuple[Translation, Path | None]], as_json: bool) -> None:
     from policyd.cli import output
 
+    made, out = written[0]
     if as_json:
         notes = [
             {"message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy} for one in made.notes
         ]
-        output.print_json({"files": dict(made.files), "written": str(out) if out else None, "notes": notes})
+        value: dict[str, Any] = {"files": dict(made.files), "written": str(out) if out else None, "notes": notes}
+        for tried, place in written[1:]:
+            value |= {"dry_runs": {"files": dict(tried.files), "written": str(place)}}
+        output.print_json(value)
         return
     output.show(*(output.clean(f"note: {one}") for one in made.notes), stream=output.stderr())
-    for name, text in made.files.items():
-        if out is not None:
-            output.show(output.clean(f"{out / name}: written"))
-        else:
-            output.show(f"// ---- {name}\n{output.clean(text, limit=1 << 20)}")
+    for one, place in written:
+        for name, text in one.files.items():
+            if place is not None:
+                output.show(output.clean(f"{place / name}: written"))
+            else:
+                output.show(f"// ---- {name}\n{output.clean(text, limit=1 << 20)}")

@@ -30,12 +30,16 @@ _EFFECTS: Final[Mapping[str, str]] = {"ALLOW": "permit", "DENY": "forbid"}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the policies do not say: the default namespace, the root namespace, trust domains, and how Host is sent."""
+    """What the policies do not say: the default namespace, the root namespace, trust domains, and how Host is sent.
+
+    With `dry_runs` policies that are one are taken as enforced: what would hold without their annotation.
+    """
 
     namespace: str
     domains: TrustDomains
     root: str = ROOT_NAMESPACE
     hosts_without_port: bool = False
+    dry_runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class _Importer:
             place.at("spec", "action").refuse(message, "write what it decides as policies, then take it out")
             return
         matchings = [self._matching(declared, target, place.at("spec", "rules", at)) for at in range(len(spec.rules))]
-        if declared.policy.dry_run or spec.action == "AUDIT":
+        if (declared.policy.dry_run and not self._options.dry_runs) or spec.action == "AUDIT":
             self._remark_unenforced(declared, target, place)
             return
         if spec.action == "ALLOW":
@@ -173,7 +177,9 @@ class _Importer:
         action = declared.spec.action
         what = f"{action} {declared.name} is {'a dry run' if declared.policy.dry_run else 'for audit'}"
         remedy = (
-            "every decision is in the journal: `policyd log`" if action == "AUDIT" else "its rules are not imported"
+            "every decision is in the journal: `policyd log`"
+            if action == "AUDIT"
+            else "`--dry-runs` writes it to try it"
         )
         place.at("spec").note(
             f"{'dry run' if declared.policy.dry_run else action} is not enforced, so no policy is made", remedy

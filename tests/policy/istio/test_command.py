@@ -115,3 +115,36 @@ def test_a_missing_file_and_a_bad_alias_are_told(policyd: Callable[..., Said], b
 
     assert (missing.code, "nowhere.yaml: cannot be read: no such file" in missing.err) == (Exit.INVALID, True)
     assert (alias.code, "`Old` is no trust domain name" in alias.err) == (Exit.USAGE, True)
+
+
+DRY_RUN = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: default, annotations: {istio.io/dry-run: "true"}}
+spec: {action: DENY, selector: {matchLabels: {app: reviews}}, rules: [{to: [{operation: {methods: [GET]}}]}]}
+"""
+
+
+def test_dry_runs_become_a_shadow_folder(policyd: Callable[..., Said], bookinfo: Path, tmp_path: Path) -> None:
+    (tmp_path / "dry.yaml").write_text(DRY_RUN)
+    files = (POLICIES / "bookinfo.yaml", tmp_path / "dry.yaml", "--mesh", bookinfo)
+    out = ("--out", bookinfo / "policies", "--dry-runs", bookinfo / "next")
+    said = policyd("policy", "import", "istio", *files, *out)
+
+    assert (said.code, "is not enforced, so no policy is made; `--dry-runs` writes it to try it" in said.err) == (
+        0,
+        True,
+    )
+    (bookinfo / "policyd.yaml").write_text("shadow: {policies: next}\n")
+    said = policyd("authorize", "productpage", "GET", "http://reviews/reviews/0", "--dir", bookinfo)
+    assert said.code == Exit.OK
+    assert "the shadow policies:\n  deny: forbidden by `closed`" in said.out
+
+
+def test_a_file_in_either_folder_keeps_both_from_being_written(policyd: Callable[..., Said], bookinfo: Path) -> None:
+    (bookinfo / "next").mkdir()
+    (bookinfo / "next" / "reviews.cedar").write_text("// mine\n")
+    out = ("--mesh", bookinfo, "--out", bookinfo / "policies", "--dry-runs", bookinfo / "next")
+    said = policyd("policy", "import", "istio", POLICIES / "bookinfo.yaml", *out)
+
+    assert (said.code, (bookinfo / "policies").exists()) == (Exit.INVALID, False)

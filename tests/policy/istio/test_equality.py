@@ -55,3 +55,21 @@ def test_istio_and_cedar_decide_alike(
             call = call_at(instance, mesh, **what)
             expected = allows(policies, call, ISTIO)
             assert decided(ruling, call, instance) == expected, (call, made.files)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(policies=policy_sets(), requests=st.lists(calls(), min_size=4, max_size=4), dry=st.sets(st.integers(0, 5)))
+def test_with_dry_runs_cedar_decides_what_istio_would_without_the_annotation(
+    policies: list[dict[str, Any]], requests: list[dict[str, Any]], dry: set[int], mesh: Mesh, schema: Schema
+) -> None:
+    enforced, tried = [], []
+    for at, policy in enumerate(policies):
+        metadata = {name: value for name, value in policy["metadata"].items() if name != "annotations"}
+        enforced.append({**policy, "metadata": metadata})
+        annotations = {"annotations": {"istio.io/dry-run": "true"}} if at in dry else {}
+        tried.append({**policy, "metadata": {**metadata, **annotations}})
+    ruling = ruling_of(translated_values(tried, mesh, dry_runs=True).files, mesh, schema)
+    for what in requests:
+        for instance in INSTANCES:
+            call = call_at(instance, mesh, **what)
+            assert decided(ruling, call, instance) == allows(enforced, call, ISTIO), call

@@ -51,7 +51,7 @@ def translated(text: str, mesh: Mesh, **options: Any) -> Translation:
     return translate(policies, mesh, Options("default", DOMAINS, **options), canonical_path)
 
 
-def translated_values(policies: Sequence[Mapping[str, Any]], mesh: Mesh) -> Translation:
+def translated_values(policies: Sequence[Mapping[str, Any]], mesh: Mesh, **options: Any) -> Translation:
     """Translate policies that are values already, as the property has them."""
     from policyd.policy.istio.model import AuthorizationPolicy
 
@@ -63,7 +63,7 @@ def translated_values(policies: Sequence[Mapping[str, Any]], mesh: Mesh) -> Tran
         )
         for one in policies
     ]
-    return translate(declared, mesh, Options("default", DOMAINS), canonical_path)
+    return translate(declared, mesh, Options("default", DOMAINS, **options), canonical_path)
 
 
 def ruling_of(files: Mapping[str, str], mesh: Mesh, schema: Schema) -> Ruling:
