@@ -126,7 +126,11 @@ class Edge:
         """Ask the encrypted port for a server by its name (SNI), and for `host` there."""
         url = f"https://127.0.0.1:{self.ports[SECURE]}{path}"
         with httpx.Client(verify=self.trust(client), trust_env=False, timeout=20) as asking:
-            return asking.get(url, headers={"host": host or name}, extensions={"sni_hostname": name})
+            for _ in range(5):
+                reply = asking.get(url, headers={"host": host or name}, extensions={"sni_hostname": name})
+                if reply.status_code != 503:  # a busy machine was too late to decide
+                    break
+        return reply
 
     def shake(self, name: str | None, context: ssl.SSLContext) -> ssl.SSLSocket:
         raw = socket.create_connection(("127.0.0.1", self.ports[SECURE]), timeout=20)

@@ -258,6 +258,7 @@ ACTIONS = [
     Row("not-for-callers-without", {"match": [{"sourceLabels": {"team": "red"}}], **TO_ECHO}, status=MISSED),
 ]
 ROWS = [*MATCHES, *ACTIONS]
+BROKEN = {f"{row.name}.example" for row in ROWS if row.status == 503 or "/flaky/" in row.request[1]}
 
 WORKLOADS = {
     "workloads": {
@@ -339,6 +340,15 @@ class Sides:
         self._gateway = httpx.Client(base_url=f"http://127.0.0.1:{mesh.place('edge')['listens'][0]['actual']}")
 
     def ask(self, side: str, host: str, method: str = "GET", path: str = "/", **sent: str) -> httpx.Response:
+        """Ask once; where a busy machine was too late to decide, which is 503 and no answer to the question, again."""
+        reply = self._ask(side, host, method, path, sent)
+        for _ in range(5):
+            if reply.status_code != 503 or host in BROKEN:
+                break
+            reply = self._ask(side, host, method, path, sent)
+        return reply
+
+    def _ask(self, side: str, host: str, method: str, path: str, sent: dict[str, str]) -> httpx.Response:
         if side == "edge":
             return self._gateway.request(method, path, headers={**sent, "host": host})
         return self._sidecars[side].request(method, f"http://{host}{path}", headers=sent)
