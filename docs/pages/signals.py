@@ -31,7 +31,13 @@ def error_codes() -> Iterator[str]:
 
 def records() -> Iterator[str]:
     """The fields of a record."""
-    yield from ("# Records", "", "A line of the journal, `DIR/.policyd/journal/*.jsonl`.", "")
+    yield from (
+        "# Records",
+        "",
+        "A line of the journal, `DIR/.policyd/journal/*.jsonl`, and once it is sealed of `*.sealed`, which "
+        "`log tail --json` and `log export` unpack. [How the journal proves itself](../concepts/journal.md).",
+        "",
+    )
     yield from (prose(Entry.__doc__), "", prose(Record.__doc__), "")
     yield from table(("field", "holds", "default, which a line leaves out"), _fields(Record))
     yield from ("## One of `errors`", "", prose(Fault.__doc__), "")

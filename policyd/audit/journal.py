@@ -266,8 +266,8 @@ class Journal:
     def _put(self, entry: Entry) -> Record:
         if self._masker is not None:
             entry = self._masker(entry)
-        body = encode_entry(entry)
-        if may_hold_secret(body):
+        body = encode_entry(entry)  # which refuses what has no line
+        if may_hold_secret(entry):
             entry = mask(entry)
             body = encode_entry(entry)
         seq, prev = self._seq, self._prev

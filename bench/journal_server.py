@@ -1,0 +1,70 @@
+"""A decision process with nothing around it: Bookinfo's policies, mutual TLS, and a journal or none.
+
+Arguments: a folder with `server.key`, `server.pem` and `roots.pem`, the port, and the journal's durability or `none`.
+The journal is in the folder's `journal-<durability>`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.processes import ROOT
+from policyd.audit.journal import Journal
+from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
+from policyd.ca.server_certificate import ServerCertificate
+from policyd.cli.loaded import load_folder
+from policyd.config import Address
+from policyd.server.check_threads import CheckThreads
+from policyd.server.decider import CHECK_THREADS, SWITCH_SECONDS
+from policyd.server.transport import bind, credentials
+from policyd.telemetry.metrics import Metrics
+
+
+class _Identity:
+    def __init__(self, folder: Path) -> None:
+        files = ((folder / name).read_bytes() for name in ("server.key", "server.pem", "roots.pem"))
+        now = datetime.now(UTC)
+        self._certificate = ServerCertificate(*files, not_after=now + timedelta(hours=1), renew_at=now)
+
+    def current(self) -> ServerCertificate:
+        return self._certificate
+
+
+def main(folder: Path, port: int, durability: Any) -> None:
+    """Serve until SIGTERM."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    ruling, metrics = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Metrics()
+    clock = lambda: datetime.now(UTC)  # noqa: E731
+    journal = None
+    if durability != "none":
+        journal = Journal(folder / f"journal-{durability}", "bench", clock, durability=durability, observer=metrics)
+    authorizer = Authorizer(
+        ruling=lambda: ruling,
+        record=journal.append if journal else lambda entry: None,
+        metrics=metrics,
+        clock=clock,
+        stopwatch=time.perf_counter,
+    )
+    options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
+    server = grpc.server(CheckThreads(CHECK_THREADS), options=options)  # type: ignore[arg-type]
+    add_to_server(authorizer, server)
+    bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    server.start()
+    stop.wait()
+    server.stop(2).wait()
+    if journal is not None:
+        journal.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
