@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from policyd.errors import InvalidInput, PolicydError
+from policyd.errors import InvalidInput, PolicydError, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+MAX_PROBLEMS: Final = 50  # that people are shown
 PLAIN_WIDTH: Final = 1000  # columns where no terminal limits them
 STYLES: Final[Mapping[str, str]] = {
     "allow": "green", "ok": "green", "up": "green", "synced": "green", "yes": "green", "pass": "green",
@@ -111,15 +113,24 @@ def error_value(error: PolicydError) -> dict[str, Any]:
     return {"error": value}
 
 
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Return a line a problem; of very many the first, and how many more there are of each kind."""
+    lines = [clean(str(problem)) for problem in problems[:MAX_PROBLEMS]]
+    more = Counter(problem.code for problem in problems[MAX_PROBLEMS:])
+    if more:
+        kinds = ", ".join(f"{count:,} `{code}`" for code, count in sorted(more.items()))
+        lines.append(f"and {more.total():,} more: {kinds}; `--json` has all")
+    return lines
+
+
 def show_error(error: PolicydError, as_json: bool = False) -> None:
     """Print an error on standard error: every problem of an invalid input, else the message and its remedy."""
     if as_json:
         print_json(error_value(error), sys.stderr)
         return
     if isinstance(error, InvalidInput):
-        lines = [clean(str(problem)) for problem in error.problems]
-        count = len(lines)
-        lines.append(f"error: {count} problem{'s' if count > 1 else ''} found")
+        count = len(error.problems)
+        lines = [*problem_lines(error.problems), f"error: {count:,} problem{'s' if count > 1 else ''} found"]
     else:
         lines = [f"error: {clean(line)}" if i == 0 else clean(line) for i, line in enumerate(error.message.split("\n"))]
         lines += [f"  {clean(error.remedy)}"] if error.remedy else []

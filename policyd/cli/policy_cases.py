@@ -106,8 +106,9 @@ def lines(results: Sequence[Result]) -> Sequence[str]:
 
     if not results:
         return ["there are no cases; write cases/<name>.yaml, as in examples/bookinfo/cases"]
-    failed = [output.clean(str(result.problem())) for result in results if not result.passed]
-    return [*failed, f"{len(results)} cases, {len(failed)} failed" if failed else f"{len(results)} cases, all passed"]
+    failed = [result.problem() for result in results if not result.passed]
+    count = f"{len(results):,} case{'s' if len(results) > 1 else ''}"
+    return [*output.problem_lines(failed), f"{count}, {f'{len(failed):,} failed' if failed else 'all passed'}"]
 
 
 def shadow_lines(results: Sequence[Result]) -> Sequence[str]:

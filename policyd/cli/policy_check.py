@@ -66,15 +66,25 @@ def examined(directory: Path, shadow: Path | None = None) -> tuple[Counts, list[
     from policyd.cli.loaded import load_folder
     from policyd.errors import InvalidInput
     from policyd.policy.finding_model import of_problems
-    from policyd.sources.files import read_folder
 
     try:
         loaded = load_folder(directory, cases=False, shadow=shadow)
     except InvalidInput as error:
-        return Counts(), of_problems(error.problems), read_folder(directory).texts
+        return Counts(), of_problems(error.problems), _texts(directory)
     ruling = loaded.live.ruling
     tried = len(ruling.shadow.policy_set.policies) if ruling.shadow else None
     return Counts(len(ruling.policy_set.policies), tried), list(loaded.findings), loaded.folder.every_text
+
+
+def _texts(directory: Path) -> Mapping[str, str]:
+    """The files whose lines are shown; none where the folder cannot be read."""
+    from policyd.errors import InvalidInput
+    from policyd.sources.files import read_folder
+
+    try:
+        return read_folder(directory).texts
+    except InvalidInput:
+        return {}
 
 
 def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mapping[str, str], notes: bool) -> None:

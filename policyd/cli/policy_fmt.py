@@ -59,43 +59,45 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             inside = path / "policies"
-            yield from sorted(inside.glob("*.cedar") if inside.is_dir() else path.glob("*.cedar"))
-            yield from (path / name for name in SETS if inside.is_dir() and (path / name).is_file())
-        elif path.is_file():
+            is_mesh = os.path.lexists(inside)
+            yield from _listed(inside if is_mesh else path)
+            yield from (path / name for name in SETS if is_mesh and (path / name).is_file())
+        elif path.exists():
             yield path
         else:
             raise UsageError(f"`{path}` is no file and no folder")
+
+
+def _listed(folder: Path) -> Sequence[Path]:
+    """The policy files of a folder; raises InvalidInput where it cannot be read."""
+    from policyd.errors import InvalidInput, Problem
+    from policyd.sources.reading import reason
+
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".cedar" and not path.name.startswith("."))
+    except OSError as error:
+        problem = Problem("file", f"cannot be read: {reason(error)}", str(folder), remedy="check owner and mode")
+        raise InvalidInput([problem]) from None
 
 
 def _formatted(paths: Sequence[Path]) -> list[tuple[Path, str, str]]:
     """Return each file's text as it is and formatted; raises InvalidInput with every problem of every file."""
     from policyd.errors import InvalidInput, Problem
     from policyd.policy.fmt import formatted
+    from policyd.sources.reading import read_text
 
     problems: list[Problem] = []
     texts: list[tuple[Path, str, str]] = []
     for path in paths:
+        text = read_text(path.resolve().parent, path, str(path), problems)  # a link may lead where it likes
         try:
-            text = _read(path)
-            texts.append((path, text, formatted(text, str(path))))
+            if text is not None:
+                texts.append((path, text, formatted(text, str(path))))
         except InvalidInput as error:
             problems += error.problems
-        except UnicodeDecodeError as error:
-            remedy = "save the file as UTF-8"
-            problems.append(Problem("text", f"the byte at {error.start} is no UTF-8", str(path), remedy=remedy))
-        except OSError as error:
-            problems.append(Problem("file", f"cannot be read: {(error.strerror or str(error)).lower()}", str(path)))
     if problems:
         raise InvalidInput(problems)
     return texts
-
-
-def _read(path: Path) -> str:
-    """Read at most a little more than a policy file may have; line ends as they are."""
-    from policyd.cedar.policies import MAX_FILE_BYTES
-
-    with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES + 4).decode()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Request
 
+MAX_CASES: Final = 20_000  # of a folder
 Expected = Literal["allow", "deny"]
 
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
-from policyd.policy.case_model import Case, Expected
+from policyd.policy.case_model import MAX_CASES, Case, Expected
 from policyd.policy.checks import items_of
 from policyd.policy.end_user import Shown
 from policyd.policy.request_form import parse_form, resolve_form
@@ -72,6 +72,9 @@ def parse_yaml_cases(text: str, file: str, mesh: Mesh) -> list[Case]:
     problems: list[Problem] = []
     cases: list[Case] = []
     for item in items_of(load_one(text, file), MAX_ENTRIES):
+        if len(cases) > MAX_CASES:  # few lines can make millions
+            problems.append(item.problem("size", f"the file has over {MAX_CASES:,} cases", remedy="split it"))
+            break
         is_table = isinstance(item.value, dict) and "table" in item.value
         cases += _table(item, mesh, problems) if is_table else _single(item, mesh, problems)
     if problems:

@@ -17,11 +17,9 @@ from policyd.cedar.model import Decision, Request
 from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.mesh.model import Mesh
 from policyd.policy.case_json import parse_json_cases
-from policyd.policy.case_model import Case
+from policyd.policy.case_model import MAX_CASES, Case
 from policyd.policy.case_yaml import parse_yaml_cases
 from policyd.policy.ruling import Ruling
-
-MAX_CASES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,9 @@ def parse_cases(files: Mapping[str, str], mesh: Mesh) -> tuple[Case, ...]:
             cases += parse_json_cases(text, name) if name.endswith(".json") else parse_yaml_cases(text, name, mesh)
         except InvalidInput as error:
             problems += error.problems
-    if len(cases) > MAX_CASES:
-        problems.append(Problem("size", f"there are over {MAX_CASES} cases", remedy="split the mesh"))
+        if len(cases) > MAX_CASES:
+            problems.append(Problem("size", f"there are over {MAX_CASES:,} cases", name, remedy="split the mesh"))
+            break
     if problems:
         raise InvalidInput(problems)
     return tuple(cases)

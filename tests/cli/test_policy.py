@@ -111,7 +111,7 @@ def test_with_one_bad_file_none_is_written(policyd: Callable[..., Said], tmp_pat
 
     assert (said.code, said.out) == (Exit.INVALID, "")
     assert f"{bad}:1: unexpected end of input" in said.err
-    assert f"{odd}: the byte at 3 is no UTF-8; save the file as UTF-8" in said.err
+    assert f"{odd}:1: the byte 0xff is no UTF-8; save the file as UTF-8" in said.err
     assert good.read_text() == "permit(principal,action,resource);"
     assert policyd("policy", "fmt", tmp_path / "none").code == Exit.USAGE
 
