@@ -76,6 +76,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_value_match": "",
     "_check_uri_match": "",
     "_check_keys": "key set (JWKS)",
+    "check_port_key": "port",
     "_check_uri": "`https://` URI, or file in `jwks/`",
     "_check_issuer": "text",
     "_check_written": "header name",

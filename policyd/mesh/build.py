@@ -26,9 +26,9 @@ from policyd.mesh.model import (
     Workload,
     egress_listener,
     gateway_listener,
-    inbound_listener,
 )
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound
+from policyd.mesh.peers import listeners_of, with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.service_entries import build_outside
@@ -57,6 +57,7 @@ def build(
     instances = builder.build()
     problems = builder.problems
     services, instances = build_services(declaration, instances, problems)
+    instances = with_peers(declaration, instances, problems)
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
@@ -216,19 +217,7 @@ def _listeners(
     for instance in instances.values():
         issuers = issuers_of(authentications, instance)
         if instance.role == "sidecar":
-            name, port = inbound_listener(instance.name), instance.service_port
-            found.append(
-                Listener(
-                    name,
-                    "inbound",
-                    instance.name,
-                    instance.workload,
-                    instance.service,
-                    port,
-                    verifies_peers=True,
-                    issuers=issuers,
-                )
-            )
+            found += listeners_of(instance, issuers)
             name = egress_listener(instance.name)
             found.append(Listener(name, "egress", instance.name, instance.workload, "", 0, verifies_peers=False))
         for listen in instance.listens:

@@ -22,6 +22,7 @@ from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside, covers_name
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
+PeerMode = Literal["STRICT", "PERMISSIVE", "DISABLE"]
 Side = Literal["inbound", "gateway", "egress"]
 
 
@@ -71,7 +72,8 @@ class Instance:
 
     A sidecar: the application listens on 127.0.0.1:`app_port`, its peers reach `address`:`inbound_port`, and
     its own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`. A gateway has `listens`.
-    `also` are further Services (ids) whose selector matches it; what is asked about is always `service`.
+    `also` are further Services (ids) whose selector matches it; what is asked about is always `service`. `peers` is how
+    others reach a sidecar: by mutual TLS, in plain text (DISABLE), or both.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Instance:
     listens: tuple[Listen, ...] = ()
     also: tuple[str, ...] = ()
     locality: Locality | None = None
+    peers: PeerMode = "STRICT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,11 @@ class Mesh:
 def inbound_listener(instance: str) -> str:
     """The name of a sidecar's inbound listener."""
     return f"{instance}/inbound"
+
+
+def plaintext_listener(instance: str) -> str:
+    """The name of a sidecar's listener for callers in plain text."""
+    return f"{instance}/inbound/plaintext"
 
 
 def gateway_listener(instance: str, declared_port: int) -> str:

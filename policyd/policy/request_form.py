@@ -97,7 +97,7 @@ def resolve_form(
     listeners = _listeners(mesh, instance, port) if instance else []
     issuers = {issuer: split for one in listeners for issuer, split in one.issuers.items()}
     return HttpFacts(
-        principal=caller if all(one.verifies_peers for one in listeners) else None,
+        principal=caller if not listeners or any(one.verifies_peers for one in listeners) else None,
         service=service.id,
         method=form.method,
         target=form.target,

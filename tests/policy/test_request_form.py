@@ -123,7 +123,7 @@ def test_what_means_nothing_is_refused_with_a_remedy(mesh: Mesh, text: str, prob
 def test_at_an_instance_it_is_that_one_that_is_asked(mesh: Mesh) -> None:
     first = resolved("productpage GET http://reviews/reviews/0", mesh)
     third = resolve_at(parse_form("productpage GET http://reviews/reviews/0"), "reviews-v3", mesh, NOW)
-    assert third == replace(first, instance="reviews-v3")
+    assert third == first._replace(instance="reviews-v3")
 
 
 def test_at_a_gateway_nobody_is_known(mesh: Mesh) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from policyd.mesh.istio import (
     destination_rule,
     gateway,
+    peer_authentication,
     request_authentication,
     service,
     service_entry,
@@ -17,6 +18,7 @@ from policyd.mesh.istio import (
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.peer_authentication import PeerAuthentication
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.service import CoreService
 from policyd.mesh.istio.service_entry import ServiceEntry
@@ -31,6 +33,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
     "RequestAuthentication": RequestAuthentication,
+    "PeerAuthentication": PeerAuthentication,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
@@ -39,5 +42,6 @@ LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Service": dict.fromkeys(service.LATER, "Service"),
     "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
     "WorkloadEntry": dict.fromkeys(workload_entry.LATER, "WorkloadEntry"),
+    "PeerAuthentication": dict.fromkeys(peer_authentication.LATER, "PeerAuthentication"),
     "RequestAuthentication": dict.fromkeys(request_authentication.LATER, "RequestAuthentication"),
 }

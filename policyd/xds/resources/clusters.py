@@ -20,7 +20,8 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     """A Service's port, or a subset of it, as callers see it: endpoints by EDS, mTLS with those that serve it."""
     name = outbound_cluster(service.id, port, subset)
     policy = mesh.destination(caller, service).policy_of(port, subset)
-    expected = {instance.workload for instance in instances(mesh, caller, service, subset)}
+    serving = instances(mesh, caller, service, subset)
+    expected = {instance.workload for instance in serving if instance.peers != "DISABLE"}
     eds = {
         "resource_api_version": "V3",
         "ads": {},
@@ -37,6 +38,9 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     if expected:
         alpn = ("h2",) if policies.upgrades(policy) else ()
         cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_.{subset}_.{service.id}", expected, alpn)
+    # to those that take plain text only there is no other way; where all are such, there is no transport socket
+    if expected and any(instance.peers == "DISABLE" for instance in serving):
+        cluster["transport_socket_matches"] = [tls.PLAINTEXT]
     return cluster
 
 

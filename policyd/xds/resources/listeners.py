@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.mesh.model import Instance, Listen, Mesh, egress_listener, gateway_listener, inbound_listener
+from policyd.mesh.model import (
+    Instance,
+    Listen,
+    Mesh,
+    egress_listener,
+    gateway_listener,
+    inbound_listener,
+    plaintext_listener,
+)
 from policyd.xds.resources import certificates, edges, faults, filters, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
@@ -34,34 +42,47 @@ def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction:
 
 
 def inbound(mesh: Mesh, instance: Instance, control: Control) -> dict[str, Any]:
-    """What peers reach: strict mTLS, the user's token, then policyd, then the application."""
-    name = inbound_listener(instance.name)
+    """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application."""
     verification = tokens.verification(mesh, instance)
-    cluster = inbound_cluster(instance.service, instance.service_port)
+    chains = []
+    if instance.peers != "DISABLE":
+        # a peer of the mesh has a verified identity: its request id joins the records of one request
+        known = {"forward_client_cert_details": "SANITIZE_SET", "preserve_external_request_id": True}
+        known |= {"set_current_client_cert_details": {"uri": True}}
+        filters_ = [_application(inbound_listener(instance.name), instance, control, verification, known)]
+        chains.append({"transport_socket": tls.downstream(), "filters": filters_})
+    if instance.peers != "STRICT":
+        stranger = {"forward_client_cert_details": "SANITIZE"}
+        filters_ = [_application(plaintext_listener(instance.name), instance, control, verification, stranger)]
+        chains.append({"filters": filters_})
+    name = inbound_listener(instance.name)
+    made = _listener(name, instance.address, instance.inbound_port, chains[0], "INBOUND")
+    if len(chains) == 1:
+        return made
+    encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))
+    both = [{**encrypted, **chains[0]}, {**plain, **chains[1]}]
+    return {**made, "filter_chains": both, "listener_filters": [TLS_INSPECTOR]}
+
+
+def _application(
+    asked_for: str, instance: Instance, control: Control, verification: list[dict[str, Any]], peer: dict[str, Any]
+) -> dict[str, Any]:
+    """What decides about a request and hands it to the application; `peer` is what is known of who sent it."""
     route = {
         "match": {"prefix": "/"},
-        "route": {"cluster": cluster, "timeout": "0s"},
-        "typed_per_filter_config": filters.asked_for(name),
+        "route": {"cluster": inbound_cluster(instance.service, instance.service_port), "timeout": "0s"},
+        "typed_per_filter_config": filters.asked_for(asked_for),
     }
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
-    chain = {
-        "transport_socket": tls.downstream(),
-        "filters": [
-            filters.manager(
-                "inbound",
-                filters.decision(control, verification),
-                {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
-                server_header_transformation="PASS_THROUGH",
-                forward_client_cert_details="SANITIZE_SET",
-                set_current_client_cert_details={"uri": True},
-                # a peer of the mesh has a verified identity: its request id joins the records of one request
-                preserve_external_request_id=True,
-                skip_xff_append=True,
-                **tokens.replies(verification),
-            )
-        ],
-    }
-    return _listener(name, instance.address, instance.inbound_port, chain, "INBOUND")
+    return filters.manager(
+        "inbound",
+        filters.decision(control, verification),
+        {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
+        server_header_transformation="PASS_THROUGH",
+        skip_xff_append=True,
+        **peer,
+        **tokens.replies(verification),
+    )
 
 
 def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]]) -> dict[str, Any]:

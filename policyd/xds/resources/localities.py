@@ -12,6 +12,7 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Distribute, Failover, LocalityBalancing, Sections
 from policyd.mesh.locality import Locality, matches
 from policyd.mesh.model import Instance
+from policyd.xds.resources import tls
 from policyd.xds.resources.model import socket
 from policyd.xds.resources.policies import by_distribution
 
@@ -47,7 +48,13 @@ def _gathered(instances: Sequence[Instance], priorities: Sequence[int]) -> _Grou
 
 
 def _group(members: Sequence[Instance], place: Locality | None) -> dict[str, Any]:
-    endpoints = [{"endpoint": {"address": socket(one.address, one.inbound_port)}} for one in members]
+    endpoints = [
+        {
+            "endpoint": {"address": socket(one.address, one.inbound_port)},
+            **({"metadata": tls.IN_PLAINTEXT} if one.peers == "DISABLE" else {}),
+        }
+        for one in members
+    ]
     group: dict[str, Any] = {"lb_endpoints": endpoints}
     if place is not None:
         named = {"region": place.region, "zone": place.zone, "sub_zone": place.subzone}

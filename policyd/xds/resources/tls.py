@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.spiffe import SpiffeId
@@ -13,6 +13,17 @@ SDS_CLUSTER = "policyd-sds"  # in the agent's bootstrap
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # where Debian and its kin, and Envoy's own image, have them
 IDENTITY_SECRET = "default"  # noqa: S105 - the name that Istio and SPIRE give the workload's own certificate
 ROOTS_SECRET = "ROOTCA"  # noqa: S105 - and the trusted roots
+
+# an endpoint that takes plain text only, and how it is spoken to
+IN_PLAINTEXT: Final[Mapping[str, Any]] = {"filter_metadata": {"envoy.transport_socket_match": {"plaintext": True}}}
+PLAINTEXT: Final[Mapping[str, Any]] = {
+    "name": "plaintext",
+    "match": {"plaintext": True},
+    "transport_socket": {
+        "name": "envoy.transport_sockets.raw_buffer",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+    },
+}
 
 
 def _sds(name: str) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""PeerAuthentications against the mesh: how callers reach each sidecar, by mutual TLS, in plain text, or both.
+
+Law: the narrowest level that says something has the word: port, workload, namespace, mesh. Where nobody says anything
+it is STRICT. Plain text has a listener of its own, so that nobody who comes in by it is ever taken for a workload.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Literal
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.peer_authentication import PeerAuthentication
+from policyd.mesh.model import Instance, Listener, PeerMode, inbound_listener, plaintext_listener
+from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for
+
+KIND: Final = "PeerAuthentication"
+DEFAULT: Final[PeerMode] = "STRICT"
+
+Level = Literal["workload", "namespace", "mesh"]
+
+
+def peer_mode(resources: Iterable[PeerAuthentication], instance: Instance, port: int) -> PeerMode:
+    """How callers reach a port of an instance (the workload's own, as workloads.yaml has it)."""
+    by_level = {level(one): one.spec for one in resources if _holds(one, instance)}
+    workload = by_level.get("workload")
+    said = [workload.port_level_mtls[str(port)]] if workload and str(port) in workload.port_level_mtls else []
+    said += [by_level[name].mtls for name in ("workload", "namespace", "mesh") if name in by_level]
+    for one in said:
+        if one.mode != "UNSET":
+            return one.mode
+    return DEFAULT
+
+
+def level(resource: PeerAuthentication) -> Level:
+    """Whom a PeerAuthentication is for."""
+    if resource.spec.selector.match_labels:
+        return "workload"
+    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+
+
+def with_peers(
+    declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
+) -> dict[str, Instance]:
+    """The instances, each with its mode; check what is declared."""
+    declared = declaration.of(PeerAuthentication)
+    check_names(declared, KIND, problems)
+    _check(declared, instances, problems)
+    resources = [one.resource for one in declared]
+    return {
+        name: dataclasses.replace(instance, peers=peer_mode(resources, instance, instance.service_port))
+        if instance.role == "sidecar"
+        else instance
+        for name, instance in instances.items()
+    }
+
+
+def listeners_of(instance: Instance, issuers: Mapping[str, frozenset[str]]) -> Iterator[Listener]:
+    """Where a sidecar is asked for its application."""
+    own = (instance.name, instance.workload, instance.service, instance.service_port)
+    if instance.peers != "DISABLE":
+        yield Listener(inbound_listener(instance.name), "inbound", *own, verifies_peers=True, issuers=issuers)
+    if instance.peers != "STRICT":
+        yield Listener(plaintext_listener(instance.name), "inbound", *own, verifies_peers=False, issuers=issuers)
+
+
+def _holds(resource: PeerAuthentication, instance: Instance) -> bool:
+    return instance.role == "sidecar" and holds_for(resource, resource.spec.selector.match_labels, instance)
+
+
+def _check(
+    declared: Iterable[Declared[PeerAuthentication]], instances: Mapping[str, Instance], problems: list[Problem]
+) -> None:
+    """Each holds for somebody, alone on its level, and names ports that are there."""
+    first: dict[tuple[str, Level], str] = {}
+    for one in declared:
+        selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
+        labels = one.resource.spec.selector.match_labels
+        check_selects(one, KIND, selected, ("spec", "selector") if labels else ("metadata",), problems)
+        for instance in selected:
+            other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
+            if other != one.resource.id:
+                message = f"`{instance.name}` has a {KIND} for its {level(one.resource)} already, `{other}`"
+                problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
+                break
+        for port in one.resource.spec.port_level_mtls:
+            known = sorted({instance.service_port for instance in selected})
+            if selected and int(port) not in known:
+                message = f"none of the selected workloads has port {port}"
+                remedy = f"they have {', '.join(map(str, known))} (`port` of workloads.yaml)"
+                problems.append(one.problem("reference", message, ("spec", "portLevelMtls", port), remedy))
