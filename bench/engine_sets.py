@@ -43,7 +43,7 @@ def _policies(service: int) -> Iterator[str]:
     yield f"forbid (principal is Unauthenticated, {action}, {to}) {READS};"
 
 
-def _texts(size: int) -> dict[str, str]:
+def policies_in_files(size: int) -> dict[str, str]:
     """A file a service, as authors write them."""
     return {
         f"s{service}.cedar": "\n".join(f'@id("s{service}-{at}")\n{one}' for at, one in enumerate(_policies(service)))
@@ -53,7 +53,7 @@ def _texts(size: int) -> dict[str, str]:
 
 def load_set(size: int, schema: Schema, cached: int) -> Loaded:
     """A set of so many policies, put in force."""
-    texts = _texts(size)
+    texts = policies_in_files(size)
     start = time.perf_counter()
     policy_set = load_policies(texts, schema)
     loaded = time.perf_counter()

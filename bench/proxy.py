@@ -41,13 +41,13 @@ class Load(NamedTuple):
     requests: int
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -78,7 +78,7 @@ def _listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
+def authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
     """The real cluster, its certificate from files instead of the agent."""
     cluster = clusters.authorization(control)
     context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
@@ -98,20 +98,20 @@ def _authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
 def _envoy(work: Path, control: Control, identity: Path) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
 
-    ports = {variant: _free_port() for variant in VARIANTS}
+    ports = {variant: free_port() for variant in VARIANTS}
     chains: dict[str, list[dict[str, Any]]] = {
         "no filter": [],
         "native RBAC": [_rbac()],
         "policyd": [filters.authorization(control)],
     }
     listeners = [_listener(ports[variant], chains[variant]) for variant in VARIANTS]
-    resources = {"clusters": [_authz_cluster(control, identity)], "listeners": listeners}
+    resources = {"clusters": [authz_cluster(control, identity)], "listeners": listeners}
     config = work / "envoy.json"
     config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
     command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
     def ready() -> bool:
-        return all(_listens(port) for port in ports.values())
+        return all(listens(port) for port in ports.values())
 
     with running(command, work / "envoy.log", ready) as process:
         yield process.pid, ports
