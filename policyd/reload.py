@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.engine import Engine
-from policyd.cedar.policies import PolicySet, load_policies
+from policyd.cedar.policies import Checked, PolicySet, load_policies
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
@@ -84,6 +84,15 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """What earlier loads have found out and this one need not: policies that are good, snapshots that were made."""
+
+    active: Checked = field(default_factory=Checked)
+    shadow: Checked = field(default_factory=Checked)
+    snapshots: Snapshots[ProxyClass] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Parsed:
     """A folder's texts, each checked by itself."""
 
@@ -99,16 +108,17 @@ def load(
     schemas: Schemas,
     place: Callable[[Declaration], Placement],
     control: Control,
-    before: Snapshots[ProxyClass] | None = None,
+    earlier: Earlier | None = None,
 ) -> Live:
     """Check all of a folder; raises InvalidInput with every problem that can be found at once.
 
-    `place` says where instances are; `control` where proxies ask for decisions; `before` are snapshots made earlier.
+    `place` says where instances are; `control` where proxies ask for decisions; `earlier` spares work.
     """
-    parsed = _parse(folder, schemas, place)
+    earlier = earlier or Earlier()
+    parsed = _parse(folder, schemas, place, earlier)
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
     _check_cases(folder, ruling)
-    snapshots = build_snapshots(parsed.mesh, control, before).check({SDS_CLUSTER})
+    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check({SDS_CLUSTER})
     return Live(
         digest=folder.digest,
         texts=folder.texts,
@@ -125,7 +135,7 @@ def load(
     )
 
 
-def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement]) -> _Parsed:
+def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], earlier: Earlier) -> _Parsed:
     """Every file by itself, so that the problems of one do not hide those of another."""
     problems: list[Problem] = []
 
@@ -144,8 +154,12 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
-    active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh))
-    shadow = None if folder.shadow is None else attempt(lambda: load_policies(folder.shadow or {}, schemas.mesh))
+    active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh, earlier.active))
+    shadow = (
+        None
+        if folder.shadow is None
+        else attempt(lambda: load_policies(folder.shadow or {}, schemas.mesh, earlier.shadow))
+    )
     traffic = attempt(lambda: _sets(active, shadow, folder.shadow_place)) if active else None
     issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
     attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))

@@ -68,31 +68,61 @@ def set_of(policies: Iterable[Policy]) -> PolicySet:
     return PolicySet(chosen, union(policy.reads for policy in chosen))
 
 
-def load_policies(files: Mapping[str, str], schema: Schema) -> PolicySet:
+class Checked:
+    """The files that were found good under one schema, with their policies: what did not change is not read again.
+
+    What is wrong with a policy is wrong with it alone, but for its id, which is looked at again each time.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[str, tuple[Policy, ...]]] = {}
+
+    def policies(self, name: str, text: str) -> tuple[Policy, ...] | None:
+        """The policies of a file with this text; None where it has not been looked at."""
+        known = self._files.get(name)
+        return known[1] if known is not None and known[0] == text else None
+
+    def keep(self, files: Mapping[str, str], policies: Sequence[Policy]) -> None:
+        """These files are good, and no others are asked for again."""
+        found: dict[str, list[Policy]] = {name: [] for name in files}
+        for policy in policies:
+            found[policy.file].append(policy)
+        self._files = {name: (files[name], tuple(of_file)) for name, of_file in found.items()}
+
+
+def load_policies(files: Mapping[str, str], schema: Schema, checked: Checked | None = None) -> PolicySet:
     """Load `{file name: text}`; an empty set is a set (it denies everything).
 
+    Files that are in `checked`, which is of the same schema, are taken from there; it holds these files afterwards.
     Raises InvalidInput with every problem of every file: sizes, characters, syntax, ids, templates, withheld
     headers, and strict validation against `schema`.
     """
     problems: list[Problem] = []
+    checked = checked or Checked()
     if len(files) > MAX_FILES:
         raise InvalidInput([Problem("policy_bounds", f"there are over {MAX_FILES} policy files")])
+    known: list[Policy] = []
     sources: list[Source] = []
     for name in sorted(files):
-        bad = _file_problem(name, files[name])
-        if bad is None:
+        good = checked.policies(name, files[name])
+        bad = None if good is not None else _file_problem(name, files[name])
+        if good is not None:
+            known += good
+        elif bad is None:
             sources += sources_of(name, files[name])
         else:
             problems.append(bad)
-    if len(sources) > MAX_POLICIES:
+    if len(known) + len(sources) > MAX_POLICIES:
         raise InvalidInput([*problems, Problem("policy_bounds", f"there are over {MAX_POLICIES} policies")])
-    policies, places, unread, errors = _read_and_validate(sources, schema)
+    new, places, unread, errors = _read_and_validate(sources, schema)
+    policies = sorted([*known, *new], key=lambda policy: policy.file) if known else new
     problems += unread
     problems += _id_problems(policies)
-    problems += [problem for policy in policies for problem in _header_problems(policy)]
+    problems += [problem for policy in new for problem in _header_problems(policy)]
     problems += validation_problems(errors, places, schema)
     if problems:
         raise InvalidInput(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+    checked.keep(files, policies)
     return set_of(policies)
 
 

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePat
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.mesh.tokens import fetched
-from policyd.reload import Live, load, shipped_schemas
+from policyd.reload import Earlier, Live, load, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
 from policyd.server.decider_life import DeciderLife
@@ -61,9 +61,7 @@ from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from policyd.xds.cache import SnapshotCache
-from policyd.xds.resources.build import ProxyClass
 from policyd.xds.resources.model import Control
-from policyd.xds.resources.reuse import Snapshots
 from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
@@ -136,7 +134,7 @@ class Server:
         self._started_at = _now()
         self._cache = SnapshotCache()
         self._changes = Changes()
-        self._built: Snapshots[ProxyClass] | None = None
+        self._earlier = Earlier()
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -195,8 +193,8 @@ class Server:
 
         def build(folder: Folder) -> Live:
             with _uncollected():
-                live = load(folder, schemas, self._placer, control, self._built)
-            self._built = live.snapshots
+                live = load(folder, schemas, self._placer, control, self._earlier)
+            self._earlier = replace(self._earlier, snapshots=live.snapshots)
             return live
 
         return Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)

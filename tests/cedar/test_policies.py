@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from policyd.cedar.policies import load_policies
+from policyd.cedar.policies import Checked, load_policies
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.errors import InvalidInput, Problem
 
@@ -188,3 +188,57 @@ def test_the_place_of_an_invalid_policy_is_right_however_many_stand_before_it(sc
         f"{at + 1}:{31 + len(str(at))} policy_invalid: `p{at}` {TOP}unrecognized entity type `Person`"
         for at in (0, 499, 500, 1_050)
     ]
+
+
+# ---- what was looked at before
+
+
+ONE, TWO = '@id("one") permit (principal, action, resource);\n', '@id("two") forbid (principal, action, resource);\n'
+
+
+def test_files_that_did_not_change_are_not_read_again_and_the_set_is_the_same(schema: Schema) -> None:
+    checked = Checked()
+    before = load_policies({"a.cedar": ONE, "c.cedar": TWO}, schema, checked)
+    files = {"a.cedar": ONE, "b.cedar": ONE.replace("one", "three"), "c.cedar": TWO + TWO.replace("two", "four")}
+
+    after = load_policies(files, schema, checked)
+
+    fresh = load_policies(files, schema)
+    assert [(one.id, one.text, one.file, one.line) for one in after.policies] == [
+        (one.id, one.text, one.file, one.line) for one in fresh.policies
+    ]
+    assert after.reads == fresh.reads
+    assert after.policies[0] is before.policies[0]
+    assert load_policies({"a.cedar": ONE}, schema, checked).policies == (before.policies[0],)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b.cedar": ONE}, "b.cedar:1: two policies have the id `one`; the other one is a.cedar:1"),
+        (
+            {"a.cedar": ONE.replace("one", "two")},
+            "c.cedar:1: two policies have the id `two`; the other one is a.cedar:1",
+        ),
+        ({"b.cedar": "permit (principal"}, "b.cedar:1"),
+        ({"c.cedar": TWO.replace(";", "when { context.nope };")}, "c.cedar:1"),
+    ],
+)
+def test_what_is_wrong_with_new_files_is_found_and_the_good_ones_stay_known(
+    schema: Schema, change: dict[str, str], message: str
+) -> None:
+    good, checked = {"a.cedar": ONE, "c.cedar": TWO}, Checked()
+    before = load_policies(good, schema, checked)
+
+    with pytest.raises(InvalidInput) as refused:
+        load_policies(good | change, schema, checked)
+
+    assert str(refused.value.problems[0]).startswith(message)
+    assert refused.value.problems == failure(good | change, schema)
+    assert load_policies(good, schema, checked).policies[0] is before.policies[0]
+
+
+def failure(files: dict[str, str], schema: Schema) -> object:
+    with pytest.raises(InvalidInput) as refused:
+        load_policies(files, schema)
+    return refused.value.problems
