@@ -8,6 +8,7 @@ nothing but their journal are asked in turn, several rounds, and what was decide
 from __future__ import annotations
 
 import json
+import os
 import random
 import secrets
 import shutil
@@ -28,18 +29,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bench.processes import running
 from bench.proxy import CALLER, Load, _authz_cluster, _free_port, _listener, _listens, _load, _medians
+from bench.records import decisions
 from bench.table import Row, row
 from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal
-from policyd.audit.lines import open_lines
 from policyd.audit.record import Entry
 from policyd.audit.retention import Keep
 from policyd.audit.sealer import Sealer, pack_apart
-from policyd.audit.segments import list_segments
 from policyd.audit.verify import How, verify
 from policyd.ca.authority import Authority, authority_of, new_material
 from policyd.ca.sealing import JournalTrust, SealingKeys
-from policyd.errors import BrokenRecord
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import filters
 from policyd.xds.resources.model import Control
@@ -129,12 +128,14 @@ def appending() -> list[Row]:
             rates.append(RECORDS / seconds)
             efforts.append((time.process_time() - worked) / RECORDS)
         each, alone = _synced(folder / "fsync", entries)
+        bare = _bare_sync(folder / "bare")
     return [
         row("append, written, one after the other", max(rates), "records/s", at_least=60_000),
         row("append, written: CPU time", min(efforts) * 1e6, "us"),
         row(f"append, fsync, {WRITERS} threads, p50", statistics.median(each) * 1e3, "ms"),
         row(f"append, fsync, {WRITERS} threads", SYNCED / sum(each) * WRITERS, "records/s"),
         row("append, fsync, one thread, p50", statistics.median(alone) * 1e3, "ms"),
+        row("fdatasync by itself, p50", bare * 1e3, "ms"),
     ]
 
 
@@ -158,6 +159,18 @@ def _synced(folder: Path, entries: list[Entry]) -> tuple[list[float], list[float
     write(SYNCED // WRITERS, alone)
     journal.close()
     return each, alone
+
+
+def _bare_sync(file: Path) -> float:
+    """What the medium takes for so many bytes, at this moment: others may use it too."""
+    times = []
+    with file.open("ab", buffering=0) as target:
+        for _ in range(100):
+            target.write(b"x" * 800)
+            started = time.perf_counter()
+            os.fdatasync(target.fileno())
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 # ---- sealing and proving
@@ -229,7 +242,7 @@ def through_envoy() -> list[Row]:
     with _folder() as work, ExitStack() as stack:
         _write_identities(work)
         ports = {journal: _free_port() for journal in JOURNALS}
-        servers = {}
+        servers, asked = {}, dict.fromkeys(JOURNALS, 0)
         for journal, port in ports.items():
             command = [sys.executable, "-m", "bench.journal_server", str(work), str(port), journal]
             ready = lambda port=port: _listens(port)  # noqa: E731
@@ -240,22 +253,22 @@ def through_envoy() -> list[Row]:
             for journal in JOURNALS:
                 load = _load(listeners[journal], CONNECTIONS, envoy, [servers[journal]])
                 measured[journal] += [load] if number else []  # the first round warms up
-                asked[journal] = asked.get(journal, 0) + load.requests
+                asked[journal] += load.requests
+        bare = _bare_sync(work / "bare")
         stack.close()
-        kept = {journal: _decisions(work / f"journal-{journal}") for journal in JOURNALS[1:]}
+        kept = {journal: decisions(work / f"journal-{journal}") for journal in JOURNALS[1:]}
     medians = {journal: _medians(loads) for journal, loads in measured.items()}
     none, written, fsync = (medians[journal] for journal in JOURNALS)
     return [
         *(row(f"Envoy, journal {name}: throughput", one.per_second, "requests/s") for name, one in medians.items()),
         *(row(f"Envoy, journal {name}: p50", one.p50, "ms") for name, one in medians.items()),
+        *(row(f"Envoy, journal {n}: CPU of policyd", one.policyd_cpu, "us/request") for n, one in medians.items()),
         row("throughput, written / none", written.per_second / none.per_second, "ratio", at_least=0.9),
         row("p50 added by fsync to written, 32 connections", fsync.p50 - written.p50, "ms", at_most=1),
+        row("fdatasync by itself at that time, p50", bare * 1e3, "ms"),
         # wrk cuts its last requests off when its time is over: those are decided and on record, but not counted by it
         *(row(f"{name}: logged / decided", kept[name] / asked[name], "ratio", at_least=1.0) for name in kept),
     ]
-
-
-asked: Final[dict[str, int]] = {}
 
 
 def _write_identities(work: Path) -> None:
@@ -294,20 +307,6 @@ def _envoy(work: Path, ports: dict[str, int]) -> Iterator[tuple[int, dict[str, i
     command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
     with running(command, work / "envoy.log", lambda: all(map(_listens, at.values()))) as process:
         yield process.pid, at
-
-
-def _decisions(folder: Path) -> int:
-    """How many decisions are on record."""
-
-    def broken(error: BrokenRecord) -> None:
-        raise error
-
-    count = 0
-    for segments in list_segments(folder).values():
-        for segment in segments:
-            with open_lines(segment, broken) as lines:
-                count += sum(b'"kind":"decision"' in found.raw for found in lines.forward(0))
-    return count
 
 
 PARTS: Final = (appending, sealing, through_envoy)

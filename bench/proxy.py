@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
+from bench.records import decisions
 from bench.table import Row, row
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import clusters, filters
@@ -140,11 +141,6 @@ def _medians(loads: list[Load]) -> Load:
     return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))  # type: ignore[arg-type]
 
 
-def _records(directory: Path) -> int:
-    files = (directory / ".policyd" / "journal").glob("*.jsonl")
-    return sum(file.read_bytes().count(b'"kind":"decision"') for file in files)
-
-
 def run() -> list[Row]:
     """Measure and compare; needs wrk."""
     if shutil.which("wrk") is None:
@@ -174,7 +170,7 @@ def run() -> list[Row]:
             asked = sum(
                 load.requests for (variant, _), loads in measured.items() if variant == "policyd" for load in loads
             )
-            recorded = _records(directory)
+            recorded = decisions(directory / ".policyd" / "journal")
     return _rows({key: _medians(loads) for key, loads in measured.items()}, asked, recorded)
 
 
