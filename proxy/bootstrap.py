@@ -15,6 +15,8 @@ from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET
 SDS_CLUSTER = "policyd-sds"
 XDS_CLUSTER = "policyd-xds"
 OWNER_ONLY = 0o600
+# Envoy's own limit of 100 instructions refuses regexes that people write; this one is Istio's
+RUNTIME = {"re2.max_program_size.error_level": 32_768}
 MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
 
 _TYPES = "type.googleapis.com/envoy.extensions"
@@ -59,6 +61,7 @@ def bootstrap(start: Start) -> dict[str, Any]:
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {"clusters": [_sds_cluster(start), _xds_cluster(start)]},
         "overload_manager": _overload_manager(),
+        "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},
         # nothing is flushed to a sink; a scrape gathers what it reads
         "stats_flush_on_admin": True,
     }

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import Any, Final
 
 MAX_REGEX: Final = 1024
+MAX_REPEATS: Final = 1000  # RE2's own limit
+MAX_PARTS: Final = 4000  # written out, so that its program stays far below what our Envoys take
 MAX_HOST: Final = 253
 MAX_SUGGESTIONS: Final = 20
 AUTHORITY: Final = ":authority"
@@ -31,6 +33,9 @@ _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110, section 5.6.2
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PART = re.compile(
+    r"\\.|\[(?:\\.|[^]\\])+\]|\{(?P<least>[0-9]{1,9})(?:,(?P<most>[0-9]{0,9}))?\}|[()]|[*+?]|.", re.DOTALL
+)
 # What RE2 has not: look-around, back references, atomic groups, possessive repeats.
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|(?<!\\)[*+?}]\+")
 # What Python's `re` reads otherwise than RE2; such a pattern is left to Envoy.
@@ -154,6 +159,7 @@ def check_regex(pattern: str) -> str:
         raise ValueError(f"a regex has 1 to {MAX_REGEX} characters, this one {len(pattern)}")
     if found := _NOT_RE2.search(pattern):
         raise ValueError(f"RE2 does not have `{found.group()}`; write the regex without it")
+    _check_repeats(pattern)
     if _ONLY_RE2.search(pattern):
         return pattern
     try:
@@ -161,6 +167,28 @@ def check_regex(pattern: str) -> str:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"`{pattern[:80]}` is no regex: {error}") from None
     return pattern
+
+
+def _check_repeats(pattern: str) -> None:
+    """Refuse what repeats more than a proxy would take: RE2 writes repeats out, those within repeats too."""
+    groups = [(0, 1)]  # parts written out, and the deepest product of repeats; the last group is the open one
+    last = (0, 1)
+    for found in _PART.finditer(pattern):
+        parts, deepest = groups[-1]
+        if found.group() == "(":
+            groups.append((0, 1))
+        elif found.group() == ")" and len(groups) > 1:
+            last = groups.pop()
+            groups[-1] = groups[-1][0] + last[0], max(groups[-1][1], last[1])
+        elif found["least"]:
+            times = int(found["most"] or found["least"])
+            groups[-1] = parts + last[0] * (times - 1), max(deepest, last[1] * times)
+            last = last[0] * times, last[1] * times
+        elif found.group() not in ("*", "+", "?"):
+            last = 1, 1
+            groups[-1] = parts + 1, deepest
+    if max(deepest for _, deepest in groups) > MAX_REPEATS or sum(parts for parts, _ in groups) > MAX_PARTS:
+        raise ValueError(f"the regex repeats its parts more than {MAX_REPEATS:,} times; write it with `*` or `+`")
 
 
 def check_subset_name(name: str) -> str:

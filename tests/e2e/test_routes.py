@@ -60,6 +60,7 @@ MATCHES = [
     *matched("exact", {"uri": {"exact": "/a"}}, hit=get("/a?x=1"), miss=get("/a/b")),
     *matched("prefix", {"uri": {"prefix": "/a"}}, hit=get("/ab"), miss=get("/b")),
     *matched("regex", {"uri": {"regex": "/[0-9]+"}}, hit=get("/12"), miss=get("/12a")),
+    *matched("long-regex", {"uri": {"regex": "/[a-z]{1,200}"}}, hit=get("/" + "a" * 200), miss=get("/" + "a" * 201)),
     *matched("case", {"uri": {"prefix": "/a"}, "ignoreUriCase": True}, hit=get("/A"), miss=get("/B")),
     *matched("scheme", {"scheme": {"exact": "http"}, "uri": {"exact": "/a"}}, hit=get("/a"), miss=get("/b")),
     *matched("method", {"method": {"regex": "PUT|POST"}}, hit=("PUT", "/", {}), miss=get()),

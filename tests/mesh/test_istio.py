@@ -105,6 +105,16 @@ def test_a_header_that_any_value_satisfies_is_there() -> None:
     assert not StringMatch(exact="").presence
 
 
+# as large as regexes may be; the real Envoy takes them, see tests/xds/resources
+LARGE = [
+    "/[a-z]{1,200}",
+    "(a{30}){30}",
+    "a{1000}" * 3,
+    "[^x]{0,1000}" * 3,
+    "(a{1,9}|b{2}){1,100}",
+    r"\pL{999}",
+    "a|" * 511,
+]
 RULE = "route: [{destination: {host: web}}]"
 LATER = "remove it, so that nothing is thought to hold that does not"
 
@@ -455,6 +465,28 @@ def test_a_resource_that_is_not_understood_is_refused_with_its_line(
 def test_every_document_of_a_file_is_a_resource() -> None:
     text = f"---\n{GOOD['mesh/gateway.yaml']}---\n---\njust text\n"
     assert problems({"mesh/a.yaml": text}) == ["mesh/a.yaml:11: a resource is a mapping, not the text `just text`"]
+
+
+@pytest.mark.parametrize("pattern", LARGE)
+def test_a_large_regex_is_taken(pattern: str) -> None:
+    assert check_regex(pattern) == pattern
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a{1001}",
+        "a{1,1001}",
+        "(a{40}){40}",
+        "(a{1,1000}){1,1000}",
+        "((a{10}b){10}c){11}",
+        "(?:a{0,999}){2,}",
+        "ab{999}" * 5,
+    ],
+)
+def test_a_regex_that_explodes_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="the regex repeats its parts more than 1,000 times"):
+        check_regex(pattern)
 
 
 @pytest.mark.parametrize("pattern", ["a", "/v[0-9]+", r"\pL+", "(?i)abc", "[[:alpha:]]+", "(?P<n>a)", r"a\+\+", "a+b+"])

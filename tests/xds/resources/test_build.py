@@ -19,8 +19,10 @@ from policyd.sources.credentials import read_credentials
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, kind
+from proxy.bootstrap import RUNTIME
 from tests.certificates import Authority
 from tests.golden import check_json
+from tests.mesh.test_istio import LARGE
 from tests.xds.resources.folders import CONTROL, TRUST_DOMAIN, WORKLOADS, bookinfo, mesh_of, mesh_with
 from tests.xds.resources.test_rules import ACTIONS, MATCHES
 
@@ -111,6 +113,7 @@ def static(snapshot: Snapshot, work: Path) -> Path:
                 "node": {"id": "n", "cluster": "c"},
                 "static_resources": resources,
                 "dynamic_resources": {"ads_config": ads},
+                "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},
             }
         )
     )
@@ -129,6 +132,7 @@ def test_the_real_envoy_accepts_every_rule_there_is(tmp_path: Path, instance: st
     rules = [
         *(yaml.safe_load(rule) for rule, _ in ACTIONS),
         *({"match": [yaml.safe_load(match)], "directResponse": {"status": 200}} for match, _ in MATCHES),
+        *({"match": [{"uri": {"regex": regex}}], "directResponse": {"status": 200}} for regex in LARGE),
     ]
     bound = {"hosts": ["api", "shop.example"], "gateways": ["mesh", "edge"], "http": rules}
     edge = {
