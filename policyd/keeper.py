@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import Final
 
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.reload import Live
 from policyd.sources.files import Folder
 from policyd.yaml import load_one
+
+MAX_PROBLEMS: Final = 100  # of a change that is refused
 
 
 class Keeper:
@@ -90,9 +93,18 @@ class Keeper:
         self._refuse((problem,))
 
     def _refuse(self, problems: tuple[Problem, ...]) -> None:
+        problems = bounded(problems)
         if problems != self.refused:
             self.refused = problems
             self._heard(None, problems)
+
+
+def bounded(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """The first MAX_PROBLEMS, and how many more there are: a log line, a record and a reply have to hold them."""
+    more = len(problems) - MAX_PROBLEMS
+    if more <= 0:
+        return problems
+    return (*problems[:MAX_PROBLEMS], Problem("more", f"and {more:,} more", remedy="`policyd check --json` has all"))
 
 
 def _need_restart(before: Settings, folder: Folder) -> list[Problem]:

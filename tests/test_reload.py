@@ -327,6 +327,14 @@ def test_another_bad_change_is_told_too(kept: Kept) -> None:
     assert [len(told) for _, told in kept.heard] == [1, 2]
 
 
+def test_ten_thousand_problems_are_told_as_a_hundred_and_a_number(kept: Kept) -> None:
+    kept.change("policies/api.cedar", "permit (principal, action, resource);\n" * 10_000)
+
+    assert len(kept.keeper.refused) == 101
+    assert str(kept.keeper.refused[-1]) == "and 9,900 more; `policyd check --json` has all"
+    assert str(kept.keeper.refused[0]).startswith("policies/api.cedar:1: a policy has no `@id`")
+
+
 def test_going_back_to_the_text_in_force_ends_the_refusal_without_building_it_again(kept: Kept) -> None:
     before = kept.keeper.live
     kept.change("policies/api.cedar", "permit (")

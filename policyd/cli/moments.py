@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from policyd.audit.scan import Span
 from policyd.errors import UsageError
-from policyd.strict import parse_duration
+
+if TYPE_CHECKING:
+    from policyd.audit.scan import Span
 
 _HINT: Final = "write `1h` or `30m` (ago), `today`, `yesterday`, `2026-11-23`, or `2026-11-23T12:00:00Z`"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -27,6 +28,8 @@ Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Before then
 
 def span(since: str, until: str, now: datetime, zone: tzinfo) -> Span:
     """The time from `since` to `until`, "" for no bound; raises UsageError."""
+    from policyd.audit.scan import Span
+
     found = Span(moment(since, now, zone) if since else None, moment(until, now, zone) if until else None)
     if found.since and found.until and found.since >= found.until:
         raise UsageError(f"nothing lies between `{since}` and `{until}`", remedy="give the earlier one to `--since`")
@@ -43,6 +46,8 @@ def here(since: str, until: str) -> Span:
 
 def moment(text: str, now: datetime, zone: tzinfo) -> datetime:
     """What `text` means; raises UsageError."""
+    from policyd.strict import parse_duration
+
     words = text.strip()
     today = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from policyd.cli.instance import existing, folder, server
 from policyd.cli.loaded import load_folder
 from policyd.cli.revisions import live_of
 from policyd.config import state_paths
-from policyd.errors import UsageError
+from policyd.errors import InvalidInput, UsageError
 from policyd.mesh.model import Mesh
 from policyd.policy.cases import parse_cases
 from policyd.sources.files import Folder, read_folder
@@ -57,7 +57,7 @@ def _side(label: str, name: str, beside: Path | None, other: Path | None) -> Sid
     if prefix != name:
         return _past(label, prefix, folder(beside))
     if Path(name).is_dir():
-        return _present(existing(Path(name)))
+        return _present(name)
     if name == LIVE:
         where = folder(beside)
         with server(where) as client:
@@ -70,9 +70,14 @@ def _side(label: str, name: str, beside: Path | None, other: Path | None) -> Sid
     raise UsageError(f"`{name[:80]}` is no folder and no revision", remedy=remedy)
 
 
-def _present(directory: Path) -> Side:
-    ruling = load_folder(directory, cases=False).live.ruling
-    return Side(ruling, _cases(read_folder(directory), ruling.mesh))
+def _present(name: str) -> Side:
+    """A folder as it is; what is wrong with it is told as in the folder of that name, as there are two."""
+    directory = existing(Path(name))
+    try:
+        ruling = load_folder(directory, cases=False).live.ruling
+        return Side(ruling, _cases(read_folder(directory), ruling.mesh))
+    except InvalidInput as error:
+        raise InvalidInput([replace(one, file=str(Path(name) / one.file)) for one in error.problems]) from None
 
 
 def _tried(label: str, directory: Path) -> Side:
