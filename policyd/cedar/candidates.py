@@ -96,16 +96,13 @@ class CandidateSets:
             return built
 
     def fading(self) -> Iterator[None]:
-        """Give the handles up, one a step: Cedar takes long to free thousands of policies."""
+        """Give up what is kept, a piece a step: all at once would take long, for thousands of policies."""
         self._whole = None
         yield
-        while True:
-            try:
-                with self._lock:
-                    self._handles.popitem()
-            except KeyError:
-                return
+        while self._handles:
+            self._handles.popitem()
             yield
+        yield from self.index.fading()
 
     @property
     def weight(self) -> int:

@@ -58,7 +58,7 @@ class Engine:
         return self._cache.stats()
 
     def fading(self) -> Iterator[None]:
-        """Give up what is kept, a piece a step: for an engine that nobody asks any more."""
+        """Give up all that it has, a piece a step: only for an engine that nobody asks any more."""
         return self._sets.fading()
 
     def decide(self, request: Request) -> Decision:

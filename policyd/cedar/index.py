@@ -8,7 +8,7 @@ neither decides nor fails.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cedarpy import pst
@@ -20,7 +20,7 @@ Branches = dict[Key, dict[Key, dict[Key, list[int]]]]  # resource, principal, ac
 
 
 class Index:
-    """The policies of a set by scope; policy number i is `trees[i]`. Immutable."""
+    """The policies of a set by scope; policy number i is `trees[i]`. Immutable, until it fades."""
 
     def __init__(self, trees: Sequence[pst.Template]) -> None:
         self._branches: Branches = {}
@@ -48,6 +48,12 @@ class Index:
                 for numbers in _meeting(by_action, actions):
                     found.update(numbers)
         return tuple(sorted(found))
+
+    def fading(self) -> Iterator[None]:
+        """Give it up, a branch a step; it finds nothing afterwards."""
+        while self._branches:
+            self._branches.popitem()
+            yield
 
 
 def _meeting(branches: Mapping[Key, Any], keys: frozenset[Key]) -> list[Any]:

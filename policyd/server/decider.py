@@ -153,8 +153,12 @@ class Decider:
             self._tell(self._journal.trouble())
         if self._ruling is not None:
             self._counters.cached(self._ruling.engine.stats(), anew=False)
-        while self._retired:
-            self._takeover.let_go(self._retired.pop())
+        for _ in range(len(self._retired)):
+            old = self._retired.pop(0)
+            if _references(old) > _ONE_VARIABLE:  # a check that was begun under it is still being decided
+                self._retired.append(old)
+            else:
+                self._takeover.let_go(old)
 
     def _tell(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -170,6 +174,18 @@ class Decider:
 def check_threads(durability: Durability) -> int:
     """How many threads answer: those that wait for the medium leave the processor to others."""
     return SYNCED_CHECK_THREADS if durability == "fsync" else CHECK_THREADS
+
+
+def _references(value: object) -> int:
+    return sys.getrefcount(value)
+
+
+def _held_by_one_variable() -> int:
+    value = object()
+    return _references(value)
+
+
+_ONE_VARIABLE: Final = _held_by_one_variable()  # which is another number in each version of Python
 
 
 def _now() -> datetime:
