@@ -73,6 +73,7 @@ class Live:
     texts: Mapping[str, str] = field(repr=False)
     files: Mapping[str, str]
     settings: Settings
+    declaration: Declaration = field(repr=False)
     placement: Placement
     mesh: Mesh
     ruling: Ruling
@@ -85,10 +86,11 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What earlier loads have found out and this one need not: policies that are good, snapshots that were made."""
+    """What earlier loads have found out and this one need not: policies that are good, what files say, snapshots."""
 
     active: Checked = field(default_factory=Checked)
     shadow: Checked = field(default_factory=Checked)
+    declaration: Declaration | None = None
     snapshots: Snapshots[ProxyClass] | None = None
 
 
@@ -97,6 +99,7 @@ class _Parsed:
     """A folder's texts, each checked by itself."""
 
     settings: Settings
+    declaration: Declaration
     placement: Placement
     mesh: Mesh
     traffic: Sets
@@ -124,6 +127,7 @@ def load(
         texts=folder.texts,
         files={path: digest({path: text}) for path, text in folder.known.items()},
         settings=parsed.settings,
+        declaration=parsed.declaration,
         placement=parsed.placement,
         mesh=parsed.mesh,
         ruling=ruling,
@@ -152,7 +156,7 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         return placement, build(declaration, known.trust_domain, placement, outbound_of(known), folder.credentials)
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
-    declaration = attempt(lambda: declare(folder.texts))
+    declaration = attempt(lambda: declare(folder.texts, earlier.declaration))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
     active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh, earlier.active))
     shadow = (
@@ -164,9 +168,9 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
     attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
-    if problems or settings is None or placed is None or traffic is None or issuance is None:
+    if problems or not settings or not declaration or not placed or traffic is None or issuance is None:
         raise InvalidInput(problems)
-    return _Parsed(settings, *placed, traffic, issuance)
+    return _Parsed(settings, declaration, *placed, traffic, issuance)
 
 
 def _sets(active: PolicySet, shadow: PolicySet | None, place: str) -> Sets:

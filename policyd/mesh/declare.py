@@ -6,7 +6,7 @@ Law: a Declaration keeps the document of each thing, so that a fault found later
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Generic, TypeVar
 
@@ -27,6 +27,8 @@ MESH_FOLDER: Final = "mesh/"
 KEYS_FOLDER: Final = "jwks/"
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T", bound=tuple[Any, ...])
+F = TypeVar("F", bound=Model)
 S = TypeVar("S", bound=Resource)
 
 
@@ -137,10 +139,20 @@ class Declared(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """What a file was found to say: all of it follows from its text and from the namespace of what has none."""
+
+    text: str
+    namespace: str
+    found: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """Everything declared, file by file; `workloads_document` and `groups_document` tell lines.
 
-    `key_sets` are texts of key sets by their file in the folder, or by the URI that they were fetched from.
+    `key_sets` are texts of key sets by their file in the folder, or by the URI that they were fetched from. `read` is
+    what each file says, for the next Declaration.
     """
 
     workloads: WorkloadsFile
@@ -149,26 +161,26 @@ class Declaration:
     groups_document: Document
     resources: tuple[Declared[Any], ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
+    read: Mapping[str, Read] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, kind: type[R]) -> tuple[Declared[R], ...]:
         """The resources of one kind, in the order of files and documents."""
         return tuple(found for found in self.resources if isinstance(found.resource, kind))
 
 
-def declare(files: Mapping[str, str]) -> Declaration:
+def declare(files: Mapping[str, str], before: Declaration | None = None) -> Declaration:
     """Parse the declared files (path in the folder, or URI of a key set -> text); others are passed over.
 
-    Raises InvalidInput with every problem of every file.
+    A file that says the same as in `before` is not parsed again. Raises InvalidInput with every problem of every file.
     """
     problems: list[Problem] = []
-    workloads_document = _one(files, WORKLOADS_FILE, problems)
-    groups_document = _one(files, GROUPS_FILE, problems)
-    workloads = parse(WorkloadsFile, workloads_document, problems) or WorkloadsFile()
-    groups = parse(GroupsFile, groups_document, problems) or GroupsFile()
+    reader = _Reader(before.read if before else {}, problems)
+    workloads_document, workloads = reader.one(files, WORKLOADS_FILE, WorkloadsFile)
+    groups_document, groups = reader.one(files, GROUPS_FILE, GroupsFile)
     resources: list[Declared[Any]] = []
     for path in sorted(files):
         if path.startswith(MESH_FOLDER) and path.endswith((".yaml", ".yml")):
-            resources += _resources(files[path], path, workloads.defaults.namespace, problems)
+            resources += reader.resources(files[path], path, workloads.defaults.namespace)
     if not problems:
         resources += list(services_inside(resources, problems))
         written = {**workloads.workloads, **workloads.gateways}
@@ -183,7 +195,43 @@ def declare(files: Mapping[str, str]) -> Declaration:
         groups_document,
         tuple(resources),
         {path: text for path, text in files.items() if path.startswith(KEYS_FOLDER) or "://" in path},
+        reader.read,
     )
+
+
+class _Reader:
+    """Reads files, or takes what was read before; adds the problems of all to one list."""
+
+    def __init__(self, before: Mapping[str, Read], problems: list[Problem]) -> None:
+        self.read: dict[str, Read] = {}
+        self._before = before
+        self._problems = problems
+
+    def one(self, files: Mapping[str, str], path: str, model: type[F]) -> tuple[Document, F]:
+        """A file of one document, as its model."""
+
+        def make(text: str, problems: list[Problem]) -> tuple[Document, F]:
+            document = _one({path: text}, path, problems)
+            return document, parse(model, document, problems) or model()
+
+        return self._remember(path, files.get(path, ""), "", make)
+
+    def resources(self, text: str, path: str, namespace: str) -> tuple[Declared[Any], ...]:
+        """A file of resources."""
+        return self._remember(path, text, namespace, lambda text, new: tuple(_resources(text, path, namespace, new)))
+
+    def _remember(self, path: str, text: str, namespace: str, make: Callable[[str, list[Problem]], T]) -> T:
+        known = self._before.get(path)
+        if known is not None and known.text == text and known.namespace == namespace:
+            self.read[path] = known
+            found: T = known.found  # type: ignore[assignment]  # by the same maker of this path
+            return found
+        problems: list[Problem] = []
+        found = make(text, problems)
+        self._problems += problems
+        if not problems:
+            self.read[path] = Read(text, namespace, found)
+        return found
 
 
 def _one(files: Mapping[str, str], path: str, problems: list[Problem]) -> Document:

@@ -194,7 +194,7 @@ class Server:
         def build(folder: Folder) -> Live:
             with _uncollected():
                 live = load(folder, schemas, self._placer, control, self._earlier)
-            self._earlier = replace(self._earlier, snapshots=live.snapshots)
+            self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
             return live
 
         return Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)

@@ -154,3 +154,33 @@ def test_bad_groups_are_refused(text: str, problem: str) -> None:
 def test_the_problems_of_all_files_come_at_once() -> None:
     files = {"workloads.yaml": "a: [", "groups.yaml": "b: 1", "mesh/a.yaml": "c: 1", "mesh/b.yml": "- 1"}
     assert {problem.partition(":")[0] for problem in refused(files)} == set(files)
+
+
+def test_a_file_that_says_the_same_is_not_parsed_again() -> None:
+    before = declare(GOOD)
+    changed = {**GOOD, "mesh/routes.yaml": GOOD["mesh/routes.yaml"].replace("name: web", "name: other")}
+
+    after = declare(changed, before)
+
+    assert after == declare(changed)
+    assert after.workloads_document is before.workloads_document
+    same = [one.resource.name for one in after.resources if any(one is old for old in before.resources)]
+    assert sorted(same) == ["api-canary", "edge"]
+
+
+def test_the_namespace_of_what_has_none_is_a_part_of_what_a_file_says() -> None:
+    far = {**GOOD, "workloads.yaml": f"defaults: {{namespace: far}}\n{GOOD['workloads.yaml']}"}
+
+    after = declare(far, declare(GOOD))
+
+    assert after == declare(far)
+    assert {one.resource.namespace for one in after.resources} == {"far"}
+
+
+def test_problems_are_found_again_and_again() -> None:
+    wrong = {**GOOD, "mesh/routes.yaml": GOOD["mesh/routes.yaml"].replace("hosts:", "hosst:")}
+
+    for before in (None, declare(GOOD)):
+        with pytest.raises(InvalidInput) as refused:
+            declare(wrong, before)
+        assert "unknown field `hosst`" in str(refused.value.problems[0]) or "hosts" in str(refused.value.problems[0])
