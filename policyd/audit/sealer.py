@@ -139,12 +139,11 @@ class Sealer:
         return [segment for segment in finished if segment.sealed.path.name not in seals.parts]
 
     def _remove_packed(self, seals: SealsFile) -> None:
-        """Open files whose sealed form is under a seal."""
-        for name in seals.parts:
-            segment = parse_segment(self._directory / name)
-            if segment is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    self._disk.remove(segment.open.path)
+        """Remove the open files whose sealed form is under a seal."""
+        for path in list(self._directory.iterdir()):
+            segment = parse_segment(path)
+            if segment is not None and not segment.is_sealed and segment.sealed.path.name in seals.parts:
+                self._disk.remove(path)
 
     # ---- retention
 
@@ -155,11 +154,9 @@ class Sealer:
         self._retire_some(seals, old, now, "age")
         rest = [part for part in parts if part not in old]
         self._retire_some(seals, too_much(rest, self._keep, self._size()), now, "size")
-        for name in seals.retired:
-            with contextlib.suppress(FileNotFoundError):
-                self._disk.remove(self._directory / name)
-        for path in self._directory.glob(f"*{TORN}*"):
-            if self._disk.modified(path) < now.timestamp() - self._keep.retain:
+        gone, oldest = seals.retired, now.timestamp() - self._keep.retain
+        for path in list(self._directory.iterdir()):
+            if path.name in gone or (TORN in path.name and self._disk.modified(path) < oldest):
                 self._disk.remove(path)
 
     def _retire_some(self, seals: SealsFile, parts: list[Part], now: datetime, why: str) -> None:
