@@ -228,6 +228,10 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
     if not parsed.mesh.instances:
         remedy = "declare what runs in workloads.yaml"
         found.append(Problem("no_workloads", "there are no workloads", "workloads.yaml", remedy=remedy))
+    for file in parsed.mesh.credentials:
+        if file.ended is not None:
+            message = f"this certificate expired at {file.ended:%Y-%m-%d %H:%M} UTC: nobody believes it"
+            found.append(Problem("credential", message, file.path, remedy="renew it"))
     for name, listens in sorted(parsed.placement.gateways.items()):
         for listen in listens:
             if listen.actual != listen.declared:

@@ -24,7 +24,8 @@ class CredentialFile:
     """A file of credentials: `path` in the mesh's folder, `place` on the machine.
 
     `text` are its certificates in PEM, "" for a key; `public` is the hash of the public key of the key, or of the first
-    certificate. `problem` is what is wrong with it, "" if nothing; `ends` is when its first certificate expires.
+    certificate. `problem` is what is wrong with it, "" if nothing. `ended` is when its first certificate expired, None
+    where it had not when it was read.
     """
 
     path: str
@@ -34,7 +35,7 @@ class CredentialFile:
     is_key: bool = False
     problem: str = ""
     remedy: str = ""
-    ends: datetime | None = None
+    ended: datetime | None = None
 
 
 Credentials = Mapping[str, CredentialFile]  # by path in the mesh's folder

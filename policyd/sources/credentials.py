@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,14 +41,14 @@ def credential_folders(directory: Path) -> Iterator[Path]:
     yield from sorted(path for path in (directory / FOLDER).glob("*") if path.is_dir())
 
 
-def read_credentials(directory: Path) -> dict[str, CredentialFile]:
-    """Read them all; what is wrong with one is told where a Gateway names it."""
-    return {
-        path: _read(CredentialFile(path, str((directory / path).absolute()))) for path in credential_paths(directory)
-    }
+def read_credentials(directory: Path, now: datetime | None = None) -> dict[str, CredentialFile]:
+    """Read them all; what is wrong with one is told where a Gateway names it. `now` None is the system's time."""
+    now = now or datetime.now(UTC)
+    files = (CredentialFile(path, str((directory / path).absolute())) for path in credential_paths(directory))
+    return {file.path: _read(file, now) for file in files}
 
 
-def _read(file: CredentialFile) -> CredentialFile:
+def _read(file: CredentialFile, now: datetime) -> CredentialFile:
     try:
         descriptor = os.open(file.place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
@@ -60,7 +61,7 @@ def _read(file: CredentialFile) -> CredentialFile:
     except OSError as error:
         return replace(file, problem=f"cannot be read: {reason(error)}", remedy="check owner and mode")
     if b"PRIVATE KEY-----" not in data:
-        return _certificates(file, data)
+        return _certificates(file, data, now)
     if status.st_mode & OTHERS:
         remedy = f"`chmod 600` it (it has {stat.S_IMODE(status.st_mode):o}), and consider it known"
         return replace(file, is_key=True, problem="holds a private key that others may read", remedy=remedy)
@@ -79,7 +80,7 @@ def _key(file: CredentialFile, data: bytes) -> CredentialFile:
     )
 
 
-def _certificates(file: CredentialFile, data: bytes) -> CredentialFile:
+def _certificates(file: CredentialFile, data: bytes, now: datetime) -> CredentialFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd but usable certificates; Envoy has the last word
@@ -88,7 +89,8 @@ def _certificates(file: CredentialFile, data: bytes) -> CredentialFile:
     except (ValueError, IndexError, UnsupportedAlgorithm):
         return replace(file, problem="has no certificate that can be read", remedy="write it as PEM")
     text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
-    return replace(file, text=text, public=_hash(public), ends=found[0].not_valid_after_utc)
+    end = found[0].not_valid_after_utc
+    return replace(file, text=text, public=_hash(public), ended=end if end <= now else None)
 
 
 def _hash(der: bytes) -> str:

@@ -291,6 +291,9 @@ def test_an_expired_certificate_is_not_believed_by_clients(edge: Edge) -> None:
     with pytest.raises(httpx.ConnectError, match="expired"):
         edge.get("expired.example")
 
+    [warning] = [one for one in edge.mesh.says("status")["warnings"] if "expired" in str(one)]
+    assert "credentials/expired/tls.crt" in str(warning)
+
 
 def test_a_new_certificate_is_shown_without_ending_a_connection(edge: Edge) -> None:
     edge.put("renewed", *edge.servers.issue("renewed.example"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from policyd.errors import InvalidInput
@@ -17,7 +15,7 @@ from tests.mesh.sample import GOOD
 FILES = {
     path: CredentialFile(path, f"/mesh/{path}", **told)
     for path, told in {
-        "credentials/shop/tls.crt": {"text": "C", "public": "1", "ends": datetime(2030, 1, 1, tzinfo=UTC)},
+        "credentials/shop/tls.crt": {"text": "C", "public": "1"},
         "credentials/shop/tls.key": {"public": "1", "is_key": True},
         "credentials/shop/ca.crt": {"text": "CA", "public": "2"},
         "credentials/other/tls.crt": {"text": "O", "public": "3"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,15 @@ def test_a_changed_certificate_changes_the_folder(folder: Path) -> None:
     (folder / "credentials/shop/tls.crt").write_text(Authority("ca").issue("shop.example")[0])
 
     assert read_folder(folder).digest != before.digest
+
+
+def test_an_expired_certificate_is_told_from_one_that_holds(folder: Path) -> None:
+    held = read_credentials(folder)["credentials/shop/tls.crt"]
+    later = read_credentials(folder, datetime.now(UTC) + timedelta(days=365))["credentials/shop/tls.crt"]
+
+    assert held.ended is None
+    assert later.ended is not None
+    assert later.problem == ""
 
 
 def test_a_folder_without_credentials_has_none(tmp_path: Path) -> None:
