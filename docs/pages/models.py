@@ -26,6 +26,7 @@ WORDS: Final[Mapping[str, str]] = {
     "check_path": "path",
     "check_host": "host name",
     "check_host_pattern": "host name, `*.` and one, or `*`",
+    "check_authority": "host name, `:` and a port after it or not",
     "check_header_name": "header name",
     "check_header_value": "header value",
     "check_regex": "RE2 expression",

@@ -71,6 +71,15 @@ def check_host(host: str) -> str:
     return host
 
 
+def check_authority(text: str) -> str:
+    """Return a host name or IP address, with or without a port, as Host may be."""
+    host, colon, port = text.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536:
+        check_host(host)
+        return text
+    return check_host(text)
+
+
 def check_host_pattern(host: str) -> str:
     """Return a host name, `*`, or `*.` and a host name."""
     if "/" in host:

@@ -126,7 +126,7 @@ ACTIONS = [
         ("GET", "/v1/a?x=1"),
         told={"path": "/a/v1?x=1"},
     ),
-    Row("rewrite-host", {"rewrite": {"authority": "b.example"}, **TO_ECHO}, told={"host": "b.example"}),
+    Row("rewrite-host", {"rewrite": {"authority": "b.example:81"}, **TO_ECHO}, told={"host": "b.example:81"}),
     Row(
         "set-host",
         {"headers": {"request": {"set": {":authority": "c.example"}}}, **TO_ECHO},

@@ -186,6 +186,16 @@ LATER = "remove it, so that nothing is thought to hold that does not"
             "`spec.http[0].redirect`: `port` and `derivePort` exclude each other; keep one",
         ),
         (
+            f"rewrite: {{authority: '*.example'}}\n      {RULE}",
+            "`spec.http[0].rewrite.authority`: `*.example` is no host name; "
+            "use lower-case letters, digits, dots and dashes, and no port",
+        ),
+        (
+            "redirect: {authority: 'a.example:0'}",
+            "`spec.http[0].redirect.authority`: `a.example:0` is no host name; "
+            "use lower-case letters, digits, dots and dashes, and no port",
+        ),
+        (
             "directResponse: {status: 200, body: {bytes: '!'}}",
             "`spec.http[0].directResponse.body.bytes`: it is no base64; encode the bytes with `base64`",
         ),

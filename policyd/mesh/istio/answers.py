@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd.mesh.istio.common import HostPattern, Path
+from policyd.mesh.istio.common import Authority, Path
 from policyd.mesh.matching import check_regex
 from policyd.strict import Model, PortNumber
 
@@ -61,7 +61,7 @@ class Rewrite(Model):
     """What the destination gets: `uri` instead of the matched prefix (or whole path), `authority` as Host."""
 
     uri: Path | None = None
-    authority: HostPattern | None = None
+    authority: Authority | None = None
     uri_regex_rewrite: RegexRewrite | None = None
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class Redirect(Model):
 
     uri: Path | None = None
     prefix_rewrite: Path | None = None
-    authority: HostPattern | None = None
+    authority: Authority | None = None
     scheme: Literal["http", "https"] | None = None
     port: PortNumber | None = None
     derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None

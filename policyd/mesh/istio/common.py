@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator
 
 from policyd.mesh.matching import (
+    check_authority,
     check_distinct_headers,
     check_export,
     check_header_name,
@@ -21,6 +22,7 @@ from policyd.strict import NOTHING, Many, Model, Name
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
 Security = Literal["security.istio.io/v1", "security.istio.io/v1beta1"]
 
+Authority = Annotated[str, AfterValidator(check_authority)]
 HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
