@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -65,8 +64,7 @@ def asked(ruling: Ruling, path: str, method: str = "GET", **changes: Any) -> Rec
 
     facts, _ = traffic.facts_of(random.Random(1), ruling.mesh, changes.pop("at", traffic.START))
     headers = changes.pop("headers", {})
-    facts = replace(
-        facts,
+    facts = facts._replace(
         principal=PAGE,
         service="ratings.default",
         method=method,
