@@ -22,6 +22,9 @@ _OPTIONAL = re.compile(r"optional attribute `([^`]+)`(?: on entity type `(\w+)`)
 _TAG = re.compile(r"access to tag `(\"(?:[^\"\\]|\\.)*\")`")
 _TYPE = re.compile(r"unrecognized entity type `(\w+)`")
 _ACTION = re.compile(r"unrecognized action `Action::\"((?:[^\"\\]|\\.)*)\"`")
+_INTERNAL = re.compile(r"__cedar::internal::(\w+)")
+_KINDS = {"AnyEntity": "an entity", "Any": "anything"}
+_APPLIES = re.compile(r"(principal|resource): \[([^]]*)\]")
 _QUOTED = re.compile(r"`(\"(?:[^\"\\]|\\.)*\")`")
 
 
@@ -51,7 +54,24 @@ def hint(text: str, message: str, schema: Schema) -> Hint:
         return Hint(_word(tokens, f'"{found[1]}"', after="::"), _other_action(found[1], schema))
     if found := _QUOTED.search(message):
         return Hint(_word(tokens, found[1]))
-    return Hint()
+    return Hint(remedy=_of_types(message, schema))
+
+
+def plain(message: str) -> str:
+    """A message without the names that Cedar has for itself."""
+    return _INTERNAL.sub(lambda found: _KINDS.get(found[1], found[1]), message)
+
+
+def _of_types(message: str, schema: Schema) -> str:
+    """What to do about types that do not go together."""
+    if "unable to find an applicable action" in message:
+        applied = _declared(schema.rendered)
+        return f"who asks is {_listed(applied.principals)}, what is asked for is {_listed(applied.resources)}"
+    if "AnyEntity" in message and "String" in message:
+        return 'of several texts write `["a", "b"].contains(…)`; `in` is for entities'
+    if "expected Long but saw String" in message:
+        return "numbers stand without quotes"
+    return ""
 
 
 def _attribute(tokens: Sequence[Token], path: str, owner: str | None) -> int | None:
@@ -87,7 +107,8 @@ def _instead(path: str, owner: str, schema: Schema) -> str:
         known = declared.fields.get(owner, ())
         tags = f'a label or claim is a tag: `hasTag("{name}")`' if owner in declared.tagged else ""
         near = _near(name, known)
-        return " ".join(filter(None, (near or f"{_listed(known)};", tags))).removesuffix(";")
+        there = f"there is {_listed(known)};" if known else ""
+        return " ".join(filter(None, (near or there, tags))).removesuffix(";")
     ends: dict[str, list[str]] = {}
     for one in declared.paths:
         ends.setdefault(one.rpartition(".")[2], []).append(one)
@@ -109,17 +130,21 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _listed(known: Sequence[str]) -> str:
-    return f"there are {', '.join(f'`{one}`' for one in known)}" if known else "it has none"
+    return " or ".join(f"`{one}`" for one in known)
 
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What a schema declares: entity types, which of them have tags, attributes by type, and all paths of contexts."""
+    """What a schema declares: entity types, which of them have tags, attributes by type, all paths of contexts, and
+    the types that its actions apply to.
+    """
 
     types: tuple[str, ...]
     tagged: frozenset[str]
     fields: Mapping[str, tuple[str, ...]]
     paths: tuple[str, ...]
+    principals: tuple[str, ...]
+    resources: tuple[str, ...]
 
 
 @lru_cache(maxsize=8)
@@ -134,7 +159,17 @@ def _declared(rendered: str) -> _Declared:
                 tagged.add(name)
     contexts = dict.fromkeys(_CONTEXT.findall(rendered))
     paths = dict.fromkeys(path for name in contexts for path in _paths(fields, types, name, ""))
-    return _Declared(tuple(types), frozenset(tagged), {name: tuple(one) for name, one in fields.items()}, tuple(paths))
+    applied: dict[str, dict[str, None]] = {"principal": {}, "resource": {}}
+    for match in _APPLIES.finditer(rendered):
+        applied[match[1]] |= dict.fromkeys(match[2].split(", "))
+    return _Declared(
+        types=tuple(types),
+        tagged=frozenset(tagged),
+        fields={name: tuple(one) for name, one in fields.items()},
+        paths=tuple(paths),
+        principals=tuple(applied["principal"]),
+        resources=tuple(applied["resource"]),
+    )
 
 
 def _paths(fields: Mapping[str, Mapping[str, str]], types: Sequence[str], name: str, above: str) -> Iterator[str]:

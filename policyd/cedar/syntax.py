@@ -19,10 +19,22 @@ MISSING_END = "end each policy with one `;`"
 _END = "unexpected end of input"
 _PLACED = ("unexpected token", "invalid token")
 _TOO_DEEP = "nesting exceeds"
+_SCOPE = "a scope is `principal, action, resource`, in this order, with commas"
 _REMEDIES = (
     (_END, MISSING_END),
     ("'=' is not a valid operator", "write `==` to compare"),
-    ("expected an entity uid, found", 'write the type too, as in `Action::"GET"`'),
+    ("found literal", 'write the type too, as in `Action::"GET"` or `Service::"reviews.default"`'),
+    ("found name", 'put the name in quotes, as in `Action::"GET"`'),
+    ("is not a valid method", 'compare texts with `==` or `like "/a/*"`, in which `*` stands for any text'),
+    ("invalid policy condition", "write `when` or `unless`"),
+    ("where the variable", _SCOPE),
+    ("variable in the scope", _SCOPE),
+    ("unexpected token `principal`", _SCOPE),
+    ("unexpected token `action`", _SCOPE),
+    ("unexpected token `resource`", _SCOPE),
+    ("unexpected token `and`", "write `&&`"),
+    ("unexpected token `or`", "write `||`"),
+    ("unexpected token `not`", "write `!`"),
     (
         "found set of entity uids",
         'several callers are a Group: declare it in groups.yaml and write `in Group::"…"`',
@@ -31,9 +43,11 @@ _REMEDIES = (
     ("duplicate annotation", "write each annotation once"),
     (_TOO_DEEP, "split the policy"),
 )
-
-
-_WORD = re.compile(r"found literal `(.+)`|^'(.+)' is not a valid operator|invalid policy effect: (\w+)")
+_STRAY = {"'": "texts stand in double quotes", "#": "a comment starts with `//`"}
+_WORD = re.compile(
+    r"found (?:literal|name) `(.+)`|^'(.+)' is not a valid operator|invalid policy (?:effect|condition): (\w+)"
+    r"|^`(\w+)` is not a valid method|found the variable `(\w+)`"
+)
 
 
 def misplaced(text: str, statement: Statement, error: str) -> int:
@@ -58,14 +72,21 @@ def _named(tokens: Sequence[Token], error: str) -> int:
     """The offset of the word that an error about a whole statement names, else that of the statement."""
     found = _WORD.search(error)
     word = next((one for one in found.groups() if one), "") if found else ""
-    alone = (at for at, token in enumerate(tokens) if token.text == word and (not at or tokens[at - 1].text != "::"))
-    return tokens[next(alone, 0)].start
+    typed, name = "::" in word, word.rpartition("::")[2]
+    places = (at for at, one in enumerate(tokens) if one.text == name and _is_typed(tokens, at) is typed)
+    return tokens[next(places, 0)].start
+
+
+def _is_typed(tokens: Sequence[Token], at: int) -> bool:
+    return at > 0 and tokens[at - 1].text == "::"
 
 
 def explain_syntax(error: str, text: str, offset: int) -> tuple[str, str]:
     """The message and the remedy; the message shows the line's text from `offset`."""
     message = error.removeprefix("cedarpy: ")
     remedy = next((words for part, words in _REMEDIES if part in error), "")
+    if error.startswith("invalid token"):
+        remedy = remedy or _STRAY.get(text[offset : offset + 1], "")
     if error.startswith(_PLACED):
         message += f" at `{text[offset:].splitlines()[0][:40].rstrip()}`"
     return message, remedy

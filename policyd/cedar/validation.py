@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import cedarpy
 
-from policyd.cedar.hints import hint
+from policyd.cedar.hints import Hint, hint, plain
 from policyd.cedar.parsing import Source
 from policyd.cedar.schema import Schema
 from policyd.errors import Problem
@@ -25,7 +25,6 @@ _PREFIX = re.compile(r"^for policy `policy\d+`, ")
 _ACTION = re.compile(r' in context for (Action::"(?:[^"\\]|\\.)*")')
 _NUMBER = re.compile(r"^policy(\d+)$")
 _NO_ACTION = "unable to find an applicable action"
-_REMEDIES = ((_NO_ACTION, "no action of the schema has this principal, action and resource together"),)
 
 
 def cedar_errors(texts: Sequence[str], schema: Schema) -> list[Finding]:
@@ -60,12 +59,13 @@ def validation_problems(found: Sequence[Finding], places: Sequence[Place], schem
 
 
 def _problem(place: Place | None, message: str, actions: list[str], schema: Schema) -> Problem:
+    found = hint(place[1].text, message, schema) if place else Hint()
+    message = plain(message)
     told = message if not actions else f"{message} in the context of {', '.join(_together(actions, schema))}"
     if place is None:
         return Problem("policy_invalid", f"the policies are not valid: {told}")
     policy, source = place
-    found = hint(source.text, message, schema)
-    remedy = found.remedy or next((words for part, words in _REMEDIES if part in message), "")
+    remedy = found.remedy
     if actions and not remedy:
         remedy = 'name the actions that have it, `action in Action::"http"` for example'
     told = f"{f'`{policy}`' if policy else 'a policy'} is not valid: {told}"

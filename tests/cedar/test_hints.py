@@ -88,7 +88,7 @@ def told(text: str, schema: Schema) -> list[tuple[str, str]]:
             'principal, action == "GET", resource',
             "true",
             '"GET", resource',
-            'write the type too, as in `Action::"GET"`',
+            'write the type too, as in `Action::"GET"` or `Service::"reviews.default"`',
         ),
     ],
 )
@@ -108,3 +108,56 @@ def test_an_effect_that_is_none_is_shown(schema: Schema) -> None:
 def test_a_word_that_stands_twice_is_told_where_it_is_read(schema: Schema) -> None:
     text = f'@id("path") permit ({HTTP}) when {{ "path" == context.request.path && context.path like "*" }};'
     assert told(text, schema) == [('path like "*" };', "did you mean `context.request.path`?")]
+
+
+SCOPE = "a scope is `principal, action, resource`, in this order, with commas"
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "remedy"),
+    [
+        (
+            '@id("a") permit (principal, action == Action::GET, resource);',
+            "GET, resource",
+            'put the name in quotes, as in `Action::"GET"`',
+        ),
+        (
+            '@id("a") permit (principal, action, resource == "x");',
+            '"x");',
+            'write the type too, as in `Action::"GET"` or `Service::"reviews.default"`',
+        ),
+        ('# why\n@id("a") permit (principal, action, resource);', "# why", "a comment starts with `//`"),
+        ("@id('a') permit (principal, action, resource);", "'a')", "texts stand in double quotes"),
+        ('@id("a") permit (principal action, resource);', "action, resource", SCOPE),
+        ('@id("a") permit (resource, action, principal);', "resource, action", SCOPE),
+        ('@id("a") permit (principal, action);', '@id("a")', SCOPE),
+        ('@id("a") permit (principal, action, resource) where { true };', "where {", "write `when` or `unless`"),
+        ('@id("a") permit (principal, action, resource) when { true and false };', "and false", "write `&&`"),
+        (
+            '@id("a") permit (principal, action, resource) when { "a".startsWith("b") };',
+            'startsWith("b")',
+            'compare texts with `==` or `like "/a/*"`, in which `*` stands for any text',
+        ),
+        (
+            f'@id("a") permit ({HTTP}) when {{ context.request.path in ["/a", "/b"] }};',
+            "",
+            'of several texts write `["a", "b"].contains(…)`; `in` is for entities',
+        ),
+        (f'@id("a") permit ({HTTP}) when {{ context.request.segments > "3" }};', "", "numbers stand without quotes"),
+        (
+            '@id("a") permit (principal == User::"x", action in Action::"http", resource);',
+            "",
+            "who asks is `Workload` or `Unauthenticated`, what is asked for is `Service` or `Host`",
+        ),
+    ],
+)
+def test_what_other_languages_have_is_told_in_cedar_s_words(schema: Schema, text: str, at: str, remedy: str) -> None:
+    words, said = told(text, schema)[0]
+    assert (words[: len(at)], said) == (at, remedy)
+
+
+def test_no_message_has_names_that_only_cedar_knows(schema: Schema) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load_policies({"p": f'@id("a") permit ({HTTP}) when {{ context.request.path in ["/a"] }};'}, schema)
+    assert "internal" not in str(caught.value)
+    assert "expected Set<an entity>, or an entity but saw Set<String>" in str(caught.value)
