@@ -26,12 +26,15 @@ def run() -> list[Row]:
     """Bookinfo, up and idle: resident memory of each kind of process, in MB."""
     with mesh() as directory:
         time.sleep(SETTLE_SECONDS)
-        server = answer(directory, "status")["pid"]
+        status = answer(directory, "status")
+        server, deciders = status["pid"], [one["pid"] for one in status["deciders"]]
         running = processes(str(directory))
         envoys = [pid for pid, command in running.items() if "bin/envoy" in command]
         agents = [pid for pid, command in running.items() if "policyd-proxy" in command and pid not in envoys]
         return [
             row("control plane, resident", memory(server)["VmRSS"], "MB", at_most=120),
+            row("decision process, resident", max(memory(pid)["VmRSS"] for pid in deciders), "MB"),
+            row("decision process, anonymous", max(memory(pid)["RssAnon"] for pid in deciders), "MB"),
             row("agent, resident", max(memory(pid)["VmRSS"] for pid in agents), "MB", at_most=60),
             row("sidecars", len(envoys), "Envoys"),
             row("sidecar, anonymous", max(memory(pid)["RssAnon"] for pid in envoys), "MB", at_most=30),
