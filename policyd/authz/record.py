@@ -102,7 +102,7 @@ def _context(query: Query | None, request: Request | None, include: frozenset[st
     context = read_of(request) if request else {}
     if query is not None:
         facts = query.facts
-        asked = {"method": facts.method, "host": facts.host}
+        asked = {"method": facts.method, **({"host": facts.host} if facts.host else {})}
         if not facts.is_tunnel:
             asked["path"] = _path(facts.target)
         context["request"] = asked | context.get("request", {})

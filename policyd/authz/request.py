@@ -69,8 +69,9 @@ def read_check(
     if listener.side == "egress":
         outside = host_of(attributes.context_extensions, host)
         port = port_of(attributes.context_extensions, http.host)
-    elif method == "CONNECT":
-        raise IncompleteRequest("a tunnel (CONNECT) to a service of the mesh is not decided as a request")
+    elif (method == "CONNECT") is not (listener.protocol == "tcp"):
+        kind = "connections" if listener.protocol == "tcp" else "requests"
+        raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service=listener.service,
@@ -99,11 +100,15 @@ def _listener(attributes: Any, peer: SpiffeId, mesh: Mesh) -> Listener:
         raise IncompleteRequest(f"the check names no listener of the mesh: `{name[:80]!a}`")
     if listener.owner != peer:
         raise IncompleteRequest(f"the listener `{name}` belongs to `{listener.owner}`, not to the asking `{peer}`")
+    _check_own(attributes, listener, peer)
+    return listener
+
+
+def _check_own(attributes: Any, listener: Listener, peer: SpiffeId) -> None:
+    """A proxy asks about connections to its own identity; what it shows strangers is no identity of the mesh."""
     own = attributes.destination.principal
-    # where strangers come in, what the proxy shows them is no identity of the mesh
     if own and listener.verifies_peers and own != str(peer):
         raise IncompleteRequest(f"`{peer}` asks about a connection to `{own[:80]!a}`")
-    return listener
 
 
 def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:

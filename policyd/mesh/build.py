@@ -146,6 +146,7 @@ class _Instances:
             inbound_port=placed.inbound_port,
             outbound_port=placed.outbound_port,
             proxy_secret=placed.proxy_secret,
+            protocol=spec.protocol,
             locality=parse_locality(spec.locality) if spec.locality else None,
         )
 
@@ -180,6 +181,9 @@ class _Instances:
                 message = f"service `{service}` is that of the gateway `{gateway}`"
                 self._refuse("duplicate", message, ("workloads", name, "service"), "rename one")
             known, port = first.setdefault(service, (name, spec.port))
+            if self._file.workloads[known].protocol != spec.protocol:
+                message = f"service `{service}` speaks {spec.protocol} here and another protocol in `{known}`"
+                self._refuse("port", message, ("workloads", name, "protocol"), "give both the same protocol")
             if port != spec.port:
                 message = f"service `{service}` has port {spec.port} here and {port} in `{known}`"
                 self._refuse("port", message, ("workloads", name, "port"), "give both the same port")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -58,6 +58,7 @@ class WorkloadSpec(Model):
 
     service: Name
     port: PortNumber
+    protocol: Literal["http", "tcp"] = "http"
     command: Command | None = None
     health: Annotated[str, AfterValidator(check_path)] | None = None
     labels: Labels = NOTHING

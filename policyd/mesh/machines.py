@@ -12,7 +12,7 @@ from policyd.errors import Problem
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.service import CoreService, ServicePort, ServiceSpec
-from policyd.mesh.istio.service_entry import ServiceEntry
+from policyd.mesh.istio.service_entry import EntryPort, ServiceEntry
 from policyd.mesh.istio.workload_entry import WorkloadEntry
 
 if TYPE_CHECKING:  # which asks us
@@ -27,7 +27,7 @@ def services_inside(resources: Iterable[Declared[Any]], problems: list[Problem])
         entry = declared.resource
         if not isinstance(entry, ServiceEntry) or not entry.is_inside or entry.spec.workload_selector is None:
             continue
-        ports = tuple(ServicePort(port=one.number, name=_http(one.name)) for one in entry.spec.ports)
+        ports = tuple(ServicePort(port=one.number, name=_named(one)) for one in entry.spec.ports)
         spec = ServiceSpec(ports=ports, selector=entry.spec.workload_selector.labels)
         for at, host in enumerate(entry.spec.hosts):
             name, _, namespace = (resolve(host, entry.namespace) or "").partition(".")
@@ -76,6 +76,7 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
     return make(
         service=service.name,
         port=port.target_port or port.port,
+        protocol=port.speaks,
         labels=entry.spec.labels,
         service_account=entry.spec.service_account,
         namespace=entry.namespace,
@@ -87,5 +88,8 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
     )
 
 
-def _http(name: str) -> str:
-    return name if name == "http" or name.startswith("http-") else f"http-{name}"[:63].rstrip("-")
+def _named(port: EntryPort) -> str:
+    """The port's name in the words of a core Service, whose protocol stands in front."""
+    protocol = port.protocol.lower()
+    said = port.name.partition("-")[0] == protocol
+    return port.name if said else f"{protocol}-{port.name}"[:63].rstrip("-")

@@ -23,6 +23,7 @@ from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
 PeerMode = Literal["STRICT", "PERMISSIVE", "DISABLE"]
+Protocol = Literal["http", "tcp"]  # what is decided: requests, or whole connections
 Side = Literal["inbound", "gateway", "egress"]
 
 
@@ -32,7 +33,7 @@ class Port:
 
     number: int
     name: str = "http"
-    protocol: Literal["http"] = "http"
+    protocol: Protocol = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Instance:
     also: tuple[str, ...] = ()
     locality: Locality | None = None
     peers: PeerMode = "STRICT"
+    protocol: Protocol = "http"  # of its Service's port
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Listener:
     port: int
     verifies_peers: bool
     issuers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    protocol: Protocol = "http"
 
 
 @dataclass(frozen=True, slots=True)

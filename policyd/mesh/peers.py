@@ -60,10 +60,11 @@ def with_peers(
 def listeners_of(instance: Instance, issuers: Mapping[str, frozenset[str]]) -> Iterator[Listener]:
     """Where a sidecar is asked for its application."""
     own = (instance.name, instance.workload, instance.service, instance.service_port)
-    if instance.peers != "DISABLE":
-        yield Listener(inbound_listener(instance.name), "inbound", *own, verifies_peers=True, issuers=issuers)
-    if instance.peers != "STRICT":
-        yield Listener(plaintext_listener(instance.name), "inbound", *own, verifies_peers=False, issuers=issuers)
+    names = ([(inbound_listener(instance.name), True)] if instance.peers != "DISABLE" else []) + (
+        [(plaintext_listener(instance.name), False)] if instance.peers != "STRICT" else []
+    )
+    for name, verifies in names:
+        yield Listener(name, "inbound", *own, verifies_peers=verifies, issuers=issuers, protocol=instance.protocol)
 
 
 def _holds(resource: PeerAuthentication, instance: Instance) -> bool:

@@ -86,6 +86,11 @@ def _check_hosts(
     virtual = declared.resource
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
+        named = services.get(key(host, virtual.namespace, services))
+        if virtual.in_mesh and named is not None and all(port.protocol == "tcp" for port in named.ports):
+            message = f"the host `{host}` speaks TCP only, for which there are no `http` rules"
+            problems.append(declared.problem("reference", message, path, "remove it; connections need no rule"))
+            continue
         if any(overlap(host, pattern) for pattern in served):
             continue
         if virtual.in_mesh:
@@ -151,6 +156,9 @@ class _Destinations:
             ports = ", ".join(str(port.number) for port in self._services[id_].ports)
             message = f"the port of destination `{destination.host}` is missing or none of its own"
             problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
+        elif _speaks_tcp(destination, self._services[id_]):
+            message = f"`{destination.host}` speaks TCP there, to which no `http` rule leads"
+            problems.append(declared.problem("reference", message, (*path, "port"), "connections need no rule"))
         elif destination.subset is not None:
             self._check_subset(declared, path, destination.subset, self._services[id_], problems)
 
@@ -164,6 +172,11 @@ class _Destinations:
                 remedy = did_you_mean(subset, known, problems) or DECLARE_SUBSET
                 problems.append(declared.problem("reference", message, (*path, "subset"), remedy))
                 return
+
+
+def _speaks_tcp(destination: Destination, service: Service) -> bool:
+    number = destination.port.number if destination.port else service.ports[0].number
+    return any(port.number == number and port.protocol == "tcp" for port in service.ports)
 
 
 def _is_given(virtual: VirtualService, role: Role, caller: Caller) -> bool:

@@ -53,13 +53,13 @@ def _made(instances: Iterable[Instance]) -> dict[str, Service]:
     for instance in instances:
         name, _, namespace = instance.service.partition(".")
         numbers = [listen.declared for listen in instance.listens] or [instance.service_port]
-        ports = tuple(Port(number) for number in numbers)
+        ports = tuple(Port(number, instance.protocol, instance.protocol) for number in numbers)
         services.setdefault(instance.service, Service(name, namespace, ports, {"app": name}))
     return services
 
 
 def _service(resource: CoreService) -> Service:
-    ports = tuple(Port(port.port, port.name) for port in resource.spec.ports)
+    ports = tuple(Port(port.port, port.name, port.speaks) for port in resource.spec.ports)
     return Service(resource.name, resource.namespace, ports, resource.metadata.labels)
 
 
@@ -103,6 +103,11 @@ def _check(
             )
             remedy = f"set `targetPort: {other.service_port}`"
             problems.append(declared.problem("port", message, path, remedy))
+        if other := next((i for i in selected if i.protocol != port.speaks), None):
+            message = (
+                f"port {port.port} of service `{service.id}` speaks {port.speaks}, `{other.name}` {other.protocol}"
+            )
+            problems.append(declared.problem("port", message, path, "give both the same protocol"))
 
 
 def _check_own(

@@ -34,6 +34,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "WorkloadSpec": {
         "service": "The Service that it serves; one is made for each name.",
         "port": "The Service's port, which callers use.",
+        "protocol": "`http`: requests are decided. `tcp`: connections are, and callers come by CONNECT.",
         "command": "What `up` starts. Without it someone else starts the application.",
         "health": "A path that answers 200 once the application is ready; without it, its port must open.",
         "labels": "Labels of the instance; `app` is its service unless given.",

@@ -85,7 +85,7 @@ def what_can(caller: str, ruling: Ruling) -> dict[str, dict[str, Reach]]:
     Raises InvalidInput, DecisionError.
     """
     found = {
-        service: _methods(caller, _url_of(ruling, service), service, ruling) for service in sorted(ruling.mesh.services)
+        service: _methods(caller, _url_of(ruling, service), service, ruling) for service in sorted(_answering(ruling))
     }
     for name, url in sorted(_hosts(caller, ruling).items()):
         found[name] = _methods(caller, url, "", ruling)
@@ -106,6 +106,11 @@ def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ru
         return Reach("allow", _ids(sure))
     open_ = [*([] if sure else permits), *forbids]
     return Reach("conditional", _ids(sure or permits), tuple(map(_told, open_)))
+
+
+def _answering(ruling: Ruling) -> list[str]:
+    """The Services that answer requests; of the others only connections are decided."""
+    return [id_ for id_, one in ruling.mesh.services.items() if any(port.protocol == "http" for port in one.ports)]
 
 
 def _url_of(ruling: Ruling, service: str) -> str:

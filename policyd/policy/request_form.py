@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -156,13 +156,22 @@ def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, in
         known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
         known += [one.host for one in mesh.outside if one.is_seen(namespace)]
         raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
-    if form.is_tunnel:
-        raise _refused(f"`{service.id}` is a service of the mesh, which no tunnel leads to", "ask it, or name a host")
     port = form.port or default_port(service)
+    if any(one.number == port and (one.protocol == "tcp") is not form.is_tunnel for one in service.ports):
+        raise _refused(*_SPEAKS[form.is_tunnel](service.id, port))
     if port not in {one.number for one in service.ports}:
         listed = ", ".join(str(one.number) for one in service.ports)
         raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
     return service, port
+
+
+_SPEAKS: Final[Mapping[bool, Callable[[str, int], tuple[str, str]]]] = {
+    True: lambda id_, port: (
+        f"port {port} of `{id_}` speaks HTTP, so that no tunnel leads to it",
+        "ask it, by GET or so",
+    ),
+    False: lambda id_, port: (f"port {port} of `{id_}` speaks TCP, and answers no requests", "write CONNECT host:port"),
+}
 
 
 def _namespace(caller: SpiffeId | None) -> str:

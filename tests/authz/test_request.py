@@ -136,7 +136,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"request__http__method": None}, "the check has no usable method"),
     ({"request__http__method": "GET\0"}, "the check has no usable method"),
     ({"request__http__method": "X" * 65}, "the check has no usable method"),
-    ({"request__http__method": "CONNECT"}, "a tunnel (CONNECT) to a service of the mesh is not decided as a request"),
+    ({"request__http__method": "CONNECT"}, "`CONNECT` at `reviews-v1/inbound`, which is for requests"),
     ({"request__http__host": None}, "the check has no usable host"),
     ({"request__http__host": "a\0b"}, "the check has no usable host"),
     ({"request__http__host": "x" * 261}, "the check has no usable host"),

@@ -72,6 +72,13 @@ def test_a_core_service_selects_machines_too() -> None:
     assert meshed(folder(entry=service)).instances["db-vm"].service_port == 80
 
 
+def test_a_machine_may_speak_tcp() -> None:
+    tcp = ENTRY.replace("name: http, protocol: HTTP", "name: mysql, protocol: TCP")
+    mesh = meshed(folder(machine=MACHINE.replace("http: 8306", "tcp-mysql: 8306"), entry=tcp))
+    assert mesh.services["db.default"].ports == (Port(3306, "tcp-mysql", "tcp"),)
+    assert (mesh.instances["db-vm"].protocol, mesh.instances["db-vm"].app_port) == ("tcp", 8306)
+
+
 def test_where_nothing_is_said_the_ports_are_istios() -> None:
     plain = MACHINE.replace('\n  annotations: {policyd/inboundPort: "25006", other/key: x}', "").replace(
         "  ports: {http: 8306}\n", ""
@@ -148,8 +155,8 @@ def test_a_machine_that_fits_nowhere_is_refused_with_its_line(old: str, new: str
         ),
         (
             "protocol: HTTP",
-            "protocol: TCP",
-            "4: `spec`: the protocol TCP is not supported inside the mesh yet; use HTTP",
+            "protocol: GRPC",
+            "4: `spec`: the protocol GRPC is not supported inside the mesh yet; use HTTP or TCP",
         ),
         (
             "protocol: HTTP",

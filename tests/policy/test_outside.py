@@ -28,6 +28,7 @@ FILES = {
     "workloads.yaml": """\
 workloads:
   web-v1: {service: web, port: 80}
+  db-v1: {service: db, port: 3306, protocol: tcp}
   far-v1: {service: far, port: 80, namespace: far}
 """,
     "mesh/outside.yaml": """\
@@ -101,6 +102,11 @@ def test_a_name_outside_is_a_host(form: str, meant: HttpFacts) -> None:
     assert resolve_form(parse_form(form), mesh_of(), NOW) == meant
 
 
+def test_a_service_that_speaks_tcp_is_asked_for_connections() -> None:
+    found = resolve_form(parse_form("web CONNECT db:3306"), mesh_of(), NOW)
+    assert (found.principal, found.service, found.method, found.instance) == (WEB, "db.default", "CONNECT", "db-v1")
+
+
 def test_any_name_is_one_where_any_may_be_asked_for() -> None:
     any_ = mesh_of(Outbound("ALLOW_ANY"))
     found = resolve_form(parse_form("web GET http://films.example.com:81/"), any_, NOW)
@@ -129,7 +135,11 @@ def test_any_name_is_one_where_any_may_be_asked_for() -> None:
         ),
         (
             "web CONNECT web:80",
-            "`web.default` is a service of the mesh, which no tunnel leads to; ask it, or name a host",
+            "port 80 of `web.default` speaks HTTP, so that no tunnel leads to it; ask it, by GET or so",
+        ),
+        (
+            "web GET http://db:3306/",
+            "port 3306 of `db.default` speaks TCP, and answers no requests; write CONNECT host:port",
         ),
         ("web CONNECT http://a.b/", "`http://a.b/` is no place for a tunnel; write <host>:<port>"),
         (
@@ -158,6 +168,7 @@ def test_who_may_ask_a_host_are_those_with_a_sidecar(ruling: Ruling) -> None:
     assert (found.service, found.identified) == ("books.example.com", True)
     assert found.callers == {
         f'Workload::"{WEB}"': Reach("allow", ("web-reads",)),
+        'Workload::"spiffe://cluster.local/ns/default/sa/db"': Reach("deny"),
         'Workload::"spiffe://cluster.local/ns/far/sa/far"': Reach("deny"),
     }
 

@@ -17,9 +17,9 @@ LATER: Final = (
 )  # fmt: skip
 
 
-def _check_http(name: str) -> str:
-    if name != "http" and not name.startswith("http-"):
-        raise ValueError(f"the protocol of port `{name}` is not supported yet; use `http` or `http-<suffix>`")
+def _check_protocol(name: str) -> str:
+    if name.partition("-")[0] not in ("http", "tcp"):
+        raise ValueError(f"the protocol of port `{name}` is not supported yet; use `http`, `tcp` or `http-<suffix>`")
     return name
 
 
@@ -28,9 +28,16 @@ class ServicePort(Model):
 
     port: PortNumber
     target_port: PortNumber | None = None
-    name: Annotated[Name, AfterValidator(_check_http)] = "http"
+    name: Annotated[Name, AfterValidator(_check_protocol)] = "http"
     protocol: Literal["TCP"] = "TCP"
-    app_protocol: Literal["http"] | None = None
+    app_protocol: Literal["http", "tcp"] | None = None
+
+    @property
+    def speaks(self) -> Literal["http", "tcp"]:
+        """What is decided on it: requests, or connections; `appProtocol` has the last word."""
+        if self.app_protocol is not None:
+            return self.app_protocol
+        return "tcp" if self.name.partition("-")[0] == "tcp" else "http"
 
 
 class ServiceSpec(Model):

@@ -100,8 +100,8 @@ class ServiceEntrySpec(Model):
             raise ValueError(f"inside the mesh {BY_SELECTOR}; write a WorkloadEntry for each machine")
         if self.resolution != "STATIC":
             raise ValueError("inside the mesh every machine has its address; set `resolution: STATIC`")
-        if other := next((port for port in self.ports if port.protocol != "HTTP"), None):
-            raise ValueError(f"the protocol {other.protocol} is not supported inside the mesh yet; use HTTP")
+        if other := next((port for port in self.ports if port.protocol not in ("HTTP", "TCP")), None):
+            raise ValueError(f"the protocol {other.protocol} is not supported inside the mesh yet; use HTTP or TCP")
         if moved := next((port for port in self.ports if port.target_port not in (None, port.number)), None):
             raise ValueError(f"`targetPort` of `{moved.name}`: say it in `ports` of the WorkloadEntry; remove it")
         given = {"addresses": self.addresses, "subjectAltNames": self.subject_alt_names}

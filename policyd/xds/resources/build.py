@@ -81,8 +81,8 @@ class _Build:
 
     def __init__(self, mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None) -> None:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
-        # the filter that looks names up is a proxy's own, and keeps them from every instance's address
-        never = egress.never(mesh, control) if egress.is_dynamic(mesh) else ()
+        # what leads outside keeps from every instance's address
+        never = egress.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
         self._made_of = (control, never, *(getattr(mesh, name) for name in declared))
         self._mesh, self._control, self._before = mesh, control, before
         # of what was declared otherwise, only what comes out equal is kept

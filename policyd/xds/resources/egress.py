@@ -66,7 +66,7 @@ def virtual_hosts(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService
 
 def any_host() -> list[dict[str, Any]]:
     """The routes of a name that nothing declares, with ALLOW_ANY: asked about like any other (port 0: as asked)."""
-    return [_tunnel(ANY_CLUSTER), _forward(ANY_CLUSTER)]
+    return [tunnel(ANY_CLUSTER), _forward(ANY_CLUSTER)]
 
 
 def _domains(outside: Outside, port: OutsidePort) -> Iterable[str]:
@@ -88,7 +88,7 @@ def _routes(
 ) -> list[dict[str, Any]]:
     cluster = outbound_cluster(outside.host, port.number)
     if not port.is_http:
-        return [_tunnel(tunnel_cluster(outside.host, port.number))]
+        return [tunnel(tunnel_cluster(outside.host, port.number))]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return declared or [_forward(cluster)]
 
@@ -98,7 +98,7 @@ def _forward(cluster: str) -> dict[str, Any]:
     return {"match": EVERYTHING, "route": forward}
 
 
-def _tunnel(cluster: str) -> dict[str, Any]:
+def tunnel(cluster: str) -> dict[str, Any]:
     """CONNECT ends here, and its bytes go to the cluster of the name that was asked for."""
     upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
     return {

@@ -13,7 +13,7 @@ from policyd.mesh.model import (
     inbound_listener,
     plaintext_listener,
 )
-from policyd.xds.resources import certificates, edges, faults, filters, tls, tokens
+from policyd.xds.resources import certificates, edges, faults, filters, tcp, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -73,6 +73,8 @@ def _application(
         "route": {"cluster": inbound_cluster(instance.service, instance.service_port), "timeout": "0s"},
         "typed_per_filter_config": filters.asked_for(asked_for),
     }
+    if instance.protocol == "tcp":
+        route |= tcp.ending(inbound_cluster(instance.service, instance.service_port))
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
     return filters.manager(
         "inbound",
@@ -80,6 +82,7 @@ def _application(
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
+        **({"upgrade_configs": [tcp.CONNECT]} if instance.protocol == "tcp" else {}),
         **peer,
         **tokens.replies(verification),
     )

@@ -12,9 +12,9 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.hosts import domains
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
-from policyd.mesh.model import Mesh, Service
+from policyd.mesh.model import Mesh, Port, Service
 from policyd.mesh.precedence import Precedence
-from policyd.xds.resources import egress, filters, rules
+from policyd.xds.resources import egress, filters, rules, tcp
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import OUTBOUND_ROUTES
@@ -32,7 +32,7 @@ def outbound(mesh: Mesh, caller: Caller) -> dict[str, Any]:
         {
             "name": f"{service.id}:{port.number}",
             "domains": list(domains(service, port.number, caller.namespace)),
-            "routes": _to(mesh, caller, held.of(service), service, port.number),
+            "routes": _to(mesh, caller, held.of(service), service, port),
             # the sidecar at the other end asks
             "typed_per_filter_config": filters.unasked(),
         }
@@ -58,9 +58,11 @@ def _otherwise(mesh: Mesh) -> dict[str, Any]:
     return {"name": "nowhere", "domains": ["*"], "routes": routes, "typed_per_filter_config": filters.unasked()}
 
 
-def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: int) -> list[dict[str, Any]]:
-    declared = rules.routes_of(mesh, owner, View(caller, port)) if owner is not None else []
-    return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port)}]
+def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: Port) -> list[dict[str, Any]]:
+    if port.protocol == "tcp":
+        return [tcp.outbound(service, port.number)]
+    declared = rules.routes_of(mesh, owner, View(caller, port.number)) if owner is not None else []
+    return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
 
 
 def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> Iterator[dict[str, Any]]:

@@ -118,6 +118,20 @@ def test_a_host_is_known_only_where_it_is_exported_to() -> None:
     assert hosts("other-v1") - hosts("web-v1") == {"far.example.com:80"}
 
 
+@pytest.mark.parametrize("entries", [OUTSIDE, OUTSIDE.partition("---\n")[0]], ids=["looked up", "static"])
+def test_an_address_that_is_new_to_the_mesh_is_forbidden_at_once(entries: str) -> None:
+    far = "  api-v3: {service: api, port: 9080, address: 198.51.100.7, appPort: 1, inboundPort: 2, outboundPort: 3}\n"
+    at = WORKLOADS.index("  web-v1")
+    built = None
+    for workloads in (WORKLOADS, WORKLOADS[:at] + far + WORKLOADS[at:]):
+        declaration = declare({"workloads.yaml": workloads, "mesh/outside.yaml": entries})
+        built = build_snapshots(build(declaration, TRUST_DOMAIN, assumed(declaration)), CONTROL, built)
+
+    assert built is not None
+    cluster = shown(built["web-v1"].of(CLUSTER)["outbound|80||books.example.com"])
+    assert "198.51.100.7" in str(cluster)
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("outbound", [Outbound(), ANY])
 def test_the_real_envoy_accepts_it(tmp_path: Path, outbound: Outbound) -> None:

@@ -1,0 +1,130 @@
+"""A connection to a service that speaks TCP: who connects, to what, and that no request passes for one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from policyd import envoy_api
+from policyd.authz.record import Outcome, entry_of
+from policyd.authz.request import Query, read_check
+from policyd.authz.ruling import Ruling
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.cedar.schema import Schema
+from policyd.errors import IncompleteRequest
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
+from policyd.spiffe import SpiffeId
+from tests.authz.checks import address, ruling_of
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+WEB, DB = (SpiffeId.workload("cluster.local", "default", name) for name in ("web", "db"))
+WORKLOADS = """\
+workloads:
+  web-v1: {service: web, port: 80, inboundPort: 1001}
+  db-v1: {service: db, port: 3306, protocol: tcp, inboundPort: 1002, labels: {tier: data}}
+"""
+POLICY = """
+@id("db-from-web")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
+  resource == Service::"db.default")
+when { context.destination.port == 3306 && context.destination.labels.hasTag("tier") };
+"""
+
+
+def mesh_of() -> Mesh:
+    declaration = declare({"workloads.yaml": WORKLOADS})
+    return build(declaration, "cluster.local", assumed(declaration))
+
+
+def check_of(**changes: Any) -> Any:
+    """web connects to db, as the sidecar of db tells it."""
+    attributes: dict[str, Any] = {
+        "source": {"principal": str(WEB), "address": address("127.0.0.1", 41000)},
+        "destination": {"principal": str(DB), "address": address("127.0.0.1", 1002)},
+        "request": {"http": {"method": "CONNECT", "host": "echo:3306"}},
+        "context_extensions": {"policyd.listener": "db-v1/inbound"},
+    }
+    return envoy_api.build("envoy.service.auth.v3.CheckRequest", {"attributes": attributes | changes})
+
+
+@pytest.fixture(scope="module")
+def permitting(schema: Schema) -> Ruling:
+    return ruling_of(mesh_of(), schema, {"policies/db.cedar": POLICY})
+
+
+def test_a_connection_is_read_whole() -> None:
+    mesh = mesh_of()
+    assert read_check(check_of(), DB, mesh, NOW) == Query(
+        facts=HttpFacts(
+            principal=WEB,
+            service="db.default",
+            method="CONNECT",
+            target="",
+            host="echo",
+            time=NOW,
+            source=Endpoint("127.0.0.1", 41000),
+            destination=Endpoint("127.0.0.1", 3306),
+            instance="db-v1",
+        ),
+        listener=mesh.listeners["db-v1/inbound"],
+    )
+
+
+REQUEST = {"http": {"method": "GET", "path": "/", "host": "db"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "peer", "message"),
+    [
+        ({}, WEB, f"the listener `db-v1/inbound` belongs to `{DB}`, not to the asking `{WEB}`"),
+        (
+            {"destination": {"principal": str(WEB), "address": address("127.0.0.1", 1002)}},
+            DB,
+            f"`{DB}` asks about a connection to `'{WEB}'`",
+        ),
+        (
+            {"source": {"address": address("127.0.0.1", 41000)}},
+            DB,
+            "a peer without an identity on `db-v1/inbound`, which verifies them",
+        ),
+        ({"request": REQUEST}, DB, "`GET` at `db-v1/inbound`, which is for connections"),
+        (
+            {
+                "destination": {"principal": str(WEB), "address": address("127.0.0.1", 1001)},
+                "context_extensions": {"policyd.listener": "web-v1/inbound"},
+            },
+            WEB,
+            "`CONNECT` at `web-v1/inbound`, which is for requests",
+        ),
+        ({"request": {}}, DB, "the check has no usable method"),
+    ],
+)
+def test_what_is_no_connection_of_ones_own_is_no_question(
+    changes: dict[str, Any], peer: SpiffeId, message: str
+) -> None:
+    with pytest.raises(IncompleteRequest) as caught:
+        read_check(check_of(**changes), peer, mesh_of(), NOW)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("source", "allowed"), [(WEB, True), (DB, False)])
+def test_policies_decide_who_connects(permitting: Ruling, source: SpiffeId, allowed: bool) -> None:
+    check = check_of(source={"principal": str(source), "address": address("127.0.0.1", 41000)})
+    decision = permitting.decide(permitting.request(read_check(check, DB, permitting.mesh, NOW).facts))
+    assert decision.allowed is allowed
+
+
+def test_the_record_of_a_connection_has_no_path(permitting: Ruling) -> None:
+    query = read_check(check_of(), DB, permitting.mesh, NOW)
+    question = permitting.engine.question(permitting.request(query.facts))
+    entry = entry_of(
+        Outcome("allow", 200, "r", query, question.request, permitting.engine.answer(question)), "d", NOW, 1
+    )
+    assert (entry.action, entry.resource, entry.proxy) == ('Action::"connect"', 'Service::"db.default"', "db-v1")
+    assert entry.context["request"] == {"method": "CONNECT", "host": "echo"}
+    assert entry.context["destination"] == {"port": 3306, "labels": {"app": "db", "tier": "data"}}

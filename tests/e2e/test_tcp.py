@@ -1,0 +1,129 @@
+"""Connections to a service that speaks TCP, through real sidecars: decided once each, before a byte passes."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.conftest import RunningMesh, down, up
+from tests.e2e.wire import https, issue, records
+from tests.xds.envoy_process import free_port
+
+pytestmark = pytest.mark.e2e
+
+POLICY = """\
+@id("echo-from-web")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
+  resource == Service::"echo.default");
+"""
+
+
+@dataclass
+class Echo:
+    """An application that speaks TCP: `hello ` and what it was sent; `seen` is what reached it."""
+
+    port: int
+    seen: list[bytes] = field(default_factory=list)
+
+    def serve(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"speaks first, ")
+                data = connection.recv(100)
+                self.seen.append(data)
+                connection.sendall(b"hello " + data)
+
+
+@dataclass(frozen=True)
+class World:
+    """A mesh with an echo in it."""
+
+    mesh: RunningMesh
+    echo: Echo
+
+    def connect(self, by: str, to: str = "echo:7000") -> tuple[int, bytes]:
+        """The status of the tunnel, and what comes back through it: nothing where it is closed."""
+        proxy = urlsplit(self.mesh.place(by)["proxy_url"])
+        secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+        with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
+            raw.sendall(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):  # no byte more: what follows may be the application's
+                head += raw.recv(1)
+            status = int(head.split(b" ", 2)[1])
+            if status != 200:
+                return status, b""
+            try:
+                raw.sendall(b"world")
+                return 200, b"".join(iter(lambda: raw.recv(100), b""))
+            except ConnectionError:
+                return 200, b""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("tcp") / "mesh"
+    (directory / "policies").mkdir(parents=True)
+    echo = Echo(free_port())
+    (directory / "workloads.yaml").write_text(
+        "workloads:\n  web-v1: {service: web, port: 80}\n  api-v1: {service: api, port: 80}\n"
+        f"  echo-v1: {{service: echo, port: 7000, protocol: tcp, appPort: {echo.port}}}\n"
+    )
+    (directory / "policies/echo.cedar").write_text(POLICY)
+    try:
+        mesh = up(directory)
+        with socket.create_server(("127.0.0.1", echo.port)) as server:
+            threading.Thread(target=echo.serve, args=(server,), daemon=True).start()
+            yield World(mesh, echo)
+    finally:
+        down(directory)
+
+
+def test_who_is_permitted_connects_and_it_is_on_record(world: World) -> None:
+    assert world.connect("web-v1") == (200, b"speaks first, hello world")
+    record = records(world.mesh.directory, resource='Service::"echo.default"')[-1]
+    assert (record["decision"], record["principal"], record["action"], record["reasons"], record["proxy"]) == (
+        "allow",
+        'Workload::"spiffe://cluster.local/ns/default/sa/web"',
+        'Action::"connect"',
+        ["echo-from-web"],
+        "echo-v1",
+    )
+
+
+def test_who_is_not_gets_no_byte_through(world: World) -> None:
+    before = len(world.echo.seen)
+    assert world.connect("api-v1") == (403, b"")
+    assert len(world.echo.seen) == before
+    record = records(world.mesh.directory, resource='Service::"echo.default"', decision="deny")[-1]
+    assert record["principal"] == 'Workload::"spiffe://cluster.local/ns/default/sa/api"'
+
+
+def test_no_tunnel_leads_to_what_answers_requests(world: World) -> None:
+    assert world.connect("web-v1", "api:80")[0] == 404
+    assert world.connect("web-v1", "echo:7001")[0] == 502
+
+
+def test_requests_do_not_reach_it(world: World) -> None:
+    with world.mesh.client("web-v1") as client:
+        assert client.get("http://echo:7000/").status_code == 404
+
+
+def test_a_certificate_by_hand_is_decided_like_any_other(world: World, tmp_path: Path) -> None:
+    before = len(world.echo.seen)
+    identity = issue(world.mesh.directory, "api", tmp_path / "api")
+    port = world.mesh.place("echo-v1")["inbound_port"]
+    assert https(port, identity, "/").status == 404
+    assert https(port, identity, "echo:7000", method="CONNECT").status == 403
+    assert len(world.echo.seen) == before
