@@ -7,7 +7,7 @@ import sys
 
 from bench.table import report
 
-BENCHMARKS = ("journal", "check", "engine", "footprint", "push", "mesh", "proxy", "deciders", "demo")
+BENCHMARKS = ("journal", "check", "engine", "query", "footprint", "push", "mesh", "proxy", "deciders", "demo")
 
 
 def main(names: list[str]) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from policyd.sources.files import Folder
 
 BATCH: Final = 500  # questions that a process is given at a time
-FEW: Final = 2_000  # questions that are not worth starting processes for
+FEW: Final = 20_000  # questions that are not worth starting processes for: a second on one core
 MAX_KNOWN: Final = 1_000_000  # answers that are remembered
 
 Ask = Callable[[list[bytes]], "Future[list[Answer]]"]

@@ -138,7 +138,7 @@ def test_many_questions_go_to_all_cores(root: Path, tmp_path: Path) -> None:
     folder = recorded.bookinfo(root, tmp_path / "bookinfo")
     loaded, ruling = candidate_of(folder, folder)
     entries = list(traffic.records(ruling, 300))
-    with deciders(loaded, ruling, few=0) as ask:
+    with deciders(loaded, ruling, few=-1) as ask:
         found = replay(entries * 2, Projector(ruling, lambda *_: ruling), ask)
     assert (found.records, found.agreeing, found.undecided) == (600, 600, 0)
     assert found.asked < 300 < BATCH

@@ -42,26 +42,25 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line of the answer: of each question the names of its columns, then its rows; or why there is none."""
+    """A line of the answer: of each question the names of its columns, then its rows, then its end; or why not."""
 
     columns: tuple[str, ...] = ()
     row: tuple[Any, ...] = ()
+    end: bool = False
     error: str = ""
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def answer(task: Task) -> Iterator[Answer]:
-    """Answer all questions in their order; raises duckdb.Error and ValueError."""
-    connection = _connect(task)
-    _shut(task)
-    for question in task.questions:
-        _check(connection, question.sql)
-        connection.execute(question.sql, list(question.values))
-        yield Answer(columns=tuple(str(one[0]) for one in connection.description or ()))
-        while rows := connection.fetchmany(FETCHED):
-            yield from (Answer(row=tuple(map(_plain, row))) for row in rows)
+def answer(connection: duckdb.DuckDBPyConnection, question: Question) -> Iterator[Answer]:
+    """Answer a question; raises duckdb.Error and ValueError."""
+    _check(connection, question.sql)
+    connection.execute(question.sql, list(question.values))
+    yield Answer(columns=tuple(str(one[0]) for one in connection.description or ()))
+    while rows := connection.fetchmany(FETCHED):
+        yield from (Answer(row=tuple(map(_plain, row))) for row in rows)
+    yield Answer(end=True)
 
 
 def _connect(task: Task) -> duckdb.DuckDBPyConnection:
@@ -119,8 +118,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word
     try:
         task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
-        for line in answer(task):
-            out.write(_encode(line) + b"\n")
+        connection = _connect(task)
+        _shut(task)
+        for question in task.questions:
+            for line in answer(connection, question):
+                out.write(_encode(line) + b"\n")
+            out.flush()
     except (duckdb.Error, ValueError, MemoryError, msgspec.MsgspecError) as error:
         out.write(_encode(Answer(error=_said(error))) + b"\n")
     except BrokenPipeError:

@@ -45,7 +45,8 @@ class Part(NamedTuple):
 def refresh(
     journal: Path, folder: Path, broken: Callable[[BrokenRecord], None], progress: Progress, many: int = MANY_BYTES
 ) -> list[Path]:
-    """Bring the copy in `folder` up to date and return its files; raises QuestionError and JournalError.
+    """Bring the copy in `folder` up to date and return its files, the newest first, since most questions are about
+    what was last; raises QuestionError and JournalError.
 
     From `many` bytes of new segments on, all cores work.
     """
@@ -56,7 +57,8 @@ def refresh(
             parts = list(_parts(journal, home))
             _remove_others(folder, home, {part.file for part in parts})
             _build([part for part in parts if not part.file.exists()], broken, progress, many)
-            return [part.file for part in parts if part.file.exists()]
+            there = [part for part in parts if part.file.exists()]
+            return [part.file for part in sorted(there, key=_last_written, reverse=True)]
     except OSError as error:
         message = f"the copy of the journal in `{folder}` cannot be made: {error.strerror}"
         raise QuestionError(message, remedy="it needs about a quarter of the room that the records take") from error
@@ -67,6 +69,13 @@ def reading(folder: Path) -> Iterator[None]:
     """Keep the files of the copy from being removed while they are read."""
     with _locked(folder / _READING, fcntl.LOCK_SH):
         yield
+
+
+def _last_written(part: Part) -> float:
+    try:
+        return part.segment.path.stat().st_mtime
+    except FileNotFoundError:  # sealed meanwhile
+        return part.file.stat().st_mtime
 
 
 def _parts(journal: Path, home: Path) -> Iterator[Part]:

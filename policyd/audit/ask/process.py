@@ -73,31 +73,25 @@ def asked(files: Sequence[Path], questions: Sequence[Question], bounds: Bounds) 
 def _answers(
     child: subprocess.Popen[bytes], out: IO[bytes], late: threading.Event, bounds: Bounds, count: int
 ) -> Iterator[Rows]:
-    first = _next(child, out, late, bounds)
     for _ in range(count):
-        if first is None:
-            raise _ended(child, late, bounds)
-        following: list[Answer | None] = []
+        first = _next(child, out, late, bounds)
 
-        def rows(following: list[Answer | None] = following) -> Iterator[tuple[Any, ...]]:
-            while (line := _next(child, out, late, bounds)) is not None and not line.columns:
+        def rows() -> Iterator[tuple[Any, ...]]:
+            while not (line := _next(child, out, late, bounds)).end:
                 yield line.row
-            following.append(line)
 
         found = rows()
         yield Rows(first.columns, found)
         for _ in found:
             pass  # what nobody wanted
-        first = following[0]
 
 
-def _next(child: subprocess.Popen[bytes], out: IO[bytes], late: threading.Event, bounds: Bounds) -> Answer | None:
-    """The next line; None at the end of it all."""
+def _next(child: subprocess.Popen[bytes], out: IO[bytes], late: threading.Event, bounds: Bounds) -> Answer:
+    """The next line; raises QuestionError where there is none."""
     line = out.readline()
-    if not line:
-        if child.wait() != 0:
-            raise _ended(child, late, bounds)
-        return None
+    if not line.endswith(b"\n"):
+        child.wait()
+        raise _ended(child, late, bounds)
     found = _decode(line)
     if found.error:
         raise QuestionError(found.error, remedy="`policyd log sql --help` tells what can be asked")
