@@ -108,8 +108,8 @@ class Projector:
             if value is None:
                 if not self._absent(path, record):
                     yield _name(path)
-            elif path == _USER or (whole and _is_plain(value) and not self._complete(path, record)):
-                yield _name(path) if path != _USER else "user (claims)"
+            elif not self._whole_user(record, wanted) if path == _USER else self._is_part(path, whole, value, record):
+                yield f"{_name(path)} (claims)" if path == _USER else _name(path)
             elif path:
                 _put(found, path, value)
             else:
@@ -151,6 +151,17 @@ class Projector:
                 return True
             level = level[name]
         return False
+
+    def _whole_user(self, record: Record, wanted: _Wanted) -> bool:
+        """Whether all that is wanted of the user was read then, so that it is in the record."""
+        known, reads = self._reads_then(record), wanted.reads
+        if known is None or not reads.attributes <= known.attributes:
+            return False
+        return known.tags is None or (reads.tags is not None and reads.tags <= known.tags)
+
+    def _is_part(self, path: Path, whole: bool, value: Any, record: Record) -> bool:
+        """Whether the record has a part only of what is wanted whole."""
+        return whole and _is_plain(value) and not self._complete(path, record)
 
     def _complete(self, path: Path, record: Record) -> bool:
         """Whether policies looked at all of what the record has a part of."""
@@ -221,6 +232,7 @@ class _Wanted:
 
     paths: Mapping[Path, bool]
     headers: tuple[str, ...]
+    reads: Reads
 
     @property
     def of_instance(self) -> bool:
@@ -237,14 +249,16 @@ def _wanted(record: Record, candidate: Ruling) -> _Wanted:
     try:
         reads = candidate.reads(request_of(record, candidate))
     except PolicydError:  # it is no request of the candidate's mesh, whatever is in it
-        return _Wanted({}, ())
+        return _Wanted({}, (), Reads())
     paths = {path: whole for path, whole in _leaves(reads.context, ()) if path != _HEADERS}
+    if any(path[:1] == _USER for path in paths):  # is recorded as one
+        paths = {path: whole for path, whole in paths.items() if path[:1] != _USER} | {_USER: True}
     if _SEGMENTS in paths:
         del paths[_SEGMENTS]
         paths[_PATH] = False
     if _METHOD in paths and record.action not in ('Action::"other"', 'Action::"connect"'):
         del paths[_METHOD]  # the action says it
-    return _Wanted(paths, tuple(sorted(reads.headers)))
+    return _Wanted(paths, tuple(sorted(reads.headers)), reads)
 
 
 def _leaves(tree: Paths | None, above: Path) -> Iterator[tuple[Path, bool]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from policyd.audit.record import Record
 from policyd.authz.ruling import Ruling
+from policyd.cedar.http import EndUser, HttpFacts
 from policyd.cedar.schema import Schema
 from policyd.mesh.model import Mesh
 from policyd.policy.replay import Lacking, Projector, decide, has_question
@@ -188,3 +189,41 @@ def test_every_record_is_counted_in_one_place(ruling: Ruling) -> None:
     assert tally.pass_over(msgspec.structs.replace(record, kind="change"))
     assert (tally.records, tally.undecided, sum(tally.passed_over.values())) == (1, 1, 1)
     assert next(iter(tally.undecidable))[0] == Same.of(record)
+
+
+USERS = (
+    EndUser("https://issuer", "alice", {"role": ("admin",), "team": ("a",)}),
+    EndUser("https://issuer", "bob", {"role": ("guest",)}),
+    None,
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "decided"),
+    [
+        ('context has user && context.user.hasTag("role") && context.user.getTag("role").contains("admin")', 3),
+        ("context has user", 3),
+        ('context has user && context.user.hasTag("team")', 1),  # of who has no user nothing more is to be known
+        ('context.request.path like "/reviews/*"', 3),
+    ],
+)
+def test_of_a_user_what_was_read_then_is_known(mesh: Mesh, schema: Schema, condition: str, decided: int) -> None:
+    role = 'context has user && context.user.hasTag("role") && context.user.getTag("role").contains("guest")'
+    then = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {role} }};"})
+    candidate = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {condition} }};"})
+    projector = Projector(candidate, kept(then))
+    found = [projector.question(a_record(then, user=user)) for user in USERS]
+    assert sum(isinstance(one, bytes) for one in found) == decided
+    for user, question in zip(USERS, found, strict=True):
+        if isinstance(question, bytes):
+            facts = facts_of(mesh, user)
+            assert decide(question, candidate).word == candidate.decide(candidate.request(facts)).word
+
+
+def facts_of(mesh: Mesh, user: EndUser | None) -> HttpFacts:
+    """The request of `a_record`."""
+    facts, _ = traffic.facts_of(random.Random(1), mesh, traffic.START)
+    return facts._replace(
+        principal=PAGE, service="reviews.default", method="GET", target="/reviews/0", instance="reviews-v1",
+        headers={}, user=user,
+    )  # fmt: skip
