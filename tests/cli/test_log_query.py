@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,6 +19,7 @@ from policyd.errors import UsageError
 from tests.audit.samples import NOON, WRITER, an_entry
 from tests.cli.conftest import Said
 from tests.cli.test_log import ENTRIES
+from tests.e2e.terminal import wait_until
 from tests.fakes.clock import FakeClock
 
 Command = Callable[..., Said]
@@ -191,3 +195,17 @@ def test_what_is_no_time_is_said(text: str) -> None:
 def test_a_span_is_from_one_time_to_another() -> None:
     found = span("1h", "now", NOW, BERLIN)
     assert [found.holds(NOW - timedelta(minutes=minutes)) for minutes in (61, 60, 1, 0)] == [False, True, True, False]
+
+
+def test_ctrl_c_ends_a_long_answer_and_who_answers(root: Path, folder: Path, journal: Journal) -> None:
+    endless = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a, b) = 1"
+    words = [sys.executable, "-m", "policyd.cli.main", "log", "sql", endless, "--dir", str(folder)]
+    with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        wait_until(lambda: bool(children.read_text().split()), 30)
+        answering = Path("/proc") / children.read_text().split()[0]
+        wait_until(lambda: b"policyd.audit.ask.child" in (answering / "cmdline").read_bytes(), 30)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert (child.returncode, out, err) == (Exit.INTERRUPTED, "", "")
+    assert not answering.exists()

@@ -58,8 +58,9 @@ def asked(files: Sequence[Path], questions: Sequence[Question], bounds: Bounds) 
             child.kill()
 
         timer = threading.Timer(bounds.seconds, end)
-        timer.start()
+        timer.daemon = True  # where Ctrl-C comes in its start nobody cancels it
         try:
+            timer.start()
             assert child.stdin is not None
             assert child.stdout is not None
             child.stdin.write(msgspec.json.encode(task))
