@@ -65,7 +65,7 @@ def build(
     outside = build_outside(declaration, outbound, instances, services, problems)
     check_virtual_services(declaration, instances, services, outside, problems)
     virtual_services = whole(declaration, problems)
-    check_destination_rules(declaration, services, outside, problems)
+    check_destination_rules(declaration, instances, services, outside, problems)
     key_sets = build_key_sets(declaration, instances, problems)
     if problems:
         raise InvalidInput(problems)

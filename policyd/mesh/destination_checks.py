@@ -15,7 +15,7 @@ from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
 from policyd.mesh.matching import did_you_mean
-from policyd.mesh.model import Service
+from policyd.mesh.model import Instance, Service
 from policyd.mesh.outside import Outside, covers_name
 from policyd.mesh.outside_checks import check_outside_rule
 from policyd.yaml import Path
@@ -25,12 +25,17 @@ LEAVE_OUT: Final = "leave `tls` out, or write `ISTIO_MUTUAL`"
 
 
 def check_destination_rules(
-    declaration: Declaration, services: Mapping[str, Service], outside: tuple[Outside, ...], problems: list[Problem]
+    declaration: Declaration,
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+    outside: tuple[Outside, ...],
+    problems: list[Problem],
 ) -> None:
     """Each DestinationRule has its own name and an existing host; what is merged does not contradict itself."""
     names: dict[str, str] = {}
     policies: dict[object, str] = {}
     subsets: dict[object, str] = {}
+    wanting = {id_ for one in instances.values() if one.peers == "STRICT" for id_ in (one.service, *one.also)}
     for declared in declaration.of(DestinationRule):
         rule = declared.resource
         place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
@@ -38,6 +43,7 @@ def check_destination_rules(
             message = f"the DestinationRule `{rule.id}` is declared twice, first in {first}"
             problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
         hosts = _hosts(rule, services)
+        strict = next((service.id for service in hosts if service.id in wanting), "")
         leaves = any(covers_name(rule.spec.host, one.host) for one in outside)
         if leaves:
             check_outside_rule(declared, outside, problems)
@@ -48,7 +54,7 @@ def check_destination_rules(
         _check_merged(declared, policies, subsets, problems)
         for path, policy in _policies(rule) if hosts else ():
             _check_ports(declared, hosts, path, policy, problems)
-            _check_tls(declared, path, policy, problems)
+            _check_tls(declared, strict, path, policy, problems)
 
 
 def _hosts(rule: DestinationRule, services: Mapping[str, Service]) -> list[Service]:
@@ -103,12 +109,16 @@ def _check_ports(
             problems.append(declared.problem("port", message, (*path, "portLevelSettings", at, "port"), remedy))
 
 
-def _check_tls(declared: Declared[DestinationRule], path: Path, policy: TrafficPolicy, problems: list[Problem]) -> None:
-    """Every service of the mesh wants the mesh's own mutual TLS, so any other kind fails each request."""
+def _check_tls(
+    declared: Declared[DestinationRule], strict: str, path: Path, policy: TrafficPolicy, problems: list[Problem]
+) -> None:
+    """Sidecars take the mesh's own mutual TLS and, where they are not strict, plain text; TLS of another kind never."""
     given: list[tuple[Path, ClientTls | None]] = [((*path, "tls", "mode"), policy.tls)]
     for at, one in enumerate(policy.port_level_settings):
         given.append(((*path, "portLevelSettings", at, "tls", "mode"), one.tls))
     for where, tls in given:
-        if tls is not None and tls.mode != "ISTIO_MUTUAL":
-            message = f"`{tls.mode}` towards `{declared.resource.spec.host}`, whose sidecars want the mesh's mutual TLS"
-            problems.append(declared.problem("tls", message, where, LEAVE_OUT))
+        if tls is None or tls.mode == "ISTIO_MUTUAL" or (tls.mode == "DISABLE" and not strict):
+            continue
+        host = strict if tls.mode == "DISABLE" and "*" in declared.resource.spec.host else declared.resource.spec.host
+        message = f"`{tls.mode}` towards `{host}`, whose sidecars want the mesh's mutual TLS"
+        problems.append(declared.problem("tls", message, where, LEAVE_OUT))

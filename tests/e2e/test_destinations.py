@@ -29,7 +29,7 @@ workloads:
 """
 POLICY = """\
 @id("web-reads-api")
-permit (principal, action == Action::"GET", resource == Service::"api.default")
+permit (principal is Workload, action == Action::"GET", resource == Service::"api.default")
 unless { context.request.path == "/be" };
 """
 RULES = {
@@ -47,8 +47,18 @@ RULES = {
     " outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}",
     "nearest": "outlierDetection: {consecutive5xxErrors: 1, interval: 1s, maxEjectionPercent: 100}",
     "shared": "loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {eu/*: 80, us/*: 20}}]}}",
+    "in-clear": "tls: {mode: DISABLE}",
     "warm": "loadBalancer: {warmup: {duration: 30s}}",
 }
+
+
+PERMISSIVE = """\
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: api}
+spec: {selector: {matchLabels: {app: api}}, mtls: {mode: PERMISSIVE}}
+"""
 
 
 def service(name: str, policy: str) -> str:
@@ -75,7 +85,8 @@ def api(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
     shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
     (directory / "workloads.yaml").write_text(WORKLOADS)
     (directory / "policies" / "api.cedar").write_text(POLICY)
-    (directory / "mesh" / "rules.yaml").write_text("".join(service(name, policy) for name, policy in RULES.items()))
+    rules = "".join(service(name, policy) for name, policy in RULES.items())
+    (directory / "mesh" / "rules.yaml").write_text(rules + PERMISSIVE)
     try:
         yield up(directory)
     finally:
@@ -209,6 +220,13 @@ def test_localities_get_their_shares(web: httpx.Client) -> None:
 
     assert 30 <= found["api-v3"] <= 95  # 20 % of 300, give or take
     assert min(found["api-v1"], found["api-v2"]) >= 70
+
+
+def test_who_asks_in_the_clear_is_nobody(api: RunningMesh, web: httpx.Client) -> None:
+    reply = web.get("http://in-clear/")
+
+    assert reply.status_code == 403
+    assert api.record(reply.headers["x-policyd-decision-id"])["principal"].startswith("Unauthenticated::")
 
 
 def test_all_that_was_sent_is_accepted(api: RunningMesh) -> None:

@@ -240,6 +240,22 @@ def test_a_mistake_is_refused_where_it_is(old: str, new: str, message: str) -> N
     assert problems({**GOOD, "mesh/rules.yaml": RULE.replace(old, new)}) == [message]
 
 
+def test_plain_text_is_for_who_takes_it() -> None:
+    peers = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: api}
+spec: {selector: {matchLabels: {app: api}}, mtls: {mode: PERMISSIVE}}
+"""
+    plain = RULE.replace("loadBalancer: {simple: ROUND_ROBIN}", "tls: {mode: DISABLE}")
+
+    assert meshed({**GOOD, "mesh/rules.yaml": plain, "mesh/peers.yaml": peers}).destination_rules
+    wide = plain.replace("host: api", "host: '*.default.svc.cluster.local'")
+    assert problems({**GOOD, "mesh/rules.yaml": wide, "mesh/peers.yaml": peers})[0].startswith(
+        "mesh/rules.yaml:7: `DISABLE` towards `"
+    )
+
+
 def test_rules_that_contradict_each_other_are_refused() -> None:
     again = RULE.replace("name: api}", "name: again}")
 

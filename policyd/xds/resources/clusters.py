@@ -21,7 +21,8 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     name = outbound_cluster(service.id, port, subset)
     policy = mesh.destination(caller, service).policy_of(port, subset)
     serving = instances(mesh, caller, service, subset)
-    expected = {instance.workload for instance in serving if instance.peers != "DISABLE"}
+    in_clear = policy.tls is not None and policy.tls.mode == "DISABLE"
+    expected = {one.workload for one in serving if one.peers != "DISABLE" and not in_clear}
     eds = {
         "resource_api_version": "V3",
         "ads": {},

@@ -84,7 +84,19 @@ def contents(snapshots: Snapshots[ProxyClass]) -> dict[str, dict[str, dict[str, 
     }
 
 
-FILES = {"mesh/host.yaml": HOST, "mesh/routes.yaml": ROUTES, "mesh/subsets.yaml": SUBSETS, "mesh/service.yaml": SERVICE}
+PEERS = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: it}
+spec: {selector: {matchLabels: {tier: front}}, mtls: {mode: PERMISSIVE}}
+"""
+FILES = {
+    "mesh/peers.yaml": PEERS,
+    "mesh/host.yaml": HOST,
+    "mesh/routes.yaml": ROUTES,
+    "mesh/subsets.yaml": SUBSETS,
+    "mesh/service.yaml": SERVICE,
+}
 STATES = st.tuples(st.sets(st.sampled_from(sorted(COPIES))), st.sets(st.sampled_from(sorted(FILES))), st.booleans())
 
 
