@@ -268,6 +268,8 @@ def _resource(document: Document, namespace: str, problems: list[Problem]) -> De
         remedy = f"supported are {', '.join(sorted(KINDS))}"
         if kind == "AuthorizationPolicy":
             remedy = f"turn it into Cedar with `policyd policy import istio {document.file}`, then take it out"
+        if kind == "WorkloadGroup":
+            remedy = "no machine registers itself here; write a WorkloadEntry for each"
         problems.append(document.problem("kind", shown, ("kind",), remedy))
         return None
     resource = parse(model, document, problems, LATER[kind])

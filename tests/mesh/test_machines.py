@@ -72,6 +72,13 @@ def test_a_core_service_selects_machines_too() -> None:
     assert meshed(folder(entry=service)).instances["db-vm"].service_port == 80
 
 
+def test_a_group_of_machines_is_refused_with_what_to_write_instead() -> None:
+    assert problems(folder(machine=MACHINE.replace("kind: WorkloadEntry", "kind: WorkloadGroup"))) == [
+        "mesh/machine.yaml:2: the kind `WorkloadGroup` is not supported; "
+        "no machine registers itself here; write a WorkloadEntry for each"
+    ]
+
+
 def test_a_machine_may_speak_tcp() -> None:
     tcp = ENTRY.replace("name: http, protocol: HTTP", "name: mysql, protocol: TCP")
     mesh = meshed(folder(machine=MACHINE.replace("http: 8306", "tcp-mysql: 8306"), entry=tcp))
