@@ -23,7 +23,7 @@ HOLDS: Final[Mapping[str, str]] = {
     "issuance.cedar": "who may obtain which certificate; without it the built-in policy holds",
     "operators.cedar": "who may look and act besides the folder's owner",
     "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice), [DestinationRule](#destinationrule), "
-    "[ServiceEntry](#serviceentry), [WorkloadEntry](#workloadentry), [Service](#service), "
+    "[ServiceEntry](#serviceentry), [WorkloadEntry](#workloadentry), [Service](#service), [Sidecar](#sidecar), "
     "[RequestAuthentication](#requestauthentication) and [PeerAuthentication](#peerauthentication)",
     "policies": "traffic policies, one file a service; the [schema](schema.md) says what they may name",
     "credentials": "`tls.crt`, `tls.key`, `ca.crt` of gateways; only the gateway reads its key, of mode 0600",

@@ -78,6 +78,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_uri_match": "",
     "_check_keys": "key set (JWKS)",
     "check_port_key": "port",
+    "check_egress_host": "`<namespace>/<host>`",
     "_check_uri": "`https://` URI, or file in `jwks/`",
     "_check_issuer": "text",
     "_check_written": "header name",

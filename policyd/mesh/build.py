@@ -18,6 +18,7 @@ from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.request_authentication import RequestAuthentication
+from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import (
     Instance,
@@ -31,6 +32,7 @@ from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.peers import listeners_of, with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.routing import check_virtual_services
+from policyd.mesh.scope import check_sidecars
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
 from policyd.mesh.tokens import build_key_sets, issuers_of
@@ -67,6 +69,7 @@ def build(
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, instances, services, outside, problems)
     key_sets = build_key_sets(declaration, instances, problems)
+    check_sidecars(declaration, instances, services, outside, problems)
     if problems:
         raise InvalidInput(problems)
     authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
@@ -85,6 +88,7 @@ def build(
         listeners=_listeners(instances, authentications),
         request_authentications=authentications,
         key_sets=key_sets,
+        sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
     )
 
 

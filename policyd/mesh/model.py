@@ -15,6 +15,7 @@ from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.request_authentication import RequestAuthentication
+from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
@@ -148,6 +149,7 @@ class Mesh:
     credentials: tuple[CredentialFile, ...] = ()  # those that Gateways name
     request_authentications: tuple[RequestAuthentication, ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
+    sidecars: tuple[Sidecar, ...] = ()
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from policyd.mesh.istio import (
     request_authentication,
     service,
     service_entry,
+    sidecar,
     virtual_service,
     workload_entry,
 )
@@ -22,6 +23,7 @@ from policyd.mesh.istio.peer_authentication import PeerAuthentication
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.service import CoreService
 from policyd.mesh.istio.service_entry import ServiceEntry
+from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.istio.workload_entry import WorkloadEntry
 
@@ -34,6 +36,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "WorkloadEntry": WorkloadEntry,
     "RequestAuthentication": RequestAuthentication,
     "PeerAuthentication": PeerAuthentication,
+    "Sidecar": Sidecar,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
@@ -42,6 +45,7 @@ LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "Service": dict.fromkeys(service.LATER, "Service"),
     "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
     "WorkloadEntry": dict.fromkeys(workload_entry.LATER, "WorkloadEntry"),
+    "Sidecar": dict.fromkeys(sidecar.LATER, "Sidecar"),
     "PeerAuthentication": dict.fromkeys(peer_authentication.LATER, "PeerAuthentication"),
     "RequestAuthentication": dict.fromkeys(request_authentication.LATER, "RequestAuthentication"),
 }

@@ -15,9 +15,11 @@ from typing import Any, Final
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
+from policyd.mesh.scope import Scope, scope_of
 from policyd.xds.resources import certificates, clusters, edges, egress, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
+from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
 
 # what of a Mesh follows from its instances; everything else in it is declared
@@ -30,6 +32,7 @@ class ProxyClass:
 
     caller: Caller
     role: Role
+    scope: Scope | None = None
 
 
 def build_snapshots(mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None = None) -> Snapshots[ProxyClass]:
@@ -52,7 +55,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
     if proxies.role == "sidecar":
-        yield kept.make(ROUTE, routes.outbound(mesh, proxies.caller))
+        yield kept.make(ROUTE, known_routes(mesh, proxies.scope, routes.outbound(mesh, proxies.caller)))
         for cluster in egress.clusters(mesh, control, proxies.caller):
             yield kept.make(CLUSTER, cluster)
 
@@ -97,7 +100,8 @@ class _Build:
         classes = {}
         for name, instance in mesh.instances.items():
             caller = mesh.caller(instance)
-            classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role)
+            scope = scope_of(mesh.sidecars, instance)
+            classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role, scope)
         parts = {
             (caller, service.id): self._service(caller, service)
             for caller in callers
@@ -135,7 +139,8 @@ class _Build:
         if known is not None and not self._touched:
             return known
         services = (one for service in self._mesh.services for one in parts[proxies.caller, service])
-        return make_snapshot([*services, *of_class])
+        found = [*services, *of_class]
+        return make_snapshot(needed(found) if proxies.scope is not None else found)
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         if self._same and self._same.instances.get(name) == instance:

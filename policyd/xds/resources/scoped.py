@@ -1,0 +1,33 @@
+"""What proxies of a limited scope are sent: routes to what they know, and the clusters that these lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from policyd.envoy_api import CLUSTER, ENDPOINT
+from policyd.mesh.model import Mesh
+from policyd.mesh.scope import Scope
+from policyd.xds.resources.model import AUTHZ_CLUSTER
+from policyd.xds.snapshot import Resource
+
+
+def known_routes(mesh: Mesh, scope: Scope | None, routes: dict[str, Any]) -> dict[str, Any]:
+    """A RouteConfiguration without the virtual hosts of what is not known."""
+    if scope is None:
+        return routes
+    services = [one for one in mesh.services.values() if not scope.sees(one)]
+    known = {one.host for one in mesh.outside if scope.sees_outside(one)}
+    outside = [one for one in mesh.outside if one.host not in known]
+    unknown = {f"{one.id}:{port.number}" for one in services for port in one.ports}
+    unknown |= {f"{one.host}:{port.number}" for one in outside for port in one.ports}
+    return {**routes, "virtual_hosts": [one for one in routes["virtual_hosts"] if one["name"] not in unknown]}
+
+
+def needed(resources: Iterable[Resource]) -> Iterator[Resource]:
+    """Of all that a class could be sent, the clusters and endpoints that some other resource of it leads to."""
+    found = list(resources)
+    wanted = {one.name for other in found if other.type_url != CLUSTER for one in other.references} | {AUTHZ_CLUSTER}
+    for one in found:
+        if one.type_url not in (CLUSTER, ENDPOINT) or one.name in wanted:
+            yield one
