@@ -41,18 +41,25 @@ class Checked:
     size: int = 0
 
 
-def check_all(tasks: Sequence[Task], *, unpack: bool, jobs: int, progress: Callable[[int], None]) -> list[Checked]:
-    """Check them all, in the order given; `progress` is told of records."""
+def check_all(
+    tasks: Sequence[Task],
+    *,
+    unpack: bool,
+    jobs: int,
+    progress: Callable[[int], None],
+    alone_bytes: int = ALONE_BYTES,
+) -> list[Checked]:
+    """Check them all, in the order given, in `jobs` processes from `alone_bytes` on; `progress` is told of records."""
     checked = []
-    for one in _results(tasks, unpack=unpack, jobs=jobs):
+    for one in _results(tasks, unpack, jobs if sum(task.part.bytes for task in tasks) >= alone_bytes else 1):
         progress(one.part.last - one.part.first + 1)
         checked.append(one)
     return checked
 
 
-def _results(tasks: Sequence[Task], *, unpack: bool, jobs: int) -> Iterator[Checked]:
+def _results(tasks: Sequence[Task], unpack: bool, jobs: int) -> Iterator[Checked]:
     check = check_chain if unpack else check_hash
-    if jobs < 2 or len(tasks) < 2 or sum(task.part.bytes for task in tasks) < ALONE_BYTES:
+    if jobs < 2 or len(tasks) < 2:
         yield from map(check, tasks)
         return
     with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:

@@ -16,13 +16,16 @@ from policyd.audit.pack import pack
 from policyd.audit.record import decode, digest
 from policyd.audit.sealed import write_sealed
 from policyd.audit.seals import read_seal, sign_line
+from policyd.audit.seals_file import SealsFile
 from policyd.audit.segments import parse_segment, segment_name
 from policyd.audit.verify import Chain
+from policyd.audit.verify_sealed import Task, check_all
 from policyd.ca.sealing import SealingKeys
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import NOON, WRITER
 from tests.audit.sealing import AUTHORITY, DOMAIN, Sealed, an_authority, issuer
 from tests.fakes.clock import FakeClock
+from tests.fakes.disk import FailingDisk
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,19 @@ def test_a_whole_journal_is_whole(sealed: Sealed, options: dict[str, bool]) -> N
     assert verdict.newest is not None
     assert verdict.newest.number == 4
     assert verdict.sealed_bytes == sum(path.stat().st_size for path in sealed.folder.glob("*.sealed"))
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_several_processes_find_what_one_finds(sealed: Sealed, unpack: bool) -> None:
+    flip(file(sealed, 4), 60)
+    parts = SealsFile(sealed.folder, FailingDisk()).parts.values()
+    tasks = [Task(str(sealed.folder / part.file), part) for part in parts]
+    told: list[int] = []
+    alone = check_all(tasks, unpack=unpack, jobs=1, progress=told.append)
+    shared = check_all(tasks, unpack=unpack, jobs=2, progress=told.append, alone_bytes=0)
+    assert shared == alone
+    assert [one.part.first for one in alone if one.error] == [4]
+    assert told == [3] * 12
 
 
 @pytest.mark.parametrize("seals_only", [False, True])

@@ -174,6 +174,32 @@ def test_verify_names_the_first_record_that_does_not_fit(policyd: Command, folde
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--expect", "4"], "`4` is no seal"),
+        (["--expect", f"0:{'a' * 64}"], "` is no seal"),
+        (["--root", "{}/nowhere.pem"], "nowhere.pem` is not there"),
+        (["--root", "{}/workloads.yaml"], "this is no certificate in PEM"),
+    ],
+)
+def test_verify_refuses_what_it_cannot_check_with(
+    policyd: Command, folder: Path, journal: Journal, options: list[str], said: str
+) -> None:
+    (folder / "workloads.yaml").write_text("workloads: {}\n")
+    answer = policyd("log", "verify", "--dir", folder, *(option.format(folder) for option in options))
+    assert (answer.code, answer.out) == (Exit.USAGE, "")
+    assert said in answer.err
+
+
+def test_a_seal_that_was_noted_is_missed_where_nothing_is_sealed(
+    policyd: Command, folder: Path, journal: Journal
+) -> None:
+    answer = policyd("log", "verify", "--dir", folder, "--expect", f"4:{'a' * 64}")
+    assert answer.code == Exit.ERROR
+    assert "seal 4 is missing, the last one is 0" in answer.out
+
+
 @pytest.mark.parametrize("command", ["tail", "verify"])
 def test_a_folder_that_never_ran_has_no_journal(policyd: Command, folder: Path, command: str) -> None:
     said = policyd("log", command, "--dir", folder)
