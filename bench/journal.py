@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bench.processes import running
-from bench.proxy import CALLER, Load, _authz_cluster, _free_port, _listener, _listens, _load, _medians
+from bench.proxy import CALLER, Load, authz_cluster, free_port, listener, listens, load_of, medians_of
 from bench.records import decisions
 from bench.table import Row, row
 from policyd.audit.appender import Limits
@@ -241,23 +241,23 @@ def through_envoy() -> list[Row]:
         raise SystemExit("this benchmark needs wrk, which is not here")
     with _folder() as work, ExitStack() as stack:
         _write_identities(work)
-        ports = {journal: _free_port() for journal in JOURNALS}
+        ports = {journal: free_port() for journal in JOURNALS}
         servers, asked = {}, dict.fromkeys(JOURNALS, 0)
         for journal, port in ports.items():
             command = [sys.executable, "-m", "bench.journal_server", str(work), str(port), journal]
-            ready = lambda port=port: _listens(port)  # noqa: E731
+            ready = lambda port=port: listens(port)  # noqa: E731
             servers[journal] = stack.enter_context(running(command, work / f"{journal}.log", ready)).pid
         envoy, listeners = stack.enter_context(_envoy(work, ports))
         measured: dict[str, list[Load]] = {journal: [] for journal in JOURNALS}
         for number in range(ROUNDS + 1):
             for journal in JOURNALS:
-                load = _load(listeners[journal], CONNECTIONS, envoy, [servers[journal]])
+                load = load_of(listeners[journal], CONNECTIONS, envoy, [servers[journal]])
                 measured[journal] += [load] if number else []  # the first round warms up
                 asked[journal] += load.requests
         bare = _bare_sync(work / "bare")
         stack.close()
         kept = {journal: decisions(work / f"journal-{journal}") for journal in JOURNALS[1:]}
-    medians = {journal: _medians(loads) for journal, loads in measured.items()}
+    medians = {journal: medians_of(loads) for journal, loads in measured.items()}
     none, written, fsync = (medians[journal] for journal in JOURNALS)
     return [
         *(row(f"Envoy, journal {name}: throughput", one.per_second, "requests/s") for name, one in medians.items()),
@@ -294,18 +294,18 @@ def _envoy(work: Path, ports: dict[str, int]) -> Iterator[tuple[int, dict[str, i
     listeners, clusters, at = [], [], {}
     for journal, port in ports.items():
         control = Control("127.0.0.1", (port,), SpiffeId.server(DOMAIN))
-        cluster = _authz_cluster(control, work)
+        cluster = authz_cluster(control, work)
         text = json.dumps(filters.authorization(control)).replace(cluster["name"], f"authz-{journal}")
         cluster["name"] = f"authz-{journal}"
         cluster["load_assignment"]["cluster_name"] = cluster["name"]
         clusters.append(cluster)
-        at[journal] = _free_port()
-        listeners.append(_listener(at[journal], [json.loads(text)]))
+        at[journal] = free_port()
+        listeners.append(listener(at[journal], [json.loads(text)]))
     resources = {"clusters": clusters, "listeners": listeners}
     config = work / "envoy.json"
     config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
     command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    with running(command, work / "envoy.log", lambda: all(map(_listens, at.values()))) as process:
+    with running(command, work / "envoy.log", lambda: all(map(listens, at.values()))) as process:
         yield process.pid, at
 
 

@@ -63,7 +63,7 @@ def _rbac() -> dict[str, Any]:
     return {"name": "envoy.filters.http.rbac", "typed_config": config}
 
 
-def _listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
+def listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
     route = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
@@ -105,7 +105,7 @@ def _envoy(work: Path, control: Control, identity: Path) -> Iterator[tuple[int, 
         "native RBAC": [_rbac()],
         "policyd": [filters.authorization(control)],
     }
-    listeners = [_listener(ports[variant], chains[variant]) for variant in VARIANTS]
+    listeners = [listener(ports[variant], chains[variant]) for variant in VARIANTS]
     resources = {"clusters": [authz_cluster(control, identity)], "listeners": listeners}
     config = work / "envoy.json"
     config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
@@ -123,7 +123,7 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def _load(port: int, connections: int, envoy: int, policyd: list[int]) -> Load:
+def load_of(port: int, connections: int, envoy: int, policyd: list[int]) -> Load:
     before = cpu_seconds(envoy), sum(map(cpu_seconds, policyd))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/productpage"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -137,7 +137,7 @@ def _load(port: int, connections: int, envoy: int, policyd: list[int]) -> Load:
     return Load(per_second, _milliseconds(quantiles["50"]), _milliseconds(quantiles["99"]), *cost, requests)
 
 
-def _medians(loads: list[Load]) -> Load:
+def medians_of(loads: list[Load]) -> Load:
     return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))  # type: ignore[arg-type]
 
 
@@ -165,13 +165,13 @@ def run() -> list[Row]:
                 for _ in range(ROUNDS):
                     for connections in (1, CONNECTIONS):
                         for variant in VARIANTS:
-                            load = _load(listeners[variant], connections, envoy, policyd)
+                            load = load_of(listeners[variant], connections, envoy, policyd)
                             measured.setdefault((variant, connections), []).append(load)
             asked = sum(
                 load.requests for (variant, _), loads in measured.items() if variant == "policyd" for load in loads
             )
             recorded = decisions(directory / ".policyd" / "journal")
-    return _rows({key: _medians(loads) for key, loads in measured.items()}, asked, recorded)
+    return _rows({key: medians_of(loads) for key, loads in measured.items()}, asked, recorded)
 
 
 def _rows(medians: dict[tuple[str, int], Load], asked: int, recorded: int) -> list[Row]:
