@@ -23,7 +23,7 @@ from policyd.ca.server_certificate import ServerCertificate
 from policyd.cli.loaded import load_folder
 from policyd.config import Address
 from policyd.server.check_threads import CheckThreads
-from policyd.server.decider import SWITCH_SECONDS, check_threads
+from policyd.server.decider import CHECK_THREADS, SWITCH_SECONDS
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.metrics import Metrics
 
@@ -54,7 +54,7 @@ def main(folder: Path, port: int, durability: Any) -> None:
         stopwatch=time.perf_counter,
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-    server = grpc.server(CheckThreads(check_threads(durability)), options=options)  # type: ignore[arg-type]
+    server = grpc.server(CheckThreads(CHECK_THREADS), options=options)  # type: ignore[arg-type]
     add_to_server(authorizer, server)
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
     stop = threading.Event()

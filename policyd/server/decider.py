@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 import grpc
 import structlog
 
-from policyd.audit.journal import Durability, Journal
+from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.authz import service as authz
 from policyd.authz.ruling import Ruling
@@ -39,7 +39,6 @@ from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
 CHECK_THREADS: Final = 4
-SYNCED_CHECK_THREADS: Final = 32  # most of them wait for the medium, together
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
 OPENING_SECONDS: Final = 0.8  # how long a check waits for the journal; the caller waits for a second
@@ -107,7 +106,7 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        threads = CheckThreads(check_threads(self._setup.audit.durability))
+        threads = CheckThreads(CHECK_THREADS)
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
@@ -169,23 +168,6 @@ class Decider:
         if not self._opened.is_set() or self._ruling is None:
             return "it has not begun yet"
         return self._trouble
-
-
-def check_threads(durability: Durability) -> int:
-    """How many threads answer: those that wait for the medium leave the processor to others."""
-    return SYNCED_CHECK_THREADS if durability == "fsync" else CHECK_THREADS
-
-
-def _references(value: object) -> int:
-    return sys.getrefcount(value)
-
-
-def _held_by_one_variable() -> int:
-    value = object()
-    return _references(value)
-
-
-_ONE_VARIABLE: Final = _held_by_one_variable()  # which is another number in each version of Python
 
 
 def _now() -> datetime:
