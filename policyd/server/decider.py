@@ -170,6 +170,18 @@ class Decider:
         return self._trouble
 
 
+def _references(value: object) -> int:
+    return sys.getrefcount(value)
+
+
+def _held_by_one_variable() -> int:
+    value = object()
+    return _references(value)
+
+
+_ONE_VARIABLE: Final = _held_by_one_variable()  # which is another number in each version of Python
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
