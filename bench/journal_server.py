@@ -54,7 +54,8 @@ def main(folder: Path, port: int, durability: Any) -> None:
         stopwatch=time.perf_counter,
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-    server = grpc.server(CheckThreads(CHECK_THREADS), options=options)  # type: ignore[arg-type]
+    threads = CheckThreads(CHECK_THREADS)
+    server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
     add_to_server(authorizer, server)
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
     stop = threading.Event()
@@ -62,6 +63,7 @@ def main(folder: Path, port: int, durability: Any) -> None:
     server.start()
     stop.wait()
     server.stop(2).wait()
+    threads.shutdown()
     if journal is not None:
         journal.close()
 
