@@ -31,6 +31,7 @@ MAX_WORKERS: Final = 64
 MIN_CERTIFICATE_SECONDS: Final = 5.0
 MAX_CERTIFICATE_SECONDS: Final = 86_400.0
 MAX_URL: Final = 2_048
+MAX_CLAIM: Final = 256  # characters of its name
 
 Level = Literal["debug", "info", "warning", "error"]
 _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
@@ -96,9 +97,22 @@ def check_attribute(path: str) -> str:
     return path
 
 
+def check_claim(name: str) -> str:
+    """Return the name of a claim, as records have it; raises ValueError."""
+    if not 0 < len(name) <= MAX_CLAIM or not name.isprintable() or name != name.strip():
+        text = f"`{name[:80]!a}` is no name of a claim; write it as in `email`, or `outer.inner` for one inside another"
+        raise ValueError(text)
+    return name
+
+
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
 _ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
+_USERS_OWN: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "iss": (("user", "issuer"), ("user", "__entity", "id")),
+    "sub": (("user", "subject"), ("user", "__entity", "id")),
+}
 HeaderName = Annotated[str, AfterValidator(check_header)]
+ClaimName = Annotated[str, AfterValidator(check_claim)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
 LOOPBACK: Final = Address("127.0.0.1", 0)
 
@@ -137,30 +151,34 @@ class IncludeSettings(Model):
     """What is recorded of requests besides what policies read."""
 
     headers: Annotated[Many[HeaderName], MaxLen(64)] = ()
+    claims: Annotated[Many[ClaimName], MaxLen(64)] = ()
 
 
 class MaskSettings(Model):
-    """One value that is not recorded as it is: of a `header`, or at a path of the context."""
+    """One value that is not recorded as it is: of a `header`, of a `claim`, or at a path of the context."""
 
     header: HeaderName | None = None
+    claim: ClaimName | None = None
     attribute: Annotated[str, AfterValidator(check_attribute)] | None = None
     how: Literal["remove", "hash", "truncate"] = "remove"
     length: Annotated[int, Field(ge=1, le=1024)] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> MaskSettings:
-        if (self.header is None) == (self.attribute is None):
-            raise ValueError("a mask names either a `header` or an `attribute`")
+        if [self.header, self.claim, self.attribute].count(None) != 2:
+            raise ValueError("a mask names one thing: a `header`, a `claim` or an `attribute`")
         if (self.length is None) == (self.how == "truncate"):
             raise ValueError("`length` goes with `how: truncate`, and with nothing else")
         return self
 
     @property
-    def path(self) -> tuple[str, ...]:
-        """Where the value stands in the context of a record."""
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """Where the value stands in the context of a record; who a user is stands there in other words too."""
         if self.header is not None:
-            return ("request", "headers", self.header)
-        return tuple((self.attribute or "").split("."))
+            return (("request", "headers", self.header),)
+        if self.claim is not None:
+            return (("user", "claims", self.claim), *_USERS_OWN.get(self.claim, ()))
+        return (tuple((self.attribute or "").split(".")),)
 
 
 class AuditSettings(Model):

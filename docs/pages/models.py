@@ -36,6 +36,7 @@ WORDS: Final[Mapping[str, str]] = {
     "parse_size": "size, as `64MiB` or `10GiB`",
     "check_header": "header name",
     "check_attribute": "path, as `request.path`",
+    "check_claim": "claim name",
     "parse_address": "`host:port`, an IP address; port 0: any free one",
     "check_ip": "IP address",
     "_check_collector": "URL, `https` or on this machine",
@@ -85,7 +86,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_claim": "name of a claim, `outer.inner` for one inside another",
 }
 
-NOUNS: Final = ("text", "name", "header name", "header value", "whole number")
+NOUNS: Final = ("text", "name", "header name", "header value", "claim name", "whole number")
 
 
 def fields(model: type[Model], meanings: Meanings | None = None) -> Iterator[str]:

@@ -52,15 +52,16 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a caller hands to the journal. A field at its default is left out of the line.
 
-    `time` is aware, in UTC, and is written as RFC 3339 with microseconds. `principal`, `action` and
-    `resource` are as Cedar writes them (`Workload::"spiffe://…"`, the text of a Uid), "" where there is none.
-    `context` is what the decision read, in Cedar's JSON form, so that it can be replayed; the tags of
-    `request.headers` stand there as a plain mapping of names to values. `masked` names, as paths into
-    `context`, what was taken out. `status` is what the caller got: 200, 400, 401, 403 or 503 (0: nobody waits for
-    one). `proxy` is the instance whose Envoy asked. `detail` says more of what is no decision on a request:
-    of an issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of a change or an operation
-    what was done to what. `shadow` is what policies that are tried beside the active ones said of the same
-    request, which changed nothing; then `context` is what either of the two decisions read.
+    `time` is aware, in UTC, and is written as RFC 3339 with microseconds. `principal`, `action` and `resource`
+    are as Cedar writes them (`Workload::"spiffe://…"`, the text of a Uid), "" where there is none. `context` is
+    what the decision read, in Cedar's JSON form, so that it can be replayed; the tags of `request.headers`
+    stand there as a plain mapping of names to values, the claims of `user` as lists by name in its `claims`.
+    `masked` names, as paths into `context`, what was taken out. `status` is what the caller got: 200, 400, 401,
+    403 or 503 (0: nobody waits for one). `proxy` is the instance whose Envoy asked. `detail` says more of what
+    is no decision on a request: of an issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of
+    a change or an operation what was done to what. `shadow` is what policies that are tried beside the active
+    ones said of the same request, which changed nothing; then `context` is what either of the two decisions
+    read.
     """
 
     time: Time

@@ -1,7 +1,8 @@
 """The operator's masks: which values of a record are left out, hashed or shortened.
 
 Law: pure; applied before anything is buffered, and named in `masked`. The hash is keyed, so that equal values stay
-equal and nobody without the key finds a value by trying.
+equal and nobody without the key finds a value by trying. Of a set, as claims are, each value is changed by itself, and
+it stays a set.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
     """What applies the rules to an entry; None where there are none."""
     if not rules:
         return None
-    changes = [(rule.path, _change(rule, key)) for rule in rules]
+    changes = [(path, _change(rule, key)) for rule in rules for path in rule.paths]
 
     def apply(entry: Entry) -> Entry:
         context, masked = entry.context, []
@@ -47,12 +48,18 @@ def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
 def _change(rule: MaskSettings, key: bytes) -> Callable[[Any], Any]:
     match rule.how:
         case "hash":
-            return lambda value: HASH_PREFIX + hmac.digest(key, _text(value).encode(), "sha256").hex()[:_HASH_DIGITS]
+            return _each(
+                lambda value: HASH_PREFIX + hmac.digest(key, _text(value).encode(), "sha256").hex()[:_HASH_DIGITS]
+            )
         case "truncate":
             length = rule.length or 0
-            return lambda value: _shortened(_text(value), length)
+            return _each(lambda value: _shortened(_text(value), length))
         case _:
             return lambda _: _GONE
+
+
+def _each(change: Callable[[Any], str]) -> Callable[[Any], Any]:
+    return lambda value: sorted({change(one) for one in value}) if isinstance(value, (list, tuple)) else change(value)
 
 
 def _shortened(text: str, length: int) -> str:

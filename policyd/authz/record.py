@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from policyd.audit.record import Entry, Fault
 from policyd.authz.path import canonical_path
 from policyd.authz.request import Query
 from policyd.authz.ruling import Ruling
+from policyd.cedar.http import EndUser
 from policyd.cedar.model import Decision, Request, Uid
 from policyd.cedar.reads import USER
 from policyd.errors import PolicydError, UnacceptablePath
@@ -24,6 +25,16 @@ Status = Literal[200, 400, 401, 403, 503]  # what the caller gets; of 200 what t
 
 MAX_REFUSED_PATH = 1024  # characters
 USER_KEY = "user"  # in the schema's HttpContext
+
+
+class Include(NamedTuple):
+    """What the operator wants on record though no policy reads it: headers, and claims of verified users, by name."""
+
+    headers: frozenset[str] = frozenset()
+    claims: frozenset[str] = frozenset()
+
+
+NOTHING: Final = Include()
 
 
 class Outcome(NamedTuple):
@@ -50,10 +61,8 @@ class Outcome(NamedTuple):
         return self.query.listener.side if self.query else ""
 
 
-def entry_of(
-    outcome: Outcome, decision_id: str, time: datetime, duration_us: int, include: frozenset[str] = frozenset()
-) -> Entry:
-    """The entry to keep of an outcome, with the headers of `include` besides what the decision read."""
+def entry_of(outcome: Outcome, decision_id: str, time: datetime, duration_us: int, include: Include = NOTHING) -> Entry:
+    """The entry to keep of an outcome, with what `include` names besides what the decision read."""
     query, request, decision = outcome.query, outcome.request, outcome.decision
     faults = [Fault(error.policy, error.message) for error in decision.errors] if decision else []
     if outcome.error is not None:
@@ -94,7 +103,7 @@ def _resource(query: Query | None) -> str:
     return str(Uid("Host", facts.outside) if facts.outside else Uid("Service", facts.service))
 
 
-def _context(query: Query | None, request: Request | None, include: frozenset[str] = frozenset()) -> dict[str, Any]:
+def _context(query: Query | None, request: Request | None, include: Include) -> dict[str, Any]:
     """What the decision read, and in any case what was asked for: nobody finds a request without its path.
 
     A tunnel has none.
@@ -106,16 +115,26 @@ def _context(query: Query | None, request: Request | None, include: frozenset[st
         if not facts.is_tunnel:
             asked["path"] = _path(facts.target)
         context["request"] = asked | context.get("request", {})
-        if include:
-            _include(context["request"], facts.headers, include)
+        if include.headers:
+            _include_headers(context["request"], facts.headers, include.headers)
+        if include.claims and facts.user is not None:
+            _include_claims(context, facts.user, include.claims)
     return context
 
 
-def _include(request: dict[str, Any], headers: Mapping[str, str], include: frozenset[str]) -> None:
+def _include_headers(request: dict[str, Any], headers: Mapping[str, str], include: frozenset[str]) -> None:
     """Add what the operator lists, beside what the decision read."""
     wanted = {name: headers[name] for name in sorted(include) if name in headers}
     if wanted:
         request["headers"] = wanted | request.get("headers", {})
+
+
+def _include_claims(context: dict[str, Any], user: EndUser, include: frozenset[str]) -> None:
+    """Add what the operator lists, with whose claims they are, beside what the decision read."""
+    wanted = {name: list(user.claims[name]) for name in sorted(include) if name in user.claims}
+    if wanted:
+        kept = context.get(USER_KEY, {"__entity": Uid(USER, user.id).json()})
+        context[USER_KEY] = {**kept, "claims": wanted | kept.get("claims", {})}
 
 
 def _path(target: str) -> str:

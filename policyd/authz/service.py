@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from policyd import envoy_api
 from policyd.audit.record import Entry, change_of
 from policyd.authz import reply
-from policyd.authz.record import Outcome, Status, entry_of
+from policyd.authz.record import NOTHING, Include, Outcome, Status, entry_of
 from policyd.authz.request import headers_of, read_check
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
@@ -71,7 +71,7 @@ class Authorizer:
     """Answers checks under the ruling in force. Safe for concurrent use.
 
     `clock` tells the time (aware), `stopwatch` seconds of no date, `effort` those that a thread has worked; `new_id`
-    makes decision ids of reply.ID_LENGTH. The headers of `include` are recorded though no policy reads them.
+    makes decision ids of reply.ID_LENGTH. What `include` names is recorded though no policy reads it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Authorizer:
         stopwatch: Callable[[], float],
         effort: Callable[[], float] = time.thread_time,
         new_id: Callable[[], str] = new_decision_id,
-        include: frozenset[str] = frozenset(),
+        include: Include = NOTHING,
     ) -> None:
         self._ruling = ruling
         self._record = record
@@ -130,7 +130,7 @@ class Authorizer:
             if ruling is None:
                 raise DecisionError("no revision is in force")
             check = self._parse(body)
-            query = read_check(check, peer, ruling.mesh, now, ruling.headers_read | self._include)
+            query = read_check(check, peer, ruling.mesh, now, ruling.headers_read | self._include.headers)
             query = identified(query, check)
             question = ruling.engine.question(ruling.lean_request(query.facts))
             request = question.request

@@ -171,6 +171,10 @@ AFTER: Final[Mapping[str, JsonSchema]] = {
     "check_header_name": {"pattern": f"^{_TOKEN}$", "maxLength": 256},
     "check_header": {"pattern": f"^{_TOKEN}$", "maxLength": 128},
     "check_attribute": {"pattern": r"^[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}$"},
+    "check_claim": {
+        "pattern": r"^[^\u0000-\u0020\u007f](?:[^\u0000-\u001f\u007f]*[^\u0000-\u0020\u007f])?$",
+        "maxLength": 256,
+    },
     "check_header_value": {"pattern": r"^[^\n\r]*$", "maxLength": 4096},
     "check_regex": {"minLength": 1, "maxLength": 1024},
     "check_variables": {"propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}},

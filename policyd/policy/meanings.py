@@ -114,9 +114,14 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "caFile": "The authorities in PEM that the collector's certificate is checked against, relative to the folder; "
         "otherwise those of the system.",
     },
-    "IncludeSettings": {"headers": "Headers that are recorded wherever they are sent. Credentials never are."},
+    "IncludeSettings": {
+        "headers": "Headers that are recorded wherever they are sent. Credentials never are.",
+        "claims": "Claims of verified tokens that are recorded with their user, `outer.inner` for one inside another.",
+    },
     "MaskSettings": {
         "header": "The header whose value is masked.",
+        "claim": "Instead of a header: the claim of a verified user, `outer.inner` for one inside another, of "
+        "which each value is masked. `iss` and `sub` are masked wherever the record names the user.",
         "attribute": "Instead of a header: the path of what is masked in the context of a record, as `request.path` "
         "or `client_ip`.",
         "how": "`remove` it, replace it by a keyed `hash` (equal values stay equal; the key is "

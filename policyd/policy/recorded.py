@@ -47,7 +47,8 @@ def recorded(record: Record, ruling: Ruling) -> Recorded:
 def request_of(record: Record, ruling: Ruling) -> Request:
     """The question of a record that has one; raises UsageError, and as `Ruling.request`."""
     request = ruling.request(_facts(record, ruling))
-    context = _merged(request.context, record.context)
+    kept = {name: value for name, value in record.context.items() if name != "user"}  # is in the facts, if at all
+    context = _merged(request.context, kept)
     entities = tuple(_with_labels(one, record) for one in request.entities)
     return replace(request, context=context, entities=entities)
 
@@ -140,8 +141,8 @@ def _notes(record: Record, ruling: Ruling) -> Iterator[str]:
     missing = sorted(set(_missing(ruling.policy_set.reads.context, record.context, "")) - _KNOWN_OTHERWISE)
     if missing:
         yield f"not recorded, so assumed: {', '.join(f'`context.{name}`' for name in missing)}"
-    if _part(_part(record.context, "user"), "__entity"):
-        yield "of the user only the claims that were read are recorded, so no others are assumed"
+    if _part(_part(record.context, "user"), "__entity").get("id"):
+        yield "of the user no claims are assumed but those on record: what was read, and what `audit.include` lists"
     if record.masked:
         yield f"masked in the record: {', '.join(f'`{name}`' for name in record.masked)}"
     if record.decision == "error":

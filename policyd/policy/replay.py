@@ -19,6 +19,7 @@ from policyd.audit.record import Record
 from policyd.cedar.reads import Paths, Reads, union
 from policyd.errors import PolicydError
 from policyd.policy.recorded import request_of
+from policyd.policy.replay_user import USER, lacking_of_user, part_of_user, paths_of_user
 from policyd.policy.ruling import Ruling
 
 NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,7 +27,7 @@ MAX_RELATIONS: Final = 65_536
 
 _METHOD, _PATH, _SEGMENTS = ("request", "method"), ("request", "path"), ("request", "segments")
 _HEADERS, _LABELS, _PORT = ("request", "headers"), ("destination", "labels"), ("destination", "port")
-_TIME, _USER = ("time",), ("user",)
+_TIME: Final = ("time",)
 
 Path = tuple[str, ...]
 Before = Callable[[str, datetime], Ruling | None]  # what was in force under a revision at a time, if that is kept
@@ -108,8 +109,11 @@ class Projector:
             if value is None:
                 if not self._absent(path, record):
                     yield _name(path)
-            elif not self._whole_user(record, wanted) if path == _USER else self._is_part(path, whole, value, record):
-                yield f"{_name(path)} (claims)" if path == _USER else _name(path)
+            elif path == USER:
+                yield from map(_name, lacking_of_user(value, wanted.reads, self._reads_then(record)))
+                _put(found, path, part_of_user(value, wanted.reads) if isinstance(value, Mapping) else value)
+            elif self._is_part(path, whole, value, record):
+                yield _name(path)
             elif path:
                 _put(found, path, value)
             else:
@@ -151,13 +155,6 @@ class Projector:
                 return True
             level = level[name]
         return False
-
-    def _whole_user(self, record: Record, wanted: _Wanted) -> bool:
-        """Whether all that is wanted of the user was read then, so that it is in the record."""
-        known, reads = self._reads_then(record), wanted.reads
-        if known is None or not reads.attributes <= known.attributes:
-            return False
-        return known.tags is None or (reads.tags is not None and reads.tags <= known.tags)
 
     def _is_part(self, path: Path, whole: bool, value: Any, record: Record) -> bool:
         """Whether the record has a part only of what is wanted whole."""
@@ -240,8 +237,9 @@ class _Wanted:
         return _LABELS in self.paths or _PORT in self.paths
 
     def all_paths(self) -> Iterator[Path]:
-        """Headers too."""
-        yield from self.paths
+        """Headers and claims too."""
+        yield from (path for path in self.paths if path != USER)
+        yield from paths_of_user(self.reads) if USER in self.paths else ()
         yield from ((*_HEADERS, name) for name in self.headers)
 
 
@@ -251,8 +249,8 @@ def _wanted(record: Record, candidate: Ruling) -> _Wanted:
     except PolicydError:  # it is no request of the candidate's mesh, whatever is in it
         return _Wanted({}, (), Reads())
     paths = {path: whole for path, whole in _leaves(reads.context, ()) if path != _HEADERS}
-    if any(path[:1] == _USER for path in paths):  # is recorded as one
-        paths = {path: whole for path, whole in paths.items() if path[:1] != _USER} | {_USER: True}
+    if any(path[:1] in ((), USER) for path in paths):  # is recorded as one
+        paths = {path: whole for path, whole in paths.items() if path[:1] != USER} | {USER: True}
     if _SEGMENTS in paths:
         del paths[_SEGMENTS]
         paths[_PATH] = False
@@ -305,7 +303,7 @@ def _is_plain(value: Any) -> bool:
 
 def _is_masked(path: Path, masked: tuple[str, ...]) -> bool:
     name = ".".join(path)
-    return any(one == name or one.startswith(f"{name}.") or name.startswith(f"{one}.") for one in masked)
+    return not path or any(one == name or one.startswith(f"{name}.") or name.startswith(f"{one}.") for one in masked)
 
 
 def _name(path: Path) -> str:

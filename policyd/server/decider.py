@@ -23,9 +23,11 @@ import structlog
 from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.authz import service as authz
+from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
+from policyd.config import IncludeSettings
 from policyd.errors import JournalError, PolicydError
 from policyd.server import link
 from policyd.server.check_threads import CheckThreads
@@ -115,7 +117,7 @@ class Decider:
             metrics=self._counters,
             clock=_now,
             stopwatch=time.perf_counter,
-            include=frozenset(self._setup.audit.include.headers),
+            include=_include(self._setup.audit.include),
         )
         add_to_server(authorizer, server)
         health = Health((authz.SERVICE,), self._not_ready, _now)
@@ -168,6 +170,10 @@ class Decider:
         if not self._opened.is_set() or self._ruling is None:
             return "it has not begun yet"
         return self._trouble
+
+
+def _include(settings: IncludeSettings) -> Include:
+    return Include(frozenset(settings.headers), frozenset(settings.claims))
 
 
 def _references(value: object) -> int:

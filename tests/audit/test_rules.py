@@ -19,6 +19,21 @@ CONTEXT: dict[str, Any] = {
 }
 
 
+USER: dict[str, Any] = {
+    "user": {
+        "__entity": {"type": "User", "id": "https://login.example/alice"},
+        "issuer": "https://login.example",
+        "subject": "alice",
+        "claims": {
+            "email": ["a@example.com"],
+            "org.roles": ["editor", "owner", "editing"],
+            "sub": ["alice"],
+            "none": [],
+        },
+    }
+}
+
+
 def digest(text: str) -> str:
     return "hmac-sha256:" + hmac.digest(KEY, text.encode(), "sha256").hex()[:32]
 
@@ -57,6 +72,49 @@ def test_a_value_is_removed_hashed_or_shortened_and_named(
     assert masked(rule) == ({**CONTEXT, "request": request_part}, (path,))
 
 
+@pytest.mark.parametrize(
+    ("rule", "changed"),
+    [
+        ({"claim": "email"}, {"email": None}),
+        ({"claim": "none"}, {"none": None}),
+        ({"claim": "email", "how": "hash"}, {"email": [digest("a@example.com")]}),
+        ({"claim": "org.roles", "how": "hash"},
+         {"org.roles": sorted(map(digest, ("editor", "owner", "editing")))}),
+        ({"claim": "org.roles", "how": "truncate", "length": 4}, {"org.roles": ["edit…", "owne…"]}),
+        ({"claim": "none", "how": "hash"}, {"none": []}),
+    ],
+)  # fmt: skip
+def test_of_a_claim_each_value_is_removed_hashed_or_shortened(rule: dict[str, Any], changed: dict[str, Any]) -> None:
+    claims = {name: value for name, value in (USER["user"]["claims"] | changed).items() if value is not None}
+    expected = {"user": {**USER["user"], "claims": claims}}
+    assert masked(rule, context=USER) == (expected, (f"user.claims.{rule['claim']}",))
+
+
+def test_an_attribute_that_is_a_set_is_masked_as_a_claim_is() -> None:
+    attribute, claim = {"attribute": "user.claims.email", "how": "hash"}, {"claim": "email", "how": "hash"}
+    assert masked(attribute, context=USER) == masked(claim, context=USER)
+
+
+@pytest.mark.parametrize(
+    ("claim", "user", "names"),
+    [
+        ("sub", {"issuer": "https://login.example"}, ("user.claims.sub", "user.subject", "user.__entity.id")),
+        ("iss", {"subject": "alice"}, ("user.issuer", "user.__entity.id")),
+    ],
+)
+def test_who_the_user_is_is_masked_wherever_it_stands(claim: str, user: dict[str, str], names: tuple[str, ...]) -> None:
+    claims = {name: value for name, value in USER["user"]["claims"].items() if name != claim}
+    expected = {"user": {"__entity": {"type": "User"}, **user, "claims": claims}}
+    assert masked({"claim": claim}, context=USER) == (expected, names)
+    hashed, _ = masked({"claim": claim, "how": "hash"}, context=USER)
+    assert hashed["user"]["__entity"]["id"] == digest("https://login.example/alice")
+
+
+@pytest.mark.parametrize("context", [{}, {"user": {}}, {"user": "text"}, {"user": {"claims": {"mail": ["a"]}}}])
+def test_where_there_is_no_such_claim_nothing_is_masked(context: dict[str, Any]) -> None:
+    assert masked({"claim": "email"}, {"claim": "sub"}, context=context) == (context, ())
+
+
 def test_what_is_no_text_is_hashed_as_its_json() -> None:
     context, _ = masked({"attribute": "client_ip", "how": "hash"})
     assert context["client_ip"] == digest('{"__extn":{"fn":"ip","arg":"10.0.0.1"}}')
@@ -90,14 +148,22 @@ def test_without_rules_there_is_nothing_to_apply() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "a mask names either a `header` or an `attribute`"),
-        ("{header: a, attribute: b}", "a mask names either a `header` or an `attribute`"),
+        ("{}", "a mask names one thing: a `header`, a `claim` or an `attribute`"),
+        ("{header: a, attribute: b}", "a mask names one thing: a `header`, a `claim` or an `attribute`"),
+        ("{header: a, claim: b}", "a mask names one thing: a `header`, a `claim` or an `attribute`"),
+        ("{claim: a, attribute: b}", "a mask names one thing: a `header`, a `claim` or an `attribute`"),
+        ("{claim: a, how: truncate}", "`length` goes with `how: truncate`, and with nothing else"),
+        ("{claim: ''}", "`''` is no name of a claim"),
+        ("{claim: ' a'}", "`' a'` is no name of a claim"),
+        ('{claim: "a\\nb"}', "is no name of a claim"),
+        (f"{{claim: {'a' * 257}}}", "is no name of a claim"),
+        ("{claim: 5}", "claim"),
         ("{header: a, how: truncate}", "`length` goes with `how: truncate`, and with nothing else"),
         ("{header: a, length: 3}", "`length` goes with `how: truncate`, and with nothing else"),
         ("{header: 'a b'}", "`a b` is no name of a header"),
         ("{attribute: request..path}", "`request..path` is no attribute"),
         ("{header: a, how: forget}", "forget"),
-        ("{claim: email}", "claim"),
+        ("{claims: email}", "claims"),
     ],
 )
 def test_a_bad_rule_is_refused(text: str, message: str) -> None:
@@ -114,6 +180,9 @@ def test_a_bad_rule_is_refused(text: str, message: str) -> None:
         ("segmentSize: 1KiB", ""),
         ("segmentAge: 2d", ""),
         ("include: {headers: ['a:b']}", "`a:b` is no name of a header"),
+        ("include: {claims: ['']}", "`''` is no name of a claim"),
+        ("include: {claims: [a, 5]}", "claims"),
+        (f"include: {{claims: [{', '.join(map(str, map('c{}'.format, range(65))))}]}}", "64"),
     ],
 )
 def test_a_bad_setting_of_the_journal_is_refused(line: str, message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from policyd.audit.record import Entry, Fault, decode, encode, place
 from policyd.authz import reply
-from policyd.authz.record import read_of
+from policyd.authz.record import NOTHING, Include, read_of
 from policyd.authz.request import Query, read_check
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import Authorizer
@@ -165,7 +165,7 @@ def test_where_no_policy_reads_the_user_there_is_none(mesh: Mesh, schema: Schema
 # ---- on record
 
 
-def authorizer(rules: Ruling, journal: FakeJournal) -> Authorizer:
+def authorizer(rules: Ruling, journal: FakeJournal, include: Include = NOTHING) -> Authorizer:
     return Authorizer(
         ruling=lambda: rules,
         record=journal,
@@ -173,14 +173,15 @@ def authorizer(rules: Ruling, journal: FakeJournal) -> Authorizer:
         clock=FakeClock(NOW),
         stopwatch=lambda: 0.0,
         new_id=lambda: "d" * 32,
+        include=include,
     )
 
 
-def entry(rules: Ruling, metadata: Mapping[str, Any]) -> tuple[Entry, bytes]:
+def entry(rules: Ruling, metadata: Mapping[str, Any], include: Include = NOTHING) -> tuple[Entry, bytes]:
     """What is on record of a check, and what Envoy is told."""
     journal = FakeJournal()
     check = check_of(metadata_context={"filter_metadata": {"envoy.filters.http.jwt_authn": metadata}})
-    told = authorizer(rules, journal).check(check.SerializeToString(), REVIEWS)
+    told = authorizer(rules, journal, include).check(check.SerializeToString(), REVIEWS)
     return journal.entries[0], told
 
 
@@ -192,6 +193,45 @@ def test_only_what_policies_read_of_a_user_is_on_record(mesh: Mesh, schema: Sche
         "issuer": LOGIN,
         "claims": {"roles": ["editor"]},
     }
+
+
+ALL = '@id("all") permit (principal, action, resource);'
+
+
+@pytest.mark.parametrize(
+    ("policies", "claims", "user"),
+    [
+        (EDITORS, {"email"}, {"issuer": LOGIN, "claims": {"email": ["alice@example.com"], "roles": ["editor"]}}),
+        (EDITORS, {"roles"}, {"issuer": LOGIN, "claims": {"roles": ["editor"]}}),
+        (ALICE, {"org.team", "phone"}, {"claims": {"org.team": ["red"]}}),
+        (ALL, {"email", "org.team"}, {"claims": {"email": ["alice@example.com"], "org.team": ["red"]}}),
+    ],
+)
+def test_claims_that_the_operator_lists_are_on_record_too(
+    mesh: Mesh, schema: Schema, policies: str, claims: set[str], user: dict[str, Any]
+) -> None:
+    payload = {**PAYLOAD, "email": "alice@example.com", "org": {"team": "red"}}
+    kept, _ = entry(ruling(mesh, schema, policies), {"default/people/0": payload}, Include(claims=frozenset(claims)))
+
+    assert kept.context["user"] == {"__entity": {"type": "User", "id": f"{LOGIN}/alice"}, **user}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"default/people/0": PAYLOAD},
+        {"default/people/0": {**PAYLOAD, "iss": PARTNER, "email": "alice@example.com"}},
+        {"default/people/0": PAYLOAD, "default/people/1": {**PAYLOAD, "email": "alice@example.com"}},
+    ],
+    ids=["no token", "no such claim", "an issuer that is not believed", "two users"],
+)
+def test_without_a_verified_user_who_has_them_there_are_none(
+    mesh: Mesh, schema: Schema, metadata: dict[str, Any]
+) -> None:
+    kept, _ = entry(ruling(mesh, schema, ALL), metadata, Include(claims=frozenset({"email"})))
+
+    assert "user" not in kept.context
 
 
 @pytest.mark.parametrize(

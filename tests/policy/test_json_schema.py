@@ -32,7 +32,9 @@ from tests.mesh.sample import GATEWAY, GROUPS, ROUTES, SERVICE, WORKLOADS
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """\
 trustDomain: example.org
-audit: {durability: fsync, onFull: drop, retain: 1d}
+audit:
+  {durability: fsync, onFull: drop, retain: 1d, include: {headers: [x-team], claims: ["https://a.example/b", org.team]},
+   mask: [{claim: email, how: hash}, {header: x-team}]}
 ca: {ttl: 1h30m, passphraseFile: secret}
 listen: {xds: "127.0.0.1:0", http: "[::1]:8080"}
 log: {level: debug}

@@ -96,6 +96,16 @@ def test_what_was_masked_or_failed_is_said(ruling: Ruling) -> None:
     assert differs(masked, "deny") == ""
 
 
+@pytest.mark.parametrize("user", ["hmac-sha256:ab", {"__entity": {"type": "User"}, "claims": {"email": ["a…"]}}])
+def test_a_user_whose_name_was_masked_is_not_assumed(ruling: Ruling, user: Any) -> None:
+    record = record_of(ruling, check_of(**CANARY))
+    masked = msgspec.structs.replace(record, context={**record.context, "user": user}, masked=("user.__entity.id",))
+    again = recorded(masked, ruling)
+    assert "user" not in again.request.context
+    assert again.notes == ("masked in the record: `user.__entity.id`",)
+    assert ruling.decide(again.request).word == record.decision
+
+
 @pytest.mark.parametrize("change", [{"kind": "change"}, {"resource": ""}, {"principal": ""}])
 def test_a_record_without_a_question_is_refused(ruling: Ruling, change: dict[str, Any]) -> None:
     record = msgspec.structs.replace(record_of(ruling, check_of()), **change)

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyd.audit.record import Record
+from policyd.audit.record import Entry, Record
+from policyd.audit.rules import make_masker
+from policyd.authz.record import NOTHING, Include
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import EndUser, HttpFacts
 from policyd.cedar.schema import Schema
+from policyd.config import MaskSettings
 from policyd.mesh.model import Mesh
 from policyd.policy.replay import Lacking, Projector, decide, has_question
 from policyd.policy.replay_tally import Same, Tally
@@ -68,7 +71,7 @@ def test_what_is_decided_again_is_what_the_candidate_would_have_decided(
             assert decide(question, candidate).word == candidate.decide(candidate.request(facts)).word
 
 
-def a_record(ruling: Ruling, **changes: Any) -> Record:
+def a_record(ruling: Ruling, include: Include = NOTHING, **changes: Any) -> Record:
     """productpage asks reviews-v1."""
     chosen = random.Random(1)
     listener = ruling.mesh.listeners["reviews-v1/inbound"]
@@ -79,7 +82,7 @@ def a_record(ruling: Ruling, **changes: Any) -> Record:
             "instance": "reviews-v1", "headers": {}, **changes,
         },
     )  # fmt: skip
-    return traffic.record(traffic.entry(asked, listener, ruling, 7))
+    return traffic.record(traffic.entry(asked, listener, ruling, 7, include))
 
 
 ALLOW = '@id("p") permit (principal, action == Action::"GET", resource == Service::"reviews.default")'
@@ -131,6 +134,7 @@ def test_of_a_revision_that_is_not_kept_an_absent_header_is_not_known(mesh: Mesh
         (("request.headers",), ("context.request.headers.end-user (masked)",)),
         (("request.path",), ()),
         (("request.headers.other",), ()),
+        (("user.claims.role",), ()),
     ],
 )
 def test_what_is_masked_is_not_known(
@@ -218,6 +222,78 @@ def test_of_a_user_what_was_read_then_is_known(mesh: Mesh, schema: Schema, condi
         if isinstance(question, bytes):
             facts = facts_of(mesh, user)
             assert decide(question, candidate).word == candidate.decide(candidate.request(facts)).word
+
+
+ADMIN = 'context has user && context.user.hasTag("role") && context.user.getTag("role").contains("admin")'
+ISSUER = 'context has user && context.user.issuer == "https://issuer"'
+STAFF = 'context has user && context.user == User::"https://issuer/alice"'
+
+
+@pytest.mark.parametrize("how", [{"how": "remove"}, {"how": "hash"}, {"how": "truncate", "length": 2}])
+@pytest.mark.parametrize(
+    ("masks", "condition", "lacking"),
+    [
+        ({"claim": "role"}, ADMIN, ("context.user.claims.role (masked)",)),
+        ({"attribute": "user.claims"}, ADMIN, ("context.user.claims.role (masked)",)),
+        ({"claim": "team"}, ADMIN, ()),
+        ({"claim": "role"}, ISSUER, ()),
+        ({"claim": "iss"}, ISSUER, ("context.user.__entity (masked)", "context.user.issuer (masked)")),
+        ({"claim": "sub"}, STAFF, ("context.user.__entity (masked)",)),
+    ],
+)
+def test_a_masked_claim_is_not_known_and_another_does_not_matter(
+    mesh: Mesh, schema: Schema, masks: dict[str, str], condition: str, lacking: tuple[str, ...], how: dict[str, Any]
+) -> None:
+    then = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {ADMIN} || {ISSUER} }};"})
+    candidate = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {condition} }};"})
+    apply = make_masker([MaskSettings(**masks, **how)], b"k" * 32)
+    assert apply is not None
+    record = a_record(then, Include(claims=frozenset({"team"})), user=USERS[0])
+    entry = apply(Entry(time=record.time, kind=record.kind, context=record.context))
+    assert entry.masked
+    again = msgspec.structs.replace(record, context=entry.context, masked=entry.masked)
+    found = Projector(candidate, kept(then)).question(again)
+    assert {*lacking} <= {*(found.names if isinstance(found, Lacking) else ())}
+    assert isinstance(found, bytes) is (not lacking)
+    if isinstance(found, bytes):
+        assert decide(found, candidate).word == candidate.decide(candidate.request(facts_of(mesh, USERS[0]))).word
+
+
+def test_whoever_reads_the_whole_context_reads_what_was_masked_and_all_that_is_of_the_user(
+    mesh: Mesh, schema: Schema
+) -> None:
+    whole = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ context == context }};"})
+    candidate = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ context == context || ({TEAM}) }};"})
+    record = a_record(whole, user=USERS[0])
+    assert isinstance(Projector(whole, kept(whole)).question(record), bytes)
+    masked = msgspec.structs.replace(record, masked=("user.claims.role",))
+    assert Projector(whole, kept(whole)).question(masked) == Lacking(("context (masked)",))
+    assert Projector(candidate, kept(whole)).question(record) == Lacking(("context.user.claims.team",))
+
+
+TEAM = 'context has user && context.user.hasTag("team") && context.user.getTag("team").contains("a")'
+
+
+@pytest.mark.parametrize("then", ["true", ISSUER])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_claim_that_the_operator_lists_is_known(mesh: Mesh, schema: Schema, then: str, known: bool) -> None:
+    before = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {then} }};"})
+    candidate = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {TEAM} }};"})
+    projector = Projector(candidate, kept(before) if known else kept())
+    alice, bob, _ = (a_record(before, Include(claims=frozenset({"team"})), user=user) for user in USERS)
+    question = projector.question(alice)
+    assert isinstance(question, bytes)
+    assert decide(question, candidate).word == "allow"
+    (lacking,) = projector.question(bob)  # who has no team, or none was listed then
+    assert lacking == (("context.user.claims.team",) if then == ISSUER else ("context.user",))
+
+
+def test_claims_that_are_not_read_make_no_other_question(mesh: Mesh, schema: Schema) -> None:
+    ruling = ruling_of(mesh, schema, {"p.cedar": f"{ALLOW} when {{ {ADMIN} }};"})
+    users = [EndUser("https://issuer", "alice", {"role": ("admin",), "jti": (number,)}) for number in "123"]
+    include = Include(claims=frozenset({"jti"}))
+    projector = Projector(ruling, kept(ruling))
+    assert len({projector.question(a_record(ruling, include, user=user)) for user in users}) == 1
 
 
 def facts_of(mesh: Mesh, user: EndUser | None) -> HttpFacts:

@@ -10,7 +10,7 @@ from pathlib import Path
 from policyd.audit.journal import Journal
 from policyd.audit.masking import mask
 from policyd.audit.record import Entry, Record, decode, encode, place
-from policyd.authz.record import Outcome, entry_of
+from policyd.authz.record import NOTHING, Include, Outcome, entry_of
 from policyd.authz.request import Query
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import Endpoint, HttpFacts
@@ -48,7 +48,7 @@ def facts_of(chosen: random.Random, mesh: Mesh, at: datetime) -> tuple[HttpFacts
     )
 
 
-def entry(facts: HttpFacts, listener: Listener, ruling: Ruling, number: int) -> Entry:
+def entry(facts: HttpFacts, listener: Listener, ruling: Ruling, number: int, include: Include = NOTHING) -> Entry:
     """What is recorded of a request."""
     query = Query(facts, listener, f"r-{number}")
     try:
@@ -57,7 +57,7 @@ def entry(facts: HttpFacts, listener: Listener, ruling: Ruling, number: int) -> 
         return entry_of(Outcome("deny", 400, ruling.revision, query, error=error), f"{number:032x}", facts.time, 1)
     decision = ruling.engine.answer(question)
     outcome = Outcome(decision.word, 200, ruling.revision, query, question.request, decision)
-    return mask(entry_of(outcome, f"{number:032x}", facts.time, 12))
+    return mask(entry_of(outcome, f"{number:032x}", facts.time, 12, include))
 
 
 def entries(ruling: Ruling, count: int, seed: int = 1) -> Iterator[Entry]:

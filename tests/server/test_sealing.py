@@ -19,8 +19,10 @@ from policyd.audit.seals import SEALS_FILE
 from policyd.audit.verify import How, verify
 from policyd.ca.sealing import JournalTrust
 from policyd.config import state_paths
+from policyd.names import METADATA_TOKENS
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import check_of
+from tests.fakes.issuer import Issuer
 from tests.server.served import PROGRAM, WEB, Served, process, serving
 
 API = SpiffeId.workload("cluster.local", "default", "api")
@@ -28,10 +30,20 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 SETTINGS = """\
 audit:
   segmentAge: 1s
-  include: {headers: [X-Source, end-user, x-api-key, x-note]}
+  include: {headers: [X-Source, end-user, x-api-key, x-note], claims: [email, org.team]}
   mask:
   - {header: end-user, how: hash}
   - {header: x-source, how: truncate, length: 3}
+  - {claim: email, how: hash}
+  - {claim: org.team, how: truncate, length: 3}
+  - {claim: sub}
+"""
+LOGIN = Issuer("https://login.example.com", "EC")
+TOKENS = f"""\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: people}}
+spec: {{jwtRules: [{{issuer: {LOGIN.name}, jwks: '{LOGIN.jwks}'}}]}}
 """
 READ = """\
 @id("read") permit (principal, action == Action::"GET", resource == Service::"web.default")
@@ -47,7 +59,26 @@ SECRETS = {
     "end-user": "jason-in-plain",
     "x-source": "abcdefghij",
 }
-PLANTED = ("hunter2", JWT, "c2VjcmV0", "tasty-secret", "nobody-asked", "jason-in-plain", "abcdefghij")
+USER = {
+    "iss": LOGIN.name,
+    "sub": "alice-in-plain",
+    "email": "alice@example.com",
+    "org": {"team": "platform-team"},
+    "phone": "0815-4711",
+}
+PLANTED = (
+    "hunter2",
+    JWT,
+    "c2VjcmV0",
+    "tasty-secret",
+    "nobody-asked",
+    "jason-in-plain",
+    "abcdefghij",
+    "alice-in-plain",
+    "alice@example",
+    "platform-team",
+    "0815-4711",
+)
 
 
 async def ask(served: Served, path: str = "/reviews/0") -> int:
@@ -58,6 +89,7 @@ async def ask(served: Served, path: str = "/reviews/0") -> int:
         context_extensions={"policyd.listener": "web-v1/inbound"},
         request__http__headers=SECRETS,
         request__http__path=f"{path}?token={JWT}",
+        metadata_context={"filter_metadata": {METADATA_TOKENS: {"default/people/0": USER}}},
     )
     async with served.channel("authz") as channel:
         reply = await channel.unary_unary(CHECK)(check.SerializeToString(), timeout=10)
@@ -81,6 +113,8 @@ def folder(folder: Path) -> Path:
     (folder / "policies").mkdir()
     (folder / "policies" / "web.cedar").write_text(READ)
     (folder / "policyd.yaml").write_text(SETTINGS)
+    (folder / "mesh").mkdir(exist_ok=True)
+    (folder / "mesh" / "tokens.yaml").write_text(TOKENS)
     return folder
 
 
@@ -123,7 +157,21 @@ async def test_the_operators_masks_and_list_say_what_is_recorded(folder: Path, s
     assert headers["x-api-key"] == "[masked]"
     assert headers["x-note"] == "my token is [masked]"
     assert set(headers) == {"x-source", "end-user", "x-api-key", "x-note"}
-    assert one.masked == tuple(f"request.headers.{name}" for name in ("end-user", "x-source", "x-api-key", "x-note"))
+    user = one.context["user"]
+    assert (
+        user
+        == two.context["user"]
+        == {
+            "__entity": {"type": "User"},
+            "claims": {"email": user["claims"]["email"], "org.team": ["pla…"]},
+        }
+    )
+    assert [value[:12] for value in user["claims"]["email"]] == ["hmac-sha256:"]
+    assert one.masked == (
+        *(f"request.headers.{name}" for name in ("end-user", "x-source")),
+        *(f"user.{name}" for name in ("claims.email", "claims.org.team", "__entity.id")),
+        *(f"request.headers.{name}" for name in ("x-api-key", "x-note")),
+    )
     key = state_paths(folder).mask_key
     assert key.stat().st_mode & 0o777 == 0o600
 
