@@ -173,7 +173,7 @@ ACTIONS = [
     Row("direct-bytes", {"directResponse": {"status": 200, "body": {"bytes": "AAH/"}}}, body=b"\x00\x01\xff"),
     Row("direct-long", {"directResponse": {"status": 200, "body": {"string": "x" * 5000}}}, body=b"x" * 5000),
     Row("direct-empty", {"directResponse": {"status": 503}}, status=503, body=b""),
-    Row("timeout", {"timeout": "0.3s", **TO_ECHO}, ("GET", "/sleep/5"), status=504, seconds=(0.3, 4)),
+    Row("timeout", {"timeout": "0.3s", **TO_ECHO}, ("GET", "/sleep/5"), status=504, seconds=(0.29, 4)),
     Row("no-timeout", TO_ECHO, ("GET", "/sleep/0.4"), seconds=(0.4, 5)),
     Row("no-retry-of-503", TO_ECHO, ("GET", "/flaky/default-{side}/1"), status=503),
     Row(

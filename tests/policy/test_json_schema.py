@@ -138,7 +138,7 @@ def written() -> Iterator[tuple[str, str, str]]:
     """Every file of the examples, and every one that a page of the documentation has its reader write."""
     for path in sorted((ROOT / "examples" / "bookinfo").rglob("*")):
         name = path.relative_to(ROOT / "examples" / "bookinfo").as_posix()
-        if path.is_file() and not name.startswith("."):
+        if path.is_file() and not name.startswith(".") and any(fnmatch(name, pattern) for pattern in VALIDATORS):
             yield "examples", name, path.read_text()
     for page in sorted((ROOT / "docs" / "tasks").glob("*.md")):
         for step in steps(page.read_text()):
