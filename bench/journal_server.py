@@ -48,7 +48,7 @@ def main(folder: Path, port: int, durability: Any) -> None:
         journal = Journal(folder / f"journal-{durability}", "bench", clock, durability=durability, observer=metrics)
     authorizer = Authorizer(
         ruling=lambda: ruling,
-        record=journal.append if journal else lambda entry: None,
+        record=journal.keep if journal else lambda entry: None,
         metrics=metrics,
         clock=clock,
         stopwatch=time.perf_counter,

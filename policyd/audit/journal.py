@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -68,6 +68,14 @@ class _State:
     seq: int
     prev: str
     mark: Mark
+
+
+class Placed(NamedTuple):
+    """An entry as it was kept, and its place: the `seq`-th of its writer, after `prev`."""
+
+    entry: Entry
+    seq: int
+    prev: str
 
 
 def writer_name(directory: Path, role: str, make_id: Callable[[], str], disk: Disk | None = None) -> str:
@@ -135,12 +143,18 @@ class Journal:
             self._settle()
 
     def append(self, entry: Entry) -> Record | None:
+        """As `keep`, for who wants the record that was made of `entry`."""
+        placed = self.keep(entry)
+        return None if placed is None else place(placed.entry, self.writer, placed.seq, placed.prev)
+
+    def keep(self, entry: Entry) -> Placed | None:
         """Keep `entry`, without credentials; None if it was dropped, as `on_full` allows. Raises JournalError."""
         try:
+            ready, body = self._ready(entry)
             with self._mutex:
-                record, epoch = self._take(entry), self._epoch
+                placed, epoch = self._take(ready, body), self._epoch
             if self._group is not None:
-                self._group.wait(epoch, record.seq)
+                self._group.wait(epoch, placed.seq)
         except JournalError as error:
             with self._mutex:
                 if self._closed:
@@ -151,7 +165,7 @@ class Journal:
             raise
         if self._observer is not None:
             self._observer.journal_record(entry.kind)
-        return record
+        return placed
 
     def writable(self) -> bool:
         """Whether the next record would be kept; after a failure, tries by recording what was missed."""
@@ -248,35 +262,39 @@ class Journal:
 
     def _say(self, note: Entry) -> None:
         """Keep a note for good, before it is forgotten that it has to be made."""
-        self._put(note)
+        self._put(*self._ready(note))
         if self._group is not None:
             self._sync_now()
         if self._observer is not None:
             self._observer.journal_record(note.kind)
 
-    def _take(self, entry: Entry) -> Record:
-        """Write `entry` in its place; raises JournalError."""
+    def _ready(self, entry: Entry) -> tuple[Entry, bytes]:
+        """An entry without what it must not tell, and its JSON; raises JournalError for what has no line."""
+        if self._masker is not None:
+            entry = self._masker(entry)
+        body = encode_entry(entry)
+        if may_hold_secret(entry):
+            entry = mask(entry)
+            body = encode_entry(entry)
+        return entry, body
+
+    def _take(self, entry: Entry, body: bytes) -> Placed:
+        """Write what is ready in its place; raises JournalError."""
         if self._closed:
             raise JournalError("the journal is closed")
         trouble = self._settle()
         if trouble is not None:
             raise trouble
-        return self._put(entry)
+        return self._put(entry, body)
 
-    def _put(self, entry: Entry) -> Record:
-        if self._masker is not None:
-            entry = self._masker(entry)
-        body = encode_entry(entry)  # which refuses what has no line
-        if may_hold_secret(entry):
-            entry = mask(entry)
-            body = encode_entry(entry)
+    def _put(self, entry: Entry, body: bytes) -> Placed:
         seq, prev = self._seq, self._prev
         line = line_of(body, self.writer, seq, prev)
         self._sink.append(line, seq)
         if self._group is not None:
             self._notice_rotation()
         self._seq, self._prev = seq + 1, digest(line)
-        return place(entry, self.writer, seq, prev)
+        return Placed(entry, seq, prev)
 
     def _notice_rotation(self) -> None:
         """The segment before is on the medium; what was written into a new one may have to be taken back."""

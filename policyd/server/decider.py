@@ -141,7 +141,7 @@ class Decider:
             raise JournalError("the journal is not open yet")
         assert self._journal is not None, "it is open"
         try:
-            kept = self._journal.append(entry)
+            kept = self._journal.keep(entry)
         except JournalError as error:
             self._tell(error.message)
             raise
