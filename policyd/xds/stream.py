@@ -133,6 +133,8 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
     state = replace(state, pending=None, answered_at=now)
     after = _accepted(state, push) if request.error is None else _rejected(state, push, request.error, now)
     touched = {*push.removed, *(one.name for one in push.resources)}
+    # what was sent because it was asked for was not behind, and is now if it was rejected
+    after = replace(after, behind=after.behind | touched)
     return after if all(map(after.wants, touched)) else _forget(after)
 
 

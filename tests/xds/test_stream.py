@@ -403,3 +403,13 @@ def test_types_do_not_pile_up() -> None:
     with pytest.raises(StreamError) as raised:
         proxy.ask("type.googleapis.com/more")
     assert raised.value.message == "more than 16 types on one stream"
+
+
+def test_what_was_only_asked_for_again_and_is_rejected_is_tried_again_later() -> None:
+    proxy = talk(*A_AND_B)
+    proxy.ask(CLUSTER)
+    proxy.ack(CLUSTER)
+    assert proxy.ask(CLUSTER, "a") == ["clusters a=1"]
+    assert proxy.nack(CLUSTER, "no") == []
+
+    assert proxy.wait(stream.FIRST_BACKOFF) == ["clusters a=1"]
