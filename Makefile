@@ -21,7 +21,7 @@ demo: $(STAMP) ## run Bookinfo in a mesh: policyd up examples/bookinfo
 	$(BIN)/policyd up examples/bookinfo
 
 test: $(STAMP) ## every test, the real Envoy included
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(STAMP) ## ruff, mypy and the floors
 	$(BIN)/ruff check .
