@@ -31,7 +31,7 @@ ROUNDS = 5
 CHECK = "envoy.service.auth.v3.CheckRequest"
 
 
-def _check() -> Any:
+def check_message() -> Any:
     """What the gateway's Envoy asks about a product page."""
     address = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}}}
     headers = {"x-request-id": "ab8dd5d2-f07c-43e0-9ce5-b70ffebd8a40", "user-agent": "bench", "accept": "*/*"}
@@ -59,7 +59,11 @@ def _microseconds(call: Callable[[], object]) -> float:
 def run() -> list[Row]:
     """CPU time of each part, for Bookinfo's policies and a decision that is remembered."""
     ruling = load_folder(ROOT / "examples" / "bookinfo").live.ruling
-    message, peer, now = _check(), SpiffeId.workload("cluster.local", "default", "bookinfo-ingress"), datetime.now(UTC)
+    message, peer, now = (
+        check_message(),
+        SpiffeId.workload("cluster.local", "default", "bookinfo-ingress"),
+        datetime.now(UTC),
+    )
     body, parse = message.SerializeToString(), envoy_api.message(CHECK).FromString
     query = read_check(message, peer, ruling.mesh, now, ruling.headers_read)
     question = ruling.engine.question(ruling.request(query.facts))

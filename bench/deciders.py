@@ -20,6 +20,7 @@ from typing import Any
 
 import grpc
 
+from bench.check import check_message
 from bench.engine_sets import policies_in_files
 from bench.processes import PROGRAM, answer, bookinfo, running, wait_until
 from bench.proxy import CALLER, authz_cluster, free_port, listens
@@ -52,27 +53,13 @@ def _served(directory: Path, workers: int) -> Iterator[tuple[Control, Path]]:
         shutil.rmtree(identity)
 
 
-def _check() -> bytes:
-    """What the gateway's Envoy asks about a product page."""
-    address = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 8080}}}
-    headers = {"x-request-id": "ab8dd5d2-f07c-43e0-9ce5-b70ffebd8a40", "user-agent": "bench", "accept": "*/*"}
-    http = {"method": "GET", "path": "/productpage", "host": "127.0.0.1:8080", "headers": headers}
-    attributes = {
-        "source": address,
-        "destination": address,
-        "request": {"http": http},
-        "context_extensions": {"policyd.listener": "ingress/gateway/8080"},
-    }
-    return envoy_api.pack("envoy.service.auth.v3.CheckRequest", {"attributes": attributes})
-
-
 # ---- one and two
 
 
 def _per_second(directory: Path, workers: int) -> float:
     """Checks a second that so many processes answer."""
     work = directory.parent
-    body = _check()
+    body = check_message().SerializeToString()
     (work / "check.bin").write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
     with _served(directory, workers) as (control, identity):
         port = free_port()
@@ -130,7 +117,7 @@ class _Client(threading.Thread):
         self.waits: list[tuple[float, float]] = []
 
     def run(self) -> None:
-        body = _check()
+        body = check_message().SerializeToString()
         while not self._ended.is_set():
             start = time.perf_counter()
             self._ask(body, timeout=5)
