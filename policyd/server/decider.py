@@ -131,7 +131,7 @@ class Decider:
 
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup
-        self._journal = stack.enter_context(open_journal(setup.paths, setup.name, setup.audit, _now, self._counters))
+        self._journal = stack.enter_context(open_journal(setup.paths, setup.writer, setup.audit, _now, self._counters))
         self._opened.set()
         self._up.say(Opened())
 

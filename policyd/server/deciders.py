@@ -187,7 +187,7 @@ class Deciders:
     async def _keep(self, seat: _Seat) -> None:
         """Have a process in this seat, whatever becomes of it."""
         while not self._ending:
-            running = seat.running = await self._launch(seat)
+            running = seat.running = await self._launch(seat, seat.setup)
             self._begin(self._feed(running, link.Listen(), link.Open()))
             await self._follow(running)
             if seat.running is not running:
@@ -199,7 +199,7 @@ class Deciders:
                 _log.error("decider.lost", name=seat.life.name, status=running.process.returncode)
                 await asyncio.sleep(seat.life.wait)
 
-    async def _launch(self, seat: _Seat) -> _Running:
+    async def _launch(self, seat: _Seat, setup: Setup) -> _Running:
         """Start a process and tell it who it is."""
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), self._slots.descriptor)
@@ -214,7 +214,7 @@ class Deciders:
         life = (seat.running.life if seat.running else seat.life).started(process.pid, self._clock())
         running = _Running(process, reader, writer, life, certificate=self._identity.current())
         self._observer.process_started()
-        await self._tell(running, seat.setup, Identity(self._identity.current()))
+        await self._tell(running, setup, Identity(self._identity.current()))
         return running
 
     async def _feed(self, running: _Running, *then: Down) -> None:
@@ -268,18 +268,18 @@ class Deciders:
         old = seat.running
         if old is None:
             return  # it is being started anew as it is
-        new = await self._launch(seat)
+        setup = seat.setup.successor()
+        new = await self._launch(seat, setup)
         following = self._begin(self._follow(new))
-        await self._feed(new, link.Listen())
+        # its journal first, which is another writer's: no check waits for what the old one has still to do
+        await self._feed(new, link.Open(), link.Listen())
         if not await self._until(lambda: new.gone or new.listening, TAKE_SECONDS) or new.gone:
             new.kill()
             await following
             raise StateError(f"the successor of `{seat.setup.name}` does not start", remedy="its log says why")
-        seat.running = new
+        seat.running, seat.setup = new, setup
         await old.end(END_SECONDS)
-        await self._tell(new, link.Open())
         self._begin(self._keep_on(seat, new, following))
-        await self._until(lambda: new.gone or new.life.deciding, TAKE_SECONDS)
 
     async def _keep_on(self, seat: _Seat, running: _Running, following: asyncio.Task[None]) -> None:
         """As `_keep`, for a process that is there already."""

@@ -14,7 +14,7 @@ import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from policyd.config import Address, AuditSettings, Level, StatePaths
 from policyd.mesh.model import Mesh
 
 MAX_UP_BYTES: Final = 1 << 16
+SECOND: Final = "b"
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -37,7 +38,8 @@ _LENGTH: Final = struct.Struct(">I")
 class Setup:
     """The first message: what stays the same for the life of a decision process."""
 
-    name: str  # of its journal's writer and its log
+    name: str  # of its seat, in its log
+    writer: str  # the role in which it writes its journal
     number: int  # of its region of the counters, and among its kind from 1
     address: Address
     paths: StatePaths
@@ -45,6 +47,10 @@ class Setup:
     core: int | None
     log_json: bool | None
     log_level: Level
+
+    def successor(self) -> Setup:
+        """Of the process that takes this one's place while this one still writes: there are two writers by turns."""
+        return replace(self, writer=f"{self.name}{SECOND}" if self.writer == self.name else self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Take checks; they wait until the journal is open."""
+    """Take checks; those that come before the journal is open wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

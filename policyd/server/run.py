@@ -159,7 +159,8 @@ class Server:
         self._tokens, self._ledger = Tokens(database), Ledger(database)
         self._addresses = choose_ports(self._paths, settings.listen, self._count)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
-        self._placer = Placer(self._paths, resumed=self._paths.server.exists())
+        ours = [address.port for address in self._addresses.values()]
+        self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists())
         self._key_sets = KeySets(self._paths.jwks)
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
@@ -232,6 +233,7 @@ class Server:
         for number, address in enumerate(decision_addresses(self._addresses), 1):
             yield Setup(
                 name=f"decide-{number}",
+                writer=f"decide-{number}",
                 number=number,
                 address=address,
                 paths=self._paths,

@@ -6,7 +6,7 @@ import fcntl
 import os
 import random
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -83,20 +83,22 @@ def decision_addresses(chosen: Mapping[str, Address]) -> tuple[Address, ...]:
 class Placer:
     """Gives every declared instance its ports, and keeps those of what is in force. Raises StateError.
 
-    `resumed`: proxies and applications run already, as after a crash of this process, so their ports are ours.
+    `ours` are the server's own ports, which nobody else gets, though nothing may listen there yet. `resumed`: proxies
+    and applications run already, as after a crash of this process, so their ports are ours.
     """
 
-    def __init__(self, paths: StatePaths, *, resumed: bool) -> None:
+    def __init__(self, paths: StatePaths, ours: Collection[int], *, resumed: bool) -> None:
         self._file = paths.placement
         self._kept = placements.load(self._file, os.getuid())
-        self._held = self._kept.ports() if resumed else frozenset()
+        self._held = (self._kept.ports() if resumed else frozenset()) - frozenset(ours)
+        self._ours = frozenset(ours)
 
     def __call__(self, declaration: Declaration) -> Placement:
         """Place what is declared now; raises InvalidInput."""
         return place(
             declaration,
             self._kept,
-            is_free=placements.is_free,
+            is_free=lambda port: port not in self._ours and placements.is_free(port),
             candidates=placements.candidates(random.SystemRandom()),
             secret=lambda: secrets.token_urlsafe(24),
             held=self._held,

@@ -19,6 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "bookinfo"
 sys.path.insert(0, str(EXAMPLE))
 
 from tests.bookinfo.upstream import FakeUpstream, Reply  # noqa: E402  # the path comes first
+from tests.ports import free_port  # noqa: E402
 
 PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -71,14 +72,6 @@ class Start:
         self.processes.append(process)
         await process.healthy()
         return process
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import time
 
 import pytest
 
-from tests.bookinfo.conftest import EXAMPLE, Fake, Process, Start, free_port
+from tests.bookinfo.conftest import EXAMPLE, Fake, Process, Start
 from tests.bookinfo.test_details import DETAILS
 from tests.bookinfo.test_reviews import RATINGS
 from tests.bookinfo.upstream import Reply
+from tests.ports import free_port
 
 HEALTH = {
     "productpage": "Product page is healthy",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from tests.docs.page import Run, Write, matches, steps, told
 from tests.docs.shell import Shell
 from tests.e2e.conftest import copy_of_bookinfo
 from tests.e2e.terminal import processes_of
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -63,8 +63,7 @@ def test_a_page_does_what_it_says(page: Path, folder: Path, tmp_path: Path) -> N
 def with_free_ports(text: str, folder: Path) -> str:
     """Put free ports in the place of those that the page names, in the sample's files too."""
     for port in told(text, "ports"):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            free = str(server.getsockname()[1])
+        free = str(free_port())
         text = re.sub(rf"\b{port}\b", free, text)
         for file in (folder / "examples").rglob("*.yaml"):
             file.write_text(re.sub(rf"\b{port}\b", free, file.read_text()))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.wire import https, issue, records
-from tests.xds.envoy_process import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

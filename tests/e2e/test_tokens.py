@@ -21,7 +21,7 @@ from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import records
 from tests.fakes.issuer import Issuer, signed
-from tests.xds.envoy_process import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("tokens")]
 

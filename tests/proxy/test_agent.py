@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from proxy import envoy_admin
 from proxy.envoy import DRAIN_LOOK
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.toy_ca import ToyCa
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -117,13 +117,6 @@ async def serials(status: dict[str, Any]) -> set[int]:
     _, body = await envoy_admin.ask(Path(status["admin_socket"]), "/certs")
     found = json.loads(body)["certificates"]
     return {int(each["serial_number"], 16) for one in found for each in one.get("cert_chain", [])}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_it_joins_gets_an_identity_and_runs_an_envoy_that_proves_it(plane: ControlPlane, agent: Agent) -> None:

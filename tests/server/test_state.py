@@ -159,7 +159,7 @@ def test_the_ports_after_a_given_one_are_those_of_further_decision_processes(pat
 
 def placed(paths: StatePaths, text: str, *, resumed: bool = False) -> Placer:
     """A Placer of a new start that has put `text` in force."""
-    placer = Placer(paths, resumed=resumed)
+    placer = Placer(paths, (), resumed=resumed)
     placer.keep(placer(declared(text)))
     return placer
 
@@ -167,7 +167,7 @@ def placed(paths: StatePaths, text: str, *, resumed: bool = False) -> Placer:
 def test_ports_and_secrets_stay_from_one_start_to_the_next(paths: StatePaths) -> None:
     first = placed(paths, ONE)(declared(ONE))
 
-    again = Placer(paths, resumed=False)(declared(ONE))
+    again = Placer(paths, (), resumed=False)(declared(ONE))
 
     assert again == first
     assert again.sidecars["web"].proxy_secret == first.sidecars["web"].proxy_secret
@@ -178,7 +178,7 @@ def test_on_a_fresh_start_a_port_that_another_program_has_is_not_ours(paths: Sta
     before = placed(paths, ONE)(declared(ONE)).sidecars["web"]
 
     with listening(before.inbound_port):
-        after = Placer(paths, resumed=False)(declared(ONE)).sidecars["web"]
+        after = Placer(paths, (), resumed=False)(declared(ONE)).sidecars["web"]
 
     assert after.inbound_port != before.inbound_port
     assert (after.app_port, after.outbound_port, after.proxy_secret) == (
@@ -192,7 +192,7 @@ def test_after_a_crash_the_ports_that_our_own_proxies_have_open_stay_ours(paths:
     before = placed(paths, ONE)(declared(ONE))
 
     with listening(before.sidecars["web"].inbound_port):
-        assert Placer(paths, resumed=True)(declared(ONE)) == before
+        assert Placer(paths, (), resumed=True)(declared(ONE)) == before
 
 
 def test_while_it_serves_its_own_ports_stay_and_a_newcomer_gets_others(paths: StatePaths) -> None:
@@ -214,12 +214,12 @@ def test_a_change_that_is_refused_moves_nobody(paths: StatePaths) -> None:
     placer(declared(ONE))  # looked at, and never kept
 
     assert placer(declared(TWO)) == before
-    assert Placer(paths, resumed=False)(declared(TWO)) == before
+    assert Placer(paths, (), resumed=False)(declared(TWO)) == before
 
 
 def test_a_given_port_in_use_is_a_problem_of_the_declaration(paths: StatePaths) -> None:
     with listening() as port, pytest.raises(InvalidInput) as refused:
-        Placer(paths, resumed=False)(declared(f"workloads:\n  web: {{service: web, port: 80, appPort: {port}}}\n"))
+        Placer(paths, (), resumed=False)(declared(f"workloads:\n  web: {{service: web, port: 80, appPort: {port}}}\n"))
 
     assert str(refused.value) == (
         f"workloads.yaml:2: port {port} is in use by another program; free it or leave the port out"
@@ -228,15 +228,31 @@ def test_a_given_port_in_use_is_a_problem_of_the_declaration(paths: StatePaths) 
 
 def test_a_gateway_s_port_in_use_is_replaced(paths: StatePaths) -> None:
     with listening() as port:
-        found = Placer(paths, resumed=False)(declared(f"gateways: {{edge: {{listen: {port}}}}}\n"))
+        found = Placer(paths, (), resumed=False)(declared(f"gateways: {{edge: {{listen: {port}}}}}\n"))
 
     [listen] = found.gateways["edge"]
     assert listen.declared == port
     assert listen != Listen(port, port)
 
 
+def test_the_server_s_own_ports_are_nobody_else_s_though_nothing_listens_there_yet(paths: StatePaths) -> None:
+    before = placed(paths, ONE)(declared(ONE)).sidecars["web"]
+
+    after = Placer(paths, (before.app_port, before.inbound_port), resumed=False)(declared(ONE)).sidecars["web"]
+
+    assert {before.app_port, before.inbound_port}.isdisjoint({after.app_port, after.inbound_port})
+    assert after.outbound_port == before.outbound_port
+
+
+def test_a_given_port_that_the_server_itself_has_is_a_problem_of_the_declaration(paths: StatePaths) -> None:
+    with pytest.raises(InvalidInput, match=r"^workloads.yaml:2: port 25001 is in use by another program"):
+        Placer(paths, (25_001,), resumed=False)(
+            declared("workloads:\n  web: {service: web, port: 80, appPort: 25001}\n")
+        )
+
+
 def test_a_broken_placement_stops_the_start(paths: StatePaths) -> None:
     paths.placement.touch(mode=0o600)
 
     with pytest.raises(StateError, match=r"is broken; remove it; ports are then picked anew$"):
-        Placer(paths, resumed=False)
+        Placer(paths, (), resumed=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -18,14 +17,6 @@ import httpx
 from policyd.envoy_api import envoy_binary
 
 XDS_CLUSTER = "policyd-xds"
-
-
-def free_port() -> int:
-    """A port of the loopback that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def eventually(true: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> float:

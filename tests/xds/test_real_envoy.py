@@ -18,7 +18,8 @@ from policyd.xds.service import DiscoveryService
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapshot, resource
 from policyd.xds.status import ProxyStatus
 from tests.fakes.xds_observer import FakeObserver
-from tests.xds.envoy_process import EnvoyProcess, eventually, free_port
+from tests.ports import free_port
+from tests.xds.envoy_process import EnvoyProcess, eventually
 
 pytestmark = pytest.mark.e2e
 
