@@ -14,14 +14,13 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509 import verification
 
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid import x509 as x509_svid
+from policyd.svid.x509 import MAX_CHAIN, parse
 
-MAX_CHAIN = 8
 MAX_ROOTS = 64
-MAX_CERTIFICATE_BYTES = 16 * 1024
 HALF_LIFE = 0.5
 JITTER = 0.1  # of the half
 LEAST_GAP = timedelta(seconds=1)  # between two renewals, however short the life
@@ -76,7 +75,7 @@ def check_bundle(bundle: Bundle, trust_domain: str) -> Bundle:
         raise IdentityError(f"the bundle is of trust domain `{bundle.trust_domain}`, not `{trust_domain}`")
     if not 1 <= len(bundle.roots) <= MAX_ROOTS:
         raise IdentityError(f"a bundle has 1 to {MAX_ROOTS} roots, this one {len(bundle.roots)}")
-    for root in map(_parse, bundle.roots):
+    for root in map(parse, bundle.roots):
         if not _is_ca(root):
             raise IdentityError("a root of the bundle is not the certificate of an authority")
     return bundle
@@ -87,18 +86,17 @@ def check_svid(
 ) -> Svid:
     """Return the SVID if `chain` (DER, leaf first) proves `wanted` with our `key` under `bundle` at `now`.
 
-    Raises IdentityError, saying what is wrong. The rules are those of X509-SVID, section 4 and 5.
+    Raises IdentityError, saying what is wrong. The rules are those of policyd.svid.x509.
     """
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise IdentityError(f"a certificate chain has 1 to {MAX_CHAIN} certificates, this one {len(chain)}")
-    certificates = [_parse(der) for der in chain]
+    certificates = [parse(der) for der in chain]
     leaf = certificates[0]
     if _public_bytes(leaf.public_key()) != _public_bytes(key.public_key()):
         raise IdentityError("the certificate is for another key than the one that was sent")
     _check_name(leaf, wanted)
-    _check_usage(leaf)
-    _check_times(certificates, now)
-    _check_chain(certificates, bundle, wanted.trust_domain, now)
+    check_bundle(bundle, wanted.trust_domain)
+    x509_svid.verify(certificates, [parse(root) for root in bundle.roots], wanted.trust_domain, now)
     return Svid(
         id=wanted,
         key_pem=key.private_bytes(
@@ -134,54 +132,9 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 
 
 def _check_name(leaf: x509.Certificate, wanted: SpiffeId) -> None:
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        raise IdentityError("the certificate has no subject alternative name") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if uris != [str(wanted)]:
-        shown = ", ".join(f"`{uri[:200]}`" for uri in uris[:3]) or "no URI"
-        raise IdentityError(f"the certificate names {shown}, not `{wanted}`")
-
-
-def _check_usage(leaf: x509.Certificate) -> None:
-    if _is_ca(leaf):
-        raise IdentityError("the certificate is that of an authority, not of a workload")
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        raise IdentityError("the certificate has no key usage") from None
-    if not usage.digital_signature:
-        raise IdentityError("the certificate may not be used for signatures, which TLS needs")
-
-
-def _check_times(certificates: Sequence[x509.Certificate], now: datetime) -> None:
-    for certificate in certificates:
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if not start <= now < end:
-            raise IdentityError(
-                f"a certificate of the chain is valid from {start:%FT%TZ} to {end:%FT%TZ}, and here it is {now:%FT%TZ}",
-                remedy="compare the clocks of the two machines",
-            )
-
-
-def _check_chain(certificates: Sequence[x509.Certificate], bundle: Bundle, trust_domain: str, now: datetime) -> None:
-    check_bundle(bundle, trust_domain)
-    store = verification.Store([_parse(root) for root in bundle.roots])
-    verifier = verification.PolicyBuilder().store(store).time(now).build_client_verifier()
-    try:
-        verifier.verify(certificates[0], list(certificates[1:]))
-    except (verification.VerificationError, ValueError) as error:
-        raise IdentityError(f"the certificate does not chain to the bundle: {str(error)[:300]}") from None
-
-
-def _parse(der: bytes) -> x509.Certificate:
-    if len(der) > MAX_CERTIFICATE_BYTES:
-        raise IdentityError(f"a certificate has at most {MAX_CERTIFICATE_BYTES} bytes, this one {len(der)}")
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
-        raise IdentityError("a certificate cannot be read") from None
+    named = x509_svid.read_identity(leaf)
+    if named != wanted:
+        raise IdentityError(f"the certificate names `{named}`, not `{wanted}`")
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
@@ -198,4 +151,4 @@ def _public_bytes(key: object) -> bytes:
 
 
 def _pem(der: bytes) -> bytes:
-    return _parse(der).public_bytes(serialization.Encoding.PEM)
+    return parse(der).public_bytes(serialization.Encoding.PEM)

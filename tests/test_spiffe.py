@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.errors import SpiffeIdError
-from policyd.spiffe import MAX_ID_BYTES, SpiffeId, check_trust_domain
+from policyd.spiffe import MAX_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeId, check_trust_domain
 
 TRUST_DOMAINS = st.from_regex(r"[a-z0-9._-]{1,40}", fullmatch=True)
 SEGMENTS = st.from_regex(r"[a-zA-Z0-9._-]{1,20}", fullmatch=True).filter(lambda text: text not in (".", ".."))
@@ -59,6 +59,46 @@ def test_any_text_is_an_id_that_writes_itself_or_refused(text: str) -> None:
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(SpiffeIdError):
         SpiffeId.parse(text)
+
+
+@given(TRUST_DOMAINS, st.lists(SEGMENTS, min_size=1, max_size=4), st.data())
+def test_one_foreign_character_anywhere_makes_it_none(
+    trust_domain: str, segments: list[str], data: st.DataObject
+) -> None:
+    text = str(SpiffeId(trust_domain, "".join(f"/{segment}" for segment in segments)))
+    at = data.draw(st.integers(len("spiffe://"), len(text)))
+    foreign = data.draw(st.sampled_from("%?#@:\\ \n\r\t\0äé\u2028\u0660\uff0e+*~!$&'()[],;=\"<>^`{|}"))
+    with pytest.raises(SpiffeIdError):
+        SpiffeId.parse(text[:at] + foreign + text[at:])
+
+
+@given(TRUST_DOMAINS, st.lists(SEGMENTS, max_size=3), st.sampled_from(["", ".", ".."]), st.lists(SEGMENTS, max_size=3))
+def test_an_empty_or_dot_segment_anywhere_makes_it_none(
+    trust_domain: str, before: list[str], odd: str, after: list[str]
+) -> None:
+    with pytest.raises(SpiffeIdError):
+        SpiffeId.parse(f"spiffe://{trust_domain}/" + "/".join([*before, odd, *after]))
+
+
+@pytest.mark.parametrize("path", ["/...", "/.a", "/a..b", "/-", "/_", "/A", "/0", "/ns/.../sa/..a"])
+def test_segments_that_only_look_odd_are_good(path: str) -> None:
+    assert SpiffeId.parse(f"spiffe://cluster.local{path}").path == path
+
+
+@pytest.mark.parametrize("name", ["10.0.0.1", "localhost", "_", "-", ".", "a..b", "xn--a"])
+def test_names_that_look_like_addresses_or_dns_are_trust_domains_as_any(name: str) -> None:
+    assert SpiffeId.parse(f"spiffe://{name}/a").trust_domain == name
+
+
+def test_lengths_are_counted_to_the_byte() -> None:
+    longest = SpiffeId("a" * MAX_TRUST_DOMAIN_BYTES, "/b")
+    assert SpiffeId.parse(str(longest)) == longest
+    with pytest.raises(SpiffeIdError, match="at most 255 bytes, this one 256"):
+        SpiffeId("a" * (MAX_TRUST_DOMAIN_BYTES + 1), "/b")
+    fill = "c" * (MAX_ID_BYTES - len("spiffe://cluster.local/"))
+    assert len(str(SpiffeId("cluster.local", f"/{fill}"))) == MAX_ID_BYTES
+    with pytest.raises(SpiffeIdError, match="at most 2048 bytes"):
+        SpiffeId("cluster.local", f"/{fill}c")
 
 
 def test_a_workload_has_a_namespace_and_a_service_account() -> None:

@@ -1,14 +1,15 @@
 """Does a certificate say what the rules demand? Asked of each one before it leaves, and at every start.
 
 Law: every MUST of X509-SVID sections 2 to 5, and of RFC 5280 what concerns us, is checked here, by our own
-code where libraries are lax (several URI SANs, no key usage); a check raises IdentityError or has passed.
+code where libraries are lax (several URI SANs, no key usage), and beyond it what our own certificates are; what
+verifies those of anybody is policyd.svid.x509. A check raises IdentityError or has passed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,8 +19,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from policyd.ca.template import PublicKey
-from policyd.errors import IdentityError, SpiffeIdError
+from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid import x509 as verifier
+from policyd.svid.x509 import critical, extension, extensions, read_trust_domain
 
 LEAST_RSA_BITS: Final = 2048
 MOST_RSA_BITS: Final = 8192  # a larger key costs its verifiers too much time
@@ -36,7 +39,6 @@ _KNOWN: Final = frozenset(
         x509.AuthorityKeyIdentifier.oid,
     }
 )
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def check_key(key: object) -> PublicKey:
@@ -78,14 +80,14 @@ def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: d
     spiffe_id = read_identity(leaf)
     _check_signed(leaf, issuer)
     check_key(_key_of(leaf))
-    if _critical(leaf, x509.BasicConstraints).ca:
+    if critical(leaf, x509.BasicConstraints).ca:
         raise IdentityError("a leaf's basic constraints say cA=false")
-    usage = _critical(leaf, x509.KeyUsage)
+    usage = critical(leaf, x509.KeyUsage)
     if usage.key_cert_sign or usage.crl_sign:
         raise IdentityError("a leaf signs no certificates and no revocation lists")
     if not usage.digital_signature or usage.content_commitment or usage.data_encipherment:
         raise IdentityError("a leaf's key is for signatures and the agreement on keys")
-    if set(_extension(leaf, x509.ExtendedKeyUsage).value) != {
+    if set(extension(leaf, x509.ExtendedKeyUsage).value) != {
         ExtendedKeyUsageOID.SERVER_AUTH,
         ExtendedKeyUsageOID.CLIENT_AUTH,
     }:
@@ -99,25 +101,14 @@ def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: d
 
 
 def read_identity(leaf: x509.Certificate) -> SpiffeId:
-    """The one SPIFFE ID, with a path, of a leaf (X509-SVID sections 2, 3.1, 5.2); raises IdentityError."""
-    alternative = _extension(leaf, x509.SubjectAlternativeName)
-    if not alternative.critical and not list(leaf.subject):
-        raise IdentityError("without a subject the alternative name is critical")
-    foreign = [n for n in alternative.value if not isinstance(n, x509.UniformResourceIdentifier | x509.DNSName)]
-    if foreign:
+    """The one SPIFFE ID, with a path, of a leaf of ours (X509-SVID sections 2, 3.1, 5.2); raises IdentityError."""
+    spiffe_id = verifier.read_identity(leaf)
+    names = extension(leaf, x509.SubjectAlternativeName).value
+    if not all(isinstance(name, x509.UniformResourceIdentifier | x509.DNSName) for name in names):
         raise IdentityError("a leaf bears a SPIFFE ID and DNS names, no other kind of name")
-    spiffe_id = _read_uri(alternative.value)
     if not spiffe_id.path:
         raise IdentityError(f"`{spiffe_id}` is a trust domain's own identity, a leaf's has a path")
     return spiffe_id
-
-
-def read_trust_domain(authority: x509.Certificate) -> str:
-    """The trust domain that a signing certificate bears as its own SPIFFE ID; raises IdentityError."""
-    spiffe_id = _read_uri(_extension(authority, x509.SubjectAlternativeName).value)
-    if spiffe_id.path:
-        raise IdentityError(f"`{spiffe_id}` has a path, a signing certificate's identity has none")
-    return spiffe_id.trust_domain
 
 
 def same_key(one: object, other: object) -> bool:
@@ -152,10 +143,10 @@ def _check_authority(
         raise IdentityError("an authority's key is an elliptic one")
     if not list(certificate.subject):
         raise IdentityError("an authority has a subject, by which its issued certificates name it")
-    constraints = _critical(certificate, x509.BasicConstraints)
+    constraints = critical(certificate, x509.BasicConstraints)
     if not constraints.ca or constraints.path_length != path_length:
         raise IdentityError(f"the basic constraints say cA=true with the path length {path_length}")
-    usage = _critical(certificate, x509.KeyUsage)
+    usage = critical(certificate, x509.KeyUsage)
     if not usage.key_cert_sign or usage.digital_signature:
         raise IdentityError("an authority's key signs certificates and authenticates nobody")
 
@@ -173,7 +164,7 @@ def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> No
         raise IdentityError("a certificate has version 3")
     if not 0 < certificate.serial_number < 1 << 159:
         raise IdentityError("a serial number is positive and has at most 20 bytes")
-    unknown = [e.oid.dotted_string for e in _extensions(certificate) if e.oid not in _KNOWN]
+    unknown = [e.oid.dotted_string for e in extensions(certificate) if e.oid not in _KNOWN]
     if unknown:
         raise IdentityError(f"the extension `{unknown[0]}` has no place in our certificates")
     _check_key_identifiers(certificate, issuer)
@@ -186,11 +177,11 @@ def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> No
 
 
 def _check_key_identifiers(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    subject_id = _extension(certificate, x509.SubjectKeyIdentifier).value.digest
+    subject_id = extension(certificate, x509.SubjectKeyIdentifier).value.digest
     if subject_id != x509.SubjectKeyIdentifier.from_public_key(check_key(_key_of(certificate))).digest:
         raise IdentityError("the subject key identifier is not that of the key")
-    if _extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier != (
-        _extension(issuer, x509.SubjectKeyIdentifier).value.digest
+    if extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier != (
+        extension(issuer, x509.SubjectKeyIdentifier).value.digest
     ):
         raise IdentityError("the authority key identifier is not that of the issuer")
 
@@ -215,34 +206,3 @@ def _check_path(chain: Sequence[x509.Certificate], root: x509.Certificate, now: 
         verifier.verify(chain[0], list(chain[1:]))
     except VerificationError as error:
         raise IdentityError("no valid path leads from the certificate to the root") from error
-
-
-def _read_uri(alternative: x509.SubjectAlternativeName) -> SpiffeId:
-    uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise IdentityError(f"a certificate bears exactly one URI, this one {len(uris)}")
-    try:
-        return SpiffeId.parse(uris[0])
-    except SpiffeIdError as error:
-        raise IdentityError(error.message, remedy=error.remedy) from error
-
-
-def _extensions(certificate: x509.Certificate) -> x509.Extensions:
-    try:
-        return certificate.extensions
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise IdentityError("the certificate's extensions cannot be read") from error
-
-
-def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> x509.Extension[_Extension]:
-    try:
-        return _extensions(certificate).get_extension_for_class(kind)
-    except x509.ExtensionNotFound as error:
-        raise IdentityError(f"the certificate lacks the extension {kind.__name__}") from error
-
-
-def _critical(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension:
-    extension = _extension(certificate, kind)
-    if not extension.critical:
-        raise IdentityError(f"the extension {kind.__name__} is critical")
-    return extension.value

@@ -16,9 +16,9 @@ from cryptography import x509
 
 from policyd.ca import keystore, template
 from policyd.ca.authority import Authority, Material, authority_of, new_material
-from policyd.ca.check import read_trust_domain
 from policyd.ca.template import Random
 from policyd.errors import IdentityError, StateError
+from policyd.svid.x509 import read_trust_domain
 
 WARN_ROOT: Final = timedelta(days=365)
 WARN_INTERMEDIATE: Final = timedelta(days=60)
