@@ -94,7 +94,7 @@ BROKEN_ISSUERS: list[tuple[str, Draft, str]] = [
     ("usage not critical", ISSUER.but(usage=usage("key_cert_sign", critical=False)), "KeyUsage is critical"),
     ("a path in its id", ISSUER.but(names=uris(WEB, critical=False)), "a signing certificate's identity has none"),
     ("two ids", ISSUER.but(names=uris(f"spiffe://{DOMAIN}", WEB, critical=False)), "exactly one URI, this one 2"),
-    ("another trust domain", ISSUER.but(names=uris("spiffe://partner.org", critical=False)), "the trust domain `partner"),
+    ("another domain", ISSUER.but(names=uris("spiffe://partner.org", critical=False)), "the trust domain `partner"),
     ("upper case", ISSUER.but(names=uris("SPIFFE://cluster.local/web", critical=False)), "is no SPIFFE ID"),
     ("over", replace(ISSUER, begins=NOW - 2 * HOUR, ends=NOW - HOUR / 60), "compare the clocks"),
 ]  # fmt: skip
