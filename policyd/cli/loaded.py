@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.shadow import Sets
@@ -22,6 +23,8 @@ from policyd.sources.files import Folder, digest
 from policyd.sources.shadow import FolderReader
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
+
+NOWHERE: Final = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody asks for decisions offline
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,7 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
 
 def load_texts(folder: Folder, schemas: Schemas) -> Live:
     """Check what was read already; ports are assumed, and nobody is sent what proxies would get."""
-    nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))
-    return load(folder, schemas, assumed, nowhere)
+    return load(folder, schemas, assumed, NOWHERE)
 
 
 def findings(live: Live, folder: Folder) -> tuple[Finding, ...]:

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
     "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),
+    "route": Entry("policyd.cli.route", "Show which way one request goes, from the files alone, and who lets it."),
     "policy": Entry("policyd.cli.policy", "Work on policies: check, format, test, explain, compare and import them."),
     "schema": Entry("policyd.cli.schema", "Print JSON Schemas of the folder's files, for editors."),
     "log": Entry("policyd.cli.log", "Read the journal of decisions."),

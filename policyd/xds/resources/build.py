@@ -76,6 +76,14 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         yield from {one["name"]: kept.make(SECRET, one) for one in secrets}.values()
 
 
+def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Resource]:
+    """The route tables of one proxy by name, as they come out of a Mesh, for who wants no more than these."""
+    kept = Kept()
+    proxies = ProxyClass(mesh.caller(instance), instance.role, scope_of(mesh.sidecars, instance))
+    made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept))
+    return {one.name: one for one in made if one.type_url == ROUTE}
+
+
 # ---- what is kept of it
 
 

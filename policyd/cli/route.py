@@ -1,0 +1,63 @@
+"""`policyd route FROM METHOD URL`: the way of one request, from the files alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from policyd.cli.exits import Exit
+from policyd.cli.lazy import leaf
+from policyd.cli.options import Claim, Dir, Json, User
+
+app = leaf()
+
+
+@app.command()
+def route(
+    caller: Annotated[
+        str,
+        typer.Argument(
+            metavar="FROM",
+            help="Who asks: an instance, a service, a service account, a SPIFFE ID, or `anonymous`.",
+            show_default=False,
+        ),
+    ],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method, as in GET.", show_default=False)],
+    url: Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)],
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
+    ] = None,
+    user: User = "",
+    claim: Claim = None,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Show which way one request goes, as the proxies of the folder would send it, and what policies say on the way.
+
+    Which rule of which VirtualService, where it leads in which shares, how it is rewritten, how long is waited, what
+    is tried again; and wherever policyd is asked, the decision. Nothing has to run. Example: `policyd route
+    productpage GET http://reviews/reviews/0 -H 'end-user: jason' --dir examples/bookinfo`. Strangers come in at a
+    gateway: `anonymous GET http://bookinfo.example.com/`. Exit code 0: it gets through, 2: a policy denies it on some
+    way that it may take, 1: it leads nowhere.
+    """
+    from datetime import UTC, datetime
+
+    from policyd.cli import output, route_text
+    from policyd.cli.instance import folder
+    from policyd.cli.loaded import NOWHERE, load_folder
+    from policyd.cli.values import headers, shown_user
+    from policyd.way.entry import way_of
+    from policyd.way.follow import Follower
+    from policyd.way.model import is_denied, is_lost
+
+    given, shown = headers(header or ()), shown_user(user, claim or ())
+    live = load_folder(folder(directory), cases=False).live
+    follower = Follower(live, NOWHERE, datetime.now(UTC), shown)
+    way = way_of(f"{caller} {method} {url}", follower, live.mesh, given)
+    if as_json:
+        output.print_json(route_text.as_json(way))
+    else:
+        output.show(*route_text.lines(way, live.mesh))
+    raise typer.Exit(Exit.DENIED if is_denied(way) else Exit.ERROR if is_lost(way) else Exit.OK)

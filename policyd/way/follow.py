@@ -1,0 +1,225 @@
+"""Follows one request from proxy to proxy until something answers it.
+
+Law: who asks at a listener is whom its chain proves, as at the service itself; a way has an end, however routes turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from policyd.authz.egress import host_of, port_of
+from policyd.cedar.http import Endpoint as End
+from policyd.cedar.http import EndUser, HttpFacts
+from policyd.cedar.reads import WITHHELD_HEADERS
+from policyd.errors import DecisionError, IncompleteRequest, UnacceptablePath
+from policyd.mesh.model import Instance, Listener
+from policyd.names import EXTENSION_LISTENER
+from policyd.policy.authorize import Answer as Decided
+from policyd.policy.authorize import answer
+from policyd.policy.end_user import Shown, end_user
+from policyd.reload import Live
+from policyd.spiffe import SpiffeId
+from policyd.way.ends import MAX_ENDPOINTS, Behind, endpoints, expected, is_looked_up, server_name
+from policyd.way.marks import Marks
+from policyd.way.model import Arrival, Destination, Endpoint, Hop
+from policyd.xds.resources.model import Control
+from policyd.xds.walk.asked import Asked
+from policyd.xds.walk.sent import Sent
+from policyd.xds.walk.step import Leg, Question, Step, chain_for, step
+
+MAX_HOPS = 8
+MTLS_ONLY = "it takes mutual TLS only, with a certificate of the mesh"
+PLAIN_ONLY = "it takes plain text only"
+NOBODY = "no chain of its listener takes such a connection"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How a request comes in: the peer that TLS proves, None for nobody; `name` is the server that was asked for."""
+
+    encrypted: bool = False
+    name: str = ""
+    peer: SpiffeId | None = None
+
+
+IN_CLEAR = Connection()
+
+
+class Follower:
+    """Follows requests through what a Live has its proxies do, at one moment, with a token that proves `user`."""
+
+    def __init__(self, live: Live, control: Control, now: datetime, user: Shown | None = None) -> None:
+        self._live = live
+        self._mesh = live.mesh
+        self._now = now
+        self._user = user
+        self._behind = Behind(live.mesh, live.snapshots)
+        self._marks = Marks(live.mesh, live.declaration, control)
+        self._sent: dict[str, Sent] = {}
+
+    def follow(self, instance: Instance, listener: str, asked: Asked, connection: Connection = IN_CLEAR) -> Hop:
+        """What becomes of a request at a listener of an instance, and after it."""
+        return self._hop(instance, listener, asked, connection, self._user, MAX_HOPS)
+
+    def sent(self, instance: str) -> Sent:
+        """What a proxy is sent."""
+        if instance not in self._sent:
+            self._sent[instance] = Sent(self._live.snapshots[instance])
+        return self._sent[instance]
+
+    def _hop(
+        self, instance: Instance, listener: str, asked: Asked, connection: Connection, user: Shown | None, left: int
+    ) -> Hop:
+        config = self.sent(instance.name).listener(listener) or {}
+        chain = chain_for(config, encrypted=connection.encrypted, name=connection.name)
+        found = step(self.sent(instance.name), chain, asked) if chain is not None else None
+        if chain is None or found is None:
+            other = chain_for(config, encrypted=not connection.encrypted, name=connection.name)
+            why = NOBODY if other is None else PLAIN_ONLY if connection.encrypted else MTLS_ONLY
+            return Hop(instance.name, listener, asked, refused=why)
+        question, legs = _asked_once(found)
+        decided, undecided = self._decide(question, found, instance, connection, user)
+        # a token that is not forwarded ends where it was verified
+        goes_on = None if user and any(_is_of(user, one) and not on for one, on in found.issuers.items()) else user
+        hop = Hop(
+            instance.name,
+            listener,
+            found.asked,
+            virtual_host=found.chosen.virtual_host["name"] if found.chosen else "",
+            place=self._marks.of(instance, found.table, found.chosen),
+            route=(found.chosen.route or {}).get("name", "") if found.chosen else "",
+            answer=found.answer,
+            decided=decided,
+            undecided=undecided,
+            timeout=found.patience.get("timeout", ""),
+            retries=found.patience.get("retry_policy", {}),
+            faults=found.faults,
+        )
+        ways = (self._destination(instance, leg, found, connection, user, goes_on, left) for leg in legs)
+        return replace(hop, destinations=tuple(ways))
+
+    # ---- where it goes
+
+    def _destination(
+        self, instance: Instance, leg: Leg, at: Step, connection: Connection, user: Shown | None, goes_on: Shown | None,
+        left: int,
+    ) -> Destination:  # fmt: skip
+        sent = self.sent(instance.name)
+        cluster = sent.cluster(leg.cluster) or {"name": leg.cluster}
+        _, port, subset, service = (*leg.cluster.split("|"), "", "", "", "")[:4]
+        reached = tuple(endpoints(sent, cluster, self._behind))
+        decided, undecided = self._decide(leg.question, at, instance, connection, user)
+        destination = Destination(
+            cluster=leg.cluster,
+            service=service or leg.cluster,
+            port=int(port) if port.isdigit() else 0,
+            subset=subset,
+            percent=leg.percent,
+            asked=leg.asked,
+            copy=leg.copy,
+            expects=expected(cluster),
+            server_name=server_name(cluster),
+            endpoints=reached,
+            looked_up=is_looked_up(cluster),
+            decided=decided,
+            undecided=undecided,
+        )
+        ours = (one for one in reached[:MAX_ENDPOINTS] if one.instance and one.instance != instance.name)
+        arrived = self._arrivals(ours, destination, instance, goes_on, left) if left else ()
+        return replace(destination, arrivals=tuple(_alike(arrived)))
+
+    def _arrivals(
+        self, ours: Iterable[Endpoint], to: Destination, sender: Instance, user: Shown | None, left: int
+    ) -> Iterator[Hop]:
+        for one in ours:
+            _, listener = self._behind.of(one.address, one.port)
+            connection = Connection(one.encrypted, to.server_name, sender.workload if one.encrypted else None)
+            yield self._hop(self._mesh.instances[one.instance], listener, to.asked, connection, user, left - 1)
+
+    # ---- what policies say
+
+    def _decide(
+        self, question: Question | None, at: Step, instance: Instance, connection: Connection, user: Shown | None
+    ) -> tuple[Decided | None, str]:
+        """The decision, and why there is none where one was asked for."""
+        if question is None:
+            return None, ""
+        name = question.extensions.get(EXTENSION_LISTENER, "") or question.listener
+        listener = self._mesh.listeners.get(name)
+        if listener is None:
+            return None, f"the proxy asks for `{name}`, which is no listener of this mesh"
+        try:
+            facts = self._facts(question.extensions, listener, at.asked, instance, connection, user)
+            return answer(facts, self._live.ruling), ""
+        except (UnacceptablePath, IncompleteRequest, DecisionError) as error:
+            return None, str(error)
+
+    def _facts(
+        self, extensions: Mapping[str, str], listener: Listener, asked: Asked, instance: Instance,
+        connection: Connection, user: Shown | None,
+    ) -> HttpFacts:  # fmt: skip
+        """As authz.request reads a check of this listener."""
+        leaves = listener.side == "egress"
+        outside, port = "", listener.port
+        if leaves:
+            outside, port = host_of(extensions, asked.host), port_of(extensions, asked.authority)
+        caller = listener.owner if leaves else connection.peer if listener.verifies_peers else None
+        return HttpFacts(
+            principal=caller,
+            service=listener.service,
+            method=asked.method,
+            target=asked.path,
+            host=asked.host,
+            time=self._now,
+            source=End("127.0.0.1", 0),
+            destination=End(instance.address, port),
+            instance=listener.instance,
+            headers={name: value for name, value in asked.headers.items() if name not in WITHHELD_HEADERS},
+            outside=outside,
+            user=_known(user, listener),
+        )
+
+
+def _asked_once(found: Step) -> tuple[Question | None, tuple[Leg, ...]]:
+    """What is asked whichever way the request goes, and the legs with what is asked besides."""
+    questions = [leg.question for leg in found.legs if not leg.copy]
+    if not questions or any(one != questions[0] for one in questions):
+        return found.question, found.legs
+    return questions[0], tuple(replace(leg, question=None) for leg in found.legs)
+
+
+def _known(user: Shown | None, listener: Listener) -> EndUser | None:
+    """Whom the listener takes the token for; nobody where it does not believe the issuer."""
+    if user is None or not any(_is_of(user, issuer) for issuer in listener.issuers):
+        return None
+    return end_user(user, listener.service, listener.issuers)
+
+
+def _is_of(user: Shown, issuer: str) -> bool:
+    return user.user.startswith(f"{issuer}/")
+
+
+def _alike(found: Iterable[Hop]) -> Iterator[Arrival]:
+    """Hops that differ in their instance only, as one."""
+    groups: list[tuple[Hop, list[str]]] = []
+    for hop in found:
+        for first, names in groups:
+            if _nameless(hop) == _nameless(first):
+                names.append(hop.instance)
+                break
+        else:
+            groups.append((hop, [hop.instance]))
+    return (Arrival(tuple(names), hop) for hop, names in groups)
+
+
+def _nameless(hop: Hop) -> tuple[object, ...]:
+    """What of a hop is to be told: places and decisions, without the instance's own name and addresses."""
+    decided = hop.decided
+    told = None if decided is None else (decided.decision.word, decided.decision.reasons, decided.explanation.why)
+    inner = tuple(
+        (one.cluster, one.percent, one.copy, tuple((two.instances, _nameless(two.hop)) for two in one.arrivals))
+        for one in hop.destinations
+    )
+    return hop.asked, hop.refused, hop.place, hop.answer, told, hop.undecided, inner
