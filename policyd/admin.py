@@ -393,11 +393,21 @@ def _place(instance: Instance) -> pb.InstancePlace:
         service=instance.service,
         role=instance.role,
         address=instance.address,
-        app_port=instance.app_port,
-        inbound_port=instance.inbound_port,
+        app_port=instance.ports[0].app_port if instance.ports else 0,
+        inbound_port=instance.ports[0].inbound_port if instance.ports else 0,
         outbound_port=instance.outbound_port,
         proxy_url=proxy if instance.outbound_port else "",
         listens=[pb.Listen(declared=one.declared, actual=one.actual) for one in instance.listens],
+        ports=[
+            pb.PortPlace(
+                service_port=one.service_port,
+                name=one.name,
+                protocol=one.protocol,
+                app_port=one.app_port,
+                inbound_port=one.inbound_port,
+            )
+            for one in instance.ports
+        ],
     )
 
 

@@ -20,6 +20,7 @@ from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import IncompleteRequest, SpiffeIdError
 from policyd.mesh.model import Listener, Mesh
+from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.names import EXTENSION_LISTENER, METADATA_LISTENER, METADATA_NAMESPACE
 from policyd.spiffe import SpiffeId
 
@@ -69,8 +70,8 @@ def read_check(
     if listener.side == "egress":
         outside = host_of(attributes.context_extensions, host)
         port = port_of(attributes.context_extensions, http.host)
-    elif (method == "CONNECT") is not (listener.protocol == "tcp"):
-        kind = "connections" if listener.protocol == "tcp" else "requests"
+    elif not (takes_connections if method == "CONNECT" else takes_requests)(listener.protocol):
+        kind = "requests" if method == "CONNECT" else "connections"
         raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),

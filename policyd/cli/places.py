@@ -30,8 +30,8 @@ def front(places: Sequence[pb.InstancePlace], service: str, port: int | None) ->
         for listen in place.listens:
             if port in (None, listen.declared):
                 return f"{_host(place.address)}:{listen.actual}"
-    inbound = [place for place in serving if place.inbound_port]
-    return f"{_host(inbound[0].address)}:{inbound[0].inbound_port}" if inbound else None
+    inbound = [(place, _inbound(place, port)) for place in serving if place.inbound_port]
+    return f"{_host(inbound[0][0].address)}:{inbound[0][1]}" if inbound else None
 
 
 def proxy_of(places: Sequence[pb.InstancePlace], name: str, workload: str) -> str | None:
@@ -39,6 +39,11 @@ def proxy_of(places: Sequence[pb.InstancePlace], name: str, workload: str) -> st
     sidecars = [place for place in places if place.proxy_url]
     own = (place.proxy_url for place in sidecars if place.name == name)
     return next(own, next((place.proxy_url for place in sidecars if place.spiffe_id == workload), None))
+
+
+def _inbound(place: pb.InstancePlace, port: int | None) -> int:
+    """Where the sidecar of an instance is reached for a port of its service: the first one where none is meant."""
+    return next((one.inbound_port for one in place.ports if one.service_port == port), place.inbound_port)
 
 
 def _host(address: str) -> str:

@@ -99,6 +99,11 @@ def application_environment(environ: Environ, place: pb.InstancePlace, declared:
     mesh = {
         "PATH": f"{here}:{environ.get('PATH', '/usr/bin:/bin')}",
         "PORT": str(place.app_port),
+        **{
+            f"PORT_{one.name.upper().replace('-', '_')}": str(one.app_port)
+            for one in place.ports
+            if len(place.ports) > 1
+        },
         "POLICYD_INSTANCE": place.name,
         "http_proxy": place.proxy_url,
         "HTTP_PROXY": place.proxy_url,

@@ -92,4 +92,7 @@ def ports(place: pb.InstancePlace) -> str:
     """Return where an instance listens, in words."""
     if place.role == "gateway":
         return ", ".join(f"http://{place.address}:{listen.actual}/" for listen in place.listens)
-    return f"application {place.app_port}, sidecar {place.inbound_port}, proxy {place.outbound_port}"
+    if len(place.ports) < 2:
+        return f"application {place.app_port}, sidecar {place.inbound_port}, proxy {place.outbound_port}"
+    each = (f"{one.name}: application {one.app_port}, sidecar {one.inbound_port}" for one in place.ports)
+    return "; ".join((*each, f"proxy {place.outbound_port}"))

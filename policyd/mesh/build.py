@@ -5,12 +5,12 @@ Law: whatever does not fit together is a Problem with its line, and all of them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.credentials import Credentials, check_credentials, used
-from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
 from policyd.mesh.edges import check_gateways
@@ -24,6 +24,7 @@ from policyd.mesh.model import (
     Instance,
     Listener,
     Mesh,
+    Served,
     Workload,
     egress_listener,
     gateway_listener,
@@ -129,28 +130,26 @@ class _Instances:
 
     def _sidecar(self, name: str, spec: WorkloadSpec) -> Instance:
         path = ("workloads", name)
-        given = {
-            "appPort": spec.app_port,
-            "inboundPort": spec.inbound_port,
-            "outboundPort": spec.outbound_port,
-        }
-        for field, port in given.items():
-            if port is not None:
-                self._claim(spec.address, port, name, (*path, field))
+        given: list[tuple[Path, int | None]] = [(("outboundPort",), spec.outbound_port)]
+        for where, port in spec.serves:
+            given += [((*where, "appPort"), port.app_port), ((*where, "inboundPort"), port.inbound_port)]
+        for field, number in given:
+            if number is not None:
+                self._claim(spec.address, number, name, (*path, *field))
         placed = self._placement.sidecars[name]
         return Instance(
             name=name,
             workload=self._identity(spec.service, spec, path),
             role="sidecar",
             service=f"{spec.service}.{self._namespace(spec)}",
-            service_port=spec.port,
+            ports=tuple(
+                Served(port.port, port.port, port.speaks, port.called, place.app_port, place.inbound_port)
+                for (_, port), place in zip(spec.serves, placed.ports, strict=True)
+            ),
             labels={"app": spec.service, **spec.labels},
             address=spec.address,
-            app_port=placed.app_port,
-            inbound_port=placed.inbound_port,
             outbound_port=placed.outbound_port,
             proxy_secret=placed.proxy_secret,
-            protocol=spec.protocol,
             locality=parse_locality(spec.locality) if spec.locality else None,
         )
 
@@ -163,7 +162,6 @@ class _Instances:
             workload=self._identity(name, spec, path),
             role="gateway",
             service=f"{name}.{self._namespace(spec)}",
-            service_port=spec.listen[0],
             labels={"app": name, **GATEWAY_LABELS, **spec.labels},
             address=spec.address,
             listens=self._placement.gateways[name],
@@ -176,21 +174,35 @@ class _Instances:
         self._given.setdefault((address, port), name)
 
     def _check_service_ports(self) -> None:
-        """One Service, one port: its callers know no other."""
-        first: dict[str, tuple[str, int]] = {}
+        """What serves one Service has the same ports: its callers know no other."""
+        first: dict[str, tuple[str, Mapping[int, PortSpec]]] = {}
         owners = {f"{name}.{self._namespace(spec)}": name for name, spec in self._file.gateways.items()}
         for name, spec in self._file.workloads.items():
             service = f"{spec.service}.{self._namespace(spec)}"
             if gateway := owners.get(service):
                 message = f"service `{service}` is that of the gateway `{gateway}`"
                 self._refuse("duplicate", message, ("workloads", name, "service"), "rename one")
-            known, port = first.setdefault(service, (name, spec.port))
-            if self._file.workloads[known].protocol != spec.protocol:
-                message = f"service `{service}` speaks {spec.protocol} here and another protocol in `{known}`"
-                self._refuse("port", message, ("workloads", name, "protocol"), "give both the same protocol")
-            if port != spec.port:
-                message = f"service `{service}` has port {spec.port} here and {port} in `{known}`"
-                self._refuse("port", message, ("workloads", name, "port"), "give both the same port")
+            ports = {port.port: port for _, port in spec.serves}
+            known, others = first.setdefault(service, (name, ports))
+            path = ("workloads", name, "ports" if spec.ports else "port")
+            if ports.keys() != others.keys():
+                message = f"service `{service}` has {_listed(ports)} here and {_listed(others, '')} in `{known}`"
+                what = "port" if len(ports) == len(others) == 1 else "ports"
+                self._refuse("port", message, path, f"give both the same {what}")
+                continue
+            for number, port in ports.items():
+                if port.speaks != others[number].speaks:
+                    message = f"service `{service}` speaks {port.speaks} here and another protocol in `{known}`"
+                    where = path if spec.ports else (*path[:-1], "protocol")
+                    self._refuse("port", message, where, "give both the same protocol")
+                elif port.called != others[number].called:
+                    message = f"port {number} of service `{service}` has another name in `{known}`"
+                    self._refuse("port", message, path, "give both the same name")
+
+
+def _listed(numbers: Iterable[int], what: str = "port") -> str:
+    found = [str(number) for number in numbers]
+    return " ".join(filter(None, (what + "s" * (what != "" and len(found) > 1), ", ".join(found))))
 
 
 def _workloads(

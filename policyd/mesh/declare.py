@@ -8,9 +8,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.istio.common import Labels, Resource
@@ -18,6 +18,7 @@ from policyd.mesh.istio.kinds import KINDS, LATER
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
 from policyd.mesh.matching import check_account_template, check_ip, check_path, check_variables
+from policyd.mesh.protocols import Protocol, by_name
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
 
@@ -25,6 +26,7 @@ WORKLOADS_FILE: Final = "workloads.yaml"
 GROUPS_FILE: Final = "groups.yaml"
 MESH_FOLDER: Final = "mesh/"
 KEYS_FOLDER: Final = "jwks/"
+MAX_PORTS: Final = 64  # of one workload
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -50,15 +52,41 @@ Listens = Annotated[Many[PortNumber], Field(min_length=1, max_length=64), Before
 Member = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
+class PortSpec(Model):
+    """A port that an application serves: `port` is the Service's, its `protocol` that of its name unless given.
+
+    The application listens on `appPort`, its peers reach its sidecar on `inboundPort`; both are picked unless given.
+    """
+
+    port: PortNumber
+    name: Name | None = None
+    protocol: Protocol | None = None
+    app_port: PortNumber | None = None
+    inbound_port: PortNumber | None = None
+
+    @property
+    def speaks(self) -> Protocol:
+        """What is decided on it."""
+        return self.protocol or by_name(self.name or "") or "http"
+
+    @property
+    def called(self) -> str:
+        """Its name, by which a Service may lead to it."""
+        return self.name or self.speaks
+
+
 class WorkloadSpec(Model):
     """One instance to run, in Compose's words; without `command` it is started by someone else.
 
-    `port` is the Service's; the other ports are picked free unless given.
+    `port` is the Service's, `ports` are they where there are several; the other ports are picked free unless given.
     """
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["port"]}, {"required": ["ports"]}]})
+
     service: Name
-    port: PortNumber
-    protocol: Literal["http", "tcp"] = "http"
+    port: PortNumber | None = None
+    protocol: Protocol | None = None
+    ports: Annotated[Many[PortSpec], Field(max_length=MAX_PORTS)] = ()
     command: Command | None = None
     health: Annotated[str, AfterValidator(check_path)] | None = None
     labels: Labels = NOTHING
@@ -71,6 +99,29 @@ class WorkloadSpec(Model):
     inbound_port: PortNumber | None = None
     outbound_port: PortNumber | None = None
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> WorkloadSpec:
+        if (self.port is None) is not bool(self.ports):
+            raise ValueError("give either `port` or `ports`" if self.ports else "`port` is missing; add it, or `ports`")
+        of_one = {"protocol": self.protocol, "appPort": self.app_port, "inboundPort": self.inbound_port}
+        if self.ports and (given := next((name for name, value in of_one.items() if value is not None), None)):
+            raise ValueError(f"`{given}` is of a single `port`; write it into the entries of `ports`")
+        names = [port.called for port in self.ports if len(self.ports) > 1]
+        numbers = [port.port for port in self.ports]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two of `ports` are called `{twice}`; give each a `name` of its own")
+        if again := next((number for number in numbers if numbers.count(number) > 1), None):
+            raise ValueError(f"port {again} is in `ports` twice; remove one")
+        return self
+
+    @property
+    def serves(self) -> tuple[tuple[Path, PortSpec], ...]:
+        """Its ports, each with the place of its fields in the spec."""
+        if self.port is None:
+            return tuple((("ports", at), port) for at, port in enumerate(self.ports))
+        one = PortSpec(port=self.port, protocol=self.protocol, app_port=self.app_port, inbound_port=self.inbound_port)
+        return (((), one),)
 
 
 class GatewayInstanceSpec(Model):

@@ -5,7 +5,7 @@ Law: what could not take effect, or would fail every request, is refused where i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from policyd.errors import Problem
@@ -35,7 +35,7 @@ def check_destination_rules(
     names: dict[str, str] = {}
     policies: dict[object, str] = {}
     subsets: dict[object, str] = {}
-    wanting = {id_ for one in instances.values() if one.peers == "STRICT" for id_ in (one.service, *one.also)}
+    wanting = _strict(instances.values(), services) if declaration.of(DestinationRule) else {}
     for declared in declaration.of(DestinationRule):
         rule = declared.resource
         place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
@@ -43,7 +43,7 @@ def check_destination_rules(
             message = f"the DestinationRule `{rule.id}` is declared twice, first in {first}"
             problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
         hosts = _hosts(rule, services)
-        strict = next((service.id for service in hosts if service.id in wanting), "")
+        strict = [pair for service in hosts for pair in wanting.get(service.id, ())]
         leaves = any(covers_name(rule.spec.host, one.host) for one in outside)
         if leaves:
             check_outside_rule(declared, outside, problems)
@@ -63,6 +63,21 @@ def _hosts(rule: DestinationRule, services: Mapping[str, Service]) -> list[Servi
     if exact is not None:
         return [services[exact]] if exact in services else []
     return [s for s in services.values() if covers(rule.spec.host, f"{s.id}.svc.{CLUSTER_DOMAIN}")]
+
+
+def _strict(instances: Iterable[Instance], services: Mapping[str, Service]) -> dict[str, list[tuple[str, int]]]:
+    """The Services (ids) and their ports at which some instance wants mutual TLS."""
+    wanting: dict[str, list[tuple[str, int]]] = {}
+    for one in instances:
+        strict = {port.number for port in one.ports if port.peers == "STRICT"}
+        for id_ in (one.service, *one.also) if strict else ():
+            found = wanting.setdefault(id_, [])
+            found += [
+                pair
+                for port in services[id_].ports
+                if port.leads_to in strict and (pair := (id_, port.number)) not in found
+            ]
+    return wanting
 
 
 def _check_merged(
@@ -110,15 +125,21 @@ def _check_ports(
 
 
 def _check_tls(
-    declared: Declared[DestinationRule], strict: str, path: Path, policy: TrafficPolicy, problems: list[Problem]
+    declared: Declared[DestinationRule],
+    strict: Sequence[tuple[str, int]],
+    path: Path,
+    policy: TrafficPolicy,
+    problems: list[Problem],
 ) -> None:
     """Sidecars take the mesh's own mutual TLS and, where they are not strict, plain text; TLS of another kind never."""
-    given: list[tuple[Path, ClientTls | None]] = [((*path, "tls", "mode"), policy.tls)]
+    whole = [id_ for id_, _ in strict]
+    given: list[tuple[Path, ClientTls | None, list[str]]] = [((*path, "tls", "mode"), policy.tls, whole)]
     for at, one in enumerate(policy.port_level_settings):
-        given.append(((*path, "portLevelSettings", at, "tls", "mode"), one.tls))
-    for where, tls in given:
-        if tls is None or tls.mode == "ISTIO_MUTUAL" or (tls.mode == "DISABLE" and not strict):
+        there = [id_ for id_, port in strict if port == one.port.number]
+        given.append(((*path, "portLevelSettings", at, "tls", "mode"), one.tls, there))
+    for where, tls, ids in given:
+        if tls is None or tls.mode == "ISTIO_MUTUAL" or (tls.mode == "DISABLE" and not ids):
             continue
-        host = strict if tls.mode == "DISABLE" and "*" in declared.resource.spec.host else declared.resource.spec.host
+        host = ids[0] if tls.mode == "DISABLE" and "*" in declared.resource.spec.host else declared.resource.spec.host
         message = f"`{tls.mode}` towards `{host}`, whose sidecars want the mesh's mutual TLS"
         problems.append(declared.problem("tls", message, where, LEAVE_OUT))

@@ -13,7 +13,7 @@ from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.service import CoreService, ServicePort, ServiceSpec
 from policyd.mesh.istio.service_entry import EntryPort, ServiceEntry
-from policyd.mesh.istio.workload_entry import WorkloadEntry
+from policyd.mesh.istio.workload_entry import INBOUND_OF, WorkloadEntry
 
 if TYPE_CHECKING:  # which asks us
     from policyd.mesh.declare import Declared, WorkloadSpec
@@ -62,9 +62,26 @@ def machines(
             message = f"the service `{service.name}` has no port `{unknown[0]}`"
             remedy = f"it has {', '.join(one.name for one in service.spec.ports)}"
             problems.append(declared.problem("reference", message, ("spec", "ports", unknown[0]), remedy))
+        elif unknown := [
+            name for name in entry.given_inbound if name not in {port.name for port in service.spec.ports}
+        ]:
+            message = f"the service `{service.name}` has no port `{unknown[0]}`"
+            remedy = f"it has {', '.join(one.name for one in service.spec.ports)}"
+            path = ("metadata", "annotations", f"{INBOUND_OF}{unknown[0]}")
+            problems.append(declared.problem("reference", message, path, remedy))
+        elif missing := _unreached(entry, service):
+            message = f"where `{entry.name}` is reached on port `{missing}` of `{service.name}` is not said"
+            remedy = f"add the annotation `{INBOUND_OF}{missing}`"
+            problems.append(declared.problem("port", message, ("metadata", "annotations"), remedy))
         else:
             found[entry.name] = _spec(entry, service, make)
     return found
+
+
+def _unreached(entry: WorkloadEntry, service: CoreService) -> str | None:
+    """The name of a port, not the first one, of which it is not known where peers reach it."""
+    further = (port.name for port in service.spec.ports[1:])
+    return next((name for name in further if entry.inbound_port(name, first=False) is None), None)
 
 
 def _selects(service: CoreService, entry: WorkloadEntry) -> bool:
@@ -72,18 +89,26 @@ def _selects(service: CoreService, entry: WorkloadEntry) -> bool:
 
 
 def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) -> WorkloadSpec:
-    port = service.spec.ports[0]
+    ports: dict[int, dict[str, Any]] = {}
+    for port in service.spec.ports:
+        number = port.target_port if isinstance(port.target_port, int) else port.port
+        name = port.target_port if isinstance(port.target_port, str) else port.name
+        if number not in ports and name not in {one["name"] for one in ports.values()}:
+            ports[number] = {
+                "port": number,
+                "name": name,
+                "protocol": port.speaks,
+                "app_port": entry.spec.ports.get(port.name, number),
+                "inbound_port": entry.inbound_port(port.name, first=not ports),
+            }
     return make(
         service=service.name,
-        port=port.target_port or port.port,
-        protocol=port.speaks,
+        ports=tuple(ports.values()),  # type: ignore[arg-type]  # as a file has them: the model itself would ask us
         labels=entry.spec.labels,
         service_account=entry.spec.service_account,
         namespace=entry.namespace,
         locality=entry.spec.locality,
         address=entry.spec.address,
-        app_port=entry.spec.ports.get(port.name, port.target_port or port.port),
-        inbound_port=entry.inbound_port,
         outbound_port=entry.outbound_port,
     )
 

@@ -20,21 +20,37 @@ from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside, covers_name
+from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
 PeerMode = Literal["STRICT", "PERMISSIVE", "DISABLE"]
-Protocol = Literal["http", "tcp"]  # what is decided: requests, or whole connections
 Side = Literal["inbound", "gateway", "egress"]
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One port of a Service: `number` is what callers use."""
+    """One port of a Service: `number` is what callers use, `target` the workloads' own behind it (0: the same)."""
 
     number: int
     name: str = "http"
     protocol: Protocol = "http"
+    target: int = 0
+
+    @property
+    def leads_to(self) -> int:
+        """The number of the workloads' own port."""
+        return self.target or self.number
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether requests are decided on it."""
+        return takes_requests(self.protocol)
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether whole connections are decided on it."""
+        return takes_connections(self.protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,10 @@ class Service:
     def id(self) -> str:
         """`<name>.<namespace>`, the id of the Service entity in policies."""
         return f"{self.name}.{self.namespace}"
+
+    def port(self, number: int) -> Port | None:
+        """The port that callers know by a number."""
+        return next((port for port in self.ports if port.number == number), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +89,56 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """One running copy with its Envoy; ports are on `address`, 0 where the role has none.
+class Served:
+    """A port that a sidecar's application serves.
 
-    A sidecar: the application listens on 127.0.0.1:`app_port`, its peers reach `address`:`inbound_port`, and
-    its own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`. A gateway has `listens`.
-    `also` are further Services (ids) whose selector matches it; what is asked about is always `service`. `peers` is how
-    others reach a sidecar: by mutual TLS, in plain text (DISABLE), or both.
+    `number` is the workload's own (`targetPort` of Services), `service_port` that of its own Service. The application
+    listens on 127.0.0.1:`app_port`, peers reach the sidecar at `inbound_port` of its address, and `peers` is how: by
+    mutual TLS, in plain text (DISABLE), or both.
+    """
+
+    number: int
+    service_port: int
+    protocol: Protocol = "http"
+    name: str = "http"
+    app_port: int = 0
+    inbound_port: int = 0
+    peers: PeerMode = "STRICT"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running copy with its Envoy.
+
+    A sidecar has `ports`, and its application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`.
+    A gateway has `listens`. `also` are further Services (ids) whose selector matches it; what is asked about is always
+    `service`.
     """
 
     name: str
     workload: SpiffeId
     role: Role
     service: str  # the id of the Service that it serves
-    service_port: int  # the port number of that Service; of a gateway the first declared one
+    ports: tuple[Served, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1"
-    app_port: int = 0
-    inbound_port: int = 0
     outbound_port: int = 0
     proxy_secret: str = field(default="", repr=False)
     listens: tuple[Listen, ...] = ()
     also: tuple[str, ...] = ()
     locality: Locality | None = None
-    peers: PeerMode = "STRICT"
-    protocol: Protocol = "http"  # of its Service's port
+
+    @property
+    def service_port(self) -> int:
+        """The first port of its Service; of a gateway the first declared one."""
+        if self.ports:
+            return self.ports[0].service_port
+        return self.listens[0].declared if self.listens else 0
+
+    def serving(self, number: int) -> Served | None:
+        """What it serves on a port of the workload's own; a gateway on one that it was declared to open."""
+        opened = (Served(one.declared, one.declared, inbound_port=one.actual) for one in self.listens)
+        return next((port for port in (*self.ports, *opened) if port.number == number), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +148,7 @@ class Listener:
     `owner` is the identity whose Envoy may ask for it. The principal of a request is the peer's certificate
     only where `verifies_peers`, else Unauthenticated. Of an egress listener it is the owner: nobody else reaches it,
     and `service` is "", as each request names its Host. The user is that of a token of one of `issuers`, each with its
-    claims that are words with spaces between them.
+    claims that are words with spaces between them. `protocol` says whether requests are decided there, or connections.
     """
 
     name: str
@@ -177,6 +222,11 @@ class Mesh:
         """The instances that serve `service` (an id), by name."""
         return self._serving.get(service, ())
 
+    def reached(self, instance: Instance, service: str, port: int) -> Served | None:
+        """What an instance serves callers of a port of a Service (an id)."""
+        found = self.services[service].port(port) if service in self.services else None
+        return instance.serving(found.leads_to) if found is not None else None
+
     def outside_of(self, name: str) -> bool:
         """Whether some ServiceEntry declares a name."""
         return any(covers_name(one.host, name) for one in self.outside)
@@ -187,14 +237,15 @@ class Mesh:
         return max(seen, key=lambda one: (one.host == name, len(one.host)), default=None)
 
 
-def inbound_listener(instance: str) -> str:
-    """The name of a sidecar's inbound listener."""
-    return f"{instance}/inbound"
+def inbound_listener(instance: Instance, served: Served) -> str:
+    """The name of a sidecar's inbound listener for a port; that of the first one has no number."""
+    own = f"{instance.name}/inbound"
+    return own if served.number == instance.ports[0].number else f"{own}/{served.number}"
 
 
-def plaintext_listener(instance: str) -> str:
+def plaintext_listener(instance: Instance, served: Served) -> str:
     """The name of a sidecar's listener for callers in plain text."""
-    return f"{instance}/inbound/plaintext"
+    return f"{inbound_listener(instance, served)}/plaintext"
 
 
 def gateway_listener(instance: str, declared_port: int) -> str:

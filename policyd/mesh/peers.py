@@ -13,7 +13,7 @@ from typing import Final, Literal
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.istio.peer_authentication import PeerAuthentication
-from policyd.mesh.model import Instance, Listener, PeerMode, inbound_listener, plaintext_listener
+from policyd.mesh.model import Instance, Listener, PeerMode, Served, inbound_listener, plaintext_listener
 from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for
 
 KIND: Final = "PeerAuthentication"
@@ -50,21 +50,28 @@ def with_peers(
     _check(declared, instances, problems)
     resources = [one.resource for one in declared]
     return {
-        name: dataclasses.replace(instance, peers=peer_mode(resources, instance, instance.service_port))
-        if instance.role == "sidecar"
+        name: dataclasses.replace(
+            instance, ports=tuple(_with_mode(resources, instance, port) for port in instance.ports)
+        )
+        if resources and instance.role == "sidecar"
         else instance
         for name, instance in instances.items()
     }
 
 
+def _with_mode(resources: Iterable[PeerAuthentication], instance: Instance, port: Served) -> Served:
+    return dataclasses.replace(port, peers=peer_mode(resources, instance, port.number))
+
+
 def listeners_of(instance: Instance, issuers: Mapping[str, frozenset[str]]) -> Iterator[Listener]:
     """Where a sidecar is asked for its application."""
-    own = (instance.name, instance.workload, instance.service, instance.service_port)
-    names = ([(inbound_listener(instance.name), True)] if instance.peers != "DISABLE" else []) + (
-        [(plaintext_listener(instance.name), False)] if instance.peers != "STRICT" else []
-    )
-    for name, verifies in names:
-        yield Listener(name, "inbound", *own, verifies_peers=verifies, issuers=issuers, protocol=instance.protocol)
+    for port in instance.ports:
+        own = (instance.name, instance.workload, instance.service, port.service_port)
+        names = ([(inbound_listener(instance, port), True)] if port.peers != "DISABLE" else []) + (
+            [(plaintext_listener(instance, port), False)] if port.peers != "STRICT" else []
+        )
+        for name, verifies in names:
+            yield Listener(name, "inbound", *own, verifies_peers=verifies, issuers=issuers, protocol=port.protocol)
 
 
 def _holds(resource: PeerAuthentication, instance: Instance) -> bool:
@@ -87,7 +94,7 @@ def _check(
                 problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
                 break
         for port in one.resource.spec.port_level_mtls:
-            known = sorted({instance.service_port for instance in selected})
+            known = sorted({port.number for instance in selected for port in instance.ports})
             if selected and int(port) not in known:
                 message = f"none of the selected workloads has port {port}"
                 remedy = f"they have {', '.join(map(str, known))} (`port` of workloads.yaml)"

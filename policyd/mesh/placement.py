@@ -14,20 +14,47 @@ from itertools import islice
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.declare import Declaration, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.model import Listen
+from policyd.strict import dotted
+from policyd.yaml import Path
 
 MAX_TRIES: Final = 1000  # candidates looked at for one port
 
 
 @dataclass(frozen=True, slots=True)
+class PortPlace:
+    """Where a port of a workload (`number` is its own) is served, and where its peers reach it."""
+
+    number: int
+    app_port: int
+    inbound_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarPlace:
-    """The ports of a sidecar (Instance has the same fields) and the secret of its application's proxy."""
+    """The ports of a sidecar and the secret of its application's proxy.
+
+    `app_port` and `inbound_port` are those of the workload's first port, `number` (0: not known), `more` those of the
+    others.
+    """
 
     app_port: int
     inbound_port: int
     outbound_port: int
     proxy_secret: str = field(repr=False)
+    more: tuple[PortPlace, ...] = ()
+    number: int = field(default=0, compare=False)
+
+    @property
+    def ports(self) -> tuple[PortPlace, ...]:
+        """All of them, the first one first."""
+        return (PortPlace(self.number, self.app_port, self.inbound_port), *self.more)
+
+    def of(self, number: int, *, first: bool) -> PortPlace | None:
+        """Where a port of the workload is; one that is not known by its number was the first."""
+        found = next((one for one in self.ports if one.number == number), None)
+        return found or (self.ports[0] if first and not self.number else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +66,8 @@ class Placement:
 
     def ports(self) -> frozenset[int]:
         """Return every port that is taken by this placement."""
-        own = {p for s in self.sidecars.values() for p in (s.app_port, s.inbound_port, s.outbound_port)}
+        own = {s.outbound_port for s in self.sidecars.values()}
+        own |= {p for s in self.sidecars.values() for one in s.ports for p in (one.app_port, one.inbound_port)}
         return frozenset(own | {listen.actual for listens in self.gateways.values() for listen in listens})
 
 
@@ -114,15 +142,29 @@ class _Picker:
         return Listen(declared, self._pick(("gateways", name, "listen")))
 
     def sidecar(self, name: str, spec: WorkloadSpec, before: SidecarPlace | None, secret: Callable[[], str]) -> None:
+        first, *more = spec.serves
+        app, inbound = self._served(name, spec, *first, before.of(first[1].port, first=True) if before else None)
+        outbound = self._port(
+            name, spec, ("outboundPort",), spec.outbound_port, before.outbound_port if before else None
+        )
+        others = []
+        for path, port in more:
+            known = before.of(port.port, first=False) if before else None
+            others.append(PortPlace(port.port, *self._served(name, spec, path, port, known)))
         self.sidecars[name] = SidecarPlace(
-            self._port(name, spec, "appPort", spec.app_port, before.app_port if before else None),
-            self._port(name, spec, "inboundPort", spec.inbound_port, before.inbound_port if before else None),
-            self._port(name, spec, "outboundPort", spec.outbound_port, before.outbound_port if before else None),
-            before.proxy_secret if before else secret(),
+            app, inbound, outbound, before.proxy_secret if before else secret(), tuple(others), first[1].port
         )
 
-    def _port(self, name: str, spec: WorkloadSpec, field: str, given: int | None, before: int | None) -> int:
-        path = ("workloads", name, field)
+    def _served(
+        self, name: str, spec: WorkloadSpec, path: Path, port: PortSpec, before: PortPlace | None
+    ) -> tuple[int, int]:
+        """Where an application serves a port, and where its peers reach it."""
+        app = self._port(name, spec, (*path, "appPort"), port.app_port, before.app_port if before else None)
+        known = before.inbound_port if before else None
+        return app, self._port(name, spec, (*path, "inboundPort"), port.inbound_port, known)
+
+    def _port(self, name: str, spec: WorkloadSpec, field: Path, given: int | None, before: int | None) -> int:
+        path = ("workloads", name, *field)
         if given is not None:
             if _is_here(spec.address) and given not in self._taken and not self._usable(given):
                 message = f"port {given} is in use by another program"
@@ -130,14 +172,14 @@ class _Picker:
             self._taken.add(given)
             return given
         if not _is_here(spec.address):
-            message = f"`{field}` of `{name}` is missing, which a workload at `{spec.address}` needs"
+            message = f"`{dotted(field)}` of `{name}` is missing, which a workload at `{spec.address}` needs"
             self.problems.append(self._document.problem("port", message, path, "add it"))
             return 0
         if before and before not in self._reserved and self._take(before):
             return before
         return self._pick(path)
 
-    def _pick(self, path: tuple[str, ...]) -> int:
+    def _pick(self, path: Path) -> int:
         for port in islice(self._candidates, MAX_TRIES):
             if port not in self._reserved and port not in self._placed and self._take(port):
                 return port
@@ -156,10 +198,10 @@ class _Picker:
 
 def _reserved(declaration: Declaration) -> frozenset[int]:
     given = {
-        port
+        number
         for spec in declaration.workloads.workloads.values()
-        for port in (spec.app_port, spec.inbound_port, spec.outbound_port)
-        if port is not None
+        for number in (spec.outbound_port, *(n for _, port in spec.serves for n in (port.app_port, port.inbound_port)))
+        if number is not None
     }
     listens = {port for spec in declaration.workloads.gateways.values() for port in spec.listen}
     return frozenset(given | listens)

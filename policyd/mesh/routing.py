@@ -87,7 +87,7 @@ def _check_hosts(
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
         named = services.get(key(host, virtual.namespace, services))
-        if virtual.in_mesh and named is not None and all(port.protocol == "tcp" for port in named.ports):
+        if virtual.in_mesh and named is not None and not any(port.takes_requests for port in named.ports):
             message = f"the host `{host}` speaks TCP only, for which there are no `http` rules"
             problems.append(declared.problem("reference", message, path, "remove it; connections need no rule"))
             continue
@@ -176,7 +176,7 @@ class _Destinations:
 
 def _speaks_tcp(destination: Destination, service: Service) -> bool:
     number = destination.port.number if destination.port else service.ports[0].number
-    return any(port.number == number and port.protocol == "tcp" for port in service.ports)
+    return any(port.number == number and not port.takes_requests for port in service.ports)
 
 
 def _is_given(virtual: VirtualService, role: Role, caller: Caller) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
-from policyd.mesh.istio.service import CoreService
+from policyd.mesh.istio.service import CoreService, ServicePort
 from policyd.mesh.model import Instance, Port, Service
 
 _Index = Mapping[tuple[str, str, str], list[Instance]]  # namespace, label, value -> sidecars
@@ -28,14 +28,15 @@ def build_services(
     also: defaultdict[str, list[str]] = defaultdict(list)
     seen: set[str] = set()
     for declared in declaration.of(CoreService):
-        service = _service(declared.resource)
-        if service.id in seen or service.id in gateways:
-            why = "declared twice" if service.id in seen else "that of a gateway"
-            message = f"the service `{service.id}` is {why}"
+        id_ = _id(declared.resource)
+        if id_ in seen or id_ in gateways:
+            why = "declared twice" if id_ in seen else "that of a gateway"
+            message = f"the service `{id_}` is {why}"
             problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
             continue
-        seen.add(service.id)
-        selected = _select(index, service.namespace, declared.resource.spec.selector)
+        seen.add(id_)
+        selected = _select(index, declared.resource.namespace, declared.resource.spec.selector)
+        service = _service(declared.resource, selected)
         _check(declared, service, selected, problems)
         for instance in selected:
             if instance.service != service.id:
@@ -43,24 +44,49 @@ def build_services(
         services[service.id] = service
     _check_own(declaration, services, instances.values(), index, problems)
     return services, {
-        name: dataclasses.replace(instance, also=tuple(sorted(also[name]))) if name in also else instance
+        name: _known(instance, services[instance.service] if instance.service in seen else None, also.get(name, ()))
         for name, instance in instances.items()
     }
+
+
+def _known(instance: Instance, own: Service | None, also: Iterable[str]) -> Instance:
+    """An instance with its further Services, and its ports by the numbers of its own one, where that is declared."""
+    known = dataclasses.replace(instance, also=tuple(sorted(also))) if also else instance
+    if own is None or instance.role == "gateway":
+        return known
+    numbers = {port.leads_to: port.number for port in reversed(own.ports)}
+    ports = (dataclasses.replace(one, service_port=numbers.get(one.number, one.number)) for one in instance.ports)
+    return dataclasses.replace(known, ports=tuple(ports))
 
 
 def _made(instances: Iterable[Instance]) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for instance in instances:
         name, _, namespace = instance.service.partition(".")
-        numbers = [listen.declared for listen in instance.listens] or [instance.service_port]
-        ports = tuple(Port(number, instance.protocol, instance.protocol) for number in numbers)
+        ports = tuple(Port(one.number, one.name, one.protocol) for one in instance.ports)
+        ports += tuple(Port(listen.declared) for listen in instance.listens)
         services.setdefault(instance.service, Service(name, namespace, ports, {"app": name}))
     return services
 
 
-def _service(resource: CoreService) -> Service:
-    ports = tuple(Port(port.port, port.name, port.speaks) for port in resource.spec.ports)
+def _id(resource: CoreService) -> str:
+    return f"{resource.name}.{resource.namespace}"
+
+
+def _service(resource: CoreService, selected: Sequence[Instance]) -> Service:
+    named = {port.name: port.number for instance in selected for port in instance.ports}
+    ports = tuple(
+        Port(port.port, port.name, port.speaks, 0 if (target := _target(port, named)) == port.port else target)
+        for port in resource.spec.ports
+    )
     return Service(resource.name, resource.namespace, ports, resource.metadata.labels)
+
+
+def _target(port: ServicePort, named: Mapping[str, int]) -> int:
+    """The workloads' own port that a Service's port leads to: the same number, unless another, or a name, is given."""
+    if isinstance(port.target_port, str):
+        return named.get(port.target_port, port.port)
+    return port.target_port or port.port
 
 
 def _index(instances: Iterable[Instance]) -> _Index:
@@ -96,18 +122,35 @@ def _check(
             problems.append(declared.problem("duplicate", message, path, "give each port its own number and name"))
         numbers.add(port.port)
         names.add(port.name)
-        wanted = port.target_port or port.port
-        if other := next((i for i in selected if i.service_port != wanted), None):
-            message = (
-                f"port {port.port} of service `{service.id}` leads to {wanted}, `{other.name}` has {other.service_port}"
-            )
-            remedy = f"set `targetPort: {other.service_port}`"
+        _check_target(declared, service, at, selected, problems)
+
+
+def _check_target(
+    declared: Declared[CoreService],
+    service: Service,
+    at: int,
+    selected: Sequence[Instance],
+    problems: list[Problem],
+) -> None:
+    """A port leads to one that all selected instances have, and that speaks the same there."""
+    port, target = service.ports[at], declared.resource.spec.ports[at].target_port
+    path = ("spec", "ports", at)
+    for instance in selected:
+        found = instance.serving(port.leads_to)
+        if found is None or target not in (None, found.number, found.name):
+            by_name = isinstance(target, str)
+            has = ", ".join(one.name if by_name else str(one.number) for one in instance.ports)
+            wanted = target or port.number
+            message = f"port {port.number} of service `{service.id}` leads to {wanted}, `{instance.name}` has {has}"
+            one_only = len(instance.ports) == 1
+            remedy = f"set `targetPort: {has}`" if one_only else "set `targetPort` to one of these"
             problems.append(declared.problem("port", message, path, remedy))
-        if other := next((i for i in selected if i.protocol != port.speaks), None):
-            message = (
-                f"port {port.port} of service `{service.id}` speaks {port.speaks}, `{other.name}` {other.protocol}"
-            )
+            return
+        if found.protocol != port.protocol:
+            speaks = f"speaks {port.protocol}, `{instance.name}` {found.protocol}"
+            message = f"port {port.number} of service `{service.id}` {speaks}"
             problems.append(declared.problem("port", message, path, "give both the same protocol"))
+            return
 
 
 def _check_own(
@@ -117,8 +160,8 @@ def _check_own(
     index: _Index,
     problems: list[Problem],
 ) -> None:
-    """A declared Service of an instance's own name must lead to that instance, on its port."""
-    declared = {_service(found.resource).id: found for found in declaration.of(CoreService)}
+    """A declared Service of an instance's own name must lead to that instance, on each of its ports."""
+    declared = {_id(found.resource): found for found in declaration.of(CoreService)}
     for instance in instances:
         own = declared.get(instance.service)
         if own is None or instance.role == "gateway":
@@ -126,6 +169,7 @@ def _check_own(
         if instance not in _select(index, own.resource.namespace, own.resource.spec.selector):
             message = f"the selector of service `{instance.service}` leaves out `{instance.name}`, which serves it"
             problems.append(own.problem("reference", message, ("spec", "selector"), "use labels that all have"))
-        if instance.service_port not in (port.number for port in services[instance.service].ports):
-            message = f"service `{instance.service}` lacks port {instance.service_port} of `{instance.name}`"
+        led_to = {port.leads_to for port in services[instance.service].ports}
+        if missing := next((port.number for port in instance.ports if port.number not in led_to), None):
+            message = f"service `{instance.service}` lacks port {missing} of `{instance.name}`"
             problems.append(own.problem("port", message, ("spec", "ports"), "add it, or change workloads.yaml"))

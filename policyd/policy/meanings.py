@@ -35,6 +35,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "service": "The Service that it serves; one is made for each name.",
         "port": "The Service's port, which callers use.",
         "protocol": "`http`: requests are decided. `tcp`: connections are, and callers come by CONNECT.",
+        "ports": "Its ports, where there are several; in the place of `port`.",
         "command": "What `up` starts. Without it someone else starts the application.",
         "health": "A path that answers 200 once the application is ready; without it, its port must open.",
         "labels": "Labels of the instance; `app` is its service unless given.",
@@ -44,6 +45,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "appPort": "Where the application listens, on loopback of its machine: its PORT.",
         "inboundPort": "Where its sidecar listens for others.",
         "outboundPort": "Its own HTTP proxy, on loopback.",
+    },
+    "PortSpec": {
+        "port": "The Service's port, which callers use.",
+        "name": "What it is called, with its protocol in front, as `http-admin`; `targetPort` of Services may name it.",
+        "protocol": "What it speaks, where the name does not say it; `http` unless given.",
+        "appPort": "Where the application listens: its PORT, or PORT_ and the name of the port.",
+        "inboundPort": "Where its sidecar listens for others.",
     },
     "GatewayInstanceSpec": {
         "listen": "The port or ports to open. One that is taken on this machine is replaced by a free one.",

@@ -110,7 +110,7 @@ def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ru
 
 def _answering(ruling: Ruling) -> list[str]:
     """The Services that answer requests; of the others only connections are decided."""
-    return [id_ for id_, one in ruling.mesh.services.items() if any(port.protocol == "http" for port in one.ports)]
+    return [id_ for id_, one in ruling.mesh.services.items() if any(port.takes_requests for port in one.ports)]
 
 
 def _url_of(ruling: Ruling, service: str) -> str:

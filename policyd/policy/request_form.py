@@ -133,7 +133,9 @@ def resolve_at(
     listeners = [one for one in mesh.listeners.values() if one.instance == instance and one.side != "egress"]
     if not listeners:
         raise _refused(f"nothing listens at `{instance}`", "a Gateway opens the ports of a gateway")
-    listener = next((one for one in listeners if one.port == port), listeners[0])
+    served = mesh.reached(found, service.id, port)
+    wanted = served.service_port if served else port
+    listener = next((one for one in listeners if one.port == wanted), listeners[0])
     return HttpFacts(
         principal=caller if listener.verifies_peers else None,
         service=listener.service,
@@ -157,9 +159,10 @@ def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, in
         known += [one.host for one in mesh.outside if one.is_seen(namespace)]
         raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
     port = form.port or default_port(service)
-    if any(one.number == port and (one.protocol == "tcp") is not form.is_tunnel for one in service.ports):
+    found = service.port(port)
+    if found is not None and not (found.takes_connections if form.is_tunnel else found.takes_requests):
         raise _refused(*_SPEAKS[form.is_tunnel](service.id, port))
-    if port not in {one.number for one in service.ports}:
+    if found is None:
         listed = ", ".join(str(one.number) for one in service.ports)
         raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
     return service, port
@@ -181,7 +184,7 @@ def _namespace(caller: SpiffeId | None) -> str:
 def _instance(mesh: Mesh, service: Service, port: int) -> Instance | None:
     """The first instance whose own Service this is, on that port if there is one."""
     own = [one for one in mesh.instances_of(service.id) if one.service == service.id]
-    return next((one for one in own if one.service_port == port), own[0] if own else None)
+    return next((one for one in own if mesh.reached(one, service.id, port)), own[0] if own else None)
 
 
 def _listeners(mesh: Mesh, instance: Instance, port: int) -> list[Listener]:

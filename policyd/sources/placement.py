@@ -18,7 +18,7 @@ import msgspec
 
 from policyd.errors import StateError
 from policyd.mesh.model import Listen
-from policyd.mesh.placement import Placement, SidecarPlace
+from policyd.mesh.placement import Placement, PortPlace, SidecarPlace
 from policyd.sources.state import write_private
 
 MAX_BYTES: Final = 16 * 1_048_576
@@ -30,11 +30,13 @@ LAST_PORT: Final = 32_767
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
-class _Sidecar(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class _Sidecar(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     app_port: _Port
     inbound_port: _Port
     outbound_port: _Port
     proxy_secret: str
+    number: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    more: list[tuple[_Port, _Port, _Port]] = []  # number, application, peers
 
 
 class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -86,7 +88,14 @@ def load(path: Path, uid: int) -> Placement:
 def save(path: Path, placement: Placement) -> None:
     """Write the placement, 0600, all or nothing; raises StateError."""
     sidecars = {
-        name: _Sidecar(place.app_port, place.inbound_port, place.outbound_port, place.proxy_secret)
+        name: _Sidecar(
+            place.app_port,
+            place.inbound_port,
+            place.outbound_port,
+            place.proxy_secret,
+            place.number,
+            [(one.number, one.app_port, one.inbound_port) for one in place.more],
+        )
         for name, place in placement.sidecars.items()
     }
     gateways = {
@@ -102,7 +111,14 @@ def save(path: Path, placement: Placement) -> None:
 
 def _sidecars(kept: Mapping[str, _Sidecar]) -> dict[str, SidecarPlace]:
     return {
-        name: SidecarPlace(place.app_port, place.inbound_port, place.outbound_port, place.proxy_secret)
+        name: SidecarPlace(
+            place.app_port,
+            place.inbound_port,
+            place.outbound_port,
+            place.proxy_secret,
+            tuple(PortPlace(*one) for one in place.more),
+            place.number,
+        )
         for name, place in kept.items()
     }
 

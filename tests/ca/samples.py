@@ -64,9 +64,9 @@ def a_mesh(**changes: object) -> Mesh:
         "services": services,
         "workloads": {REVIEWS: Workload(REVIEWS, {"team": "books"}), RATINGS: Workload(RATINGS)},
         "instances": {
-            "reviews-v1": Instance("reviews-v1", REVIEWS, "sidecar", "reviews.default", 9080),
-            "reviews-v2": Instance("reviews-v2", REVIEWS, "sidecar", "reviews.default", 9080),
-            "ratings-v1": Instance("ratings-v1", RATINGS, "sidecar", "ratings.default", 9080),
+            "reviews-v1": Instance("reviews-v1", REVIEWS, "sidecar", "reviews.default"),
+            "reviews-v2": Instance("reviews-v2", REVIEWS, "sidecar", "reviews.default"),
+            "ratings-v1": Instance("ratings-v1", RATINGS, "sidecar", "ratings.default"),
         },
         "groups": {},
         "gateways": (),

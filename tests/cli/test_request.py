@@ -21,6 +21,7 @@ PLACES = [
     pb.InstancePlace(
         name="web-v1", service="web.default", role="sidecar", address="127.0.0.1", inbound_port=20002,
         spiffe_id=WEB, proxy_url="http://web-v1:secret@127.0.0.1:20003",
+        ports=[pb.PortPlace(service_port=80, inbound_port=20002), pb.PortPlace(service_port=90, inbound_port=20005)],
     ),
     pb.InstancePlace(
         name="far", service="far.default", role="gateway", address="::1", listens=[pb.Listen(declared=80, actual=81)]
@@ -40,6 +41,7 @@ def test_every_port_of_every_gateway_has_an_address() -> None:
         ("edge.default", 8443, None),
         ("far.default", None, "[::1]:81"),
         ("web.default", 9080, "127.0.0.1:20002"),
+        ("web.default", 90, "127.0.0.1:20005"),
         ("nobody.default", None, None),
     ],
 )

@@ -107,6 +107,16 @@ def test_status_for_programs_has_every_field(policyd: Callable[..., Said], folde
     assert value["instances"][1]["proxy_url"] == "http://web-v1:secret@127.0.0.1:20003"
 
 
+def test_each_of_several_ports_is_shown_by_its_name() -> None:
+    several = [
+        pb.PortPlace(name="http", app_port=1, inbound_port=2),
+        pb.PortPlace(name="tcp-admin", app_port=4, inbound_port=5),
+    ]
+    place = pb.InstancePlace(name="web-v1", role="sidecar", app_port=1, inbound_port=2, outbound_port=3, ports=several)
+
+    assert status.ports(place) == "http: application 1, sidecar 2; tcp-admin: application 4, sidecar 5; proxy 3"
+
+
 def test_what_is_tried_is_in_numbers_for_programs(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
     fake.replies |= {"Status": pb.StatusReply(ready=True, shadow=SHADOW)}
 

@@ -42,6 +42,15 @@ def test_an_application_finds_its_port_and_its_proxy_in_its_environment() -> Non
     }  # fmt: skip
 
 
+def test_an_application_of_several_ports_finds_each_by_its_name() -> None:
+    ports = [pb.PortPlace(name="http", app_port=20001), pb.PortPlace(name="tcp-admin", app_port=20004)]
+    found = plan.application_environment({}, pb.InstancePlace(name="web-v1", app_port=20001, ports=ports), {})
+
+    assert {name: value for name, value in found.items() if name.startswith("PORT")} == {
+        "PORT": "20001", "PORT_HTTP": "20001", "PORT_TCP_ADMIN": "20004"
+    }  # fmt: skip
+
+
 def test_what_must_stay_hidden_is_in_no_command_line_and_no_repr(tmp_path: Path) -> None:
     spec = WorkloadSpec(service="web", port=80, command=("python", "-m", "web"), workdir="src")
     application = plan.application_program(tmp_path, PLACE, spec, {}, healthy)

@@ -15,7 +15,7 @@ from policyd.mesh.istio.gateway import Gateway, GatewaySpec, Server, ServerPort
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import VirtualService, VirtualServiceSpec
-from policyd.mesh.model import Group, Instance, Listen, Listener, Mesh, Port, Service, Workload
+from policyd.mesh.model import Group, Instance, Listen, Listener, Mesh, Port, Served, Service, Workload
 from policyd.mesh.placement import Placement, SidecarPlace, assumed
 from policyd.spiffe import SpiffeId
 from tests.mesh.sample import GOOD, broken, meshed, problems
@@ -41,11 +41,9 @@ def bookinfo_instance(name: str, labels: dict[str, str], first_port: int) -> Ins
         workload=account(f"bookinfo-{service}"),
         role="sidecar",
         service=f"{service}.default",
-        service_port=9080,
+        ports=(Served(9080, 9080, app_port=first_port, inbound_port=first_port + 1),),
         labels={"app": service, **labels},
         address="127.0.0.1",
-        app_port=first_port,
-        inbound_port=first_port + 1,
         outbound_port=first_port + 2,
         proxy_secret=f"secret of {name}",
     )
@@ -57,7 +55,6 @@ def bookinfo_mesh() -> Mesh:
         workload=account("bookinfo-ingress"),
         role="gateway",
         service="ingress.default",
-        service_port=8080,
         labels={"app": "ingress", "istio": "ingressgateway"},
         listens=(Listen(8080, 28080),),
     )
@@ -126,7 +123,7 @@ def test_instances_are_found_by_service() -> None:
 def test_a_further_service_leads_to_its_instances_but_is_never_what_is_asked_about() -> None:
     mesh = meshed(GOOD)
     assert mesh.services["api-canary.default"] == Service(
-        "api-canary", "default", (Port(80, "http-main"),), {"tier": "canary"}
+        "api-canary", "default", (Port(80, "http-main", target=8080),), {"tier": "canary"}
     )
     assert mesh.instances["api-v2"].also == ("api-canary.default",)
     assert mesh.listeners["api-v2/inbound"].service == "api.default"
@@ -230,11 +227,6 @@ def test_workloads_that_do_not_fit_together_are_refused(old: str, new: str, prob
             "name: api",
             "mesh/service.yaml:5: the selector of service `api.default` leaves out `api-v1`, which serves it; "
             "use labels that all have",
-        ),
-        (
-            "name: api-canary",
-            "name: api",
-            "mesh/service.yaml:6: service `api.default` lacks port 8080 of `api-v1`; add it, or change workloads.yaml",
         ),
         (
             "name: http-main}]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyd.mesh.locality import parse_locality
-from policyd.mesh.model import Instance, Listener, Port, Service
+from policyd.mesh.model import Instance, Listener, Port, Served, Service
 from policyd.spiffe import SpiffeId
 from tests.mesh.sample import GOOD, meshed, problems
 
@@ -50,11 +50,9 @@ def test_a_machine_is_an_instance_of_the_service_that_selects_it() -> None:
         workload=account,
         role="sidecar",
         service="db.default",
-        service_port=3306,
+        ports=(Served(3306, 3306, app_port=8306, inbound_port=25006),),
         labels={"app": "db", "class": "vm"},
         address="192.0.2.10",
-        app_port=8306,
-        inbound_port=25006,
         outbound_port=15001,
         proxy_secret=machine.proxy_secret,
         locality=parse_locality("eu/north"),
@@ -83,7 +81,8 @@ def test_a_machine_may_speak_tcp() -> None:
     tcp = ENTRY.replace("name: http, protocol: HTTP", "name: mysql, protocol: TCP")
     mesh = meshed(folder(machine=MACHINE.replace("http: 8306", "tcp-mysql: 8306"), entry=tcp))
     assert mesh.services["db.default"].ports == (Port(3306, "tcp-mysql", "tcp"),)
-    assert (mesh.instances["db-vm"].protocol, mesh.instances["db-vm"].app_port) == ("tcp", 8306)
+    [port] = mesh.instances["db-vm"].ports
+    assert (port.protocol, port.name, port.app_port) == ("tcp", "tcp-mysql", 8306)
 
 
 def test_where_nothing_is_said_the_ports_are_istios() -> None:
@@ -91,7 +90,8 @@ def test_where_nothing_is_said_the_ports_are_istios() -> None:
         "  ports: {http: 8306}\n", ""
     )
     machine = meshed(folder(machine=plain)).instances["db-vm"]
-    assert (machine.app_port, machine.inbound_port, machine.outbound_port) == (3306, 15006, 15001)
+    [port] = machine.ports
+    assert (port.app_port, port.inbound_port, machine.outbound_port) == (3306, 15006, 15001)
 
 
 @pytest.mark.parametrize(

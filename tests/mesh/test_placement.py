@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyd.errors import InvalidInput
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Listen
-from policyd.mesh.placement import Placement, SidecarPlace, assumed, place
+from policyd.mesh.placement import Placement, PortPlace, SidecarPlace, assumed, place
 
 TEXT = "workloads: {a: {service: a, port: 80}, b: {service: b, port: 80}}\ngateways: {edge: {listen: [8080, 8443]}}\n"
 PLACED = Placement(
@@ -136,3 +136,35 @@ def test_no_port_is_given_twice_or_while_in_use(first: frozenset[int], second: f
     found = placed(previous=previous, busy=second)
     assert len(found.ports()) == 8
     assert not found.ports() & second
+
+
+SEVERAL = "workloads: {a: {service: a, ports: [{port: 80}, {port: 90, name: tcp}]}}\n"
+
+
+def test_each_port_of_a_workload_has_its_place() -> None:
+    assert placed(SEVERAL).sidecars["a"] == SidecarPlace(20000, 20001, 20002, "s0", (PortPlace(90, 20003, 20004),))
+
+
+def test_a_port_keeps_its_place_wherever_in_the_list_it_moves() -> None:
+    before = placed(SEVERAL)
+    turned = SEVERAL.replace("[{port: 80}, ", "[{port: 70}, ").replace("tcp}]", "tcp}, {port: 80, name: x}]")
+    after = placed(turned, before, held=before.ports()).sidecars["a"]
+
+    assert after.ports == (PortPlace(70, 20005, 20006), PortPlace(90, 20003, 20004), PortPlace(80, 20000, 20001))
+
+
+def test_a_place_of_before_there_were_several_ports_is_that_of_the_first() -> None:
+    found = placed(SEVERAL, PLACED, held=PLACED.ports()).sidecars["a"]
+
+    assert found.ports[0] == PortPlace(80, 20000, 20001)
+
+
+def test_a_further_port_on_another_machine_needs_its_places_given() -> None:
+    with pytest.raises(InvalidInput) as error:
+        placed(
+            "workloads:\n  a:\n    service: a\n    address: 10.0.0.7\n    outboundPort: 3\n"
+            "    ports: [{port: 80, appPort: 1, inboundPort: 2}, {port: 90, name: tcp, appPort: 4}]\n"
+        )
+    assert str(error.value) == (
+        "workloads.yaml:6: `ports[1].inboundPort` of `a` is missing, which a workload at `10.0.0.7` needs; add it"
+    )

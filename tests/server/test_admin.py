@@ -27,6 +27,7 @@ from policyd.cedar.model import Decision
 from policyd.config import Address
 from policyd.errors import Problem
 from policyd.join_token import parse_token
+from policyd.mesh.model import Listen
 from policyd.mesh.placement import Placement, SidecarPlace
 from policyd.reload import Live, load, shipped_schemas
 from policyd.server.decider_life import DeciderLife
@@ -110,7 +111,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def live() -> Live:
-    placed = Placement({"reviews-v1": SidecarPlace(21000, 21001, 21002, "s3cret")}, {"edge": ()})
+    placed = Placement({"reviews-v1": SidecarPlace(21000, 21001, 21002, "s3cret")}, {"edge": (Listen(8080, 28080),)})
     folder = Folder(Path("mesh"), TEXTS, digest(TEXTS))
     control = Control("127.0.0.1", (9000,), SpiffeId.server("cluster.local"))
     return load(folder, shipped_schemas(), lambda declaration: placed, control)
@@ -423,6 +424,7 @@ async def test_each_instance_has_its_place_and_what_its_application_needs(desk: 
         inbound_port=21001,
         outbound_port=21002,
         proxy_url="http://reviews-v1:s3cret@127.0.0.1:21002",
+        ports=[pb.PortPlace(service_port=80, name="http", protocol="http", app_port=21000, inbound_port=21001)],
     )
     assert (edge.name, edge.role, edge.spiffe_id, edge.proxy_url) == ("edge", "gateway", str(EDGE), "")
 
@@ -493,11 +495,6 @@ async def test_a_request_is_decided_as_it_would_be_where_it_reaches_an_instance(
         ("reviews-v2", "edge GET http://reviews/", "no instance is called `reviews-v2`; did you mean `reviews-v1`?"),
         ("", "edge GET http://reviews/", "no instance is called ``; there are edge, reviews-v1"),
         ("edge", "edge GET http://reviews/", "`reviews` is not served by `edge`; requests to it reach `reviews-v1`"),
-        (
-            "edge",
-            "anonymous GET http://edge:8080/",
-            "nothing listens at `edge`; a Gateway opens the ports of a gateway",
-        ),
         ("reviews-v1", "nobody GET http://reviews/", "`nobody` is nobody in the mesh; there are anonymous, edge, "),
         ("reviews-v1", "edge GET", "`edge GET` is no request; write FROM METHOD URL, as in "),
         ("reviews-v1", "edge GET http://reviews:81/", "the service `reviews.default` has no port 81; it has 80"),

@@ -13,7 +13,7 @@ import pytest
 
 from policyd.errors import StateError
 from policyd.mesh.model import Listen
-from policyd.mesh.placement import Placement, SidecarPlace
+from policyd.mesh.placement import Placement, PortPlace, SidecarPlace
 from policyd.sources.placement import FIRST_PORT, LAST_PORT, candidates, is_free, load, save
 
 UID = os.geteuid()
@@ -25,6 +25,25 @@ def test_a_placement_is_kept_privately(tmp_path: Path) -> None:
     save(path, PLACEMENT)
     assert load(path, UID) == PLACEMENT
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_several_ports_are_kept_by_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "placement.json"
+    place = SidecarPlace(1, 2, 3, "secret", (PortPlace(90, 4, 5),), number=80)
+    save(path, Placement({"web": place}))
+
+    assert load(path, UID).sidecars["web"].ports == (PortPlace(80, 1, 2), PortPlace(90, 4, 5))
+
+
+def test_a_file_of_before_there_were_several_ports_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "placement.json"
+    save(path, PLACEMENT)
+    path.write_text(
+        '{"sidecars":{"web":{"appPort":1,"inboundPort":2,"outboundPort":3,"proxySecret":"secret"}},'
+        '"gateways":{"edge":[[80,8080],[443,443]]}}'
+    )
+
+    assert load(path, UID) == PLACEMENT
 
 
 def test_no_file_is_no_placement(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.mesh.istio.common import Labels, Resource
-from policyd.strict import Many, Model, Name, PortNumber
+from policyd.mesh.protocols import Protocol, by_name
+from policyd.strict import Many, Model, Name, PortNumber, check_label, describe
 
 LATER: Final = (
     "allocateLoadBalancerNodePorts", "clusterIP", "clusterIPs", "externalIPs", "externalName",
@@ -18,26 +19,33 @@ LATER: Final = (
 
 
 def _check_protocol(name: str) -> str:
-    if name.partition("-")[0] not in ("http", "tcp"):
+    if by_name(name) is None:
         raise ValueError(f"the protocol of port `{name}` is not supported yet; use `http`, `tcp` or `http-<suffix>`")
     return name
 
 
+def _check_target(value: Any) -> int | str | None:
+    """A number, or the name of a port of the workloads."""
+    if value is None or (type(value) is int and 0 < value < 65536):
+        return value
+    if isinstance(value, str) and not value.isdigit():
+        return check_label(value)
+    raise ValueError(f"{describe(value)} is no port; write a number up to 65535, or the name of a workload's port")
+
+
 class ServicePort(Model):
-    """A port of a Service: `port` is what callers use, `target_port` the workload's (else the same)."""
+    """A port of a Service: `port` is what callers use, `targetPort` the workload's, its number or name."""
 
     port: PortNumber
-    target_port: PortNumber | None = None
+    target_port: Annotated[int | str | None, BeforeValidator(_check_target)] = None
     name: Annotated[Name, AfterValidator(_check_protocol)] = "http"
     protocol: Literal["TCP"] = "TCP"
     app_protocol: Literal["http", "tcp"] | None = None
 
     @property
-    def speaks(self) -> Literal["http", "tcp"]:
+    def speaks(self) -> Protocol:
         """What is decided on it: requests, or connections; `appProtocol` has the last word."""
-        if self.app_protocol is not None:
-            return self.app_protocol
-        return "tcp" if self.name.partition("-")[0] == "tcp" else "http"
+        return self.app_protocol or by_name(self.name) or "http"
 
 
 class ServiceSpec(Model):

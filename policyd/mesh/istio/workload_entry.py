@@ -17,6 +17,7 @@ INBOUND_PORT: Final = 15006  # Istio's own, where nothing else is said
 OUTBOUND_PORT: Final = 15001
 OURS: Final = "policyd/"  # in front of annotations that we read
 INBOUND: Final = f"{OURS}inboundPort"
+INBOUND_OF: Final = f"{INBOUND}."  # and the name of a port of the Service
 OUTBOUND: Final = f"{OURS}outboundPort"
 
 
@@ -31,7 +32,10 @@ class WorkloadEntrySpec(Model):
 
 
 class WorkloadEntry(Resource):
-    """Istio's WorkloadEntry; the ports of the sidecar itself are in annotations, else Istio's 15006 and 15001."""
+    """Istio's WorkloadEntry; the ports of the sidecar itself are in annotations, else Istio's 15006 and 15001.
+
+    Of a Service with several ports, each further one is reached at the port of an annotation with its name in the end.
+    """
 
     api_version: Networking = "networking.istio.io/v1"
     kind: Literal["WorkloadEntry"] = "WorkloadEntry"
@@ -40,16 +44,23 @@ class WorkloadEntry(Resource):
     @model_validator(mode="after")
     def _ports(self) -> WorkloadEntry:
         for name, text in self.metadata.annotations.items():
-            if name.startswith(OURS) and name not in (INBOUND, OUTBOUND):
+            if name.startswith(OURS) and name not in (INBOUND, OUTBOUND) and not name.startswith(INBOUND_OF):
                 raise ValueError(f"`{name[:80]}` is no annotation of ours; known are `{INBOUND}` and `{OUTBOUND}`")
             if name.startswith(OURS) and not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
                 raise ValueError(f"`{name}` is no port: `{text[:80]}`; write a number in quotes, up to 65535")
         return self
 
     @property
-    def inbound_port(self) -> int:
-        """Where its peers reach its sidecar."""
-        return int(self.metadata.annotations.get(INBOUND, INBOUND_PORT))
+    def given_inbound(self) -> tuple[str, ...]:
+        """The names of the ports of which an annotation of their own says where peers reach them."""
+        return tuple(name.removeprefix(INBOUND_OF) for name in self.metadata.annotations if name.startswith(INBOUND_OF))
+
+    def inbound_port(self, name: str, *, first: bool) -> int | None:
+        """Where peers reach its sidecar for a port of its Service; of all but the first it has to be said."""
+        own = self.metadata.annotations.get(f"{INBOUND_OF}{name}")
+        if own is None and first:
+            own = self.metadata.annotations.get(INBOUND, str(INBOUND_PORT))
+        return int(own) if own is not None else None
 
     @property
     def outbound_port(self) -> int:

@@ -63,8 +63,9 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
 def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
     """What only the proxy of one instance is sent."""
     if instance.role == "sidecar":
-        yield kept.make(CLUSTER, clusters.inbound(instance))
-        yield kept.make(LISTENER, listeners.inbound(mesh, instance, control))
+        for port in instance.ports:
+            yield kept.make(CLUSTER, clusters.inbound(instance, port))
+            yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control))
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
     for listen in instance.listens:

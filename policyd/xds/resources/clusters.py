@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import ConnectionPool
-from policyd.mesh.model import Instance, Mesh, Service
+from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.xds.resources import localities, policies, tls
+from policyd.xds.resources.localities import Place
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, inbound_cluster, outbound_cluster, socket
 
 
@@ -20,9 +22,9 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     """A Service's port, or a subset of it, as callers see it: endpoints by EDS, mTLS with those that serve it."""
     name = outbound_cluster(service.id, port, subset)
     policy = mesh.destination(caller, service).policy_of(port, subset)
-    serving = instances(mesh, caller, service, subset)
+    served = list(serving(mesh, caller, service, port, subset))
     in_clear = policy.tls is not None and policy.tls.mode == "DISABLE"
-    expected = {one.workload for one in serving if one.peers != "DISABLE" and not in_clear}
+    expected = {one.workload for one, there in served if there.peers != "DISABLE" and not in_clear}
     eds = {
         "resource_api_version": "V3",
         "ads": {},
@@ -40,7 +42,7 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
         alpn = ("h2",) if policies.upgrades(policy) else ()
         cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_.{subset}_.{service.id}", expected, alpn)
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
-    if expected and any(instance.peers == "DISABLE" for instance in serving):
+    if expected and any(there.peers == "DISABLE" for _, there in served):
         cluster["transport_socket_matches"] = [tls.PLAINTEXT]
     return cluster
 
@@ -48,28 +50,30 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
 def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str = "") -> dict[str, Any]:
     """Where the sidecars of a Service's instances listen, as a caller is to try them (ClusterLoadAssignment)."""
     policy = mesh.destination(caller, service).policy_of(port, subset)
-    reachable = [one for one in instances(mesh, caller, service, subset) if one.role == "sidecar"]
+    reachable = [one for one in serving(mesh, caller, service, port, subset) if one[0].role == "sidecar"]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
         "endpoints": localities.groups(reachable, caller, policy),
     }
 
 
-def instances(mesh: Mesh, caller: Caller, service: Service, subset: str) -> list[Instance]:
-    """The instances of a Service, or those that bear the labels of a subset."""
+def serving(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str) -> Iterator[Place]:
+    """The instances of a Service, or those that bear the labels of a subset, with what they serve on its port."""
     labels = mesh.destination(caller, service).subsets[subset].labels if subset else {}
-    return [one for one in mesh.instances_of(service.id) if labels.items() <= one.labels.items()]
+    for one in mesh.instances_of(service.id):
+        if labels.items() <= one.labels.items() and (served := mesh.reached(one, service.id, port)) is not None:
+            yield one, served
 
 
-def inbound(instance: Instance) -> dict[str, Any]:
-    """The application beside the sidecar, on loopback, in plain HTTP."""
-    name = inbound_cluster(instance.service, instance.service_port)
+def inbound(instance: Instance, served: Served) -> dict[str, Any]:
+    """A port of the application beside the sidecar, on loopback, in plain HTTP."""
+    name = inbound_cluster(instance.service, served.service_port)
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": policies.CONNECT_TIMEOUT,
         "circuit_breakers": policies.breakers(ConnectionPool()),
-        "load_assignment": _assignment(name, [("127.0.0.1", instance.app_port)]),
+        "load_assignment": _assignment(name, [("127.0.0.1", served.app_port)]),
         "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
     }
 

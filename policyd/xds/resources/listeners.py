@@ -8,11 +8,13 @@ from policyd.mesh.model import (
     Instance,
     Listen,
     Mesh,
+    Served,
     egress_listener,
     gateway_listener,
     inbound_listener,
     plaintext_listener,
 )
+from policyd.mesh.protocols import takes_connections
 from policyd.xds.resources import certificates, edges, faults, filters, tcp, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
@@ -41,22 +43,24 @@ def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction:
     }
 
 
-def inbound(mesh: Mesh, instance: Instance, control: Control) -> dict[str, Any]:
+def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) -> dict[str, Any]:
     """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application."""
     verification = tokens.verification(mesh, instance)
     chains = []
-    if instance.peers != "DISABLE":
+    if served.peers != "DISABLE":
         # a peer of the mesh has a verified identity: its request id joins the records of one request
         known = {"forward_client_cert_details": "SANITIZE_SET", "preserve_external_request_id": True}
         known |= {"set_current_client_cert_details": {"uri": True}}
-        filters_ = [_application(inbound_listener(instance.name), instance, control, verification, known)]
+        asked_for = inbound_listener(instance, served)
+        filters_ = [_application(asked_for, instance, served, control, verification, known)]
         chains.append({"transport_socket": tls.downstream(), "filters": filters_})
-    if instance.peers != "STRICT":
+    if served.peers != "STRICT":
         stranger = {"forward_client_cert_details": "SANITIZE"}
-        filters_ = [_application(plaintext_listener(instance.name), instance, control, verification, stranger)]
+        asked_for = plaintext_listener(instance, served)
+        filters_ = [_application(asked_for, instance, served, control, verification, stranger)]
         chains.append({"filters": filters_})
-    name = inbound_listener(instance.name)
-    made = _listener(name, instance.address, instance.inbound_port, chains[0], "INBOUND")
+    name = inbound_listener(instance, served)
+    made = _listener(name, instance.address, served.inbound_port, chains[0], "INBOUND")
     if len(chains) == 1:
         return made
     encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))
@@ -65,16 +69,22 @@ def inbound(mesh: Mesh, instance: Instance, control: Control) -> dict[str, Any]:
 
 
 def _application(
-    asked_for: str, instance: Instance, control: Control, verification: list[dict[str, Any]], peer: dict[str, Any]
+    asked_for: str,
+    instance: Instance,
+    served: Served,
+    control: Control,
+    verification: list[dict[str, Any]],
+    peer: dict[str, Any],
 ) -> dict[str, Any]:
     """What decides about a request and hands it to the application; `peer` is what is known of who sent it."""
+    cluster = inbound_cluster(instance.service, served.service_port)
     route = {
         "match": {"prefix": "/"},
-        "route": {"cluster": inbound_cluster(instance.service, instance.service_port), "timeout": "0s"},
+        "route": {"cluster": cluster, "timeout": "0s"},
         "typed_per_filter_config": filters.asked_for(asked_for),
     }
-    if instance.protocol == "tcp":
-        route |= tcp.ending(inbound_cluster(instance.service, instance.service_port))
+    if takes_connections(served.protocol):
+        route |= tcp.ending(cluster)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
     return filters.manager(
         "inbound",
@@ -82,7 +92,7 @@ def _application(
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
-        **({"upgrade_configs": [tcp.CONNECT]} if instance.protocol == "tcp" else {}),
+        **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
         **peer,
         **tokens.replies(verification),
     )

@@ -11,26 +11,27 @@ from typing import Any
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Distribute, Failover, LocalityBalancing, Sections
 from policyd.mesh.locality import Locality, matches
-from policyd.mesh.model import Instance
+from policyd.mesh.model import Instance, Served
 from policyd.xds.resources import tls
 from policyd.xds.resources.model import socket
 from policyd.xds.resources.policies import by_distribution
 
-_Groups = Mapping[tuple[int, Locality | None], Sequence[Instance]]
+Place = tuple[Instance, Served]  # what is served, and by whom
+_Groups = Mapping[tuple[int, Locality | None], Sequence[Place]]
 
 
-def groups(instances: Iterable[Instance], caller: Caller, policy: Sections) -> list[dict[str, Any]]:
+def groups(found: Iterable[Place], caller: Caller, policy: Sections) -> list[dict[str, Any]]:
     """LocalityLbEndpoints of instances, the preferred first (config.endpoint.v3)."""
-    instances = list(instances)
+    places = list(found)
     wanted = _setting(policy)
     if by_distribution(policy):
-        return _shared(_gathered(instances, [0] * len(instances)), caller, wanted.distribute)
-    priorities = [0] * len(instances)
+        return _shared(_gathered(places, [0] * len(places)), caller, wanted.distribute)
+    priorities = [0] * len(places)
     if wanted.enabled and policy.outlier_detection is not None:
-        priorities = _priorities(instances, caller, wanted)
+        priorities = _priorities([instance for instance, _ in places], caller, wanted)
     return [
         {**_group(members, place), **({"priority": priority} if priority else {})}
-        for (priority, place), members in _gathered(instances, priorities).items()
+        for (priority, place), members in _gathered(places, priorities).items()
     ]
 
 
@@ -39,21 +40,21 @@ def _setting(policy: Sections) -> LocalityBalancing:
     return given or LocalityBalancing()  # Istio's mesh-wide default: enabled
 
 
-def _gathered(instances: Sequence[Instance], priorities: Sequence[int]) -> _Groups:
-    found: dict[tuple[int, Locality | None], list[Instance]] = {}
-    for instance, priority in zip(instances, priorities, strict=True):
-        found.setdefault((priority, instance.locality), []).append(instance)
+def _gathered(places: Sequence[Place], priorities: Sequence[int]) -> _Groups:
+    found: dict[tuple[int, Locality | None], list[Place]] = {}
+    for place, priority in zip(places, priorities, strict=True):
+        found.setdefault((priority, place[0].locality), []).append(place)
     order = sorted(found, key=lambda key: (key[0], str(key[1] or "")))
     return {key: found[key] for key in order}
 
 
-def _group(members: Sequence[Instance], place: Locality | None) -> dict[str, Any]:
+def _group(members: Sequence[Place], place: Locality | None) -> dict[str, Any]:
     endpoints = [
         {
-            "endpoint": {"address": socket(one.address, one.inbound_port)},
-            **({"metadata": tls.IN_PLAINTEXT} if one.peers == "DISABLE" else {}),
+            "endpoint": {"address": socket(one.address, served.inbound_port)},
+            **({"metadata": tls.IN_PLAINTEXT} if served.peers == "DISABLE" else {}),
         }
-        for one in members
+        for one, served in members
     ]
     group: dict[str, Any] = {"lb_endpoints": endpoints}
     if place is not None:

@@ -59,7 +59,7 @@ def _otherwise(mesh: Mesh) -> dict[str, Any]:
 
 
 def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: Port) -> list[dict[str, Any]]:
-    if port.protocol == "tcp":
+    if not port.takes_requests:
         return [tcp.outbound(service, port.number)]
     declared = rules.routes_of(mesh, owner, View(caller, port.number)) if owner is not None else []
     return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]

@@ -32,7 +32,7 @@ def groups(policy: str, here: str = "eu/eu-1/rack1") -> list[Group]:
         "spec": {"host": "api", "trafficPolicy": yaml.safe_load(f"{{{policy}}}"), "subsets": [{"name": "s"}]},
     }
     mesh = mesh_of({"workloads.yaml": workloads, "mesh/it.yaml": yaml.safe_dump(rule)})
-    names = {one.inbound_port: name for name, one in mesh.instances.items()}
+    names = {one.ports[0].inbound_port: name for name, one in mesh.instances.items() if one.ports}
     found = clusters.endpoints(mesh, mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"], 80)
     return [
         (

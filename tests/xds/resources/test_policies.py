@@ -314,7 +314,7 @@ workloads:
 def test_a_subset_has_its_own_instances_and_expects_only_their_identities() -> None:
     mesh = mesh_of({"workloads.yaml": TWO_ACCOUNTS, "mesh/it.yaml": SUBSETS})
     caller, api = mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"]
-    port = {name: one.inbound_port for name, one in mesh.instances.items()}
+    port = {name: one.ports[0].inbound_port if one.ports else 0 for name, one in mesh.instances.items()}
 
     def seen(subset: str) -> tuple[str, str | None, list[str], list[int]]:
         made = clusters.outbound(mesh, caller, api, 9080, subset)
