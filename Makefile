@@ -11,7 +11,7 @@ help: ## show this list
 
 setup: $(STAMP) ## make the environment in .venv
 
-$(STAMP): pyproject.toml constraints.txt build_protos.py $(wildcard proto/policyd/v1/*.proto)
+$(STAMP): pyproject.toml constraints.txt build_protos.py $(wildcard proto/policyd/v1/*.proto proto/spiffe/*.proto)
 	@$(PYTHON) -c 'import sys; sys.exit("policyd needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -25,9 +25,10 @@ def compile_protos() -> None:
     """Write one module a proto file, with `policyd._pb` as the import root, so that no name collides."""
     protoc = importlib.import_module("grpc_tools.protoc")
     TARGET.mkdir(exist_ok=True)
-    files = sorted(SOURCE.glob("policyd/v1/*.proto"))
+    folders = (SOURCE / "policyd" / "v1", SOURCE / "spiffe")
+    files = sorted(file for folder in folders for file in folder.glob("*.proto"))
     well_known = str(importlib.resources.files("grpc_tools") / "_proto")
-    arguments = ["protoc", f"-I{SOURCE / 'policyd' / 'v1'}", f"-I{well_known}"]
+    arguments = ["protoc", *(f"-I{folder}" for folder in folders), f"-I{well_known}"]
     arguments += [f"--{kind}={TARGET}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
     status = protoc.main([*arguments, *(file.name for file in files)])
     if status != 0:

@@ -164,6 +164,12 @@ class TokenError(IdentityError):
     code = "token"
 
 
+class EntryError(IdentityError):
+    """A registration entry that is unsound, or not to be had."""
+
+    code = "entry"
+
+
 class IssuanceDenied(IdentityError):
     """The issuance policies, or the registration, do not grant the identity."""
 

@@ -1,4 +1,4 @@
-"""What an agent may obtain, and so which sidecars it runs.
+"""What an agent may obtain, and so which sidecars it runs, and which processes it may vouch for.
 
 Law: an agent gets identities of declared workloads only, and only those that its registration names;
 without any named it may run the whole mesh, and runs what no other agent's names. No agent gets another agent's
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from policyd.ca.entries import Entry, entry_of_instance
 from policyd.mesh.model import Instance, Mesh
 from policyd.spiffe import SpiffeId
 
@@ -37,3 +38,11 @@ def instances_for(registration: Registration, mesh: Mesh, agents: Iterable[Regis
     elsewhere = frozenset() if registration.workloads else named
     ordered = (instance for _, instance in sorted(mesh.instances.items()) if instance.workload not in elsewhere)
     return tuple(instance for instance in ordered if may_obtain(registration, instance.workload, mesh))
+
+
+def entries_for(
+    registration: Registration, mesh: Mesh, agents: Iterable[Registration], entries: Iterable[Entry]
+) -> tuple[Entry, ...]:
+    """Which processes on this agent's machine are which workload: those of its instances, and those of `entries`."""
+    own = [entry_of_instance(one.name, one.workload) for one in instances_for(registration, mesh, agents)]
+    return (*own, *(entry for entry in entries if may_obtain(registration, entry.spiffe_id, mesh)))

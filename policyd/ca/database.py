@@ -1,4 +1,4 @@
-"""The small database of the issuing side: join tokens, agents, the count of certificates.
+"""The small database of the issuing side: join tokens, agents, entries of processes, the count of certificates.
 
 Law: one file of mode 0600, one writer at a time, and a transaction either holds as a whole on the disk or
 never was.
@@ -17,7 +17,7 @@ from typing import Final
 from policyd.ca.files import check_private, write_new
 from policyd.errors import StateError
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_SECONDS: Final = 5.0
 
 _SCHEMA: Final = """
@@ -29,7 +29,10 @@ CREATE TABLE IF NOT EXISTS agent (
   name TEXT PRIMARY KEY, workloads TEXT NOT NULL, registered_at INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS issued (kind TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS entry (
+  id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL, selectors TEXT NOT NULL, hint TEXT NOT NULL, created_at INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
 """
 
 
@@ -95,7 +98,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise StateError(f"`{path}` is of a newer version of policyd", remedy="start that version")
-    if version == 0:
+    if version < VERSION:  # what older versions lack is added, nothing of theirs is changed
         connection.executescript(f"BEGIN EXCLUSIVE;{_SCHEMA}COMMIT;")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from policyd.cedar.model import Entity, Request, Uid
 from policyd.mesh.model import Group, Mesh
 from policyd.spiffe import SpiffeId
 
 X509: Final = Uid("Action", "x509")
+JWT: Final = Uid("Action", "jwt")
 ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")
 
 
@@ -43,8 +44,42 @@ class Order:
     dns_names: tuple[str, ...] = ()
     source: str = ""
 
+    @property
+    def action(self) -> Uid:
+        """What the policies are asked to allow."""
+        return X509
 
-def cedar_request(order: Order, mesh: Mesh) -> Request:
+    def context(self) -> dict[str, Any]:
+        """The order as the schema's context has it."""
+        context = {**_context(self), "dns_names": list(self.dns_names)}
+        return {**context, "source": _extension("ip", self.source)} if self.source else context
+
+
+@dataclass(frozen=True, slots=True)
+class JwtOrder:
+    """A token that somebody wants, to show it to `audiences`; the rest as in an Order."""
+
+    identity: SpiffeId
+    principal: SpiffeId | None
+    evidence: Evidence
+    ttl: timedelta
+    time: datetime
+    audiences: tuple[str, ...]
+
+    @property
+    def action(self) -> Uid:
+        """What the policies are asked to allow."""
+        return JWT
+
+    def context(self) -> dict[str, Any]:
+        """The order as the schema's context has it."""
+        return {**_context(self), "audiences": list(self.audiences)}
+
+
+AnyOrder: TypeAlias = Order | JwtOrder
+
+
+def cedar_request(order: AnyOrder, mesh: Mesh) -> Request:
     """The order as the issuance policies are asked about it; labels and groups are those that `mesh` declares."""
     asked = workload_entity(order.identity, mesh)
     asking = Entity(ANONYMOUS) if order.principal is None else workload_entity(order.principal, mesh)
@@ -52,7 +87,7 @@ def cedar_request(order: Order, mesh: Mesh) -> Request:
     for entity in (asking, asked):
         for parent in entity.parents:
             by_uid.setdefault(parent, Entity(parent))
-    return Request(asking.uid, X509, asked.uid, _context(order), tuple(by_uid.values()))
+    return Request(asking.uid, order.action, asked.uid, order.context(), tuple(by_uid.values()))
 
 
 def principal_uid(principal: SpiffeId | None) -> Uid:
@@ -85,16 +120,12 @@ def groups_of(spiffe_id: SpiffeId, groups: Mapping[str, Group]) -> tuple[str, ..
     return tuple(sorted(found))
 
 
-def _context(order: Order) -> dict[str, Any]:
-    context: dict[str, Any] = {
+def _context(order: AnyOrder) -> dict[str, Any]:
+    return {
         "evidence": {"kind": order.evidence.kind, "selectors": list(order.evidence.selectors)},
         "ttl": _extension("duration", f"{order.ttl // timedelta(milliseconds=1)}ms"),
-        "dns_names": list(order.dns_names),
         "time": _extension("datetime", f"{order.time.astimezone(UTC):%FT%TZ}"),
     }
-    if order.source:
-        context["source"] = _extension("ip", order.source)
-    return context
 
 
 def _extension(function: str, argument: str) -> dict[str, dict[str, str]]:

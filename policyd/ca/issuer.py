@@ -1,6 +1,6 @@
-"""The one way to a certificate: request checked, policy asked, signed, checked, recorded, counted, handed over.
+"""The one way to a certificate or a token: request checked, policy asked, signed, checked, recorded, handed over.
 
-Law: no certificate leaves without its record, and no refusal either. Of whoever asks, only the key is
+Law: neither leaves without its record, and no refusal either. Of whoever asks, only the key is
 taken.
 """
 
@@ -13,15 +13,18 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from policyd.audit.record import Entry, Fault, Outcome
-from policyd.ca import template
+from policyd.ca import jwt, template
 from policyd.ca.authority import Authority, Svid
 from policyd.ca.csr import Csr, fingerprint, parse_csr
-from policyd.ca.issuance import X509, Evidence, Order, cedar_request, principal_uid
+from policyd.ca.issuance import X509, AnyOrder, Evidence, JwtOrder, Order, cedar_request, principal_uid
+from policyd.ca.jwt_keys import JwtKeys
 from policyd.ca.template import PublicKey, Random
 from policyd.cedar.model import Decision, Request, Uid
 from policyd.errors import DecisionError, IdentityError, IssuanceDenied, PolicydError
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
+from policyd.svid.bundle import REFRESH_HINT, Bundle
+from policyd.svid.jwt import check_audiences
 
 SERVER_DNS_NAME: Final = "policyd"
 
@@ -32,7 +35,7 @@ class Ports:
 
     `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
     JournalError, `count` adds to the number of certificates of a kind, `refused` to that of refusals with a code,
-    `random` gives unpredictable bytes.
+    `random` gives unpredictable bytes, `jwt_keys` those that sign tokens now.
     """
 
     mesh: Callable[[], Mesh]
@@ -41,6 +44,7 @@ class Ports:
     count: Callable[[str], object]
     clock: Callable[[], datetime]
     random: Random
+    jwt_keys: Callable[[], JwtKeys]
     revision: Callable[[], str] = lambda: ""
     ttl: Callable[[], timedelta] = lambda: template.LEAF_LIFE
     refused: Callable[[str], object] = lambda code: None
@@ -83,8 +87,7 @@ class Issuer:
         try:
             accepted = self._accept(csr, order.identity)
             decision = self._ports.decide(request)
-            if not decision.allowed:
-                raise IssuanceDenied(f"`{order.identity}` is not granted", remedy="look at the issuance policies")
+            _granted(decision, order)
             svid = self._sign(order, accepted.key)
         except (IdentityError, DecisionError) as error:
             self._record(order, decision, detail, request.context, error)
@@ -93,7 +96,47 @@ class Issuer:
         self._ports.count(kind)
         return svid
 
-    def refuse(self, order: Order, error: PolicydError, **detail: str) -> None:
+    def order_jwt(
+        self,
+        identity: SpiffeId,
+        principal: SpiffeId | None,
+        evidence: Evidence,
+        audiences: tuple[str, ...],
+        *,
+        ttl: timedelta | None = None,
+    ) -> JwtOrder:
+        """An order of now for a token; raises IdentityError for audiences that are none."""
+        wanted = ttl or jwt.DEFAULT_LIFE
+        return JwtOrder(identity, principal, evidence, wanted, self._ports.clock(), check_audiences(audiences))
+
+    def issue_jwt(self, order: JwtOrder, *, kind: str, agent: str = "") -> jwt.Token:
+        """A JWT-SVID as ordered; `kind` and `agent` as for `issue`, which raises the same."""
+        detail = {"agent": agent, "requested_by": kind}
+        request = cedar_request(order, self._ports.mesh())
+        decision = Decision(False)
+        try:
+            decision = self._ports.decide(request)
+            _granted(decision, order)
+            key = self._ports.jwt_keys().signing(order.time)
+            token = jwt.sign(
+                order.identity, order.audiences, key, now=order.time, ttl=order.ttl, random=self._ports.random
+            )
+        except (IdentityError, DecisionError) as error:
+            self._record(order, decision, detail, request.context, error)
+            raise
+        described = {"jti": token.jti, "kid": token.kid, "not_after": f"{token.not_after:%FT%TZ}"}
+        self._record(order, decision, detail | described, request.context)
+        self._ports.count("jwt")
+        return token
+
+    @property
+    def bundle(self) -> Bundle:
+        """What verifiers of this trust domain hold, as it is published now."""
+        authority, keys = self.authority, self._ports.jwt_keys()
+        sequence = max(authority.bundle_sequence, keys.sequence)
+        return Bundle(authority.trust_domain, (authority.root_der,), keys.public, sequence, REFRESH_HINT)
+
+    def refuse(self, order: AnyOrder, error: PolicydError, **detail: str) -> None:
         """Record that an order was refused before the policies were asked; the caller then raises `error`."""
         self._record(order, Decision(False), detail, {}, error)
 
@@ -135,7 +178,7 @@ class Issuer:
 
     def _record(
         self,
-        order: Order,
+        order: AnyOrder,
         decision: Decision,
         detail: Mapping[str, Any],
         context: Mapping[str, Any],
@@ -146,6 +189,7 @@ class Issuer:
         evidence = {"kind": order.evidence.kind, "selectors": list(order.evidence.selectors)}
         self._append(
             _outcome(error),
+            action=str(order.action),
             principal=str(principal_uid(order.principal)),
             resource=str(Uid("Workload", str(order.identity))),
             reasons=decision.reasons,
@@ -156,16 +200,21 @@ class Issuer:
         if error is not None:
             self._ports.refused(error.code)
 
-    def _append(self, outcome: Outcome, **fields: Any) -> None:
+    def _append(self, outcome: Outcome, *, action: str = str(X509), **fields: Any) -> None:
         entry = Entry(
             time=self._ports.clock(),
             kind="issuance",
             decision=outcome,
-            action=str(X509),
+            action=action,
             revision=self._ports.revision(),
             **fields,
         )
         self._ports.record(entry)
+
+
+def _granted(decision: Decision, order: AnyOrder) -> None:
+    if not decision.allowed:
+        raise IssuanceDenied(f"`{order.identity}` is not granted", remedy="look at the issuance policies")
 
 
 def _outcome(error: PolicydError | None) -> Outcome:

@@ -7,7 +7,7 @@ text gives nothing away: neither why a token failed, nor what policies say, nor 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -16,10 +16,11 @@ import grpc
 import structlog
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
-from policyd.ca.assignment import Registration, instances_for, may_obtain
-from policyd.ca.authority import Authority, Svid
+from policyd.ca.assignment import Registration, entries_for, instances_for, may_obtain
+from policyd.ca.authority import Svid
 from policyd.ca.changes import Changes
-from policyd.ca.issuance import Evidence
+from policyd.ca.entries import Entry
+from policyd.ca.issuance import AnyOrder, Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import Peer, address_of, peer_of
 from policyd.ca.rate import Rate, RateLimit
@@ -28,10 +29,13 @@ from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError
 from policyd.mesh.model import Mesh
 from policyd.peer import check_tls
 from policyd.spiffe import MAX_ID_BYTES, SpiffeId
+from policyd.svid.bundle import JWT_SVID, Bundle, write
 
 ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
 SIGN_RATE: Final = Rate(per_second=50.0, burst=500)  # for each agent; all sidecars of a node at its start
 MAX_SECRET: Final = 128  # characters; a longer text is no secret of ours, however it begins
+MAX_SELECTORS: Final = 256  # of one process; it may be in many groups
+MAX_SELECTOR: Final = 4200  # characters; a path has at most 4096
 MAX_WATCHES: Final = 4  # of one agent; a new one may come before the old one is known to be dead
 ATTESTATION_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 32 * 1024),
@@ -106,7 +110,7 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
                 source = address_of(context.peer())
                 if not self._limit.allow(source):
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
-                reply = svid_message(self._attest(request, source), self._issuer.authority)
+                reply = svid_message(self._attest(request, source), self._issuer.bundle)
                 reply.agents_address = self._agents_address
                 return reply
         except Refusal as refusal:
@@ -145,6 +149,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         xds_address: str,
         clock: Callable[[], float],
         wall: Callable[[], datetime],
+        entries: Callable[[], tuple[Entry, ...]] = tuple,
         rate: Rate = SIGN_RATE,
     ) -> None:
         self._issuer = issuer
@@ -153,6 +158,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._changes = changes
         self._xds_address = xds_address
         self._wall = wall
+        self._entries = entries
         self._limit = RateLimit(rate, clock)
         self._watches: Counter[str] = Counter()
         self._closed = False
@@ -173,7 +179,17 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 registration, agent = self._admit(context)
                 self._limited(registration.agent)
                 svid = self._sign(request, registration, agent, address_of(context.peer()))
-                return svid_message(svid, self._issuer.authority)
+                return svid_message(svid, self._issuer.bundle)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def SignJwt(self, request: agent_pb2.SignJwtRequest, context: Context) -> agent_pb2.JwtSvid:  # noqa: N802
+        """A JWT-SVID for a process on the agent's machine that is a workload."""
+        try:
+            with translated():
+                registration, agent = self._admit(context)
+                self._limited(registration.agent)
+                return self._sign_jwt(request, registration, agent)
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -232,17 +248,44 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
 
     def _sign(self, request: agent_pb2.SignRequest, registration: Registration, agent: Peer, source: str) -> Svid:
         own = agent.spiffe_id
-        if len(request.spiffe_id) > MAX_ID_BYTES:
-            raise SpiffeIdError(f"a SPIFFE ID has at most {MAX_ID_BYTES} bytes")
-        identity = SpiffeId.parse(request.spiffe_id) if request.spiffe_id else own
+        identity = _identity(request.spiffe_id) if request.spiffe_id else own
         itself = identity == own
-        evidence = Evidence("renewal" if itself else "x509", (f"x509:{own}",))
+        evidence = _evidence(request.selectors) or Evidence("renewal" if itself else "x509", (f"x509:{own}",))
         order = self._issuer.order(identity, own, evidence, source=source)
-        if not itself and not may_obtain(registration, identity, self._mesh()):
-            error = IssuanceDenied(f"`{identity}` is not registered to this agent")
+        if not itself or request.selectors:
+            self._check_registered(order, registration, request.selectors)
+        return self._issuer.issue(order, request.csr, kind="agent" if itself else "workload", agent=registration.agent)
+
+    def _sign_jwt(
+        self, request: agent_pb2.SignJwtRequest, registration: Registration, agent: Peer
+    ) -> agent_pb2.JwtSvid:
+        evidence = _evidence(request.selectors)
+        if evidence is None:
+            raise CsrError("a token is for a process, of which nothing was said")
+        try:
+            order = self._issuer.order_jwt(
+                _identity(request.spiffe_id), agent.spiffe_id, evidence, tuple(request.audiences)
+            )
+        except IdentityError as error:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        self._check_registered(order, registration, request.selectors)
+        token = self._issuer.issue_jwt(order, kind="workload", agent=registration.agent)
+        return agent_pb2.JwtSvid(token=token.text, expires_at=int(token.not_after.timestamp()))
+
+    def _check_registered(self, order: AnyOrder, registration: Registration, selectors: Iterable[str]) -> None:
+        """An agent obtains what it may, for processes only what they are registered for; raises IssuanceDenied."""
+        error = None
+        found = tuple(selectors)
+        if not may_obtain(registration, order.identity, self._mesh()):
+            error = IssuanceDenied(f"`{order.identity}` is not registered to this agent")
+        elif found and not any(one.spiffe_id == order.identity and one.fits(found) for one in self._of(registration)):
+            error = IssuanceDenied(f"no entry makes this process `{order.identity}`")
+        if error is not None:
             self._issuer.refuse(order, error, agent=registration.agent)
             raise error
-        return self._issuer.issue(order, request.csr, kind="agent" if itself else "workload", agent=registration.agent)
+
+    def _of(self, registration: Registration) -> tuple[Entry, ...]:
+        return entries_for(registration, self._mesh(), self._tokens.agents(), self._entries())
 
     def _assignment(self, registration: Registration) -> agent_pb2.Assignment:
         authority = self._issuer.authority
@@ -253,22 +296,44 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         return agent_pb2.Assignment(
             agent=registration.agent,
             sidecars=sidecars,
-            bundle=bundle_message(authority),
+            bundle=bundle_message(self._issuer.bundle),
             xds_address=self._xds_address,
             server_id=str(SpiffeId.server(authority.trust_domain)),
+            registrations=[
+                agent_pb2.Registration(spiffe_id=str(one.spiffe_id), selectors=sorted(one.selectors), hint=one.hint)
+                for one in self._of(registration)
+            ],
         )
 
 
-def svid_message(svid: Svid, authority: Authority) -> agent_pb2.Svid:
+def svid_message(svid: Svid, bundle: Bundle) -> agent_pb2.Svid:
     """An SVID with what its peers are verified by."""
-    return agent_pb2.Svid(spiffe_id=str(svid.spiffe_id), chain=svid.chain, bundle=bundle_message(authority))
+    return agent_pb2.Svid(spiffe_id=str(svid.spiffe_id), chain=svid.chain, bundle=bundle_message(bundle))
 
 
-def bundle_message(authority: Authority) -> agent_pb2.Bundle:
-    """The roots of the trust domain."""
+def bundle_message(bundle: Bundle) -> agent_pb2.Bundle:
+    """What verifies identities of the trust domain."""
     return agent_pb2.Bundle(
-        trust_domain=authority.trust_domain, roots=[authority.root_der], sequence=authority.bundle_sequence
+        trust_domain=bundle.trust_domain,
+        roots=bundle.roots,
+        sequence=bundle.sequence,
+        jwt_keys=write(bundle, (JWT_SVID,)),
     )
+
+
+def _identity(text: str) -> SpiffeId:
+    if len(text) > MAX_ID_BYTES:
+        raise SpiffeIdError(f"a SPIFFE ID has at most {MAX_ID_BYTES} bytes")
+    return SpiffeId.parse(text)
+
+
+def _evidence(selectors: Sequence[str]) -> Evidence | None:
+    """What an agent has found out about a process; None where it asks for no process."""
+    if not selectors:
+        return None
+    if len(selectors) > MAX_SELECTORS or any(len(one) > MAX_SELECTOR or not one.isprintable() for one in selectors):
+        raise CsrError(f"a process has at most {MAX_SELECTORS} selectors of {MAX_SELECTOR} printable characters")
+    return Evidence("unix", tuple(sorted(set(selectors))))
 
 
 def _require_tls(context: Context) -> None:

@@ -12,6 +12,7 @@ import structlog
 from policyd.audit.journal import Journal
 from policyd.ca.files import read_passphrase
 from policyd.ca.issuer import Issuer, Ports
+from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
 from policyd.cedar.model import Decision, Request
 from policyd.config import Settings, StatePaths
@@ -24,18 +25,26 @@ def open_folders_authority(
     directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]
 ) -> Opened:
     """The folder's authority, made at the first start; raises StateError or KeyFileError."""
-    file = settings.ca.passphrase_file
-    passphrase = read_passphrase(directory / file) if file else None
     opened = open_authority(
-        paths.root, settings.trust_domain, clock=clock, random=secrets.token_bytes, passphrase=passphrase
+        paths.root,
+        settings.trust_domain,
+        clock=clock,
+        random=secrets.token_bytes,
+        passphrase=_passphrase(directory, settings),
     )
     for notice in opened.notices:
         _log.info("ca.notice", text=notice)
     return opened
 
 
+def open_jwt_keys(directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]) -> JwtKeyStore:
+    """The keys of the authority's tokens, made at the first start; raises StateError or KeyFileError."""
+    return JwtKeyStore(paths.ca, clock, secrets.token_bytes, _passphrase(directory, settings))
+
+
 def make_issuer(
     opened: Opened,
+    jwt_keys: JwtKeyStore,
     keeper: Keeper,
     journal: Journal,
     clock: Callable[[], datetime],
@@ -55,8 +64,14 @@ def make_issuer(
         count=issued,
         clock=clock,
         random=secrets.token_bytes,
+        jwt_keys=lambda: jwt_keys.keys,
         revision=lambda: keeper.live.issuance.revision,
         ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
         refused=refused,
     )
     return Issuer(opened.authority, ports)
+
+
+def _passphrase(directory: Path, settings: Settings) -> bytes | None:
+    file = settings.ca.passphrase_file
+    return read_passphrase(directory / file) if file else None

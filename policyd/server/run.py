@@ -21,8 +21,10 @@ import structlog
 
 from policyd import __version__, admin
 from policyd.audit.record import Entry, Fault
+from policyd.ca import desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
+from policyd.ca.entries import Entries
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.server_identity import ServerIdentity
@@ -146,6 +148,7 @@ class Server:
         self._speech.level(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
+        self._jwt_keys = issuing.open_jwt_keys(self._directory, self._paths, settings, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
         self._journal = stack.enter_context(open_journal(self._paths, ROLE, settings.audit, _now, self._metrics))
@@ -156,7 +159,7 @@ class Server:
         )
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
-        self._tokens, self._ledger = Tokens(database), Ledger(database)
+        self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
         self._addresses = choose_ports(self._paths, settings.listen, self._count)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         ours = [address.port for address in self._addresses.values()]
@@ -168,7 +171,13 @@ class Server:
         self._keep_revision(self._keeper.live)
         self._cache.set_all(self._keeper.live.snapshots)
         self._issuer = issuing.make_issuer(
-            self._opened, self._keeper, self._journal, _now, issued=self._issued, refused=self._metrics.refused
+            self._opened,
+            self._jwt_keys,
+            self._keeper,
+            self._journal,
+            _now,
+            issued=self._issued,
+            refused=self._metrics.refused,
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
         await self._listen(stack, settings)
@@ -217,6 +226,7 @@ class Server:
             xds_address=str(at["xds"]),
             clock=time.monotonic,
             wall=_now,
+            entries=self._entries.all,
         )
         await listen.serve_xds(stack, self._discovery, self._agents, at["xds"], identity, streams)
         attestation = AttestationService(
@@ -261,10 +271,22 @@ class Server:
         socket.unlink(missing_ok=True)
         server = grpc.aio.server()
         admin.handler(server, admin.AdminService(parts))
+        desk.handler(server, desk.Desk(self._desk()))
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
         socket.chmod(0o600)
         stack.push_async_callback(server.stop, GRACE_SECONDS)
+
+    def _desk(self) -> desk.Parts:
+        return desk.Parts(
+            issuer=self._issuer,
+            entries=self._entries,
+            mesh=lambda: self._keeper.live.mesh,
+            record=self._journal.append,
+            changed=self._changes.announce,
+            random=secrets.token_bytes,
+            uid=os.getuid(),
+        )
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -295,6 +317,7 @@ class Server:
         while True:
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
+            await self._turn_jwt_keys()
             await self._deciders.refresh()
             await asyncio.to_thread(self._journal.turn)
             self._metrics.sealed(await asyncio.to_thread(self._sealer.turn), self._sealer.trouble)
@@ -303,6 +326,14 @@ class Server:
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
                 await asyncio.to_thread(self._keeper.look)
             await asyncio.sleep(LOOK_AFTER_SECONDS)
+
+    async def _turn_jwt_keys(self) -> None:
+        try:
+            if await asyncio.to_thread(self._jwt_keys.turn):
+                self._changes.announce()
+                _log.info("ca.jwt_keys", kids=[key.kid for key in self._jwt_keys.keys.public])
+        except StateError as error:  # the keys at hand go on signing
+            _log.error("ca.jwt_keys_not_turned", error=str(error))
 
     def _keep(self, live: Live) -> None:
         """Before a change takes effect it is on record, and where its instances are is known to the next start.

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.ca.authority import Authority, Material, authority_of, new_material
 from policyd.ca.issuer import Issuer, Ports
+from policyd.ca.jwt_keys import JwtKeys, turn
 from policyd.mesh.model import Instance, Mesh, Service, Workload
 from policyd.spiffe import SpiffeId
 from tests.fakes.clock import FakeClock
@@ -87,6 +88,7 @@ class Office:
     counted: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     mesh: Mesh = field(default_factory=a_mesh)
+    jwt_keys: JwtKeys = field(default_factory=lambda: turn(JwtKeys(), NOW, a_key))
 
     @property
     def issuer(self) -> Issuer:
@@ -99,5 +101,6 @@ class Office:
             random=os.urandom,
             revision=lambda: "r1",
             refused=self.refused.append,
+            jwt_keys=lambda: self.jwt_keys,
         )
         return Issuer(self.authority, ports)

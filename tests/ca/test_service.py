@@ -24,12 +24,15 @@ from policyd.ca.assignment import Registration
 from policyd.ca.changes import Changes
 from policyd.ca.check import check_svid
 from policyd.ca.database import Database, open_database
+from policyd.ca.entries import Entry
 from policyd.ca.rate import Rate
 from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.spiffe import SpiffeId
+from policyd.svid.bundle import Bundle, read
+from policyd.svid.jwt import validate
 from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, Office, a_csr, a_key, a_mesh, an_authority
 from tests.fakes.clock import FakeClock
 
@@ -56,6 +59,7 @@ class House:
     served: ServerCertificate
     attestation_port: int
     agents_port: int
+    entries: list[Entry]
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
         registration = Registration(agent, frozenset(workloads))
@@ -104,6 +108,7 @@ class Running:
     def __init__(self, office: Office, database: Database) -> None:
         self.office, self.tokens, self.changes = office, Tokens(database), Changes()
         self.servers = [grpc.aio.server(), grpc.aio.server()]
+        self.entries: list[Entry] = []
 
     async def start(self) -> House:
         issuer = self.office.issuer
@@ -115,7 +120,7 @@ class Running:
         )
         agents = AgentsService(
             issuer, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
-            clock=seconds, wall=self.office.clock, rate=Rate(0.0, 5),
+            clock=seconds, wall=self.office.clock, rate=Rate(0.0, 5), entries=lambda: tuple(self.entries),
         )  # fmt: skip
         pairs = [(served.key, served.chain)]
         stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
@@ -128,7 +133,7 @@ class Running:
         ]
         for server in self.servers:
             await server.start()
-        return House(self.office, self.tokens, self.changes, agents, served, *ports)
+        return House(self.office, self.tokens, self.changes, agents, served, *ports, self.entries)
 
     async def stop(self) -> None:
         for server in self.servers:
@@ -200,6 +205,10 @@ async def test_an_agent_joins_signs_and_watches(house: House) -> None:
             bundle=own.bundle,
             xds_address="127.0.0.1:1",
             server_id="spiffe://cluster.local/policyd/server",
+            registrations=[
+                pb.Registration(spiffe_id=str(identity), selectors=[f"policyd:instance:{name}"])
+                for name, identity in (("ratings-v1", RATINGS), ("reviews-v1", REVIEWS), ("reviews-v2", REVIEWS))
+            ],
         )
         assert house.agents.connected() == ("laptop",)
         watch.cancel()
@@ -312,6 +321,71 @@ async def test_an_identity_that_is_not_registered_to_the_agent_is_refused_and_re
 async def test_what_is_no_identity_is_refused(house: House, identity: str) -> None:
     async with await house.join() as channel:
         assert (await code_of(sign(channel, identity)))[0] is Code.INVALID_ARGUMENT
+
+
+async def sign_jwt(channel: grpc.aio.Channel, identity: object = REVIEWS, **fields: Any) -> pb.JwtSvid:
+    asked: dict[str, Any] = {"audiences": ["shop"], "selectors": ["policyd:instance:reviews-v1"], **fields}
+    return await stubs.AgentsStub(channel).SignJwt(pb.SignJwtRequest(spiffe_id=str(identity), **asked))
+
+
+async def test_a_process_of_an_instance_gets_a_token_and_its_agent_what_verifies_it(house: House) -> None:
+    async with await house.join(REVIEWS) as channel:
+        reply = await sign_jwt(channel)
+        svid = await sign(channel, REVIEWS)
+    bundle = read(svid.bundle.jwt_keys, DOMAIN)
+    assert bundle == Bundle(DOMAIN, (), house.office.jwt_keys.public, svid.bundle.sequence, 300)
+    token = validate(reply.token, lambda _: bundle, "shop", house.office.clock())
+    assert (token.spiffe_id, int(token.expires.timestamp())) == (REVIEWS, reply.expires_at)
+    [context] = [one.context for one in house.office.decider.asked if str(one.action) == 'Action::"jwt"']
+    assert context["evidence"] == {"kind": "unix", "selectors": ["policyd:instance:reviews-v1"]}
+
+
+async def test_a_process_is_what_an_entry_makes_it_and_nobody_else(house: House) -> None:
+    house.entries.append(Entry(REVIEWS, frozenset({"unix:uid:7", "unix:path:/bin/web"}), "main", "e1"))
+    async with await house.join(REVIEWS) as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        told = (await watch.read()).registrations[-1]
+        assert told == pb.Registration(
+            spiffe_id=str(REVIEWS), selectors=["unix:path:/bin/web", "unix:uid:7"], hint="main"
+        )
+        watch.cancel()
+        whole = ["unix:uid:7", "unix:gid:7", "unix:path:/bin/web"]
+        await sign_jwt(channel, selectors=whole)
+        signed = await stubs.AgentsStub(channel).Sign(
+            pb.SignRequest(spiffe_id=str(REVIEWS), csr=a_csr(), selectors=whole)
+        )
+        assert signed.spiffe_id == str(REVIEWS)
+        refused = (Code.PERMISSION_DENIED, f"no entry makes this process `{REVIEWS}`")
+        assert await code_of(sign_jwt(channel, selectors=["unix:uid:7"])) == refused
+    last = house.office.recorder.entries[-1]
+    assert (last.decision, last.action, last.detail["evidence"]) == (
+        "deny", 'Action::"jwt"', {"kind": "unix", "selectors": ["unix:uid:7"]},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("identity", "fields", "code"),
+    [
+        (RATINGS, {}, Code.PERMISSION_DENIED),
+        (LAPTOP, {}, Code.PERMISSION_DENIED),
+        (SpiffeId.server(DOMAIN), {}, Code.PERMISSION_DENIED),
+        (REVIEWS, {"selectors": ["policyd:instance:ratings-v1"]}, Code.PERMISSION_DENIED),
+        (REVIEWS, {"selectors": []}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"selectors": ["x"] * 257}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"selectors": ["x" * 5000]}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"selectors": ["a\nb"]}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"audiences": []}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"audiences": [""]}, Code.INVALID_ARGUMENT),
+        (REVIEWS, {"audiences": ["a"] * 17}, Code.INVALID_ARGUMENT),
+        ("spiffe://cluster.local/../a", {}, Code.INVALID_ARGUMENT),
+    ],
+)
+async def test_an_agent_gets_no_token_of_another_workload_nor_a_bad_one(
+    house: House, identity: object, fields: dict[str, Any], code: grpc.StatusCode
+) -> None:
+    async with await house.join(REVIEWS) as channel:
+        assert (await code_of(sign_jwt(channel, identity, **fields)))[0] is code
+    assert "jwt" not in house.office.counted
 
 
 async def test_only_a_registered_agent_is_served(house: House) -> None:

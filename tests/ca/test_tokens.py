@@ -193,7 +193,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
 def test_a_newer_format_is_refused(path: Path) -> None:
     open_database(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StateError, match="is of a newer version of policyd; start that version"):
         open_database(path)

@@ -1,0 +1,160 @@
+"""The authority's desk: what the owner of the folder may ask of it, over the administration socket.
+
+Law: whoever reaches the socket is the owner, because nobody else can enter its folder; policies decide what is issued
+even so, and every answer that gives somebody an identity is on record first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import grpc
+
+from policyd._pb import authority_pb2 as pb
+from policyd._pb import authority_pb2_grpc
+from policyd.audit import record as audit
+from policyd.ca.entries import ID_BYTES, Entries, Entry, check_entry
+from policyd.ca.issuance import Evidence
+from policyd.ca.issuer import Issuer
+from policyd.ca.service import Refusal, refused, translated
+from policyd.ca.template import Random
+from policyd.errors import EntryError, IdentityError, IssuanceDenied, PolicydError
+from policyd.mesh.model import Mesh
+from policyd.spiffe import SpiffeId
+from policyd.svid import bundle
+
+Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as this is
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the desk works on; `changed` is called after agents have something new to hear, `uid` is the owner's."""
+
+    issuer: Issuer
+    entries: Entries
+    mesh: Callable[[], Mesh]
+    record: Callable[[audit.Entry], object]
+    changed: Callable[[], object]
+    random: Random
+    uid: int
+
+
+class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
+    """One method an RPC of proto/policyd/v1/authority.proto."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._issuer = parts.issuer
+
+    async def IssueJwt(self, request: pb.IssueJwtRequest, context: Context) -> pb.IssueJwtReply:  # noqa: N802
+        """A token for a declared workload."""
+        try:
+            with _answered():
+                return self._issue_jwt(request)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def ShowBundle(self, _request: pb.ShowBundleRequest, _context: Context) -> pb.ShowBundleReply:  # noqa: N802
+        """What verifiers of the trust domain hold."""
+        held = self._issuer.bundle
+        return pb.ShowBundleReply(trust_domain=held.trust_domain, document=bundle.write(held))
+
+    def _issue_jwt(self, request: pb.IssueJwtRequest) -> pb.IssueJwtReply:
+        identity = SpiffeId.parse(request.spiffe_id)
+        ttl = _length(request.ttl_seconds)
+        evidence = Evidence("unix", (f"unix:uid:{self._parts.uid}",))
+        order = self._issuer.order_jwt(identity, None, evidence, tuple(request.audiences), ttl=ttl)
+        if identity not in self._parts.mesh().workloads:
+            error = IssuanceDenied(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+            self._issuer.refuse(order, error)
+            raise error
+        token = self._issuer.issue_jwt(order, kind="operator")
+        return pb.IssueJwtReply(token=token.text, expires_at=int(token.not_after.timestamp()), jti=token.jti)
+
+    async def CreateEntry(self, request: pb.CreateEntryRequest, context: Context) -> pb.Entry:  # noqa: N802
+        """Let processes that have all selectors be a declared workload."""
+        try:
+            with _answered():
+                return self._create_entry(request)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def ListEntries(self, _request: pb.ListEntriesRequest, _context: Context) -> pb.ListEntriesReply:  # noqa: N802
+        """Every entry."""
+        return pb.ListEntriesReply(entries=[_entry(one) for one in self._parts.entries.all()])
+
+    async def DeleteEntry(self, request: pb.DeleteEntryRequest, context: Context) -> pb.Entry:  # noqa: N802
+        """Let those processes be nobody again; what they hold ends by itself."""
+        try:
+            with _answered():
+                return self._delete_entry(request.id)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _create_entry(self, request: pb.CreateEntryRequest) -> pb.Entry:
+        identity = SpiffeId.parse(request.spiffe_id)
+        if identity not in self._parts.mesh().workloads:
+            raise EntryError(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+        name = self._parts.random(ID_BYTES).hex()
+        entry = check_entry(Entry(identity, frozenset(request.selectors), request.hint, name))
+        now = int(self._issuer.now().timestamp())
+        self._parts.entries.create(entry, now, lambda: self._record("entry.create", entry))
+        self._parts.changed()
+        return _entry(entry)
+
+    def _delete_entry(self, identifier: str) -> pb.Entry:
+        deleted = self._parts.entries.delete(identifier, lambda entry: self._record("entry.delete", entry))
+        if deleted is None:
+            raise EntryError(f"`{identifier[:80]}` is no entry", remedy="look at `policyd ca entry list`")
+        self._parts.changed()
+        return _entry(deleted)
+
+    def _record(self, operation: str, entry: Entry) -> None:
+        detail = {
+            "operation": operation,
+            "entry": entry.id,
+            "spiffe_id": str(entry.spiffe_id),
+            "selectors": sorted(entry.selectors),
+        }
+        self._parts.record(
+            audit.Entry(
+                time=self._issuer.now(),
+                kind="operation",
+                decision="allow",
+                principal=f'Operator::"unix:{self._parts.uid}"',
+                detail=detail,
+            )
+        )
+
+
+def handler(server: grpc.aio.Server, desk: Desk) -> None:
+    """Serve the desk on a server that only the owner reaches."""
+    authority_pb2_grpc.add_CertificateAuthorityServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
+
+
+def _entry(entry: Entry) -> pb.Entry:
+    return pb.Entry(id=entry.id, spiffe_id=str(entry.spiffe_id), selectors=sorted(entry.selectors), hint=entry.hint)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """As `translated`, but the owner is told everything."""
+    try:
+        with translated():
+            yield
+    except Refusal as refusal:
+        cause = refusal.__cause__
+        if not isinstance(cause, PolicydError):
+            raise
+        ours = type(cause) in (IdentityError, EntryError)  # not what the owner may do, but what was asked for
+        status = grpc.StatusCode.INVALID_ARGUMENT if ours else refusal.status
+        raise Refusal(status, str(cause)) from cause
+
+
+def _length(seconds: int) -> timedelta | None:
+    return timedelta(seconds=min(max(seconds, -LONGEST_ASKED), LONGEST_ASKED)) if seconds else None
