@@ -14,6 +14,9 @@ EXTENSION_LISTENER: Final = "policyd.listener"
 EXTENSION_HOST: Final = "policyd.host"  # of a route to the outside: the Host, or the pattern of names that it leads to
 EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was asked for
 
+# ---- the name that a client of TLS asks for, on the tunnels that a gateway makes of its connections
+SNI_HEADER: Final = "x-policyd-sni"
+
 # ---- dynamic metadata that our own listeners give a check, where many of them share their routes
 METADATA_NAMESPACE: Final = "policyd"
 METADATA_LISTENER: Final = "listener"

@@ -20,6 +20,13 @@ RUNTIME = {"re2.max_program_size.error_level": 32_768}
 MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
 
 _TYPES = "type.googleapis.com/envoy.extensions"
+# where a gateway's connections become tunnels
+INTERNAL_LISTENERS = [
+    {
+        "name": "envoy.bootstrap.internal_listener",
+        "typed_config": {"@type": f"{_TYPES}.bootstrap.internal_listener.v3.InternalListener"},
+    }
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ def bootstrap(start: Start) -> dict[str, Any]:
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {"clusters": [_sds_cluster(start), _xds_cluster(start)]},
         "overload_manager": _overload_manager(),
+        "bootstrap_extensions": INTERNAL_LISTENERS,
         "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},
         # nothing is flushed to a sink; a scrape gathers what it reads
         "stats_flush_on_admin": True,

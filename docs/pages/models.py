@@ -72,6 +72,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_hash": "SHA-256 in hexadecimal",
     "_check_server_host": "host name, `*.` and one, or `*`, after `<namespace>/`, `./`, `*/` or nothing",
     "_check_spki": "SHA-256 in base64",
+    "_check_subnet": "IP address or range of such",
     "_check_body": "text",
     "_check_grpc_status": "gRPC status, as `UNAVAILABLE`",
     "_check_ports": "",

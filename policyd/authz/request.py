@@ -19,9 +19,10 @@ from policyd.authz.egress import host_of, port_of
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import IncompleteRequest, SpiffeIdError
+from policyd.mesh.matching import check_host
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections, takes_requests
-from policyd.names import EXTENSION_LISTENER, METADATA_LISTENER, METADATA_NAMESPACE
+from policyd.names import EXTENSION_LISTENER, METADATA_LISTENER, METADATA_NAMESPACE, SNI_HEADER
 from policyd.spiffe import SpiffeId
 
 MAX_HEADERS: Final = 128  # our Envoys take 100
@@ -73,18 +74,20 @@ def read_check(
     elif not (takes_connections if method == "CONNECT" else takes_requests)(listener.protocol):
         kind = "requests" if method == "CONNECT" else "connections"
         raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
+    sni = _asked_name(http) if listener.side == "gateway" and listener.protocol == "tcp" else None
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service=listener.service,
         method=method,
         target=http.path,
-        host=host,
+        host=host if sni is None else sni,
         time=now,
         source=_endpoint(attributes.source, "source"),
         destination=Endpoint(_endpoint(attributes.destination, "destination").ip, port),
         instance=listener.instance,
         headers=headers,
         outside=outside,
+        sni=sni or "",
     )
     trace_id, span_id = _trace(headers)
     request_id = headers.get("x-request-id", http.id)
@@ -128,6 +131,15 @@ def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
     if not caller.path or caller.agent_name is not None or caller.is_policyd:
         raise IncompleteRequest(f"`{caller}` is no workload")
     return caller
+
+
+def _asked_name(http: Any) -> str:
+    """The name that a client of TLS asked a gateway for, "" for none: of a tunnel that the gateway made itself."""
+    name: str = http.headers.get(SNI_HEADER, "")
+    try:
+        return check_host(name) if name else ""
+    except ValueError:
+        raise IncompleteRequest(f"`{name[:80]!a}` is no name to ask for") from None
 
 
 @lru_cache(maxsize=4096)

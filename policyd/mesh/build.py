@@ -13,7 +13,7 @@ from policyd.mesh.credentials import Credentials, check_credentials, used
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
-from policyd.mesh.edges import check_gateways
+from policyd.mesh.edges import check_gateways, edge_listeners
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -27,7 +27,6 @@ from policyd.mesh.model import (
     Served,
     Workload,
     egress_listener,
-    gateway_listener,
 )
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.peers import listeners_of, with_peers
@@ -73,6 +72,7 @@ def build(
     check_sidecars(declaration, instances, services, outside, problems)
     if problems:
         raise InvalidInput(problems)
+    gateways = tuple(found.resource for found in declaration.of(Gateway))
     authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
     return Mesh(
         trust_domain=trust_domain,
@@ -80,13 +80,13 @@ def build(
         workloads=workloads,
         instances=instances,
         groups=groups,
-        gateways=tuple(found.resource for found in declaration.of(Gateway)),
+        gateways=gateways,
         virtual_services=virtual_services,
         destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
         outside=outside,
         outbound=outbound,
         credentials=tuple(credentials[path] for path in used(declaration) if credentials and path in credentials),
-        listeners=_listeners(instances, authentications),
+        listeners=_listeners(instances, gateways, authentications),
         request_authentications=authentications,
         key_sets=key_sets,
         sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
@@ -231,7 +231,9 @@ def _workloads(
 
 
 def _listeners(
-    instances: Mapping[str, Instance], authentications: tuple[RequestAuthentication, ...]
+    instances: Mapping[str, Instance],
+    gateways: tuple[Gateway, ...],
+    authentications: tuple[RequestAuthentication, ...],
 ) -> dict[str, Listener]:
     found: list[Listener] = []
     for instance in instances.values():
@@ -241,18 +243,5 @@ def _listeners(
             name = egress_listener(instance.name)
             found.append(Listener(name, "egress", instance.name, instance.workload, "", 0, verifies_peers=False))
         for listen in instance.listens:
-            name, port = gateway_listener(instance.name, listen.declared), listen.declared
-            # plain HTTP: nobody has shown a certificate there
-            found.append(
-                Listener(
-                    name,
-                    "gateway",
-                    instance.name,
-                    instance.workload,
-                    instance.service,
-                    port,
-                    verifies_peers=False,
-                    issuers=issuers,
-                )
-            )
+            found += edge_listeners(gateways, instance, listen.declared, issuers)
     return {listener.name: listener for listener in found}

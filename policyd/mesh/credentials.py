@@ -48,7 +48,7 @@ def check_credentials(declaration: Declaration, credentials: Credentials | None,
     """
     for declared in declaration.of(Gateway) if credentials is not None else ():
         for at, server in enumerate(declared.resource.spec.servers):
-            if server.encrypted and server.tls is not None:
+            if server.tls is not None and server.tls.shows:
                 _check(declared, ("spec", "servers", at, "tls"), server.tls, credentials or {}, problems)
 
 
@@ -94,7 +94,7 @@ def used(declaration: Declaration) -> Iterable[str]:
     paths: dict[str, None] = {}
     for declared in declaration.of(Gateway):
         for server in declared.resource.spec.servers:
-            if server.encrypted and server.tls is not None:
+            if server.tls is not None and server.tls.shows:
                 files = (server.tls.certificate_file, server.tls.key_file, server.tls.ca_file)
                 paths |= {path: None for path in files if path is not None}
     return paths

@@ -1,25 +1,50 @@
 """Gateways against the mesh: they select an instance, name ports that it opens, and share them without contradiction.
 
-Law: a port is plain or encrypted, never both, and the host of an encrypted one has one certificate: which server
-answers is decided by what the client asks for, never by luck.
+Law: a port is for plain requests, for plain connections or for TLS, and the host of a TLS one is one server's: which
+server answers is decided by what the client asks for, never by luck.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.gateway import Gateway, Server
 from policyd.mesh.istio.virtual_service import VirtualService
-from policyd.mesh.model import Instance
+from policyd.mesh.model import Instance, Listener, connections_listener, gateway_listener
 from policyd.yaml import Path
+
+CONNECTIONS: Final = "plain connections"
 
 
 def selects(gateway: Gateway, instance: Instance) -> bool:
     """Tell whether a Gateway holds at an instance (in any namespace, as in Istio)."""
     labels = gateway.spec.selector.items()
     return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
+
+
+def sections(gateways: Iterable[Gateway], instance: Instance, port: int) -> frozenset[Section]:
+    """What the servers of a gateway's declared port are for; requests where there is none yet."""
+    held = (gateway for gateway in gateways if selects(gateway, instance))
+    found = {server.section for gateway in held for server in gateway.spec.servers if server.port.number == port}
+    return frozenset(found or {"http"})
+
+
+def edge_listeners(
+    gateways: Iterable[Gateway], instance: Instance, port: int, issuers: Mapping[str, frozenset[str]]
+) -> Iterator[Listener]:
+    """Where a gateway is asked for a declared port: its requests, its connections; no peer is known at either."""
+    own = (instance.name, instance.workload, instance.service, port)
+    open_ = sections(gateways, instance, port)
+    if "http" in open_:
+        name = gateway_listener(instance.name, port)
+        yield Listener(name, "gateway", *own, verifies_peers=False, issuers=issuers)
+    if open_ != {"http"}:
+        name = connections_listener(instance.name, port)
+        yield Listener(name, "gateway", *own, verifies_peers=False, protocol="tcp")
 
 
 def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:
@@ -66,21 +91,30 @@ class _Ports:
 
     def __init__(self, edge: Instance) -> None:
         self._edge = edge
-        self._encrypted: dict[int, tuple[bool, str]] = {}
+        self._kinds: dict[int, tuple[str, Server, str]] = {}
         self._hosts: dict[tuple[int, str], tuple[Server, str]] = {}
 
     def claim(self, declared: Declared[Gateway], path: Path, server: Server) -> list[Problem]:
         """Give a server its port and hosts; returns what stands against it."""
         gateway, number = declared.resource, server.port.number
-        encrypted, first = self._encrypted.setdefault(number, (server.encrypted, gateway.id))
-        if encrypted != server.encrypted:
-            message = f"port {number} of `{self._edge.name}` is plain text and TLS at once, see the Gateway `{first}`"
-            return [declared.problem("conflict", message, (*path, "port", "protocol"), "give one of them another port")]
+        kind, first, owner = self._kinds.setdefault(number, (_kind(server), server, gateway.id))
+        where, remedy = (*path, "port", "protocol"), "give one of them another port"
+        if kind != _kind(server):
+            message = f"port {number} of `{self._edge.name}` is for {kind} and {_kind(server)} at once, see the Gateway"
+            return [declared.problem("conflict", f"{message} `{owner}`", where, remedy)]
+        if kind == CONNECTIONS and first is not server:
+            message = f"the connections of port {number} of `{self._edge.name}` are a server's in `{owner}` already"
+            return [declared.problem("conflict", message, where, remedy)]
         found = []
         for at, host in enumerate(server.bare_hosts if server.encrypted else ()):
             other, owner = self._hosts.setdefault((number, host), (server, gateway.id))
             if other is not server:
                 message = f"the host `{host}` on port {number} of `{self._edge.name}` has its TLS in `{owner}` already"
-                where = (*path, "hosts", at)
-                found.append(declared.problem("conflict", message, where, "write it into one server"))
+                found.append(declared.problem("conflict", message, (*path, "hosts", at), "write it into one server"))
         return found
+
+
+def _kind(server: Server) -> str:
+    if server.encrypted:
+        return "TLS"
+    return CONNECTIONS if server.section == "tcp" else "plain requests"

@@ -253,6 +253,11 @@ def gateway_listener(instance: str, declared_port: int) -> str:
     return f"{instance}/gateway/{declared_port}"
 
 
+def connections_listener(instance: str, declared_port: int) -> str:
+    """The name under which a gateway's connections on a declared port are asked about."""
+    return f"{instance}/gateway/{declared_port}/connections"
+
+
 def egress_listener(instance: str) -> str:
     """The name under which an instance's requests to the outside are asked about."""
     return f"{instance}/egress"

@@ -35,7 +35,7 @@ class OutsideDestinations:
     def check(
         self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
     ) -> None:
-        """A Host is led to by sidecars only, whose requests are decided, on a port that speaks HTTP or TLS of ours."""
+        """A Host is led to by sidecars only, which ask, on a port that fits: for requests HTTP, or TLS of ours."""
         virtual, host = declared.resource, self._outside[destination.host]
 
         def refuse(message: str, remedy: str, *field: str) -> None:
@@ -53,10 +53,10 @@ class OutsideDestinations:
             refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
         elif destination.subset is not None:
             refuse("subsets of a host outside are not supported yet", "remove it", "subset")
-        elif problem := self._port(destination, host):
+        elif problem := self._port(destination, host, requests="http" in path):
             refuse(*problem, "port")
 
-    def _port(self, destination: Destination, host: Outside) -> tuple[str, str] | None:
+    def _port(self, destination: Destination, host: Outside, *, requests: bool) -> tuple[str, str] | None:
         wanted = destination.port.number if destination.port else None
         if wanted is None and len(host.ports) == 1:
             wanted = host.ports[0].number
@@ -64,6 +64,9 @@ class OutsideDestinations:
         listed = ", ".join(f"{one.number} ({one.protocol})" for one in host.ports)
         if port is None:
             return f"the port of destination `{host.host}` is missing or none of its own", f"it has {listed}"
+        if not requests:
+            message = f"port {port.number} of `{host.host}` speaks HTTP, to which no connections are led"
+            return (message, "write `http` rules for it") if port.is_http else None
         if not port.is_http and not any(_opens_tls(rule, host.host, port.number) for rule in self._rules):
             message = f"port {port.number} of `{host.host}` does not speak plain HTTP"
             return message, "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port"

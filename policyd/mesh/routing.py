@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from policyd.errors import Problem
+from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.edges import check_names
@@ -47,6 +48,7 @@ def check_virtual_services(
     for declared in found:
         served = _check_bound(declared, gateways, problems)
         _check_hosts(declared, served, services, problems)
+        check_connections(declared, gateways, services, problems)
         destinations.check(declared, problems)
 
 
@@ -73,10 +75,9 @@ def _check_bound(
 
 
 def _narrowed_to(virtual: VirtualService) -> Iterator[tuple[Path, str]]:
-    for at, rule in enumerate(virtual.spec.http):
-        for of, match in enumerate(rule.match):
-            for which, name in enumerate(match.gateways):
-                yield ("spec", "http", at, "match", of, "gateways", which), name
+    for path, match in virtual.matches():
+        for which, name in enumerate(match.gateways):
+            yield (*path, "gateways", which), name
 
 
 def _check_hosts(
@@ -87,9 +88,8 @@ def _check_hosts(
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
         named = services.get(key(host, virtual.namespace, services))
-        if virtual.in_mesh and named is not None and not any(port.takes_requests for port in named.ports):
-            message = f"the host `{host}` speaks TCP only, for which there are no `http` rules"
-            problems.append(declared.problem("reference", message, path, "remove it; connections need no rule"))
+        if virtual.in_mesh and named is not None and (problem := unspoken(virtual, named)):
+            problems.append(declared.problem("reference", f"the host `{host}` {problem[0]}", path, problem[1]))
             continue
         if any(overlap(host, pattern) for pattern in served):
             continue
@@ -137,6 +137,12 @@ class _Destinations:
         """Each destination is a Service of the mesh, on a port of its own, in a subset that callers see."""
         for path, destination in _led_to(declared.resource):
             self._check(declared, path, destination, problems)
+        for section in ("tls", "tcp"):
+            for at, rule in enumerate(getattr(declared.resource.spec, section)):
+                if len({self._outside.means(one.destination) for one in rule.route}) == 2:
+                    message = "a rule leads connections into the mesh or outside, never both"
+                    remedy = "make two rules of it"
+                    problems.append(declared.problem("reference", message, ("spec", section, at, "route"), remedy))
 
     def _check(
         self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
@@ -156,9 +162,11 @@ class _Destinations:
             ports = ", ".join(str(port.number) for port in self._services[id_].ports)
             message = f"the port of destination `{destination.host}` is missing or none of its own"
             problems.append(declared.problem("reference", message, (*path, "port"), f"it has {ports}"))
-        elif _speaks_tcp(destination, self._services[id_]):
-            message = f"`{destination.host}` speaks TCP there, to which no `http` rule leads"
-            problems.append(declared.problem("reference", message, (*path, "port"), "connections need no rule"))
+        elif not _takes(destination, self._services[id_], path[1]):
+            speaks, section = ("TCP", "http") if path[1] == "http" else ("HTTP", path[1])
+            message = f"`{destination.host}` speaks {speaks} there, to which no `{section}` rule leads"
+            remedy = f"write `{'tcp' if section == 'http' else 'http'}` rules for it"
+            problems.append(declared.problem("reference", message, (*path, "port"), remedy))
         elif destination.subset is not None:
             self._check_subset(declared, path, destination.subset, self._services[id_], problems)
 
@@ -174,9 +182,11 @@ class _Destinations:
                 return
 
 
-def _speaks_tcp(destination: Destination, service: Service) -> bool:
+def _takes(destination: Destination, service: Service, section: str | int) -> bool:
+    """Whether what a rule of a section leads to a destination is what its port is asked for by."""
     number = destination.port.number if destination.port else service.ports[0].number
-    return any(port.number == number and not port.takes_requests for port in service.ports)
+    port = service.port(number)
+    return port is not None and (port.takes_requests if section == "http" else port.takes_connections)
 
 
 def _is_given(virtual: VirtualService, role: Role, caller: Caller) -> bool:
@@ -193,3 +203,7 @@ def _led_to(virtual: VirtualService) -> Iterator[tuple[Path, Destination]]:
             yield (*where, "mirror"), rule.mirror
         for of, policy in enumerate(rule.mirrors):
             yield (*where, "mirrors", of, "destination"), policy.destination
+    for section, rules in (("tls", virtual.spec.tls), ("tcp", virtual.spec.tcp)):
+        for at, connections in enumerate(rules):
+            for of, one in enumerate(connections.route):
+                yield ("spec", section, at, "route", of, "destination"), one.destination

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.edges import sections
+from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService, ServicePort
 from policyd.mesh.model import Instance, Port, Service
 
@@ -22,7 +24,7 @@ def build_services(
     declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
 ) -> tuple[dict[str, Service], dict[str, Instance]]:
     """Return the Services by id, and the instances with `also` filled in."""
-    services = _made(instances.values())
+    services = _made(instances.values(), [found.resource for found in declaration.of(Gateway)])
     gateways = {instance.service for instance in instances.values() if instance.role == "gateway"}
     index = _index(instances.values())
     also: defaultdict[str, list[str]] = defaultdict(list)
@@ -59,14 +61,18 @@ def _known(instance: Instance, own: Service | None, also: Iterable[str]) -> Inst
     return dataclasses.replace(known, ports=tuple(ports))
 
 
-def _made(instances: Iterable[Instance]) -> dict[str, Service]:
+def _made(instances: Iterable[Instance], gateways: Sequence[Gateway]) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for instance in instances:
         name, _, namespace = instance.service.partition(".")
         ports = tuple(Port(one.number, one.name, one.protocol) for one in instance.ports)
-        ports += tuple(Port(listen.declared) for listen in instance.listens)
+        ports += tuple(_at_edge(gateways, instance, listen.declared) for listen in instance.listens)
         services.setdefault(instance.service, Service(name, namespace, ports, {"app": name}))
     return services
+
+
+def _at_edge(gateways: Sequence[Gateway], instance: Instance, number: int) -> Port:
+    return Port(number) if "http" in sections(gateways, instance, number) else Port(number, "tcp", "tcp")
 
 
 def _id(resource: CoreService) -> str:

@@ -75,6 +75,58 @@ def test_a_connection_is_read_whole() -> None:
     )
 
 
+EDGE = SpiffeId.workload("cluster.local", "default", "edge")
+GATEWAY = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 9443, name: tls, protocol: TLS}, hosts: ["*"], tls: {mode: PASSTHROUGH}}]
+"""
+
+
+def at_the_edge(**headers: str) -> Query:
+    """A stranger's connection, as the gateway tells it of the tunnel that it makes of it."""
+    files = {"workloads.yaml": WORKLOADS + "gateways:\n  edge: {listen: [9443]}\n", "mesh/edge.yaml": GATEWAY}
+    declaration = declare(files)
+    check = check_of(
+        source={"principal": str(WEB), "address": address("192.0.2.7", 41000)},
+        destination={"address": address("127.0.0.1", 9443)},
+        request={"http": {"method": "CONNECT", "host": "0.edge.default:9443", "headers": headers}},
+        context_extensions={"policyd.listener": "edge/gateway/9443/connections"},
+    )
+    return read_check(check, EDGE, build(declaration, "cluster.local", assumed(declaration)), NOW, ())
+
+
+@pytest.mark.parametrize(("headers", "sni"), [({}, ""), ({"x-policyd-sni": "db.example"}, "db.example")])
+def test_a_connection_at_the_edge_is_nobodys_and_has_the_name_that_was_asked_for(
+    headers: dict[str, str], sni: str
+) -> None:
+    assert at_the_edge(**headers).facts == HttpFacts(
+        principal=None,
+        service="edge.default",
+        method="CONNECT",
+        target="",
+        host=sni,
+        time=NOW,
+        source=Endpoint("192.0.2.7", 41000),
+        destination=Endpoint("127.0.0.1", 9443),
+        instance="edge",
+        sni=sni,
+    )
+
+
+def test_a_name_that_cannot_be_is_no_question() -> None:
+    with pytest.raises(IncompleteRequest, match="is no name to ask for"):
+        at_the_edge(**{"x-policyd-sni": "invalid:a_b c"})
+
+
+def test_elsewhere_nobody_is_believed_about_the_name_they_asked_for() -> None:
+    request = {"http": {"method": "CONNECT", "host": "echo:3306", "headers": {"x-policyd-sni": "db.example"}}}
+    assert read_check(check_of(request=request), DB, mesh_of(), NOW).facts.sni == ""
+
+
 REQUEST = {"http": {"method": "GET", "path": "/", "host": "db"}}
 
 

@@ -97,7 +97,7 @@ def test_a_certificate_that_cannot_be_shown_is_refused(tls: str, problem: str) -
     [
         (
             [server(SHOP), server("httpsRedirect: true")],
-            "port 8000 of `edge` is plain text and TLS at once, see the Gateway `default/edge`; "
+            "port 8000 of `edge` is for TLS and plain requests at once, see the Gateway `default/edge`; "
             "give one of them another port",
         ),
         (

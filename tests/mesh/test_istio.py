@@ -350,8 +350,8 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "routes",
             "gateways: [edge]",
-            "tcp: []",
-            "6: field `tcp` of VirtualService is not supported yet in `spec`; " + LATER,
+            "tcp: [{match: [{sourceSubnet: 192.0.2.0/24}], route: [{destination: {host: web}}]}]",
+            "6: field `sourceSubnet` of VirtualService is not supported yet in `spec.tcp[0].match[0]`; " + LATER,
         ),
         (
             "routes",
@@ -369,7 +369,8 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "protocol: HTTP",
             "protocol: MONGO",
-            "7: `spec.servers[0].port.protocol` must be 'HTTP', 'HTTP2', 'GRPC' or 'HTTPS', not the text `MONGO`",
+            "7: `spec.servers[0].port.protocol` must be 'HTTP', 'HTTP2', 'GRPC', 'HTTPS', 'TLS' or 'TCP', "
+            "not the text `MONGO`",
         ),
         (
             "gateway",
@@ -387,8 +388,9 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "gateway",
             "hosts: [",
-            "tls: {mode: PASSTHROUGH}, hosts: [",
-            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL' or 'OPTIONAL_MUTUAL', not the text `PASSTHROUGH`",
+            "tls: {mode: AUTO_PASSTHROUGH}, hosts: [",
+            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL', 'OPTIONAL_MUTUAL' or 'PASSTHROUGH', "
+            "not the text `AUTO_PASSTHROUGH`",
         ),
         (
             "gateway",

@@ -61,12 +61,11 @@ def test_it_is_said_by_the_name_of_the_port_or_by_app_protocol() -> None:
         ),
         (
             {"routes": ROUTES.replace("{host: web}", "{host: db}")},
-            "mesh/routes.yaml:7: `db` speaks TCP there, to which no `http` rule leads; connections need no rule",
+            "mesh/routes.yaml:7: `db` speaks TCP there, to which no `http` rule leads; write `tcp` rules for it",
         ),
         (
             {"routes": ROUTES.replace("hosts: [web]", "hosts: [db]")},
-            "mesh/routes.yaml:5: the host `db` speaks TCP only, for which there are no `http` rules; "
-            "remove it; connections need no rule",
+            "mesh/routes.yaml:5: the host `db` speaks TCP only, for which there are no `http` rules; write `tcp` rules",
         ),
         (
             {

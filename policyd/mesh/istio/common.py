@@ -20,6 +20,7 @@ from policyd.mesh.matching import (
 from policyd.strict import NOTHING, Many, Model, Name
 
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
+Section = Literal["http", "tcp", "tls"]  # rules of requests, of connections, and of TLS that is passed on
 Security = Literal["security.istio.io/v1", "security.istio.io/v1beta1"]
 
 Authority = Annotated[str, AfterValidator(check_authority)]

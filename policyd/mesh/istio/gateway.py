@@ -6,8 +6,9 @@ import re
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic.alias_generators import to_camel
 
-from policyd.mesh.istio.common import Labels, Networking, Resource
+from policyd.mesh.istio.common import Labels, Networking, Resource, Section
 from policyd.mesh.matching import check_host_pattern
 from policyd.strict import Many, Model, Name, PortNumber, check_label
 
@@ -76,7 +77,7 @@ class ServerPort(Model):
 
     number: PortNumber
     name: Name
-    protocol: Literal["HTTP", "HTTP2", "GRPC", "HTTPS"]
+    protocol: Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"]
 
 
 class ServerTls(Model):
@@ -84,9 +85,10 @@ class ServerTls(Model):
 
     `credential_name` is a folder below `credentials/` with `tls.crt`, `tls.key` and for MUTUAL `ca.crt`, whose keys
     are readable by their owner alone. Where `https_redirect` is set, requests in plain text are sent to https.
+    With PASSTHROUGH it proves nothing: what the client sends is passed on as it is.
     """
 
-    mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"] | None = None
+    mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "PASSTHROUGH"] | None = None
     https_redirect: bool = False
     credential_name: Credential | None = None
     ca_cert_credential_name: Credential | None = None
@@ -103,8 +105,8 @@ class ServerTls(Model):
     @model_validator(mode="after")
     def _sources(self) -> ServerTls:
         files = (self.server_certificate, self.private_key)
-        if self.mode is None:
-            return self
+        if not self.shows:
+            return self._nothing_shown()
         if self.credential_name is not None and any(files):
             raise ValueError("`credentialName` and `serverCertificate`, `privateKey` exclude each other; keep one")
         if self.credential_name is None and None in files:
@@ -117,6 +119,13 @@ class ServerTls(Model):
             raise ValueError(f"`{self.mode}` wants client certificates; give `caCertificates`")
         return self
 
+    def _nothing_shown(self) -> ServerTls:
+        given = self.model_fields_set - {"mode", "https_redirect"}
+        if self.mode is not None and given:
+            field = min(to_camel(name) for name in given)
+            raise ValueError(f"`{field}` means nothing with `{self.mode}`; remove it")
+        return self
+
     @model_validator(mode="after")
     def _versions(self) -> ServerTls:
         least = "TLSV1_2" if self.min_protocol_version == "TLS_AUTO" else self.min_protocol_version
@@ -124,6 +133,11 @@ class ServerTls(Model):
         if ORDERED.index(least) > ORDERED.index(most):
             raise ValueError(f"no version is at least `{least}` and at most `{most}`")
         return self
+
+    @property
+    def shows(self) -> bool:
+        """Whether it ends TLS with a certificate of the operator's."""
+        return self.mode in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL")
 
     @property
     def certificate_file(self) -> str:
@@ -138,7 +152,7 @@ class ServerTls(Model):
     @property
     def ca_file(self) -> str | None:
         """Where the authorities of client certificates are; None where none are wanted."""
-        if self.mode in (None, "SIMPLE"):
+        if self.mode not in ("MUTUAL", "OPTIONAL_MUTUAL"):
             return None
         if self.ca_certificates is not None:
             return self.ca_certificates
@@ -156,19 +170,30 @@ class Server(Model):
 
     @model_validator(mode="after")
     def _protocol(self) -> Server:
-        if self.port.protocol == "HTTPS":
-            if self.tls is None or self.tls.mode is None:
-                raise ValueError("`HTTPS` needs a certificate; give `tls` with its `mode`")
-            if self.tls.https_redirect:
-                raise ValueError("`httpsRedirect` is for servers in plain text; remove it")
-        elif self.tls is not None and self.tls.mode is not None:
-            raise ValueError(f"`{self.port.protocol}` is plain text; write `HTTPS`, or remove `tls.mode`")
+        protocol = self.port.protocol
+        if protocol in ("HTTPS", "TLS") and (self.tls is None or self.tls.mode is None):
+            raise ValueError(f"`{protocol}` needs a certificate; give `tls` with its `mode`")
+        if self.tls is None:
+            return self
+        if self.tls.https_redirect and (self.encrypted or self.section != "http"):
+            raise ValueError("`httpsRedirect` is for servers in plain text; remove it")
+        if protocol in ("HTTP", "HTTP2", "GRPC") and self.tls.mode is not None:
+            raise ValueError(f"`{protocol}` is plain text; write `HTTPS`, or remove `tls.mode`")
+        if protocol == "TCP" and self.tls.mode == "PASSTHROUGH":
+            raise ValueError("`TCP` has no names to go by; write `TLS`, or remove `tls`")
         return self
 
     @property
     def encrypted(self) -> bool:
         """Whether clients speak TLS to it."""
-        return self.port.protocol == "HTTPS"
+        return self.port.protocol in ("HTTPS", "TLS") or (self.tls is not None and self.tls.mode is not None)
+
+    @property
+    def section(self) -> Section:
+        """Which rules lead on: of requests, of connections, of TLS that is passed on."""
+        if self.tls is not None and self.tls.mode == "PASSTHROUGH":
+            return "tls"
+        return "tcp" if self.port.protocol in ("TLS", "TCP") else "http"
 
     @property
     def bare_hosts(self) -> tuple[str, ...]:
@@ -193,7 +218,7 @@ class GatewaySpec(Model):
 
 
 class Gateway(Resource):
-    """Istio's Gateway (HTTP and HTTPS servers)."""
+    """Istio's Gateway."""
 
     api_version: Networking = "networking.istio.io/v1"
     kind: Literal["Gateway"] = "Gateway"

@@ -7,12 +7,17 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from policyd.mesh.istio.common import ExportTo, HostPattern, Networking, Resource
+from policyd.mesh.istio.common import ExportTo, HostPattern, Networking, Resource, Section
+from policyd.mesh.istio.connection_route import ConnectionMatch, TcpRoute, TlsRoute
 from policyd.mesh.istio.http_route import HttpRoute
+from policyd.mesh.istio.matches import HttpMatch
 from policyd.strict import Many, Model
+from policyd.yaml import Path
 
 MESH: Final = "mesh"  # the reserved gateway name: all sidecars
-LATER: Final = ("allowOrigin", "exponentialDelay", "http2Error", "tcp", "tls")
+LATER: Final = ("allowOrigin", "exponentialDelay", "http2Error", "sourceSubnet")
+
+SECTIONS: Final[tuple[Section, ...]] = ("http", "tcp", "tls")
 
 
 class VirtualServiceSpec(Model):
@@ -20,11 +25,21 @@ class VirtualServiceSpec(Model):
 
     hosts: Many[HostPattern] = ()
     gateways: Annotated[Many[str], Field(min_length=1)] = (MESH,)
-    http: Annotated[Many[HttpRoute], Field(min_length=1)]
+    http: Many[HttpRoute] = ()
+    tls: Many[TlsRoute] = ()
+    tcp: Many[TcpRoute] = ()
     export_to: ExportTo = ()
 
     @model_validator(mode="after")
+    def _rules(self) -> VirtualServiceSpec:
+        if not (self.http or self.tls or self.tcp):
+            raise ValueError("it has no rules; add `http`, `tls` or `tcp`")
+        return self
+
+    @model_validator(mode="after")
     def _delegate(self) -> VirtualServiceSpec:
+        if not self.hosts and (self.tls or self.tcp):
+            raise ValueError("a delegate has `http` rules only; add `hosts`, or remove the others")
         if not self.hosts and "gateways" in self.model_fields_set:
             raise ValueError("`hosts` is missing; add it, or remove `gateways`, which a delegate has not")
         if not self.hosts and any(rule.delegate for rule in self.http):
@@ -33,7 +48,7 @@ class VirtualServiceSpec(Model):
 
 
 class VirtualService(Resource):
-    """Istio's VirtualService (HTTP routes)."""
+    """Istio's VirtualService."""
 
     api_version: Networking = "networking.istio.io/v1"
     kind: Literal["VirtualService"] = "VirtualService"
@@ -57,8 +72,14 @@ class VirtualService(Resource):
         """Whether it has rules only for others that delegate to it."""
         return not self.spec.hosts
 
+    def matches(self) -> Iterator[tuple[Path, HttpMatch | ConnectionMatch]]:
+        """Return the blocks of all of its rules, with their places."""
+        for section in SECTIONS:
+            for at, rule in enumerate(getattr(self.spec, section)):
+                for of, match in enumerate(rule.match):
+                    yield ("spec", section, at, "match", of), match
+
     def selected_labels(self) -> Iterator[tuple[str, str]]:
         """Return the labels by which its rules select proxies."""
-        for rule in self.spec.http:
-            for match in rule.match:
-                yield from match.source_labels.items()
+        for _, match in self.matches():
+            yield from match.source_labels.items()

@@ -16,7 +16,7 @@ from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import Scope, scope_of
-from policyd.xds.resources import certificates, clusters, edges, egress, listeners, routes
+from policyd.xds.resources import certificates, clusters, edge_connections, edges, egress, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
@@ -71,8 +71,13 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
     for listen in instance.listens:
         yield kept.make(LISTENER, listeners.gateway(mesh, instance, listen, control))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
+        if edge_connections.opened(mesh, instance, listen):
+            yield kept.make(LISTENER, edge_connections.listener(instance, listen, control))
+            yield kept.make(CLUSTER, edge_connections.cluster(instance, listen))
+            yield kept.make(ROUTE, edge_connections.table(mesh, instance, listen))
     if instance.listens:
-        secrets = (one for server in edges.opened(mesh, instance) for one in certificates.secrets(mesh, server.tls))
+        showing = [one.tls for one in edges.opened(mesh, instance) if one.tls.shows]
+        secrets = (secret for shown in showing for secret in certificates.secrets(mesh, shown))
         # several servers may show one certificate
         yield from {one["name"]: kept.make(SECRET, one) for one in secrets}.values()
 

@@ -35,10 +35,10 @@ def secrets(mesh: Mesh, tls: ServerTls) -> Iterator[dict[str, Any]]:
         yield {"name": tls.ca_file, "validation_context": roots}
 
 
-def downstream(tls: ServerTls) -> dict[str, Any]:
+def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
     """The transport socket of a server (DownstreamTlsContext)."""
     common: dict[str, Any] = {
-        "alpn_protocols": list(ALPN),
+        **({"alpn_protocols": list(alpn)} if alpn else {}),
         "tls_params": _parameters(tls),
         "tls_certificate_sds_secret_configs": [_over_ads(_shown(tls))],
     }

@@ -50,13 +50,14 @@ def opened(mesh: Mesh, instance: Instance, port: int | None = None) -> Iterator[
 
 
 def tables(mesh: Mesh, instance: Instance, listen: Listen) -> Iterator[dict[str, Any]]:
-    """The routes of a gateway's port: of plain servers in one table, of each encrypted one in its own."""
-    found = list(opened(mesh, instance, listen.declared))
+    """The routes of requests at a gateway's port: of plain servers in one table, of each encrypted one in its own."""
+    every = list(opened(mesh, instance, listen.declared))
+    found = [one for one in every if one.server.section == "http"]
     encrypted = [one for one in found if one.server.encrypted]
     for one in encrypted:
         name = server_routes(listen.declared, one.gateway.id, one.at)
         yield _table(mesh, instance, listen, name, [one])
-    if not encrypted:
+    if not encrypted and (found or not every):
         yield _table(mesh, instance, listen, gateway_routes(listen.declared), found)
 
 
@@ -87,15 +88,24 @@ def _table(mesh: Mesh, instance: Instance, listen: Listen, name: str, servers: S
     }
 
 
-def _add(mesh: Mesh, instance: Instance, listen: Listen, one: Opened, routes: dict[str, list[dict[str, Any]]]) -> None:
-    """Add the rules of every VirtualService that is bound to a server's Gateway."""
+def bound(
+    mesh: Mesh, instance: Instance, listen: Listen, one: Opened
+) -> Iterator[tuple[VirtualService, View, list[str]]]:
+    """The VirtualServices that are bound to a server's Gateway, for its proxy, and the hosts that both have."""
     caller = mesh.caller(instance)
     view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual)
     for owner in mesh.virtual_services:
         if _is_bound(owner, one.gateway, caller.namespace):
             served = one.server.hosts_for(one.gateway.namespace, owner.namespace)
-            for host in _common(owner.spec.hosts, served):
-                routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
+            if hosts := _common(owner.spec.hosts, served):
+                yield owner, view, hosts
+
+
+def _add(mesh: Mesh, instance: Instance, listen: Listen, one: Opened, routes: dict[str, list[dict[str, Any]]]) -> None:
+    """Add the rules of every VirtualService that is bound to a server's Gateway."""
+    for owner, view, hosts in bound(mesh, instance, listen, one):
+        for host in hosts:
+            routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
 
 
 def _to_https(mesh: Mesh, instance: Instance, host: str) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
-from policyd.xds.resources import filters, policies, rules, tls
+from policyd.xds.resources import connections, filters, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
-from policyd.xds.resources.model import Control, outbound_cluster, socket
+from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
 from policyd.xds.resources.retries import retry_policy
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -88,7 +88,9 @@ def _routes(
 ) -> list[dict[str, Any]]:
     cluster = outbound_cluster(outside.host, port.number)
     if not port.is_http:
-        return [tunnel(tunnel_cluster(outside.host, port.number))]
+        view = rules.View(caller, port.number)
+        ruled = connections.of_name(mesh, owner, view, [outside.host]) if owner else []
+        return ruled or [tunnel(tunnel_cluster(outside.host, port.number))]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return declared or [_forward(cluster)]
 
@@ -100,19 +102,10 @@ def _forward(cluster: str) -> dict[str, Any]:
 
 def tunnel(cluster: str) -> dict[str, Any]:
     """CONNECT ends here, and its bytes go to the cluster of the name that was asked for."""
-    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
-    return {
-        "match": {"connect_matcher": {}},
-        "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [upgrade]},
-    }
+    return tcp.ending(cluster)
 
 
 # ---- clusters
-
-
-def tunnel_cluster(host: str, port: int) -> str:
-    """The cluster of a Host's port for bytes that are not looked at, hence without TLS of ours."""
-    return f"tunnel|{port}||{host}"
 
 
 def clusters(mesh: Mesh, control: Control, caller: Caller) -> list[dict[str, Any]]:

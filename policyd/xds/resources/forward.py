@@ -12,7 +12,7 @@ from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.model import Mesh, Service
 from policyd.xds.resources import filters, headers
 from policyd.xds.resources.faults import share
-from policyd.xds.resources.model import outbound_cluster, seconds
+from policyd.xds.resources.model import outbound_cluster, seconds, tunnel_cluster
 from policyd.xds.resources.retries import retry_policy
 
 NO_TIMEOUT = "0s"
@@ -49,8 +49,22 @@ class Forward:
 
     def asked(self, rule: HttpRoute) -> dict[str, Any]:
         """What a route to a Host says to the filter that asks for decisions."""
-        outside = self._outside(rule.route[0].destination) if len(rule.route) == 1 else None
+        outside = self.leaves(rule.route[0].destination) if len(rule.route) == 1 else None
         return {} if outside is None else filters.asked_for_host(*outside)
+
+    def leaves(self, destination: Destination) -> tuple[str, int] | None:
+        """The Host and port that a destination is; None for a Service."""
+        if (resolve(destination.host, self._namespace) or "") in self._mesh.services:
+            return None
+        declared = self._mesh.host(destination.host, self._namespace)
+        if declared is None:
+            return None
+        return declared.host, destination.port.number if destination.port else declared.ports[0].number
+
+    def tunnel(self, destination: Destination) -> str:
+        """The cluster that a tunnel to a destination takes."""
+        outside = self.leaves(destination)
+        return self._cluster(destination) if outside is None else tunnel_cluster(*outside)
 
     def _clusters(self, rule: HttpRoute) -> dict[str, Any]:
         if len(rule.route) == 1:
@@ -61,7 +75,7 @@ class Forward:
         found = {"name": self._cluster(one.destination), "weight": one.weight, **headers.fields(one.headers)}
         if host := headers.authority(one.headers):
             found["host_rewrite_literal"] = host
-        if (outside := self._outside(one.destination)) is not None:
+        if (outside := self.leaves(one.destination)) is not None:
             found["typed_per_filter_config"] = filters.asked_for_host(*outside)
         return found
 
@@ -79,25 +93,16 @@ class Forward:
         return {"cluster": self._cluster(policy.destination), "runtime_fraction": fraction}
 
     def _cluster(self, destination: Destination) -> str:
-        if (outside := self._outside(destination)) is not None:
+        if (outside := self.leaves(destination)) is not None:
             return outbound_cluster(*outside)
         service, port, subset = self._meant(destination)
         return outbound_cluster(service.id, port, subset)
 
     def _is_hashed(self, destination: Destination) -> bool:
-        if (outside := self._outside(destination)) is None:
+        if (outside := self.leaves(destination)) is None:
             return _is_hashed(self._mesh, self._caller, *self._meant(destination))
         balancer = self._mesh.outside_policy(self._caller, *outside).load_balancer
         return balancer is not None and balancer.consistent_hash is not None
-
-    def _outside(self, destination: Destination) -> tuple[str, int] | None:
-        """The Host and port that a destination is; None for a Service."""
-        if (resolve(destination.host, self._namespace) or "") in self._mesh.services:
-            return None
-        declared = self._mesh.host(destination.host, self._namespace)
-        if declared is None:
-            return None
-        return declared.host, destination.port.number if destination.port else declared.ports[0].number
 
     def _meant(self, destination: Destination) -> tuple[Service, int, str]:
         service = self._mesh.services[resolve(destination.host, self._namespace) or ""]

@@ -15,7 +15,7 @@ from policyd.mesh.model import (
     plaintext_listener,
 )
 from policyd.mesh.protocols import takes_connections
-from policyd.xds.resources import certificates, edges, faults, filters, tcp, tls, tokens
+from policyd.xds.resources import certificates, edge_connections, edges, faults, filters, tcp, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -123,29 +123,34 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
 
 
 def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
-    """A port at the edge, for anyone: plain, or a chain for each server that proves itself, found by the asked name."""
+    """A port at the edge, for anyone: requests, connections, or a chain for each server of TLS, by the asked name."""
     name = gateway_listener(instance.name, listen.declared)
     verification = tokens.verification(mesh, instance)
-    encrypted = [one for one in edges.opened(mesh, instance, listen.declared) if one.server.encrypted]
+    servers = list(edges.opened(mesh, instance, listen.declared))
+    encrypted = [one for one in servers if one.server.encrypted]
     if not encrypted:
-        chain = {"filters": [_edge(name, gateway_routes(listen.declared), control, verification)]}
-        return _listener(name, instance.address, listen.actual, chain, "INBOUND")
-    chains = [_server(name, one, listen, control, verification) for one in encrypted]
+        filters_ = [_edge(name, gateway_routes(listen.declared), control, verification)]
+        if servers and servers[0].server.section == "tcp":
+            filters_ = edge_connections.into_tunnel(instance, listen, servers[0])
+        return _listener(name, instance.address, listen.actual, {"filters": filters_}, "INBOUND")
+    chains = [_server(instance, one, listen, control, verification) for one in encrypted]
     made = _listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
 
 
 def _server(
-    name: str, one: edges.Opened, listen: Listen, control: Control, verification: list[dict[str, Any]]
+    instance: Instance, one: edges.Opened, listen: Listen, control: Control, verification: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The chain of one encrypted server."""
-    routes = server_routes(listen.declared, one.gateway.id, one.at)
-    chain = {
-        "name": routes,
-        "transport_socket": certificates.downstream(one.tls),
-        "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT,
-        "filters": [_edge(name, routes, control, verification)],
-    }
+    """The chain of one encrypted server; what is passed on keeps its TLS."""
+    name = server_routes(listen.declared, one.gateway.id, one.at)
+    chain: dict[str, Any] = {"name": name, "filters": edge_connections.into_tunnel(instance, listen, one)}
+    if one.server.section == "http":
+        edge = gateway_listener(instance.name, listen.declared)
+        chain["filters"] = [_edge(edge, name, control, verification)]
+    if one.tls.shows:
+        alpn = certificates.ALPN if one.server.section == "http" else ()
+        chain["transport_socket"] = certificates.downstream(one.tls, alpn)
+        chain["transport_socket_connect_timeout"] = HANDSHAKE_TIMEOUT
     names = one.server.bare_hosts
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 

@@ -29,6 +29,11 @@ def outbound_cluster(service: str, port: int, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{service}"
 
 
+def tunnel_cluster(host: str, port: int) -> str:
+    """The cluster of a Host's port for bytes that are not looked at, hence without TLS of ours."""
+    return f"tunnel|{port}||{host}"
+
+
 def inbound_cluster(service: str, port: int) -> str:
     """The cluster of the application beside a sidecar, in Istio's form."""
     return f"inbound|{port}||{service}"

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.hosts import domains
+from policyd.mesh.hosts import domains, names
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
 from policyd.mesh.precedence import Precedence
-from policyd.xds.resources import egress, filters, rules, tcp
+from policyd.xds.resources import connections, egress, filters, rules, tcp
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import OUTBOUND_ROUTES
@@ -59,9 +59,12 @@ def _otherwise(mesh: Mesh) -> dict[str, Any]:
 
 
 def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: Port) -> list[dict[str, Any]]:
+    view = View(caller, port.number)
     if not port.takes_requests:
-        return [tcp.outbound(service, port.number)]
-    declared = rules.routes_of(mesh, owner, View(caller, port.number)) if owner is not None else []
+        called = names(service, caller.namespace)
+        ruled = connections.of_name(mesh, owner, view, called) if owner is not None else []
+        return ruled or [tcp.outbound(service, port.number)]
+    declared = rules.routes_of(mesh, owner, view) if owner is not None else []
     return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.answers import DirectResponse, Redirect
+from policyd.mesh.istio.connection_route import ConnectionMatch
 from policyd.mesh.istio.destination import Headers
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
@@ -34,7 +35,7 @@ class View:
     gateways: frozenset[str] = frozenset({MESH})
     asked_port: int = 0
 
-    def has(self, match: HttpMatch, owner: VirtualService) -> bool:
+    def has(self, match: HttpMatch | ConnectionMatch, owner: VirtualService) -> bool:
         """Whether a block is for these proxies; what it says of requests is left to them."""
         return (
             match.port in (None, self.port)

@@ -6,27 +6,25 @@ when the caller has sent something, and by then the application is connected: on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from policyd.mesh.model import Service
 from policyd.xds.resources.model import outbound_cluster
 
 CONNECT: Final = {"upgrade_type": "CONNECT"}
+IDLE: Final = "3600s"  # Istio's for connections; Envoy's own for streams would be five minutes
+_PATIENT: Final = {"timeout": "0s", "idle_timeout": IDLE}
+# of a route, besides its cluster: tunnels go on as such, or end here, and their bytes go on
+GOES_ON: Final[Mapping[str, Any]] = {**_PATIENT, "upgrade_configs": [CONNECT]}
+ENDS_HERE: Final[Mapping[str, Any]] = {**_PATIENT, "upgrade_configs": [{**CONNECT, "connect_config": {}}]}
 
 
 def ending(cluster: str) -> dict[str, Any]:
     """Of the route to an application: tunnels, and nothing else, end here, and their bytes go to it."""
-    ends = {**CONNECT, "connect_config": {}}
-    return {
-        "match": {"connect_matcher": {}},
-        "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [ends]},
-    }
+    return {"match": {"connect_matcher": {}}, "route": {"cluster": cluster, **ENDS_HERE}}
 
 
 def outbound(service: Service, port: int) -> dict[str, Any]:
     """The route of a tunnel to a service: it goes on, and ends in the sidecar at the other end, which asks."""
-    cluster = outbound_cluster(service.id, port)
-    return {
-        "match": {"connect_matcher": {}},
-        "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [CONNECT]},
-    }
+    return {"match": {"connect_matcher": {}}, "route": {"cluster": outbound_cluster(service.id, port), **GOES_ON}}

@@ -19,7 +19,7 @@ from policyd.sources.credentials import read_credentials
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, kind
-from proxy.bootstrap import RUNTIME
+from proxy.bootstrap import INTERNAL_LISTENERS, RUNTIME
 from tests.certificates import Authority
 from tests.golden import check_json
 from tests.mesh.test_istio import LARGE
@@ -111,6 +111,7 @@ def static(snapshot: Snapshot, work: Path) -> Path:
         json.dumps(
             {
                 "node": {"id": "n", "cluster": "c"},
+                "bootstrap_extensions": INTERNAL_LISTENERS,
                 "static_resources": resources,
                 "dynamic_resources": {"ads_config": ads},
                 "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},

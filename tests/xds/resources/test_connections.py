@@ -1,0 +1,170 @@
+"""`tcp` and `tls` rules: what sidecars and gateways are sent of them, and the real Envoy takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from policyd.envoy_api import ROUTE
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.placement import assumed
+from policyd.sources.credentials import read_credentials
+from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.tls import SDS_CLUSTER
+from policyd.xds.snapshot import Snapshot, check_snapshot
+from tests.certificates import Authority
+from tests.e2e.test_gateway_tls import resource
+from tests.golden import check_json
+from tests.xds.resources.folders import CONTROL, TRUST_DOMAIN, mesh_of
+from tests.xds.resources.test_build import accepted, shown, whole
+
+WORKLOADS = """\
+workloads:
+  web-v1: {service: web, port: 80}
+  old-v1: {service: old, port: 80, labels: {age: old}}
+  db-v1: {service: db, port: 3306, protocol: tcp, labels: {version: v1}}
+  db-v2: {service: db, port: 3306, protocol: tcp, labels: {version: v2}}
+gateways:
+  edge: {listen: [9000, 9443]}
+"""
+ENTRY = resource(
+    "ServiceEntry", "out", hosts=["out.example.com"], resolution="DNS",
+    ports=[{"number": 443, "name": "tls", "protocol": "TLS"}, {"number": 444, "name": "tcp", "protocol": "TCP"}],
+)  # fmt: skip
+SUBSETS = resource(
+    "DestinationRule",
+    "db",
+    host="db",
+    subsets=[{"name": name, "labels": {"version": name}} for name in ("v1", "v2")],
+)
+
+
+def to(host: str, weight: int = 0, **more: Any) -> dict[str, Any]:
+    return {"destination": {"host": host, **more}, "weight": weight}
+
+
+def edge_folder(servers: list[dict[str, Any]], *rules: dict[str, Any]) -> dict[str, str]:
+    gateway = resource("Gateway", "edge", selector={"istio": "ingressgateway"}, servers=servers)
+    return {"workloads.yaml": WORKLOADS, "mesh/it.yaml": yaml.safe_dump_all([gateway, SUBSETS, ENTRY, *rules])}
+
+
+def server(port: int, protocol: str, *hosts: str, **tls: Any) -> dict[str, Any]:
+    found = {"port": {"number": port, "name": protocol.lower(), "protocol": protocol}, "hosts": list(hosts)}
+    return found | ({"tls": tls} if tls else {})
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Snapshot:
+    """A gateway with every kind of server."""
+    where = tmp_path / "credentials" / "db"
+    where.mkdir(parents=True)
+    certificate, key = Authority("servers").issue("ended.example", "wants.example")
+    (where / "tls.key").touch(mode=0o600)
+    for file, text in (("tls.key", key), ("tls.crt", certificate), ("ca.crt", Authority("clients").pem)):
+        (where / file).write_text(text)
+    servers = [
+        server(9000, "TCP", "*"),
+        server(9443, "TLS", "passed.example", "*.passed.example", mode="PASSTHROUGH"),
+        server(9443, "TLS", "ended.example", mode="SIMPLE", credentialName="db"),
+        server(9443, "TLS", "wants.example", mode="MUTUAL", credentialName="db"),
+        server(9443, "HTTPS", "web.example", mode="SIMPLE", credentialName="db"),
+    ]
+    tls = [
+        {"match": [{"sniHosts": ["*.passed.example"]}], "route": [to("db")]},
+        {"match": [{"port": 1, "sniHosts": ["passed.example"]}], "route": [to("db")]},
+        {
+            "match": [{"port": 9443, "sniHosts": ["passed.example", "a.passed.example"]}],
+            "route": [to("db", 80, subset="v1"), to("db", 0), to("db", 20, subset="v2")],
+        },
+    ]
+    rules = [
+        resource("VirtualService", "tls", hosts=["passed.example", "*.passed.example"], gateways=["edge"], tls=tls),
+        resource(
+            "VirtualService",
+            "tcp",
+            hosts=["*"],
+            gateways=["edge"],
+            tcp=[
+                {"match": [{"destinationSubnets": ["192.0.2.0/24"]}], "route": [to("db")]},
+                {"match": [{"sourceNamespace": "far"}], "route": [to("db")]},
+                {"match": [{"port": 9000}, {"port": 9443}], "route": [to("db", subset="v2")]},
+                {"route": [to("db", subset="v1")]},
+            ],
+        ),
+    ]
+    declaration = declare(edge_folder(servers, *rules))
+    mesh = build(declaration, TRUST_DOMAIN, assumed(declaration), credentials=read_credentials(tmp_path))
+    return build_snapshots(mesh, CONTROL)["edge"]
+
+
+def test_connections_at_the_edge_are_sent_as_the_golden_file_says(
+    edge: Snapshot, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    made = {kind: names for kind, names in whole(edge).items() if kind in ("listeners", "routes")}
+    made["clusters"] = {name: one for name, one in whole(edge)["clusters"].items() if name.startswith("edge/")}
+
+    check_json("xds/edge_connections.json", made, update=request.config.getoption("--update-golden"))
+    check_snapshot(edge, static_clusters={SDS_CLUSTER})
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_them(edge: Snapshot, tmp_path: Path) -> None:
+    accepted(edge, tmp_path)
+
+
+def led(rules: list[dict[str, Any]], section: str, host: str, by: str = "web-v1", name: str = "") -> list[Any]:
+    """Where tunnels to a name go, as the sidecar of an instance is told."""
+    virtual = resource("VirtualService", "it", hosts=[host], **{section: rules})
+    files = {"workloads.yaml": WORKLOADS, "mesh/it.yaml": yaml.safe_dump_all([SUBSETS, ENTRY, virtual])}
+    [table] = build_snapshots(mesh_of(files), CONTROL)[by].of(ROUTE).values()
+    [found] = [one for one in shown(table)["virtual_hosts"] if one["name"] == (name or "db.default:3306")]
+    return [_place(route["route"]) for route in found["routes"]]
+
+
+def _place(action: dict[str, Any]) -> Any:
+    if "cluster" in action:
+        return action["cluster"]
+    return {one["name"]: one["weight"] for one in action["weighted_clusters"]["clusters"]}
+
+
+WHOLE = "outbound|3306||db.default"
+FIRST, SECOND = "outbound|3306|v1|db.default", "outbound|3306|v2|db.default"
+
+
+@pytest.mark.parametrize(
+    ("rules", "by", "expected"),
+    [
+        ([{"route": [to("db", subset="v1")]}], "web-v1", [FIRST]),
+        ([{"route": [to("db", 8, subset="v1"), to("db", 2, subset="v2")]}], "web-v1", [{FIRST: 8, SECOND: 2}]),
+        ([{"match": [{"port": 1}], "route": [to("db", subset="v1")]}], "web-v1", [WHOLE]),
+        ([{"match": [{"port": 3306}], "route": [to("db", subset="v1")]}], "web-v1", [FIRST]),
+        ([{"match": [{"sourceLabels": {"age": "old"}}], "route": [to("db", subset="v1")]}], "web-v1", [WHOLE]),
+        ([{"match": [{"sourceLabels": {"age": "old"}}], "route": [to("db", subset="v1")]}], "old-v1", [FIRST]),
+        ([{"match": [{"sourceNamespace": "far"}], "route": [to("db", subset="v1")]}], "web-v1", [WHOLE]),
+        ([{"route": [to("db", subset="v1")]}, {"route": [to("db", subset="v2")]}], "web-v1", [FIRST]),
+    ],
+)
+def test_sidecars_lead_tunnels_by_the_first_rule_that_is_theirs(
+    rules: list[dict[str, Any]], by: str, expected: list[Any]
+) -> None:
+    assert led(rules, "tcp", "db", by) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "sni", "expected"),
+    [("db", "db", FIRST), ("db", "db.default.svc.cluster.local", FIRST), ("*.example.com", "out.example.com", None)],
+)
+def test_the_name_that_a_tunnel_is_asked_for_by_is_the_one_that_tls_asks_for(
+    host: str, sni: str, expected: str | None
+) -> None:
+    if expected is not None:
+        rules = [{"match": [{"sniHosts": [sni]}], "route": [to("db", subset="v1")]}]
+        assert led(rules, "tls", host) == [expected]
+        return
+    rules = [{"match": [{"sniHosts": [sni], "port": 443}], "route": [to(sni, port={"number": 444})]}]
+    assert led(rules, "tls", host, name=f"{sni}:443") == ["tunnel|444||out.example.com"]
+    assert led(rules, "tls", host, name=f"{sni}:444") == ["tunnel|444||out.example.com"]
