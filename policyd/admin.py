@@ -135,6 +135,9 @@ class Facts(Protocol):
     def agents(self) -> Iterable[str]:
         """The agents that are connected, by name."""
 
+    def troubles(self) -> Mapping[str, str]:
+        """The instances that are probed and not reached, by name, and why."""
+
     def deciders(self) -> Iterable[DeciderFacts]:
         """The decision processes."""
 
@@ -283,7 +286,10 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def Instances(self, _request: pb.InstancesRequest, _context: Context) -> pb.InstancesReply:  # noqa: N802
         """Where each instance is, with the secrets that its application needs."""
         instances = self._parts.facts.live.mesh.instances
-        return pb.InstancesReply(instances=[_place(instance) for _, instance in sorted(instances.items())])
+        troubles = self._parts.facts.troubles()
+        return pb.InstancesReply(
+            instances=[_place(instance, troubles.get(name, "")) for name, instance in sorted(instances.items())]
+        )
 
     async def Proxies(self, _request: pb.ProxiesRequest, _context: Context) -> pb.ProxiesReply:  # noqa: N802
         """Every proxy that is declared, connected or not."""
@@ -385,7 +391,7 @@ def _decider(one: DeciderFacts) -> pb.Decider:
     )
 
 
-def _place(instance: Instance) -> pb.InstancePlace:
+def _place(instance: Instance, trouble: str) -> pb.InstancePlace:
     proxy = f"http://{instance.name}:{instance.proxy_secret}@127.0.0.1:{instance.outbound_port}"
     return pb.InstancePlace(
         name=instance.name,
@@ -408,6 +414,7 @@ def _place(instance: Instance) -> pb.InstancePlace:
             )
             for one in instance.ports
         ],
+        health=trouble or ("healthy" if instance.probe is not None else ""),
     )
 
 

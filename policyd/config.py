@@ -348,6 +348,11 @@ class StatePaths:
         return self.root / "revisions"
 
     @property
+    def health(self) -> Path:
+        """Which instances answered, for the next start."""
+        return self.root / "health.json"
+
+    @property
     def columns(self) -> Path:
         """A copy of the journal for questions, derived from it; made anew when it is gone."""
         return self.root / "columns"

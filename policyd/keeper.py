@@ -65,6 +65,11 @@ class Keeper:
             except Exception as error:  # noqa: BLE001 - a fault of ours refuses the change and ends nothing
                 self._try_again(Problem("fault", f"an unforeseen fault: {type(error).__name__}: {error}"))
 
+    def renew(self, change: Callable[[Live], Live]) -> None:
+        """Put in force what follows from the Live in force and from something besides the folder."""
+        with self._looking:
+            self._live = change(self._live)
+
     def _better(self) -> Live | None:
         """What the folder says, checked; None if it was looked at before."""
         before, self._looked_at = self._looked_at, ""

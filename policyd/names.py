@@ -56,6 +56,7 @@ CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
 KEY_FETCHES: Final = "policyd_key_fetches"
 KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
+INSTANCES_UNHEALTHY: Final = "policyd_instances_unhealthy"
 
 METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISIONS: ("Decisions made.", ("decision", "side")),
@@ -83,6 +84,7 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
     KEY_FETCHES: ("Key sets of issuers asked for.", ("outcome",)),
     KEY_SETS_FAILING: ("Key sets of issuers that could not be fetched the last time.", ()),
+    INSTANCES_UNHEALTHY: ("Instances that are probed and not reached now, as they do not answer.", ()),
 }
 
 # ---- log records that are streamed out (OTLP): their scope, and fields of a record -> attributes

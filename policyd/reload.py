@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TypeVar
 
@@ -112,13 +112,16 @@ def load(
     place: Callable[[Declaration], Placement],
     control: Control,
     earlier: Earlier | None = None,
+    living: Callable[[Mesh], Mesh] = lambda mesh: mesh,
 ) -> Live:
     """Check all of a folder; raises InvalidInput with every problem that can be found at once.
 
-    `place` says where instances are; `control` where proxies ask for decisions; `earlier` spares work.
+    `place` says where instances are; `control` where proxies ask for decisions; `earlier` spares work; `living` is the
+    mesh with the instances that do not answer marked as such.
     """
     earlier = earlier or Earlier()
     parsed = _parse(folder, schemas, place, earlier)
+    parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
     _check_cases(folder, ruling)
     snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check({SDS_CLUSTER})
@@ -137,6 +140,13 @@ def load(
         warnings=tuple(_warnings(parsed)),
         shadow_place=folder.shadow_place,
     )
+
+
+def relive(live: Live, control: Control, living: Callable[[Mesh], Mesh]) -> Live:
+    """The same, for what is known by now of the instances that answer."""
+    mesh = living(live.mesh)
+    snapshots = build_snapshots(mesh, control, live.snapshots).check({SDS_CLUSTER})
+    return replace(live, mesh=mesh, snapshots=snapshots, config=snapshots.config)
 
 
 def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], earlier: Earlier) -> _Parsed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
@@ -31,6 +32,7 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 NOTHING: Final[Mapping[str, Any]] = {}  # the default of mappings
+REMOVE_IT: Final = "remove it, so that nothing is thought to hold that does not"
 
 
 class Model(BaseModel):
@@ -84,30 +86,38 @@ Name = Annotated[str, AfterValidator(check_label)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
-def parse(
-    model: type[M], document: Document, problems: list[Problem], later: Mapping[str, str] | None = None
-) -> M | None:
-    """Validate a document; on failure add every Problem and return None.
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Fields that exist elsewhere and not here: `why` says of each what to do instead, "" where there is nothing to."""
 
-    `later` names fields that exist but are not supported yet, with the kind that the message names.
-    """
+    kind: str = ""
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse(
+    model: type[M],
+    document: Document,
+    problems: list[Problem],
+    refused: Refused = Refused(),
+) -> M | None:
+    """Validate a document; on failure add every Problem and return None."""
     try:
         return model.model_validate(document.value, by_alias=True, by_name=False)
     except ValidationError as error:
         details = error.errors(include_url=False)[:MAX_PROBLEMS]
-        found = [_problem(model, document, detail, later or {}) for detail in details]
+        found = [_problem(model, document, detail, refused) for detail in details]
         problems += [problem for problem in found if problem is not None]
     return None
 
 
-def _problem(model: type[Model], document: Document, detail: Any, later: Mapping[str, str]) -> Problem | None:
+def _problem(model: type[Model], document: Document, detail: Any, refused: Refused) -> Problem | None:
     path = tuple(step for step in detail["loc"] if step != "[key]")
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     name = dotted(path)
     subject = f"`{name}`" if name else "the document"
     match kind:
         case "extra_forbidden":
-            return _unknown_field(model, document, path, later)
+            return _unknown_field(model, document, path, refused)
         case "missing":
             return document.problem("field", f"{subject} is missing", path, "add it")
         case "value_error":
@@ -172,18 +182,17 @@ def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _unknown_field(
-    model: type[Model], document: Document, path: tuple[str | int, ...], later: Mapping[str, str]
-) -> Problem:
-    field, parent = str(path[-1]), dotted(path[:-1])
+def _unknown_field(model: type[Model], document: Document, path: tuple[str | int, ...], refused: Refused) -> Problem:
+    name, parent = str(path[-1]), dotted(path[:-1])
     where = f" in `{parent}`" if parent else ""
-    if field in later:
-        remedy = "remove it, so that nothing is thought to hold that does not"
-        return document.problem("field", f"field `{field}` of {later[field]} is not supported yet{where}", path, remedy)
+    if name in refused.why:
+        why = refused.why[name]
+        said = f"field `{name}` of {refused.kind} is not supported{'' if why else ' yet'}{where}"
+        return document.problem("field", said, path, why or REMOVE_IT)
     known = sorted(_fields(model, path[:-1]))
-    near = difflib.get_close_matches(field, known, 1)
-    remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{name}`' for name in known)}"
-    return document.problem("field", f"unknown field `{field[:80]}`{where}", path, remedy if known else "remove it")
+    near = difflib.get_close_matches(name, known, 1)
+    remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{one}`' for one in known)}"
+    return document.problem("field", f"unknown field `{name[:80]}`{where}", path, remedy if known else "remove it")
 
 
 def _fields(model: type[Model], path: Sequence[str | int]) -> set[str]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from policyd.envoy_api import EnvoyApi
+from proxy.asking import asking
 from proxy.control import Control
 from proxy.entry import Entry, enter
 from proxy.events import write_status
@@ -19,6 +20,7 @@ from proxy.fleet import Fleet
 from proxy.join import Joined
 from proxy.memory import give_back
 from proxy.outside import Outside
+from proxy.probes import Probes
 from proxy.session import Session
 from proxy.sidecar import Settings
 
@@ -55,12 +57,16 @@ class Agent:
             return
         control = Control(joined.server)
         fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed)
-        session = self._session = Session(joined, self._entry.state, control, fleet, self._outside, self._changed)
-        tasks = [self._guarded(work) for work in (session.renew(), session.watch(), session.work())]
+        probes = Probes(asking(commands=self._settings.probe_commands), control.report, self._outside)
+        session = self._session = Session(
+            joined, self._entry.state, control, fleet, probes, self._outside, self._changed
+        )
+        tasks = [self._guarded(work) for work in (session.renew(), session.watch(), session.work(), probes.report())]
         self._changed()
         try:
             await self._stopping.wait()
         finally:
+            await probes.end()
             await self._end(tasks, fleet, control)
         if self._failure is not None:
             raise self._failure

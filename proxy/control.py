@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,14 @@ from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
 from proxy.bootstrap import Endpoint
+from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle
 
 SIGN_TIMEOUT = 10.0
+REPORT_TIMEOUT = 5.0
 MAX_SIDECARS = 512
+MAX_PERIOD = 3600.0  # seconds
+MAX_REASON = 200  # characters
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.ssl_target_name_override", "policyd"),
     ("grpc.max_receive_message_length", 1 << 20),
@@ -51,12 +55,13 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """What this agent runs, and where its Envoys are configured."""
+    """What this agent runs, where its Envoys are configured, and how the applications beside them are asked."""
 
     sidecars: tuple[Spec, ...]
     bundle: Bundle
     xds: Endpoint
     server: SpiffeId
+    probes: tuple[Probe, ...] = ()
 
 
 def bundle_of(message: agent_pb2.Bundle, trust_domain: str) -> Bundle:
@@ -74,7 +79,9 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     server = SpiffeId.parse(message.server_id)
     if server.trust_domain != trust_domain:
         raise IdentityError(f"the server `{server}` is not of trust domain `{trust_domain}`")
-    return Assigned(specs, bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address), server)
+    probes = tuple(_probes_of(message.probes, {spec.instance for spec in specs}))
+    endpoint = Endpoint.parse(message.xds_address)
+    return Assigned(specs, bundle_of(message.bundle, trust_domain), endpoint, server, probes)
 
 
 def _spec_of(message: agent_pb2.Sidecar, trust_domain: str) -> Spec:
@@ -85,6 +92,43 @@ def _spec_of(message: agent_pb2.Sidecar, trust_domain: str) -> Spec:
     if spiffe_id.trust_domain != trust_domain:
         raise IdentityError(f"`{spiffe_id}` is not of trust domain `{trust_domain}`")
     return Spec(message.instance, spiffe_id, message.cluster)
+
+
+def _probes_of(messages: Iterable[agent_pb2.Probe], instances: Set[str]) -> Iterator[Probe]:
+    """How applications are asked, within bounds whatever was said: an agent's time and sockets are its own.
+
+    A way to ask that this agent does not know is passed over, and policyd never hears that the application answers.
+    """
+    for message in messages:
+        way = _way_of(message)
+        if way is None or message.instance not in instances:
+            continue
+        yield Probe(
+            instance=message.instance,
+            way=way,
+            initial_delay=min(message.initial_delay_seconds, MAX_PERIOD),
+            timeout=min(max(message.timeout_seconds, 1), MAX_PERIOD),
+            period=min(max(message.period_seconds, 1), MAX_PERIOD),
+            success_threshold=max(message.success_threshold, 1),
+            failure_threshold=max(message.failure_threshold, 1),
+        )
+
+
+def _way_of(message: agent_pb2.Probe) -> Way | None:
+    match message.WhichOneof("way"):
+        case "http_get":
+            get = message.http_get
+            headers = tuple((one.name, one.value) for one in get.headers)
+            if any(not text.isprintable() for text in (get.path, *(text for pair in headers for text in pair))):
+                raise IdentityError(f"the probe of `{message.instance[:100]}` is no request")
+            return HttpGet(get.host, get.port, get.path, get.tls, headers)
+        case "tcp_socket":
+            return TcpSocket(message.tcp_socket.host, message.tcp_socket.port)
+        case "exec":
+            return Exec(tuple(message.exec.command))
+        case "grpc":
+            return Grpc(message.grpc.port, message.grpc.service)
+    return None
 
 
 class Control:
@@ -124,6 +168,18 @@ class Control:
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
         return tuple(reply.chain), bundle_of(reply.bundle, spiffe_id.trust_domain)
+
+    async def report(self, told: Mapping[str, tuple[bool, str]]) -> None:
+        """Say which applications answer, and why others do not; raises Unreachable, IssuanceDenied or IdentityError."""
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        said = [
+            agent_pb2.InstanceHealth(instance=name, healthy=healthy, reason=reason[:MAX_REASON])
+            for name, (healthy, reason) in told.items()
+        ]
+        try:
+            await stub.Report(agent_pb2.HealthReport(instances=said), timeout=REPORT_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
 
     async def watch(self, version: str, envoy_version: str) -> AsyncIterator[agent_pb2.Assignment]:
         """The assignments that one connection brings; ends by raising Unreachable or IssuanceDenied."""

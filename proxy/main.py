@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     levels = ["trace", "debug", "info", "warning", "error", "critical", "off"]
     text = "trace, debug, info, warning, error, critical or off (default: warning)"
     add("--envoy-log-level", metavar="LEVEL", default="warning", choices=levels, help=text)
+    text = "run the commands by which WorkloadGroups of the mesh ask applications (exec probes)"
+    add("--run-probe-commands", action="store_true", help=text)
     add("--exit-with-parent", action="store_true", help="stop when standard input ends")
     return parser
 
@@ -112,7 +114,9 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
         logs = (state.folder if state else runtime) / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         limits = Limits(drain=options.drain)
-        settings = Settings(binary, runtime, logs, limits, options.concurrency, options.envoy_log_level)
+        settings = Settings(
+            binary, runtime, logs, limits, options.concurrency, options.envoy_log_level, options.run_probe_commands
+        )
         agent = Agent(Entry(token, state, options.server, options.name), settings, EnvoyApi(binary), outside)
         outside.say("agent.started", pid=os.getpid(), runtime=str(runtime))
         _stop_on_signals(agent, watch_input=options.exit_with_parent)

@@ -21,6 +21,7 @@ from proxy.fleet import Fleet
 from proxy.identity import Bundle, Svid
 from proxy.join import Joined
 from proxy.outside import Outside
+from proxy.probes import Probes
 from proxy.renew import keep_fresh, obtain
 from proxy.sidecar import Running
 from proxy.state import StateFolder
@@ -32,13 +33,14 @@ class Session:
     """Run `renew`, `watch` and `work`, all endless, in tasks; `changed` is called when `status` did."""
 
     def __init__(
-        self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet,
+        self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes,
         outside: Outside, changed: Callable[[], None],
     ) -> None:  # fmt: skip
         self._joined = joined
         self._state = state
         self._control = control
         self._fleet = fleet
+        self._probes = probes
         self._outside = outside
         self._changed = changed
         self._wanted: asyncio.Queue[Assigned] = asyncio.Queue(maxsize=1)
@@ -76,6 +78,7 @@ class Session:
             assigned = await self._wanted.get()
             self._trust(assigned.bundle)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
+            self._probes.apply(assigned.probes)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
 
     def status(self) -> dict[str, Any]:

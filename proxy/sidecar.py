@@ -40,7 +40,10 @@ _LONGEST_FILE = len("/admin.sock")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all sidecars of an agent share; `runtime` and `logs` are folders of mode 0700."""
+    """What all sidecars of an agent share; `runtime` and `logs` are folders of mode 0700.
+
+    `probe_commands`: whether commands by which the mesh asks applications are run.
+    """
 
     envoy: Path
     runtime: Path
@@ -48,6 +51,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     concurrency: int = 1
     log_level: str = "warning"
+    probe_commands: bool = False
 
 
 @dataclass(frozen=True, slots=True)

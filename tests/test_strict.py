@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.errors import Problem
-from policyd.strict import NOTHING, Duration, Many, Model, Name, PortNumber, describe, parse, parse_duration
+from policyd.strict import NOTHING, Duration, Many, Model, Name, PortNumber, Refused, describe, parse, parse_duration
 from policyd.yaml import load_one
 
 
@@ -35,7 +35,12 @@ class Sample(Model):
 def parsed(text: str) -> tuple[Sample | None, list[str]]:
     """Give the model, and the problems as they are shown."""
     problems: list[Problem] = []
-    model = parse(Sample, load_one(text, "s.yaml"), problems, {"mirror": "Sample"})
+    model = parse(
+        Sample,
+        load_one(text, "s.yaml"),
+        problems,
+        Refused("Sample", {"mirror": "", "glass": "it breaks; use `mirror`"}),
+    )
     return model, [str(problem) for problem in problems]
 
 
@@ -77,6 +82,7 @@ def test_a_good_document_becomes_the_model() -> None:
             "s.yaml:2: field `mirror` of Sample is not supported yet; "
             "remove it, so that nothing is thought to hold that does not",
         ),
+        ("name: a\nglass: 1", "s.yaml:2: field `glass` of Sample is not supported; it breaks; use `mirror`"),
         ("[]", "s.yaml:1: the document must be a mapping, not an empty list"),
         (
             "name: A_b",

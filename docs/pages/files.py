@@ -23,7 +23,8 @@ HOLDS: Final[Mapping[str, str]] = {
     "issuance.cedar": "who may obtain which certificate; without it the built-in policy holds",
     "operators.cedar": "who may look and act besides the folder's owner",
     "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice), [DestinationRule](#destinationrule), "
-    "[ServiceEntry](#serviceentry), [WorkloadEntry](#workloadentry), [Service](#service), [Sidecar](#sidecar), "
+    "[ServiceEntry](#serviceentry), [WorkloadEntry](#workloadentry), [WorkloadGroup](#workloadgroup), "
+    "[Service](#service), [Sidecar](#sidecar), "
     "[RequestAuthentication](#requestauthentication) and [PeerAuthentication](#peerauthentication)",
     "policies": "traffic policies, one file a service; the [schema](schema.md) says what they may name",
     "credentials": "`tls.crt`, `tls.key`, `ca.crt` of gateways; only the gateway reads its key, of mode 0600",
@@ -86,4 +87,9 @@ def _kind(kind: str, model: type[Model]) -> Iterator[str]:
             yield from (f"#### {title(part)}", "")
             yield from summary(part)
             yield from fields(part)
-    yield from (f"Not supported yet, and refused by name in a {kind}: {codes(sorted(LATER[kind]))}.", "")
+    why = LATER[kind].why
+    if reasons := {name: text for name, text in sorted(why.items()) if text}:
+        yield from (f"Refused by name in a {kind}, with what to do instead:", "")
+        yield from table(("field", "why"), ((code(name), text) for name, text in reasons.items()))
+    if rest := sorted(why.keys() - reasons.keys()):
+        yield from (f"Not supported yet, and refused by name in a {kind}: {codes(rest)}.", "")

@@ -80,6 +80,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_value_match": "",
     "_check_uri_match": "",
     "_check_keys": "key set (JWKS)",
+    "_check_asked": "path, with a query or without",
     "check_port_key": "port",
     "check_egress_host": "`<namespace>/<host>`",
     "_check_uri": "`https://` URI, or file in `jwks/`",

@@ -7,7 +7,7 @@ text gives nothing away: neither why a token failed, nor what policies say, nor 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -20,6 +20,7 @@ from policyd.ca.assignment import Registration, entries_for, instances_for, may_
 from policyd.ca.authority import Svid
 from policyd.ca.changes import Changes
 from policyd.ca.entries import Entry
+from policyd.ca.health import MAX_REPORTED, probes_for, said_by
 from policyd.ca.issuance import AnyOrder, Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import Peer, address_of, peer_of
@@ -33,6 +34,7 @@ from policyd.svid.bundle import JWT_SVID, Bundle, write
 
 ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
 SIGN_RATE: Final = Rate(per_second=50.0, burst=500)  # for each agent; all sidecars of a node at its start
+REPORT_RATE: Final = Rate(per_second=5.0, burst=50)  # for each agent; it puts changes together
 MAX_SECRET: Final = 128  # characters; a longer text is no secret of ours, however it begins
 MAX_SELECTORS: Final = 256  # of one process; it may be in many groups
 MAX_SELECTOR: Final = 4200  # characters; a path has at most 4096
@@ -136,7 +138,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     """Served over mutual TLS to agents that have joined.
 
     `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
-    never goes back, `wall` tells the time in UTC.
+    never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         xds_address: str,
         clock: Callable[[], float],
         wall: Callable[[], datetime],
+        hear: Callable[[Mapping[str, tuple[bool, str]]], object],
         entries: Callable[[], tuple[Entry, ...]] = tuple,
         rate: Rate = SIGN_RATE,
     ) -> None:
@@ -159,7 +162,9 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._xds_address = xds_address
         self._wall = wall
         self._entries = entries
+        self._hear = hear
         self._limit = RateLimit(rate, clock)
+        self._reports = RateLimit(REPORT_RATE, clock)
         self._watches: Counter[str] = Counter()
         self._closed = False
 
@@ -190,6 +195,20 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 registration, agent = self._admit(context)
                 self._limited(registration.agent)
                 return self._sign_jwt(request, registration, agent)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def Report(self, request: agent_pb2.HealthReport, context: Context) -> agent_pb2.HealthReply:  # noqa: N802
+        """Hear which of the agent's own instances answer; a word about another's is refused, and so is all of it."""
+        try:
+            with translated():
+                registration, _ = self._admit(context)
+                if not self._reports.allow(registration.agent):
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reports, wait a little")
+                if len(request.instances) > MAX_REPORTED:
+                    raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"a report is of at most {MAX_REPORTED} instances")
+                self._hear(said_by(registration, request, self._mesh(), self._tokens.agents()))
+                return agent_pb2.HealthReply()
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -289,13 +308,14 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
 
     def _assignment(self, registration: Registration) -> agent_pb2.Assignment:
         authority = self._issuer.authority
+        instances = instances_for(registration, self._mesh(), self._tokens.agents())
         sidecars = [
-            agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service)
-            for one in instances_for(registration, self._mesh(), self._tokens.agents())
+            agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service) for one in instances
         ]
         return agent_pb2.Assignment(
             agent=registration.agent,
             sidecars=sidecars,
+            probes=probes_for(instances),
             bundle=bundle_message(self._issuer.bundle),
             xds_address=self._xds_address,
             server_id=str(SpiffeId.server(authority.trust_domain)),

@@ -39,5 +39,7 @@ def support(
     if as_json:
         output.print_json({"fields": [asdict(row) for row in found]})
         return
-    shown = [(row.kind, row.place, "yes" if row.supported else "no", " ".join(row.fields) or "-") for row in found]
-    output.show(output.table(("KIND", "PLACE", "SUPPORTED", "FIELDS"), shown))
+    shown = [
+        (row.kind, row.place, "yes" if row.supported else "no", " ".join(row.fields) or "-", row.why) for row in found
+    ]
+    output.show(output.table(("KIND", "PLACE", "SUPPORTED", "FIELDS", "INSTEAD"), shown))

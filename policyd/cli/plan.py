@@ -60,7 +60,9 @@ def agent_program(
     listen: Callable[[str], None],
 ) -> Program:
     """The agent of all sidecars and gateways of `directory`; `feed` gives the join token, a line."""
-    options = ["--join", "-", "--exit-with-parent", "--dir", str(state), "--runtime", str(runtime)]
+    # whoever writes commands into the folder has them run here anyway
+    options = ["--join", "-", "--exit-with-parent", "--run-probe-commands"]
+    options += ["--dir", str(state), "--runtime", str(runtime)]
     return Program(
         name=AGENT,
         kind="agent",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from policyd.cli import plan, sidecars
 from policyd.cli.health import application_probe, server_probe
@@ -15,11 +15,15 @@ from policyd.cli.instance import server
 from policyd.cli.life import Life, Phase
 from policyd.cli.progress import Item, View
 from policyd.cli.supervise import Supervisor
+from policyd.errors import ChildError
 from policyd.mesh.declare import declare
 from policyd.sources.files import read_folder
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
+
+HEALTHY: Final = "healthy"  # what the server says of an instance that answers its probe
+LOOK_SECONDS: Final = 0.2
 
 
 class RunningMesh:
@@ -58,12 +62,22 @@ class RunningMesh:
         self._start_agent()
         self._start_applications()
         await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
+        await self._reached(deadline)
 
     async def stop(self) -> None:
         """End the applications, then the agent with its Envoys, then the server."""
         for names in (self._applications, [plan.AGENT], [plan.SERVER]):
             await self._supervisor.stop(names)
         await self._supervisor.close()
+
+    async def _reached(self, deadline: float) -> None:
+        """Wait for the instances that are probed: callers are led to them only once they have answered."""
+        while missing := [place for place in self.places if place.health not in ("", HEALTHY)]:
+            if time.monotonic() >= deadline:
+                reasons = ", ".join(f"`{place.name}` ({place.health})" for place in missing)
+                raise ChildError(f"not healthy in time: {reasons}", remedy="see the `probe` of its WorkloadGroup")
+            await asyncio.sleep(LOOK_SECONDS)
+            self.places, self.warnings = await asyncio.to_thread(self._ask)
 
     def _start_agent(self) -> None:
         program = plan.agent_program(

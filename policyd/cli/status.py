@@ -58,6 +58,8 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
     if places:
         rows = [(place.name, place.service, place.role, ports(place)) for place in places]
         shown += ["", output.table(("INSTANCE", "SERVICE", "ROLE", "LISTENS"), rows)]
+    if probed := [(place.name, output.clean(place.health)) for place in places if place.health]:
+        shown += ["", output.table(("PROBED", "HEALTH"), probed)]
     if reply.refused:
         shown += ["", "a change is refused, the last good one stays in force:"]
         shown += [

@@ -31,6 +31,7 @@ from policyd.mesh.model import (
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.peers import listeners_of, with_peers
 from policyd.mesh.placement import Placement
+from policyd.mesh.probes import with_probes
 from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.scope import check_sidecars
 from policyd.mesh.service_entries import build_outside
@@ -59,7 +60,7 @@ def build(
     instances = builder.build()
     problems = builder.problems
     services, instances = build_services(declaration, instances, problems)
-    instances = with_peers(declaration, instances, problems)
+    instances = with_probes(declaration, with_peers(declaration, instances, problems), problems)
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
@@ -151,6 +152,7 @@ class _Instances:
             outbound_port=placed.outbound_port,
             proxy_secret=placed.proxy_secret,
             locality=parse_locality(spec.locality) if spec.locality else None,
+            weight=spec.weight or 1,
         )
 
     def _gateway(self, name: str, spec: GatewayInstanceSpec) -> Instance:

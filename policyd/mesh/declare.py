@@ -15,10 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.istio.common import Labels, Resource
 from policyd.mesh.istio.kinds import KINDS, LATER
+from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
 from policyd.mesh.matching import check_account_template, check_ip, check_path, check_variables
 from policyd.mesh.protocols import Protocol, by_name
+from policyd.mesh.templates import in_groups, of_groups
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
 
@@ -79,6 +81,7 @@ class WorkloadSpec(Model):
     """One instance to run, in Compose's words; without `command` it is started by someone else.
 
     `port` is the Service's, `ports` are they where there are several; the other ports are picked free unless given.
+    Of the requests to several instances each gets its `weight`'s share (none given: 1).
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["port"]}, {"required": ["ports"]}]})
@@ -99,6 +102,7 @@ class WorkloadSpec(Model):
     inbound_port: PortNumber | None = None
     outbound_port: PortNumber | None = None
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
+    weight: Weight | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> WorkloadSpec:
@@ -234,10 +238,12 @@ def declare(files: Mapping[str, str], before: Declaration | None = None) -> Decl
         if path.startswith(MESH_FOLDER) and path.endswith((".yaml", ".yml")):
             resources += reader.resources(files[path], path, workloads.defaults.namespace)
     if not problems:
+        resources = [*in_groups(resources)]
         resources += list(services_inside(resources, problems))
         written = {**workloads.workloads, **workloads.gateways}
         more = machines(resources, written, WorkloadSpec, problems)
-        workloads = workloads.model_copy(update={"workloads": {**workloads.workloads, **more}})
+        own = of_groups(resources, workloads.workloads, workloads.defaults.namespace)
+        workloads = workloads.model_copy(update={"workloads": {**own, **more}})
     if problems:
         raise InvalidInput(problems)
     return Declaration(
@@ -319,8 +325,6 @@ def _resource(document: Document, namespace: str, problems: list[Problem]) -> De
         remedy = f"supported are {', '.join(sorted(KINDS))}"
         if kind == "AuthorizationPolicy":
             remedy = f"turn it into Cedar with `policyd policy import istio {document.file}`, then take it out"
-        if kind == "WorkloadGroup":
-            remedy = "no machine registers itself here; write a WorkloadEntry for each"
         problems.append(document.problem("kind", shown, ("kind",), remedy))
         return None
     resource = parse(model, document, problems, LATER[kind])

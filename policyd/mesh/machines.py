@@ -108,6 +108,7 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
         service_account=entry.spec.service_account,
         namespace=entry.namespace,
         locality=entry.spec.locality,
+        weight=entry.spec.weight,
         address=entry.spec.address,
         outbound_port=entry.outbound_port,
     )

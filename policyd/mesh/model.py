@@ -14,6 +14,7 @@ from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.probe import Probe
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.traffic_policy import Sections
@@ -112,7 +113,8 @@ class Instance:
 
     A sidecar has `ports`, and its application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`.
     A gateway has `listens`. `also` are further Services (ids) whose selector matches it; what is asked about is always
-    `service`.
+    `service`. Of the requests to several instances each gets the share of its `weight`. One with a `probe` is reached
+    only while it is `healthy`.
     """
 
     name: str
@@ -127,6 +129,9 @@ class Instance:
     listens: tuple[Listen, ...] = ()
     also: tuple[str, ...] = ()
     locality: Locality | None = None
+    weight: int = 1
+    probe: Probe | None = None
+    healthy: bool = True
 
     @property
     def service_port(self) -> int:

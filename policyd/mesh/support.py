@@ -22,12 +22,16 @@ ANYWHERE: Final = "…"
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Fields of a kind in one place, as `spec.http[].match[]`; `…` is anywhere, without fields the whole kind."""
+    """Fields of a kind in one place, as `spec.http[].match[]`; `…` is anywhere, without fields the whole kind.
+
+    `why` says of those that are refused what to do instead.
+    """
 
     kind: str
     place: str
     fields: tuple[str, ...]
     supported: bool
+    why: str = ""
 
 
 def support(kinds: Iterable[str] = ()) -> Iterator[Support]:
@@ -41,8 +45,16 @@ def support(kinds: Iterable[str] = ()) -> Iterator[Support]:
         for place, message in _messages(model.model_fields["spec"].annotation, "spec", seen):
             names = tuple(info.alias or name for name, info in message.model_fields.items())
             yield Support(kind, place, names, supported=True)
-        if later := tuple(sorted(LATER.get(kind, ()))):
-            yield Support(kind, ANYWHERE, later, supported=False)
+        yield from _refused(kind)
+
+
+def _refused(kind: str) -> Iterator[Support]:
+    """What is refused, together what is refused for one reason; without a reason last."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in sorted(LATER[kind].why.items(), key=lambda entry: (not entry[1], entry[0])):
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        yield Support(kind, ANYWHERE, tuple(names), supported=False, why=why)
 
 
 def _messages(hint: Any, place: str, seen: set[type[Model]]) -> Iterator[tuple[str, type[Model]]]:

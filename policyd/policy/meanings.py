@@ -45,6 +45,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "appPort": "Where the application listens, on loopback of its machine: its PORT.",
         "inboundPort": "Where its sidecar listens for others.",
         "outboundPort": "Its own HTTP proxy, on loopback.",
+        "weight": "Its share of the requests to several instances; otherwise 1.",
     },
     "PortSpec": {
         "port": "The Service's port, which callers use.",

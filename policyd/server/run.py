@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,8 +33,9 @@ from policyd.ca.tokens import Tokens
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
+from policyd.mesh.model import Mesh
 from policyd.mesh.tokens import fetched
-from policyd.reload import Earlier, Live, load, shipped_schemas
+from policyd.reload import Earlier, Live, load, relive, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
 from policyd.server.decider_life import DeciderLife
@@ -44,6 +45,7 @@ from policyd.server.health import Health
 from policyd.server.journal import make_sealer, open_journal
 from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.link import Setup
+from policyd.server.liveness import Liveness
 from policyd.server.state import (
     ADMIN_SOCKET,
     Placer,
@@ -165,6 +167,7 @@ class Server:
         ours = [address.port for address in self._addresses.values()]
         self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists())
         self._key_sets = KeySets(self._paths.jwks)
+        self._liveness = Liveness(self._paths.health, clock=time.monotonic, metrics=self._metrics)
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
         self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
@@ -189,6 +192,7 @@ class Server:
             metrics=self._metrics,
         )
         await stack.enter_async_context(listen.Running(self._fetching.run()))
+        await stack.enter_async_context(listen.Running(self._liveness.run(self._mesh, self._living_changed)))
         await stack.enter_async_context(listen.Running(self._watch()))
         await stack.enter_async_context(listen.Running(self._look_after()))
         _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
@@ -199,11 +203,11 @@ class Server:
         schemas = shipped_schemas()
         decide = decision_addresses(self._addresses)
         ports = tuple(address.port for address in decide)
-        control = Control(decide[0].host, ports, SpiffeId.server(settings.trust_domain))
+        self._control = Control(decide[0].host, ports, SpiffeId.server(settings.trust_domain))
 
         def build(folder: Folder) -> Live:
             with _uncollected():
-                live = load(folder, schemas, self._placer, control, self._earlier)
+                live = load(folder, schemas, self._placer, self._control, self._earlier, self._liveness.applied)
             self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
             return live
 
@@ -221,12 +225,13 @@ class Server:
         self._agents = AgentsService(
             self._issuer,
             self._tokens,
-            mesh=lambda: self._keeper.live.mesh,
+            mesh=self._mesh,
             changes=self._changes,
             xds_address=str(at["xds"]),
             clock=time.monotonic,
             wall=_now,
             entries=self._entries.all,
+            hear=self._liveness.hear,
         )
         await listen.serve_xds(stack, self._discovery, self._agents, at["xds"], identity, streams)
         attestation = AttestationService(
@@ -375,9 +380,24 @@ class Server:
     def _put_in_force(self, live: Live) -> None:
         self._speech.level(live.settings.log.level)
         self._speaking = self._loop.create_task(self._deciders.speak(live.settings.log.level))
-        self._cache.set_all(live.snapshots)
+        self._cache.set_all(self._keeper.live.snapshots)  # the newest: who answers may have changed since
         self._changes.announce()
         self._fetching.wake()
+        self._liveness.wake()
+
+    async def _living_changed(self) -> None:
+        """Lead callers to the instances that answer now."""
+
+        def change(live: Live) -> Live:
+            again = relive(live, self._control, self._liveness.applied)
+            self._earlier = replace(self._earlier, snapshots=again.snapshots)
+            return again
+
+        await asyncio.to_thread(self._keeper.renew, change)
+        self._cache.set_all(self._keeper.live.snapshots)
+
+    def _mesh(self) -> Mesh:
+        return self._keeper.live.mesh
 
     def _authorize_proxy(self, peer: SpiffeId, node_id: str) -> None:
         """A proxy may be any instance of the identity that it has proved, and no other."""
@@ -416,6 +436,10 @@ class Server:
     def deciders(self) -> Iterable[DeciderLife]:
         """The decision processes."""
         return self._deciders.lives
+
+    def troubles(self) -> Mapping[str, str]:
+        """The instances that are probed and not reached, and why."""
+        return self._liveness.troubles(self._keeper.live.mesh)
 
     def remark(self) -> str:
         """What else a reader of the readiness should know."""

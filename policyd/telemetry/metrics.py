@@ -86,6 +86,7 @@ class Metrics:
         self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
         self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
         self._key_sets_failing = _gauge(registry, names.KEY_SETS_FAILING)
+        self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
@@ -162,6 +163,10 @@ class Metrics:
     def keys_failing(self, count: int) -> None:
         """So many key sets could not be fetched the last time."""
         self._key_sets_failing.set(count)
+
+    def instances_unhealthy(self, count: int) -> None:
+        """So many instances are probed and not reached."""
+        self._instances_unhealthy.set(count)
 
     def ca_expiry(self, which: str, timestamp: float) -> None:
         """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""

@@ -7,7 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
+from policyd.mesh.istio.probe import HttpGet, Probe
+from policyd.mesh.model import Served
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import Bundle, read
 from policyd.svid.jwt import validate
@@ -57,6 +59,7 @@ class House:
     changes: Changes
     agents: AgentsService
     served: ServerCertificate
+    heard: list[dict[str, tuple[bool, str]]]
     attestation_port: int
     agents_port: int
     entries: list[Entry]
@@ -115,12 +118,14 @@ class Running:
         served = ServerIdentity(issuer, self.office.clock).current()
         self.office.recorder.entries.clear()
         seconds = asyncio.get_running_loop().time
+        heard: list[Any] = []
         attestation = AttestationService(
             issuer, self.tokens, agents_address="127.0.0.1:1", clock=seconds, rate=Rate(0.0, 5)
         )
         agents = AgentsService(
             issuer, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
-            clock=seconds, wall=self.office.clock, rate=Rate(0.0, 5), entries=lambda: tuple(self.entries),
+            clock=seconds, wall=self.office.clock, hear=heard.append, rate=Rate(0.0, 5),
+            entries=lambda: tuple(self.entries),
         )  # fmt: skip
         pairs = [(served.key, served.chain)]
         stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
@@ -133,7 +138,7 @@ class Running:
         ]
         for server in self.servers:
             await server.start()
-        return House(self.office, self.tokens, self.changes, agents, served, *ports, self.entries)
+        return House(self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries)
 
     async def stop(self) -> None:
         for server in self.servers:
@@ -230,6 +235,59 @@ async def test_a_watch_tells_each_change_that_concerns_the_agent(house: House) -
         second = await asyncio.wait_for(watch.read(), 5)
         assert [one.instance for one in second.sidecars] == ["reviews-v1"]
         watch.cancel()
+
+
+def health(instance: str, healthy: bool = True, reason: str = "") -> pb.InstanceHealth:
+    return pb.InstanceHealth(instance=instance, healthy=healthy, reason=reason)
+
+
+async def report(channel: grpc.aio.Channel, *said: pb.InstanceHealth) -> pb.HealthReply:
+    return await stubs.AgentsStub(channel).Report(pb.HealthReport(instances=said))
+
+
+async def test_an_agent_is_told_how_to_ask_and_says_who_answers(house: House) -> None:
+    probe = Probe(http_get=HttpGet(port=9080, path="/ready"), period_seconds=3, failure_threshold=2)
+    instances = dict(house.office.mesh.instances)
+    instances["reviews-v1"] = replace(instances["reviews-v1"], probe=probe, ports=(Served(9080, 9080, app_port=7001),))
+    house.office.mesh = a_mesh(instances=instances)
+    async with await house.join(REVIEWS) as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        get = pb.HttpGet(host="127.0.0.1", port=7001, path="/ready")
+        assert list((await watch.read()).probes) == [
+            pb.Probe(
+                instance="reviews-v1", http_get=get, timeout_seconds=1, period_seconds=3, success_threshold=1,
+                failure_threshold=2,
+            )
+        ]  # fmt: skip
+        watch.cancel()
+        bad = health("reviews-v2", False, "the answer\nis 500" + "!" * 500)
+        await report(channel, health("reviews-v1"), bad, health("gone"))
+    reason = ("the answer is 500" + "!" * 500)[:200]
+    assert house.heard == [{"reviews-v1": (True, ""), "reviews-v2": (False, reason)}]
+
+
+async def test_an_agent_speaks_for_what_it_runs_and_for_nothing_else(house: House) -> None:
+    async with await house.join(REVIEWS) as channel:
+        said = await code_of(report(channel, health("reviews-v1"), health("ratings-v1", False)))
+    assert said == (Code.PERMISSION_DENIED, "`ratings-v1` is not run by this agent")
+    assert house.heard == []
+
+
+async def test_reports_are_bounded(house: House) -> None:
+    async with await house.join(REVIEWS) as channel:
+        said = await code_of(report(channel, *[health("reviews-v1")] * 513))
+        assert said == (Code.INVALID_ARGUMENT, "a report is of at most 512 instances")
+        many = await asyncio.gather(*(report(channel) for _ in range(500)), return_exceptions=True)
+        refused = [one.code() for one in many if isinstance(one, grpc.aio.AioRpcError)]
+        assert refused
+        assert set(refused) == {Code.RESOURCE_EXHAUSTED}
+
+
+async def test_workloads_and_strangers_report_nothing(house: House) -> None:
+    async with house.bearer(REVIEWS) as workload, house.bearer(SpiffeId.agent(DOMAIN, "stranger")) as stranger:
+        assert (await code_of(report(workload, health("reviews-v1"))))[0] is Code.PERMISSION_DENIED
+        assert (await code_of(report(stranger, health("reviews-v1"))))[0] is Code.PERMISSION_DENIED
+    assert house.heard == []
 
 
 async def test_a_watch_ends_when_its_agent_is_forgotten(house: House) -> None:

@@ -238,7 +238,7 @@ def test_mesh_support_prints_the_fields_of_a_kind(policyd: Callable[..., Said]) 
         ["EnvoyFilter", "…", "no"],
         ["Gateway", "spec", "yes"],
     ]
-    assert value == {"fields": [{"kind": "EnvoyFilter", "place": "…", "fields": [], "supported": False}]}
+    assert value == {"fields": [{"kind": "EnvoyFilter", "place": "…", "fields": [], "supported": False, "why": ""}]}
 
 
 def test_mesh_support_of_no_kind_says_which_was_meant(policyd: Callable[..., Said]) -> None:

@@ -70,13 +70,6 @@ def test_a_core_service_selects_machines_too() -> None:
     assert meshed(folder(entry=service)).instances["db-vm"].service_port == 80
 
 
-def test_a_group_of_machines_is_refused_with_what_to_write_instead() -> None:
-    assert problems(folder(machine=MACHINE.replace("kind: WorkloadEntry", "kind: WorkloadGroup"))) == [
-        "mesh/machine.yaml:2: the kind `WorkloadGroup` is not supported; "
-        "no machine registers itself here; write a WorkloadEntry for each"
-    ]
-
-
 def test_a_machine_may_speak_tcp() -> None:
     tcp = ENTRY.replace("name: http, protocol: HTTP", "name: mysql, protocol: TCP")
     mesh = meshed(folder(machine=MACHINE.replace("http: 8306", "tcp-mysql: 8306"), entry=tcp))
@@ -122,15 +115,9 @@ def test_where_nothing_is_said_the_ports_are_istios() -> None:
         ),
         (
             "  locality",
-            "  weight: 3\n  locality",
-            "11: field `weight` of WorkloadEntry is not supported yet in `spec`; "
-            "remove it, so that nothing is thought to hold that does not",
-        ),
-        (
-            "  locality",
             "  network: far\n  locality",
-            "11: field `network` of WorkloadEntry is not supported yet in `spec`; "
-            "remove it, so that nothing is thought to hold that does not",
+            "11: field `network` of WorkloadEntry is not supported in `spec`; "
+            "every proxy must reach the machine's `address` directly; take it out",
         ),
     ],
 )

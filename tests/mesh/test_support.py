@@ -22,8 +22,13 @@ def test_every_kind_is_told_of_and_what_comes_later_is_refused() -> None:
 
     assert {row.kind for row in rows} == {*KINDS, *OTHERS}
     assert {(row.kind, name) for row in rows if not row.supported for name in row.fields} == {
-        (kind, name) for kind, names in LATER.items() for name in names
+        (kind, name) for kind, refused in LATER.items() for name in refused.why
     }
+
+
+def test_what_is_refused_for_a_reason_says_what_to_do_instead() -> None:
+    why = "every proxy must reach the machine's `address` directly; take it out"
+    assert list(support(["WorkloadEntry"]))[-1] == Support("WorkloadEntry", "…", ("network",), False, why)
 
 
 def test_no_field_is_supported_and_refused_in_one_place() -> None:

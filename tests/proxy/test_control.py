@@ -12,6 +12,7 @@ from policyd.errors import PolicydError
 from policyd.spiffe import SpiffeId
 from proxy.bootstrap import Endpoint
 from proxy.control import Assigned, Spec, assigned_of
+from proxy.health import Exec, HttpGet, Probe
 from proxy.identity import Bundle
 from tests.fakes.toy_ca import ToyCa
 
@@ -41,12 +42,38 @@ def test_a_good_assignment() -> None:
     )
 
 
+def test_probes_are_kept_within_bounds_and_what_is_not_known_is_passed_over() -> None:
+    message = assignment()
+    header = agent_pb2.Header(name="x-a", value="1")
+    get = agent_pb2.HttpGet(host="127.0.0.1", port=80, path="/ready", tls=True, headers=[header])
+    message.probes.extend(
+        [
+            agent_pb2.Probe(
+                instance="web-1", http_get=get, initial_delay_seconds=5, timeout_seconds=2, period_seconds=4,
+                success_threshold=2, failure_threshold=6,
+            ),
+            agent_pb2.Probe(instance="web-2", exec=agent_pb2.Exec(command=["true"]), initial_delay_seconds=99_999),
+            agent_pb2.Probe(instance="web-2"),
+            agent_pb2.Probe(instance="other", tcp_socket=agent_pb2.TcpSocket(host="127.0.0.1", port=1)),
+        ]
+    )  # fmt: skip
+    assert assigned_of(message, "cluster.local").probes == (
+        Probe("web-1", HttpGet("127.0.0.1", 80, "/ready", True, (("x-a", "1"),)), 5, 2, 4, 2, 6),
+        Probe("web-2", Exec(("true",)), 3600, 1, 1, 1, 1),
+    )
+
+
 def _set(name: str, value: Any) -> Callable[[agent_pb2.Assignment], None]:
     return lambda message: setattr(message, name, value)
 
 
 def _set_sidecar(name: str, value: Any) -> Callable[[agent_pb2.Assignment], None]:
     return lambda message: setattr(message.sidecars[0], name, value)
+
+
+def smuggling() -> agent_pb2.Probe:
+    get = agent_pb2.HttpGet(host="127.0.0.1", port=80, path="/ HTTP/1.1\r\nx: y")
+    return agent_pb2.Probe(instance="web-1", http_get=get)
 
 
 BROKEN: list[tuple[str, Callable[[agent_pb2.Assignment], None], str]] = [
@@ -61,6 +88,7 @@ BROKEN: list[tuple[str, Callable[[agent_pb2.Assignment], None], str]] = [
     ("foreign identity", _set_sidecar("spiffe_id", "spiffe://other/a"), "not of trust domain `cluster.local`"),
     ("no roots", lambda message: message.bundle.ClearField("roots"), "1 to 64 roots"),
     ("foreign bundle", lambda message: setattr(message.bundle, "trust_domain", "other"), "is of trust domain `other`"),
+    ("a probe that smuggles", lambda message: message.probes.append(smuggling()), "the probe of `web-1` is no request"),
     ("too many", lambda message: message.sidecars.extend([message.sidecars[0]] * 600), "at most 512"),
 ]
 

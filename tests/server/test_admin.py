@@ -80,6 +80,9 @@ class Facts:
     def agents(self) -> tuple[str, ...]:
         return self.agents_connected
 
+    def troubles(self) -> dict[str, str]:
+        return {}
+
     def deciders(self) -> tuple[DeciderLife, ...]:
         return (self.decider,)
 

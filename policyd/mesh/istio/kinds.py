@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from policyd.mesh.istio import (
@@ -15,6 +15,7 @@ from policyd.mesh.istio import (
     sidecar,
     virtual_service,
     workload_entry,
+    workload_group,
 )
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
@@ -26,6 +27,8 @@ from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.istio.workload_entry import WorkloadEntry
+from policyd.mesh.istio.workload_group import WorkloadGroup
+from policyd.strict import Refused
 
 KINDS: Final[Mapping[str, type[Resource]]] = {
     "Gateway": Gateway,
@@ -34,18 +37,29 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "Service": CoreService,
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
+    "WorkloadGroup": WorkloadGroup,
     "RequestAuthentication": RequestAuthentication,
     "PeerAuthentication": PeerAuthentication,
     "Sidecar": Sidecar,
 }
-LATER: Final[Mapping[str, Mapping[str, str]]] = {
-    "Gateway": dict.fromkeys(gateway.LATER, "Gateway"),
-    "VirtualService": dict.fromkeys(virtual_service.LATER, "VirtualService"),
-    "DestinationRule": dict.fromkeys(destination_rule.LATER, "DestinationRule"),
-    "Service": dict.fromkeys(service.LATER, "Service"),
-    "ServiceEntry": dict.fromkeys(service_entry.LATER, "ServiceEntry"),
-    "WorkloadEntry": dict.fromkeys(workload_entry.LATER, "WorkloadEntry"),
-    "Sidecar": dict.fromkeys(sidecar.LATER, "Sidecar"),
-    "PeerAuthentication": dict.fromkeys(peer_authentication.LATER, "PeerAuthentication"),
-    "RequestAuthentication": dict.fromkeys(request_authentication.LATER, "RequestAuthentication"),
+
+
+def _refused(kind: str, later: Mapping[str, str] | Iterable[str]) -> Refused:
+    return Refused(kind, later if isinstance(later, Mapping) else dict.fromkeys(later, ""))
+
+
+LATER: Final[Mapping[str, Refused]] = {
+    kind: _refused(kind, later)
+    for kind, later in (
+        ("Gateway", gateway.LATER),
+        ("VirtualService", virtual_service.LATER),
+        ("DestinationRule", destination_rule.LATER),
+        ("Service", service.LATER),
+        ("ServiceEntry", service_entry.LATER),
+        ("WorkloadEntry", workload_entry.LATER),
+        ("WorkloadGroup", workload_group.LATER),
+        ("Sidecar", sidecar.LATER),
+        ("PeerAuthentication", peer_authentication.LATER),
+        ("RequestAuthentication", request_authentication.LATER),
+    )
 }

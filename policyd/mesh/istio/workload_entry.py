@@ -12,7 +12,9 @@ from policyd.mesh.locality import check_locality
 from policyd.mesh.matching import check_ip
 from policyd.strict import NOTHING, Model, Name, PortNumber
 
-LATER: Final = ("network", "weight")
+LATER: Final[Mapping[str, str]] = {
+    "network": "every proxy must reach the machine's `address` directly; take it out",
+}
 INBOUND_PORT: Final = 15006  # Istio's own, where nothing else is said
 OUTBOUND_PORT: Final = 15001
 OURS: Final = "policyd/"  # in front of annotations that we read
@@ -21,14 +23,32 @@ INBOUND_OF: Final = f"{INBOUND}."  # and the name of a port of the Service
 OUTBOUND: Final = f"{OURS}outboundPort"
 
 
+Place = Annotated[str, AfterValidator(check_locality)]
+Weight = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def check_annotations(annotations: Mapping[str, str]) -> Mapping[str, str]:
+    """Return annotations, of which ours are ports."""
+    for name, text in annotations.items():
+        if name.startswith(OURS) and name not in (INBOUND, OUTBOUND) and not name.startswith(INBOUND_OF):
+            raise ValueError(f"`{name[:80]}` is no annotation of ours; known are `{INBOUND}` and `{OUTBOUND}`")
+        if name.startswith(OURS) and not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+            raise ValueError(f"`{name}` is no port: `{text[:80]}`; write a number in quotes, up to 65535")
+    return annotations
+
+
 class WorkloadEntrySpec(Model):
-    """Where the machine is, and who serves there; `ports` say where the application listens, by the Service's names."""
+    """Where the machine is, and who serves there; `ports` say where the application listens, by the Service's names.
+
+    Of the requests to several machines each gets its `weight`'s share (none given: 1).
+    """
 
     address: Annotated[str, AfterValidator(check_ip)]
     ports: Mapping[Name, PortNumber] = NOTHING
     labels: Annotated[Labels, Field(min_length=1)]
     service_account: Name | None = None
-    locality: Annotated[str, AfterValidator(check_locality)] | None = None
+    locality: Place | None = None
+    weight: Weight | None = None
 
 
 class WorkloadEntry(Resource):
@@ -43,11 +63,7 @@ class WorkloadEntry(Resource):
 
     @model_validator(mode="after")
     def _ports(self) -> WorkloadEntry:
-        for name, text in self.metadata.annotations.items():
-            if name.startswith(OURS) and name not in (INBOUND, OUTBOUND) and not name.startswith(INBOUND_OF):
-                raise ValueError(f"`{name[:80]}` is no annotation of ours; known are `{INBOUND}` and `{OUTBOUND}`")
-            if name.startswith(OURS) and not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
-                raise ValueError(f"`{name}` is no port: `{text[:80]}`; write a number in quotes, up to 65535")
+        check_annotations(self.metadata.annotations)
         return self
 
     @property

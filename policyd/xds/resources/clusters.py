@@ -48,9 +48,13 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
 
 
 def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str = "") -> dict[str, Any]:
-    """Where the sidecars of a Service's instances listen, as a caller is to try them (ClusterLoadAssignment)."""
+    """Where the sidecars of a Service's instances listen, as a caller is to try them (ClusterLoadAssignment).
+
+    One that does not answer is not there at all: of those that are there Envoy takes any when most are bad (panic).
+    """
     policy = mesh.destination(caller, service).policy_of(port, subset)
-    reachable = [one for one in serving(mesh, caller, service, port, subset) if one[0].role == "sidecar"]
+    found = serving(mesh, caller, service, port, subset)
+    reachable = [(one, served) for one, served in found if one.role == "sidecar" and one.healthy]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
         "endpoints": localities.groups(reachable, caller, policy),

@@ -53,6 +53,7 @@ def _group(members: Sequence[Place], place: Locality | None) -> dict[str, Any]:
         {
             "endpoint": {"address": socket(one.address, served.inbound_port)},
             **({"metadata": tls.IN_PLAINTEXT} if served.peers == "DISABLE" else {}),
+            **({"load_balancing_weight": one.weight} if one.weight != 1 else {}),
         }
         for one, served in members
     ]
@@ -96,10 +97,10 @@ def _distance(here: Locality, there: Locality | None, failover: Sequence[Failove
 
 
 def _shared(found: _Groups, caller: Caller, distribute: Sequence[Distribute]) -> list[dict[str, Any]]:
-    """Each locality with its share; those of callers that no share is for go by the number of instances."""
+    """Each locality with its share; those of callers that no share is for go by the weights of the instances."""
     here = caller.locality
     shares = next((one.to for one in distribute if here is not None and matches(one.from_, here)), None)
-    weights = {place: len(members) for (_, place), members in found.items()}
+    weights = {place: sum(one.weight for one, _ in members) for (_, place), members in found.items()}
     if shares is not None:
         weights = _weights(weights, shares)
     return [

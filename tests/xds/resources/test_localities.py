@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from policyd.mesh.health import with_health
 from policyd.xds.resources import clusters
 from tests.xds.resources.folders import mesh_of
 
@@ -138,3 +139,27 @@ def shares(text: str, here: str = "eu/eu-1/rack1") -> dict[str, int | None]:
 )
 def test_shares_are_divided_by_size_and_the_rest_gets_nothing(text: str, here: str, expected: dict[str, int]) -> None:
     assert shares(text, here) == expected
+
+
+def test_of_equal_instances_each_gets_its_weights_share_and_who_does_not_answer_none() -> None:
+    workloads = WORKLOADS.replace("locality: asia}", "locality: asia, weight: 5}").replace(
+        "five:   {service: api, port: 80, ", "five:   {service: api, port: 80, weight: 3, "
+    )
+    mesh = with_health(mesh_of({"workloads.yaml": workloads.replace(", locality: LOCALITY", "")}), ["one", "two"])
+    found = clusters.endpoints(mesh, mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"], 80)
+    names = {one.ports[0].inbound_port: name for name, one in mesh.instances.items()}
+
+    assert {
+        names[one["endpoint"]["address"]["socket_address"]["port_value"]]: one.get("load_balancing_weight")
+        for group in found["endpoints"]
+        for one in group["lb_endpoints"]
+    } == {"three": None, "four": None, "five": 3, "six": 5}
+
+
+def test_an_instance_that_does_not_answer_is_still_one_that_callers_may_believe() -> None:
+    mesh = mesh_of({"workloads.yaml": WORKLOADS.replace(", locality: LOCALITY", "")})
+    caller, service = mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"]
+    down = with_health(mesh, mesh.instances)
+
+    assert clusters.endpoints(down, caller, service, 80)["endpoints"] == []
+    assert clusters.outbound(down, caller, service, 80) == clusters.outbound(mesh, caller, service, 80)

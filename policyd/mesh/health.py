@@ -1,0 +1,74 @@
+"""Which instances answer, as their agents say: a value that what is said, and time, change.
+
+Law: an instance with a probe is reached while its agent says that it answers, and no longer than that was said
+lately: an agent that is gone says nothing, and its machine may be gone with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from policyd.mesh.model import Mesh
+
+LASTS: Final = 15.0  # seconds; agents repeat what they say three times within that
+UNHEARD: Final = "its agent has not said that it answers"
+SILENT: Final = "its agent has said nothing for 15 s"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an agent said of an instance, and until when that is believed, in seconds of a clock."""
+
+    healthy: bool
+    reason: str
+    until: float
+
+
+Book = Mapping[str, Word]
+
+
+def heard(book: Book, said: Mapping[str, tuple[bool, str]], now: float) -> dict[str, Word]:
+    """The book after an agent said of some instances whether they answer, and why not."""
+    return {**book, **{name: Word(healthy, reason, now + LASTS) for name, (healthy, reason) in said.items()}}
+
+
+def resumed(healthy: Iterable[str], now: float) -> dict[str, Word]:
+    """The book of a server that starts: who answered before it ended is given time to be told of."""
+    return {name: Word(healthy=True, reason="", until=now + LASTS) for name in healthy}
+
+
+def of_mesh(book: Book, mesh: Mesh) -> dict[str, Word]:
+    """What is said of instances that are probed; the rest is forgotten."""
+    return {name: word for name, word in book.items() if name in mesh.instances and mesh.instances[name].probe}
+
+
+def troubles(book: Book, mesh: Mesh, now: float) -> dict[str, str]:
+    """The instances that are not to be reached, by name, and why."""
+    found = {}
+    for name, instance in mesh.instances.items():
+        word = book.get(name)
+        if instance.probe is None or (word is not None and word.healthy and now < word.until):
+            continue
+        found[name] = UNHEARD if word is None else SILENT if now >= word.until else word.reason
+    return found
+
+
+def next_change(book: Book, now: float) -> float | None:
+    """How many seconds there are until somebody's word is no longer believed; None: nobody's is."""
+    return min((word.until - now for word in book.values() if word.until > now), default=None)
+
+
+def with_health(mesh: Mesh, out: Iterable[str]) -> Mesh:
+    """The mesh in which just these instances are not to be reached."""
+    out = frozenset(out)
+    changed = {name for name, instance in mesh.instances.items() if instance.healthy is (name in out)}
+    if not changed:
+        return mesh
+    instances = {
+        name: dataclasses.replace(instance, healthy=name not in out) if name in changed else instance
+        for name, instance in mesh.instances.items()
+    }
+    return dataclasses.replace(mesh, instances=instances)
