@@ -20,6 +20,7 @@ SNI_HEADER: Final = "x-policyd-sni"
 # ---- dynamic metadata that our own listeners give a check, where many of them share their routes
 METADATA_NAMESPACE: Final = "policyd"
 METADATA_LISTENER: Final = "listener"
+METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified
 METADATA_TOKENS: Final = "envoy.filters.http.jwt_authn"

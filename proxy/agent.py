@@ -21,6 +21,7 @@ from proxy.join import Joined
 from proxy.memory import give_back
 from proxy.outside import Outside
 from proxy.probes import Probes
+from proxy.scrape import MetricsServer, Where, collect
 from proxy.session import Session
 from proxy.sidecar import Settings
 
@@ -32,8 +33,10 @@ QUIET = 3.0  # seconds without a change, after which memory is given back
 class Agent:
     """Call `run` once; `stop` ends it with draining, called twice at once."""
 
-    def __init__(self, entry: Entry, settings: Settings, api: EnvoyApi, outside: Outside) -> None:
+    def __init__(self, entry: Entry, settings: Settings, api: EnvoyApi, outside: Outside, metrics: Where) -> None:
         self._entry = entry
+        self._where = metrics
+        self._metrics = MetricsServer(self._page)
         self._settings = settings
         self._api = api
         self._outside = outside
@@ -61,12 +64,15 @@ class Agent:
         session = self._session = Session(
             joined, self._entry.state, control, fleet, probes, self._outside, self._changed
         )
+        bound = await self._metrics.start(self._where)
+        self._outside.say("agent.metrics", address=str(bound))
         tasks = [self._guarded(work) for work in (session.renew(), session.watch(), session.work(), probes.report())]
         self._changed()
         try:
             await self._stopping.wait()
         finally:
             await probes.end()
+            await self._metrics.stop()
             await self._end(tasks, fleet, control)
         if self._failure is not None:
             raise self._failure
@@ -116,10 +122,17 @@ class Agent:
         if self._status_due is None:
             self._status_due = loop.call_later(STATUS_PAUSE, self._write_status)
 
+    async def _page(self, everything: bool) -> str:
+        """What Prometheus is told."""
+        session, fleet = self._session, self._fleet
+        sidecars = fleet.status() if fleet else []
+        return await collect(sidecars, connected=session is not None and session.connected, everything=everything)
+
     def _write_status(self) -> None:
         self._status_due = None
         if self._session is None or self._fleet is None:
             return
         sidecars = [asdict(each) for each in self._fleet.status()]
+        agent = {**self._session.status(), "metrics": str(self._metrics.address)}
         with suppress(OSError):  # nothing that is served depends on this file
-            write_status(self._settings.runtime / STATUS_FILE, self._session.status(), sidecars)
+            write_status(self._settings.runtime / STATUS_FILE, agent, sidecars)

@@ -37,15 +37,19 @@ class Endpoint:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Endpoint:
-        """Parse `host:port` or `[IPv6 address]:port`; raises EnvoyError."""
+    def parse(cls, text: str, *, any_port: bool = False) -> Endpoint:
+        """Parse `host:port` or `[IPv6 address]:port`, of `any_port` port 0 too; raises EnvoyError."""
         host, colon, port = text.rpartition(":")
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         bracketed = bare != host
-        number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-        if not colon or not bare or (":" in bare) != bracketed or not 0 < number < 65536:
+        number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+        if not colon or not bare or (":" in bare) != bracketed or not 1 - any_port <= number < 65536:
             raise EnvoyError(f"`{text[:100]}` is no address", remedy="write host:port")
         return cls(bare, number)
+
+    def __str__(self) -> str:
+        """As `parse` takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,12 @@ from policyd.envoy_api import EnvoyApi, envoy_binary
 from policyd.errors import PolicydError, StateError, TokenError, UsageError
 from policyd.join_token import JoinToken, parse_token
 from proxy.agent import Agent
+from proxy.bootstrap import Endpoint
 from proxy.entry import Entry
 from proxy.events import speaker
 from proxy.lifecycle import Limits
 from proxy.outside import Outside, utc_now
+from proxy.scrape import DEFAULT, Where
 from proxy.sidecar import Settings
 from proxy.state import StateFolder
 
@@ -86,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--envoy-log-level", metavar="LEVEL", default="warning", choices=levels, help=text)
     text = "run the commands by which WorkloadGroups of the mesh ask applications (exec probes)"
     add("--run-probe-commands", action="store_true", help=text)
+    add(
+        "--metrics",
+        metavar="HOST:PORT",
+        type=_endpoint,
+        help=f"serve metrics for Prometheus here, port 0: any (default: {DEFAULT}, another where that is in use)",
+    )
     add("--exit-with-parent", action="store_true", help="stop when standard input ends")
     return parser
 
@@ -95,6 +103,13 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"`{text}` is not between 0 and 3600")
     return value
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return Endpoint.parse(text, any_port=True)
+    except PolicydError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _workers(text: str) -> int:
@@ -117,7 +132,8 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
         settings = Settings(
             binary, runtime, logs, limits, options.concurrency, options.envoy_log_level, options.run_probe_commands
         )
-        agent = Agent(Entry(token, state, options.server, options.name), settings, EnvoyApi(binary), outside)
+        metrics = Where(options.metrics, strict=True) if options.metrics else Where()
+        agent = Agent(Entry(token, state, options.server, options.name), settings, EnvoyApi(binary), outside, metrics)
         outside.say("agent.started", pid=os.getpid(), runtime=str(runtime))
         _stop_on_signals(agent, watch_input=options.exit_with_parent)
         await agent.run()

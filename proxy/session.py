@@ -81,6 +81,11 @@ class Session:
             self._probes.apply(assigned.probes)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
 
+    @property
+    def connected(self) -> bool:
+        """Whether policyd is there."""
+        return self._connected
+
     def status(self) -> dict[str, Any]:
         """The agent itself, as status.json shows it."""
         svid = self._joined.svid

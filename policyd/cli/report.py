@@ -33,6 +33,7 @@ def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], 
             "ok": passed,
             "addresses": addresses(places),
             "pages": front_pages,
+            "metrics": mesh.metrics,
             "warnings": warnings,
             "checks": check_table.as_json(outcomes),
         }
@@ -40,6 +41,7 @@ def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], 
         sys.stdout.flush()
     else:
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
+        opened += [f"metrics  {mesh.metrics}"] if mesh.metrics else []
         warned = [f"warning: {output.clean(warning)}" for warning in warnings]
         output.show(
             "", *opened, *warned, *(["", *check_table.lines(outcomes, output.console().width)] if outcomes else [])

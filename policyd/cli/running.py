@@ -27,7 +27,10 @@ LOOK_SECONDS: Final = 0.2
 
 
 class RunningMesh:
-    """`start`, then `stop`; `places` says where its instances are, `warnings` what the server warns of."""
+    """`start`, then `stop`.
+
+    `places` says where its instances are, `warnings` what the server warns of, `metrics` where Prometheus finds them.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class RunningMesh:
     ) -> None:
         self.places: Sequence[pb.InstancePlace] = ()
         self.warnings: Sequence[str] = ()
+        self.metrics = ""
         self._directory = directory
         self._state = state
         self._runtime = runtime
@@ -110,6 +114,7 @@ class RunningMesh:
             return client.instances(), client.status().warnings
 
     def _hear(self, line: str) -> None:
+        self.metrics = sidecars.metrics(line) or self.metrics
         before, self._sidecars = self._sidecars, sidecars.heard(self._sidecars, line)
         if before != self._sidecars:
             self._show()

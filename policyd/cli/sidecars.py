@@ -45,6 +45,14 @@ def heard(states: States, line: str) -> States:
     return states if after is None else {**states, name: after}
 
 
+def metrics(line: str) -> str:
+    """Where Prometheus finds the agent's metrics, if that is what the line says, else ""."""
+    event = _event(line)
+    address = event.get("address")
+    said = event.get("event") == "agent.metrics" and isinstance(address, str)
+    return f"http://{address}/metrics" if said else ""
+
+
 def missing(states: States) -> str:
     """Say which sidecars are not up and why, "" when all are."""
     parts = [f"{name}: {state.why}" for name, state in states.items() if state.phase is not Phase.HEALTHY]

@@ -22,6 +22,7 @@ class RunningMesh:
     """A folder whose mesh is up."""
 
     directory: Path
+    metrics: str = ""  # where Prometheus finds them
 
     def says(self, *words: str) -> Any:
         """What a command answers with --json."""
@@ -68,7 +69,8 @@ def up(directory: Path) -> RunningMesh:
     """Bring the folder's mesh up; `down` must follow."""
     done = subprocess.run([PROGRAM, "up", str(directory), "--detach"], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stdout + done.stderr
-    return RunningMesh(directory)
+    [metrics] = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("metrics ")]
+    return RunningMesh(directory, metrics)
 
 
 def down(directory: Path) -> None:

@@ -24,6 +24,7 @@ from proxy.envoy import DRAIN_LOOK
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.toy_ca import ToyCa
 from tests.ports import free_port
+from tests.xds.envoy_process import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -283,13 +284,17 @@ async def test_without_token_and_identity_it_says_what_to_do(agent: Agent) -> No
     assert "make a token with `policyd ca token create`" in errors
 
 
-async def test_memory_stays_small(plane: ControlPlane, agent: Agent) -> None:
+async def test_once_quiet_it_holds_little_memory(plane: ControlPlane, agent: Agent) -> None:
     plane.sidecars = [WEB_1]
     await agent.start("--join", format_token(plane.token()))
     await agent.says("sidecar.ready")
-    lines = Path(f"/proc/{agent.process.pid}/status").read_text().splitlines()
-    [kibibytes] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
-    assert kibibytes <= 60 * 1024
+
+    async def small() -> bool:
+        lines = Path(f"/proc/{agent.process.pid}/status").read_text().splitlines()
+        [kibibytes] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
+        return kibibytes <= 50 * 1024
+
+    await eventually(small, "50 MiB are resident at most")
     assert await agent.stop() == 0
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import connections, edges, filters, policies, rules, tcp
+from policyd.xds.resources import connections, counting, edges, filters, policies, rules, tcp
 from policyd.xds.resources.model import Control
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
@@ -65,7 +65,12 @@ def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, 
     name = connections_listener(instance.name, listen.declared)
     restored = {"@type": f"{_EXTENSIONS}.filters.listener.original_dst.v3.OriginalDst"}
     manager = filters.manager(
-        name.replace("/", "."), filters.decision(control, []), filters.rds(name), upgrade_configs=[tcp.CONNECT]
+        name.replace("/", "."),
+        [counting.says_who(instance), *filters.decision(control, [])],
+        filters.rds(name),
+        upgrade_configs=[tcp.CONNECT],
+        access_log=counting.outbound(instance),
+        access_log_options=counting.TUNNELS,
     )
     return {
         "name": name,

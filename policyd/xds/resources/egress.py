@@ -17,7 +17,7 @@ from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
-from policyd.xds.resources import connections, filters, policies, rules, tcp, tls
+from policyd.xds.resources import connections, counting, filters, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
@@ -180,7 +180,7 @@ def _base(name: str, protocol: str, ranges: Iterable[Network], policy: Sections)
     options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
     if protocol in ("HTTP2", "GRPC") and "http_protocol_options" in options.get("explicit_http_config", {}):
         options["explicit_http_config"] = {"http2_protocol_options": {}}
-    options["http_filters"] = [_refuse(ranges), _CODEC]
+    options["http_filters"] = [counting.TELLS_NOBODY, _refuse(ranges), _CODEC]
     return cluster
 
 

@@ -15,7 +15,7 @@ from policyd.mesh.model import (
     plaintext_listener,
 )
 from policyd.mesh.protocols import takes_connections
-from policyd.xds.resources import certificates, edge_connections, edges, faults, filters, tcp, tls, tokens
+from policyd.xds.resources import certificates, counting, edge_connections, edges, faults, filters, tcp, tls, tokens
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -33,6 +33,15 @@ TLS_INSPECTOR = {
 }
 
 
+# a peer of the mesh has a verified identity: its request id joins the records of one request
+_PEER = {
+    "forward_client_cert_details": "SANITIZE_SET",
+    "set_current_client_cert_details": {"uri": True},
+    "preserve_external_request_id": True,
+}
+_STRANGER = {"forward_client_cert_details": "SANITIZE"}
+
+
 def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -48,16 +57,12 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
     verification = tokens.verification(mesh, instance)
     chains = []
     if served.peers != "DISABLE":
-        # a peer of the mesh has a verified identity: its request id joins the records of one request
-        known = {"forward_client_cert_details": "SANITIZE_SET", "preserve_external_request_id": True}
-        known |= {"set_current_client_cert_details": {"uri": True}}
         asked_for = inbound_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, known)]
+        filters_ = [_application(asked_for, instance, served, control, verification, encrypted=True)]
         chains.append({"transport_socket": tls.downstream(), "filters": filters_})
     if served.peers != "STRICT":
-        stranger = {"forward_client_cert_details": "SANITIZE"}
         asked_for = plaintext_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, stranger)]
+        filters_ = [_application(asked_for, instance, served, control, verification, encrypted=False)]
         chains.append({"filters": filters_})
     name = inbound_listener(instance, served)
     made = _listener(name, instance.address, served.inbound_port, chains[0], "INBOUND")
@@ -74,9 +79,10 @@ def _application(
     served: Served,
     control: Control,
     verification: list[dict[str, Any]],
-    peer: dict[str, Any],
+    *,
+    encrypted: bool,
 ) -> dict[str, Any]:
-    """What decides about a request and hands it to the application; `peer` is what is known of who sent it."""
+    """What decides about a request and hands it to the application; who sends it is known where it is `encrypted`."""
     cluster = inbound_cluster(instance.service, served.service_port)
     route = {
         "match": {"prefix": "/"},
@@ -88,12 +94,14 @@ def _application(
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
     return filters.manager(
         "inbound",
-        filters.decision(control, verification),
+        [counting.hears_who() if encrypted else counting.TELLS_NOBODY, *filters.decision(control, verification)],
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
+        access_log=counting.inbound(instance, encrypted=encrypted),
+        access_log_options=counting.TUNNELS,
         **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
-        **peer,
+        **(_PEER if encrypted else _STRANGER),
         **tokens.replies(verification),
     )
 
@@ -108,7 +116,7 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS],
+                [filters.proxy_password(instance), counting.says_who(instance), *asked, *lookup, *faults.FILTERS],
                 filters.rds(OUTBOUND_ROUTES),
                 # tunnels, for the routes that end one
                 upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
@@ -116,6 +124,8 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
                 # what an application passes on joins the records of one request
                 preserve_external_request_id=True,
                 skip_xff_append=True,
+                access_log=counting.outbound(instance),
+                access_log_options=counting.TUNNELS,
             )
         ]
     }
@@ -129,7 +139,7 @@ def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) ->
     servers = list(edges.opened(mesh, instance, listen.declared))
     encrypted = [one for one in servers if one.server.encrypted]
     if not encrypted:
-        filters_ = [_edge(name, gateway_routes(listen.declared), control, verification)]
+        filters_ = [_edge(instance, listen, gateway_routes(listen.declared), control, verification)]
         if servers and servers[0].server.section == "tcp":
             filters_ = edge_connections.into_tunnel(instance, listen, servers[0])
         return _listener(name, instance.address, listen.actual, {"filters": filters_}, "INBOUND")
@@ -145,8 +155,7 @@ def _server(
     name = server_routes(listen.declared, one.gateway.id, one.at)
     chain: dict[str, Any] = {"name": name, "filters": edge_connections.into_tunnel(instance, listen, one)}
     if one.server.section == "http":
-        edge = gateway_listener(instance.name, listen.declared)
-        chain["filters"] = [_edge(edge, name, control, verification)]
+        chain["filters"] = [_edge(instance, listen, name, control, verification)]
     if one.tls.shows:
         alpn = certificates.ALPN if one.server.section == "http" else ()
         chain["transport_socket"] = certificates.downstream(one.tls, alpn)
@@ -155,16 +164,20 @@ def _server(
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 
 
-def _edge(name: str, routes: str, control: Control, verification: list[dict[str, Any]]) -> dict[str, Any]:
+def _edge(
+    instance: Instance, listen: Listen, routes: str, control: Control, verification: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Each request is decided, after its token was verified, before it is routed."""
     return filters.manager(
-        name.replace("/", "."),
-        [*filters.decision(control, verification), *faults.FILTERS],
+        gateway_listener(instance.name, listen.declared).replace("/", "."),
+        [counting.says_who(instance), *filters.decision(control, verification), *faults.FILTERS],
         filters.rds(routes),
         server_name="policyd",
         # a stranger does not choose the id of a request, and is told it
         always_set_request_id_in_response=True,
         # nobody outside the mesh may claim a certificate that no one checked
         forward_client_cert_details="SANITIZE",
+        access_log=counting.outbound(instance),
+        access_log_options=counting.TUNNELS,
         **tokens.replies(verification),
     )

@@ -12,7 +12,7 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Distribute, Failover, LocalityBalancing, Sections
 from policyd.mesh.locality import Locality, matches
 from policyd.mesh.model import Instance, Served
-from policyd.xds.resources import tls
+from policyd.xds.resources import counting, tls
 from policyd.xds.resources.model import socket
 from policyd.xds.resources.policies import by_distribution
 
@@ -48,11 +48,15 @@ def _gathered(places: Sequence[Place], priorities: Sequence[int]) -> _Groups:
     return {key: found[key] for key in order}
 
 
+def _metadata(instance: Instance, served: Served) -> dict[str, Any]:
+    return {**counting.endpoint_metadata(instance), **(tls.IN_PLAINTEXT if served.peers == "DISABLE" else {})}
+
+
 def _group(members: Sequence[Place], place: Locality | None) -> dict[str, Any]:
     endpoints = [
         {
             "endpoint": {"address": socket(one.address, served.inbound_port)},
-            **({"metadata": tls.IN_PLAINTEXT} if served.peers == "DISABLE" else {}),
+            "metadata": {"filter_metadata": _metadata(one, served)},
             **({"load_balancing_weight": one.weight} if one.weight != 1 else {}),
         }
         for one, served in members

@@ -15,7 +15,7 @@ IDENTITY_SECRET = "default"  # noqa: S105 - the name that Istio and SPIRE give t
 ROOTS_SECRET = "ROOTCA"  # noqa: S105 - and the trusted roots
 
 # an endpoint that takes plain text only, and how it is spoken to
-IN_PLAINTEXT: Final[Mapping[str, Any]] = {"filter_metadata": {"envoy.transport_socket_match": {"plaintext": True}}}
+IN_PLAINTEXT: Final[Mapping[str, Any]] = {"envoy.transport_socket_match": {"plaintext": True}}  # filter_metadata
 PLAINTEXT: Final[Mapping[str, Any]] = {
     "name": "plaintext",
     "match": {"plaintext": True},

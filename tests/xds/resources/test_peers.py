@@ -80,7 +80,8 @@ def test_callers_speak_to_each_endpoint_as_it_wants(
     (group,) = shown(web.of(ENDPOINT)["outbound|9080||api.default"])["endpoints"]
 
     assert ("transport_socket" in cluster, "transport_socket_matches" in cluster) == (tls, plain)
-    assert ["metadata" in one for one in group["lb_endpoints"]] == endpoints
+    metadata = [one["metadata"]["filter_metadata"] for one in group["lb_endpoints"]]
+    assert ["envoy.transport_socket_match" in one for one in metadata] == endpoints
 
 
 @pytest.mark.e2e

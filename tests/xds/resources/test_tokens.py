@@ -102,7 +102,7 @@ def test_tokens_are_verified_before_policyd_is_asked_and_told_to_it(instance: st
     mesh = mesh_of({"workloads.yaml": WORKLOADS, "mesh/it.yaml": rules})
     snapshot = build_snapshots(mesh, CONTROL)[instance]
 
-    found = http_filters(shown(snapshot.of(LISTENER)[listener]))
+    _, *found = http_filters(shown(snapshot.of(LISTENER)[listener]))
     assert [one["name"] for one in found][:2] == ["envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz"]
     asked = found[1]["typed_config"]
     assert asked["metadata_context_namespaces"] == ["policyd", "envoy.filters.http.jwt_authn"]

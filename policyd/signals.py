@@ -1,0 +1,122 @@
+"""How an Envoy's counts become the mesh's metrics: the short tags it counts by, and the labels that they stand for.
+
+Law: every tag costs each request, so an Envoy counts by few; who collects them writes them out under the names and
+labels that Istio's users know. What is not known is `unknown`, as there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+PEER_HEADER: Final = "x-policyd-peer"  # between sidecars: which instance speaks; its identity is its certificate's
+PREFIX: Final = "istio"  # of the names of counters and histograms
+MAX_SERIES: Final = 20_000  # of each kind that one Envoy keeps; beyond it new ones are not counted
+
+# ---- the tags
+REPORTER: Final = "reporter"  # `source` or `destination`
+LOCAL: Final = "local"  # the Party that the Envoy stands beside, and its SPIFFE id
+REMOTE: Final = "remote"  # the Party at the other end
+REMOTE_ID: Final = "remote_id"  # and its SPIFFE id, as its certificate says
+CLUSTER: Final = "cluster"  # where an outbound request was sent
+CODE: Final = "response_code"
+FLAGS: Final = "response_flags"
+GRPC_STATUS: Final = "grpc_response_status"
+SECURITY: Final = "connection_security_policy"
+DECISION: Final = "decision"
+POLICY: Final = "policy"
+
+SOURCE: Final = "source"
+DESTINATION: Final = "destination"
+UNKNOWN: Final = "unknown"
+MUTUAL_TLS: Final = "mutual_tls"
+PLAINTEXT: Final = "none"
+DOMAIN: Final = "svc.cluster.local"  # of Services' full names
+BLACK_HOLE: Final = "BlackHoleCluster"
+
+_FIELD: Final = r"[A-Za-z0-9._-]{0,130}"
+# What a peer may call itself; anything else counts as unknown, whatever its certificate allows it
+PARTY_PATTERN: Final = r"\|".join([_FIELD] * 5)  # RE2 refuses repetitions of repetitions
+_PARTY: Final = re.compile(PARTY_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end of a request, for people: "" is what is not known. `service` is `<name>.<namespace>`."""
+
+    workload: str = ""
+    namespace: str = ""
+    app: str = ""
+    version: str = ""
+    service: str = ""
+
+    def __str__(self) -> str:
+        """As a tag or a header carries it."""
+        return "|".join((self.workload, self.namespace, self.app, self.version, self.service))
+
+    @classmethod
+    def parse(cls, text: str) -> Party:
+        """Read what `str` made; anything else is a party of which nothing is known."""
+        return cls(*text.split("|")) if _PARTY.fullmatch(text) else cls()
+
+
+def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
+    """Istio's labels, all of them and in its order, from an Envoy's tags; then the decision and its policy."""
+    local, _, local_id = tags.get(LOCAL, "").rpartition("|")
+    here, there = (Party.parse(local), local_id), (Party.parse(tags.get(REMOTE, "")), tags.get(REMOTE_ID, ""))
+    outward = tags.get(REPORTER) == SOURCE
+    source, destination = (here, there) if outward else (there, here)
+    service = asked_service(tags.get(CLUSTER, ""), destination[0]) if outward else _full(destination[0].service)
+    grpc = tags.get(GRPC_STATUS, "")
+    labels = {
+        REPORTER: tags.get(REPORTER, ""),
+        **_ends(SOURCE, *source),
+        **_ends(DESTINATION, *destination),
+        **_service(service),
+        "request_protocol": "grpc" if grpc else "http",
+        CODE: tags.get(CODE, ""),
+        GRPC_STATUS: grpc,
+        FLAGS: tags.get(FLAGS, ""),
+        SECURITY: tags.get(SECURITY, ""),
+        DECISION: tags.get(DECISION, ""),
+        POLICY: tags.get(POLICY, ""),
+    }
+    kept_empty = (GRPC_STATUS, DECISION, POLICY)
+    return {name: value if value or name in kept_empty else UNKNOWN for name, value in labels.items()}
+
+
+def asked_service(cluster: str, destination: Party) -> str:
+    """The full name of what was asked for: the cluster's (`outbound|<port>|<subset>|<service>`), else the peer's."""
+    parts = cluster.split("|")
+    if len(parts) != 4:
+        return _full(destination.service) if cluster else BLACK_HOLE
+    return _full(parts[3]) if destination.service else parts[3]
+
+
+def _full(service: str) -> str:
+    return f"{service}.{DOMAIN}" if service else ""
+
+
+def _ends(side: str, party: Party, spiffe_id: str) -> dict[str, str]:
+    return {
+        f"{side}_workload": party.workload,
+        f"{side}_canonical_service": party.app,
+        f"{side}_canonical_revision": party.version,
+        f"{side}_workload_namespace": party.namespace,
+        f"{side}_principal": spiffe_id,
+        f"{side}_app": party.app,
+        f"{side}_version": party.version,
+        f"{side}_cluster": "",
+    }
+
+
+def _service(full: str) -> dict[str, str]:
+    bare = full.removesuffix(f".{DOMAIN}")
+    name, _, namespace = bare.rpartition(".") if bare != full else (full, "", "")
+    return {
+        "destination_service": full,
+        "destination_service_name": name,
+        "destination_service_namespace": namespace,
+    }

@@ -1,0 +1,162 @@
+"""What an Envoy counts of requests and tunnels, for the mesh's metrics (access_loggers.stats.v3), and how peers know.
+
+Law: nothing of it is asked of policyd or Python while a request waits. Who speaks is its certificate's say; what a peer
+calls itself besides is believed of peers of the mesh only, is bounded, and reaches neither policies nor applications.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from policyd import signals
+from policyd.mesh.model import Instance
+from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
+from policyd.signals import Party
+
+_HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
+_AUTHZ: Final = "envoy.filters.http.ext_authz"
+_CONNECT: Final = {"name": ":method", "string_match": {"exact": "CONNECT"}}
+TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # access_log_options of a connection manager
+
+_DECISIONS: Final = {
+    signals.DECISION: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_DECISION})%",
+    signals.POLICY: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_POLICY})%",
+}
+_ANSWER: Final = {
+    signals.CODE: "%RESPONSE_CODE%",
+    signals.FLAGS: "%RESPONSE_FLAGS%",
+    signals.GRPC_STATUS: "%GRPC_STATUS_NUMBER%",
+}
+_HEARD: Final = {
+    signals.REMOTE: f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{METADATA_PEER})%",
+    signals.REMOTE_ID: "%DOWNSTREAM_PEER_URI_SAN%",
+}
+_REACHED: Final = {
+    signals.REMOTE: f"%UPSTREAM_METADATA({METADATA_NAMESPACE}:{METADATA_PEER})%",
+    signals.REMOTE_ID: "%UPSTREAM_PEER_URI_SAN%",
+    signals.CLUSTER: "%UPSTREAM_CLUSTER_RAW%",
+}
+
+
+def party(instance: Instance) -> Party:
+    """What people know an instance by, from its labels as Kubernetes and Istio name them."""
+    name, _, namespace = instance.service.partition(".")
+    labels = instance.labels
+    app = labels.get("service.istio.io/canonical-name") or labels.get("app.kubernetes.io/name") or labels.get("app")
+    version = labels.get("service.istio.io/canonical-revision") or labels.get("version")
+    return Party(instance.name, namespace, app or name, version or "latest", instance.service)
+
+
+def endpoint_metadata(instance: Instance) -> dict[str, Any]:
+    """What callers' Envoys are told about an endpoint (core.v3.Metadata.filter_metadata)."""
+    return {METADATA_NAMESPACE: {METADATA_PEER: str(party(instance))}}
+
+
+# ---- filters
+
+
+def says_who(instance: Instance) -> dict[str, Any]:
+    """Tells peers which instance speaks, whatever the caller claims (header_mutation.v3)."""
+    header = {"key": signals.PEER_HEADER, "value": str(party(instance)).replace("%", "%%")}
+    append = {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return _mutation({"append": append})
+
+
+def hears_who() -> dict[str, Any]:
+    """Notes which instance of a peer speaks, and takes the note away from the request (header_to_metadata.v3)."""
+    shape = {"pattern": {"regex": rf"^({signals.PARTY_PATTERN})$|^[\s\S]*$"}, "substitution": r"\1"}
+    present = {"metadata_namespace": METADATA_NAMESPACE, "key": METADATA_PEER, "type": "STRING"}
+    rule = {"header": signals.PEER_HEADER, "on_header_present": {**present, "regex_value_rewrite": shape}}
+    config = {"@type": f"{_HTTP}.header_to_metadata.v3.Config", "request_rules": [{**rule, "remove": True}]}
+    return {"name": "envoy.filters.http.header_to_metadata", "typed_config": config}
+
+
+def _mutation(mutation: dict[str, Any]) -> dict[str, Any]:
+    config = {
+        "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",
+        "mutations": {"request_mutations": [mutation]},
+    }
+    return {"name": "envoy.filters.http.header_mutation", "typed_config": config}
+
+
+# takes the note away: from strangers' requests, and from those that leave the mesh
+TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
+
+
+# ---- access loggers
+
+
+def inbound(instance: Instance, *, encrypted: bool) -> list[dict[str, Any]]:
+    """What the sidecar of who is asked counts; of plain text it knows no peer."""
+    local = {**_local(instance, signals.DESTINATION), **(_HEARD if encrypted else {})}
+    security = {signals.SECURITY: signals.MUTUAL_TLS if encrypted else signals.PLAINTEXT}
+    return _loggers({**local, **_ANSWER, **security, **_DECISIONS})
+
+
+def outbound(instance: Instance) -> list[dict[str, Any]]:
+    """What the Envoy of who asks counts, a gateway too."""
+    return _loggers({**_local(instance, signals.SOURCE), **_REACHED, **_ANSWER, **_DECISIONS})
+
+
+def _local(instance: Instance, reporter: str) -> dict[str, str]:
+    return {signals.REPORTER: reporter, signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
+
+
+def _loggers(tags: dict[str, str]) -> list[dict[str, Any]]:
+    listed = [{"name": name, "value_format": value} for name, value in tags.items()]
+    plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
+    tunnel = {"header_filter": {"header": _CONNECT}}
+    return [
+        _logger([plain, _at("DownstreamEnd")], _requests(listed)),
+        _logger([tunnel, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(listed)),
+        _logger([tunnel, _at("DownstreamEnd")], _closed(listed)),
+    ]
+
+
+def _at(moment: str) -> dict[str, Any]:
+    return {"log_type_filter": {"types": [moment]}}
+
+
+def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
+        "stats_scope": {
+            "prefix": signals.PREFIX,
+            "max_counters": signals.MAX_SERIES,
+            "max_histograms": signals.MAX_SERIES,
+        },
+        **counts,
+    }
+    return {
+        "name": "envoy.access_loggers.stats",
+        "filter": {"and_filter": {"filters": filters}},
+        "typed_config": config,
+    }
+
+
+def _requests(tags: list[dict[str, str]]) -> dict[str, Any]:
+    timed = {"stat": {"name": "request_duration_milliseconds", "tags": tags}, "unit": "Milliseconds"}
+    sizes = [
+        {"stat": {"name": name, "tags": tags}, "unit": "Bytes", "value_format": value}
+        for name, value in (("request_bytes", "%BYTES_RECEIVED%"), ("response_bytes", "%BYTES_SENT%"))
+    ]
+    return {
+        "counters": [_one("requests_total", tags)],
+        "histograms": [{**timed, "value_format": "%DURATION%"}, *sizes],
+    }
+
+
+def _opened(tags: list[dict[str, str]]) -> dict[str, Any]:
+    return {"counters": [_one("tcp_connections_opened_total", tags)]}
+
+
+def _closed(tags: list[dict[str, str]]) -> dict[str, Any]:
+    moved = [
+        {"stat": {"name": name, "tags": tags}, "value_format": value}
+        for name, value in (("tcp_received_bytes_total", "%BYTES_RECEIVED%"), ("tcp_sent_bytes_total", "%BYTES_SENT%"))
+    ]
+    return {"counters": [_one("tcp_connections_closed_total", tags), *moved]}
+
+
+def _one(name: str, tags: list[dict[str, str]]) -> dict[str, Any]:
+    return {"stat": {"name": name, "tags": tags}, "value_fixed": 1}

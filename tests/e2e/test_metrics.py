@@ -1,0 +1,157 @@
+"""The mesh's metrics as Prometheus gets them from the agent: Istio's names and labels, and the decision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from policyd.signals import Party, standard_labels
+from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
+from tests.e2e.terminal import wait_until
+
+pytestmark = pytest.mark.e2e
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@pytest.fixture(scope="module")
+def counted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """Bookinfo after a few requests."""
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("metrics") / "bookinfo", root)
+    (directory / "checks.yaml").unlink()
+    try:
+        mesh = up(directory)
+        for _ in range(3):
+            assert httpx.get(f"{mesh.gateway}/productpage", trust_env=False, timeout=20).status_code == 200
+        with mesh.client("reviews-v1") as inside:
+            assert inside.get("http://details:9080/details/0").status_code == 403
+        # an Envoy counts when a request has ended, which its caller may know a moment earlier
+        total = 3 * (1 + 1 + 2 + 2) + 2  # gateway, productpage, its two questions, their two answers; the denied one
+        wait_until(lambda: sum(count for _, count in found(page(mesh), "istio_requests_total")) >= total, 10)
+        yield mesh
+    finally:
+        down(directory)
+
+
+def page(mesh: RunningMesh, query: str = "") -> str:
+    """What Prometheus is told."""
+    answer = httpx.get(f"{mesh.metrics}{query}", trust_env=False, timeout=20)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def found(text: str, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+    """The lines of a metric that have these labels."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith(name + "{"):
+            seen = dict(_LABEL.findall(line))
+            if labels.items() <= seen.items():
+                lines.append((seen, float(line.rpartition(" ")[2])))
+    return lines
+
+
+def party(name: str, version: str) -> str:
+    return str(Party(f"{name}-{version}", "default", name, version, f"{name}.default"))
+
+
+def principal(name: str) -> str:
+    return f"spiffe://cluster.local/ns/default/sa/bookinfo-{name}"
+
+
+ASKED = {
+    "reporter": "destination",
+    "local": f"{party('details', 'v1')}|{principal('details')}",
+    "remote": party("productpage", "v1"),
+    "remote_id": principal("productpage"),
+    "response_code": "200",
+    "response_flags": "-",
+    "connection_security_policy": "mutual_tls",
+    "decision": "allow",
+    "policy": "details-from-productpage",
+}
+ASKING = {
+    **ASKED,
+    "reporter": "source",
+    "local": f"{party('productpage', 'v1')}|{principal('productpage')}",
+    "remote": party("details", "v1"),
+    "remote_id": principal("details"),
+    "cluster": "outbound|9080||details.default",
+    "connection_security_policy": "",
+    "decision": "",
+    "policy": "",
+}
+DENIED = {
+    **ASKED,
+    "remote": party("reviews", "v1"),
+    "remote_id": principal("reviews"),
+    "response_code": "403",
+    "response_flags": "UAEX",
+    "decision": "deny",
+    "policy": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "tags", "count"), [("details-v1", ASKED, 3), ("productpage-v1", ASKING, 3), ("details-v1", DENIED, 1)]
+)
+def test_both_ends_count_a_request_under_istio_s_names_with_all_of_its_labels(
+    counted: RunningMesh, proxy: str, tags: dict[str, str], count: int
+) -> None:
+    labels = {**standard_labels(tags), "proxy": proxy}
+
+    assert found(page(counted), "istio_requests_total", **labels) == [(labels, count)]
+
+
+def test_durations_and_sizes_are_histograms_with_the_same_labels(counted: RunningMesh) -> None:
+    text = page(counted)
+
+    for name in ("request_duration_milliseconds", "request_bytes", "response_bytes"):
+        labels = {**standard_labels(ASKED), "proxy": "details-v1"}
+        assert found(text, f"istio_{name}_count", **labels) == [(labels, 3)]
+        buckets = found(text, f"istio_{name}_bucket", **labels)
+        assert (buckets[-1][0]["le"], buckets[-1][1]) == ("+Inf", 3)
+    [(_, size)] = found(text, "istio_response_bytes_sum", **labels)
+    assert size > 300  # three times the details of a book
+
+
+def test_the_gateway_counts_what_came_from_outside(counted: RunningMesh) -> None:
+    gateway = {
+        **ASKING,
+        "local": f"{Party('ingress', 'default', 'istio-ingressgateway', 'latest', 'ingress.default')}|",
+        "remote": party("productpage", "v1"),
+    }
+    [(seen, count)] = found(page(counted), "istio_requests_total", proxy="ingress", response_code="200")
+
+    assert count >= 3
+    assert (seen["source_workload"], seen["destination_workload"], seen["decision"], seen["policy"]) == (
+        "ingress",
+        standard_labels(gateway)["destination_workload"],
+        "allow",
+        "world-to-ingress",
+    )
+    assert seen["destination_service"] == "productpage.default.svc.cluster.local"
+
+
+def test_what_a_caller_says_of_itself_is_not_believed_and_not_passed_on(counted: RunningMesh) -> None:
+    forged = {"x-policyd-peer": party("admin", "v9")}
+    assert httpx.get(f"{counted.gateway}/productpage", headers=forged, trust_env=False, timeout=20).status_code == 200
+    with counted.client("reviews-v1") as inside:
+        assert inside.get("http://details:9080/details/0", headers=forged).status_code == 403
+
+    assert "admin" not in page(counted)
+
+
+def test_an_agent_says_how_its_envoys_are_and_all_that_they_count_if_asked(counted: RunningMesh) -> None:
+    short, whole = page(counted), page(counted, "?envoy=all")
+
+    assert {seen["proxy"] for seen, up_ in found(short, "policyd_proxy_up") if up_ == 1} == {
+        "ingress", "productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1",
+    }  # fmt: skip
+    assert "policyd_proxy_unreadable_lines 0" in short.splitlines()
+    assert "envoy_listener_downstream_cx_total" not in short
+    assert "envoy_listener_downstream_cx_total" in whole

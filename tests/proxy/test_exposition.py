@@ -1,0 +1,72 @@
+"""Several Envoys' pages of metrics as one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.exposition import Page, read, written
+
+TAGS = 'reporter="destination",local="web-v1|default|web|v1|web.default|spiffe://d/web",response_code="200"'
+FIRST = f"""# TYPE envoy_istio_requests_total counter
+envoy_istio_requests_total{{{TAGS}}} 4
+
+# TYPE envoy_istio_request_bytes histogram
+envoy_istio_request_bytes_bucket{{{TAGS},le="0.5"}} 3
+envoy_istio_request_bytes_bucket{{{TAGS},le="+Inf"}} 4
+envoy_istio_request_bytes_sum{{{TAGS}}} 3.5
+envoy_istio_request_bytes_count{{{TAGS}}} 4
+# TYPE envoy_server_live gauge
+envoy_server_live{{}} 1
+# TYPE envoy_cluster_upstream_cx gauge
+envoy_cluster_upstream_cx{{envoy_cluster_name="policyd-xds"}} 1
+"""
+
+
+def test_the_mesh_s_metrics_get_their_standard_names_and_every_line_its_proxy() -> None:
+    page = Page()
+
+    assert page.add("web-1", FIRST) == 3
+
+    lines = page.text().splitlines()
+    [counter] = [line for line in lines if line.startswith("istio_requests_total{")]
+    assert counter.startswith('istio_requests_total{reporter="destination",source_workload="unknown",')
+    assert 'destination_workload="web-v1"' in counter
+    assert counter.endswith(',proxy="web-1"} 4')
+    bounds = [line.rpartition("proxy=")[2] for line in lines if line.startswith("istio_request_bytes_bucket")]
+    assert bounds == ['"web-1",le="0.5"} 3', '"web-1",le="+Inf"} 4']
+    assert 'envoy_server_live{proxy="web-1"} 1' in lines
+    assert 'envoy_cluster_upstream_cx{envoy_cluster_name="policyd-xds",proxy="web-1"} 1' in lines
+
+
+def test_a_family_stands_once_whoever_has_it() -> None:
+    page = Page()
+    for name in ("web-1", "web-2"):
+        page.add(name, FIRST)
+
+    lines = page.text().splitlines()
+    at = lines.index("# TYPE istio_requests_total counter")
+    assert [line.rpartition("proxy=")[2] for line in lines[at + 1 : at + 3]] == ['"web-1"} 4', '"web-2"} 4']
+    assert len([line for line in lines if line.startswith("# TYPE istio_requests_total")]) == 1
+
+
+def test_what_is_no_line_is_left_out_and_counted() -> None:
+    page = Page()
+
+    page.add("web", "envoy_before_its_type 1\n# TYPE a counter\na{ 1\na 1\nnot a line\n# HELP a no\n")
+
+    assert page.text() == '# TYPE a counter\na{proxy="web"} 1\n'
+    assert page.odd == 3
+
+
+def test_figures_of_our_own_stand_beside_them() -> None:
+    page = Page()
+
+    page.put("up", "gauge", [({}, True), ({"proxy": 'a"b'}, 1.5)])
+
+    assert page.text() == '# TYPE up gauge\nup 1\nup{proxy="a\\"b"} 1.5\n'
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(max_size=20)))
+def test_labels_are_read_as_they_were_written(labels: dict[str, str]) -> None:
+    assert read(written(labels)) == labels

@@ -1,0 +1,125 @@
+"""The mesh's metrics under the names and labels that Istio's users know."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyd.signals import Party, standard_labels
+
+REVIEWS = Party("reviews-v1", "default", "reviews", "v1", "reviews.default")
+RATINGS = Party("ratings-v1", "default", "ratings", "v1", "ratings.default")
+ID = "spiffe://cluster.local/ns/default/sa/bookinfo-{}"
+INBOUND = {
+    "reporter": "destination",
+    "local": f"{RATINGS}|{ID.format('ratings')}",
+    "remote": str(REVIEWS),
+    "remote_id": ID.format("reviews"),
+    "response_code": "200",
+    "response_flags": "-",
+    "grpc_response_status": "",
+    "connection_security_policy": "mutual_tls",
+    "decision": "allow",
+    "policy": "ratings",
+}
+LABELS = {
+    "reporter": "destination",
+    "source_workload": "reviews-v1",
+    "source_canonical_service": "reviews",
+    "source_canonical_revision": "v1",
+    "source_workload_namespace": "default",
+    "source_principal": ID.format("reviews"),
+    "source_app": "reviews",
+    "source_version": "v1",
+    "source_cluster": "unknown",
+    "destination_workload": "ratings-v1",
+    "destination_canonical_service": "ratings",
+    "destination_canonical_revision": "v1",
+    "destination_workload_namespace": "default",
+    "destination_principal": ID.format("ratings"),
+    "destination_app": "ratings",
+    "destination_version": "v1",
+    "destination_cluster": "unknown",
+    "destination_service": "ratings.default.svc.cluster.local",
+    "destination_service_name": "ratings",
+    "destination_service_namespace": "default",
+    "request_protocol": "http",
+    "response_code": "200",
+    "grpc_response_status": "",
+    "response_flags": "-",
+    "connection_security_policy": "mutual_tls",
+    "decision": "allow",
+    "policy": "ratings",
+}
+OUTBOUND = {
+    **INBOUND,
+    "reporter": "source",
+    "local": f"{REVIEWS}|{ID.format('reviews')}",
+    "remote": str(RATINGS),
+    "remote_id": ID.format("ratings"),
+    "cluster": "outbound|9080|v1|ratings.default",
+    "connection_security_policy": "unknown",
+}
+
+
+def test_what_the_asked_one_counts_has_all_of_istio_s_labels() -> None:
+    assert standard_labels(INBOUND) == LABELS
+
+
+def test_what_the_asking_one_counts_has_the_same_ends() -> None:
+    assert standard_labels(OUTBOUND) == {**LABELS, "reporter": "source", "connection_security_policy": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (
+            {"remote": "", "remote_id": ""},
+            {
+                f"source_{name}": "unknown"
+                for name in (
+                    "workload", "canonical_service", "canonical_revision", "workload_namespace", "principal", "app",
+                    "version",
+                )
+            },
+        ),
+        ({"grpc_response_status": "7"}, {"grpc_response_status": "7", "request_protocol": "grpc"}),
+        ({"decision": "", "policy": ""}, {"decision": "", "policy": ""}),
+        ({"response_code": ""}, {"response_code": "unknown"}),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_unknown(changed: dict[str, str], expected: dict[str, str]) -> None:
+    assert standard_labels({**INBOUND, **changed}) == {**LABELS, **expected}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remote", "service"),
+    [
+        ("outbound|443||www.example.com", "", ("www.example.com", "www.example.com", "unknown")),
+        ("", "", ("BlackHoleCluster", "BlackHoleCluster", "unknown")),
+        ("any-name", "", ("unknown", "unknown", "unknown")),
+    ],
+)
+def test_a_request_to_the_outside_has_the_host_as_its_service(
+    cluster: str, remote: str, service: tuple[str, str, str]
+) -> None:
+    labels = standard_labels({**OUTBOUND, "cluster": cluster, "remote": remote})
+
+    names = ("destination_service", "destination_service_name", "destination_service_namespace")
+    assert tuple(labels[name] for name in names) == service
+
+
+_FIELDS = st.text("abcXYZ019._-", max_size=20)
+
+
+@given(st.builds(Party, _FIELDS, _FIELDS, _FIELDS, _FIELDS, _FIELDS))
+def test_a_party_is_read_as_it_was_written(party: Party) -> None:
+    assert Party.parse(str(party)) == party
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a|b|c|d", "a|b|c|d|e|f", "a|b|c|d|e\n", "a b|c|d|e|f", '"|b|c|d|e', "a" * 131 + "||||"]
+)
+def test_a_peer_that_calls_itself_anything_else_is_unknown(text: str) -> None:
+    assert Party.parse(text) == Party()
