@@ -43,6 +43,8 @@ from policyd.mesh.model import Instance
 from policyd.policy.request_form import parse_form, resolve_at
 from policyd.reload import Live
 from policyd.spiffe import SpiffeId
+from policyd.xds.inspection.service import KINDS, NotShown
+from policyd.xds.snapshot import SHORT_NAMES, Snapshot
 from policyd.xds.status import ProxyStatus
 
 Code = grpc.StatusCode
@@ -156,6 +158,8 @@ class Parts:
     started_at: datetime
     stop: Callable[[], None]
     restart: Callable[[], Awaitable[None]]
+    inspect: Callable[[str, str, str], Awaitable[bytes]]  # agent, instance, kind; raises NotShown
+    sent: Callable[[str], Snapshot | None]  # what an instance's proxy is sent
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -294,16 +298,42 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def Proxies(self, _request: pb.ProxiesRequest, _context: Context) -> pb.ProxiesReply:  # noqa: N802
         """Every proxy that is declared, connected or not."""
         known = {proxy.instance: proxy for proxy in self._parts.facts.proxies()}
-        mesh = self._parts.facts.live.mesh
-        instances = mesh.instances
-        joined = self._parts.tokens.agents()
-        agents = {one.name: each.agent for each in joined for one in instances_for(each, mesh, joined)}
+        instances = self._parts.facts.live.mesh.instances
+        agents = self._agents()
         return pb.ProxiesReply(
             proxies=[
                 _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))
                 for name, instance in sorted(instances.items())
             ]
         )
+
+    def _agents(self) -> dict[str, str]:
+        """Which agent runs which instance."""
+        mesh, joined = self._parts.facts.live.mesh, self._parts.tokens.agents()
+        return {one.name: each.agent for each in joined for one in instances_for(each, mesh, joined)}
+
+    async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectReply:  # noqa: N802
+        """What a proxy holds, as its agent shows it, and what it was sent."""
+        instance, kind = request.instance, request.kind
+        agent = self._agents().get(instance, "")
+        if kind not in KINDS or instance not in self._parts.facts.live.mesh.instances:
+            near = "" if kind in KINDS else f"known are {', '.join(KINDS)}"
+            what = f"no instance is called `{instance[:80]}`" if kind in KINDS else f"`{kind[:40]}` is no kind; {near}"
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, what))
+        if not agent:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, f"no agent runs `{instance}`"))
+        try:
+            held = await self._parts.inspect(agent, instance, kind)
+        except NotShown as error:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+        return pb.InspectReply(held=held, sent=list(self._sent(instance, kind)) if request.sent else [])
+
+    def _sent(self, instance: str, kind: str) -> Iterable[pb.SentResource]:
+        """What a proxy was sent of a kind; of secrets only which."""
+        snapshot = self._parts.sent(instance)
+        type_url = next(url for url, name in SHORT_NAMES.items() if name == kind)
+        for name, one in sorted(snapshot.of(type_url).items()) if snapshot else ():
+            yield pb.SentResource(name=name, version=one.version, body=b"" if kind == "secrets" else one.body)
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideReply:  # noqa: N802
         """What a request that reaches an instance now would be answered."""

@@ -194,6 +194,24 @@ class Control:
             call.cancel()
         raise Unreachable("policyd ended the watch")
 
+    async def inspect(self, answers: asyncio.Queue[agent_pb2.Shown]) -> AsyncIterator[agent_pb2.Look]:
+        """What policyd wants to see; what is put into `answers` goes to it. Ends by raising, as `watch` does."""
+        stub = agent_pb2_grpc.InspectionsStub(self._connected())  # type: ignore[no-untyped-call]
+
+        async def told() -> AsyncIterator[agent_pb2.Shown]:
+            while True:
+                yield await answers.get()
+
+        call = stub.Inspect(told())
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        finally:
+            call.cancel()
+        raise Unreachable("policyd ended the questions")
+
     def _connected(self) -> grpc.aio.Channel:
         if self._channel is None:
             raise Unreachable("the agent has no identity yet")

@@ -14,11 +14,17 @@ TIMEOUT = 5.0
 MAX_BYTES = 8 << 20
 
 
-async def ask(socket: Path, target: str, *, method: str = "GET", timeout: float = TIMEOUT) -> tuple[int, bytes]:
-    """Send `method target` and return status and body; raises EnvoyError when there is no answer within `timeout`."""
+async def ask(
+    socket: Path, target: str, *, method: str = "GET", timeout: float = TIMEOUT, most: int = MAX_BYTES
+) -> tuple[int, bytes]:
+    """Send `method target` and return status and body, of `most` bytes.
+
+    Raises EnvoyError when there is no answer within `timeout`.
+    """
+    request = f"{method} {target} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(timeout):
-            return await _exchange(socket, f"{method} {target} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n")
+            return await _exchange(socket, request, most)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         raise EnvoyError(f"Envoy does not answer at `{socket}`: {error or 'no answer in time'}") from None
 
@@ -40,24 +46,24 @@ async def connections(socket: Path) -> int:
     return sum(int(line.rpartition(":")[2]) for line in lines if ".worker_" not in line)
 
 
-async def _exchange(socket: Path, request: str) -> tuple[int, bytes]:
+async def _exchange(socket: Path, request: str, most: int) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_unix_connection(str(socket))
     try:
         writer.write(request.encode("ascii"))
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
         if b"transfer-encoding: chunked" in head.lower():
-            return status, await _chunks(reader)
-        return status, await reader.read(MAX_BYTES)
+            return status, await _chunks(reader, most)
+        return status, await reader.read(most)
     finally:
         writer.transport.abort()
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
+async def _chunks(reader: asyncio.StreamReader, most: int) -> bytes:
     body = bytearray()
     while size := int(await reader.readuntil(b"\r\n"), 16):
-        if len(body) + size > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
+        if len(body) + size > most:
+            raise ValueError(f"more than {most} bytes")
         body += await reader.readexactly(size)
         await reader.readexactly(2)
     return bytes(body)

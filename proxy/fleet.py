@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from policyd.envoy_api import EnvoyApi
 from proxy.control import Control
@@ -74,6 +75,11 @@ class Fleet:
     def status(self) -> list[SidecarStatus]:
         """Every sidecar's status, by instance."""
         return [sidecar.status() for _, sidecar in sorted(self._sidecars.items())]
+
+    def admin(self, instance: str) -> Path | None:
+        """The administration socket of an instance's Envoy; None where it does not run here."""
+        sidecar = self._sidecars.get(instance)
+        return sidecar.admin_socket if sidecar is not None else None
 
     async def _finish(self, names: Iterable[str]) -> None:
         ending = tuple(names)

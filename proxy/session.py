@@ -19,6 +19,7 @@ from proxy.control import Assigned, Control, assigned_of
 from proxy.events import stamp
 from proxy.fleet import Fleet
 from proxy.identity import Bundle, Svid
+from proxy.inspections import Inspections
 from proxy.join import Joined
 from proxy.outside import Outside
 from proxy.probes import Probes
@@ -60,13 +61,14 @@ class Session:
         while True:
             self._reconnect.clear()
             listening = asyncio.create_task(self._listen())
+            answering = asyncio.create_task(Inspections(self._control, self._fleet.admin, self._outside).run())
             replaced = asyncio.create_task(self._reconnect.wait())
             try:
                 await asyncio.wait((listening, replaced), return_when=asyncio.FIRST_COMPLETED)
                 error = listening.exception() if listening.done() else None
             finally:
-                listening.cancel()
-                replaced.cancel()
+                for task in (listening, answering, replaced):
+                    task.cancel()
             failures = 0 if self._connected else failures
             if error is not None:
                 failures += 1

@@ -92,6 +92,11 @@ class Sidecar:
         )
         self._envoy = EnvoyProcess(self._command, running.spec.instance, settings.limits, outside, changed)
 
+    @property
+    def admin_socket(self) -> Path:
+        """Where its Envoy is administered."""
+        return self._command.admin_socket
+
     def stop(self) -> None:
         """Drain and end."""
         self._stopping.set()

@@ -177,6 +177,16 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         """The agents that watch now, by name."""
         return tuple(sorted(name for name, count in self._watches.items() if count))
 
+    async def admit(self, context: Context) -> str:
+        """The name of the agent that calls; the call ends here for anybody else."""
+        try:
+            with translated():
+                name = self._admit(context)[0].agent
+                self._limited(name)
+                return name
+        except Refusal as refusal:
+            await refused(context, refusal)
+
     async def Sign(self, request: agent_pb2.SignRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
         """An SVID for the agent itself, or for a declared workload that it may obtain."""
         try:

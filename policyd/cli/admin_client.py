@@ -18,6 +18,7 @@ from policyd.errors import NotRunning, PolicydError
 
 RESTART_SECONDS: Final = 300.0  # for all decision processes, one after another
 CALL_SECONDS: Final = 10.0
+INSPECT_SECONDS: Final = 20.0  # for a large proxy, by way of its agent
 MAX_REPLY: Final = 16 << 20  # bytes; a large mesh's proxies
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REPLY),
@@ -88,6 +89,12 @@ class AdminClient:
         """Each Envoy as the control plane sees it, by instance."""
         reply: pb.ProxiesReply = self._call(self._stub.Proxies, pb.ProxiesRequest())
         return sorted(reply.proxies, key=lambda proxy: proxy.instance)
+
+    def inspect(self, instance: str, kind: str, *, sent: bool = False) -> pb.InspectReply:
+        """What a proxy holds of a kind, and what it was sent of it."""
+        asked = pb.InspectRequest(instance=instance, kind=kind, sent=sent)
+        reply: pb.InspectReply = self._call(self._stub.Inspect, asked, seconds=INSPECT_SECONDS)
+        return reply
 
     def decide(self, instance: str, request: str, headers: Mapping[str, str]) -> pb.DecideReply:
         """What a request that reaches an instance now would be answered."""

@@ -32,7 +32,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "log": Entry("policyd.cli.log", "Read the journal of decisions."),
     "ca": Entry("policyd.cli.ca", "The certificate authority: join tokens, certificates, roots."),
     "mesh": Entry("policyd.cli.mesh", "The mesh folder: which kinds and fields it may hold."),
-    "proxy": Entry("policyd.cli.proxy", "The proxies: what each was sent and whether it took it."),
+    "proxy": Entry("policyd.cli.proxy", "The proxies: what each was sent, whether it took it, and what it holds."),
     "version": Entry("policyd.cli.version", "Show the version of policyd."),
 }
 SUMMARY: Final = """A service mesh that can say why.

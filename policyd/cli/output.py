@@ -23,8 +23,8 @@ MAX_PROBLEMS: Final = 50  # that people are shown
 PLAIN_WIDTH: Final = 1000  # columns where no terminal limits them
 STYLES: Final[Mapping[str, str]] = {
     "allow": "green", "ok": "green", "up": "green", "synced": "green", "yes": "green", "pass": "green",
-    "deny": "red", "fail": "bold red", "rejected": "bold red", "no": "red", "gave up": "bold red",
-    "awaited": "yellow", "restarting": "yellow", "sent": "yellow",
+    "deny": "red", "fail": "bold red", "NACK": "bold red", "no": "red", "gave up": "bold red",
+    "awaited": "yellow", "restarting": "yellow", "stale": "yellow",
 }  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policyd.cli.lazy import group
 from policyd.cli.options import Dir, Json
+from policyd.cli.proxy_config import config
+from policyd.cli.proxy_diff import diff
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
 
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
+WORDS: Final = {"synced": "synced", "sent": "stale", "rejected": "NACK", "none": "not sent"}
 
-app = group("The proxies: what each was sent and whether it took it.")
+app = group("The proxies: what each was sent, whether it took it, and what it holds.")
+app.command()(config)
+app.command()(diff)
 
 
 @app.command()
 def status(directory: Dir = None, as_json: Json = False) -> None:
     """Show for each proxy whether it is connected, and whether it took what it was sent.
 
-    synced: it has what is in force. sent: it has not answered yet. rejected: it refused, for the reason below the
-    table, and goes on with what it had.
+    synced: it has what is in force. stale: it was sent something and has not answered yet. NACK: it refused what it
+    was sent, for the reason below the table, and goes on with what it had. not sent: it does not ask for such.
     """
     import time
 
@@ -37,6 +42,11 @@ def status(directory: Dir = None, as_json: Json = False) -> None:
         output.show(*lines(proxies, int(time.time())))
 
 
+def word(one: pb.TypeStatus | None) -> str:
+    """A state in the word that Istio's users know for it."""
+    return WORDS.get(one.state, one.state) if one is not None else WORDS["none"]
+
+
 def lines(proxies: Sequence[pb.ProxyStatus], now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
@@ -48,10 +58,10 @@ def lines(proxies: Sequence[pb.ProxyStatus], now: int) -> Sequence[Any]:
     for proxy in proxies:
         states = {kind.type: kind for kind in proxy.types}
         connected = since(proxy.connected_at, now) if proxy.connected else "no"
-        words = [states[name].state if name in states else "none" for name in TYPES]
+        words = [word(states.get(name)) for name in TYPES]
         rows.append((proxy.instance, connected, proxy.envoy_version or "-", *words))
         rejections += [
-            f"{proxy.instance} rejected {kind.type}: {output.clean(kind.rejection)}"
+            f"{proxy.instance} NACK {kind.type}: {output.clean(kind.rejection)}"
             for kind in proxy.types
             if kind.rejection
         ]

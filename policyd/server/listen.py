@@ -19,6 +19,7 @@ from policyd.config import Address
 from policyd.server.health import Health
 from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, bind, credentials
 from policyd.xds import service as xds
+from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.service import DiscoveryService
 
 XDS_SERVICES: Final = (xds.SERVICE, agent_pb2.DESCRIPTOR.services_by_name["Agents"].full_name)
@@ -30,6 +31,7 @@ async def serve_xds(
     stack: AsyncExitStack,
     discovery: DiscoveryService,
     agents: AgentsService,
+    inspections: InspectionsService,
     address: Address,
     identity: ServerIdentity,
     health: Health,
@@ -38,11 +40,13 @@ async def serve_xds(
     server = grpc.aio.server(options=[ALONE, PINGS, *AGE])
     server.add_generic_rpc_handlers((discovery.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
+    agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=True))
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     stack.callback(discovery.close)
     stack.callback(agents.close)
+    stack.callback(inspections.close)
 
 
 async def serve_attestation(

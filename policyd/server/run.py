@@ -65,6 +65,7 @@ from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from policyd.xds.cache import SnapshotCache
+from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.resources.model import Control
 from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
@@ -233,7 +234,8 @@ class Server:
             entries=self._entries.all,
             hear=self._liveness.hear,
         )
-        await listen.serve_xds(stack, self._discovery, self._agents, at["xds"], identity, streams)
+        self._inspections = InspectionsService(self._agents.admit)
+        await listen.serve_xds(stack, self._discovery, self._agents, self._inspections, at["xds"], identity, streams)
         attestation = AttestationService(
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
@@ -271,6 +273,8 @@ class Server:
             started_at=self._started_at,
             stop=self._stop.set,
             restart=self._deciders.restart,
+            inspect=self._inspections.ask,
+            sent=self._cache.get,
         )
         socket = self._runtime / ADMIN_SOCKET
         socket.unlink(missing_ok=True)

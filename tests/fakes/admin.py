@@ -27,6 +27,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
             "Instances": pb.InstancesReply(),
             "Proxies": pb.ProxiesReply(),
             "Decide": pb.DecideReply(),
+            "Inspect": pb.InspectReply(),
+            "Resources": pb.ResourcesReply(),
+            "ChangeMesh": pb.ChangeMeshReply(),
         } | replies
         self.requests: list[tuple[str, Any]] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
@@ -58,6 +61,15 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
 
     def Proxies(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Proxies", request, context)
+
+    def Inspect(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Inspect", request, context)
+
+    def Resources(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Resources", request, context)
+
+    def ChangeMesh(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ChangeMesh", request, context)
 
     def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Decide", request, context)

@@ -25,6 +25,7 @@ from policyd.ca.ledger import Ledger
 from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.model import Decision
 from policyd.config import Address
+from policyd.envoy_api import ROUTE
 from policyd.errors import Problem
 from policyd.join_token import parse_token
 from policyd.mesh.model import Listen
@@ -33,6 +34,7 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
+from policyd.xds.inspection.service import NotShown
 from policyd.xds.resources.model import Control
 from policyd.xds.status import ProxyStatus, TypeStatus
 from tests.ca.samples import NOW, REVIEWS, Office, a_csr
@@ -96,10 +98,18 @@ class Desk:
     tokens: Tokens
     ledger: Ledger
     stopped: list[bool] = field(default_factory=list)
+    inspected: list[tuple[str, str, str]] = field(default_factory=list)
+    shown: bytes | NotShown = b"held"
     stub: Any = None
 
     async def restart(self) -> None:
         self.facts.decider = self.facts.decider.started(4712, 1.0).took("r2").opened(2.0)
+
+    async def inspect(self, agent: str, instance: str, kind: str) -> bytes:
+        self.inspected.append((agent, instance, kind))
+        if isinstance(self.shown, NotShown):
+            raise self.shown
+        return self.shown
 
     @property
     def recorded(self) -> list[Entry]:
@@ -136,6 +146,8 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         started_at=NOW,
         stop=lambda: made.stopped.append(True),
         restart=made.restart,
+        inspect=made.inspect,
+        sent=live.snapshots.get,
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -452,6 +464,38 @@ async def test_every_declared_proxy_is_listed_connected_or_not(desk: Desk) -> No
             pb.TypeStatus(type="listeners", state="rejected", rejection="no such filter", changed_at=12, resources=3)
         ],
     )
+
+
+# ---- Inspect
+
+
+async def test_what_a_proxy_holds_is_asked_of_the_agent_that_runs_it(desk: Desk, live: Live) -> None:
+    with desk.tokens.claim(await _secret(desk), NOW):
+        pass
+
+    plain = await desk.stub.Inspect(pb.InspectRequest(instance="reviews-v1", kind="clusters"))
+    both = await desk.stub.Inspect(pb.InspectRequest(instance="reviews-v1", kind="routes", sent=True))
+    sent = live.snapshots["reviews-v1"].of(ROUTE)["outbound"]
+
+    assert plain == pb.InspectReply(held=b"held")
+    assert list(both.sent) == [pb.SentResource(name="outbound", version=sent.version, body=sent.body)]
+    assert desk.inspected == [("laptop", "reviews-v1", "clusters"), ("laptop", "reviews-v1", "routes")]
+
+
+async def test_what_cannot_be_looked_at_is_refused(desk: Desk) -> None:
+    asked = pb.InspectRequest(instance="reviews-v1", kind="clusters")
+    invalid, cannot = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
+    kinds = "known are listeners, routes, clusters, endpoints, secrets"
+
+    assert await desk.refused("Inspect", asked) == (cannot, "no agent runs `reviews-v1`")
+    with desk.tokens.claim(await _secret(desk), NOW):
+        pass
+    desk.shown = NotShown("the agent `laptop` is not connected", remedy="start it again")
+    assert await desk.refused("Inspect", asked) == (cannot, "the agent `laptop` is not connected; start it again")
+    nobody = pb.InspectRequest(instance="nobody", kind="clusters")
+    assert await desk.refused("Inspect", nobody) == (invalid, "no instance is called `nobody`")
+    config = pb.InspectRequest(instance="reviews-v1", kind="../config_dump")
+    assert await desk.refused("Inspect", config) == (invalid, f"`../config_dump` is no kind; {kinds}")
 
 
 async def _secret(desk: Desk) -> str:
