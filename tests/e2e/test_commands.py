@@ -87,9 +87,10 @@ def test_the_way_that_is_told_is_the_way_that_is_taken(mesh: RunningMesh) -> Non
     way = json.loads(said(mesh, "route", "productpage", "GET", "http://reviews/reviews/0", "--json").stdout)["way"]
     (arrival,) = way["destinations"][0]["arrives"]
     with mesh.client("productpage-v1") as client:
-        response = client.get("http://reviews/reviews/0")
+        response = client.get("http://reviews/reviews/0", headers={"x-request-id": "the-way"})
 
-    reached = [one for one in mesh.records() if one.get("resource") == 'Service::"reviews.default"']
+    of_it = [one for one in mesh.records() if one.get("request_id") == "the-way"]
+    reached = [one for one in of_it if one["resource"] == 'Service::"reviews.default"']
     assert response.status_code == 200
     assert [one["decision"] for one in reached] == ["allow"]
     assert reached[0]["reasons"] == [one["id"] for one in arrival["decision"]["reasons"]]

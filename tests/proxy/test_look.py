@@ -17,6 +17,7 @@ from proxy.look import KINDS, look_by
 from tests.fakes.toy_ca import ToyCa
 
 WEB = "spiffe://cluster.local/ns/default/sa/web"
+NO_SENSE = "Envoy's answer to `/config_dump?resource=dynamic_route_configs` makes no sense"
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
 
 
@@ -97,8 +98,8 @@ async def test_of_secrets_only_names_and_certificates_are_told() -> None:
     [
         ("../quitquitquit", (), "`../quitquitquit` is nothing that an Envoy holds"),
         ("routes", ((404, b""),), "Envoy answers 404 to `/config_dump?resource=dynamic_route_configs`"),
-        ("routes", ((200, b"<html>"),), "Envoy's answer to `/config_dump?resource=dynamic_route_configs` makes no sense"),
-        ("routes", ((200, b"[1]"),), "Envoy's answer to `/config_dump?resource=dynamic_route_configs` makes no sense"),
+        ("routes", ((200, b"<html>"),), NO_SENSE),
+        ("routes", ((200, b"[1]"),), NO_SENSE),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_told_is_refused(kind: str, answers: Any, message: str) -> None:
