@@ -441,6 +441,7 @@ def _place(instance: Instance, trouble: str) -> pb.InstancePlace:
                 protocol=one.protocol,
                 app_port=one.app_port,
                 inbound_port=one.inbound_port,
+                app_socket=one.app_socket,
             )
             for one in instance.ports
         ],

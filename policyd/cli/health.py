@@ -36,30 +36,38 @@ def server_probe(directory: Path) -> Callable[[], Awaitable[str]]:
     return probe
 
 
-def application_probe(port: int, path: str | None) -> Callable[[], Awaitable[str]]:
-    """Return the probe of an application: up once `path` answers below 400, or the port where it names no path."""
+def application_probe(port: int, path: str | None, socket: str = "") -> Callable[[], Awaitable[str]]:
+    """Return the probe of an application: up once `path` answers below 400, or the port where it names no path.
+
+    One that listens on a Unix `socket` (`@` begins an abstract one) has no port.
+    """
+    where = f"the socket `{socket}`" if socket else f"port {port}"
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if socket:
+            return await asyncio.open_unix_connection(socket.replace("@", "\0", 1) if socket[0] == "@" else socket)
+        return await asyncio.open_connection("127.0.0.1", port)
 
     async def probe() -> str:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                return await _look(port, path)
+                return await _look(*await connect(), where, path)
         except TimeoutError:
-            return f"port {port} accepts and does not answer"
+            return f"{where} accepts and does not answer"
         except OSError:
-            return f"nothing listens on port {port} yet"
+            return f"nothing listens on {where} yet"
 
     return probe
 
 
-async def _look(port: int, path: str | None) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _look(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str, path: str | None) -> str:
     try:
         if path is None:
             return ""
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         found = _STATUS_LINE.match(await reader.read(MAX_ANSWER))
         if found is None:
-            return f"port {port} does not speak HTTP"
+            return f"{where} does not speak HTTP"
         return "" if int(found[1]) < 400 else f"`{path}` answers {int(found[1])}"
     finally:
         writer.close()

@@ -94,7 +94,7 @@ class RunningMesh:
         specs = declare(read_folder(self._directory).texts).workloads.workloads
         for place in plan.to_start(self.places, specs):
             spec = specs[place.name]
-            probe = application_probe(place.app_port, spec.health)
+            probe = application_probe(place.app_port, spec.health, place.ports[0].app_socket)
             self._supervisor.run(plan.application_program(self._directory, place, spec, self._environ, probe))
             self._applications.append(place.name)
 

@@ -95,6 +95,9 @@ def ports(place: pb.InstancePlace) -> str:
     if place.role == "gateway":
         return ", ".join(f"http://{place.address}:{listen.actual}/" for listen in place.listens)
     if len(place.ports) < 2:
-        return f"application {place.app_port}, sidecar {place.inbound_port}, proxy {place.outbound_port}"
-    each = (f"{one.name}: application {one.app_port}, sidecar {one.inbound_port}" for one in place.ports)
+        there = next((one.app_socket for one in place.ports if one.app_socket), place.app_port)
+        return f"application {there}, sidecar {place.inbound_port}, proxy {place.outbound_port}"
+    each = (
+        f"{one.name}: application {one.app_socket or one.app_port}, sidecar {one.inbound_port}" for one in place.ports
+    )
     return "; ".join((*each, f"proxy {place.outbound_port}"))

@@ -33,7 +33,7 @@ from policyd.mesh.peers import listeners_of, with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.probes import with_probes
 from policyd.mesh.routing import check_virtual_services
-from policyd.mesh.scope import check_sidecars
+from policyd.mesh.scope import check_sidecars, with_ingress
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
 from policyd.mesh.tokens import build_key_sets, issuers_of
@@ -61,6 +61,7 @@ def build(
     problems = builder.problems
     services, instances = build_services(declaration, instances, problems)
     instances = with_probes(declaration, with_peers(declaration, instances, problems), problems)
+    instances = with_ingress(declaration, instances)
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)

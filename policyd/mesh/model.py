@@ -94,8 +94,9 @@ class Served:
     """A port that a sidecar's application serves.
 
     `number` is the workload's own (`targetPort` of Services), `service_port` that of its own Service. The application
-    listens on 127.0.0.1:`app_port`, peers reach the sidecar at `inbound_port` of its address, and `peers` is how: by
-    mutual TLS, in plain text (DISABLE), or both.
+    listens on `app_port` of `app_address`, or on `app_socket` (a path, or `@` and an abstract name), peers reach the
+    sidecar at `inbound_port` of its address (it listens on `bind`, "": there), and `peers` is how: by mutual TLS, in
+    plain text (DISABLE), or both.
     """
 
     number: int
@@ -105,6 +106,9 @@ class Served:
     app_port: int = 0
     inbound_port: int = 0
     peers: PeerMode = "STRICT"
+    app_address: str = "127.0.0.1"
+    app_socket: str = ""
+    bind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

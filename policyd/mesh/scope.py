@@ -1,21 +1,24 @@
-"""Sidecars against the mesh: what the proxy of an instance knows of Services and Hosts.
+"""Sidecars against the mesh: what the proxy of an instance knows of Services and Hosts, and how it is reached.
 
-Law: of the Sidecars that hold for an instance the narrowest has the word: with a selector, of its namespace, of the
-root namespace. Without any, everything is known. What is not known is not routed; what may be called, policies say.
+Law: of the Sidecars that hold for an instance the narrowest that says something has the word: with a selector, of its
+namespace, of the root namespace. Where none does, everything is known. What is not known is not routed; what may be
+called, policies say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.hosts import covers, names
-from policyd.mesh.istio.sidecar import Sidecar
+from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
+from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.matching import did_you_mean
-from policyd.mesh.model import Instance, Service
+from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside
 from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, namespace_of
 
@@ -28,37 +31,105 @@ _LEVELS: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What proxies know: hosts by the namespaces that they are in."""
+    """What proxies know: hosts by the namespaces that they are in and by port (0: any), None for everything.
 
-    hosts: frozenset[tuple[str, str]]
+    With `any_name` a name that nothing declares is led outside.
+    """
 
-    def sees(self, service: Service) -> bool:
-        """Whether a Service is known."""
-        spelled = names(service, service.namespace)
-        return any(self._is_in(host, service.namespace) and self._is(host, spelled) for host in self.hosts)
+    hosts: frozenset[tuple[str, str, int]] | None = None
+    any_name: bool = False
 
-    def sees_outside(self, outside: Outside) -> bool:
-        """Whether a Host is known."""
-        return any(self._is_in(host, outside.namespace) and self._is(host, (outside.host,)) for host in self.hosts)
+    def sees(self, service: Service, port: int) -> bool:
+        """Whether a port of a Service is known."""
+        return self._knows(service.namespace, names(service, service.namespace), port)
 
-    @staticmethod
-    def _is_in(host: tuple[str, str], namespace: str) -> bool:
-        return host[0] in (ANY, namespace)
+    def sees_outside(self, outside: Outside, port: int) -> bool:
+        """Whether a port of a Host is known."""
+        return self._knows(outside.namespace, (outside.host,), port)
 
-    @staticmethod
-    def _is(host: tuple[str, str], spelled: Iterable[str]) -> bool:
-        return any(covers(host[1], one) for one in spelled)
+    def _knows(self, namespace: str, spelled: Collection[str], port: int) -> bool:
+        return self.hosts is None or any(
+            space in (ANY, namespace) and number in (0, port) and any(covers(host, one) for one in spelled)
+            for space, host, number in self.hosts
+        )
 
 
-def scope_of(resources: Iterable[Sidecar], instance: Instance) -> Scope | None:
-    """What the proxy of an instance knows; None: everything."""
-    by_level = {level(one): one for one in resources if _holds(one, instance)}
-    chosen = next((by_level[name] for name in _LEVELS if name in by_level), None)
-    if chosen is None:
-        return None
+EVERYTHING: Final = Scope()
+
+
+def scope_of(mesh: Mesh, instance: Instance) -> Scope:
+    """What the proxy of an instance knows."""
+    said = _said(mesh.sidecars, instance)
+    policy = next((one.outbound_traffic_policy for one in said if one.outbound_traffic_policy is not None), None)
+    mode = policy.mode if policy is not None else mesh.outbound.mode
+    any_name = instance.role == "sidecar" and mode == "ALLOW_ANY"
+    listeners = next((one.egress for one in said if one.egress), None)
+    if listeners is None:
+        return Scope(any_name=any_name)
     own = namespace_of(instance)
-    found = (host.partition("/") for listener in chosen.spec.egress for host in listener.hosts)
-    return Scope(frozenset((own if space == OWN else space, host) for space, _, host in found if space != NONE))
+    found = (
+        (*host.partition("/")[::2], listener.port.number if listener.port else 0)
+        for listener in listeners
+        for host in listener.hosts
+    )
+    hosts = frozenset((own if space == OWN else space, host, port) for space, host, port in found if space != NONE)
+    return Scope(hosts, any_name)
+
+
+def any_name_somewhere(mesh: Mesh) -> bool:
+    """Whether some proxy may lead a name that nothing declares outside."""
+    policies = (one.spec.outbound_traffic_policy for one in mesh.sidecars)
+    return mesh.outbound.mode == "ALLOW_ANY" or any(one is not None and one.mode == "ALLOW_ANY" for one in policies)
+
+
+def pool_of(mesh: Mesh, instance: Instance, served: Served) -> ConnectionPool:
+    """How many connections and requests to a port of its application an instance's proxy has under way."""
+    said = _said(mesh.sidecars, instance)
+    entry = _entry(said, served)
+    if entry is not None and entry.connection_pool is not None:
+        return entry.connection_pool
+    return next((one.inbound_connection_pool for one in said if one.inbound_connection_pool), None) or ConnectionPool()
+
+
+def with_ingress(declaration: Declaration, instances: Mapping[str, Instance]) -> dict[str, Instance]:
+    """The instances, each with where its application listens and its sidecar does, as far as Sidecars say that."""
+    sidecars = tuple(one.resource for one in declaration.of(Sidecar))
+    if not any(one.spec.ingress for one in sidecars):
+        return dict(instances)
+    return {
+        name: dataclasses.replace(
+            instance, ports=tuple(_placed(instance, served, _said(sidecars, instance)) for served in instance.ports)
+        )
+        for name, instance in instances.items()
+    }
+
+
+def _placed(instance: Instance, served: Served, said: Sequence[SidecarSpec]) -> Served:
+    entry = _entry(said, served)
+    if entry is None:
+        return served
+    served = dataclasses.replace(served, bind=entry.bind or "")
+    if entry.socket:
+        return dataclasses.replace(served, app_socket=entry.socket)
+    if entry.address is None:
+        return served
+    host, port = entry.address
+    if host in ("0.0.0.0", "::"):
+        host = instance.address
+    elif port == served.number:  # wherever that was put
+        return served
+    return dataclasses.replace(served, app_address=host, app_port=port)
+
+
+def _entry(said: Sequence[SidecarSpec], served: Served) -> IngressListener | None:
+    listeners = next((one.ingress for one in said if one.ingress), ())
+    return next((one for one in listeners if one.port.number == served.number), None)
+
+
+def _said(sidecars: Iterable[Sidecar], instance: Instance) -> list[SidecarSpec]:
+    """What Sidecars say for an instance, the narrowest first."""
+    by_level = {level(one): one.spec for one in sidecars if _holds(one, instance)}
+    return [by_level[name] for name in _LEVELS if name in by_level]
 
 
 def level(resource: Sidecar) -> Level:
@@ -92,6 +163,33 @@ def check_sidecars(
                 problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
                 break
         _check_hosts(one, spelled, problems)
+        _check_ingress(one, selected, problems)
+
+
+def _check_ingress(declared: Declared[Sidecar], selected: Sequence[Instance], problems: list[Problem]) -> None:
+    """What is said of a port is of one that each selected instance has, and no port is left out."""
+    listeners = declared.resource.spec.ingress
+    numbers = {one.port.number for one in listeners}
+    for instance in selected if listeners else ():
+        known = {served.number: served for served in instance.ports}
+        if missing := next((number for number in known if number not in numbers), None):
+            message = f"port {missing} of `{instance.name}` is left out, so that nobody would reach it"
+            problems.append(declared.problem("port", message, ("spec", "ingress"), "add it"))
+        for at, one in enumerate(listeners):
+            path = ("spec", "ingress", at)
+            served = known.get(one.port.number)
+            if served is None:
+                message = f"`{instance.name}` has no port {one.port.number}"
+                remedy = f"it has {', '.join(map(str, sorted(known)))} (`port` of workloads.yaml)"
+                problems.append(declared.problem("port", message, (*path, "port", "number"), remedy))
+            elif one.address is not None and one.address[1] in {instance.outbound_port, served.inbound_port}:
+                message = f"`{instance.name}`'s own sidecar listens on port {one.address[1]}"
+                remedy = "name the port of the application"
+                problems.append(declared.problem("port", message, (*path, "defaultEndpoint"), remedy))
+            elif one.bind not in (None, instance.address, "0.0.0.0", "::"):
+                message = f"peers reach `{instance.name}` at `{instance.address}`, where its sidecar then is not"
+                remedy = f"bind `{instance.address}` or `0.0.0.0`"
+                problems.append(declared.problem("address", message, (*path, "bind"), remedy))
 
 
 def _check_hosts(declared: Declared[Sidecar], spelled: set[str], problems: list[Problem]) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.hosts import resolve
-from policyd.mesh.model import Mesh
+from policyd.mesh.model import Instance, Mesh
 from policyd.mesh.outside import HTTP_PORT, covers_name
+from policyd.mesh.scope import scope_of
 from policyd.spiffe import SpiffeId
 
 if TYPE_CHECKING:  # which asks us
@@ -27,9 +28,9 @@ def leaving(
     form: Form, mesh: Mesh, caller: SpiffeId | None, namespace: str, time: datetime, headers: Mapping[str, str]
 ) -> HttpFacts | None:
     """What the request is at the caller's own sidecar; None where it does not lead outside. Raises InvalidInput."""
-    if resolve(form.host, namespace) in mesh.services or not _is_outside(form, mesh, namespace):
-        return None
     sender = next((one for _, one in sorted(mesh.instances.items()) if one.workload == caller), None)
+    if resolve(form.host, namespace) in mesh.services or not _is_outside(form, mesh, namespace, sender):
+        return None
     if sender is None:
         raise _refused(f"`{form.caller}` has no sidecar to leave the mesh by", "name a workload of the mesh")
     return HttpFacts(
@@ -47,14 +48,14 @@ def leaving(
     )
 
 
-def _is_outside(form: Form, mesh: Mesh, namespace: str) -> bool:
-    """Whether the name is a Host; raises InvalidInput for a port that it has not."""
+def _is_outside(form: Form, mesh: Mesh, namespace: str, sender: Instance | None) -> bool:
+    """Whether the name is a Host for a sender; raises InvalidInput for a port that it has not."""
     seen = [one for one in mesh.outside if one.is_seen(namespace) and covers_name(one.host, form.host)]
     ports = [port for one in seen for port in one.ports]
     fitting = {port.number for port in ports if port.is_http is not form.is_tunnel}
     if (form.port or HTTP_PORT) in fitting:
         return True
-    if mesh.outbound.mode == "ALLOW_ANY":
+    if scope_of(mesh, sender).any_name if sender else mesh.outbound.mode == "ALLOW_ANY":
         return "." in form.host
     if not seen:
         return False

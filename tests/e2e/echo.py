@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingMixIn, UnixStreamServer
 
 seen: Counter[str] = Counter()
 
@@ -56,5 +57,13 @@ class Echo(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class UnixServer(ThreadingMixIn, UnixStreamServer):
+    """The same on a Unix socket."""
+
+    daemon_threads = True
+
+
 if __name__ == "__main__":
+    if "SOCKET" in os.environ:
+        UnixServer(os.environ["SOCKET"], Echo).serve_forever()
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Echo).serve_forever()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
-from policyd.mesh.scope import Scope, scope_of
+from policyd.mesh.scope import EVERYTHING, Scope, scope_of
 from policyd.xds.resources import certificates, clusters, edge_connections, edges, egress, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
@@ -32,7 +32,7 @@ class ProxyClass:
 
     caller: Caller
     role: Role
-    scope: Scope | None = None
+    scope: Scope = EVERYTHING
 
 
 def build_snapshots(mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None = None) -> Snapshots[ProxyClass]:
@@ -55,8 +55,10 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
     if proxies.role == "sidecar":
-        yield kept.make(ROUTE, known_routes(mesh, proxies.scope, routes.outbound(mesh, proxies.caller)))
-        for cluster in egress.clusters(mesh, control, proxies.caller):
+        any_name = proxies.scope.any_name
+        outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)
+        yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
+        for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
 
 
@@ -64,7 +66,7 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
     """What only the proxy of one instance is sent."""
     if instance.role == "sidecar":
         for port in instance.ports:
-            yield kept.make(CLUSTER, clusters.inbound(instance, port))
+            yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
             yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control))
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
@@ -85,7 +87,7 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
 def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Resource]:
     """The route tables of one proxy by name, as they come out of a Mesh, for who wants no more than these."""
     kept = Kept()
-    proxies = ProxyClass(mesh.caller(instance), instance.role, scope_of(mesh.sidecars, instance))
+    proxies = ProxyClass(mesh.caller(instance), instance.role, scope_of(mesh, instance))
     made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept))
     return {one.name: one for one in made if one.type_url == ROUTE}
 
@@ -114,7 +116,7 @@ class _Build:
         classes = {}
         for name, instance in mesh.instances.items():
             caller = mesh.caller(instance)
-            scope = scope_of(mesh.sidecars, instance)
+            scope = scope_of(mesh, instance)
             classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role, scope)
         parts = {
             (caller, service.id): self._service(caller, service)
@@ -154,7 +156,7 @@ class _Build:
             return known
         services = (one for service in self._mesh.services for one in parts[proxies.caller, service])
         found = [*services, *of_class]
-        return make_snapshot(needed(found) if proxies.scope is not None else found)
+        return make_snapshot(needed(found) if proxies.scope.hosts is not None else found)
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         if self._same and self._same.instances.get(name) == instance:

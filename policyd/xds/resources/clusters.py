@@ -8,9 +8,10 @@ from typing import Any
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
+from policyd.mesh.scope import pool_of
 from policyd.xds.resources import localities, policies, tls
 from policyd.xds.resources.localities import Place
-from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, inbound_cluster, outbound_cluster, socket
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, inbound_cluster, outbound_cluster, pipe, socket
 
 
 def _assignment(cluster: str, addresses: list[tuple[str, int]]) -> dict[str, Any]:
@@ -69,16 +70,27 @@ def serving(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str
             yield one, served
 
 
-def inbound(instance: Instance, served: Served) -> dict[str, Any]:
+def inbound(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:
     """A port of the application beside the sidecar, on loopback, in plain HTTP."""
     name = inbound_cluster(instance.service, served.service_port)
+    pool = pool_of(mesh, instance, served)
+    options = policies.protocol("http_protocol_options")
+    options[policies.HTTP_OPTIONS] |= policies.connections(pool)
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": policies.CONNECT_TIMEOUT,
-        "circuit_breakers": policies.breakers(ConnectionPool()),
-        "load_assignment": _assignment(name, [("127.0.0.1", served.app_port)]),
-        "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
+        **policies.limits(pool),
+        "load_assignment": _application(name, served),
+        "typed_extension_protocol_options": options,
+    }
+
+
+def _application(cluster: str, served: Served) -> dict[str, Any]:
+    if not served.app_socket:
+        return _assignment(cluster, [(served.app_address, served.app_port)])
+    return {
+        "cluster_name": cluster,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": pipe(served.app_socket)}}]}],
     }
 
 

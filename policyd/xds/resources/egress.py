@@ -17,6 +17,7 @@ from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
+from policyd.mesh.scope import any_name_somewhere
 from policyd.xds.resources import connections, counting, filters, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
@@ -40,7 +41,7 @@ def never(mesh: Mesh, control: Control) -> tuple[Network, ...]:
 
 def is_dynamic(mesh: Mesh) -> bool:
     """Whether names are looked up as they are asked for, which takes a filter of its own."""
-    return mesh.outbound.mode == "ALLOW_ANY" or any(one.is_dynamic for one in mesh.outside)
+    return any_name_somewhere(mesh) or any(one.is_dynamic for one in mesh.outside)
 
 
 # ---- routes
@@ -108,7 +109,7 @@ def tunnel(cluster: str) -> dict[str, Any]:
 # ---- clusters
 
 
-def clusters(mesh: Mesh, control: Control, caller: Caller) -> list[dict[str, Any]]:
+def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = False) -> list[dict[str, Any]]:
     """The clusters of every Host's ports as a class of proxies sees them, and of any name with ALLOW_ANY."""
     ranges = never(mesh, control)
     found = []
@@ -121,7 +122,7 @@ def clusters(mesh: Mesh, control: Control, caller: Caller) -> list[dict[str, Any
             if not port.is_http:
                 name = tunnel_cluster(outside.host, port.number)
                 found.append(_cluster(mesh, name, outside, port, ranges, policy.model_copy(update={"tls": None})))
-    if mesh.outbound.mode == "ALLOW_ANY":
+    if any_name:
         found.append(_dynamic(mesh, _base(ANY_CLUSTER, "HTTP", ranges, Sections()), ranges))
     return found
 

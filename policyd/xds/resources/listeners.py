@@ -65,7 +65,7 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
         filters_ = [_application(asked_for, instance, served, control, verification, encrypted=False)]
         chains.append({"filters": filters_})
     name = inbound_listener(instance, served)
-    made = _listener(name, instance.address, served.inbound_port, chains[0], "INBOUND")
+    made = _listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
     if len(chains) == 1:
         return made
     encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))

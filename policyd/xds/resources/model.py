@@ -54,6 +54,11 @@ def socket(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
+def pipe(path: str) -> dict[str, Any]:
+    """Envoy's Address of a Unix socket; `@` begins an abstract one."""
+    return {"pipe": {"path": path}}
+
+
 def seconds(value: float) -> str:
     """Envoy's Duration in JSON: seconds with a unit, at most nine decimals."""
     return f"{value:.9f}".rstrip("0").rstrip(".") + "s"

@@ -29,14 +29,27 @@ def cluster_fields(policy: Sections) -> dict[str, Any]:
     pool = policy.connection_pool or ConnectionPool()
     balancer = policy.load_balancer or LoadBalancer()
     return {
-        "connect_timeout": seconds(pool.tcp.connect_timeout) if pool.tcp.connect_timeout else CONNECT_TIMEOUT,
-        "circuit_breakers": breakers(pool, policy.retry_budget),
+        **limits(pool, policy.retry_budget),
         "typed_extension_protocol_options": {HTTP_OPTIONS: _http(pool, balancer, policy.outlier_detection)},
         **_balancing(balancer),
         **_common_balancing(balancer, policy.outlier_detection),
-        **_keepalive(pool),
         **({"outlier_detection": _outliers(policy.outlier_detection)} if policy.outlier_detection else {}),
     }
+
+
+def limits(pool: ConnectionPool, budget: RetryBudget | None = None) -> dict[str, Any]:
+    """What of a pool is the cluster's own, whichever protocol it speaks."""
+    return {
+        "connect_timeout": seconds(pool.tcp.connect_timeout) if pool.tcp.connect_timeout else CONNECT_TIMEOUT,
+        "circuit_breakers": breakers(pool, budget),
+        **_keepalive(pool),
+    }
+
+
+def connections(pool: ConnectionPool) -> dict[str, Any]:
+    """What of a pool is of its HTTP connections, whichever version they speak (HttpProtocolOptions)."""
+    common = _common_http(pool)
+    return {"common_http_protocol_options": common} if common else {}
 
 
 def upgrades(policy: Sections) -> bool:
@@ -90,8 +103,7 @@ def _http(pool: ConnectionPool, balancer: LoadBalancer, outliers: OutlierDetecti
         options["explicit_http_config"] = {"http2_protocol_options": http2}
     else:
         options["explicit_http_config"] = {"http_protocol_options": {}}
-    if common := _common_http(pool):
-        options["common_http_protocol_options"] = common
+    options |= connections(pool)
     if balancer.consistent_hash:
         options["hash_policy"] = [hash_policy(balancer.consistent_hash)]
     if outliers and outliers.outlier_detection_http_error_codes:

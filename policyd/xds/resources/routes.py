@@ -24,8 +24,11 @@ NO_SUCH_SERVICE = "no service of this mesh has that name\n"
 PLAIN_PORT = 80  # what a name without a port means in http
 
 
-def outbound(mesh: Mesh, caller: Caller) -> dict[str, Any]:
-    """What sidecars of a class route their applications' requests by (RouteConfiguration)."""
+def outbound(mesh: Mesh, caller: Caller, *, any_name: bool = False) -> dict[str, Any]:
+    """What sidecars of a class route their applications' requests by (RouteConfiguration).
+
+    With `any_name` a name that nothing declares is led outside.
+    """
     held = Precedence(mesh.virtual_services, caller.namespace, mesh.services)
     ruled = dict(held.outside(mesh.services))
     hosts = [
@@ -41,16 +44,16 @@ def outbound(mesh: Mesh, caller: Caller) -> dict[str, Any]:
     ]
     return {
         "name": OUTBOUND_ROUTES,
-        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), _otherwise(mesh)],
+        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), _otherwise(any_name=any_name)],
         # the secret of the application's own proxy ends here
         "request_headers_to_remove": ["proxy-authorization"],
         "max_direct_response_body_size_bytes": MAX_BODY,
     }
 
 
-def _otherwise(mesh: Mesh) -> dict[str, Any]:
+def _otherwise(*, any_name: bool) -> dict[str, Any]:
     """A name that nothing declares: 502 unasked, as Istio's BlackHoleCluster; with ALLOW_ANY it is asked about."""
-    if mesh.outbound.mode == "ALLOW_ANY":
+    if any_name:
         asked = filters.asked_for_host("*", 0)
         return {"name": "any", "domains": ["*"], "routes": egress.any_host(), "typed_per_filter_config": asked}
     nowhere = rules.respond(502, NO_SUCH_SERVICE)

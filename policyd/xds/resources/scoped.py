@@ -12,15 +12,14 @@ from policyd.xds.resources.model import AUTHZ_CLUSTER
 from policyd.xds.snapshot import Resource
 
 
-def known_routes(mesh: Mesh, scope: Scope | None, routes: dict[str, Any]) -> dict[str, Any]:
+def known_routes(mesh: Mesh, scope: Scope, routes: dict[str, Any]) -> dict[str, Any]:
     """A RouteConfiguration without the virtual hosts of what is not known."""
-    if scope is None:
+    if scope.hosts is None:
         return routes
-    services = [one for one in mesh.services.values() if not scope.sees(one)]
-    known = {one.host for one in mesh.outside if scope.sees_outside(one)}
-    outside = [one for one in mesh.outside if one.host not in known]
-    unknown = {f"{one.id}:{port.number}" for one in services for port in one.ports}
-    unknown |= {f"{one.host}:{port.number}" for one in outside for port in one.ports}
+    known = {f"{o.host}:{p.number}" for o in mesh.outside for p in o.ports if scope.sees_outside(o, p.number)}
+    services = {f"{s.id}:{p.number}" for s in mesh.services.values() for p in s.ports if not scope.sees(s, p.number)}
+    outside = {f"{one.host}:{port.number}" for one in mesh.outside for port in one.ports} - known
+    unknown = services | outside
     return {**routes, "virtual_hosts": [one for one in routes["virtual_hosts"] if one["name"] not in unknown]}
 
 

@@ -1,0 +1,121 @@
+"""Sidecar resources through real Envoys: where applications listen, what leaves, how much comes in at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import RunningMesh, down, up
+from tests.e2e.terminal import wait_until
+from tests.fakes.outside import Dns, Outside
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("sidecar")]
+
+WORKLOADS = """\
+workloads:
+  web-v1:  {service: web, port: 80, command: [python, echo.py]}
+  api-v1:  {service: api, port: 80, command: [python, echo.py], environment: {SOCKET: SOCKET_PATH}, health: /}
+  two-v1:  {service: two, ports: [{port: 80}, {port: 90, name: http-more}]}
+"""
+POLICIES = """\
+@id("inside") permit (principal, action in Action::"http", resource is Service);
+@id("outside") permit (principal, action in Action::"http", resource == Host::"any.test");
+"""
+SIDECARS = """\
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: api}
+spec:
+  workloadSelector: {labels: {app: api}}
+  ingress: [{port: {number: 80}, defaultEndpoint: "unix://SOCKET_PATH"}]
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  egress: [{hosts: ["./api.default"]}, {hosts: ["./two.default"], port: {number: 90}}]
+  outboundTrafficPolicy: {mode: ALLOW_ANY}
+"""
+POOL = """\
+  inboundConnectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A mesh in which nothing outside is known, and what is outside."""
+
+    mesh: RunningMesh
+    sidecars: str
+    outside: Outside
+
+    def get(self, url: str, by: str = "web-v1") -> httpx.Response:
+        with self.mesh.client(by) as client:
+            return client.get(url)
+
+
+@pytest.fixture(scope="module")
+def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("s") / "mesh"
+    for folder in ("mesh", "policies"):
+        (directory / folder).mkdir(parents=True)
+    shutil.copy(root / "tests" / "e2e" / "echo.py", directory)
+    place = str(directory.parent / "api.sock")
+    (directory / "workloads.yaml").write_text(WORKLOADS.replace("SOCKET_PATH", place))
+    (directory / "policies" / "all.cedar").write_text(POLICIES)
+    sidecars = SIDECARS.replace("SOCKET_PATH", place)
+    (directory / "mesh" / "sidecars.yaml").write_text(sidecars)
+    with Outside("127.0.0.2") as outside, Dns({"any.test": ["127.0.0.2"], "other.test": ["127.0.0.2"]}) as dns:
+        allow = f'egress: {{allowAddresses: [127.0.0.2/32], dnsResolvers: ["127.0.0.1:{dns.port}"]}}\n'
+        (directory / "policyd.yaml").write_text(allow)
+        try:
+            yield World(up(directory), sidecars, outside)
+        finally:
+            down(directory)
+
+
+def test_an_application_may_listen_on_a_unix_socket(world: World) -> None:
+    answer = world.get("http://api/here")
+
+    assert (answer.status_code, json.loads(answer.text)["instance"]) == (200, "api-v1")
+    assert world.mesh.place("api-v1")["ports"][0]["app_socket"].endswith("/api.sock")
+
+
+def test_names_that_nothing_declares_leave_from_the_workload_that_may_and_only_if_a_policy_permits(
+    world: World,
+) -> None:
+    port = world.outside.port
+    assert world.get(f"http://any.test:{port}/").status_code == 200
+    assert world.get(f"http://other.test:{port}/").status_code == 403
+    assert world.get(f"http://any.test:{port}/", by="api-v1").status_code == 502
+
+
+def test_of_a_service_only_the_port_that_is_known_is_routed(world: World) -> None:
+    # what is not known is a name like any other that leads outside, where policies are asked
+    assert world.get("http://two:80/").status_code == 403
+    # nothing serves it: the sidecar at the other end has nobody to hand it to
+    assert world.get("http://two:90/").status_code == 503
+
+
+def test_what_comes_in_at_once_is_bounded(world: World) -> None:
+    file = world.mesh.directory / "mesh" / "sidecars.yaml"
+    file.write_text(world.sidecars.replace("---\n", POOL + "---\n"))
+
+    def overflows() -> bool:
+        with ThreadPoolExecutor(8) as pool:
+            found = Counter(pool.map(lambda _: world.get("http://api/sleep/0.5").status_code, range(8)))
+        assert set(found) <= {200, 503}
+        return found[503] > 0 and found[200] > 0
+
+    wait_until(overflows, 60)
+    file.write_text(world.sidecars)
+    wait_until(lambda: not overflows(), 60)
