@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import grpc
 
 from bench.processes import ROOT
+from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cli.loaded import load_folder
 from policyd.config import Address
 from policyd.server.check_threads import CheckThreads
-from policyd.server.decider import CHECK_THREADS, SWITCH_SECONDS
+from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, PAUSING_THREADS, SWITCH_SECONDS
+from policyd.server.pausing_threads import PausingThreads
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.metrics import Metrics
 
@@ -38,14 +41,23 @@ class _Identity:
         return self._certificate
 
 
+def _threads(durability: str, idle: Callable[[], None]) -> tuple[CheckThreads | PausingThreads, Waiting | None]:
+    if durability != "fsync":
+        return CheckThreads(CHECK_THREADS), None
+    threads = PausingThreads(PAUSING_THREADS, idle)
+    return threads, Waiting(threads.pause, LINGER_SECONDS)
+
+
 def main(folder: Path, port: int, durability: Any) -> None:
     """Serve until SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
     ruling, metrics = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Metrics()
     clock = lambda: datetime.now(UTC)  # noqa: E731
-    journal = None
+    journal: Journal | None = None
+    threads, waiting = _threads(durability, lambda: journal.hurry() if journal else None)
     if durability != "none":
-        journal = Journal(folder / f"journal-{durability}", "bench", clock, durability=durability, observer=metrics)
+        place = folder / f"journal-{durability}"
+        journal = Journal(place, "bench", clock, durability=durability, observer=metrics, waiting=waiting)
     authorizer = Authorizer(
         ruling=lambda: ruling,
         record=journal.keep if journal else lambda entry: None,
@@ -54,7 +66,6 @@ def main(folder: Path, port: int, durability: Any) -> None:
         stopwatch=time.perf_counter,
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-    threads = CheckThreads(CHECK_THREADS)
     server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
     add_to_server(authorizer, server)
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))

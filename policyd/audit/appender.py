@@ -73,13 +73,20 @@ class Appender:
     def append(self, lines: bytes, first_seq: int) -> None:
         """Write whole lines, the first of which is record `first_seq`; raises JournalError and keeps none."""
         try:
+            self.write(lines, first_seq)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def write(self, lines: bytes, first_seq: int) -> None:
+        """As `append`, for who takes back more than these lines; raises OSError."""
+        try:
             fd = self._open(len(lines), first_seq)
             taken = self._disk.write(fd, lines)
             if taken < len(lines):
                 raise OSError(errno.ENOSPC, f"only {taken} of {len(lines)} bytes were taken")
-        except OSError as error:
+        except OSError:
             self._undo()
-            raise self._refused(error) from error
+            raise
         self._trouble = ""
         self._size += len(lines)
         self._next_seq = first_seq + lines.count(b"\n")
@@ -89,8 +96,8 @@ class Appender:
         return Mark(self._segment, self._size)
 
     def duplicate(self) -> int:
-        """A descriptor of the file in use that outlives its closing, to be synced; raises OSError."""
-        return self._disk.duplicate(self._open(0, self._next_seq))
+        """A descriptor of the file that was written to last, which outlives its closing; raises OSError."""
+        return self._disk.duplicate(self._current())
 
     def take_back(self, mark: Mark, seq: int, error: OSError) -> JournalError:
         """Cut off what came after `mark`, so that record `seq` comes next; what to tell those who wrote it."""

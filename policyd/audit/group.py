@@ -1,7 +1,7 @@
 """Many appends, one fdatasync: durability `fsync`.
 
-Law: a caller goes on when what it wrote is on the medium, and shares the wait with all who wrote before it began. Where
-the medium refuses, everyone whose records are not on it is told so, and what they wrote is taken back.
+Law: a caller goes on when what it wrote is on the medium, and never before; it shares the wait with all who came before
+the group began. Where the medium refuses, everyone whose records are not on it is told so.
 """
 
 from __future__ import annotations
@@ -9,56 +9,131 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from policyd.errors import JournalError
+
+Wake = Callable[[], None]
+Pause = Callable[[Callable[[Wake], None]], None]
+
+
+def sleep(begin: Callable[[Wake], None]) -> None:
+    """Call `begin` and wait until what it was given is called: this thread sleeps meanwhile."""
+    asleep = threading.Lock()
+    asleep.acquire()
+    begin(asleep.release)
+    asleep.acquire()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How callers wait: by `pause`, and `linger` seconds at most for others to join, unless told to hurry."""
+
+    pause: Pause = sleep
+    linger: float = 0.0
 
 
 @dataclass(slots=True)
 class Epoch:
-    """A stretch without failure: records up to `synced` are on the medium; after `error` none will be."""
+    """A stretch without failure: records up to `synced` are on the medium; after `error` no more will be."""
 
     synced: int = 0
     error: JournalError | None = None
 
+    def settled(self, seq: int) -> bool:
+        """Whether it is known what became of record `seq`."""
+        return seq <= self.synced or self.error is not None
+
+
+class _Member(NamedTuple):
+    epoch: Epoch
+    seq: int
+    wake: Wake
+
 
 class Group:
-    """Waits for the medium together. `sync` brings all of an epoch to it and returns the last record's `seq`.
+    """Those who wait for the medium, and the thread that serves them.
 
-    Where `sync` raises JournalError, it has taken back what is not on the medium, said so in the epoch, and begun
-    another.
+    `commit` brings all that was written before its call to the medium, and says in its epoch what came of it.
     """
 
-    def __init__(self, sync: Callable[[Epoch], int]) -> None:
-        self._sync = sync
+    def __init__(self, commit: Callable[[], None], waiting: Waiting) -> None:
+        self._commit = commit
+        self._how = waiting
         self._changed = threading.Condition()
-        self._syncing = False
+        self._members: list[_Member] = []
+        self._hurried = False
+        self._closing = False
+        self._ended = False
+        self._thread: threading.Thread | None = None
 
     def wait(self, epoch: Epoch, seq: int) -> None:
         """Return when record `seq`, written in `epoch`, is on the medium; raises JournalError if it never will be."""
-        while not self._settled(epoch, seq):
-            self._lead(epoch)
+        if not epoch.settled(seq):
+            self._how.pause(partial(self._join, epoch, seq))
+        if seq > epoch.synced:
+            raise epoch.error or JournalError("nothing brings records to the medium any more", remedy="restart")
 
-    def _settled(self, epoch: Epoch, seq: int) -> bool:
-        """Whether `seq` is on the medium; False: nobody brings it there now, so the caller has to."""
+    def hurry(self) -> None:
+        """Nobody else will join now: those who wait need not wait for more."""
         with self._changed:
-            while True:
-                if seq <= epoch.synced:
-                    return True
-                if epoch.error is not None:
-                    raise epoch.error
-                if not self._syncing:
-                    self._syncing = True
-                    return False
-                self._changed.wait()
+            if self._members:
+                self._hurried = True
+                self._changed.notify()
 
-    def _lead(self, epoch: Epoch) -> None:
-        synced = 0
+    def close(self) -> None:
+        """Let go who still waits, once it is known what became of everything, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._ended = self._ended or self._thread is None
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _join(self, epoch: Epoch, seq: int, wake: Wake) -> None:
+        with self._changed:
+            if not self._ended:
+                self._members.append(_Member(epoch, seq, wake))
+                self._begin()
+                return
+        wake()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="policyd-commit", daemon=True)
+            self._thread.start()
+        elif len(self._members) == 1:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        members: list[_Member] = []
         try:
-            synced = self._sync(epoch)
-        except JournalError:
-            assert epoch.error is not None, "who takes back says so"
-        finally:
+            while members := self._gathered():
+                self._commit()
+                for member in members + self._settled():
+                    member.wake()
+                members = []
+        finally:  # also after a fault of ours: nobody is left waiting
             with self._changed:
-                epoch.synced = max(epoch.synced, synced)
-                self._syncing = False
-                self._changed.notify_all()
+                self._ended = True
+                members += self._members
+            for member in members:
+                member.wake()
+
+    def _gathered(self) -> list[_Member]:
+        """Those who wait, once there are some and it is time; none: there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._members or self._closing)
+            self._changed.wait_for(lambda: self._hurried or self._closing, self._how.linger)
+            self._hurried = False
+            members, self._members = self._members, []
+            return members
+
+    def _settled(self) -> list[_Member]:
+        """Those who joined meanwhile, having written before."""
+        with self._changed:
+            settled = [member for member in self._members if member.epoch.settled(member.seq)]
+            if settled:
+                self._members = [member for member in self._members if member not in settled]
+            return settled

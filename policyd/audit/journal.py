@@ -18,11 +18,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import structlog
 
-from policyd.audit.appender import Appender, Limits, Mark
+from policyd.audit.appender import Appender, Limits
 from policyd.audit.buffer import BUFFER_BYTES, Buffer, Sink
+from policyd.audit.commits import Commits, Next
 from policyd.audit.disk import Disk
 from policyd.audit.form import set_format
-from policyd.audit.group import Epoch, Group
+from policyd.audit.group import Waiting
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
 from policyd.audit.recovery import Found, find_end
@@ -61,15 +62,6 @@ class _Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The place of the next record, and where the lines before it end."""
-
-    seq: int
-    prev: str
-    mark: Mark
-
-
 class Placed(NamedTuple):
     """An entry as it was kept, and its place: the `seq`-th of its writer, after `prev`."""
 
@@ -96,9 +88,10 @@ class Journal:
     """Appends to the segments of `writer` in `directory`; safe for threads. One opener for each writer.
 
     `limits` bound a segment and its life. With `on_full` "drop" an entry that cannot be kept is counted and
-    `append` returns None; with "deny" it raises. Under `async`, `buffer_bytes` may wait for the disk. Raises
-    StateError where the folder is unusable, open to others or in use, JournalError where its files do not say
-    where to go on. `masker` is applied to every entry before it is anywhere.
+    `append` returns None; with "deny" it raises. Under `async` and `fsync`, `buffer_bytes` may wait for the disk;
+    under `fsync`, callers wait as `waiting` says. Raises StateError where the folder is unusable, open to others or
+    in use, JournalError where its files do not say where to go on. `masker` is applied to every entry before it is
+    anywhere.
     """
 
     def __init__(
@@ -111,6 +104,7 @@ class Journal:
         durability: Durability = "written",
         on_full: OnFull = "deny",
         buffer_bytes: int = BUFFER_BYTES,
+        waiting: Waiting | None = None,
         disk: Disk | None = None,
         observer: Observer | None = None,
         masker: Masker | None = None,
@@ -129,16 +123,19 @@ class Journal:
         self._lock_fd = self._lock()
         try:
             found = self._recover()
-            self._seq, self._prev = found.seq, found.prev
+            self._next = Next(found.seq, found.prev)
             sync = durability == "fsync"
-            self._files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
-            self._sink: Sink = Buffer(self._files, buffer_bytes) if durability == "async" else self._files
+            files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
         except BaseException:
             self._disk.close(self._lock_fd)
             raise
-        self._group = Group(self._sync) if sync else None
-        self._epoch = Epoch(self._seq - 1)
-        self._safe = self._state()
+        self._commits: Commits | None = None
+        self._sink: Sink = files
+        if durability == "fsync":
+            self._commits = Commits(self._disk, files, self._mutex, self._next, waiting or Waiting(), buffer_bytes)
+            self._sink = self._commits
+        elif durability == "async":
+            self._sink = Buffer(files, buffer_bytes)
         with self._mutex:
             self._settle()
 
@@ -152,9 +149,10 @@ class Journal:
         try:
             ready, body = self._ready(entry)
             with self._mutex:
-                placed, epoch = self._take(ready, body), self._epoch
-            if self._group is not None:
-                self._group.wait(epoch, placed.seq)
+                placed = self._take(ready, body)
+                epoch = self._commits.epoch if self._commits else None
+            if self._commits is not None and epoch is not None:
+                self._commits.wait(epoch, placed.seq)
         except JournalError as error:
             with self._mutex:
                 if self._closed:
@@ -185,18 +183,33 @@ class Journal:
             if not self._closed:
                 self._sink.turn()
 
+    def hurry(self) -> None:
+        """Nobody will append now: those who wait for the medium need not wait for others."""
+        if self._commits is not None:
+            self._commits.hurry()
+
     def close(self) -> None:
-        """Keep what was taken, and let another opener in. Raises JournalError for records of `async` that are lost."""
-        with self._mutex:
-            if self._closed:
-                return
-            try:
-                if self._group is not None:
-                    self._sync_now()
-                self._sink.close()
-            finally:
-                self._closed = True
-                self._disk.close(self._lock_fd)
+        """Keep what was taken, and let another opener in. Raises JournalError for records that are lost."""
+        try:
+            with self._mutex:
+                self._rest()
+                if not self._closed:
+                    self._close()
+        finally:
+            if self._commits is not None:
+                self._commits.end()
+
+    def _close(self) -> None:
+        try:
+            self._sink.close()
+        finally:
+            self._closed = True
+            self._disk.close(self._lock_fd)
+
+    def _rest(self) -> None:
+        """Let a commit that is under way end; others may take the mutex meanwhile."""
+        if self._commits is not None:
+            self._commits.rest()
 
     def _lock(self) -> int:
         """Make the folder and lock the writer; the descriptor of the lock."""
@@ -248,6 +261,11 @@ class Journal:
 
     def _settle(self) -> JournalError | None:
         """Record what is still to be said about the journal itself; the error that hinders it."""
+        if not self._notes and self._gap is None:
+            return None
+        self._rest()
+        if self._closed:
+            return JournalError("the journal is closed")
         try:
             while self._notes:
                 self._say(self._notes[0])
@@ -263,8 +281,8 @@ class Journal:
     def _say(self, note: Entry) -> None:
         """Keep a note for good, before it is forgotten that it has to be made."""
         self._put(*self._ready(note))
-        if self._group is not None:
-            self._sync_now()
+        if self._commits is not None:
+            self._commits.now()
         if self._observer is not None:
             self._observer.journal_record(note.kind)
 
@@ -288,75 +306,11 @@ class Journal:
         return self._put(entry, body)
 
     def _put(self, entry: Entry, body: bytes) -> Placed:
-        seq, prev = self._seq, self._prev
+        seq, prev = self._next.seq, self._next.prev
         line = line_of(body, self.writer, seq, prev)
         self._sink.append(line, seq)
-        if self._group is not None:
-            self._notice_rotation()
-        self._seq, self._prev = seq + 1, digest(line)
+        self._next.seq, self._next.prev = seq + 1, digest(line)
         return Placed(entry, seq, prev)
-
-    def _notice_rotation(self) -> None:
-        """The segment before is on the medium; what was written into a new one may have to be taken back."""
-        mark = self._files.mark()
-        if mark.segment != self._safe.mark.segment:
-            self._safe = _State(self._seq, self._prev, Mark(mark.segment, 0))
-            self._epoch.synced = self._seq - 1
-
-    def _sync(self, epoch: Epoch) -> int:
-        """Bring what was written to the medium, while others go on writing; the last `seq` that is on it now.
-
-        Raises JournalError, having taken back what is not, or where that was done since.
-        """
-        with self._mutex:
-            if epoch.error is not None:
-                raise epoch.error
-            if self._closed:  # which brought it there
-                return self._safe.seq - 1
-            state = self._state()
-            fd = self._duplicate()
-        try:
-            self._disk.sync(fd)
-        except OSError as error:
-            with self._mutex:
-                raise self._take_back(error) from error
-        finally:
-            self._disk.close(fd)
-        with self._mutex:
-            if epoch.error is not None:
-                raise epoch.error
-            if state.seq > self._safe.seq:
-                self._safe = state
-        return state.seq - 1
-
-    def _sync_now(self) -> None:
-        fd = self._duplicate()
-        try:
-            self._disk.sync(fd)
-        except OSError as error:
-            raise self._take_back(error) from error
-        finally:
-            self._disk.close(fd)
-        self._safe = self._state()
-        self._epoch.synced = self._seq - 1
-
-    def _state(self) -> _State:
-        return _State(self._seq, self._prev, self._files.mark())
-
-    def _duplicate(self) -> int:
-        try:
-            return self._files.duplicate()
-        except OSError as error:
-            raise self._take_back(error) from error
-
-    def _take_back(self, error: OSError) -> JournalError:
-        """Cut off what is not on the medium; what to tell those who wrote it."""
-        safe = self._safe
-        failure = self._files.take_back(safe.mark, safe.seq, error)
-        self._epoch.synced, self._epoch.error = safe.seq - 1, failure
-        self._epoch = Epoch(safe.seq - 1)
-        self._seq, self._prev = safe.seq, safe.prev
-        return failure
 
     def _miss(self, error: JournalError) -> None:
         now = self._clock()

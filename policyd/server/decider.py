@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 import grpc
 import structlog
 
+from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.authz import service as authz
@@ -35,12 +36,15 @@ from policyd.server.handover import Takeover
 from policyd.server.health import Health
 from policyd.server.journal import open_journal
 from policyd.server.link import Ended, InForce, Listening, LowerEnd, Opened, Policies, Rule, Setup, Speak, Trouble
+from policyd.server.pausing_threads import PausingThreads
 from policyd.server.transport import AGE, GRACE_SECONDS, PINGS, bind, credentials
 from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
 CHECK_THREADS: Final = 4
+PAUSING_THREADS: Final = 2
+LINGER_SECONDS: Final = 0.002  # how long a commit waits at most for more, while there are checks to decide
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
 OPENING_SECONDS: Final = 0.8  # how long a check waits for the journal; the caller waits for a second
@@ -74,6 +78,7 @@ class Decider:
         self._journal: Journal | None = None
         self._opened = threading.Event()
         self._trouble = ""
+        self._waiting: Waiting | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Serve until the control process has gone; raises PolicydError where this process is of no use."""
@@ -108,7 +113,7 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        threads = CheckThreads(CHECK_THREADS)
+        threads = self._threads()
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
@@ -129,9 +134,22 @@ class Decider:
         stack.callback(health.end)
         self._up.say(Listening())
 
+    def _threads(self) -> CheckThreads | PausingThreads:
+        """Under `fsync` a thread decides others while some of its checks wait for the medium."""
+        if self._setup.audit.durability != "fsync":
+            return CheckThreads(CHECK_THREADS)
+        threads = PausingThreads(PAUSING_THREADS, self._hurry)
+        self._waiting = Waiting(threads.pause, LINGER_SECONDS)
+        return threads
+
+    def _hurry(self) -> None:
+        if self._journal is not None:
+            self._journal.hurry()
+
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup
-        self._journal = stack.enter_context(open_journal(setup.paths, setup.writer, setup.audit, _now, self._counters))
+        journal = open_journal(setup.paths, setup.writer, setup.audit, _now, self._counters, self._waiting)
+        self._journal = stack.enter_context(journal)
         self._opened.set()
         self._up.say(Opened())
 

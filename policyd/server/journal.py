@@ -14,6 +14,7 @@ from pathlib import Path
 from policyd.audit.appender import Limits
 from policyd.audit.disk import Disk
 from policyd.audit.exported import taken
+from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal, Observer, writer_name
 from policyd.audit.retention import Keep
 from policyd.audit.rules import KEY_BYTES, Masker, make_masker
@@ -27,7 +28,12 @@ from policyd.errors import StateError
 
 @contextmanager
 def open_journal(
-    paths: StatePaths, role: str, audit: AuditSettings, clock: Callable[[], datetime], observer: Observer
+    paths: StatePaths,
+    role: str,
+    audit: AuditSettings,
+    clock: Callable[[], datetime],
+    observer: Observer,
+    waiting: Waiting | None = None,
 ) -> Iterator[Journal]:
     """The journal of the process that is `role` to this folder; raises StateError or JournalError."""
     folder = paths.journal
@@ -40,6 +46,7 @@ def open_journal(
         on_full=audit.on_full,
         observer=observer,
         masker=_masker(paths, audit),
+        waiting=waiting,
     )
     try:
         yield journal

@@ -43,3 +43,18 @@ class FailingDisk(Disk):
     def _check(self, name: str) -> None:
         if name in self.broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class FlakyDisk(FailingDisk):
+    """A medium of which one sync in three fails, until it is `well`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.well = False
+        self._asked = 0
+
+    def sync(self, fd: int) -> None:
+        """Count, and fail in turn."""
+        self._asked += 1
+        self.broken = set() if self.well or self._asked % 3 else {"sync"}
+        super().sync(fd)
