@@ -20,7 +20,7 @@ RUNTIME = {"re2.max_program_size.error_level": 32_768}
 MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
 
 _TYPES = "type.googleapis.com/envoy.extensions"
-# where a gateway's connections become tunnels
+# where a gateway's connections become tunnels, and those of an application end
 INTERNAL_LISTENERS = [
     {
         "name": "envoy.bootstrap.internal_listener",

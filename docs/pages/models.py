@@ -44,7 +44,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_time": "time, as `2026-12-24T00:00:00Z`",
     "_check_retry_on": "list of Envoy's retry conditions and statuses, with commas",
     "_check_target": "port, or name of one",
-    "_check_protocol": "`http`, `tcp`, or one of them and `-<suffix>`",
+    "_check_protocol": "a protocol, or one and `-<suffix>`",
     "_check_name_outside": "full DNS name, or `*.` and one",
     "_check_vip": "IP address",
     "_check_locality": "`<region>[/<zone>[/<subzone>]]`",

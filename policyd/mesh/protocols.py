@@ -6,13 +6,22 @@ Law: a word that is not known here is no protocol; nothing is taken for HTTP bec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-# what is decided on a port: requests (http), or whole connections (tcp)
-Protocol = Literal["http", "tcp"]
+Protocol = Literal["http", "http2", "grpc", "grpc-web", "tcp"]
 
-BY_WORD: Final[Mapping[str, Protocol]] = {"http": "http", "tcp": "tcp"}
-CONNECTIONS: Final = frozenset({"tcp"})  # of all others each request is decided
+BY_WORD: Final[Mapping[str, Protocol]] = {
+    **{protocol: protocol for protocol in get_args(Protocol)},
+    # what is not looked into
+    "mongo": "tcp",
+    "mysql": "tcp",
+    "redis": "tcp",
+    # Kubernetes' own words, which stand in `appProtocol` only
+    "kubernetes.io/h2c": "http2",
+    "kubernetes.io/ws": "http",
+}
+CONNECTIONS: Final = frozenset({"tcp"})  # each is decided as a whole; of all others each request is
+HTTP2: Final = frozenset({"http2", "grpc", "grpc-web"})  # what the application and the sidecars between speak
 
 
 def by_word(word: str) -> Protocol | None:
@@ -22,7 +31,8 @@ def by_word(word: str) -> Protocol | None:
 
 def by_name(name: str) -> Protocol | None:
     """The protocol that the name of a port begins with, as in `http-main`; None where it begins with none."""
-    return by_word(name) or by_word(name.partition("-")[0])
+    longest = "grpc-web"
+    return by_word(longest if f"{name}-".startswith(f"{longest}-") else name.partition("-")[0])
 
 
 def takes_requests(protocol: Protocol) -> bool:

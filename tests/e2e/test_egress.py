@@ -224,7 +224,19 @@ def test_a_tunnel_is_decided_as_a_connection_and_leads_to_the_asked_name(world: 
     before = world.left()
     assert world.tunnel("good.test:443", by="api-v1")[0] == 403
     assert world.tunnel("books.example.com:443")[0] == 403
-    assert world.tunnel("good.test:80")[0] == 404  # requests are told apart there, so no tunnel goes around it
+    assert world.left() == before
+
+
+def test_a_tunnel_to_what_answers_requests_goes_around_no_decision(world: World) -> None:
+    assert world.tunnel("good.test:80") == (200, "127.0.0.2\n")
+    record = records(world.mesh.directory, resource='Host::"good.test"', action='Action::"GET"')[-1]
+    assert (record["decision"], record["reasons"], record["context"]["request"]["path"]) == (
+        "allow",
+        ["web-outside"],
+        "/through",
+    )
+    before = world.left()
+    assert world.tunnel("good.test:80", by="api-v1") == (200, "access denied\n")
     assert world.left() == before
 
 

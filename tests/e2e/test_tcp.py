@@ -65,7 +65,7 @@ class World:
             if status != 200:
                 return status, b""
             try:
-                raw.sendall(b"world")
+                raw.sendall(b"world\r\n\r\n")
                 return 200, b"".join(iter(lambda: raw.recv(100), b""))
             except ConnectionError:
                 return 200, b""
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_who_is_permitted_connects_and_it_is_on_record(world: World) -> None:
-    assert world.connect("web-v1") == (200, b"speaks first, hello world")
+    assert world.connect("web-v1") == (200, b"speaks first, hello world\r\n\r\n")
     record = records(world.mesh.directory, resource='Service::"echo.default"')[-1]
     assert (record["decision"], record["principal"], record["action"], record["reasons"], record["proxy"]) == (
         "allow",
@@ -110,8 +110,13 @@ def test_who_is_not_gets_no_byte_through(world: World) -> None:
     assert record["principal"] == 'Workload::"spiffe://cluster.local/ns/default/sa/api"'
 
 
-def test_no_tunnel_leads_to_what_answers_requests(world: World) -> None:
-    assert world.connect("web-v1", "api:80")[0] == 404
+def test_a_tunnel_to_what_answers_requests_takes_requests_only(world: World) -> None:
+    status, answer = world.connect("web-v1", "api:80")
+
+    assert (status, answer.split(b"\r\n")[0]) == (200, b"HTTP/1.1 400 Bad Request")
+
+
+def test_no_tunnel_leads_to_a_port_that_is_not_there(world: World) -> None:
     assert world.connect("web-v1", "echo:7001")[0] == 502
 
 

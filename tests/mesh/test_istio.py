@@ -450,9 +450,9 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "service",
             "name: http-main",
-            "name: grpc",
-            "6: `spec.ports[0].name`: the protocol of port `grpc` is not supported yet; "
-            "use `http`, `tcp` or `http-<suffix>`",
+            "name: udp",
+            "6: `spec.ports[0].name`: the protocol of port `udp` is not supported yet; "
+            "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`",
         ),
         (
             "service",

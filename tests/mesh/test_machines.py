@@ -149,8 +149,8 @@ def test_a_machine_that_fits_nowhere_is_refused_with_its_line(old: str, new: str
         ),
         (
             "protocol: HTTP",
-            "protocol: GRPC",
-            "4: `spec`: the protocol GRPC is not supported inside the mesh yet; use HTTP or TCP",
+            "protocol: TLS",
+            "4: `spec`: the protocol TLS is not supported inside the mesh yet; use HTTP or TCP",
         ),
         (
             "protocol: HTTP",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.mesh.istio.common import Labels, Resource
-from policyd.mesh.protocols import Protocol, by_name
+from policyd.mesh.protocols import Protocol, by_name, by_word
 from policyd.strict import Many, Model, Name, PortNumber, check_label, describe
 
 LATER: Final = (
@@ -16,11 +16,16 @@ LATER: Final = (
     "loadBalancerClass", "loadBalancerIP", "loadBalancerSourceRanges", "nodePort", "publishNotReadyAddresses",
     "sessionAffinity", "sessionAffinityConfig", "trafficDistribution",
 )  # fmt: skip
+KNOWN: Final = "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`"
+
+AppProtocol = Literal[
+    "http", "http2", "grpc", "grpc-web", "tcp", "mongo", "mysql", "redis", "kubernetes.io/h2c", "kubernetes.io/ws"
+]
 
 
 def _check_protocol(name: str) -> str:
     if by_name(name) is None:
-        raise ValueError(f"the protocol of port `{name}` is not supported yet; use `http`, `tcp` or `http-<suffix>`")
+        raise ValueError(f"the protocol of port `{name}` is not supported yet; {KNOWN}")
     return name
 
 
@@ -40,12 +45,12 @@ class ServicePort(Model):
     target_port: Annotated[int | str | None, BeforeValidator(_check_target)] = None
     name: Annotated[Name, AfterValidator(_check_protocol)] = "http"
     protocol: Literal["TCP"] = "TCP"
-    app_protocol: Literal["http", "tcp"] | None = None
+    app_protocol: AppProtocol | None = None
 
     @property
     def speaks(self) -> Protocol:
         """What is decided on it: requests, or connections; `appProtocol` has the last word."""
-        return self.app_protocol or by_name(self.name) or "http"
+        return by_word(self.app_protocol or "") or by_name(self.name) or "http"
 
 
 class ServiceSpec(Model):

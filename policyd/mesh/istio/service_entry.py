@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from policyd.mesh.istio.common import HostPattern, Labels, Networking, Resource
 from policyd.mesh.matching import check_host
 from policyd.mesh.outside import Protocol, Resolution
+from policyd.mesh.protocols import by_word
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
 LATER: Final = ("network", "serviceAccount")
@@ -100,7 +101,7 @@ class ServiceEntrySpec(Model):
             raise ValueError(f"inside the mesh {BY_SELECTOR}; write a WorkloadEntry for each machine")
         if self.resolution != "STATIC":
             raise ValueError("inside the mesh every machine has its address; set `resolution: STATIC`")
-        if other := next((port for port in self.ports if port.protocol not in ("HTTP", "TCP")), None):
+        if other := next((port for port in self.ports if by_word(port.protocol.lower()) is None), None):
             raise ValueError(f"the protocol {other.protocol} is not supported inside the mesh yet; use HTTP or TCP")
         if moved := next((port for port in self.ports if port.target_port not in (None, port.number)), None):
             raise ValueError(f"`targetPort` of `{moved.name}`: say it in `ports` of the WorkloadEntry; remove it")

@@ -16,7 +16,7 @@ from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, scope_of
-from policyd.xds.resources import certificates, clusters, edge_connections, edges, egress, listeners, routes
+from policyd.xds.resources import certificates, clusters, edge_connections, edges, egress, inner, listeners, routes
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
@@ -58,6 +58,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         any_name = proxies.scope.any_name
         outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
+        yield kept.make(CLUSTER, inner.cluster())
         for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
 
@@ -69,7 +70,7 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
             yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control))
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
-        yield kept.make(LISTENER, listeners.outbound(instance, control, lookup))
+        yield from (kept.make(LISTENER, one) for one in listeners.outbound(instance, control, lookup))
     for listen in instance.listens:
         yield kept.make(LISTENER, listeners.gateway(mesh, instance, listen, control))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))

@@ -8,6 +8,7 @@ from typing import Any
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
+from policyd.mesh.protocols import HTTP2
 from policyd.mesh.scope import pool_of
 from policyd.xds.resources import localities, policies, tls
 from policyd.xds.resources.localities import Place
@@ -26,6 +27,7 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     served = list(serving(mesh, caller, service, port, subset))
     in_clear = policy.tls is not None and policy.tls.mode == "DISABLE"
     expected = {one.workload for one, there in served if there.peers != "DISABLE" and not in_clear}
+    http2 = any(one.number == port and one.protocol in HTTP2 for one in service.ports)
     eds = {
         "resource_api_version": "V3",
         "ads": {},
@@ -36,11 +38,11 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": eds},
-        **policies.cluster_fields(policy),
+        **policies.cluster_fields(policy, http2=http2),
     }
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
-        alpn = ("h2",) if policies.upgrades(policy) else ()
+        alpn = ("h2",) if policies.travels_as_http2(policy, http2=http2) else ()
         cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_.{subset}_.{service.id}", expected, alpn)
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
     if expected and any(there.peers == "DISABLE" for _, there in served):
@@ -71,10 +73,10 @@ def serving(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str
 
 
 def inbound(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:
-    """A port of the application beside the sidecar, on loopback, in plain HTTP."""
+    """A port of the application beside the sidecar, on loopback, in plain text."""
     name = inbound_cluster(instance.service, served.service_port)
     pool = pool_of(mesh, instance, served)
-    options = policies.protocol("http_protocol_options")
+    options = policies.protocol("http2_protocol_options" if served.protocol in HTTP2 else "http_protocol_options")
     options[policies.HTTP_OPTIONS] |= policies.connections(pool)
     return {
         "name": name,

@@ -6,16 +6,28 @@ calls itself besides is believed of peers of the mesh only, is bounded, and reac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from policyd import signals
 from policyd.mesh.model import Instance
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
+from policyd.xds.resources.model import INNER
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
 _AUTHZ: Final = "envoy.filters.http.ext_authz"
 _CONNECT: Final = {"name": ":method", "string_match": {"exact": "CONNECT"}}
+# of a tunnel that ends in the Envoy itself only the requests inside count
+_GOES_ON: Final = {
+    "extension_filter": {
+        "name": "envoy.access_loggers.extension_filters.cel",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            "expression": f"xds.cluster_name != '{INNER}'",
+        },
+    }
+}
 TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # access_log_options of a connection manager
 
 _DECISIONS: Final = {
@@ -95,21 +107,21 @@ def inbound(instance: Instance, *, encrypted: bool) -> list[dict[str, Any]]:
 
 def outbound(instance: Instance) -> list[dict[str, Any]]:
     """What the Envoy of who asks counts, a gateway too."""
-    return _loggers({**_local(instance, signals.SOURCE), **_REACHED, **_ANSWER, **_DECISIONS})
+    return _loggers({**_local(instance, signals.SOURCE), **_REACHED, **_ANSWER, **_DECISIONS}, [_GOES_ON])
 
 
 def _local(instance: Instance, reporter: str) -> dict[str, str]:
     return {signals.REPORTER: reporter, signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
 
 
-def _loggers(tags: dict[str, str]) -> list[dict[str, Any]]:
+def _loggers(tags: dict[str, str], of_tunnels: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
     listed = [{"name": name, "value_format": value} for name, value in tags.items()]
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
     tunnel = {"header_filter": {"header": _CONNECT}}
     return [
         _logger([plain, _at("DownstreamEnd")], _requests(listed)),
-        _logger([tunnel, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(listed)),
-        _logger([tunnel, _at("DownstreamEnd")], _closed(listed)),
+        _logger([tunnel, *of_tunnels, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(listed)),
+        _logger([tunnel, *of_tunnels, _at("DownstreamEnd")], _closed(listed)),
     ]
 
 

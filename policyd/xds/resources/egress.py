@@ -18,7 +18,7 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
-from policyd.xds.resources import connections, counting, filters, policies, rules, tcp, tls
+from policyd.xds.resources import connections, counting, filters, inner, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
@@ -93,7 +93,7 @@ def _routes(
         ruled = connections.of_name(mesh, owner, view, [outside.host]) if owner else []
         return ruled or [tunnel(tunnel_cluster(outside.host, port.number))]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
-    return declared or [_forward(cluster)]
+    return [*(declared or [_forward(cluster)]), inner.route()]
 
 
 def _forward(cluster: str) -> dict[str, Any]:

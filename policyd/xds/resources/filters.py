@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from policyd.mesh.model import Instance
 from policyd.names import (
@@ -26,6 +26,7 @@ AUTHZ_FILTER = "envoy.filters.http.ext_authz"
 AUTHZ_RETRIES = 9  # with their pauses some 0.6 s: until a process that was lost is there again
 WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization")  # never sent to policyd
 
+GRPC_WEB: Final = {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": f"{HTTP}.grpc_web.v3.GrpcWeb"}}
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
 
 

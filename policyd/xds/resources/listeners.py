@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from policyd.mesh.model import (
@@ -15,7 +16,18 @@ from policyd.mesh.model import (
     plaintext_listener,
 )
 from policyd.mesh.protocols import takes_connections
-from policyd.xds.resources import certificates, counting, edge_connections, edges, faults, filters, tcp, tls, tokens
+from policyd.xds.resources import (
+    certificates,
+    counting,
+    edge_connections,
+    edges,
+    faults,
+    filters,
+    inner,
+    tcp,
+    tls,
+    tokens,
+)
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
@@ -92,12 +104,17 @@ def _application(
     if takes_connections(served.protocol):
         route |= tcp.ending(cluster)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
+    known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
+    translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
-        [counting.hears_who() if encrypted else counting.TELLS_NOBODY, *filters.decision(control, verification)],
+        # translated in front of the decision, so that what is refused is refused in the caller's own words
+        [known, *translated, *filters.decision(control, verification)],
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
+        # as in Istio: a stream may be quiet for as long as both ends like
+        stream_idle_timeout="0s",
         access_log=counting.inbound(instance, encrypted=encrypted),
         access_log_options=counting.TUNNELS,
         **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
@@ -106,17 +123,23 @@ def _application(
     )
 
 
-def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]]) -> dict[str, Any]:
-    """The application's HTTP proxy, on loopback, opened by the instance's secret.
+def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The application's HTTP proxy, on loopback, opened by the instance's secret, and what reads tunnels to it.
 
     Whatever a route does not except is asked about; `lookup` finds the addresses of names, after they may be asked for.
     """
-    asked = [filters.asks_as(egress_listener(instance.name)), filters.authorization(control)]
+    asked = [
+        counting.says_who(instance),
+        filters.asks_as(egress_listener(instance.name)),
+        filters.authorization(control),
+    ]
+    counted = {"access_log": counting.outbound(instance), "access_log_options": counting.TUNNELS}
+    yield inner.listener([*asked, *lookup, *faults.FILTERS], counted)
     chain = {
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), counting.says_who(instance), *asked, *lookup, *faults.FILTERS],
+                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, inner.known_ends()],
                 filters.rds(OUTBOUND_ROUTES),
                 # tunnels, for the routes that end one
                 upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
@@ -124,12 +147,12 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
                 # what an application passes on joins the records of one request
                 preserve_external_request_id=True,
                 skip_xff_append=True,
-                access_log=counting.outbound(instance),
-                access_log_options=counting.TUNNELS,
+                stream_idle_timeout="0s",
+                **counted,
             )
         ]
     }
-    return _listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
+    yield _listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
 
 
 def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from policyd.spiffe import SpiffeId
 
 AUTHZ_CLUSTER = "policyd-authz"
 OUTBOUND_ROUTES = "outbound"
+INNER = "inner"  # the cluster, and the listener that it leads to, which no socket leads to
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ UNBOUNDED = 4294967295  # Envoy's own limits of 1,024 are no policy of ours
 SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}  # every other one is LEAST_REQUEST
 
 
-def cluster_fields(policy: Sections) -> dict[str, Any]:
-    """Everything of a policy but its TLS (config.cluster.v3.Cluster)."""
+def cluster_fields(policy: Sections, *, http2: bool = False) -> dict[str, Any]:
+    """Everything of a policy but its TLS (config.cluster.v3.Cluster); `http2`: the port speaks nothing else."""
     pool = policy.connection_pool or ConnectionPool()
     balancer = policy.load_balancer or LoadBalancer()
     return {
         **limits(pool, policy.retry_budget),
-        "typed_extension_protocol_options": {HTTP_OPTIONS: _http(pool, balancer, policy.outlier_detection)},
+        "typed_extension_protocol_options": {HTTP_OPTIONS: _http(pool, balancer, policy.outlier_detection, http2)},
         **_balancing(balancer),
         **_common_balancing(balancer, policy.outlier_detection),
         **({"outlier_detection": _outliers(policy.outlier_detection)} if policy.outlier_detection else {}),
@@ -52,10 +52,10 @@ def connections(pool: ConnectionPool) -> dict[str, Any]:
     return {"common_http_protocol_options": common} if common else {}
 
 
-def upgrades(policy: Sections) -> bool:
-    """Whether requests of HTTP/1.1 travel as HTTP/2 (`useClientProtocol` has the last word)."""
+def travels_as_http2(policy: Sections, *, http2: bool) -> bool:
+    """Whether requests travel as HTTP/2: declared so, or upgraded (`useClientProtocol` has the last word)."""
     http = (policy.connection_pool or ConnectionPool()).http
-    return http.h2_upgrade_policy == "UPGRADE" and not http.use_client_protocol
+    return (http2 or http.h2_upgrade_policy == "UPGRADE") and not http.use_client_protocol
 
 
 def by_distribution(policy: Sections) -> bool:
@@ -87,9 +87,11 @@ def protocol(kind: str) -> dict[str, Any]:
     return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "explicit_http_config": {kind: {}}}}
 
 
-def _http(pool: ConnectionPool, balancer: LoadBalancer, outliers: OutlierDetection | None) -> dict[str, Any]:
+def _http(
+    pool: ConnectionPool, balancer: LoadBalancer, outliers: OutlierDetection | None, declared: bool
+) -> dict[str, Any]:
     http = pool.http
-    upgraded = http.h2_upgrade_policy == "UPGRADE"
+    upgraded = declared or http.h2_upgrade_policy == "UPGRADE"
     http2: dict[str, Any] = {}
     if http.max_concurrent_streams:
         http2["max_concurrent_streams"] = http.max_concurrent_streams

@@ -14,7 +14,7 @@ from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
 from policyd.mesh.precedence import Precedence
-from policyd.xds.resources import connections, egress, filters, rules, tcp
+from policyd.xds.resources import connections, egress, filters, inner, rules, tcp
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import OUTBOUND_ROUTES
@@ -68,7 +68,8 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
         ruled = connections.of_name(mesh, owner, view, called) if owner is not None else []
         return ruled or [tcp.outbound(service, port.number)]
     declared = rules.routes_of(mesh, owner, view) if owner is not None else []
-    return declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
+    found = declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
+    return [*found, inner.route()]
 
 
 def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> Iterator[dict[str, Any]]:
@@ -78,6 +79,6 @@ def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) ->
     for host, owner in ruled.items():
         found = rules.routes_of(mesh, owner, View(caller, PLAIN_PORT)) if host not in taken else []
         if found:
-            only = {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": found}
+            only = {"name": host, "domains": [host, f"{host}:{PLAIN_PORT}"], "routes": [*found, inner.route()]}
             yield {**only, "typed_per_filter_config": filters.unasked()}
     yield from declared

@@ -15,6 +15,7 @@ from policyd.mesh.declare import declare
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import assumed
 from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.model import INNER
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.golden import check_json
@@ -101,7 +102,7 @@ def test_every_route_of_a_sidecar_is_asked_about_or_decided_elsewhere() -> None:
     for outbound in (Outbound(), ANY):
         for host in shown(snapshots(outbound)["web-v1"].of(ROUTE)["outbound"])["virtual_hosts"]:
             said = host["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
-            clusters = {route["route"]["cluster"] for route in host["routes"] if "route" in route}
+            clusters = {route["route"]["cluster"] for route in host["routes"] if "route" in route} - {INNER}
             inside = all(name.endswith((".default", ".far")) for name in clusters)
             assert said.get("disabled", False) is inside, host["name"]
             if not inside:
@@ -109,6 +110,17 @@ def test_every_route_of_a_sidecar_is_asked_about_or_decided_elsewhere() -> None:
                 assert (
                     clusters <= {"egress-any"} if pattern == "*" else all(c.endswith(f"||{pattern}") for c in clusters)
                 )
+
+
+def test_a_tunnel_that_ends_inside_is_asked_about_there() -> None:
+    for host in shown(snapshots(ANY)["web-v1"].of(ROUTE)["outbound"])["virtual_hosts"]:
+        for route in host["routes"]:
+            if route.get("route", {}).get("cluster") == INNER:
+                assert "connect_matcher" in route["match"]
+                assert route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["disabled"]
+    inside = shown(snapshots(ANY)["web-v1"].of(LISTENER)[INNER])["filter_chains"][0]["filters"][0]["typed_config"]
+    assert inside["rds"]["route_config_name"] == "outbound"
+    assert "envoy.filters.http.ext_authz" in [one["name"] for one in inside["http_filters"]]
 
 
 def test_a_host_is_known_only_where_it_is_exported_to() -> None:

@@ -1,0 +1,262 @@
+"""What applications speak, through real sidecars: gRPC and HTTP/2 by CONNECT, gRPC-Web; each call is decided."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import httpx
+import pytest
+
+from tests.e2e.conftest import RunningMesh, down, up
+from tests.e2e.terminal import wait_until
+from tests.e2e.test_metrics import found, page
+from tests.e2e.wire import records
+from tests.ports import free_port
+
+pytestmark = pytest.mark.e2e
+
+POLICY = """\
+@id("web-greets")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
+  resource == Service::"greeter.default")
+when { context.request.path like "/demo.Greeter/*" && context.destination.port == 50051 };
+@id("web-in-browsers")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
+  resource == Service::"greeter.default")
+when { context.request.path == "/demo.Greeter/Hello" && context.destination.port == 8080 };
+"""
+ROUTES = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: greeter}
+spec:
+  hosts: [greeter]
+  http:
+    - match: [{headers: {x-fail: {exact: "yes"}}}]
+      fault: {abort: {grpcStatus: RESOURCE_EXHAUSTED, percentage: {value: 100}}}
+      route: [{destination: {host: greeter, port: {number: 50051}}}]
+    - match: [{port: 50051}]
+      route: [{destination: {host: greeter, port: {number: 50051}}}]
+    - route: [{destination: {host: greeter, port: {number: 8080}}}]
+"""
+
+
+class Greeter(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """An application that speaks gRPC: says hello, counts down, and tells what it was sent."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, str]] = []
+
+    def service(self, call: Any) -> Any:
+        def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.seen.append({key: str(value) for key, value in context.invocation_metadata()})
+            return b"hello " + request
+
+        def count(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+            yield from (str(number).encode() for number in range(int(request), 0, -1))
+
+        handlers = {
+            "/demo.Greeter/Hello": grpc.unary_unary_rpc_method_handler(hello),
+            "/demo.Greeter/Count": grpc.unary_stream_rpc_method_handler(count),
+        }
+        return handlers.get(call.method)
+
+
+@dataclass(frozen=True)
+class World:
+    """A mesh with a greeter in it."""
+
+    mesh: RunningMesh
+    greeter: Greeter
+
+    def proxy(self, by: str) -> str:
+        found: str = self.mesh.place(by)["proxy_url"]
+        return found
+
+    def channel(self, by: str, to: str = "greeter:50051") -> grpc.Channel:
+        """As an application has it whose environment names its proxy."""
+        return grpc.insecure_channel(to, options=[("grpc.http_proxy", self.proxy(by))])
+
+    def hello(self, by: str, **metadata: str) -> bytes:
+        with self.channel(by) as channel:
+            call = channel.unary_unary("/demo.Greeter/Hello")
+            answer: bytes = call(b"world", timeout=20, metadata=list(metadata.items()))
+            return answer
+
+    def refused(self, by: str, method: str = "/demo.Greeter/Hello", **metadata: str) -> grpc.RpcError:
+        names = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+        with self.channel(by) as channel, pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(method)(b"world", timeout=20, metadata=names)
+        return error.value
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("protocols") / "mesh"
+    (directory / "policies").mkdir(parents=True)
+    (directory / "mesh").mkdir()
+    ports = [free_port(), free_port()]
+    (directory / "workloads.yaml").write_text(
+        "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
+        "  greeter-v1:\n    service: greeter\n    ports:\n"
+        f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
+        f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
+    )
+    (directory / "policies/greeter.cedar").write_text(POLICY)
+    (directory / "mesh/routes.yaml").write_text(ROUTES)
+    greeter = Greeter()
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[greeter])
+    try:
+        mesh = up(directory)
+        for port in ports:
+            server.add_insecure_port(f"127.0.0.1:{port}")
+        server.start()
+        yield World(mesh, greeter)
+    finally:
+        down(directory)
+        server.stop(None)
+
+
+def test_a_call_is_answered_and_on_record_as_what_it_is(world: World) -> None:
+    assert world.hello("web-v1") == b"hello world"
+    record = records(world.mesh.directory, resource='Service::"greeter.default"')[-1]
+    assert (record["decision"], record["principal"], record["reasons"], record["context"]["request"]["path"]) == (
+        "allow",
+        'Workload::"spiffe://cluster.local/ns/default/sa/web"',
+        ["web-greets"],
+        "/demo.Greeter/Hello",
+    )
+
+
+def test_a_stream_of_answers_comes_whole(world: World) -> None:
+    with world.channel("web-v1") as channel:
+        assert list(channel.unary_stream("/demo.Greeter/Count")(b"3", timeout=20)) == [b"3", b"2", b"1"]
+
+
+def test_who_is_not_permitted_is_told_so_in_the_words_of_grpc(world: World) -> None:
+    error = world.refused("other-v1")
+
+    assert (error.code(), error.details()) == (grpc.StatusCode.PERMISSION_DENIED, "access denied\n")
+    told = dict(error.trailing_metadata())
+    record = world.mesh.record(told["x-policyd-decision-id"])
+    assert (record["decision"], record["principal"]) == (
+        "deny",
+        'Workload::"spiffe://cluster.local/ns/default/sa/other"',
+    )
+
+
+def test_a_path_that_means_nothing_is_no_call(world: World) -> None:
+    error = world.refused("web-v1", "/demo.Greeter/Hello;x=1")
+
+    assert (error.code(), error.details()) == (
+        grpc.StatusCode.INTERNAL,  # what gRPC makes of 400
+        "the path of the request is not acceptable\n",
+    )
+
+
+def test_the_rules_of_its_service_hold_inside_the_tunnel(world: World) -> None:
+    before = len(world.greeter.seen)
+
+    assert world.refused("web-v1", x_fail="yes").code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(world.greeter.seen) == before
+
+
+def test_the_secret_of_the_proxy_stays_outside(world: World) -> None:
+    world.hello("web-v1", colour="red")
+
+    assert world.greeter.seen[-1]["colour"] == "red"
+    assert "proxy-authorization" not in world.greeter.seen[-1]
+
+
+def test_a_wrong_secret_opens_no_tunnel(world: World) -> None:
+    proxy = urlsplit(world.proxy("web-v1"))
+    wrong = f"http://{proxy.username}:wrong@{proxy.hostname}:{proxy.port}"
+    with (
+        grpc.insecure_channel("greeter:50051", options=[("grpc.http_proxy", wrong)]) as channel,
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        channel.unary_unary("/demo.Greeter/Hello")(b"", timeout=20)
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_call_counts_as_a_request_and_its_tunnel_not_as_a_connection(world: World) -> None:
+    world.hello("web-v1")
+
+    def counted() -> list[tuple[dict[str, str], float]]:
+        return found(page(world.mesh), "istio_requests_total", proxy="web-v1", reporter="source")
+
+    wait_until(lambda: any(one["grpc_response_status"] == "0" for one, _ in counted()), 20)
+    assert {one["request_protocol"] for one, _ in counted()} == {"grpc"}
+    assert found(page(world.mesh), "istio_tcp_connections_opened_total", proxy="web-v1") == []
+
+
+# ---- browsers
+
+
+def of_browser(world: World, by: str) -> httpx.Response:
+    """A call as a page makes it: HTTP/1.1, one message in a frame."""
+    frame = struct.pack(">BI", 0, 5) + b"world"
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    with world.mesh.client(by) as client:
+        return client.post("http://greeter:8080/demo.Greeter/Hello", content=frame, headers=headers)
+
+
+def test_a_page_calls_by_grpc_web(world: World) -> None:
+    answer = of_browser(world, "web-v1")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/grpc-web+proto")
+    message = struct.pack(">BI", 0, 11) + b"hello world"
+    assert answer.content.startswith(message)
+    assert answer.content[len(message)] == 0x80  # a frame of trailers
+    assert b"grpc-status:0" in answer.content
+
+
+def test_a_page_is_denied_in_its_own_words(world: World) -> None:
+    answer = of_browser(world, "other-v1")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/grpc-web+proto")
+    assert (answer.headers["grpc-status"], answer.headers["grpc-message"]) == ("7", "access denied%0A")
+    assert world.mesh.record(answer.headers["x-policyd-decision-id"])["decision"] == "deny"
+
+
+# ---- tunnels by hand
+
+
+def through(world: World, by: str, to: str, *sent: bytes) -> list[str]:
+    """The first lines of what comes back for a CONNECT and, one after the other, for what is sent through it."""
+    proxy = urlsplit(world.proxy(by))
+    secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    opening = f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode()
+    answers = []
+    with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
+        for one in (opening, *sent):
+            raw.sendall(one)
+            head = b""
+            while b"\r\n\r\n" not in head and (more := raw.recv(4096)):
+                head += more
+            answers.append(head.decode("latin-1").partition("\r\n")[0])
+    return answers
+
+
+def test_a_tunnel_inside_a_tunnel_goes_around_nothing(world: World) -> None:
+    inside = b"CONNECT greeter:50051 HTTP/1.1\r\nHost: greeter:50051\r\n\r\n"
+    plain = b"GET /demo.Greeter/Hello HTTP/1.1\r\nHost: greeter:50051\r\n\r\n"
+
+    opened = "HTTP/1.1 200 OK"
+    assert through(world, "other-v1", "greeter:50051", plain) == [opened, "HTTP/1.1 403 Forbidden"]
+    assert through(world, "other-v1", "greeter:50051", inside, plain) == [opened, opened, "HTTP/1.1 403 Forbidden"]
+
+
+def test_what_is_no_http_ends_the_tunnel(world: World) -> None:
+    assert through(world, "web-v1", "greeter:50051", b"\x16\x03\x01 no HTTP\r\n\r\n")[1] in (
+        "HTTP/1.1 400 Bad Request",
+        "",
+    )

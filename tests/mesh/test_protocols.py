@@ -1,0 +1,48 @@
+"""What a port speaks, by its name and by `appProtocol`: the words of Istio and Kubernetes."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyd.mesh.istio.service import ServicePort
+from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
+from tests.mesh.sample import meshed
+
+
+@pytest.mark.parametrize(
+    ("name", "app_protocol", "speaks"),
+    [
+        ("http", None, "http"),
+        ("http-main", None, "http"),
+        ("http2", None, "http2"),
+        ("http2-main", None, "http2"),
+        ("grpc", None, "grpc"),
+        ("grpc-api", None, "grpc"),
+        ("grpc-web", None, "grpc-web"),
+        ("grpc-web-page", None, "grpc-web"),
+        ("grpc-website", None, "grpc"),
+        ("tcp-any", None, "tcp"),
+        ("mongo", None, "tcp"),
+        ("mysql-main", None, "tcp"),
+        ("redis", None, "tcp"),
+        ("http", "grpc", "grpc"),
+        ("tcp", "kubernetes.io/h2c", "http2"),
+        ("tcp", "kubernetes.io/ws", "http"),
+    ],
+)
+def test_it_is_what_app_protocol_says_else_what_the_name_begins_with(
+    name: str, app_protocol: str | None, speaks: Protocol
+) -> None:
+    port = ServicePort.model_validate({"port": 80, "name": name, "app_protocol": app_protocol}, by_name=True)
+
+    assert port.speaks == speaks
+
+
+@pytest.mark.parametrize("speaks", ["http", "http2", "grpc", "grpc-web", "tcp"])
+def test_either_requests_are_decided_or_connections(speaks: Protocol) -> None:
+    mesh = meshed({"workloads.yaml": f"workloads: {{a: {{service: a, ports: [{{port: 80, name: {speaks}}}]}}}}\n"})
+
+    [port] = mesh.services["a.default"].ports
+    assert port.protocol == mesh.listeners["a/inbound"].protocol == speaks
+    assert takes_requests(speaks) is not takes_connections(speaks)
+    assert takes_connections(speaks) is (speaks == "tcp")

@@ -1,0 +1,72 @@
+"""What each protocol makes of listeners and clusters: HTTP/2 where it is declared, gRPC-Web translated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.policies import HTTP_OPTIONS
+from policyd.xds.snapshot import Snapshot
+from tests.xds.resources.folders import CONTROL, mesh_of
+from tests.xds.resources.test_build import accepted, shown
+
+RULE = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: it}
+spec: {host: a, trafficPolicy: {connectionPool: {http: {useClientProtocol: true}}}}
+"""
+
+
+def snapshot(speaks: str, rule: str = "") -> Snapshot:
+    workloads = f"workloads: {{a: {{service: a, ports: [{{port: 80, name: {speaks}}}]}}}}\n"
+    return build_snapshots(mesh_of({"workloads.yaml": workloads, "mesh/rule.yaml": rule}), CONTROL)["a"]
+
+
+def options(cluster: dict[str, Any]) -> set[str]:
+    """The protocols that a cluster may speak."""
+    found = cluster["typed_extension_protocol_options"][HTTP_OPTIONS]
+    told = found.get("explicit_http_config") or found["use_downstream_protocol_config"]
+    return {name for name in told if name.endswith("_protocol_options")}
+
+
+def alpn(cluster: dict[str, Any]) -> list[str]:
+    found: list[str] = cluster["transport_socket"]["typed_config"]["common_tls_context"].get("alpn_protocols", [])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("speaks", "http2"), [("http", False), ("tcp", False), ("http2", True), ("grpc", True), ("grpc-web", True)]
+)
+def test_declared_http2_is_spoken_between_sidecars_and_to_the_application(speaks: str, http2: bool) -> None:
+    clusters = snapshot(speaks).of(CLUSTER)
+    outbound, inbound = shown(clusters["outbound|80||a.default"]), shown(clusters["inbound|80||a.default"])
+
+    wanted = {"http2_protocol_options"} if http2 else {"http_protocol_options"}
+    assert (options(outbound), options(inbound)) == (wanted, wanted)
+    assert alpn(outbound) == (["h2"] if http2 else [])
+
+
+def test_use_client_protocol_has_the_last_word_between_sidecars() -> None:
+    clusters = snapshot("grpc", RULE).of(CLUSTER)
+
+    assert options(shown(clusters["outbound|80||a.default"])) == {"http_protocol_options", "http2_protocol_options"}
+    assert options(shown(clusters["inbound|80||a.default"])) == {"http2_protocol_options"}
+
+
+@pytest.mark.parametrize(("speaks", "translated"), [("grpc", False), ("grpc-web", True)])
+def test_grpc_web_is_translated_before_the_decision(speaks: str, translated: bool) -> None:
+    [chain] = shown(snapshot(speaks).of(LISTENER)["a/inbound"])["filter_chains"]
+    filters = [one["name"] for one in chain["filters"][0]["typed_config"]["http_filters"]]
+
+    front = ["envoy.filters.http.grpc_web"] if translated else []
+    assert filters[1:] == [*front, "envoy.filters.http.ext_authz", "envoy.filters.http.router"]
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_it(tmp_path: Path) -> None:
+    accepted(snapshot("grpc-web", RULE), tmp_path)
