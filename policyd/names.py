@@ -97,3 +97,26 @@ EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
         "proxy", "request_id", "cached", "duration_us", "writer", "seq",
     )
 }  # fmt: skip
+
+# ---- metrics of an agent: name -> (kind, help, labels)
+PROXY_UP: Final = "policyd_proxy_up"
+PROXY_CONNECTED: Final = "policyd_proxy_connected"
+PROXY_RESTARTS: Final = "policyd_proxy_restarts_total"
+PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
+PROXY_SERIES: Final = "policyd_proxy_series"
+PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
+PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
+
+AGENT_METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
+    PROXY_UP: ("gauge", "1 for an Envoy whose metrics are on this page, 0 for one that did not answer.", ("proxy",)),
+    PROXY_CONNECTED: ("gauge", "Whether the agent is connected to policyd.", ()),
+    PROXY_RESTARTS: ("counter", "How often an Envoy was started again.", ("proxy",)),
+    PROXY_SVID_EXPIRY: (
+        "gauge",
+        "When an Envoy's certificate ends, in seconds since 1970.",
+        ("proxy",),
+    ),
+    PROXY_SERIES: ("gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
+    PROXY_SERIES_LIMIT: ("gauge", "How many it keeps of a kind at most; beyond it nothing new is counted.", ()),
+    PROXY_UNREADABLE: ("gauge", "Lines of Envoys' pages that were no metrics and are left out.", ()),
+}

@@ -28,6 +28,27 @@ SECURITY: Final = "connection_security_policy"
 DECISION: Final = "decision"
 POLICY: Final = "policy"
 
+# ---- the metrics, without their prefix: name -> (kind, help)
+REQUESTS: Final = "requests_total"
+DURATION: Final = "request_duration_milliseconds"
+REQUEST_BYTES: Final = "request_bytes"
+RESPONSE_BYTES: Final = "response_bytes"
+OPENED: Final = "tcp_connections_opened_total"
+CLOSED: Final = "tcp_connections_closed_total"
+RECEIVED: Final = "tcp_received_bytes_total"
+SENT: Final = "tcp_sent_bytes_total"
+
+MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
+    REQUESTS: ("counter", "Requests that have ended."),
+    DURATION: ("histogram", "From a request's first byte to its answer's last."),
+    REQUEST_BYTES: ("histogram", "Bytes of requests' bodies."),
+    RESPONSE_BYTES: ("histogram", "Bytes of answers' bodies."),
+    OPENED: ("counter", "Connections of TCP services that were let through."),
+    CLOSED: ("counter", "Connections of TCP services that have ended, those that were refused too."),
+    RECEIVED: ("counter", "Bytes that callers sent over ended connections."),
+    SENT: ("counter", "Bytes that callers got over ended connections."),
+}
+
 SOURCE: Final = "source"
 DESTINATION: Final = "destination"
 UNKNOWN: Final = "unknown"

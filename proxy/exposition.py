@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policyd import signals
+from policyd import names, signals
 
 _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([^ ]+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
@@ -53,9 +53,9 @@ class Page:
                 series += match[1].startswith(_STANDARD) and "_bucket" not in match[1]
         return series
 
-    def put(self, name: str, kind: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
-        """Take a family of our own."""
-        family = self.families.setdefault(name, Family(kind))
+    def put(self, name: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
+        """Take a family of our own, one of names.AGENT_METRICS."""
+        family = self.families.setdefault(name, Family(names.AGENT_METRICS[name][0]))
         for labels, value in values:
             family.lines.append(f"{name}{{{written(labels)}}} {value:.16g}" if labels else f"{name} {value:.16g}")
 

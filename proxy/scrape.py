@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import h11
 
-from policyd import signals
+from policyd import names, signals
 from policyd.errors import EnvoyError, StateError
 from proxy.bootstrap import Endpoint
 from proxy.envoy_admin import ask
@@ -56,16 +56,17 @@ async def collect(sidecars: Sequence[SidecarStatus], *, connected: bool, everyth
     running = [one for one in sidecars if one.pid]
     texts = await asyncio.gather(*(_text(one, everything=everything) for one in running))
     series = [page.add(one.instance, text or "") for one, text in zip(running, texts, strict=True)]
-    names = [{"proxy": one.instance} for one in running]
-    answered = zip(names, (text is not None for text in texts), strict=True)
+    proxies = [{"proxy": one.instance} for one in running]
+    answered = zip(proxies, (text is not None for text in texts), strict=True)
     expire = [({"proxy": one.instance}, _seconds(one.svid_expires)) for one in sidecars if one.svid_expires]
-    page.put("policyd_proxy_connected", "gauge", [({}, connected)])
-    page.put("policyd_proxy_up", "gauge", answered)
-    page.put("policyd_proxy_series", "gauge", zip(names, series, strict=True))
-    page.put("policyd_proxy_unreadable_lines", "gauge", [({}, page.odd)])
-    page.put("policyd_proxy_series_limit", "gauge", [({}, signals.MAX_SERIES)])
-    page.put("policyd_proxy_restarts_total", "counter", [({"proxy": one.instance}, one.restarts) for one in sidecars])
-    page.put("policyd_proxy_svid_expiry_timestamp_seconds", "gauge", expire)
+    restarts = [({"proxy": one.instance}, one.restarts) for one in sidecars]
+    page.put(names.PROXY_UP, answered)
+    page.put(names.PROXY_CONNECTED, [({}, connected)])
+    page.put(names.PROXY_RESTARTS, restarts)
+    page.put(names.PROXY_SVID_EXPIRY, expire)
+    page.put(names.PROXY_SERIES, zip(proxies, series, strict=True))
+    page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])
+    page.put(names.PROXY_UNREADABLE, [({}, page.odd)])
     return page.text()
 
 

@@ -9,16 +9,28 @@ from typing import Any, get_type_hints
 import msgspec
 
 from docs.pages.tables import code, codes, prose, table
-from policyd import errors, names
+from policyd import errors, names, signals
 from policyd.audit.record import Entry, Fault, Record, Shadow
 
 
 def metrics() -> Iterator[str]:
-    """Every metric of the server."""
+    """Every metric: of the server, of agents, of the mesh."""
     text = "What `/metrics` of the server's HTTP port shows; its address is in `policyd status`."
     yield from ("# Metrics", "", text, "Counters end in `_total`, as Prometheus asks.", "")
     rows = ((code(name), codes(labels, "none"), text) for name, (text, labels) in names.METRICS.items())
     yield from table(("name", "labels", "what it is"), rows)
+    text = "What an agent says of itself on the page that `policyd-proxy run` serves (`--metrics`)."
+    yield from ("", "## Of an agent", "", text, "")
+    rows = ((code(name), codes(labels, "none"), text) for name, (_, text, labels) in names.AGENT_METRICS.items())
+    yield from table(("name", "labels", "what it is"), rows)
+    text = "What its Envoys count, on the same page, under Istio's names; `proxy` is the instance whose Envoy it was."
+    yield from ("", "## Of the mesh", "", text, "")
+    counted = ((code(f"{signals.PREFIX}_{name}"), kind, text) for name, (kind, text) in signals.MESH_METRICS.items())
+    yield from table(("name", "kind", "what it is"), counted)
+    labels = codes((*signals.standard_labels({}), "proxy"), "")
+    yield from ("", f"Each has the labels {labels}. What is not known is `{signals.UNKNOWN}`.")
+    yield "`decision` (`allow`, `deny` or `error`) and `policy`, the first that determined it, are there where"
+    yield "the Envoy asked, else empty."
 
 
 def error_codes() -> Iterator[str]:

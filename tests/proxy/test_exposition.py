@@ -62,9 +62,9 @@ def test_what_is_no_line_is_left_out_and_counted() -> None:
 def test_figures_of_our_own_stand_beside_them() -> None:
     page = Page()
 
-    page.put("up", "gauge", [({}, True), ({"proxy": 'a"b'}, 1.5)])
+    page.put("policyd_proxy_up", [({}, True), ({"proxy": 'a"b'}, 1.5)])
 
-    assert page.text() == '# TYPE up gauge\nup 1\nup{proxy="a\\"b"} 1.5\n'
+    assert page.text() == '# TYPE policyd_proxy_up gauge\npolicyd_proxy_up 1\npolicyd_proxy_up{proxy="a\\"b"} 1.5\n'
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(max_size=20)))

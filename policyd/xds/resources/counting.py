@@ -147,27 +147,27 @@ def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, 
 
 
 def _requests(tags: list[dict[str, str]]) -> dict[str, Any]:
-    timed = {"stat": {"name": "request_duration_milliseconds", "tags": tags}, "unit": "Milliseconds"}
+    timed = {"stat": {"name": signals.DURATION, "tags": tags}, "unit": "Milliseconds"}
     sizes = [
         {"stat": {"name": name, "tags": tags}, "unit": "Bytes", "value_format": value}
-        for name, value in (("request_bytes", "%BYTES_RECEIVED%"), ("response_bytes", "%BYTES_SENT%"))
+        for name, value in ((signals.REQUEST_BYTES, "%BYTES_RECEIVED%"), (signals.RESPONSE_BYTES, "%BYTES_SENT%"))
     ]
     return {
-        "counters": [_one("requests_total", tags)],
+        "counters": [_one(signals.REQUESTS, tags)],
         "histograms": [{**timed, "value_format": "%DURATION%"}, *sizes],
     }
 
 
 def _opened(tags: list[dict[str, str]]) -> dict[str, Any]:
-    return {"counters": [_one("tcp_connections_opened_total", tags)]}
+    return {"counters": [_one(signals.OPENED, tags)]}
 
 
 def _closed(tags: list[dict[str, str]]) -> dict[str, Any]:
     moved = [
         {"stat": {"name": name, "tags": tags}, "value_format": value}
-        for name, value in (("tcp_received_bytes_total", "%BYTES_RECEIVED%"), ("tcp_sent_bytes_total", "%BYTES_SENT%"))
+        for name, value in ((signals.RECEIVED, "%BYTES_RECEIVED%"), (signals.SENT, "%BYTES_SENT%"))
     ]
-    return {"counters": [_one("tcp_connections_closed_total", tags), *moved]}
+    return {"counters": [_one(signals.CLOSED, tags), *moved]}
 
 
 def _one(name: str, tags: list[dict[str, str]]) -> dict[str, Any]:
