@@ -82,6 +82,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_keys": "key set (JWKS)",
     "_check_asked": "path, with a query or without",
     "check_port_key": "port",
+    "check_match_name": "header name, or `@request.auth.claims.NAME`",
     "check_egress_host": "`<namespace>/<host>`",
     "_check_endpoint": "`127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///PATH`",
     "_check_capture": "`DEFAULT` or `NONE`",

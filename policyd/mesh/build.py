@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.claims import check_claims
 from policyd.mesh.credentials import Credentials, check_credentials, used
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.delegates import whole
@@ -71,6 +72,7 @@ def build(
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, instances, services, outside, problems)
     key_sets = build_key_sets(declaration, instances, problems)
+    check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
     if problems:
         raise InvalidInput(problems)

@@ -18,6 +18,7 @@ MAX_PARTS: Final = 4000  # written out, so that its program stays far below what
 MAX_HOST: Final = 253
 MAX_SUGGESTIONS: Final = 20
 AUTHORITY: Final = ":authority"
+CLAIMS: Final = "@request.auth.claims"  # in front of a claim's name where a header's is expected
 RETRY_CONDITIONS: Final = frozenset(
     {
         "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
@@ -127,7 +128,7 @@ def check_set_header(name: str) -> str:
 def check_header_name(name: str) -> str:
     """Return the name of an ordinary header, in lower case as it is matched."""
     if name.startswith("@request.auth."):
-        raise ValueError(f"`{name[:80]}`: routes by claims of a token are not supported yet; remove it")
+        raise ValueError(f"`{name[:80]}` is a claim of a token, of which only `match` knows; remove it")
     if name.startswith(":") or name.lower() == "host":
         raise ValueError(f"`{name[:80]}` is no ordinary header; use `method`, `authority`, `uri` or `rewrite`")
     if not _TOKEN.fullmatch(name):
@@ -137,10 +138,30 @@ def check_header_name(name: str) -> str:
     return name.lower()
 
 
+def check_match_name(name: str) -> str:
+    """Return the name of an ordinary header, or of a claim of a token."""
+    if name.startswith("@"):
+        claim_of(name)
+        return name
+    return check_header_name(name)
+
+
+def claim_of(name: str) -> tuple[str, ...]:
+    """The claim that `@request.auth.claims.a.b` or `@request.auth.claims[a][b.c]` names, from the outside in."""
+    rest = name.removeprefix(CLAIMS)
+    if name.startswith(CLAIMS) and re.fullmatch(r"(?:\.[^\s.\[\]]{1,256}){1,8}", rest):
+        return tuple(rest[1:].split("."))
+    if name.startswith(CLAIMS) and re.fullmatch(r"(?:\[[^\s\[\]]{1,256}\]){1,8}", rest):
+        return tuple(rest[1:-1].split("]["))
+    raise ValueError(f"`{name[:80]}` is no claim; write `{CLAIMS}.NAME`, or `{CLAIMS}[OUTER][INNER]`")
+
+
 def check_distinct_headers(headers: Any) -> Any:
     """Return a mapping by header name, in which no name is there twice in different cases."""
     seen: set[str] = set()
     for name in headers if isinstance(headers, dict) else ():
+        if name.startswith("@"):  # claims tell cases apart
+            continue
         meant = AUTHORITY if name.lower() == "host" else name.lower()
         if meant in seen:
             raise ValueError(f"the header `{name[:80]}` is there twice; the case of its letters does not matter")

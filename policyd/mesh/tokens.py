@@ -15,6 +15,7 @@ from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.istio.request_authentication import JwtRule, RequestAuthentication
 from policyd.mesh.jwks import parse_jwks
 from policyd.mesh.model import Instance
+from policyd.mesh.protocols import takes_requests
 from policyd.mesh.selection import check_names, check_selects, holds_for
 
 KIND: Final = "RequestAuthentication"
@@ -62,30 +63,40 @@ def build_key_sets(
     for one in declared:
         labels = one.resource.spec.selector.match_labels
         selected = [instance for instance in instances.values() if holds_for(one.resource, labels, instance)]
-        check_selects(one, KIND, selected, ("spec", "selector") if labels else ("metadata",), problems)
+        path = ("spec", "selector") if labels else ("metadata",)
+        check_selects(one, KIND, selected, path, problems)
+        if selected and not any(_takes_requests(instance) for instance in selected):
+            message = f"the {KIND} `{one.resource.id}` is for connections only, which carry no token"
+            problems.append(
+                one.problem("reference", message, path, "select workloads that take requests, or remove it")
+            )
     _check_once(declared, instances, problems)
     _check_apart(declared, problems)
     return {uri: keys for one in declared for uri, keys in _keys(one, declaration.key_sets, problems)}
+
+
+def _takes_requests(instance: Instance) -> bool:
+    return instance.role == "gateway" or any(takes_requests(port.protocol) for port in instance.ports)
 
 
 def _keys(
     declared: Declared[RequestAuthentication], texts: Mapping[str, str], problems: list[Problem]
 ) -> Iterator[tuple[str, str]]:
     for at, rule in enumerate(declared.resource.spec.jwt_rules):
-        if rule.jwks_uri is None:
+        if rule.jwks is not None:
             continue
-        path = ("spec", "jwtRules", at, "jwksUri")
-        text = texts.get(rule.jwks_uri)
+        path = ("spec", "jwtRules", at, "jwksUri" if rule.jwks_uri else "issuer")
+        text = texts.get(rule.source)
         if text is None:
             if rule.fetched is None:
-                message = f"there is no file `{rule.jwks_uri}`"
+                message = f"there is no file `{rule.source}`"
                 problems.append(declared.problem("reference", message, path, "write it, or correct the name"))
             continue
         try:
-            yield rule.jwks_uri, parse_jwks(text)
+            yield rule.source, parse_jwks(text)
         except ValueError as error:
             message, _, remedy = str(error).partition("; ")
-            problems.append(declared.problem("jwks", f"`{rule.jwks_uri}`: {message}", path, remedy))
+            problems.append(declared.problem("jwks", f"`{rule.source}`: {message}", path, remedy))
 
 
 def _check_once(

@@ -19,6 +19,7 @@ from typing import Final
 import httpx
 
 from policyd.errors import PolicydError
+from policyd.mesh.istio.request_authentication import DISCOVERY, is_fetchable
 from policyd.mesh.jwks import MAX_BYTES, parse_jwks
 from policyd.sources.state import write_private
 
@@ -109,10 +110,36 @@ class KeySets:
 
 
 async def fetch(uri: str, seconds: float) -> str:
-    """What an issuer publishes; raises FetchFailed. No redirect is followed, no proxy of the environment is used."""
+    """The keys that an issuer publishes, at `uri` or where that says; raises FetchFailed.
+
+    No redirect is followed, no proxy of the environment is used.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            text = await _get(uri, seconds)
+            return await _get(place_of_keys(uri, text), seconds) if uri.endswith(DISCOVERY) else text
+    except (TimeoutError, httpx.TimeoutException):
+        raise FetchFailed(f"no answer within {seconds:g} s") from None
+
+
+def place_of_keys(uri: str, text: str) -> str:
+    """Where the configuration of an issuer, fetched from `uri`, says that its keys are; raises FetchFailed."""
+    try:
+        found = json.loads(text)
+        issuer, place = found["issuer"], found["jwks_uri"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise FetchFailed("it names no `issuer` and `jwks_uri`") from None
+    if not isinstance(issuer, str) or issuer.removesuffix("/") != uri.removesuffix(DISCOVERY):
+        raise FetchFailed("it is the configuration of another issuer")
+    scheme = f"{uri.partition(':')[0]}:"  # who is asked by https leads to nothing on this machine
+    if not isinstance(place, str) or not is_fetchable(place) or not place.startswith(("https:", scheme)):
+        raise FetchFailed("its `jwks_uri` is no `https://` URI")
+    return place
+
+
+async def _get(uri: str, seconds: float) -> str:
     try:
         async with (
-            asyncio.timeout(seconds),
             httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=_trust(uri), timeout=seconds) as client,
             client.stream("GET", uri, headers={"accept": "application/json"}) as response,
         ):
@@ -124,8 +151,8 @@ async def fetch(uri: str, seconds: float) -> str:
                 size += len(part)
                 if size > MAX_BYTES:
                     raise FetchFailed(f"the answer has more than {MAX_BYTES:,} bytes")
-    except (TimeoutError, httpx.TimeoutException):
-        raise FetchFailed(f"no answer within {seconds:g} s") from None
+    except httpx.TimeoutException:
+        raise
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
         raise FetchFailed((str(error) or type(error).__name__)[:200]) from None
     try:

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("tokens")]
 LOGIN = Issuer("https://login.example.com", "RSA", "EC", "OKP")
 PARTNER = Issuer("https://partner.example", "EC")
 REMOTE = Issuer("https://remote.example", "EC")
+DISCOVERED = Issuer("where it publishes", "EC")
 STRANGER = Issuer("https://stranger.example", "EC")
 WORKLOADS = """\
 workloads:
@@ -64,7 +65,17 @@ spec:
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: door}
-spec: {hosts: ["*"], gateways: [door], http: [{route: [{destination: {host: api}}]}]}
+spec:
+  hosts: ["*"]
+  gateways: [door]
+  http:
+    - match: [{headers: {"@request.auth.claims[realm][roles]": {exact: editor}}}]
+      route: [{destination: {host: api}, headers: {response: {set: {x-way: editors}}}}]
+    - match: [{headers: {"@request.auth.claims.scope": {exact: write}}}]
+      route: [{destination: {host: api}, headers: {response: {set: {x-way: writers}}}}]
+    - match: [{withoutHeaders: {"@request.auth.claims.sub": {}}}]
+      route: [{destination: {host: api}, headers: {response: {set: {x-way: nobody}}}}]
+    - route: [{destination: {host: api}, headers: {response: {set: {x-way: others}}}}]
 """
 TOKENS = f"""\
 apiVersion: security.istio.io/v1
@@ -91,7 +102,8 @@ spec:
       outputPayloadToHeader: x-payload
       outputClaimToHeaders: [{{header: x-who, claim: sub}}, {{header: x-team, claim: org.team}}]
     - issuer: {REMOTE.name}
-      jwksUri: REMOTE
+      jwksUri: REMOTE/keys
+    - issuer: REMOTE
 """
 
 
@@ -101,9 +113,12 @@ def published(text: str) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            here = f"http://127.0.0.1:{server.server_address[1]}"
+            found = {"/keys": text, "/own": DISCOVERED.jwks}
+            found["/.well-known/openid-configuration"] = json.dumps({"issuer": here, "jwks_uri": f"{here}/own"})
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(text.encode())
+            self.wfile.write(found[self.path].encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -112,7 +127,7 @@ def published(text: str) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/keys"
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -133,6 +148,7 @@ def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
     (directory / "mesh" / "routes.yaml").write_text(ROUTES.replace("8080", port))
     with published(REMOTE.jwks) as uri:
         (directory / "mesh" / "tokens.yaml").write_text(TOKENS.replace("REMOTE", uri))
+        DISCOVERED.name = uri
         try:
             yield up(directory)
         finally:
@@ -325,8 +341,39 @@ def test_keys_are_fetched_from_where_the_issuer_publishes_them(mesh: RunningMesh
 
     wait_until(lambda: web.get("http://api/me", headers=bearer(token)).status_code == 200, 15, lambda: "no keys")
     metrics = httpx.get(f"http://{mesh.says('status')['http_address']}/metrics").text
-    assert 'policyd_key_fetches_total{outcome="new"} 1.0' in metrics
-    assert [file.stat().st_mode & 0o777 for file in (mesh.directory / ".policyd" / "jwks").iterdir()] == [0o600]
+    assert 'policyd_key_fetches_total{outcome="new"} 2.0' in metrics
+    assert [file.stat().st_mode & 0o777 for file in (mesh.directory / ".policyd" / "jwks").iterdir()] == [0o600] * 2
+
+
+def test_an_issuer_is_asked_where_its_keys_are(web: httpx.Client) -> None:
+    token = DISCOVERED.token("erin")
+
+    wait_until(lambda: web.get("http://api/me", headers=bearer(token)).status_code == 200, 15, lambda: "no keys")
+    assert web.get("http://api/me", headers=bearer(STRANGER.token("erin", iss=DISCOVERED.name))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("claims", "way"),
+    [
+        ({"realm": {"roles": ["viewer", "editor"]}}, "editors"),
+        ({"realm": {"roles": "editor"}}, "editors"),
+        ({"realm": {"roles": ["editors"]}}, "others"),
+        ({"scope": "read write"}, "writers"),
+        ({"scope": "read overwrite"}, "others"),
+        ({"role": "editor"}, "others"),
+        (None, "nobody"),
+    ],
+)
+def test_a_gateway_routes_by_verified_claims(mesh: RunningMesh, claims: dict[str, Any] | None, way: str) -> None:
+    headers = bearer(good(**claims)) if claims is not None else {}
+    answer = httpx.get(f"{mesh.gateway}/open", headers=headers)
+    assert (answer.status_code, answer.headers["x-way"]) == (200, way)
+
+
+def test_a_token_that_does_not_hold_is_no_claim(mesh: RunningMesh) -> None:
+    stolen = STRANGER.token("alice", iss=LOGIN.name, aud="api", realm={"roles": ["editor"]})
+    answer = httpx.get(f"{mesh.gateway}/open", headers=bearer(stolen))
+    assert (answer.status_code, answer.headers["x-way"]) == (401, "nobody")
 
 
 def test_a_gateway_decides_by_the_same_user_and_the_next_hop_again(mesh: RunningMesh) -> None:

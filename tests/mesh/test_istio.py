@@ -135,9 +135,14 @@ LATER = "remove it, so that nothing is thought to hold that does not"
             "field `allowOrigin` of VirtualService is not supported yet in `spec.http[0].corsPolicy`; " + LATER,
         ),
         (
-            f"match: [{{headers: {{'@request.auth.claims.role': {{exact: x}}}}}}]\n      {RULE}",
-            "`spec.http[0].match[0].headers.@request.auth.claims.role`: `@request.auth.claims.role`: routes by claims "
-            "of a token are not supported yet; remove it",
+            f"match: [{{headers: {{'@request.auth.claims': {{exact: x}}}}}}]\n      {RULE}",
+            "`spec.http[0].match[0].headers.@request.auth.claims`: `@request.auth.claims` is no claim; "
+            "write `@request.auth.claims.NAME`, or `@request.auth.claims[OUTER][INNER]`",
+        ),
+        (
+            f"headers: {{request: {{remove: ['@request.auth.claims.a']}}}}\n      {RULE}",
+            "`spec.http[0].headers.request.remove[0]`: `@request.auth.claims.a` is a claim of a token, of which only "
+            "`match` knows; remove it",
         ),
         (f"fault: {{}}\n      {RULE}", "`spec.http[0].fault`: neither `delay` nor `abort` is given; add one"),
         (

@@ -133,22 +133,18 @@ def test_keys_come_from_the_folder_or_from_where_they_were_fetched() -> None:
          "5: the RequestAuthentication `default/people` holds for no instance; compare its namespace (`istio-system` "
          "is all of them) and its labels with workloads.yaml"),
         ("  selector:", "  targetRefs: []\n  selector:",
-         "5: field `targetRefs` of RequestAuthentication is not supported yet in `spec`; remove it, so that nothing is "
-         "thought to hold that does not"),
-        ("  selector:", "  targetRef: {}\n  selector:",
-         "5: field `targetRef` of RequestAuthentication is not supported yet in `spec`; remove it, so that nothing is "
-         "thought to hold that does not"),
+         "5: field `targetRefs` of RequestAuthentication is not supported in `spec`; waypoints and Kubernetes' "
+         "Gateways are not here; name instances by `selector`"),
         (RULE, "    []\n", "6: `spec.jwtRules` must have at least 1 entries, not an empty list"),
         ("issuer: https://login.example.com", "issuer: ''",
          "7: `spec.jwtRules[0].issuer` must have at least 1 characters, not the text ``"),
         ("issuer: https://login.example.com", "issuer: a b",
          "7: `spec.jwtRules[0].issuer`: `'a b'` is no issuer; write the `iss` of its tokens, without spaces"),
-        (f"      jwks: '{KEYS}'\n", "",
-         "7: `spec.jwtRules[0]`: neither `jwks` nor `jwksUri`; write one of them (keys are not discovered by the "
-         "issuer's name)"),
         ("      jwks:", "      jwksUri: https://x.example/\n      jwks:",
-         "7: `spec.jwtRules[0]`: both `jwks` and `jwksUri`; write one of them (keys are not discovered by the "
-         "issuer's name)"),
+         "7: `spec.jwtRules[0]`: both `jwks` and `jwksUri`; write one of them"),
+        (f"jwks: '{KEYS}'", "jwksUri: https://login.example.com/.well-known/openid-configuration",
+         "8: `spec.jwtRules[0].jwksUri`: `https://login.example.com/.well-known/openid-configuration` has no keys, it "
+         "names their place; leave it out, and policyd looks there"),
         (KEYS, "{}", "8: `spec.jwtRules[0].jwks`: the key set has no list `keys`; write it as in "
          '`{"keys": [{"kty": "RSA", …}]}`'),
         (f"jwks: '{KEYS}'", "jwksUri: http://login.example.com/keys",
@@ -198,4 +194,30 @@ def test_a_bad_file_of_keys_is_told_where_it_is_named() -> None:
     assert problems({**folder(by_file), "jwks/login.json": secret}) == [
         "mesh/tokens.yaml:8: `jwks/login.json`: `keys[0]` is a shared secret, with which anybody who verifies could "
         "sign; use a key pair"
+    ]
+
+
+def test_without_a_place_of_keys_the_issuer_is_asked_for_it() -> None:
+    mesh = meshed({**GOOD, "mesh/tokens.yaml": TOKENS.replace(f"      jwks: '{KEYS}'\n", "")})
+    assert fetched(mesh.request_authentications) == {"https://login.example.com/.well-known/openid-configuration": 5.0}
+
+
+@pytest.mark.parametrize("issuer", ["people", "http://login.example.com", "login.example.com"])
+def test_an_issuer_that_cannot_be_asked_needs_a_place_of_keys(issuer: str) -> None:
+    text = TOKENS.replace(f"      jwks: '{KEYS}'\n", "").replace(
+        "issuer: https://login.example.com", f"issuer: {issuer}"
+    )
+    assert problems({**GOOD, "mesh/tokens.yaml": text}) == [
+        f"mesh/tokens.yaml:7: `spec.jwtRules[0]`: neither `jwks` nor `jwksUri`, and `{issuer}` is no `https://` URI by "
+        "which keys are discovered; write one of them"
+    ]
+
+
+def test_connections_carry_no_token() -> None:
+    workloads = GOOD["workloads.yaml"].replace("{service: web, port: 80,", "{service: web, port: 80, protocol: tcp,")
+    text = TOKENS.replace("app: api", "app: web")
+    found = problems({**GOOD, "workloads.yaml": workloads, "mesh/tokens.yaml": text})
+    assert [one for one in found if "tokens.yaml" in one] == [
+        "mesh/tokens.yaml:5: the RequestAuthentication `default/people` is for connections only, which carry no token; "
+        "select workloads that take requests, or remove it"
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policyd.mesh.jwks import MAX_BYTES, parse_jwks
-from policyd.sources.key_sets import REFRESH_SECONDS, FetchFailed, KeySets, fetch
+from policyd.sources.key_sets import REFRESH_SECONDS, FetchFailed, KeySets, fetch, place_of_keys
 from tests.fakes.issuer import Issuer
 
 URI = "https://login.example.com/keys"
@@ -93,17 +93,20 @@ def test_what_is_no_longer_wanted_goes(sets: KeySets, tmp_path: Path) -> None:
 
 class Publisher(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        match self.path:
-            case "/keys":
-                status, body = 200, KEYS.encode()
-            case "/moved":
-                status, body = 302, b""
-            case "/large":
-                status, body = 200, b" " * (2 * MAX_BYTES)
-            case "/noise":
-                status, body = 200, b"\xff\xfe"
-            case _:
-                status, body = 404, b""
+        here = "/.well-known/openid-configuration"
+        found = {
+            "/keys": (200, KEYS.encode()),
+            here: (200, self.configuration("", "/keys")),
+            f"/other{here}": (200, self.configuration("", "/keys")),
+            f"/elsewhere{here}": (200, self.configuration("/elsewhere", "http://login.example.com/keys")),
+            f"/nowhere{here}": (200, self.configuration("/nowhere", "/gone")),
+            f"/loop{here}": (200, self.configuration("/loop", f"/loop{here}")),
+            f"/empty{here}": (200, b"[]"),
+            "/moved": (302, b""),
+            "/large": (200, b" " * (2 * MAX_BYTES)),
+            "/noise": (200, b"\xff\xfe"),
+        }
+        status, body = found.get(self.path, (404, b""))
         if self.path == "/slow":
             time.sleep(1.0)
         self.send_response(status)
@@ -115,6 +118,12 @@ class Publisher(BaseHTTPRequestHandler):
                 self.wfile.write(body[at : at + 65536])
             except OSError:
                 return
+
+    def configuration(self, issuer: str, keys: str) -> bytes:
+        """What an issuer says of itself, and where its keys are."""
+        here = f"http://127.0.0.1:{self.server.server_address[1]}"  # type: ignore[str-bytes-safe]
+        place = keys if "://" in keys else here + keys
+        return json.dumps({"issuer": here + issuer, "jwks_uri": place}).encode()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -136,6 +145,43 @@ async def test_keys_are_fetched(publisher: str) -> None:
     assert await fetch(f"{publisher}/keys", 5.0) == KEYS
 
 
+async def test_keys_are_fetched_from_where_the_issuer_says_that_they_are(publisher: str) -> None:
+    assert await fetch(f"{publisher}/.well-known/openid-configuration", 5.0) == KEYS
+    # what is no key set is none, however often it leads on
+    assert "jwks_uri" in await fetch(f"{publisher}/loop/.well-known/openid-configuration", 5.0)
+
+
+CONFIGURATION = "https://login.example.com/realm/.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({"issuer": "https://login.example.com/realm", "jwks_uri": "http://127.0.0.1/keys"}, "is no `https://` URI"),
+        ({"issuer": "https://login.example.com/realm", "jwks_uri": "file:///etc/passwd"}, "is no `https://` URI"),
+        ({"issuer": "https://login.example.com/realm", "jwks_uri": 3}, "is no `https://` URI"),
+        ({"issuer": "https://login.example.com", "jwks_uri": "https://x/"}, "of another issuer"),
+        ({"issuer": None, "jwks_uri": "https://x/"}, "of another issuer"),
+        ({"jwks_uri": "https://x/"}, "names no `issuer`"),
+    ],
+)
+def test_an_issuer_leads_to_no_place_that_keys_may_not_have(said: dict[str, object], problem: str) -> None:
+    with pytest.raises(FetchFailed) as error:
+        place_of_keys(CONFIGURATION, json.dumps(said))
+    assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "3"])
+def test_what_is_no_configuration_is_a_failure(text: str) -> None:
+    with pytest.raises(FetchFailed):
+        place_of_keys(CONFIGURATION, text)
+
+
+def test_the_place_of_keys_may_be_another_server(publisher: str) -> None:
+    said = {"issuer": "https://login.example.com/realm/", "jwks_uri": "https://keys.example.com/realm"}
+    assert place_of_keys(CONFIGURATION, json.dumps(said)) == "https://keys.example.com/realm"
+
+
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
@@ -144,6 +190,10 @@ async def test_keys_are_fetched(publisher: str) -> None:
         ("/large", "the answer has more than 131,072 bytes"),
         ("/noise", "the answer is no UTF-8"),
         ("/slow", "no answer within 0.2 s"),
+        ("/other/.well-known/openid-configuration", "it is the configuration of another issuer"),
+        ("/elsewhere/.well-known/openid-configuration", "its `jwks_uri` is no `https://` URI"),
+        ("/nowhere/.well-known/openid-configuration", "the answer is 404"),
+        ("/empty/.well-known/openid-configuration", "it names no `issuer` and `jwks_uri`"),
     ],
 )
 async def test_what_an_issuer_may_not_do_is_a_failure(publisher: str, path: str, problem: str) -> None:

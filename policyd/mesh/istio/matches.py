@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd.mesh.istio.common import Distinct, HeaderName, Labels
-from policyd.mesh.matching import check_path, check_regex, check_stat_prefix
+from policyd.mesh.istio.common import Distinct, Labels
+from policyd.mesh.matching import check_match_name, check_path, check_regex, check_stat_prefix, claim_of
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
 
@@ -48,9 +48,13 @@ ValueMatch = Annotated[StringMatch, AfterValidator(_check_value_match)]
 UriMatch = Annotated[ValueMatch, AfterValidator(_check_uri_match)]
 
 
+MatchName = Annotated[str, AfterValidator(check_match_name)]
+
+
 class HttpMatch(Model):
     """All that is given must hold (HTTPMatchRequest).
 
+    In `headers` and `without_headers`, `@request.auth.claims.NAME` is a claim of a verified token.
     `port`, `source_labels`, `source_namespace` and `gateways` choose the proxies that get the rule.
     """
 
@@ -60,8 +64,8 @@ class HttpMatch(Model):
     scheme: ValueMatch | None = None
     method: ValueMatch | None = None
     authority: ValueMatch | None = None
-    headers: Annotated[Mapping[HeaderName, StringMatch], Distinct] = NOTHING
-    without_headers: Annotated[Mapping[HeaderName, StringMatch], Distinct] = NOTHING
+    headers: Annotated[Mapping[MatchName, StringMatch], Distinct] = NOTHING
+    without_headers: Annotated[Mapping[MatchName, StringMatch], Distinct] = NOTHING
     query_params: Mapping[Annotated[str, Field(min_length=1, max_length=256)], StringMatch] = NOTHING
     port: PortNumber | None = None
     source_labels: Labels = NOTHING
@@ -74,3 +78,14 @@ class HttpMatch(Model):
         if self.ignore_uri_case and self.uri is not None and self.uri.regex is not None:
             raise ValueError("`ignoreUriCase` does not hold for a regex; write `(?i)` into it")
         return self
+
+    @property
+    def claims(self) -> tuple[tuple[tuple[str, ...], StringMatch, bool], ...]:
+        """The claims that are to be there (True) or not, each from the outside in."""
+        both = ((self.headers, True), (self.without_headers, False))
+        return tuple(
+            (claim_of(name), wanted, there)
+            for given, there in both
+            for name, wanted in given.items()
+            if name.startswith("@")
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,7 +12,10 @@ from policyd.mesh.istio.common import HeaderName, Resource, Security, WorkloadSe
 from policyd.mesh.jwks import parse_jwks
 from policyd.strict import Duration, Many, Model
 
-LATER: Final = ("targetRef", "targetRefs")
+LATER: Final[Mapping[str, str]] = dict.fromkeys(
+    ("targetRef", "targetRefs"), "waypoints and Kubernetes' Gateways are not here; name instances by `selector`"
+)
+DISCOVERY: Final = "/.well-known/openid-configuration"  # behind an issuer's name (OpenID Connect Discovery, 4)
 
 MAX_RULES: Final = 32
 # headers by which Envoys and policyd speak to one another, or that carry credentials
@@ -26,8 +30,15 @@ def _check_keys(text: str) -> str:
     return parse_jwks(text)
 
 
+def is_fetchable(uri: str) -> bool:
+    """Whether something may be fetched from a URI: by https, or on this machine."""
+    return len(uri) <= 2048 and (_HTTPS.fullmatch(uri) or _LOOPBACK.fullmatch(uri)) is not None
+
+
 def _check_uri(uri: str) -> str:
-    if not (_FILE.fullmatch(uri) or _HTTPS.fullmatch(uri) or _LOOPBACK.fullmatch(uri)) or len(uri) > 2048:
+    if uri.endswith(DISCOVERY):
+        raise ValueError(f"`{uri[:120]}` has no keys, it names their place; leave it out, and policyd looks there")
+    if not (_FILE.fullmatch(uri) or is_fetchable(uri)):
         raise ValueError(
             f"`{uri[:120]}` is no place of keys; write an `https://` URI (`http://` on loopback only), or a file of "
             "the folder as in `jwks/keys.json`"
@@ -75,7 +86,8 @@ class ClaimToHeader(Model):
 class JwtRule(Model):
     """One issuer: its keys, for whom its tokens are meant, and where they stand.
 
-    Without `fromHeaders`, `fromParams` and `fromCookies` a token stands in `authorization: Bearer …` or in the query
+    Without `jwks` and `jwksUri` the keys are where the issuer's own `/.well-known/openid-configuration` says. Without
+    `fromHeaders`, `fromParams` and `fromCookies` a token stands in `authorization: Bearer …` or in the query
     parameter `access_token`.
     """
 
@@ -94,15 +106,24 @@ class JwtRule(Model):
 
     @model_validator(mode="after")
     def _one_place(self) -> JwtRule:
-        if (self.jwks is None) == (self.jwks_uri is None):
-            what = "both `jwks` and `jwksUri`" if self.jwks else "neither `jwks` nor `jwksUri`"
-            raise ValueError(f"{what}; write one of them (keys are not discovered by the issuer's name)")
+        if self.jwks is not None and self.jwks_uri is not None:
+            raise ValueError("both `jwks` and `jwksUri`; write one of them")
+        if self.jwks is None and self.jwks_uri is None and not is_fetchable(self.source):
+            raise ValueError(
+                f"neither `jwks` nor `jwksUri`, and `{self.issuer[:80]}` is no `https://` URI by which keys are "
+                "discovered; write one of them"
+            )
         return self
 
     @property
+    def source(self) -> str:
+        """Where the keys are, unless they are written here: a file, or the URI that has them or tells their place."""
+        return self.jwks_uri or f"{self.issuer.removesuffix('/')}{DISCOVERY}"
+
+    @property
     def fetched(self) -> str | None:
-        """The URI that policyd fetches the keys from; None where they are in the folder."""
-        return self.jwks_uri if self.jwks_uri is not None and "://" in self.jwks_uri else None
+        """The URI that policyd fetches the keys from, or by; None where they are in the folder."""
+        return self.source if self.jwks is None and "://" in self.source else None
 
     @property
     def split_claims(self) -> frozenset[str]:

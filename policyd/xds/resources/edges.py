@@ -17,6 +17,7 @@ from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.gateway import Gateway, Server, ServerTls
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Instance, Listen, Mesh, gateway_listener
+from policyd.mesh.tokens import rules_of
 from policyd.xds.resources import filters, rules
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import gateway_routes, server_routes
@@ -93,7 +94,8 @@ def bound(
 ) -> Iterator[tuple[VirtualService, View, list[str]]]:
     """The VirtualServices that are bound to a server's Gateway, for its proxy, and the hosts that both have."""
     caller = mesh.caller(instance)
-    view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual)
+    believed = rules_of(mesh.request_authentications, instance)
+    view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual, believed)
     for owner in mesh.virtual_services:
         if _is_bound(owner, one.gateway, caller.namespace):
             served = one.server.hosts_for(one.gateway.namespace, owner.namespace)

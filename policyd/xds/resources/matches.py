@@ -10,10 +10,10 @@ EVERYTHING: dict[str, Any] = {"prefix": "/"}
 
 
 def route_match(match: HttpMatch) -> dict[str, Any]:
-    """All conditions of a block, in one RouteMatch."""
+    """All conditions of a block but those on a token's claims, in one RouteMatch."""
     found = _path(match)
-    headers = [_header(name, wanted) for name, wanted in match.headers.items()]
-    headers += [_absent(name, unwanted) for name, unwanted in match.without_headers.items()]
+    headers = [_header(name, wanted) for name, wanted in match.headers.items() if not name.startswith("@")]
+    headers += [_absent(name, unwanted) for name, unwanted in match.without_headers.items() if not name.startswith("@")]
     for pseudo, wanted in _pseudo(match):
         if wanted is not None:
             headers.append(_header(pseudo, wanted))

@@ -13,7 +13,8 @@ from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.model import Mesh
-from policyd.xds.resources import faults, headers
+from policyd.mesh.tokens import Believed
+from policyd.xds.resources import claims, faults, headers
 from policyd.xds.resources.forward import Forward
 from policyd.xds.resources.matches import EVERYTHING, route_match
 
@@ -34,6 +35,7 @@ class View:
     port: int
     gateways: frozenset[str] = frozenset({MESH})
     asked_port: int = 0
+    believed: tuple[Believed, ...] = ()  # whose tokens are verified before a route is chosen
 
     def has(self, match: HttpMatch | ConnectionMatch, owner: VirtualService) -> bool:
         """Whether a block is for these proxies; what it says of requests is left to them."""
@@ -63,11 +65,13 @@ def respond(status: int, text: str) -> dict[str, Any]:
 def _routes(mesh: Mesh, owner: VirtualService, rule: HttpRoute, view: View) -> list[dict[str, Any]]:
     forward = Forward(mesh, view.caller, owner.namespace)
     blocks = [match for match in rule.match or (HttpMatch(),) if view.has(match, owner)]
-    return [_route(rule, match, forward, view) for match in blocks]
+    return [
+        _route(rule, match, told, forward, view) for match in blocks for told in claims.variants(match, view.believed)
+    ]
 
 
-def _route(rule: HttpRoute, match: HttpMatch, forward: Forward, view: View) -> dict[str, Any]:
-    route: dict[str, Any] = {"match": route_match(match)}
+def _route(rule: HttpRoute, match: HttpMatch, told: claims.Matchers, forward: Forward, view: View) -> dict[str, Any]:
+    route: dict[str, Any] = {"match": route_match(match) | ({"dynamic_metadata": told} if told else {})}
     if name := ".".join(part for part in (rule.name, match.name) if part):
         route["name"] = name
     if match.stat_prefix:

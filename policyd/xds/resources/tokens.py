@@ -13,6 +13,7 @@ from policyd.mesh.jwks import nobodys_keys
 from policyd.mesh.model import Instance, Mesh
 from policyd.mesh.tokens import rules_of
 from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS
+from policyd.xds.resources import claims
 
 AUTHENTICATION = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 
@@ -22,9 +23,11 @@ def verification(mesh: Mesh, instance: Instance) -> list[dict[str, Any]]:
     rules = rules_of(mesh.request_authentications, instance)
     if not rules:
         return []
+    # in front of the question to policyd, which is asked about the route that is taken
+    anew = {"clear_route_cache": True} if instance.role == "gateway" and claims.are_matched(mesh) else {}
     config = {
         "@type": AUTHENTICATION,
-        "providers": {one.name: _provider(one.name, one.rule, mesh) for one in rules},
+        "providers": {one.name: _provider(one.name, one.rule, mesh) | anew for one in rules},
         # each token is taken to the provider of its issuer, and there has to be one
         "rules": [{"match": {"prefix": "/"}, "requires": {"allow_missing": {}}}],
     }
@@ -46,7 +49,7 @@ def replies(verification: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _provider(name: str, rule: JwtRule, mesh: Mesh) -> dict[str, Any]:
-    keys = rule.jwks or mesh.key_sets.get(rule.jwks_uri or "") or nobodys_keys()
+    keys = rule.jwks or mesh.key_sets.get(rule.source) or nobodys_keys()
     provider: dict[str, Any] = {
         "issuer": rule.issuer,
         "local_jwks": {"inline_string": keys},
