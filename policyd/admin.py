@@ -400,6 +400,7 @@ def _shadow(live: Live, counts: Mapping[str, int]) -> pb.Shadow | None:
         would_deny=counts["would_deny"],
         would_allow=counts["would_allow"],
         errors=counts["error"],
+        skipped=counts["skipped"],
     )
 
 

@@ -14,12 +14,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec.structs import asdict
 
-from policyd.errors import BrokenRecord, JournalError
+from policyd.errors import BrokenRecord, JournalError, ShadowSkipped
 
 Kind = Literal["decision", "issuance", "change", "operation"]
-Mode = Literal["enforce", "shadow"]
 Outcome = Literal["allow", "deny", "error"]
-Change = Literal["agree", "would_deny", "would_allow", "error"]
+Change = Literal["agree", "would_deny", "would_allow", "skipped", "error"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 FIRST_SEQ: Final = 1
@@ -66,7 +65,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     time: Time
     kind: Kind
-    mode: Mode = "enforce"
     decision: Outcome | None = None
     status: int = 0
     decision_id: str = ""
@@ -97,12 +95,17 @@ class Record(Entry, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def change_of(entry: Entry) -> Change | None:
-    """What would change if the shadow policies were in force; None where they were not asked."""
+    """What would change if the shadow policies were in force; None where there were none.
+
+    `skipped`: they were not asked, so that the enforced decision was in time.
+    """
     shadow = entry.shadow
     if shadow is None:
         return None
-    if shadow.decision == "error" or shadow.decision == entry.decision:
-        return "error" if shadow.decision == "error" else "agree"
+    if shadow.decision == "error":
+        return "skipped" if [fault.source for fault in shadow.errors] == [ShadowSkipped.code] else "error"
+    if shadow.decision == entry.decision:
+        return "agree"
     return "would_deny" if shadow.decision == "deny" else "would_allow"
 
 

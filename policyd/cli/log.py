@@ -136,12 +136,11 @@ def describe(record: Record) -> Text:
     word = record.decision or "-"
     subject = _request(record) if record.kind == "decision" else _happening(record)
     parties = " -> ".join(filter(None, (short_name(record.principal), short_name(record.resource))))
-    shadow = "(shadow) " if record.mode == "shadow" else ""
     rest = "  ".join(filter(None, (parties, subject, _reason(record), _tried(record), _duration(record))))
     when = record.time.astimezone(UTC)
     line = Text(f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}Z  ")
     line.append(f"{word:<5}", style=STYLES.get(word, "yellow"))
-    return line.append(clean(f"  {shadow}{rest}").replace("\n", "�").rstrip())
+    return line.append(clean(f"  {rest}").replace("\n", "�").rstrip())
 
 
 def _request(record: Record) -> str:

@@ -49,9 +49,6 @@ def query(
         Literal["decision", "issuance", "change", "operation"] | None,
         typer.Option(help="Only this kind of record.", show_default=False),
     ] = None,
-    mode: Annotated[
-        Literal["enforce", "shadow"] | None, typer.Option(help="Only what was enforced, or tried.", show_default=False)
-    ] = None,
     method: Annotated[str | None, typer.Option(help="Only with this HTTP method.", show_default=False)] = None,
     path: Annotated[
         str | None, typer.Option(help="Only this path; `*` stands for anything.", show_default=False)
@@ -62,7 +59,7 @@ def query(
     ] = None,
     status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
     change: Annotated[
-        Literal["agree", "would_deny", "would_allow", "error"] | None,
+        Literal["agree", "would_deny", "would_allow", "skipped", "error"] | None,
         typer.Option(help="Only what the policies that are tried would change so.", show_default=False),
     ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only what failed, or where a policy failed.")] = False,
@@ -90,7 +87,7 @@ def query(
     if slowest and kind is None:
         kind = "decision"
     wanted = Filter(
-        here(since, until), decision, principal, resource, kind, mode, method, path, policy, revision,
+        here(since, until), decision, principal, resource, kind, method, path, policy, revision,
         status=status, failed=True if errors else None, change=change,
     )  # fmt: skip
     if by:

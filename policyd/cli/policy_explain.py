@@ -51,9 +51,10 @@ def explain(
     """Explain a request, or a decision of the journal: the policies, what failed and what it saw, what would help.
 
     Example: `policyd policy explain reviews GET http://details/details/0 --dir examples/bookinfo`. The id of a decision
-    is in the journal and, on a denial, in the answer's header `x-policyd-decision-id`. What is said to be allowed with
-    a change was decided with that change. What policies that are only tried would say is told below. Exit code 0 is
-    allow, 2 is deny.
+    is in the journal and, on a denial, in the answer's header `x-policyd-decision-id`; it is explained under the
+    revision that decided, as long as that is kept, else (and with --shadow) under the folder's files. What is said to
+    be allowed with a change was decided with that change. What policies that are only tried would say is told below.
+    Exit code 0 is allow, 2 is deny.
 
     With --proxy the running server decides, under the revision in force and not the files; whether the proxy has what
     it was sent is told too. Nothing is sent to it, and nothing recorded.
@@ -79,13 +80,14 @@ def explain(
     where = folder(directory)
     if proxy:
         _live(where, proxy, f"{caller} {method} {url}", given, as_json)
-    record, now = _record(where, decision) if decision else None, datetime.now(UTC)
-    ruling = load_folder(where, cases=False, shadow=shadow).live.ruling
-
-    if record is not None:
-        found = _answer(record, ruling)
+    now = datetime.now(UTC)
+    if decision:
+        record = _record(where, decision)
+        ruling, why = _of_its_time(where, record, shadow)
+        found = _answer(record, ruling, why)
         tried = _answer(of_shadow(record), ruling.shadow) if ruling.shadow else None
     else:
+        ruling = load_folder(where, cases=False, shadow=shadow).live.ruling
         asked = f"{caller} {method} {url}"
         found = authorize(asked, ruling, now, given, shown)
         tried = authorize(asked, ruling.shadow, now, given, shown) if ruling.shadow else None
@@ -123,12 +125,30 @@ def _record(folder: Path, decision: str) -> Record:
     return found
 
 
-def _answer(record: Record, ruling: Ruling) -> Answer:
+def _of_its_time(folder: Path, record: Record, shadow: Path | None) -> tuple[Ruling, str]:
+    """What decided then; else, or where policies are to be tried, what the folder has now, and why not that of then."""
+    from policyd.cli.loaded import load_folder
+    from policyd.cli.revisions import load_revision
+    from policyd.errors import PolicydError
+
+    why = ""
+    if record.revision and shadow is None:
+        try:
+            ruling = load_revision(folder, record.revision, record.time)[1].ruling
+        except PolicydError as error:
+            why = str(error)
+        else:
+            if record.shadow is None or ruling.shadow is not None:  # a folder elsewhere is not kept
+                return ruling, ""
+    return load_folder(folder, cases=False, shadow=shadow).live.ruling, why
+
+
+def _answer(record: Record, ruling: Ruling, why_not_then: str = "") -> Answer:
     from policyd.policy.authorize import Answer
     from policyd.policy.explain import explain as explained
     from policyd.policy.recorded import differs, recorded
 
     again = recorded(record, ruling)
     explanation = explained(again.request, ruling)
-    notes = (*again.notes, *filter(None, [differs(record, explanation.decision.word)]))
+    notes = (*again.notes, *filter(None, [why_not_then, differs(record, explanation.decision.word)]))
     return Answer(again.request, explanation, notes)

@@ -76,7 +76,6 @@ def value(found: Report, span: Span) -> dict[str, Any]:
         "since": _json(span.since) if span.since else None,
         "compared": found.compared,
         **{str(change): count for change, count in found.counts.items()},
-        "skipped": found.skipped,
         "not_asked": found.alone,
         "revisions": [_plain(asdict(one)) for one in found.revisions],
         "changes": [_plain(asdict(one)) for one in found.rows],

@@ -75,7 +75,8 @@ def shadow(found: pb.Shadow) -> str:
 
     source = f"of `{found.folder}`" if found.folder else "with those marked @shadow"
     answers = f"{found.agree} agree, {found.would_deny} would deny, {found.would_allow} would allow"
-    return f"{found.policies} {source}, revision {short(found.revision)}: {answers}, {found.errors} errors"
+    answers += f", {found.errors} errors" + (f", {found.skipped} not asked for want of time" if found.skipped else "")
+    return f"{found.policies} {source}, revision {short(found.revision)}: {answers}"
 
 
 def deciders(found: Sequence[pb.Decider]) -> Any:

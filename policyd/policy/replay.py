@@ -63,8 +63,8 @@ _decode: Final = msgspec.json.Decoder(Ask).decode
 
 
 def has_question(record: Record) -> bool:
-    """Whether policies decided, and the decision was in force."""
-    asked = record.kind == "decision" and record.mode == "enforce" and record.decision in ("allow", "deny")
+    """Whether policies decided."""
+    asked = record.kind == "decision" and record.decision in ("allow", "deny")
     return asked and bool(record.principal and record.action and record.resource)
 
 

@@ -82,8 +82,7 @@ class Tally:
         if has_question(record):
             return False
         if record.kind == "decision":
-            no_policy = "policies did not decide then: an error, or a path that is not acceptable"
-            self.passed_over["it was a trial" if record.mode == "shadow" else no_policy] += 1
+            self.passed_over["policies did not decide then: an error, or a path that is not acceptable"] += 1
         return True
 
     def add(self, same: Same, seen: Seen, answer: Answer) -> None:

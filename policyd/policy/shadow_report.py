@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from policyd.audit.record import Change, Record, Shadow, change_of
-from policyd.errors import ShadowSkipped
 
 LATEST: Final = "latest"
 NOTHING: Final = ""  # in the place of a policy's id: nothing permits it
@@ -70,12 +69,12 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A trial. `counts` are the decisions by what would change; `skipped`, of the errors, those for want of time;
-    `alone` the decisions that the shadow policies were not asked for. Rows with the most decisions come first.
+    """A trial. `counts` are the decisions by what would change; `alone` those at a time without shadow policies.
+
+    Rows with the most decisions come first.
     """
 
     counts: Mapping[Change, int]
-    skipped: int
     alone: int
     revisions: tuple[Revision, ...]
     rows: tuple[Row, ...]
@@ -84,7 +83,7 @@ class Report:
     @property
     def compared(self) -> int:
         """How many decisions have both answers."""
-        return sum(self.counts.values()) - self.counts["error"]
+        return sum(self.counts.values()) - self.skipped - self.failed
 
     @property
     def changed(self) -> int:
@@ -94,7 +93,12 @@ class Report:
     @property
     def failed(self) -> int:
         """How many the shadow policies should have answered and could not."""
-        return self.counts["error"] - self.skipped
+        return self.counts["error"]
+
+    @property
+    def skipped(self) -> int:
+        """How many they were not asked, so that the enforced decision was in time."""
+        return self.counts["skipped"]
 
 
 @dataclass(slots=True)
@@ -119,8 +123,7 @@ class _Trial:
     """What was seen so far."""
 
     def __init__(self) -> None:
-        self.counts: dict[Change, int] = {"agree": 0, "would_deny": 0, "would_allow": 0, "error": 0}
-        self.skipped = 0
+        self.counts: dict[Change, int] = dict.fromkeys(get_args(Change), 0)
         self.alone = 0
         self.revisions: dict[str, _Seen] = {}
         self.rows: dict[tuple[Changed, str, str, str], _Seen] = {}
@@ -132,11 +135,8 @@ class _Trial:
         if change == "would_deny" or change == "would_allow":
             key = (change, record.principal, record.action, record.resource)
             self.rows.setdefault(key, _seen(record)).add(record, shadow)
-        for fault in shadow.errors:
-            if fault.source == ShadowSkipped.code:
-                self.skipped += 1
-            else:
-                self.failing.setdefault(fault.source, (fault.message, _seen(record)))[1].add(record, shadow)
+        for fault in shadow.errors if change != "skipped" else ():
+            self.failing.setdefault(fault.source, (fault.message, _seen(record)))[1].add(record, shadow)
 
 
 def report(records: Iterable[Record], revision: str = "") -> Report:
@@ -151,7 +151,6 @@ def report(records: Iterable[Record], revision: str = "") -> Report:
     revisions = sorted(trial.revisions.items(), key=lambda item: item[1].last)
     return Report(
         counts=trial.counts,
-        skipped=trial.skipped,
         alone=trial.alone,
         revisions=tuple(Revision(name, seen.count, seen.first, seen.last) for name, seen in revisions),
         rows=tuple(sorted((_row(key, seen) for key, seen in trial.rows.items()), key=_order)),

@@ -25,7 +25,7 @@ DECISIONS: Final = ("allow", "deny", "error")
 SIDES: Final = ("inbound", "gateway", "egress")
 KINDS: Final = ("decision", "issuance", "change", "operation")
 CACHE: Final = ("hit", "miss", "bypass")
-CHANGES: Final = ("agree", "would_deny", "would_allow", "error")
+CHANGES: Final = ("agree", "would_deny", "would_allow", "skipped", "error")
 _COUNTERS: Final[Table] = {
     names.DECISIONS: (DECISIONS, SIDES),
     names.DECISIONS_SHED: (),
@@ -86,7 +86,7 @@ class Counters:
         self._own.add(names.DECISIONS_SHED)
 
     def shadowed(self, change: str) -> None:
-        """The shadow policies were asked too: `agree`, `would_deny`, `would_allow` or `error`."""
+        """There are shadow policies too: `agree`, `would_deny`, `would_allow`, `skipped` or `error`."""
         self._own.add(names.SHADOW_DECISIONS, change)
 
     def cached(self, cache: Cache, *, anew: bool) -> None:

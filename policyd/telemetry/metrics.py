@@ -97,7 +97,7 @@ class Metrics:
         self._own.shed()
 
     def shadowed(self, change: str) -> None:
-        """The shadow policies were asked too: `agree`, `would_deny`, `would_allow` or `error`."""
+        """There are shadow policies too: `agree`, `would_deny`, `would_allow`, `skipped` or `error`."""
         self._own.shadowed(change)
 
     def journal_record(self, kind: str) -> None:

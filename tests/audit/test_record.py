@@ -76,6 +76,14 @@ def test_what_would_change(enforced: Any, shadow: Any, change: str | None) -> No
     assert change_of(an_entry(decision=enforced, shadow=said)) == change
 
 
+@pytest.mark.parametrize(
+    ("faults", "change"), [(("shadow_skipped",), "skipped"), (("odd",), "error"), (("shadow_skipped", "odd"), "error")]
+)
+def test_what_was_not_asked_in_time_is_no_error(faults: tuple[str, ...], change: str) -> None:
+    said = Shadow(decision="error", errors=tuple(Fault(source, "why") for source in faults))
+    assert change_of(an_entry(shadow=said)) == change
+
+
 @given(
     time=TIMES,
     context=st.dictionaries(st.text(), JSON, max_size=3),

@@ -36,7 +36,7 @@ ENTRIES = [
     ),
     an_entry(principal='Unauthenticated::"anonymous"', decision="deny", reasons=("no-strangers",), duration_us=0),
     an_entry(decision="error", status=503, reasons=(), errors=(Fault("decision", "no revision is in force"),)),
-    an_entry(context={"request": {"path": "/\x1b[31mred\nline"}}, mode="shadow"),
+    an_entry(context={"request": {"path": "/\x1b[31mred\nline"}}),
     an_entry(
         kind="issuance",
         resource="",

@@ -66,7 +66,6 @@ def test_the_newest_records_are_shown_as_tail_shows_them(policyd: Command, folde
         (["--kind", "issuance"], [6]),
         (["--slowest", "-n", "1"], [8]),
         (["--status", "503"], [4]),
-        (["--mode", "shadow"], [5]),
     ],
 )
 def test_flags_choose(policyd: Command, folder: Path, journal: Journal, words: list[str], seqs: list[int]) -> None:

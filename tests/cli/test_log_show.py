@@ -49,6 +49,17 @@ def test_a_decision_is_explained_as_of_its_revision(policyd: Command, bookinfo: 
     assert value["record"]["prev"]  # read from the journal, not from the copy
 
 
+def test_explain_has_the_policies_of_its_time_too(policyd: Command, bookinfo: tuple[Path, Ruling]) -> None:
+    folder, ruling = bookinfo
+    found = policyd(
+        "log", "query", "--decision", "allow", "--json", "-n", "1", "--revision", ruling.revision, "--dir", folder
+    )
+    said = policyd("policy", "explain", "--decision", json.loads(found.out)["decision_id"], "--dir", folder)
+    assert (said.code, said.err) == (Exit.OK, "")
+    assert said.out.startswith("allow: permitted by")
+    assert "explained under" not in said.out
+
+
 def test_the_first_digits_of_an_id_do(policyd: Command, bookinfo: tuple[Path, Ruling]) -> None:
     assert policyd("log", "show", "aaaaaa", "--dir", bookinfo[0], "--json").value["record"]["decision_id"] == "aa" * 16
 

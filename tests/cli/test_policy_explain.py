@@ -117,6 +117,7 @@ def test_a_recorded_decision_is_explained(policyd: Callable[..., Said], bookinfo
         "would be allowed with `GET` instead of `DELETE` (by `reviews-from-productpage`)\n"
         "note: decided under revision 777777777777; explained under "
     )
+    assert f"\nnote: no revision `{'77' * 32}` is kept; one is kept when the folder is served\n" in said.out
 
 
 @pytest.mark.parametrize(

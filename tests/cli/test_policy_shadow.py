@@ -82,7 +82,7 @@ def test_a_trial_for_programs(policyd: Command, folder: Path, journal: Journal) 
 
     assert said.code == Exit.DENIED
     assert said.value == {
-        "since": None, "compared": 3, "agree": 1, "would_deny": 2, "would_allow": 0, "error": 1, "skipped": 1,
+        "since": None, "compared": 3, "agree": 1, "would_deny": 2, "would_allow": 0, "skipped": 1, "error": 0,
         "not_asked": 1,
         "revisions": [
             {"revision": "aa" * 32, "count": 3, "first": "2026-11-23T11:59:56.000000Z",

@@ -122,7 +122,7 @@ def test_what_is_tried_is_in_numbers_for_programs(policyd: Callable[..., Said], 
 
     assert policyd("status", "--dir", folder, "--json").value["shadow"] == {
         "revision": "77aa5f1c4e8b9a7d", "policies": 6, "folder": "next", "agree": 40, "would_deny": 3,
-        "would_allow": 1, "errors": 0,
+        "would_allow": 1, "errors": 0, "skipped": 0,
     }  # fmt: skip
 
 

@@ -171,7 +171,6 @@ def test_a_service_that_the_candidate_has_not_is_an_error(mesh: Mesh, schema: Sc
     "change",
     [
         {"kind": "change"},
-        {"mode": "shadow"},
         {"decision": "error"},
         {"decision": None},
         {"action": ""},
@@ -189,7 +188,7 @@ def test_every_record_is_counted_in_one_place(ruling: Ruling) -> None:
     record = a_record(ruling)
     assert not tally.pass_over(record)
     tally.cannot(record, Lacking(("context.x",)))
-    assert tally.pass_over(msgspec.structs.replace(record, mode="shadow"))
+    assert tally.pass_over(msgspec.structs.replace(record, decision="error"))
     assert tally.pass_over(msgspec.structs.replace(record, kind="change"))
     assert (tally.records, tally.undecided, sum(tally.passed_over.values())) == (1, 1, 1)
     assert next(iter(tally.undecidable))[0] == Same.of(record)

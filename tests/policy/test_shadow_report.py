@@ -13,7 +13,7 @@ from policyd.policy.shadow_report import Example, Failing, Report, Revision, Row
 from tests.audit.samples import NOON, PRODUCTPAGE, an_entry
 
 GET, REVIEWS = 'Action::"GET"', 'Service::"reviews.default"'
-NOTHING = Report({"agree": 0, "would_deny": 0, "would_allow": 0, "error": 0}, 0, 0, (), (), ())
+NOTHING = Report({"agree": 0, "would_deny": 0, "would_allow": 0, "skipped": 0, "error": 0}, 0, (), (), ())
 
 
 def recorded(number: int, shadow: Shadow | None = None, **changes: Any) -> Record:
@@ -54,8 +54,7 @@ def test_requests_of_one_caller_action_and_service_are_a_row() -> None:
     by = ("reviews-from-productpage",)
     five, put, seven = (Example(f"d-{number}", "GET", "/reviews/0") for number in (5, 6, 7))
     assert found == Report(
-        counts={"agree": 1, "would_deny": 5, "would_allow": 1, "error": 0},
-        skipped=0,
+        counts={"agree": 1, "would_deny": 5, "would_allow": 1, "skipped": 0, "error": 0},
         alone=1,
         revisions=(Revision("77", 7, at(0), at(7)),),
         rows=(

@@ -30,7 +30,6 @@ class Column:
 _MEANINGS: Final = {
     "time": "when, in UTC",
     "kind": "`decision`, `issuance`, `change` or `operation`",
-    "mode": "`enforce`, or `shadow` for what was only tried",
     "decision": "`allow`, `deny`, `error`; null where nothing was decided",
     "status": "what the caller got: 200, 400, 403, 503",
     "decision_id": "the id in the answer to a denial",

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from policyd.audit.match import DEFAULT_NAMESPACE
 from policyd.audit.scan import Span
+from policyd.errors import ShadowSkipped
 from policyd.spiffe import SCHEME
 
 # of a Uid's text the id, with Cedar's escapes undone; other text as it is
@@ -23,9 +24,11 @@ _ID: Final = (
 
 
 _TRIED: Final = "shadow->>'$.decision'"
+_SKIPPED: Final = ShadowSkipped.code
 # audit.record.change_of, '' where nothing was tried
 CHANGE: Final = (
-    f"CASE WHEN shadow IS NULL THEN '' WHEN {_TRIED} = 'error' THEN 'error' WHEN {_TRIED} = decision THEN 'agree'"
+    f"CASE WHEN shadow IS NULL THEN '' WHEN {_TRIED} = 'error' AND shadow->>'$.errors[*].source' = ['{_SKIPPED}']"
+    f" THEN 'skipped' WHEN {_TRIED} = 'error' THEN 'error' WHEN {_TRIED} = decision THEN 'agree'"
     f" WHEN {_TRIED} = 'deny' THEN 'would_deny' ELSE 'would_allow' END"
 )
 
@@ -48,7 +51,6 @@ class Filter:
     principal: str | None = None
     resource: str | None = None
     kind: str | None = None
-    mode: str | None = None
     method: str | None = None
     path: str | None = None
     policy: str | None = None
@@ -76,7 +78,7 @@ def _conditions(wanted: Filter) -> Iterator[Condition]:
         if value is None:
             continue
         match one.name:
-            case "decision" | "kind" | "mode" | "method" | "status" | "request_id":
+            case "decision" | "kind" | "method" | "status" | "request_id":
                 yield Condition(f"{one.name} = ?", (value,))
             case "principal" | "resource":
                 yield named(one.name, value)

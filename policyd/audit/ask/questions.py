@@ -13,9 +13,7 @@ from policyd.audit.ask.filters import CHANGE, Filter
 
 # what records are counted by: the name that people write, and its expression
 BY: Final = {
-    **{
-        name: name for name in ("principal", "action", "resource", "decision", "kind", "mode", "method", "host", "path")
-    },
+    **{name: name for name in ("principal", "action", "resource", "decision", "kind", "method", "host", "path")},
     **{name: name for name in ("status", "revision", "proxy", "writer", "cached")},
     "policy": "CASE WHEN len(reasons) > 0 THEN list_aggregate(reasons, 'string_agg', ', ') ELSE '' END",
     "error": "CASE WHEN len(errors) > 0 THEN errors[1].source ELSE '' END",
@@ -101,6 +99,6 @@ def totals(wanted: Filter) -> tuple[Question, ...]:
         f"SELECT kind, coalesce(decision, '') AS decision, count(*) AS count {where} GROUP BY ALL ORDER BY ALL",
         "SELECT count(*) AS decisions, count(*) FILTER (cached) AS cached, quantile_disc(duration_us, 0.5) AS p50_us,"
         " quantile_disc(duration_us, 0.99) AS p99_us, max(duration_us) AS max_us"
-        f" {where} AND kind = 'decision' AND mode = 'enforce'",
+        f" {where} AND kind = 'decision'",
     )
     return tuple(Question(sql, condition.values) for sql in sqls)
