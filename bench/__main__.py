@@ -7,7 +7,19 @@ import sys
 
 from bench.table import report
 
-BENCHMARKS = ("journal", "check", "engine", "query", "footprint", "push", "mesh", "proxy", "deciders", "demo")
+BENCHMARKS = (
+    "journal",
+    "check",
+    "engine",
+    "query",
+    "footprint",
+    "push",
+    "mesh",
+    "proxy",
+    "telemetry",
+    "deciders",
+    "demo",
+)
 
 
 def main(names: list[str]) -> int:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +20,17 @@ from typing import Any, NamedTuple
 from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
 from bench.records import decisions
 from bench.table import Row, row
+from policyd import signals
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import clusters, filters
 from policyd.xds.resources.model import Control
+from proxy.bootstrap import RUNTIME
 
 SECONDS = 4
 ROUNDS = 3
 CONNECTIONS = 32
-VARIANTS = ("no filter", "native RBAC", "policyd")
+Fields = dict[str, Any]
+PEER = f"{signals.PEER_HEADER}: {signals.Party('web-v1', 'default', 'web', 'v1', 'web.default')}"  # of a peer
 CALLER = "spiffe://cluster.local/ns/default/sa/bookinfo-ingress"
 
 
@@ -63,7 +66,8 @@ def _rbac() -> dict[str, Any]:
     return {"name": "envoy.filters.http.rbac", "typed_config": config}
 
 
-def listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
+def listener(port: int, chain: list[dict[str, Any]], fields: Fields) -> dict[str, Any]:
+    """A port of its own for each variant; `fields` are others of its connection manager."""
     route = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
@@ -75,7 +79,7 @@ def listener(port: int, chain: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": f"port-{port}",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [{"filters": [filters.manager(f"port-{port}", chain, routes)]}],
+        "filter_chains": [{"filters": [filters.manager(f"port-{port}", chain, routes, **fields)]}],
     }
 
 
@@ -95,20 +99,25 @@ def authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
     return cluster
 
 
+Variants = dict[str, tuple[list[dict[str, Any]], Fields]]
+
+
+def variants(control: Control) -> Variants:
+    """What is compared here: filters, and other fields of the connection manager."""
+    return {"no filter": ([], {}), "native RBAC": ([_rbac()], {}), "policyd": ([filters.authorization(control)], {})}
+
+
 @contextmanager
-def _envoy(work: Path, control: Control, identity: Path) -> Iterator[tuple[int, dict[str, int]]]:
+def _envoy(work: Path, control: Control, identity: Path, compared: Variants) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
 
-    ports = {variant: free_port() for variant in VARIANTS}
-    chains: dict[str, list[dict[str, Any]]] = {
-        "no filter": [],
-        "native RBAC": [_rbac()],
-        "policyd": [filters.authorization(control)],
-    }
-    listeners = [listener(ports[variant], chains[variant]) for variant in VARIANTS]
+    ports = {variant: free_port() for variant in compared}
+    listeners = [listener(ports[variant], *made) for variant, made in compared.items()]
     resources = {"clusters": [authz_cluster(control, identity)], "listeners": listeners}
     config = work / "envoy.json"
-    config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
+    runtime = {"layers": [{"name": "bench", "static_layer": RUNTIME}]}
+    node = {"id": "bench", "cluster": "bench"}
+    config.write_text(json.dumps({"node": node, "static_resources": resources, "layered_runtime": runtime}))
     command = [str(envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
     def ready() -> bool:
@@ -125,7 +134,16 @@ def _milliseconds(text: str) -> float:
 
 def load_of(port: int, connections: int, envoy: int, policyd: list[int]) -> Load:
     before = cpu_seconds(envoy), sum(map(cpu_seconds, policyd))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/productpage"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{SECONDS}s",
+        "--latency",
+        "-H",
+        PEER,
+        f"http://127.0.0.1:{port}/productpage",
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     after = cpu_seconds(envoy), sum(map(cpu_seconds, policyd))
     if "Non-2xx" in text:
@@ -141,8 +159,21 @@ def medians_of(loads: list[Load]) -> Load:
     return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))  # type: ignore[arg-type]
 
 
+class Measured(NamedTuple):
+    """Medians by variant and connections; how many requests policyd was asked about, and how many are on record."""
+
+    medians: dict[tuple[str, int], Load]
+    asked: int
+    recorded: int
+
+
 def run() -> list[Row]:
     """Measure and compare; needs wrk."""
+    return _rows(*measure(variants))
+
+
+def measure(compared: Callable[[Control], Variants]) -> Measured:
+    """Load each variant in turn, several rounds."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk, which is not here")
     with bookinfo() as directory:
@@ -160,18 +191,22 @@ def run() -> list[Row]:
             ports = tuple(int(one["address"].rpartition(":")[2]) for one in deciders)
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
-            with _envoy(work, control, identity) as (envoy, listeners):
+            made = compared(control)
+            with _envoy(work, control, identity, made) as (envoy, listeners):
                 measured: dict[tuple[str, int], list[Load]] = {}
                 for _ in range(ROUNDS):
                     for connections in (1, CONNECTIONS):
-                        for variant in VARIANTS:
+                        for variant in made:
                             load = load_of(listeners[variant], connections, envoy, policyd)
                             measured.setdefault((variant, connections), []).append(load)
             asked = sum(
-                load.requests for (variant, _), loads in measured.items() if variant == "policyd" for load in loads
+                load.requests
+                for (variant, _), loads in measured.items()
+                if variant.startswith("policyd")
+                for load in loads
             )
             recorded = decisions(directory / ".policyd" / "journal")
-    return _rows({key: medians_of(loads) for key, loads in measured.items()}, asked, recorded)
+    return Measured({key: medians_of(loads) for key, loads in measured.items()}, asked, recorded)
 
 
 def _rows(medians: dict[tuple[str, int], Load], asked: int, recorded: int) -> list[Row]:

@@ -119,7 +119,7 @@ def test_a_party_is_read_as_it_was_written(party: Party) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "a|b|c|d", "a|b|c|d|e|f", "a|b|c|d|e\n", "a b|c|d|e|f", '"|b|c|d|e', "a" * 131 + "||||"]
+    "text", ["", "a", "a|b|c|d", "a|b|c|d|e|f", "a|b|c|d|e\n", "a b|c|d|e|f", '"|b|c|d|e', "a" * 397 + "||||"]
 )
 def test_a_peer_that_calls_itself_anything_else_is_unknown(text: str) -> None:
     assert Party.parse(text) == Party()

@@ -40,7 +40,7 @@ _ANSWER: Final = {
     signals.GRPC_STATUS: "%GRPC_STATUS_NUMBER%",
 }
 _HEARD: Final = {
-    signals.REMOTE: f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{METADATA_PEER})%",
+    signals.REMOTE: f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{METADATA_PEER}):{signals.MAX_PARTY}%",
     signals.REMOTE_ID: "%DOWNSTREAM_PEER_URI_SAN%",
 }
 _REACHED: Final = {
@@ -76,9 +76,8 @@ def says_who(instance: Instance) -> dict[str, Any]:
 
 def hears_who() -> dict[str, Any]:
     """Notes which instance of a peer speaks, and takes the note away from the request (header_to_metadata.v3)."""
-    shape = {"pattern": {"regex": rf"^({signals.PARTY_PATTERN})$|^[\s\S]*$"}, "substitution": r"\1"}
     present = {"metadata_namespace": METADATA_NAMESPACE, "key": METADATA_PEER, "type": "STRING"}
-    rule = {"header": signals.PEER_HEADER, "on_header_present": {**present, "regex_value_rewrite": shape}}
+    rule = {"header": signals.PEER_HEADER, "on_header_present": present}
     config = {"@type": f"{_HTTP}.header_to_metadata.v3.Config", "request_rules": [{**rule, "remove": True}]}
     return {"name": "envoy.filters.http.header_to_metadata", "typed_config": config}
 
