@@ -13,6 +13,7 @@ from typing import Any
 
 from policyd.envoy_api import EnvoyApi
 from proxy.asking import asking
+from proxy.book import Book
 from proxy.control import Control
 from proxy.entry import Entry, enter
 from proxy.events import write_status
@@ -24,6 +25,7 @@ from proxy.probes import Probes
 from proxy.scrape import MetricsServer, Where, collect
 from proxy.session import Session
 from proxy.sidecar import Settings
+from proxy.workload_server import SOCKET, Place, WorkloadServer
 
 STATUS_FILE = "status.json"
 STATUS_PAUSE = 0.05  # seconds; changes that come together are written together
@@ -33,10 +35,19 @@ QUIET = 3.0  # seconds without a change, after which memory is given back
 class Agent:
     """Call `run` once; `stop` ends it with draining, called twice at once."""
 
-    def __init__(self, entry: Entry, settings: Settings, api: EnvoyApi, outside: Outside, metrics: Where) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        settings: Settings,
+        api: EnvoyApi,
+        outside: Outside,
+        metrics: Where,
+        place: Place | None = None,
+    ) -> None:
         self._entry = entry
         self._where = metrics
         self._metrics = MetricsServer(self._page)
+        self._place = place or Place(settings.runtime / SOCKET, settings.runtime)
         self._settings = settings
         self._api = api
         self._outside = outside
@@ -55,14 +66,26 @@ class Agent:
 
     async def run(self) -> None:
         """Return when stopped; raises PolicydError when the agent is nobody."""
-        joined = await self._enter()
-        if joined is None:
-            return
+        book = Book(self._outside)
+        workloads = WorkloadServer(self._place, book, self._outside)
+        try:
+            await workloads.start()  # who asks before anybody is known is told to try again
+            joined = await self._enter()
+            if joined is not None:
+                await self._work(joined, book)
+        finally:
+            await workloads.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self, joined: Joined, book: Book) -> None:
+        """Be `joined` until stopped."""
         control = Control(joined.server)
+        book.use(control)
         fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed)
         probes = Probes(asking(commands=self._settings.probe_commands), control.report, self._outside)
         session = self._session = Session(
-            joined, self._entry.state, control, fleet, probes, self._outside, self._changed
+            joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed
         )
         bound = await self._metrics.start(self._where)
         self._outside.say("agent.metrics", address=str(bound))
@@ -74,8 +97,6 @@ class Agent:
             await probes.end()
             await self._metrics.stop()
             await self._end(tasks, fleet, control)
-        if self._failure is not None:
-            raise self._failure
 
     async def _enter(self) -> Joined | None:
         """Who this agent is; None when it was stopped before it knew."""

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import grpc
@@ -17,6 +18,7 @@ import grpc.aio
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
+from policyd.svid.jwt import read
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle
@@ -26,6 +28,7 @@ REPORT_TIMEOUT = 5.0
 MAX_SIDECARS = 512
 MAX_PERIOD = 3600.0  # seconds
 MAX_REASON = 200  # characters
+MAX_REGISTRATIONS = 4096
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.ssl_target_name_override", "policyd"),
     ("grpc.max_receive_message_length", 1 << 20),
@@ -54,19 +57,30 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """Processes of this machine that have all of `selectors` are `spiffe_id`."""
+
+    spiffe_id: SpiffeId
+    selectors: frozenset[str]
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Assigned:
-    """What this agent runs, where its Envoys are configured, and how the applications beside them are asked."""
+    """What this agent runs, where its Envoys are configured, how applications are asked, which processes it knows."""
 
     sidecars: tuple[Spec, ...]
     bundle: Bundle
     xds: Endpoint
     server: SpiffeId
     probes: tuple[Probe, ...] = ()
+    registered: tuple[Registered, ...] = ()
 
 
 def bundle_of(message: agent_pb2.Bundle, trust_domain: str) -> Bundle:
     """The bundle of `message`; raises IdentityError unless it is one of `trust_domain`."""
-    return check_bundle(Bundle(message.trust_domain, tuple(message.roots), message.sequence), trust_domain)
+    bundle = Bundle(message.trust_domain, tuple(message.roots), message.sequence, message.jwt_keys)
+    return check_bundle(bundle, trust_domain)
 
 
 def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
@@ -79,9 +93,21 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     server = SpiffeId.parse(message.server_id)
     if server.trust_domain != trust_domain:
         raise IdentityError(f"the server `{server}` is not of trust domain `{trust_domain}`")
+    if len(message.registrations) > MAX_REGISTRATIONS:
+        raise IdentityError(f"an agent is told at most {MAX_REGISTRATIONS} entries, not {len(message.registrations)}")
+    registered = tuple(_registered(one, trust_domain) for one in message.registrations)
     probes = tuple(_probes_of(message.probes, {spec.instance for spec in specs}))
-    endpoint = Endpoint.parse(message.xds_address)
-    return Assigned(specs, bundle_of(message.bundle, trust_domain), endpoint, server, probes)
+    bundle, xds = bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address)
+    return Assigned(specs, bundle, xds, server, probes, registered)
+
+
+def _registered(message: agent_pb2.Registration, trust_domain: str) -> Registered:
+    spiffe_id = SpiffeId.parse(message.spiffe_id)
+    if spiffe_id.trust_domain != trust_domain:
+        raise IdentityError(f"`{spiffe_id}` is not of trust domain `{trust_domain}`")
+    if not message.selectors or not all(message.selectors):
+        raise IdentityError(f"an entry makes every process `{spiffe_id}`")
+    return Registered(spiffe_id, frozenset(message.selectors), message.hint)
 
 
 def _spec_of(message: agent_pb2.Sidecar, trust_domain: str) -> Spec:
@@ -157,14 +183,18 @@ class Control:
         if self._channel is not None:
             await self._channel.close()
 
-    async def sign(self, spiffe_id: SpiffeId, csr: bytes) -> tuple[tuple[bytes, ...], Bundle]:
+    async def sign(
+        self, spiffe_id: SpiffeId, csr: bytes, selectors: Sequence[str] = ()
+    ) -> tuple[tuple[bytes, ...], Bundle]:
         """Have `csr` (DER) certified for `spiffe_id`: the chain and the bundle, not yet checked against the key.
 
+        `selectors` are those of the process that it is for, where it is for one.
         Raises Unreachable, IssuanceDenied or IdentityError.
         """
         stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        asked = agent_pb2.SignRequest(spiffe_id=str(spiffe_id), csr=csr, selectors=selectors)
         try:
-            reply = await stub.Sign(agent_pb2.SignRequest(spiffe_id=str(spiffe_id), csr=csr), timeout=SIGN_TIMEOUT)
+            reply = await stub.Sign(asked, timeout=SIGN_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
         return tuple(reply.chain), bundle_of(reply.bundle, spiffe_id.trust_domain)
@@ -180,6 +210,21 @@ class Control:
             await stub.Report(agent_pb2.HealthReport(instances=said), timeout=REPORT_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
+
+    async def sign_jwt(
+        self, spiffe_id: SpiffeId, audiences: Sequence[str], selectors: Sequence[str]
+    ) -> tuple[str, datetime]:
+        """A JWT-SVID for a process with these selectors, and when it ends; raises as `sign`."""
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        asked = agent_pb2.SignJwtRequest(spiffe_id=str(spiffe_id), audiences=audiences, selectors=selectors)
+        try:
+            reply = await stub.SignJwt(asked, timeout=SIGN_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        said = read(reply.token)
+        if said.spiffe_id != spiffe_id or set(said.audiences) != set(audiences):
+            raise IdentityError("policyd's token is not the one that was asked for")
+        return reply.token, said.expires
 
     async def watch(self, version: str, envoy_version: str) -> AsyncIterator[agent_pb2.Assignment]:
         """The assignments that one connection brings; ends by raising Unreachable or IssuanceDenied."""
@@ -220,8 +265,8 @@ class Control:
 
 def _failure(error: grpc.aio.AioRpcError) -> PolicydError:
     detail = (error.details() or error.code().name.lower())[:300]
-    if error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
         return IssuanceDenied(f"policyd refuses: {detail}")
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+    if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
         return IdentityError(f"policyd refuses: {detail}")
     return Unreachable(f"policyd does not answer: {detail}")

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid import bundle as jwk_set
 from policyd.svid import x509 as x509_svid
 from policyd.svid.x509 import MAX_CHAIN, parse
 
@@ -28,11 +29,15 @@ LEAST_GAP = timedelta(seconds=1)  # between two renewals, however short the life
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The roots (DER) that vouch for `trust_domain`; a larger `sequence` is newer."""
+    """The roots (DER) that vouch for `trust_domain`; a larger `sequence` is newer.
+
+    `jwt_keys` is SPIFFE's JWK set of those that sign its tokens, b"" where none is known.
+    """
 
     trust_domain: str
     roots: tuple[bytes, ...]
     sequence: int = 0
+    jwt_keys: bytes = b""
 
     def pem(self) -> bytes:
         """The roots, one PEM block after another."""
@@ -78,6 +83,8 @@ def check_bundle(bundle: Bundle, trust_domain: str) -> Bundle:
     for root in map(parse, bundle.roots):
         if not _is_ca(root):
             raise IdentityError("a root of the bundle is not the certificate of an authority")
+    if bundle.jwt_keys:
+        jwk_set.read(bundle.jwt_keys, trust_domain)
     return bundle
 
 

@@ -27,6 +27,7 @@ from proxy.outside import Outside, utc_now
 from proxy.scrape import DEFAULT, Where
 from proxy.sidecar import Settings
 from proxy.state import StateFolder
+from proxy.workload_server import SOCKET, Place
 
 OK, FAILED, INVALID, USAGE = 0, 1, 3, 64
 _MAX_TOKEN_FILE = 4096
@@ -75,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         "--server", metavar="HOST:PORT", help="policyd's address for agents, where the one it tells does not lead there"
     )
     add("--runtime", metavar="FOLDER", type=Path, help="sockets and status.json go here (default: a temporary folder)")
+    add(
+        "--workload-api",
+        metavar="SOCKET",
+        type=Path,
+        help="serve SPIFFE's Workload API here, to all users (default: in the runtime folder, to this user)",
+    )
     add(
         "--drain",
         metavar="SECONDS",
@@ -133,7 +140,9 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
             binary, runtime, logs, limits, options.concurrency, options.envoy_log_level, options.run_probe_commands
         )
         metrics = Where(options.metrics, strict=True) if options.metrics else Where()
-        agent = Agent(Entry(token, state, options.server, options.name), settings, EnvoyApi(binary), outside, metrics)
+        entry = Entry(token, state, options.server, options.name)
+        place = _place(options.workload_api, runtime)
+        agent = Agent(entry, settings, EnvoyApi(binary), outside, metrics, place)
         outside.say("agent.started", pid=os.getpid(), runtime=str(runtime))
         _stop_on_signals(agent, watch_input=options.exit_with_parent)
         await agent.run()
@@ -182,6 +191,11 @@ def _runtime(given: Path | None) -> tuple[Path, bool]:
     except OSError as error:
         raise StateError(f"`{folder}` cannot be used: {error.strerror}") from None
     return folder, made
+
+
+def _place(given: Path | None, runtime: Path) -> Place:
+    """In a place that was named every user may connect: who comes is known, and most are nobody."""
+    return Place(given.absolute(), runtime, shared=True) if given else Place(runtime / SOCKET, runtime)
 
 
 def _clean(runtime: Path, ours: bool, *, logs_too: bool) -> None:

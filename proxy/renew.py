@@ -5,7 +5,7 @@ Law: while policyd is away the held SVID goes on being used, and the next attemp
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from policyd.errors import PolicydError
@@ -24,10 +24,15 @@ Obtain = Callable[[], Awaitable[tuple[Svid, Bundle]]]
 Deliver = Callable[[Svid, Bundle], None]
 
 
-async def obtain(control: Control, spiffe_id: SpiffeId, clock: Callable[[], datetime]) -> tuple[Svid, Bundle]:
-    """Make a new key, have it certified for `spiffe_id` and check the answer; raises PolicydError."""
+async def obtain(
+    control: Control, spiffe_id: SpiffeId, clock: Callable[[], datetime], selectors: Sequence[str] = ()
+) -> tuple[Svid, Bundle]:
+    """Make a new key, have it certified for `spiffe_id` and check the answer; raises PolicydError.
+
+    `selectors` are those of the process that it is for, where it is for one.
+    """
     key = make_key()
-    chain, bundle = await control.sign(spiffe_id, request(key))
+    chain, bundle = await control.sign(spiffe_id, request(key), selectors)
     return check_svid(key, spiffe_id, chain, bundle, clock()), bundle
 
 

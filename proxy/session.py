@@ -15,6 +15,7 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import ENVOY_VERSION
 from policyd.errors import PolicydError, StateError
 from proxy.backoff import backoff
+from proxy.book import Book
 from proxy.control import Assigned, Control, assigned_of
 from proxy.events import stamp
 from proxy.fleet import Fleet
@@ -34,7 +35,7 @@ class Session:
     """Run `renew`, `watch` and `work`, all endless, in tasks; `changed` is called when `status` did."""
 
     def __init__(
-        self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes,
+        self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes, book: Book,
         outside: Outside, changed: Callable[[], None],
     ) -> None:  # fmt: skip
         self._joined = joined
@@ -42,6 +43,7 @@ class Session:
         self._control = control
         self._fleet = fleet
         self._probes = probes
+        self._book = book
         self._outside = outside
         self._changed = changed
         self._wanted: asyncio.Queue[Assigned] = asyncio.Queue(maxsize=1)
@@ -79,6 +81,7 @@ class Session:
         while True:
             assigned = await self._wanted.get()
             self._trust(assigned.bundle)
+            self._book.hear(assigned.registered, assigned.bundle)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)

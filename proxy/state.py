@@ -59,6 +59,7 @@ class StateFolder:
             "chain": [base64.b64encode(each).decode() for each in joined.svid.chain],
             "roots": [base64.b64encode(each).decode() for each in joined.bundle.roots],
             "sequence": joined.bundle.sequence,
+            "jwt_keys": joined.bundle.jwt_keys.decode(),
         }
         try:
             write_private(self._file, json.dumps(content).encode(), durable=True)
@@ -91,7 +92,8 @@ class StateFolder:
                 raise StateError(f"`{self._file}` has format {content['format']!r:.20}, this agent knows {FORMAT}")
             wanted = SpiffeId.parse(content["spiffe_id"])
             roots = tuple(base64.b64decode(each, validate=True) for each in content["roots"])
-            bundle = Bundle(wanted.trust_domain, roots, int(content["sequence"]))
+            jwt_keys = content.get("jwt_keys", "").encode()  # older agents kept none
+            bundle = Bundle(wanted.trust_domain, roots, int(content["sequence"]), jwt_keys)
             chain = tuple(base64.b64decode(each, validate=True) for each in content["chain"])
             key = load_key(content["key"].encode())
             server = content["server"]

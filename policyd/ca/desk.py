@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc
@@ -20,6 +22,9 @@ from policyd.audit import record as audit
 from policyd.ca.entries import ID_BYTES, Entries, Entry, check_entry
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
+from policyd.ca.jwt_keys import LIFE, JwtKeys
+from policyd.ca.ledger import Ledger
+from policyd.ca.open import expiry_warnings
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.template import Random
 from policyd.errors import EntryError, IdentityError, IssuanceDenied, PolicydError
@@ -37,6 +42,8 @@ class Parts:
 
     issuer: Issuer
     entries: Entries
+    ledger: Ledger
+    jwt_keys: Callable[[], JwtKeys]
     mesh: Callable[[], Mesh]
     record: Callable[[audit.Entry], object]
     changed: Callable[[], object]
@@ -51,6 +58,14 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         self._parts = parts
         self._issuer = parts.issuer
 
+    async def CaStatus(self, _request: pb.CaStatusRequest, context: Context) -> pb.CaStatusReply:  # noqa: N802
+        """All that can end, and when."""
+        try:
+            with _answered():
+                return self._status()
+        except Refusal as refusal:
+            await refused(context, refusal)
+
     async def IssueJwt(self, request: pb.IssueJwtRequest, context: Context) -> pb.IssueJwtReply:  # noqa: N802
         """A token for a declared workload."""
         try:
@@ -63,6 +78,33 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         """What verifiers of the trust domain hold."""
         held = self._issuer.bundle
         return pb.ShowBundleReply(trust_domain=held.trust_domain, document=bundle.write(held))
+
+    def _status(self) -> pb.CaStatusReply:
+        parts, authority, now = self._parts, self._issuer.authority, self._issuer.now()
+        keys = parts.jwt_keys()
+        signing = keys.signing(now)
+        elements = [
+            _certificate("root", authority.root, "trusted"),
+            _certificate("intermediate", authority.intermediate, "signs"),
+        ]
+        elements += [
+            pb.Element(
+                name="token key",
+                id=one.kid,
+                state="signs" if one is signing else "published",
+                begins=int(one.signs.timestamp()),
+                ends=int((one.signs + LIFE).timestamp()),
+            )
+            for one in keys.keys
+        ]
+        return pb.CaStatusReply(
+            trust_domain=authority.trust_domain,
+            elements=elements,
+            sequence=self._issuer.bundle.sequence,
+            issued=parts.ledger.total(),
+            entries=len(parts.entries.all()),
+            warnings=expiry_warnings(authority, now),
+        )
 
     def _issue_jwt(self, request: pb.IssueJwtRequest) -> pb.IssueJwtReply:
         identity = SpiffeId.parse(request.spiffe_id)
@@ -135,6 +177,16 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
 def handler(server: grpc.aio.Server, desk: Desk) -> None:
     """Serve the desk on a server that only the owner reaches."""
     authority_pb2_grpc.add_CertificateAuthorityServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
+
+
+def _certificate(name: str, certificate: x509.Certificate, state: str) -> pb.Element:
+    return pb.Element(
+        name=name,
+        id=certificate.fingerprint(hashes.SHA256()).hex(),
+        state=state,
+        begins=int(certificate.not_valid_before_utc.timestamp()),
+        ends=int(certificate.not_valid_after_utc.timestamp()),
+    )
 
 
 def _entry(entry: Entry) -> pb.Entry:

@@ -24,11 +24,11 @@ from policyd.ca.health import MAX_REPORTED, probes_for, said_by
 from policyd.ca.issuance import AnyOrder, Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import Peer, address_of, peer_of
-from policyd.ca.rate import Rate, RateLimit
 from policyd.ca.tokens import Refused, Tokens
 from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
 from policyd.mesh.model import Mesh
 from policyd.peer import check_tls
+from policyd.rate import Rate, RateLimit
 from policyd.spiffe import MAX_ID_BYTES, SpiffeId
 from policyd.svid.bundle import JWT_SVID, Bundle, write
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import grpc
 
 from policyd._pb import admin_pb2 as pb
-from policyd._pb import admin_pb2_grpc
+from policyd._pb import admin_pb2_grpc, authority_pb2_grpc
+from policyd._pb import authority_pb2 as ca
 from policyd.errors import NotRunning, PolicydError
 
 RESTART_SECONDS: Final = 300.0  # for all decision processes, one after another
@@ -40,6 +41,7 @@ class AdminClient:
     def __init__(self, socket: Path, directory: Path, *, seconds: float = CALL_SECONDS) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
         self._stub: Any = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        self._authority: Any = authority_pb2_grpc.CertificateAuthorityStub(self._channel)  # type: ignore[no-untyped-call]
         self._directory = directory
         self._seconds = seconds
 
@@ -78,6 +80,38 @@ class AdminClient:
         """A certificate for the key of `csr` (DER); a `ttl_seconds` of 0 is the server's default."""
         request = pb.IssueRequest(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds)
         reply: pb.IssueReply = self._call(self._stub.Issue, request)
+        return reply
+
+    def issue_jwt(self, spiffe_id: str, audiences: Sequence[str], ttl_seconds: int = 0) -> ca.IssueJwtReply:
+        """A JWT-SVID; a `ttl_seconds` of 0 is five minutes."""
+        request = ca.IssueJwtRequest(spiffe_id=spiffe_id, audiences=audiences, ttl_seconds=ttl_seconds)
+        reply: ca.IssueJwtReply = self._call(self._authority.IssueJwt, request)
+        return reply
+
+    def ca_status(self) -> ca.CaStatusReply:
+        """All of the certificate authority that can end."""
+        reply: ca.CaStatusReply = self._call(self._authority.CaStatus, ca.CaStatusRequest())
+        return reply
+
+    def bundle(self) -> ca.ShowBundleReply:
+        """What verifiers of the trust domain hold."""
+        reply: ca.ShowBundleReply = self._call(self._authority.ShowBundle, ca.ShowBundleRequest())
+        return reply
+
+    def create_entry(self, spiffe_id: str, selectors: Sequence[str], hint: str = "") -> ca.Entry:
+        """Let processes that have all selectors be a workload."""
+        request = ca.CreateEntryRequest(spiffe_id=spiffe_id, selectors=selectors, hint=hint)
+        reply: ca.Entry = self._call(self._authority.CreateEntry, request)
+        return reply
+
+    def entries(self) -> Sequence[ca.Entry]:
+        """Every registration entry, by identity."""
+        reply: ca.ListEntriesReply = self._call(self._authority.ListEntries, ca.ListEntriesRequest())
+        return reply.entries
+
+    def delete_entry(self, identifier: str) -> ca.Entry:
+        """Forget a registration entry."""
+        reply: ca.Entry = self._call(self._authority.DeleteEntry, ca.DeleteEntryRequest(id=identifier))
         return reply
 
     def instances(self) -> Sequence[pb.InstancePlace]:

@@ -1,4 +1,4 @@
-"""`policyd ca ...`: join tokens for other machines, certificates by hand, and what there is to trust."""
+"""`policyd ca ...`: join tokens, certificates and tokens by hand, and what there is to trust."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from policyd.cli import ca_bundle, ca_entry
 from policyd.cli.lazy import group
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
+    from policyd._pb import authority_pb2 as authority
 
-app = group("The certificate authority: join tokens, certificates, roots.")
+app = group("The certificate authority: join tokens, certificates, entries of processes, bundles.")
 token = group("Join tokens: with one, another machine's agent obtains its identity.")
 app.add_typer(token, name="token")
+app.add_typer(ca_entry.app, name="entry")
+app.add_typer(ca_bundle.app, name="bundle")
 
 Ttl = Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)]
 
@@ -63,17 +67,64 @@ def issue(
         str, typer.Argument(metavar="WORKLOAD", help="A workload's name or SPIFFE ID.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="The folder for key.pem, certificate.pem and roots.pem.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("--out", help="The folder for key.pem, certificate.pem and roots.pem.", show_default=False),
+    ] = None,
+    audience: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--audience",
+            help="Print a token (JWT-SVID) for this audience instead; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     ttl: Ttl = "",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
-    """Issue a certificate by hand, for a program that speaks mutual TLS itself.
+    """Issue a certificate by hand, for a program that speaks mutual TLS itself, or a token for one that shows tokens.
 
-    The key is made here, readable by you alone, and never leaves this machine.
+    The key is made here, readable by you alone, and never leaves this machine. A token lives five minutes unless
+    said otherwise; whoever has it is that workload until then, to its audience.
     """
+    from policyd.errors import UsageError
+
+    if (out is None) == (not audience):
+        raise UsageError("either a certificate or a token", remedy="give --out FOLDER, or --audience NAME")
+    if out is None:
+        _issue_token(workload, audience or [], ttl, directory, as_json=as_json)
+    else:
+        _issue_certificate(workload, out, ttl, directory, force=force, as_json=as_json)
+
+
+def _issue_token(workload: str, audiences: list[str], ttl: str, directory: Path | None, *, as_json: bool) -> None:
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import moment
+    from policyd.cli.values import seconds, workload_id
+
+    with server(folder(directory)) as client:
+        spiffe_id = str(workload_id(workload, client.status().trust_domain, client.instances()))
+        made = client.issue_jwt(spiffe_id, audiences, seconds(ttl))
+    if as_json:
+        output.print_json(
+            {
+                "token": made.token,
+                "spiffe_id": spiffe_id,
+                "audiences": audiences,
+                "expires_at": made.expires_at,
+                "jti": made.jti,
+            }
+        )
+        return
+    print(made.token)
+    output.show(f"`{spiffe_id}`, until {moment(made.expires_at)}, on record as {made.jti}", stream=output.stderr())
+
+
+def _issue_certificate(
+    workload: str, out: Path, ttl: str, directory: Path | None, *, force: bool, as_json: bool
+) -> None:
     from datetime import UTC, datetime
 
     from policyd.cli import output
@@ -100,6 +151,55 @@ def issue(
         output.print_json(facts)
     else:
         output.show(output.facts([(name.replace("_", " "), value) for name, value in facts.items()]))
+
+
+@app.command()
+def status(
+    directory: Dir = None,
+    socket: Annotated[
+        bool, typer.Option("--socket", help="Print where the Workload API is, for SPIFFE_ENDPOINT_SOCKET.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show all of the authority that can end, and when: roots, what signs, keys of tokens."""
+    import time
+
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import as_dict
+    from policyd.cli.workload_socket import place, required
+
+    here = folder(directory)
+    if socket:
+        print(f"unix://{required(here)}")
+        return
+    with server(here) as client:
+        reply = client.ca_status()
+    if as_json:
+        output.print_json(as_dict(reply))
+    else:
+        output.show(*elements(reply, place(here), int(time.time())))
+        for warning in reply.warnings:
+            output.show(f"warning: {warning}", stream=output.stderr())
+
+
+def elements(reply: authority.CaStatusReply, socket: Path | None, now: int) -> Sequence[Any]:
+    """Return what to print, at `now` in seconds since the epoch."""
+    from policyd.cli import output
+    from policyd.cli.show import moment, short, span
+
+    facts = [
+        ("trust domain", reply.trust_domain),
+        ("bundle", f"sequence {reply.sequence}"),
+        ("issued", f"{reply.issued} certificates and tokens"),
+        ("entries", str(reply.entries)),
+        ("workload API", f"unix://{socket}" if socket else "-"),
+    ]
+    rows = [
+        (one.name, short(one.id), one.state, moment(one.begins), moment(one.ends), f"in {span(one.ends - now)}")
+        for one in reply.elements
+    ]
+    return [output.facts(facts), "", output.table(("element", "id", "state", "begins", "ends", ""), rows)]
 
 
 @app.command()

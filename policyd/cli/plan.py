@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SERVER: Final = "policyd.server"
 AGENT: Final = "policyd.agent"
 AGENT_NAME: Final = "up"
+WORKLOAD_SOCKET: Final = "workload.sock"  # in the agent's runtime folder; see proxy.workload_server
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 SERVER_GRACE: Final = 10.0  # seconds
 AGENT_GRACE: Final = 15.0  # its Envoys drain, all at once
@@ -78,21 +79,23 @@ def agent_program(
 
 
 def application_program(
-    directory: Path, place: pb.InstancePlace, spec: WorkloadSpec, environ: Environ, probe: Probe
+    directory: Path, place: pb.InstancePlace, spec: WorkloadSpec, environ: Environ, probe: Probe, runtime: Path
 ) -> Program:
-    """The application of an instance; `spec.command` is given."""
+    """The application of an instance; `spec.command` is given, `runtime` is the agent's folder."""
     return Program(
         name=place.name,
         kind="application",
         command=spec.command or (),
         cwd=directory / spec.workdir if spec.workdir else directory,
-        environment=application_environment(environ, place, spec.environment),
+        environment=application_environment(environ, place, spec.environment, runtime),
         probe=probe,
         grace=APPLICATION_GRACE,
     )
 
 
-def application_environment(environ: Environ, place: pb.InstancePlace, declared: Environ) -> dict[str, str]:
+def application_environment(
+    environ: Environ, place: pb.InstancePlace, declared: Environ, runtime: Path
+) -> dict[str, str]:
     """What an application finds in its environment; what is declared has the last word.
 
     `python` is this interpreter, so that a folder's applications run in the environment that policyd is installed in.
@@ -107,6 +110,7 @@ def application_environment(environ: Environ, place: pb.InstancePlace, declared:
             if len(place.ports) > 1
         },
         "POLICYD_INSTANCE": place.name,
+        "SPIFFE_ENDPOINT_SOCKET": f"unix://{runtime / WORKLOAD_SOCKET}",
         "http_proxy": place.proxy_url,
         "HTTP_PROXY": place.proxy_url,
         "no_proxy": NO_PROXY,

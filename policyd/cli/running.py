@@ -18,12 +18,15 @@ from policyd.cli.supervise import Supervisor
 from policyd.errors import ChildError
 from policyd.mesh.declare import declare
 from policyd.sources.files import read_folder
+from proxy import applications
+from proxy.caller import Started, began
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
 
 HEALTHY: Final = "healthy"  # what the server says of an instance that answers its probe
 LOOK_SECONDS: Final = 0.2
+SOCKET_SECONDS = 10.0  # for the agent to serve the Workload API
 
 
 class RunningMesh:
@@ -53,7 +56,9 @@ class RunningMesh:
         self._screen = screen
         self._sidecars: sidecars.States = {}
         self._applications: list[str] = []
-        self._supervisor = Supervisor(logs, self._changed)
+        self._processes: dict[str, Started] = {}
+        self._workload_api = asyncio.Event()
+        self._supervisor = Supervisor(logs, self._changed, self._runs)
 
     async def start(self, seconds: float) -> None:
         """Return when all is up; raises ChildError for what is not within `seconds`, and says why."""
@@ -64,6 +69,7 @@ class RunningMesh:
         self.places, self.warnings = await asyncio.to_thread(self._ask)
         self._sidecars = sidecars.awaited(place.name for place in self.places)
         self._start_agent()
+        await self._socket_is_there()
         self._start_applications()
         await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
         await self._reached(deadline)
@@ -95,8 +101,28 @@ class RunningMesh:
         for place in plan.to_start(self.places, specs):
             spec = specs[place.name]
             probe = application_probe(place.app_port, spec.health, place.ports[0].app_socket)
-            self._supervisor.run(plan.application_program(self._directory, place, spec, self._environ, probe))
+            program = plan.application_program(self._directory, place, spec, self._environ, probe, self._runtime)
+            self._supervisor.run(program)
             self._applications.append(place.name)
+
+    async def _socket_is_there(self) -> None:
+        """An application may ask for its identity in its first line; one that cannot is started even so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOCKET_SECONDS):
+                await self._workload_api.wait()
+
+    def _runs(self, name: str, pid: int) -> None:
+        """Tell the agent which process is which instance's application."""
+        if name in (plan.SERVER, plan.AGENT):
+            return
+        self._processes.pop(name, None)
+        if pid and (start := began(pid)) is not None:
+            self._processes[name] = Started(pid, start)
+        self._tell_processes()
+
+    def _tell_processes(self) -> None:
+        with suppress(OSError):  # it then is nobody; the folder goes at the end
+            applications.write(self._runtime / applications.FILE, self._processes)
 
     async def _sidecars_up(self) -> str:
         return sidecars.missing(self._sidecars)
@@ -115,6 +141,9 @@ class RunningMesh:
 
     def _hear(self, line: str) -> None:
         self.metrics = sidecars.metrics(line) or self.metrics
+        if '"workload_api.' in line:  # at each start of the agent, which then knows of no process
+            self._tell_processes()
+            self._workload_api.set()
         before, self._sidecars = self._sidecars, sidecars.heard(self._sidecars, line)
         if before != self._sidecars:
             self._show()

@@ -40,18 +40,23 @@ class _Kept:
 
 
 class Supervisor:
-    """Programs by name, their logs in the folder `logs`; `changed` is called after every change of a life."""
+    """Programs by name, their logs in the folder `logs`; `changed` is called after every change of a life.
+
+    `runs` is told the process of each program once it is started, and 0 when that has ended.
+    """
 
     def __init__(
         self,
         logs: Path,
         changed: Callable[[str, Life], None] = lambda name, life: None,
+        runs: Callable[[str, int], None] = lambda name, pid: None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         spread: Callable[[], float] = _spread,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logs = logs
         self._changed = changed
+        self._runs = runs
         self._limits = limits
         self._spread = spread
         self._clock = clock
@@ -137,12 +142,14 @@ class Supervisor:
         except PolicydError as error:
             return error.message
         self._guardian.add(child.group)
+        self._runs(kept.program.name, child.group)
         probing = asyncio.create_task(self._probe(kept))
         try:
             return lives.ending(await child.wait())
         finally:
             probing.cancel()
             await child.end()
+            self._runs(kept.program.name, 0)
             self._guardian.remove(child.group)
 
     async def _probe(self, kept: _Kept) -> None:

@@ -290,6 +290,8 @@ class Server:
         return desk.Parts(
             issuer=self._issuer,
             entries=self._entries,
+            ledger=self._ledger,
+            jwt_keys=lambda: self._jwt_keys.keys,
             mesh=lambda: self._keeper.live.mesh,
             record=self._journal.append,
             changed=self._changes.announce,

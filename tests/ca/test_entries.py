@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives import hashes
 
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc as stubs
 from policyd.ca.database import Database, open_database
 from policyd.ca.desk import Desk, Parts, handler
 from policyd.ca.entries import MAX_ENTRIES, Entries, Entry, check_entry, entry_of_instance
+from policyd.ca.jwt_keys import LIFE, turn
+from policyd.ca.ledger import Ledger
 from policyd.cedar.model import Decision
 from policyd.errors import EntryError, JournalError
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import read
 from policyd.svid.jwt import validate
-from tests.ca.samples import DOMAIN, NOW, RATINGS, REVIEWS, Office
+from tests.ca.samples import DOMAIN, NOW, RATINGS, REVIEWS, Office, a_key
 
 GOOD = Entry(REVIEWS, frozenset({"unix:uid:1000", "unix:path:/usr/bin/reviews"}), "main", "0a")
 
@@ -131,6 +135,8 @@ class Counter:
             Parts(
                 issuer=self.office.issuer,
                 entries=self.entries,
+                ledger=Ledger(database),
+                jwt_keys=lambda: self.office.jwt_keys,
                 mesh=lambda: self.office.mesh,
                 record=self.office.recorder,
                 changed=self._changed,
@@ -235,3 +241,27 @@ async def test_policies_have_the_last_word_with_the_owner_too(counter: Counter) 
     assert (code, text) == (
         grpc.StatusCode.PERMISSION_DENIED, f"`{REVIEWS}` is not granted; look at the issuance policies",
     )  # fmt: skip
+
+
+async def test_the_status_names_all_that_can_end(counter: Counter) -> None:
+    office = counter.office
+    office.jwt_keys = turn(office.jwt_keys, NOW + LIFE / 2, a_key)
+    old, new = office.jwt_keys.keys
+    counter.entries.create(GOOD, 1)
+    shown = await counter.stub.CaStatus(pb.CaStatusRequest())
+    root = office.authority.root
+    assert [(one.name, one.id, one.state, one.ends) for one in shown.elements] == [
+        ("root", office.authority.root_sha256, "trusted", int(root.not_valid_after_utc.timestamp())),
+        (
+            "intermediate",
+            office.authority.intermediate.fingerprint(hashes.SHA256()).hex(),
+            "signs",
+            int(office.authority.intermediate.not_valid_after_utc.timestamp()),
+        ),
+        ("token key", old.kid, "signs", int((old.signs + LIFE).timestamp())),
+        ("token key", new.kid, "published", int((new.signs + LIFE).timestamp())),
+    ]
+    assert (shown.sequence, shown.issued, shown.entries, list(shown.warnings)) == (office.jwt_keys.sequence, 0, 1, [])
+    office.clock.now = office.authority.intermediate.not_valid_after_utc - timedelta(days=10)
+    late = await counter.stub.CaStatus(pb.CaStatusRequest())
+    assert [text.split(" ends")[0] for text in late.warnings] == ["the intermediate certificate"]

@@ -25,13 +25,13 @@ from policyd.ca.changes import Changes
 from policyd.ca.check import check_svid
 from policyd.ca.database import Database, open_database
 from policyd.ca.entries import Entry
-from policyd.ca.rate import Rate
 from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.mesh.istio.probe import HttpGet, Probe
 from policyd.mesh.model import Served
+from policyd.rate import Rate
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import Bundle, read
 from policyd.svid.jwt import validate

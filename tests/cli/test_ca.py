@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd._pb import admin_pb2 as pb
+from policyd._pb import authority_pb2 as ca
 from policyd.cli.exits import Exit
 from policyd.cli.values import seconds, workload_id
 from policyd.errors import UsageError
+from policyd.svid.bundle import Bundle, JwtKey, read, write
 from tests.cli.conftest import Said
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.toy_ca import ToyCa
@@ -154,3 +158,111 @@ def test_an_answer_that_is_not_what_was_asked_for_is_not_written(
     assert said.code == Exit.ERROR
     assert said.err.startswith("error: ")
     assert not (tmp_path / "identity").exists()
+
+
+def test_a_token_for_an_audience_is_printed_alone(policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin) -> None:
+    said = policyd("ca", "issue", "web", "--audience", "shop", "--audience", "bank", "--ttl", "1m", "--dir", folder)
+
+    assert (said.code, said.out) == (0, "e30.e30.e30\n")
+    assert said.err == f"`{WEB}`, until 2026-11-23 12:00:00 UTC, on record as 0a\n"
+    asked = ca.IssueJwtRequest(spiffe_id=WEB, audiences=["shop", "bank"], ttl_seconds=60)
+    assert mesh.requests[-1] == ("IssueJwt", asked)
+    assert policyd("ca", "issue", "web", "--audience", "shop", "--dir", folder, "--json").value == {
+        "token": "e30.e30.e30", "spiffe_id": WEB, "audiences": ["shop"], "expires_at": 1795435200, "jti": "0a",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [(), ("--out", "x", "--audience", "shop")])
+def test_a_certificate_or_a_token_and_not_both(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin, words: tuple[str, ...]
+) -> None:
+    said = policyd("ca", "issue", "web", *words, "--dir", folder)
+    assert said.code == Exit.USAGE
+    assert said.err == "error: either a certificate or a token\n  give --out FOLDER, or --audience NAME\n"
+    assert mesh.requests == []
+
+
+ENTRY = ca.Entry(id="0a1b", spiffe_id=WEB, selectors=["unix:gid:5", "unix:uid:4"], hint="main")
+
+
+def test_entries_of_processes_are_made_listed_and_deleted(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin
+) -> None:
+    mesh.replies |= {
+        "CreateEntry": ENTRY, "DeleteEntry": ENTRY, "ListEntries": ca.ListEntriesReply(entries=[ENTRY]),
+    }  # fmt: skip
+    words = ("--selector", "unix:uid:4", "--selector", "unix:gid:5", "--hint", "main", "--dir", folder)
+    assert policyd("ca", "entry", "create", "web", *words).out == (
+        f"entry `0a1b`: processes with unix:gid:5 and unix:uid:4 are `{WEB}`\n"
+    )
+    asked = ca.CreateEntryRequest(spiffe_id=WEB, selectors=["unix:uid:4", "unix:gid:5"], hint="main")
+    assert mesh.requests[-1] == ("CreateEntry", asked)
+    shown = policyd("ca", "entry", "list", "--dir", folder).out.split()
+    assert shown == ["entry", "spiffe", "id", "selectors", "hint", "0a1b", WEB, "unix:gid:5", "unix:uid:4", "main"]
+    as_json = {"id": "0a1b", "spiffe_id": WEB, "selectors": ["unix:gid:5", "unix:uid:4"], "hint": "main"}
+    assert policyd("ca", "entry", "list", "--dir", folder, "--json").value == [as_json]
+    assert policyd("ca", "entry", "delete", "0a1b", "--dir", folder, "--json").value == as_json
+    assert mesh.requests[-1] == ("DeleteEntry", ca.DeleteEntryRequest(id="0a1b"))
+
+
+@pytest.fixture
+def published(mesh: FakeAdmin) -> Bundle:
+    """A bundle that the server shows."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    made = Bundle("cluster.local", (ToyCa().root.der,), (JwtKey("k1", key),), 7, 300)
+    mesh.replies["ShowBundle"] = ca.ShowBundleReply(trust_domain="cluster.local", document=write(made))
+    return made
+
+
+def test_the_bundle_is_shown_as_people_programs_and_openssl_want_it(
+    policyd: Callable[..., Said], folder: Path, published: Bundle
+) -> None:
+    people = policyd("ca", "bundle", "show", "--dir", folder).out
+    for text in ("trust domain  cluster.local", "sequence      7", "x509-svid", "CN=cluster.local root", "k1"):
+        assert text in people
+    assert read(policyd("ca", "bundle", "show", "--dir", folder, "--json").out.encode(), "cluster.local") == published
+    pem = policyd("ca", "bundle", "show", "--dir", folder, "--pem").out
+    assert x509.load_pem_x509_certificate(pem.encode()) == published.authorities[0]
+
+
+def test_the_bundle_is_exported_whole_and_for_everybody_to_read(
+    policyd: Callable[..., Said], folder: Path, published: Bundle, tmp_path: Path
+) -> None:
+    file = tmp_path / "bundle.json"
+    said = policyd("ca", "bundle", "export", file, "--dir", folder)
+    assert said.out == "wrote the bundle of `cluster.local`: roots 1, keys of tokens 1\n"
+    assert (read(file.read_bytes(), "cluster.local"), stat.S_IMODE(file.stat().st_mode)) == (published, 0o644)
+    policyd("ca", "bundle", "export", file, "--pem", "--dir", folder)
+    assert x509.load_pem_x509_certificate(file.read_bytes()) == published.authorities[0]
+    said = policyd("ca", "bundle", "export", file, "--jwt", "--dir", folder)
+    assert said.out == "wrote the bundle of `cluster.local`: roots 0, keys of tokens 1\n"
+    only = read(file.read_bytes(), "cluster.local")
+    assert (only.roots, only.jwt_keys) == ((), published.jwt_keys)
+    assert policyd("ca", "bundle", "export", file, "--pem", "--jwt", "--dir", folder).code == Exit.USAGE
+    refused = policyd("ca", "bundle", "export", tmp_path / "no" / "where", "--dir", folder)
+    assert (refused.code, "cannot be written" in refused.err) == (Exit.ERROR, True)
+
+
+def test_the_status_is_one_screen(policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin) -> None:
+    now = int(time.time())
+    elements = [
+        ca.Element(name="root", id="ab" * 32, state="trusted", begins=now, ends=now + 86_400 * 400 + 60),
+        ca.Element(name="intermediate", id="0c", state="signs", begins=now, ends=now + 86_400 * 30 + 60),
+        ca.Element(name="token key", id="k2", state="published", begins=now + 86_400, ends=now + 86_400 * 7 + 60),
+    ]
+    mesh.replies["CaStatus"] = ca.CaStatusReply(
+        trust_domain="cluster.local", elements=elements, sequence=7, issued=3, entries=1, warnings=["it ends soon"]
+    )
+    said = policyd("ca", "status", "--dir", folder)
+    assert said.code == 0
+    for text in ("cluster.local", "root", "abababababab", "trusted", "in 400 d", "signs", "in 30 d", "published", "3"):
+        assert text in said.out
+    assert said.err == "warning: it ends soon\n"
+    assert policyd("ca", "status", "--dir", folder, "--json").value["elements"][0]["id"] == "ab" * 32
+
+
+def test_the_socket_of_the_workload_api_is_printed_where_it_is(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin
+) -> None:
+    missing = policyd("ca", "status", "--socket", "--dir", folder)
+    assert (missing.code, "no agent of this folder serves the Workload API" in missing.err) == (Exit.ERROR, True)

@@ -31,7 +31,7 @@ async def token() -> bytes:
 
 def test_an_application_finds_its_port_and_its_proxy_in_its_environment() -> None:
     found = plan.application_environment(
-        {"PATH": "/bin", "HOME": "/h", "http_proxy": "x"}, PLACE, {"STAR_COLOR": "red"}
+        {"PATH": "/bin", "HOME": "/h", "http_proxy": "x"}, PLACE, {"STAR_COLOR": "red"}, Path("/run/agent")
     )
 
     assert found.pop("PATH").endswith(":/bin")
@@ -39,12 +39,15 @@ def test_an_application_finds_its_port_and_its_proxy_in_its_environment() -> Non
         "HOME": "/h", "PORT": "20001", "POLICYD_INSTANCE": "web-v1", "STAR_COLOR": "red",
         "http_proxy": "http://web-v1:secret@127.0.0.1:20003", "HTTP_PROXY": "http://web-v1:secret@127.0.0.1:20003",
         "no_proxy": "localhost,127.0.0.1,::1", "NO_PROXY": "localhost,127.0.0.1,::1",
+        "SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent/workload.sock",
     }  # fmt: skip
 
 
 def test_an_application_of_several_ports_finds_each_by_its_name() -> None:
     ports = [pb.PortPlace(name="http", app_port=20001), pb.PortPlace(name="tcp-admin", app_port=20004)]
-    found = plan.application_environment({}, pb.InstancePlace(name="web-v1", app_port=20001, ports=ports), {})
+    found = plan.application_environment(
+        {}, pb.InstancePlace(name="web-v1", app_port=20001, ports=ports), {}, Path("/run")
+    )
 
     assert {name: value for name, value in found.items() if name.startswith("PORT")} == {
         "PORT": "20001", "PORT_HTTP": "20001", "PORT_TCP_ADMIN": "20004"
@@ -53,7 +56,7 @@ def test_an_application_of_several_ports_finds_each_by_its_name() -> None:
 
 def test_what_must_stay_hidden_is_in_no_command_line_and_no_repr(tmp_path: Path) -> None:
     spec = WorkloadSpec(service="web", port=80, command=("python", "-m", "web"), workdir="src")
-    application = plan.application_program(tmp_path, PLACE, spec, {}, healthy)
+    application = plan.application_program(tmp_path, PLACE, spec, {}, healthy, tmp_path)
     agent = plan.agent_program(tmp_path, tmp_path, tmp_path, {}, healthy, token, print)
 
     assert application.command == ("python", "-m", "web")

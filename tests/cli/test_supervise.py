@@ -29,7 +29,11 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.phases: dict[str, list[Phase]] = {}
-        self.supervisor = Supervisor(folder, self.note, LIMITS, spread=lambda: 0.0)
+        self.processes: list[tuple[str, int]] = []
+        self.supervisor = Supervisor(folder, self.note, self.runs, LIMITS, spread=lambda: 0.0)
+
+    def runs(self, name: str, pid: int) -> None:
+        self.processes.append((name, pid))
 
     def note(self, name: str, life: Life) -> None:
         seen = self.phases.setdefault(name, [])
@@ -231,3 +235,12 @@ def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path) -> None:
     while any(runs(pid) for pid in pids):
         assert time.monotonic() < deadline, pids
         time.sleep(0.02)
+
+
+async def test_it_is_told_which_process_each_program_is_and_when_that_has_ended(watched: Watched) -> None:
+    watched.supervisor.run(watched.program("web", ENDLESS))
+    await watched.healthy("web")
+    [(name, pid)] = watched.processes
+    assert (name, os.getsid(pid)) == ("web", pid)
+    await watched.supervisor.stop(["web"])
+    assert watched.processes == [("web", pid), ("web", 0)]

@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 
 from policyd._pb import admin_pb2 as pb
-from policyd._pb import admin_pb2_grpc
+from policyd._pb import admin_pb2_grpc, authority_pb2_grpc
+from policyd._pb import authority_pb2 as ca
 
 
-class FakeAdmin(admin_pb2_grpc.AdminServicer):
+class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuthorityServicer):
     """Replies by the method's name; keeps the requests it got; a `failure` is what every call ends with."""
 
     def __init__(self, **replies: Any) -> None:
@@ -30,6 +31,12 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
             "Inspect": pb.InspectReply(),
             "Resources": pb.ResourcesReply(),
             "ChangeMesh": pb.ChangeMeshReply(),
+            "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
+            "ShowBundle": ca.ShowBundleReply(trust_domain="cluster.local", document=b'{"keys": []}'),
+            "CaStatus": ca.CaStatusReply(trust_domain="cluster.local"),
+            "CreateEntry": ca.Entry(id="0a1b"),
+            "ListEntries": ca.ListEntriesReply(),
+            "DeleteEntry": ca.Entry(id="0a1b"),
         } | replies
         self.requests: list[tuple[str, Any]] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
@@ -74,12 +81,31 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
     def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Decide", request, context)
 
+    def IssueJwt(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("IssueJwt", request, context)
+
+    def ShowBundle(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ShowBundle", request, context)
+
+    def CaStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("CaStatus", request, context)
+
+    def CreateEntry(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("CreateEntry", request, context)
+
+    def ListEntries(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListEntries", request, context)
+
+    def DeleteEntry(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("DeleteEntry", request, context)
+
 
 @contextmanager
 def serving(fake: FakeAdmin, socket: Path) -> Iterator[FakeAdmin]:
     """Serve `fake` on `socket` for the length of a block."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     admin_pb2_grpc.add_AdminServicer_to_server(fake, server)
+    authority_pb2_grpc.add_CertificateAuthorityServicer_to_server(fake, server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     try:

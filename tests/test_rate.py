@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.ca.rate import Rate, RateLimit
+from policyd.rate import Rate, RateLimit
 
 
 class Seconds:

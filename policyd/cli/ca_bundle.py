@@ -1,0 +1,100 @@
+"""`policyd ca bundle ...`: what verifies the identities of the trust domain, as SPIFFE has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyd.cli.lazy import group
+from policyd.cli.options import Dir
+
+if TYPE_CHECKING:
+    from policyd.svid.bundle import Bundle
+
+app = group("The trust domain's bundle: its roots and the keys of its tokens, as SPIFFE's JWK set.")
+
+Pem = Annotated[bool, typer.Option("--pem", help="The roots alone, in PEM, for programs that know nothing of SPIFFE.")]
+Jwt = Annotated[bool, typer.Option("--jwt", help="The keys of tokens alone, as a JWK set, for verifiers of tokens.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the JWK set itself.")]
+
+
+@app.command()
+def show(directory: Dir = None, pem: Pem = False, jwt: Jwt = False, as_json: AsJson = False) -> None:
+    """Show what verifies certificates and tokens of this trust domain."""
+    import json
+
+    from policyd.cli import output
+
+    _check(pem=pem, jwt=jwt)
+    bundle = _held(directory)
+    if pem:
+        print(_pem(bundle), end="")
+    elif as_json or jwt:
+        output.print_json(json.loads(_document(bundle, jwt=jwt)))
+    else:
+        numbers = (("trust domain", bundle.trust_domain), ("sequence", str(bundle.sequence)))
+        output.show(output.facts([*numbers, ("refresh hint", f"{bundle.refresh_hint} s")]), "", _table(bundle))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    directory: Dir = None,
+    pem: Pem = False,
+    jwt: Jwt = False,
+) -> None:
+    """Write the bundle to a file, whole or not at all: for another trust domain, or a verifier elsewhere."""
+    from policyd.cli import output
+    from policyd.errors import StateError
+    from policyd.sources.state import write_private
+
+    _check(pem=pem, jwt=jwt)
+    bundle = _held(directory)
+    try:
+        write_private(file, _pem(bundle).encode() if pem else _document(bundle, jwt=jwt))
+        file.chmod(0o644)  # nothing in it is secret
+    except OSError as error:
+        raise StateError(f"`{file}` cannot be written: {error.strerror}") from None
+    roots, keys = (0 if jwt else len(bundle.roots)), (0 if pem else len(bundle.jwt_keys))
+    output.show(f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}")
+
+
+def _check(*, pem: bool, jwt: bool) -> None:
+    from policyd.errors import UsageError
+
+    if pem and jwt:
+        raise UsageError("keys of tokens have no certificates", remedy="give --pem or --jwt, not both")
+
+
+def _document(bundle: Bundle, *, jwt: bool) -> bytes:
+    from policyd.svid.bundle import JWT_SVID, USES, write
+
+    return write(bundle, (JWT_SVID,) if jwt else USES) + b"\n"
+
+
+def _held(directory: Path | None) -> Bundle:
+    from policyd.cli.instance import folder, server
+    from policyd.svid.bundle import read
+
+    with server(folder(directory)) as client:
+        reply = client.bundle()
+    return read(reply.document, reply.trust_domain)
+
+
+def _pem(bundle: Bundle) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return "".join(root.public_bytes(Encoding.PEM).decode() for root in bundle.authorities)
+
+
+def _table(bundle: Bundle) -> object:
+    from policyd.cli import output
+
+    rows = [
+        ("x509-svid", root.subject.rfc4514_string(), f"until {root.not_valid_after_utc:%F %T} UTC")
+        for root in bundle.authorities
+    ]
+    rows += [("jwt-svid", key.kid, "-") for key in bundle.jwt_keys]
+    return output.table(("use", "key", "end"), rows)
