@@ -69,6 +69,16 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(Encoding.PEM).decode(), _pem(key)
 
+    def revocations(self, *certificates: str) -> str:
+        """A list of what it has revoked (CRL), in PEM."""
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateRevocationListBuilder(self._name, now - YEAR / 2, now + YEAR / 2)
+        for pem in certificates:
+            number = x509.load_pem_x509_certificate(pem.encode()).serial_number
+            revoked = x509.RevokedCertificateBuilder(number, now - YEAR / 4)
+            builder = builder.add_revoked_certificate(revoked.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
 
 def _general(name: str) -> x509.GeneralName:
     if "://" in name:

@@ -25,7 +25,7 @@ def mesh() -> Iterator[str]:
             missing.append(kind)
             continue
         yield from (f"## {kind}", "")
-        lines = ((code(row.place), "yes" if row.supported else "no", codes(row.fields)) for row in found)
-        yield from table(("place", "supported", "fields"), lines)
+        lines = ((code(row.place), "yes" if row.supported else "no", codes(row.fields), row.why) for row in found)
+        yield from table(("place", "supported", "fields", "instead"), lines)
         yield ""
     yield f"Not supported at all: {codes(missing)}. AuthorizationPolicy becomes Cedar by `policyd policy import istio`."

@@ -25,12 +25,11 @@ def support(
 
     from policyd.cli import output
     from policyd.errors import UsageError
-    from policyd.mesh.istio.kinds import KINDS
+    from policyd.mesh.istio.kinds import ELSEWHERE, KINDS
     from policyd.mesh.matching import did_you_mean
-    from policyd.mesh.support import OTHERS
     from policyd.mesh.support import support as rows
 
-    known = {*KINDS, *OTHERS}
+    known = {*KINDS, *ELSEWHERE}
     for kind in kinds or ():
         if kind not in known:
             near = did_you_mean(kind, known, ()) or f"known are {', '.join(sorted(known))}"

@@ -1,4 +1,4 @@
-"""The certificates and keys of gateways, as far as anything but the proxy itself may know them.
+"""The certificates and keys of gateways, and of sidecars that open TLS to the outside, as far as others may know them.
 
 Law: a private key is a file that only its proxy reads. Here it is a path and the hash of the public key that
 belongs to it; nothing that is kept, sent or recorded has more.
@@ -6,14 +6,16 @@ belongs to it; nothing that is kept, sent or recorded has more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway, ServerTls
+from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.yaml import Path
 
 FOLDER: Final = "credentials"
@@ -50,6 +52,31 @@ def check_credentials(declaration: Declaration, credentials: Credentials | None,
         for at, server in enumerate(declared.resource.spec.servers):
             if server.tls is not None and server.tls.shows:
                 _check(declared, ("spec", "servers", at, "tls"), server.tls, credentials or {}, problems)
+    for rule in declaration.of(DestinationRule) if credentials is not None else ():
+        for path, tls in rule.resource.client_tls():
+            _check_client(rule, (*path, "credentialName"), tls, credentials or {}, problems)
+
+
+def _check_client(
+    declared: Declared[DestinationRule], path: Path, tls: ClientTls, credentials: Credentials, problems: list[Problem]
+) -> None:
+    for file, is_key in _files(tls):
+        problem, remedy = _fault(file, credentials.get(file), is_key=is_key)
+        if problem:
+            problems.append(declared.problem("credential", problem, path, remedy))
+    certificate, key = (credentials.get(file) for file in tls.own_files) if tls.own_files else (None, None)
+    if certificate and key and not certificate.problem and not key.problem and certificate.public != key.public:
+        message = f"the key `{key.path}` is not that of the certificate `{certificate.path}`"
+        problems.append(declared.problem("credential", message, path, "put the two that belong together there"))
+
+
+def _files(tls: ClientTls) -> Iterator[tuple[str, bool]]:
+    """The files of a credential, and which is its key."""
+    if tls.own_files is not None:
+        yield tls.own_files[0], False
+        yield tls.own_files[1], True
+    if tls.ca_file is not None:
+        yield tls.ca_file, False
 
 
 def _check(
@@ -90,11 +117,14 @@ def _fault(path: str, file: CredentialFile | None, *, is_key: bool) -> tuple[str
 
 
 def used(declaration: Declaration) -> Iterable[str]:
-    """Give the files that servers need, by path, each once."""
+    """Give the files that servers and callers need, by path, each once."""
     paths: dict[str, None] = {}
     for declared in declaration.of(Gateway):
         for server in declared.resource.spec.servers:
             if server.tls is not None and server.tls.shows:
                 files = (server.tls.certificate_file, server.tls.key_file, server.tls.ca_file)
                 paths |= {path: None for path in files if path is not None}
+    for rule in declaration.of(DestinationRule):
+        for _, tls in rule.resource.client_tls():
+            paths |= {path: None for path, _ in _files(tls)}
     return paths

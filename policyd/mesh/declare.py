@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.istio.common import Labels, Resource
-from policyd.mesh.istio.kinds import KINDS, LATER
+from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER
 from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
@@ -322,9 +322,8 @@ def _resource(document: Document, namespace: str, problems: list[Problem]) -> De
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         shown = f"the kind `{kind[:80]}` is not supported" if isinstance(kind, str) else "`kind` must be text"
-        remedy = f"supported are {', '.join(sorted(KINDS))}"
-        if kind == "AuthorizationPolicy":
-            remedy = f"turn it into Cedar with `policyd policy import istio {document.file}`, then take it out"
+        remedy = ELSEWHERE.get(str(kind), "").replace("FILE", document.file)
+        remedy = remedy or f"supported are {', '.join(sorted(KINDS))}"
         problems.append(document.problem("kind", shown, ("kind",), remedy))
         return None
     resource = parse(model, document, problems, LATER[kind])

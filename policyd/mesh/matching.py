@@ -256,6 +256,13 @@ def check_whole_seconds(seconds: float) -> float:
     return seconds
 
 
+def check_credential(name: str) -> str:
+    """Return the name of a folder below `credentials/`."""
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", name):
+        raise ValueError(f"`{name[:80]}` is no name of a credential; use lower-case letters, digits, dots and dashes")
+    return name
+
+
 def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
     """Return environment variables whose names are POSIX names."""
     for name in variables:

@@ -56,12 +56,16 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name that callers use; `id` is `<name>.<namespace>`."""
+    """A name that callers use; `id` is `<name>.<namespace>`.
+
+    With `unready` they are led to instances that do not answer, too.
+    """
 
     name: str
     namespace: str
     ports: tuple[Port, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    unready: bool = False
 
     @property
     def id(self) -> str:

@@ -66,7 +66,7 @@ def _hosts(entry: ServiceEntry) -> Iterable[Outside]:
             ports=ports,
             endpoints=endpoints,
             seen_by=seen_by,
-            vips=spec.addresses,
+            vips=spec.vips,
             namespace=entry.namespace,
             names=spec.subject_alt_names,
         )

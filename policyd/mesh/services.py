@@ -85,7 +85,8 @@ def _service(resource: CoreService, selected: Sequence[Instance]) -> Service:
         Port(port.port, port.name, port.speaks, 0 if (target := _target(port, named)) == port.port else target)
         for port in resource.spec.ports
     )
-    return Service(resource.name, resource.namespace, ports, resource.metadata.labels)
+    unready = resource.spec.publish_not_ready_addresses
+    return Service(resource.name, resource.namespace, ports, resource.metadata.labels, unready)
 
 
 def _target(port: ServicePort, named: Mapping[str, int]) -> int:

@@ -9,14 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_origin
 
-from policyd.mesh.istio.kinds import KINDS, LATER
+from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER
 from policyd.strict import Model
 
-OTHERS: Final = (
-    "AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "Gateway", "PeerAuthentication", "ProxyConfig",
-    "RequestAuthentication", "Service", "ServiceEntry", "Sidecar", "Telemetry", "TrafficExtension", "VirtualService",
-    "WasmPlugin", "WorkloadEntry", "WorkloadGroup",
-)  # fmt: skip
 ANYWHERE: Final = "…"
 
 
@@ -36,10 +31,10 @@ class Support:
 
 def support(kinds: Iterable[str] = ()) -> Iterator[Support]:
     """Give the fields of the kinds (none named: of all), a message once, what is refused after what is supported."""
-    for kind in kinds or sorted({*OTHERS, *KINDS}):
+    for kind in kinds or sorted({*ELSEWHERE, *KINDS}):
         model = KINDS.get(kind)
         if model is None:
-            yield Support(kind, ANYWHERE, (), supported=False)
+            yield Support(kind, ANYWHERE, (), supported=False, why=ELSEWHERE.get(kind, ""))
             continue
         seen: set[type[Model]] = set()
         for place, message in _messages(model.model_fields["spec"].annotation, "spec", seen):

@@ -238,7 +238,8 @@ def test_mesh_support_prints_the_fields_of_a_kind(policyd: Callable[..., Said]) 
         ["EnvoyFilter", "…", "no"],
         ["Gateway", "spec", "yes"],
     ]
-    assert value == {"fields": [{"kind": "EnvoyFilter", "place": "…", "fields": [], "supported": False, "why": ""}]}
+    why = "proxies take nothing but what is made from resources; say what you need by another kind"
+    assert value == {"fields": [{"kind": "EnvoyFilter", "place": "…", "fields": [], "supported": False, "why": why}]}
 
 
 def test_mesh_support_of_no_kind_says_which_was_meant(policyd: Callable[..., Said]) -> None:

@@ -29,7 +29,7 @@ def test_no_page_is_left_over(root: Path) -> None:
         ("commands.md", "| `--join TOKEN` |"),
         ("settings.md", "| `ttl` | duration, as `10s` or `1h30m`, 5s to 1d | `1h` |"),
         ("files.md", "| `service` | name | required |"),
-        ("files.md", "refused by name in a VirtualService: `allowOrigin`"),
+        ("files.md", "| `exponentialDelay` | Istio itself does not implement it; write `fixedDelay` |"),
         ("schema.md", "| `GET`, `HEAD`, `OPTIONS` | `read` | `Workload`, `Unauthenticated` |"),
         ("schema.md", "| `path` | `String` | yes | canonical, no query |"),
         ("records.md", "| `decision` | `allow`, `deny`, `error` |"),

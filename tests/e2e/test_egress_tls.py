@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Self
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.certificates import Authority
 from tests.e2e.conftest import down, up
 from tests.e2e.test_egress import World
 from tests.e2e.wire import records
@@ -31,7 +35,11 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", a
 @id("details-asks-others")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
   resource == Host::"other.books.test");
+@id("details-asks-partners")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
+  resource in Group::"partners");
 """
+GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test]}}\n"
 
 
 def resources(port: int, roots: Path) -> str:
@@ -87,6 +95,97 @@ spec:
 """
 
 
+def partners(port: int, headed: int, files: Path) -> str:
+    """Hosts that want a certificate of the caller, whose own is on a list of revoked ones or not, or a PROXY header."""
+    known = {
+        "mutual": "{mode: MUTUAL, credentialName: partner}",
+        "good": f"{{mode: MUTUAL, caCertificates: {files}/ca.pem, clientCertificate: {files}/own.pem, "
+        f"privateKey: {files}/own.key, caCrl: {files}/none.pem}}",
+        "revoked": f"{{mode: MUTUAL, caCertificates: {files}/ca.pem, clientCertificate: {files}/own.pem, "
+        f"privateKey: {files}/own.key, caCrl: {files}/all.pem}}",
+    }
+    rules = (f"""\
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}}}
+spec: {{host: {name}.test, trafficPolicy: {{tls: {tls}}}}}
+""" for name, tls in known.items())  # fmt: skip
+    return f"""\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: headed}}
+spec:
+  hosts: [headed.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {headed}}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: headed}}
+spec: {{host: headed.test, trafficPolicy: {{proxyProtocol: {{version: V1}}}}}}
+{"".join(rules)}"""
+
+
+class Headed:
+    """A server of HTTP whose connections begin with a header of the PROXY protocol, which it answers."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingTCPServer(("127.0.0.2", 0), self.Handler)
+        self.port: int = self._server.server_address[1]
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            first = self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            body = first.strip()
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def keep(folder: Path, credential: Path) -> ssl.SSLContext:
+    """Write what callers show and believe, and return how a partner proves itself and wants them to."""
+    partner = Authority("Partner")
+    shown, shown_key = partner.issue("mutual.test", "good.test", "revoked.test")
+    own, own_key = partner.issue("details.example.com")
+    credential.mkdir(parents=True)
+    for path, text in {
+        folder / "ca.pem": partner.pem,
+        folder / "own.pem": own,
+        folder / "own.key": own_key,
+        folder / "none.pem": partner.revocations(),
+        folder / "all.pem": partner.revocations(shown),
+        folder / "shown.pem": shown,
+        folder / "shown.key": shown_key,
+        credential / "ca.crt": partner.pem,
+        credential / "tls.crt": own,
+        credential / "tls.key": own_key,
+    }.items():
+        path.touch(mode=0o600)
+        path.write_text(text)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "shown.pem", folder / "shown.key")
+    context.load_verify_locations(folder / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     """A self-signed certificate of a name, and its key, in files."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -118,11 +217,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     chain, key = certificate(folder, "www.books.test")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain, key)
-    names = {"www.books.test": ["127.0.0.2"], "other.books.test": ["127.0.0.2"]}
-    with Outside("127.0.0.2", tls=context) as outside, Outside("127.0.0.1") as inside, Dns(names) as dns:
-        directory = folder / "mesh"
+    called = ("www.books.test", "other.books.test", "mutual.test", "good.test", "revoked.test", "headed.test")
+    names = {name: ["127.0.0.2"] for name in called}
+    directory = folder / "mesh"
+    wary = keep(folder, directory / "credentials" / "partner")
+    with (
+        Outside("127.0.0.2", tls=context) as outside,
+        Outside("127.0.0.2", tls=wary) as partner,
+        Headed() as headed,
+        Outside("127.0.0.1") as inside,
+        Dns(names) as dns,
+    ):
         (directory / "mesh").mkdir(parents=True)
         (directory / "policies").mkdir()
+        (directory / "groups.yaml").write_text(GROUPS)
+        (directory / "mesh/partners.yaml").write_text(partners(partner.port, headed.port, folder))
         (directory / "workloads.yaml").write_text(WORKLOADS)
         (directory / "mesh/books.yaml").write_text(resources(outside.port, chain))
         (directory / "policies/books.cedar").write_text(POLICIES)
@@ -163,3 +272,13 @@ def test_a_name_of_the_mesh_that_leads_outside_is_decided_as_the_host(world: Wor
     denied = world.get("http://reviews:9080/books/1", by="reviews-v1")
     assert (denied.status_code, world.left()) == (403, before)
     assert world.mesh.record(denied.headers["x-policyd-decision-id"])["resource"] == 'Host::"www.books.test"'
+
+
+@pytest.mark.parametrize(("host", "status"), [("mutual.test", 200), ("good.test", 200), ("revoked.test", 503)])
+def test_a_partner_is_shown_a_certificate_unless_its_own_was_revoked(world: World, host: str, status: int) -> None:
+    assert world.get(f"http://{host}/", by="details-v2").status_code == status
+
+
+def test_a_connection_may_begin_with_where_it_comes_from(world: World) -> None:
+    answer = world.get("http://headed.test/", by="details-v2")
+    assert (answer.status_code, answer.text.split()[:2]) == (200, ["PROXY", "TCP4"])

@@ -120,3 +120,67 @@ def test_servers_that_contradict_each_other_are_refused(servers: list[str], prob
 
 def test_one_host_on_two_ports_and_two_hosts_on_one_are_no_contradiction() -> None:
     assert meshed(server(SHOP), server(SHOP, "b.example"), server("httpsRedirect: true", port=8001)).gateways
+
+
+# ---- what callers show outside
+
+OUTSIDE = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: books}
+spec:
+  hosts: [books.example.com]
+  resolution: DNS
+  ports: [{number: 443, name: https, protocol: HTTPS}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: books}
+spec: {host: books.example.com, trafficPolicy: {tls: {TLS}}}
+"""
+
+
+def calling(tls: str, files: dict[str, CredentialFile] | None = FILES) -> Mesh:
+    folder = {"workloads.yaml": GOOD["workloads.yaml"], "mesh/outside.yaml": OUTSIDE.replace("{TLS}", f"{{{tls}}}")}
+    declaration = declare(folder)
+    return build(declaration, "cluster.local", assumed(declaration), credentials=files)
+
+
+@pytest.mark.parametrize(
+    ("tls", "paths"),
+    [
+        ("mode: SIMPLE, credentialName: shop", ["ca.crt"]),
+        ("mode: MUTUAL, credentialName: shop", ["tls.crt", "tls.key", "ca.crt"]),
+        ("mode: SIMPLE, caCertificates: /ca.pem", []),
+    ],
+)
+def test_the_mesh_keeps_the_files_that_callers_name(tls: str, paths: list[str]) -> None:
+    assert [one.path for one in calling(tls).credentials] == [f"credentials/shop/{path}" for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("tls", "problem"),
+    [
+        ("mode: SIMPLE, credentialName: nowhere", "there is no file `credentials/nowhere/ca.crt`; put it there, or a "
+         "link to it"),
+        ("mode: MUTUAL, credentialName: open", "`credentials/open/tls.key` is read by all; close it"),
+        ("mode: SIMPLE, credentialName: other", "there is no file `credentials/other/ca.crt`; put it there, or a link "
+         "to it"),
+        ("mode: MUTUAL, credentialName: other", "the key `credentials/other/tls.key` is not that of the certificate "
+         "`credentials/other/tls.crt`; put the two that belong together there"),
+        ("mode: MUTUAL", "`spec.trafficPolicy.tls`: `MUTUAL` needs `clientCertificate` and `privateKey`, or "
+         "`credentialName`; add them"),
+        ("mode: SIMPLE, credentialName: shop, caCertificates: /ca.pem", "`spec.trafficPolicy.tls`: `credentialName` "
+         "has the certificates and the key; remove the other files"),
+        ("mode: ISTIO_MUTUAL, credentialName: shop", "`spec.trafficPolicy.tls`: with `ISTIO_MUTUAL` nothing else is "
+         "given; remove the other fields"),
+        ("mode: SIMPLE, caCrl: /crl.pem", "`spec.trafficPolicy.tls`: `caCrl` lists what `caCertificates` have revoked; "
+         "give these, without `insecureSkipVerify`"),
+        ("mode: SIMPLE, credentialName: ../x", "`spec.trafficPolicy.tls.credentialName`: `../x` is no name of a "
+         "credential; use lower-case letters, digits, dots and dashes"),
+    ],
+)  # fmt: skip
+def test_what_a_caller_could_not_show_is_refused(tls: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        calling(tls)
+    assert f"mesh/outside.yaml:12: {problem}" in [str(one) for one in error.value.problems]

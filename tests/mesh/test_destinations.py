@@ -177,14 +177,21 @@ REFUSED: list[tuple[str, str, str]] = [
     (
         "loadBalancer: {simple: ROUND_ROBIN}",
         "tunnel: {targetHost: x}",
-        "mesh/rules.yaml:7: field `tunnel` of DestinationRule is not supported yet in `spec.trafficPolicy`;"
-        " remove it, so that nothing is thought to hold that does not",
+        "mesh/rules.yaml:7: field `tunnel` of DestinationRule is not supported in `spec.trafficPolicy`;"
+        " a sidecar leads CONNECT where its application asks for; let the application name the forward proxy",
     ),
     (
         "loadBalancer: {simple: ROUND_ROBIN}",
         "outlierDetection: {consecutiveErrors: 5}",
-        "mesh/rules.yaml:7: field `consecutiveErrors` of DestinationRule is not supported yet in"
-        " `spec.trafficPolicy.outlierDetection`; remove it, so that nothing is thought to hold that does not",
+        "mesh/rules.yaml:7: field `consecutiveErrors` of DestinationRule is not supported in"
+        " `spec.trafficPolicy.outlierDetection`; Istio no longer reads it; write `consecutive5xxErrors` or"
+        " `consecutiveGatewayErrors`",
+    ),
+    (
+        "loadBalancer: {simple: ROUND_ROBIN}",
+        "proxyProtocol: {version: V2}",
+        "mesh/rules.yaml:7: `api` is in the mesh, whose sidecars take no header of the PROXY protocol;"
+        " take it out; an identity says who calls",
     ),
     (
         "simple: ROUND_ROBIN",

@@ -124,15 +124,17 @@ LATER = "remove it, so that nothing is thought to hold that does not"
     [
         (
             f"fault: {{delay: {{fixedDelay: 1s, exponentialDelay: 1s}}}}\n      {RULE}",
-            "field `exponentialDelay` of VirtualService is not supported yet in `spec.http[0].fault.delay`; " + LATER,
+            "field `exponentialDelay` of VirtualService is not supported in `spec.http[0].fault.delay`; "
+            "Istio itself does not implement it; write `fixedDelay`",
         ),
         (
             f"fault: {{abort: {{httpStatus: 500, http2Error: x}}}}\n      {RULE}",
-            "field `http2Error` of VirtualService is not supported yet in `spec.http[0].fault.abort`; " + LATER,
+            "field `http2Error` of VirtualService is not supported in `spec.http[0].fault.abort`; "
+            "Istio itself does not implement it; write `httpStatus` or `grpcStatus`",
         ),
         (
-            f"corsPolicy: {{allowOrigin: ['*']}}\n      {RULE}",
-            "field `allowOrigin` of VirtualService is not supported yet in `spec.http[0].corsPolicy`; " + LATER,
+            f"corsPolicy: {{allowOrigin: ['*'], allowOrigins: [{{exact: a}}]}}\n      {RULE}",
+            "`spec.http[0].corsPolicy`: `allowOrigin` and `allowOrigins` exclude each other; keep `allowOrigins`",
         ),
         (
             f"match: [{{headers: {{'@request.auth.claims': {{exact: x}}}}}}]\n      {RULE}",
@@ -319,7 +321,14 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "routes",
             "kind: VirtualService",
             "kind: EnvoyFilter",
-            f"2: the kind `EnvoyFilter` is not supported; supported are {', '.join(sorted(KINDS))}",
+            "2: the kind `EnvoyFilter` is not supported; proxies take nothing but what is made from resources; "
+            "say what you need by another kind",
+        ),
+        (
+            "routes",
+            "kind: VirtualService",
+            "kind: VirtualServise",
+            f"2: the kind `VirtualServise` is not supported; supported are {', '.join(sorted(KINDS))}",
         ),
         (
             "routes",
@@ -356,7 +365,8 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "routes",
             "gateways: [edge]",
             "tcp: [{match: [{sourceSubnet: 192.0.2.0/24}], route: [{destination: {host: web}}]}]",
-            "6: field `sourceSubnet` of VirtualService is not supported yet in `spec.tcp[0].match[0]`; " + LATER,
+            "6: field `sourceSubnet` of VirtualService is not supported in `spec.tcp[0].match[0]`; "
+            "Istio itself does not implement it; write `sourceLabels` or `sourceNamespace`",
         ),
         (
             "routes",
@@ -462,8 +472,29 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "service",
             "selector:",
-            "clusterIP: None\n  selector:",
-            "5: field `clusterIP` of Service is not supported yet in `spec`; " + LATER,
+            "clusterIP: 10.0.0.1\n  selector:",
+            "5: `spec.clusterIP`: `10.0.0.1`: no addresses are allotted here, callers ask by name; take it out",
+        ),
+        (
+            "service",
+            "selector:",
+            "sessionAffinity: ClientIP\n  selector:",
+            "5: `spec.sessionAffinity`: `ClientIP` is no affinity here; let a DestinationRule choose by what requests "
+            "have in common: `loadBalancer: {consistentHash: …}`",
+        ),
+        (
+            "service",
+            "selector:",
+            "internalTrafficPolicy: Local\n  selector:",
+            "5: `spec.internalTrafficPolicy`: `Local` keeps to one node, and there are none here; write `Cluster`, or "
+            "take it out",
+        ),
+        (
+            "service",
+            "selector:",
+            "externalName: x.example\n  selector:",
+            "5: field `externalName` of Service is not supported in `spec`; "
+            "declare the name outside with a ServiceEntry",
         ),
         (
             "service",

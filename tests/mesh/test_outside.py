@@ -13,7 +13,7 @@ from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden, is_forbidden
 from policyd.mesh.placement import assumed
-from tests.mesh.sample import GOOD, problems
+from tests.mesh.sample import GOOD, meshed, problems
 
 ENTRY = """\
 apiVersion: networking.istio.io/v1
@@ -93,9 +93,15 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         ),
         (
             "[192.0.2.7]",
-            "[192.0.2.0/24]",
-            "6: `spec.addresses[0]`: the range `192.0.2.0/24` is not supported yet, as connections are not captured; "
-            "list addresses",
+            "[192.0.0.0/16]",
+            "6: `spec.addresses[0]`: the range `192.0.0.0/16` has 65,536 addresses, and proxies know each by name, as "
+            "no connection is captured; list at most 256",
+        ),
+        ("[192.0.2.7]", "[192.0.2.0/24, 192.0.3.1]", "4: `spec`: `addresses` are 257; list at most 256"),
+        (
+            "[192.0.2.7]",
+            "[192.0.2]",
+            "6: `spec.addresses[0]`: `192.0.2` is no IP address; write one, as in `192.0.2.1`, or `192.0.2.0/28`",
         ),
         ("name: tls", "name: http", "9: port 443 (`http`) repeats a number or a name; give each its own"),
         (
@@ -136,8 +142,20 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         (
             "address: 192.0.2.2",
             "address: 192.0.2.2, network: far",
-            "14: field `network` of ServiceEntry is not supported yet in `spec.endpoints[1]`; "
-            "remove it, so that nothing is thought to hold that does not",
+            "14: field `network` of ServiceEntry is not supported in `spec.endpoints[1]`; "
+            "every proxy must reach the address directly; take it out",
+        ),
+        (
+            "address: 192.0.2.2",
+            "address: 192.0.2.2, labels: {a: b}",
+            "14: field `labels` of ServiceEntry is not supported in `spec.endpoints[1]`; "
+            "subsets of a host outside are not made; declare each as a host of its own",
+        ),
+        (
+            "address: 192.0.2.2",
+            "address: 192.0.2.2, serviceAccount: a",
+            "14: field `serviceAccount` of ServiceEntry is not supported in `spec.endpoints[1]`; "
+            "what the certificate of a host outside bears, `subjectAltNames` say; take it out",
         ),
         (
             "eu/north",
@@ -260,3 +278,9 @@ def test_other_addresses_are_free() -> None:
 )
 def test_a_pattern_holds_for_the_names_below_it(pattern: str, name: str, held: bool) -> None:
     assert covers_name(pattern, name) is held
+
+
+def test_a_range_of_a_few_addresses_is_each_of_them() -> None:
+    text = ENTRY.replace("[192.0.2.7]", '[192.0.2.8/30, 192.0.2.9, "2001:db8::/127"]')
+    [entry] = [one for one in meshed({**GOOD, "mesh/outside.yaml": text}).outside if one.vips]
+    assert entry.vips == ("192.0.2.8", "192.0.2.9", "192.0.2.10", "192.0.2.11", "2001:db8::", "2001:db8::1")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from policyd.mesh.istio.kinds import KINDS, LATER
-from policyd.mesh.support import OTHERS, Support, support
+from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER
+from policyd.mesh.support import Support, support
 
 
 def test_the_fields_of_a_message_stand_where_it_is_first() -> None:
@@ -14,13 +14,15 @@ def test_the_fields_of_a_message_stand_where_it_is_first() -> None:
 
 
 def test_a_kind_without_a_model_is_not_supported() -> None:
-    assert list(support(["EnvoyFilter"])) == [Support("EnvoyFilter", "…", (), supported=False)]
+    assert list(support(["EnvoyFilter"])) == [
+        Support("EnvoyFilter", "…", (), supported=False, why=ELSEWHERE["EnvoyFilter"])
+    ]
 
 
 def test_every_kind_is_told_of_and_what_comes_later_is_refused() -> None:
     rows = list(support())
 
-    assert {row.kind for row in rows} == {*KINDS, *OTHERS}
+    assert {row.kind for row in rows} == {*KINDS, *ELSEWHERE}
     assert {(row.kind, name) for row in rows if not row.supported for name in row.fields} == {
         (kind, name) for kind, refused in LATER.items() for name in refused.why
     }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HostPattern, Labels, Networking, Resource
 from policyd.mesh.istio.traffic_policy import LATER as POLICY_LATER
-from policyd.mesh.istio.traffic_policy import TrafficPolicy
+from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
 from policyd.mesh.matching import check_export, check_subset_name
 from policyd.strict import NOTHING, Many, Model
+from policyd.yaml import Path
 
-LATER: Final = (*POLICY_LATER,)
+LATER: Final = POLICY_LATER
 
 SubsetName = Annotated[str, AfterValidator(check_subset_name)]
 
@@ -62,6 +63,18 @@ class DestinationRule(Resource):
     def selects(self) -> Mapping[str, str]:
         """The labels of the callers for which it is; none: of all."""
         return self.spec.workload_selector.match_labels if self.spec.workload_selector else NOTHING
+
+    def client_tls(self) -> Iterator[tuple[Path, ClientTls]]:
+        """What it says of TLS, with the places."""
+        policies: list[tuple[Path, TrafficPolicy | None]] = [(("spec", "trafficPolicy"), self.spec.traffic_policy)]
+        for at, subset in enumerate(self.spec.subsets):
+            policies.append((("spec", "subsets", at, "trafficPolicy"), subset.traffic_policy))
+        for path, policy in policies:
+            if policy is not None and policy.tls is not None:
+                yield (*path, "tls"), policy.tls
+            for at, port in enumerate(policy.port_level_settings if policy is not None else ()):
+                if port.tls is not None:
+                    yield (*path, "portLevelSettings", at, "tls"), port.tls
 
     def holds_for(self, namespace: str) -> bool:
         """Whether callers of a namespace see it."""

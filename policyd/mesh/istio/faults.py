@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HeaderName
 from policyd.mesh.istio.destination import Percent
-from policyd.mesh.istio.matches import ValueMatch
+from policyd.mesh.istio.matches import StringMatch, ValueMatch
 from policyd.strict import Duration, Many, Model
 
 GRPC_STATUSES: Final = (
@@ -62,13 +62,28 @@ class Fault(Model):
 class CorsPolicy(Model):
     """What browsers of other origins are told.
 
-    Preflights of other origins go on to the service unless `unmatched_preflights` is IGNORE.
+    Preflights of other origins go on to the service unless `unmatched_preflights` is IGNORE. `allow_origin` is the
+    older form of `allow_origins`: whole origins, or `*` for all.
     """
 
     allow_origins: Many[ValueMatch] = ()
+    allow_origin: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
     allow_methods: Many[Annotated[str, Field(pattern=r"^(\*|[A-Z]{1,32})$")]] = ()
     allow_headers: Many[HeaderName] = ()
     expose_headers: Many[HeaderName] = ()
     max_age: Duration | None = None
     allow_credentials: bool = False
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] = "UNSPECIFIED"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> CorsPolicy:
+        if self.allow_origin and self.allow_origins:
+            raise ValueError("`allowOrigin` and `allowOrigins` exclude each other; keep `allowOrigins`")
+        return self
+
+    @property
+    def origins(self) -> tuple[StringMatch, ...]:
+        """Who is allowed, whichever way that was written."""
+        if "*" in self.allow_origin:
+            return (StringMatch(regex=".*"),)
+        return self.allow_origins or tuple(StringMatch(exact=one) for one in self.allow_origin)

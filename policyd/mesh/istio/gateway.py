@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from policyd.mesh.istio.common import Labels, Networking, Resource, Section
-from policyd.mesh.matching import check_host_pattern
+from policyd.mesh.matching import check_credential, check_host_pattern
 from policyd.strict import Many, Model, Name, PortNumber, check_label
 
 LATER: Final = (
@@ -34,12 +34,6 @@ def _check_server_host(text: str) -> str:
         check_label(namespace)
     check_host_pattern(host)
     return text
-
-
-def _check_credential(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", name):
-        raise ValueError(f"`{name[:80]}` is no name of a credential; use lower-case letters, digits, dots and dashes")
-    return name
 
 
 def _check_file(path: str) -> str:
@@ -68,7 +62,7 @@ def _check_spki(text: str) -> str:
     return text
 
 
-Credential = Annotated[str, AfterValidator(_check_credential)]
+Credential = Annotated[str, AfterValidator(check_credential)]
 File = Annotated[str, AfterValidator(_check_file)]
 
 

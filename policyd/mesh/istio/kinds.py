@@ -63,3 +63,12 @@ LATER: Final[Mapping[str, Refused]] = {
         ("RequestAuthentication", request_authentication.LATER),
     )
 }
+# Kinds that Istio has and a folder does not: what to do instead.
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "AuthorizationPolicy": "turn it into Cedar with `policyd policy import istio FILE`, then take it out",
+    "EnvoyFilter": "proxies take nothing but what is made from resources; say what you need by another kind",
+    "ProxyConfig": "an agent's own options are those of `policyd-proxy run`",
+    "Telemetry": "policyd records every decision and measures every request without being told to",
+    "TrafficExtension": "no code is loaded into proxies, each decides by policies alone",
+    "WasmPlugin": "no code is loaded into proxies, each decides by policies alone",
+}

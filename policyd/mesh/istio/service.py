@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -10,12 +11,19 @@ from policyd.mesh.istio.common import Labels, Resource
 from policyd.mesh.protocols import Protocol, by_name, by_word
 from policyd.strict import Many, Model, Name, PortNumber, check_label, describe
 
-LATER: Final = (
-    "allocateLoadBalancerNodePorts", "clusterIP", "clusterIPs", "externalIPs", "externalName",
-    "externalTrafficPolicy", "healthCheckNodePort", "internalTrafficPolicy", "ipFamilies", "ipFamilyPolicy",
-    "loadBalancerClass", "loadBalancerIP", "loadBalancerSourceRanges", "nodePort", "publishNotReadyAddresses",
-    "sessionAffinity", "sessionAffinityConfig", "trafficDistribution",
-)  # fmt: skip
+_EDGE: Final = "who is outside comes in by a Gateway; take it out"
+_ADDRESSES: Final = "no addresses are allotted here, callers ask by name; take it out"
+_STICKY: Final = "let a DestinationRule choose by what requests have in common: `loadBalancer: {consistentHash: …}`"
+LATER: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("clusterIPs", "ipFamilies", "ipFamilyPolicy"), _ADDRESSES),
+    **dict.fromkeys(
+        ("allocateLoadBalancerNodePorts", "externalIPs", "externalTrafficPolicy", "healthCheckNodePort",
+         "loadBalancerClass", "loadBalancerIP", "loadBalancerSourceRanges", "nodePort"), _EDGE,
+    ),
+    "externalName": "declare the name outside with a ServiceEntry",
+    "sessionAffinityConfig": _STICKY,
+    "trafficDistribution": "let a DestinationRule prefer what is near: `localityLbSetting` with `outlierDetection`",
+}  # fmt: skip
 KNOWN: Final = "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`"
 
 AppProtocol = Literal[
@@ -38,6 +46,24 @@ def _check_target(value: Any) -> int | str | None:
     raise ValueError(f"{describe(value)} is no port; write a number up to 65535, or the name of a workload's port")
 
 
+def _check_affinity(value: str) -> str:
+    if value != "None":
+        raise ValueError(f"`{value[:80]}` is no affinity here; {_STICKY}")
+    return value
+
+
+def _check_internal(value: str) -> str:
+    if value != "Cluster":
+        raise ValueError(f"`{value[:80]}` keeps to one node, and there are none here; write `Cluster`, or take it out")
+    return value
+
+
+def _check_cluster_ip(value: str) -> str:
+    if value != "None":
+        raise ValueError(f"`{value[:80]}`: {_ADDRESSES}")
+    return value
+
+
 class ServicePort(Model):
     """A port of a Service: `port` is what callers use, `targetPort` the workload's, its number or name."""
 
@@ -54,11 +80,18 @@ class ServicePort(Model):
 
 
 class ServiceSpec(Model):
-    """The ports, and by labels the instances behind them (in the Service's namespace)."""
+    """The ports, and by labels the instances behind them (in the Service's namespace).
+
+    With `publish_not_ready_addresses` callers are led to instances that do not answer their probes, too.
+    """
 
     ports: Annotated[Many[ServicePort], Field(min_length=1)]
     selector: Annotated[Labels, Field(min_length=1)]
     type: Literal["ClusterIP"] = "ClusterIP"
+    cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
+    session_affinity: Annotated[str, AfterValidator(_check_affinity)] = "None"
+    internal_traffic_policy: Annotated[str, AfterValidator(_check_internal)] = "Cluster"
+    publish_not_ready_addresses: bool = False
 
 
 class CoreService(Resource):

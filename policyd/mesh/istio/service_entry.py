@@ -15,7 +15,12 @@ from policyd.mesh.outside import Protocol, Resolution
 from policyd.mesh.protocols import by_word
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
-LATER: Final = ("network", "serviceAccount")
+LATER: Final[Mapping[str, str]] = {
+    "labels": "subsets of a host outside are not made; declare each as a host of its own",
+    "network": "every proxy must reach the address directly; take it out",
+    "serviceAccount": "what the certificate of a host outside bears, `subjectAltNames` say; take it out",
+}
+MAX_ADDRESSES: Final = 256  # of one entry, each a name more that proxies know
 
 BY_SELECTOR: Final = "machines are found by `workloadSelector`, and `endpoints` mean nothing"
 
@@ -32,15 +37,18 @@ def _check_name_outside(host: str) -> str:
     return host
 
 
-def _check_vip(address: str) -> str:
-    if "/" in address:
-        raise ValueError(
-            f"the range `{address[:80]}` is not supported yet, as connections are not captured; list addresses"
-        )
+def _check_vip(text: str) -> str:
+    """Return an address, or a range of a few."""
     try:
-        return str(ipaddress.ip_address(address))
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"`{address[:80]}` is no IP address; write one, as in `192.0.2.1`") from None
+        raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `192.0.2.1`, or `192.0.2.0/28`") from None
+    if found.num_addresses > MAX_ADDRESSES:
+        raise ValueError(
+            f"the range `{text[:80]}` has {found.num_addresses:,} addresses, and proxies know each by name, as no "
+            f"connection is captured; list at most {MAX_ADDRESSES}"
+        )
+    return str(found) if "/" in text else str(found.network_address)
 
 
 def _check_locality(locality: str) -> str:
@@ -91,6 +99,18 @@ class ServiceEntrySpec(Model):
     workload_selector: EntrySelector | None = None
     export_to: Many[Annotated[str, AfterValidator(_check_export)]] = ("*",)
     subject_alt_names: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
+
+    @model_validator(mode="after")
+    def _few(self) -> ServiceEntrySpec:
+        if len(self.vips) > MAX_ADDRESSES:
+            raise ValueError(f"`addresses` are {len(self.vips)}; list at most {MAX_ADDRESSES}")
+        return self
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        """The addresses that mean the host, each once."""
+        every = (str(one) for text in self.addresses for one in ipaddress.ip_network(text))
+        return tuple(dict.fromkeys(every))
 
     @model_validator(mode="after")
     def _fits(self) -> ServiceEntrySpec:

@@ -9,12 +9,20 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HeaderName, HostPattern, Path
 from policyd.mesh.locality import check_locality_pattern, check_region
-from policyd.mesh.matching import check_label_or_pair, check_long_enough, check_token, check_whole_seconds
+from policyd.mesh.matching import (
+    check_credential,
+    check_label_or_pair,
+    check_long_enough,
+    check_token,
+    check_whole_seconds,
+)
 from policyd.strict import Duration, Many, Model, PortNumber
 
-LATER: Final = (
-    "caCrl", "consecutiveErrors", "credentialName", "proxyProtocol", "tunnel", "zoneAwareLbSetting"
-)  # fmt: skip
+LATER: Final[Mapping[str, str]] = {
+    "consecutiveErrors": "Istio no longer reads it; write `consecutive5xxErrors` or `consecutiveGatewayErrors`",
+    "tunnel": "a sidecar leads CONNECT where its application asks for; let the application name the forward proxy",
+    "zoneAwareLbSetting": "it is experimental in Istio; write `localityLbSetting`",
+}
 CALLERS_ADDRESS: Final = (
     "`PASSTHROUGH` goes to the address that the caller dialled, and an application asks its proxy by name; "
     "leave it out, or choose `LEAST_REQUEST`, `ROUND_ROBIN` or `RANDOM`"
@@ -244,21 +252,44 @@ class ClientTls(Model):
     ca_certificates: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     client_certificate: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     private_key: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    ca_crl: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     subject_alt_names: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
     sni: HostPattern | None = None
     insecure_skip_verify: bool = False
+    credential_name: Annotated[str, AfterValidator(check_credential)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> ClientTls:
         own = (self.client_certificate is not None, self.private_key is not None)
-        if self.mode == "MUTUAL" and not all(own):
-            raise ValueError("`MUTUAL` needs `clientCertificate` and `privateKey`; add both")
+        if self.mode == "MUTUAL" and not all(own) and self.credential_name is None:
+            raise ValueError("`MUTUAL` needs `clientCertificate` and `privateKey`, or `credentialName`; add them")
+        if self.credential_name is not None and (any(own) or self.ca_certificates is not None):
+            raise ValueError("`credentialName` has the certificates and the key; remove the other files")
         if self.mode != "MUTUAL" and any(own):
             raise ValueError("`clientCertificate` and `privateKey` are for `MUTUAL`; remove them")
-        given = self.ca_certificates or self.subject_alt_names or self.sni or self.insecure_skip_verify
+        if self.ca_crl is not None and (self.ca_certificates is None or self.insecure_skip_verify):
+            raise ValueError(
+                "`caCrl` lists what `caCertificates` have revoked; give these, without `insecureSkipVerify`"
+            )
+        given = (
+            self.ca_certificates or self.subject_alt_names or self.sni or self.insecure_skip_verify
+            or self.credential_name
+        )  # fmt: skip
         if self.mode in ("DISABLE", "ISTIO_MUTUAL") and given:
             raise ValueError(f"with `{self.mode}` nothing else is given; remove the other fields")
         return self
+
+    @property
+    def ca_file(self) -> str | None:
+        """The authorities that a credential has, by path in the mesh's folder; None where there is none."""
+        return f"credentials/{self.credential_name}/ca.crt" if self.credential_name else None
+
+    @property
+    def own_files(self) -> tuple[str, str] | None:
+        """The certificate and the key of a credential."""
+        if self.credential_name is None or self.mode != "MUTUAL":
+            return None
+        return f"credentials/{self.credential_name}/tls.crt", f"credentials/{self.credential_name}/tls.key"
 
 
 class RetryBudget(Model):
@@ -267,6 +298,12 @@ class RetryBudget(Model):
     percent: Annotated[float, Field(ge=0.0, le=100.0, strict=False)] = 20.0
     min_retry_concurrency: CountOrNone = 3
     budget_interval: Wait | None = None
+
+
+class ProxyProtocol(Model):
+    """Each connection begins with a header that says from where it comes, in this version of the PROXY protocol."""
+
+    version: Literal["V1", "V2"] = "V1"
 
 
 class PortSelector(Model):
@@ -283,6 +320,7 @@ class Sections(Model):
     outlier_detection: OutlierDetection | None = None
     tls: ClientTls | None = None
     retry_budget: RetryBudget | None = None
+    proxy_protocol: ProxyProtocol | None = None
 
 
 class PortPolicy(Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +15,11 @@ from policyd.strict import Many, Model
 from policyd.yaml import Path
 
 MESH: Final = "mesh"  # the reserved gateway name: all sidecars
-LATER: Final = ("allowOrigin", "exponentialDelay", "http2Error", "sourceSubnet")
+LATER: Final[Mapping[str, str]] = {
+    "exponentialDelay": "Istio itself does not implement it; write `fixedDelay`",
+    "http2Error": "Istio itself does not implement it; write `httpStatus` or `grpcStatus`",
+    "sourceSubnet": "Istio itself does not implement it; write `sourceLabels` or `sourceNamespace`",
+}
 
 SECTIONS: Final[tuple[Section, ...]] = ("http", "tcp", "tls")
 

@@ -61,6 +61,8 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         yield kept.make(CLUSTER, inner.cluster())
         for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
+        for secret in egress.secrets(mesh, proxies.caller):
+            yield kept.make(SECRET, secret)
 
 
 def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:

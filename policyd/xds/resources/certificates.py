@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from policyd.mesh.istio.gateway import ServerTls
 from policyd.mesh.model import Mesh
-from policyd.xds.resources.tls import TLS
+from policyd.xds.resources.tls import TLS, over_ads, secret_of
 
 ALPN: Final = ("h2", "http/1.1")
 VERSIONS: Final = {"TLSV1_0": "TLSv1_0", "TLSV1_1": "TLSv1_1", "TLSV1_2": "TLSv1_2", "TLSV1_3": "TLSv1_3"}
@@ -20,19 +20,24 @@ LEAST, MOST = "TLSv1_2", "TLSv1_3"  # where a server does not say
 
 def secrets(mesh: Mesh, tls: ServerTls) -> Iterator[dict[str, Any]]:
     """What a server shows, and where it wants client certificates the authorities for these (Secret)."""
+    return held(mesh, (tls.certificate_file, tls.key_file), tls.ca_file)
+
+
+def held(mesh: Mesh, shown: tuple[str, str] | None, authorities: str | None) -> Iterator[dict[str, Any]]:
+    """The secrets of a certificate and its key, and of authorities, as far as the files are there."""
     files = {file.path: file for file in mesh.credentials}
-    certificate, key = files.get(tls.certificate_file), files.get(tls.key_file)
-    if certificate is not None and key is not None:
+    certificate, key = (files.get(path) for path in shown) if shown is not None else (None, None)
+    if shown is not None and certificate is not None and key is not None:
         yield {
-            "name": _shown(tls),
+            "name": secret_of(*shown),
             "tls_certificate": {
                 "certificate_chain": {"inline_string": certificate.text},
                 "private_key": {"filename": key.place},
             },
         }
-    if tls.ca_file is not None and tls.ca_file in files:
-        roots = {"trusted_ca": {"inline_string": files[tls.ca_file].text}}
-        yield {"name": tls.ca_file, "validation_context": roots}
+    if authorities is not None and authorities in files:
+        roots = {"trusted_ca": {"inline_string": files[authorities].text}}
+        yield {"name": authorities, "validation_context": roots}
 
 
 def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
@@ -40,12 +45,12 @@ def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
     common: dict[str, Any] = {
         **({"alpn_protocols": list(alpn)} if alpn else {}),
         "tls_params": _parameters(tls),
-        "tls_certificate_sds_secret_configs": [_over_ads(_shown(tls))],
+        "tls_certificate_sds_secret_configs": [over_ads(secret_of(tls.certificate_file, tls.key_file))],
     }
     if tls.ca_file is not None:
         common["combined_validation_context"] = {
             "default_validation_context": _wanted(tls),
-            "validation_context_sds_secret_config": _over_ads(tls.ca_file),
+            "validation_context_sds_secret_config": over_ads(tls.ca_file),
         }
     context = {
         "@type": f"{TLS}.DownstreamTlsContext",
@@ -53,11 +58,6 @@ def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
         "common_tls_context": common,
     }
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
-
-
-def _shown(tls: ServerTls) -> str:
-    """The name of the secret of a certificate with its key."""
-    return f"{tls.certificate_file} {tls.key_file}"
 
 
 def _parameters(tls: ServerTls) -> dict[str, Any]:
@@ -81,7 +81,3 @@ def _wanted(tls: ServerTls) -> dict[str, Any]:
         "verify_certificate_spki": list(tls.verify_certificate_spki),
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _over_ads(name: str) -> dict[str, Any]:
-    return {"name": name, "sds_config": {"resource_api_version": "V3", "ads": {}}}

@@ -57,7 +57,7 @@ def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: s
     """
     policy = mesh.destination(caller, service).policy_of(port, subset)
     found = serving(mesh, caller, service, port, subset)
-    reachable = [(one, served) for one, served in found if one.role == "sidecar" and one.healthy]
+    reachable = [(one, served) for one, served in found if one.role == "sidecar" and (one.healthy or service.unready)]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
         "endpoints": localities.groups(reachable, caller, policy),

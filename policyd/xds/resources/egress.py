@@ -18,7 +18,7 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
-from policyd.xds.resources import connections, counting, filters, inner, policies, rules, tcp, tls
+from policyd.xds.resources import certificates, connections, counting, filters, inner, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
@@ -127,6 +127,17 @@ def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = F
     return found
 
 
+def secrets(mesh: Mesh, caller: Caller) -> Iterable[dict[str, Any]]:
+    """What proxies of a class show Hosts, and the authorities that they check these by, each once (Secret)."""
+    found: dict[str, dict[str, Any]] = {}
+    for outside in mesh.outside:
+        for port in outside.ports:
+            given = mesh.outside_policy(caller, outside.host, port.number).tls
+            if given is not None:
+                found |= {one["name"]: one for one in certificates.held(mesh, given.own_files, given.ca_file)}
+    return found.values()
+
+
 def lookup(mesh: Mesh, control: Control) -> dict[str, Any]:
     """The filter that looks the asked name up (dynamic_forward_proxy.v3.FilterConfig); other routes it lets be."""
     config = {
@@ -149,6 +160,9 @@ def _cluster(
         options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
         alpn = ["h2"] if "http2_protocol_options" in options.get("explicit_http_config", {}) else ["http/1.1"]
         cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
+    if policy.proxy_protocol is not None:
+        version = policy.proxy_protocol.version
+        cluster["transport_socket"] = tls.behind_header(version, cluster.get("transport_socket"))
     if outside.is_dynamic:
         return _dynamic(mesh, cluster, ranges)
     where = outside.endpoints or (OutsideEndpoint(outside.host),)

@@ -61,7 +61,7 @@ def _status(abort: Abort) -> dict[str, Any]:
 def _cors(policy: CorsPolicy) -> dict[str, Any]:
     found: dict[str, Any] = {
         "@type": f"{HTTP}.cors.v3.CorsPolicy",
-        "allow_origin_string_match": [string_match(origin) for origin in policy.allow_origins],
+        "allow_origin_string_match": [string_match(origin) for origin in policy.origins],
         "filter_enabled": {"default_value": {"numerator": 100}},
         "allow_credentials": policy.allow_credentials,
         "forward_not_matching_preflights": policy.unmatched_preflights != "IGNORE",

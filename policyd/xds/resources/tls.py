@@ -76,6 +76,8 @@ def to_outside(host: str, given: ClientTls, names: Iterable[str], alpn: list[str
     exact = "*" not in host
     wanted = given.subject_alt_names or tuple(names) or ((given.sni or host,) if exact or given.sni else ())
     checked: dict[str, Any] = {"trusted_ca": {"filename": given.ca_certificates or SYSTEM_ROOTS}}
+    if given.ca_crl is not None:
+        checked["crl"] = {"filename": given.ca_crl}
     if wanted:
         checked["match_typed_subject_alt_names"] = [
             {"san_type": _san_type(name), "matcher": {"exact": name}} for name in wanted
@@ -84,7 +86,9 @@ def to_outside(host: str, given: ClientTls, names: Iterable[str], alpn: list[str
     version = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
     common: dict[str, Any] = {"tls_params": version, "alpn_protocols": alpn}
     if not given.insecure_skip_verify:
-        common["validation_context"] = checked
+        common |= _checks(given, checked)
+    if given.own_files is not None:
+        common["tls_certificate_sds_secret_configs"] = [over_ads(secret_of(*given.own_files))]
     if given.client_certificate and given.private_key:
         chain, key = {"filename": given.client_certificate}, {"filename": given.private_key}
         common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]
@@ -92,6 +96,36 @@ def to_outside(host: str, given: ClientTls, names: Iterable[str], alpn: list[str
     if given.sni or exact:
         context["sni"] = given.sni or host
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _checks(given: ClientTls, checked: dict[str, Any]) -> dict[str, Any]:
+    """What a Host's certificate is checked by; the authorities of a credential are a secret of their own."""
+    if given.ca_file is None:
+        return {"validation_context": checked}
+    rest = {name: value for name, value in checked.items() if name != "trusted_ca"}
+    secret = {"validation_context_sds_secret_config": over_ads(given.ca_file)}
+    return {"combined_validation_context": {"default_validation_context": rest, **secret}}
+
+
+def over_ads(name: str) -> dict[str, Any]:
+    """A secret that comes on the stream on which its user came."""
+    return {"name": name, "sds_config": {"resource_api_version": "V3", "ads": {}}}
+
+
+def secret_of(certificate: str, key: str) -> str:
+    """The name of the secret of a certificate with its key."""
+    return f"{certificate} {key}"
+
+
+def behind_header(version: str, inner: dict[str, Any] | None) -> dict[str, Any]:
+    """The transport socket of connections that begin with a header of the PROXY protocol, in front of TLS if any."""
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3"
+        ".ProxyProtocolUpstreamTransport",
+        "config": {"version": version},
+        "transport_socket": inner or PLAINTEXT["transport_socket"],
+    }
+    return {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": config}
 
 
 def _san_type(name: str) -> str:

@@ -156,6 +156,25 @@ def test_of_equal_instances_each_gets_its_weights_share_and_who_does_not_answer_
     } == {"three": None, "four": None, "five": 3, "six": 5}
 
 
+def test_a_service_may_lead_to_what_does_not_answer() -> None:
+    service = """\
+apiVersion: v1
+kind: Service
+metadata: {name: api}
+spec: {selector: {app: api}, ports: [{port: 80}], clusterIP: None, PUBLISHED}
+"""
+
+    def there(published: str) -> int:
+        text = service.replace("PUBLISHED", f"publishNotReadyAddresses: {published}")
+        files = {"workloads.yaml": WORKLOADS.replace(", locality: LOCALITY", ""), "mesh/it.yaml": text}
+        mesh = mesh_of(files)
+        mesh = with_health(mesh, mesh.instances)
+        found = clusters.endpoints(mesh, mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"], 80)
+        return sum(len(group["lb_endpoints"]) for group in found["endpoints"])
+
+    assert (there("true"), there("false")) == (6, 0)
+
+
 def test_an_instance_that_does_not_answer_is_still_one_that_callers_may_believe() -> None:
     mesh = mesh_of({"workloads.yaml": WORKLOADS.replace(", locality: LOCALITY", "")})
     caller, service = mesh.caller(mesh.instances["web-v1"]), mesh.services["api.default"]

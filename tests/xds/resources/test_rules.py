@@ -321,6 +321,21 @@ ACTIONS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     (
+        "{route: [{destination: {host: api}}], corsPolicy: {allowOrigin: ['https://a.example', 'https://b.example']}}",
+        {
+            "route": {"cluster": API, "timeout": "0s", "retry_policy": RETRIES},
+            "typed_per_filter_config": {
+                "envoy.filters.http.cors": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+                    "allow_origin_string_match": [{"exact": "https://a.example"}, {"exact": "https://b.example"}],
+                    "filter_enabled": {"default_value": {"numerator": 100}},
+                    "allow_credentials": False,
+                    "forward_not_matching_preflights": True,
+                }
+            },
+        },
+    ),
+    (
         "{route: [{destination: {host: api}}], "
         "corsPolicy: {allowOrigins: [{exact: 'https://a.example'}, {regex: '.*'}]"
         ", allowMethods: [GET, PUT], allowHeaders: [X-A], exposeHeaders: [x-b], maxAge: 24h, allowCredentials: true,"
