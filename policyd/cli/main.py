@@ -31,7 +31,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "schema": Entry("policyd.cli.schema", "Print JSON Schemas of the folder's files, for editors."),
     "log": Entry("policyd.cli.log", "Read the journal of decisions."),
     "ca": Entry("policyd.cli.ca", "The certificate authority: join tokens, certificates, roots."),
-    "mesh": Entry("policyd.cli.mesh", "The mesh folder: which kinds and fields it may hold."),
+    "mesh": Entry("policyd.cli.mesh", "The mesh: what it may hold, what is wrong with it, what holds for whom."),
     "proxy": Entry("policyd.cli.proxy", "The proxies: what each was sent, whether it took it, and what it holds."),
     "version": Entry("policyd.cli.version", "Show the version of policyd."),
 }

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from policyd.cli.lazy import group
+from policyd.cli.mesh_analyze import analyze
 from policyd.cli.options import Json
 
-app = group("The mesh folder: which kinds and fields it may hold.")
+app = group("The mesh: what it may hold, what is wrong with it, what holds for whom.")
+app.command()(analyze)
 
 
 @app.command()

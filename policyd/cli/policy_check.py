@@ -70,13 +70,13 @@ def examined(directory: Path, shadow: Path | None = None) -> tuple[Counts, list[
     try:
         loaded = load_folder(directory, cases=False, shadow=shadow)
     except InvalidInput as error:
-        return Counts(), of_problems(error.problems), _texts(directory)
+        return Counts(), of_problems(error.problems), texts_of(directory)
     ruling = loaded.live.ruling
     tried = len(ruling.shadow.policy_set.policies) if ruling.shadow else None
     return Counts(len(ruling.policy_set.policies), tried), list(loaded.findings), loaded.folder.every_text
 
 
-def _texts(directory: Path) -> Mapping[str, str]:
+def texts_of(directory: Path) -> Mapping[str, str]:
     """The files whose lines are shown; none where the folder cannot be read."""
     from policyd.errors import InvalidInput
     from policyd.sources.files import read_folder
