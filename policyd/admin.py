@@ -43,7 +43,7 @@ from policyd.mesh.model import Instance
 from policyd.policy.request_form import parse_form, resolve_at
 from policyd.reload import Live
 from policyd.spiffe import SpiffeId
-from policyd.xds.inspection.service import KINDS, NotShown
+from policyd.xds.inspection.service import KINDS, SHOWN, NotShown
 from policyd.xds.snapshot import SHORT_NAMES, Snapshot
 from policyd.xds.status import ProxyStatus
 
@@ -316,9 +316,9 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         """What a proxy holds, as its agent shows it, and what it was sent."""
         instance, kind = request.instance, request.kind
         agent = self._agents().get(instance, "")
-        if kind not in KINDS or instance not in self._parts.facts.live.mesh.instances:
-            near = "" if kind in KINDS else f"known are {', '.join(KINDS)}"
-            what = f"no instance is called `{instance[:80]}`" if kind in KINDS else f"`{kind[:40]}` is no kind; {near}"
+        if kind not in SHOWN or instance not in self._parts.facts.live.mesh.instances:
+            near = "" if kind in SHOWN else f"known are {', '.join(SHOWN)}"
+            what = f"no instance is called `{instance[:80]}`" if kind in SHOWN else f"`{kind[:40]}` is no kind; {near}"
             await refused(context, Refusal(Code.INVALID_ARGUMENT, what))
         if not agent:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, f"no agent runs `{instance}`"))
@@ -326,7 +326,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             held = await self._parts.inspect(agent, instance, kind)
         except NotShown as error:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
-        return pb.InspectReply(held=held, sent=list(self._sent(instance, kind)) if request.sent else [])
+        sent = request.sent and kind in KINDS
+        return pb.InspectReply(held=held, sent=list(self._sent(instance, kind)) if sent else [])
 
     def _sent(self, instance: str, kind: str) -> Iterable[pb.SentResource]:
         """What a proxy was sent of a kind; of secrets only which."""

@@ -17,6 +17,7 @@ from proxy.backoff import backoff
 from proxy.control import Control
 from proxy.look import look
 from proxy.outside import Outside
+from proxy.scrape import counted
 
 PIECE: Final = 256 << 10  # bytes
 FIRST_WAIT, MOST_WAIT = 1.0, 30.0  # between two attempts to open the line
@@ -60,7 +61,8 @@ class Inspections:
         try:
             if socket is None:
                 raise EnvoyError(f"no Envoy of `{question.instance[:80]}` runs here")
-            held = await look(socket, question.kind)
+            by = counted(socket, question.instance) if question.kind == "metrics" else look(socket, question.kind)
+            held = await by
         except EnvoyError as error:
             return iter([agent_pb2.Shown(number=question.number, last=True, problem=str(error)[:500])])
         return _pieces(question.number, held)

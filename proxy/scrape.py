@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,17 @@ async def collect(sidecars: Sequence[SidecarStatus], *, connected: bool, everyth
     page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])
     page.put(names.PROXY_UNREADABLE, [({}, page.odd)])
     return page.text()
+
+
+async def counted(socket: Path, instance: str) -> bytes:
+    """What one Envoy counts of requests and tunnels, compressed by zlib; raises EnvoyError."""
+    target = f"/stats/prometheus?usedonly&filter={quote(signals.PREFIX)}"
+    status, body = await ask(socket, target, timeout=ENVOY_SECONDS)
+    if status != 200:
+        raise EnvoyError(f"Envoy answers {status} to `{target}`")
+    page = Page()
+    page.add(instance, body.decode(errors="replace"))
+    return zlib.compress(page.text().encode(), 6)
 
 
 def _seconds(stamp: str) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import httpx
 import pytest
 
 from policyd.signals import Party, standard_labels
-from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
+from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -155,3 +158,41 @@ def test_an_agent_says_how_its_envoys_are_and_all_that_they_count_if_asked(count
     assert "policyd_proxy_unreadable_lines 0" in short.splitlines()
     assert "envoy_listener_downstream_cx_total" not in short
     assert "envoy_listener_downstream_cx_total" in whole
+
+
+def test_top_shows_who_calls_whom_and_what_is_denied(counted: RunningMesh) -> None:
+    command = [PROGRAM, "top", "--dir", str(counted.directory), "--json", "--every", "1"]
+    edges: dict[tuple[str, str], dict[str, float]] = {}
+    # an Envoy's histograms follow its counters by one look
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looks,
+        counted.client("reviews-v1") as inside,
+    ):
+        assert looks.stdout
+        while not {("(outside)", "ingress"), ("reviews-v1", "details-v1")} <= edges.keys():
+            assert httpx.get(f"{counted.gateway}/productpage", trust_env=False, timeout=20).status_code == 200
+            assert inside.get("http://details:9080/details/0").status_code == 403
+            found = json.loads(looks.stdout.readline())
+            assert found["not_seen"] == []
+            edges |= {(one["source"], one["destination"]): one for one in found["edges"] if one["rate"] and one["p50"]}
+        looks.send_signal(signal.SIGINT)
+        assert looks.wait(20) == 130
+
+    denied, allowed = edges["reviews-v1", "details-v1"], edges["(outside)", "ingress"]
+    assert (denied["denied"], denied["failed"], denied["security"]) == (denied["rate"], 0, "mutual_tls")
+    assert (allowed["denied"], allowed["failed"]) == (0, 0)
+    assert allowed["p50"] > 0
+
+
+def test_top_without_a_terminal_prints_a_table_once(counted: RunningMesh) -> None:
+    done = subprocess.run(
+        [PROGRAM, "top", "--dir", str(counted.directory), "--all", "--every", "0.5"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+    head, *lines = done.stdout.splitlines()
+    assert (done.returncode, head.split()) == (
+        0,
+        ["FROM", "TO", "REQUESTS/S", "DENIED/S", "FAILED/S", "OPENED/S", "P50", "P95", "TLS"],
+    )
+    assert ["productpage-v1", "details-v1"] in [line.split()[:2] for line in lines]

@@ -17,6 +17,7 @@ from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import PolicydError, StreamError
 
 KINDS: Final = ("listeners", "routes", "clusters", "endpoints", "secrets")
+SHOWN: Final = (*KINDS, "metrics")  # the last is what an Envoy counts of requests, in Prometheus' form
 SECONDS: Final = 15.0  # for one answer
 MAX_HELD: Final = 12 << 20  # bytes, compressed; an administration reply takes 16 MiB
 MAX_WAITING: Final = 4  # questions of one line that have no answer yet
