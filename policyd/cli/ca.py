@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policyd.cli import ca_bundle, ca_entry
+from policyd.cli.ca_inspect import inspect
+from policyd.cli.ca_sign import sign
+from policyd.cli.ca_verify import verify
 from policyd.cli.lazy import group
 from policyd.cli.options import Dir, Json
 
@@ -21,6 +24,9 @@ token = group("Join tokens: with one, another machine's agent obtains its identi
 app.add_typer(token, name="token")
 app.add_typer(ca_entry.app, name="entry")
 app.add_typer(ca_bundle.app, name="bundle")
+app.command("inspect")(inspect)
+app.command("verify")(verify)
+app.command("sign")(sign)
 
 Ttl = Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)]
 

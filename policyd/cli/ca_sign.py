@@ -1,0 +1,63 @@
+"""`policyd ca sign CSR`: a certificate for a key that lies elsewhere, by its signing request.
+
+Law: of a request only the key counts; the name is the workload's that is named here, and a request for another name is
+refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyd.cli.ca_inspect import File, material
+from policyd.cli.options import Dir
+
+
+def sign(
+    csr: File,
+    workload: Annotated[
+        str, typer.Option("--workload", help="Whose it is: a workload's name or SPIFFE ID.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the chain here instead of printing it.", show_default=False),
+    ] = None,
+    ttl: Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)] = "",
+    directory: Dir = None,
+) -> None:
+    """Sign a certificate signing request (PKCS#10, PEM or DER) and print the chain, leaf first, without the root.
+
+    The request proves that its sender holds the key; it may name its SPIFFE ID, and nothing else.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import moment
+    from policyd.cli.values import seconds, workload_id
+    from policyd.errors import StateError, UsageError
+    from policyd.sources.state import write_private
+    from policyd.svid.material import Request
+
+    found = material(csr)
+    if not isinstance(found, Request):
+        raise UsageError(f"`{csr}` is no certificate signing request", remedy="make one: `openssl req -new -subj / …`")
+    with server(folder(directory)) as client:
+        spiffe_id = workload_id(workload, client.status().trust_domain, client.instances())
+        reply = client.issue(str(spiffe_id), found.request.public_bytes(Encoding.DER), seconds(ttl))
+    certificates = [x509.load_der_x509_certificate(one) for one in reply.chain]
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+    if out is None:
+        print(pem.decode(), end="")
+    else:
+        try:
+            write_private(out, pem)
+            out.chmod(0o644)  # nothing in it is secret
+        except OSError as error:
+            raise StateError(f"`{out}` cannot be written: {error.strerror}") from None
+    leaf = certificates[0]
+    end = moment(int(leaf.not_valid_after_utc.timestamp()))
+    output.show(f"`{spiffe_id}`, serial {leaf.serial_number:032x}, until {end}", stream=output.stderr())
