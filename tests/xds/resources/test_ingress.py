@@ -93,7 +93,7 @@ def test_what_comes_in_is_sent_as_the_golden_file_says(request: pytest.FixtureRe
     addresses = {name: one["address"] for name, one in made["listeners"].items() if "/inbound" in name}
 
     check_json(
-        "xds/ingress.json",
+        "xds/sidecar_ingress.json",
         {"clusters": inbound, "listeners": addresses},
         update=request.config.getoption("--update-golden"),
     )
