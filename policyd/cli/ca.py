@@ -10,6 +10,7 @@ import typer
 
 from policyd.cli import ca_bundle, ca_entry
 from policyd.cli.ca_inspect import inspect
+from policyd.cli.ca_ledger import listed, log, show_record
 from policyd.cli.ca_sign import sign
 from policyd.cli.ca_verify import verify
 from policyd.cli.lazy import group
@@ -24,6 +25,8 @@ token = group("Join tokens: with one, another machine's agent obtains its identi
 app.add_typer(token, name="token")
 app.add_typer(ca_entry.app, name="entry")
 app.add_typer(ca_bundle.app, name="bundle")
+app.command("list")(listed)
+app.command("log")(log)
 app.command("inspect")(inspect)
 app.command("verify")(verify)
 app.command("sign")(sign)
@@ -210,17 +213,26 @@ def elements(reply: authority.CaStatusReply, socket: Path | None, now: int) -> S
 
 @app.command()
 def show(
+    serial: Annotated[
+        str, typer.Argument(metavar="[SERIAL]", help="A certificate's serial number, or a token's jti.")
+    ] = "",
     directory: Dir = None,
     pem: Annotated[bool, typer.Option("--pem", help="Print the root alone, in PEM, for another program.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the certificate authority: its root, its intermediate, how long they live."""
+    """Show the certificate authority, or with SERIAL what the journal has of one certificate or token.
+
+    A serial number is read as people and openssl write it; its first digits are enough.
+    """
     import time
 
     from policyd.cli import output
     from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
 
+    if serial:
+        show_record(serial, directory, as_json=as_json)
+        return
     with server(folder(directory)) as client:
         reply = client.show_ca()
     if as_json:
