@@ -226,10 +226,14 @@ class Mesh:
         """What DestinationRules say of a Service to a caller."""
         return self.destinations.of(caller, service.id, service.namespace)
 
-    def outside_policy(self, caller: Caller, host: str, port: int) -> Sections:
-        """What DestinationRules say of a port of a Host outside to a caller."""
+    def outside_destination(self, caller: Caller, host: str) -> Destination:
+        """What DestinationRules say of a Host outside to a caller."""
         namespace = next((one.namespace for one in self.outside if one.host == host), "")
-        return self.destinations.of_host(caller, host, namespace).policy_of(port)
+        return self.destinations.of_host(caller, host, namespace)
+
+    def outside_policy(self, caller: Caller, host: str, port: int, subset: str = "") -> Sections:
+        """What DestinationRules say of a port of a Host outside, or of one of its subsets, to a caller."""
+        return self.outside_destination(caller, host).policy_of(port, subset)
 
     def instances_of(self, service: str) -> tuple[Instance, ...]:
         """The instances that serve `service` (an id), by name."""

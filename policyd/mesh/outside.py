@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 Protocol = Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"]
@@ -71,12 +71,16 @@ class OutsidePort:
 
 @dataclass(frozen=True, slots=True)
 class OutsideEndpoint:
-    """Where a Host is served: an address, or a name to look up; `ports` by the name of the port."""
+    """Where a Host is served: an address, or a name to look up; `ports` by the name of the port.
+
+    `labels` tell subsets apart.
+    """
 
     address: str
     ports: Mapping[str, int] = field(default_factory=dict)
     weight: int = 0
     locality: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,13 @@ class Outside:
     def is_seen(self, namespace: str) -> bool:
         """Whether proxies of a namespace know it."""
         return self.seen_by is None or namespace in self.seen_by
+
+    def of_labels(self, labels: Mapping[str, str]) -> Outside | None:
+        """The part of it that bears labels (none: all of it); None where there is none."""
+        if not labels:
+            return self
+        borne = tuple(one for one in self.endpoints if labels.items() <= one.labels.items())
+        return replace(self, endpoints=borne) if borne else None
 
     @property
     def is_dynamic(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from policyd.errors import Problem
 from policyd.mesh.declare import Declared
 from policyd.mesh.istio.destination import Destination
-from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.destination_rule import DestinationRule, DestinationRuleSpec
 from policyd.mesh.istio.traffic_policy import PortPolicy, Sections, TrafficPolicy
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.outside import Outside, covers_name
@@ -32,6 +32,10 @@ class OutsideDestinations:
         """Whether a destination is a Host that some ServiceEntry declares."""
         return destination.host in self._outside
 
+    def namespace_of(self, host: str) -> str:
+        """The namespace of the ServiceEntry that declares a Host."""
+        return self._outside[host].namespace
+
     def check(
         self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
     ) -> None:
@@ -51,8 +55,8 @@ class OutsideDestinations:
             )
         elif host.is_dynamic and set(virtual.spec.hosts) != {host.host}:
             refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
-        elif destination.subset is not None:
-            refuse("subsets of a host outside are not supported yet", "remove it", "subset")
+        elif destination.subset is not None and "http" not in path:
+            refuse("connections are led to all of a host outside", "remove it", "subset")
         elif problem := self._port(destination, host, requests="http" in path):
             refuse(*problem, "port")
 
@@ -80,10 +84,13 @@ def check_outside_rule(
     spec = declared.resource.spec
     led = [one for one in outside if covers_name(spec.host, one.host)]
     ports = sorted({port.number for one in led for port in one.ports})
-    for at in range(len(spec.subsets)):
-        message = f"subsets of a host outside, as `{led[0].host}`, are not supported yet"
-        problems.append(declared.problem("reference", message, ("spec", "subsets", at), "remove it"))
-    for path, policy, number in _sections(spec.traffic_policy):
+    for at, subset in enumerate(spec.subsets):
+        bare = next((one.host for one in led if one.of_labels(subset.labels) is None), None)
+        if bare is not None:
+            message = f"no endpoint of `{bare}` has the labels of the subset `{subset.name}`"
+            remedy = "compare them with `endpoints` of its ServiceEntry"
+            problems.append(declared.problem("reference", message, ("spec", "subsets", at, "labels"), remedy))
+    for path, policy, number in _sections(spec):
         if number and number not in ports:
             message = f"port {number} is none of `{spec.host}`"
             remedy = f"it has {', '.join(map(str, ports))}"
@@ -110,11 +117,15 @@ def check_outside_rule(
             problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))
 
 
-def _sections(whole: TrafficPolicy | None) -> Iterator[tuple[Path, Sections | PortPolicy, int]]:
-    if whole is not None:
-        yield ("spec", "trafficPolicy"), whole, 0
-        for at, one in enumerate(whole.port_level_settings):
-            yield ("spec", "trafficPolicy", "portLevelSettings", at), one, one.port.number
+def _sections(spec: DestinationRuleSpec) -> Iterator[tuple[Path, Sections | PortPolicy, int]]:
+    """Every part of a policy with its place, that of the whole host and of its subsets; 0 is every port."""
+    policies: list[tuple[Path, TrafficPolicy | None]] = [(("spec", "trafficPolicy"), spec.traffic_policy)]
+    policies += [(("spec", "subsets", at, "trafficPolicy"), one.traffic_policy) for at, one in enumerate(spec.subsets)]
+    for path, policy in policies:
+        if policy is not None:
+            yield path, policy, 0
+            for at, port in enumerate(policy.port_level_settings):
+                yield (*path, "portLevelSettings", at), port, port.port.number
 
 
 def _opens_tls(rule: DestinationRule, host: str, port: int) -> bool:
@@ -122,5 +133,5 @@ def _opens_tls(rule: DestinationRule, host: str, port: int) -> bool:
         return False
     return any(
         policy.tls is not None and policy.tls.mode in OWN_TLS and number in (0, port)
-        for _, policy, number in _sections(rule.spec.traffic_policy)
+        for _, policy, number in _sections(rule.spec)
     )

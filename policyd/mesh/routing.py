@@ -16,7 +16,7 @@ from policyd.mesh.edges import check_names
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
-from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.destination_rule import DestinationRule, Subset
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.matching import did_you_mean
@@ -151,6 +151,7 @@ class _Destinations:
         id_ = resolve(destination.host, virtual.namespace)
         if id_ not in self._services and self._outside.means(destination):
             self._outside.check(declared, path, destination, problems)
+            self._check_part(declared, path, destination, problems)
         elif id_ is None or id_ not in self._services:
             remedy = did_you_mean(id_ or destination.host, self._services, problems)
             message = f"the destination `{destination.host}` is no service of the mesh"
@@ -170,13 +171,35 @@ class _Destinations:
         elif destination.subset is not None:
             self._check_subset(declared, path, destination.subset, self._services[id_], problems)
 
+    def _check_part(
+        self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
+    ) -> None:
+        """A subset of a Host is one that callers know."""
+        host, subset = destination.host, destination.subset
+        namespace = self._outside.namespace_of(host)
+        if subset is not None:
+            found = {caller: self._rules.of_host(caller, host, namespace).subsets for _, caller in self._callers}
+            self._check_known(declared, path, subset, f"the host `{host}`", found, problems)
+
     def _check_subset(
         self, declared: Declared[VirtualService], path: Path, subset: str, service: Service, problems: list[Problem]
     ) -> None:
+        found = {caller: self._rules.of(caller, service.id, service.namespace).subsets for _, caller in self._callers}
+        self._check_known(declared, path, subset, f"the service `{service.id}`", found, problems)
+
+    def _check_known(
+        self,
+        declared: Declared[VirtualService],
+        path: Path,
+        subset: str,
+        of: str,
+        found: Mapping[Caller, Mapping[str, Subset]],
+        problems: list[Problem],
+    ) -> None:
         for role, caller in self._callers:
-            known = self._rules.of(caller, service.id, service.namespace).subsets
+            known = found[caller]
             if subset not in known and _is_given(declared.resource, role, caller):
-                message = f"callers in `{caller.namespace}` know no subset `{subset}` of the service `{service.id}`"
+                message = f"callers in `{caller.namespace}` know no subset `{subset}` of {of}"
                 remedy = did_you_mean(subset, known, problems) or DECLARE_SUBSET
                 problems.append(declared.problem("reference", message, (*path, "subset"), remedy))
                 return

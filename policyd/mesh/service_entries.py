@@ -73,7 +73,7 @@ def _hosts(entry: ServiceEntry) -> Iterable[Outside]:
 
 
 def _endpoint(one: EntryEndpoint) -> OutsideEndpoint:
-    return OutsideEndpoint(one.address, dict(one.ports), one.weight or 0, one.locality or "")
+    return OutsideEndpoint(one.address, dict(one.ports), one.weight or 0, one.locality or "", dict(one.labels))
 
 
 def _seen_by(entry: ServiceEntry) -> frozenset[str] | None:

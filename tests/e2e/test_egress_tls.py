@@ -39,7 +39,7 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", a
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
   resource in Group::"partners");
 """
-GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test]}}\n"
+GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test, parted.test]}}\n"
 
 
 def resources(port: int, roots: Path) -> str:
@@ -95,7 +95,7 @@ spec:
 """
 
 
-def partners(port: int, headed: int, files: Path) -> str:
+def partners(port: int, headed: int, plain: int, files: Path) -> str:
     """Hosts that want a certificate of the caller, whose own is on a list of revoked ones or not, or a PROXY header."""
     known = {
         "mutual": "{mode: MUTUAL, credentialName: partner}",
@@ -132,6 +132,35 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {{name: headed}}
 spec: {{host: headed.test, trafficPolicy: {{proxyProtocol: {{version: V1}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: parted}}
+spec:
+  hosts: [parted.test]
+  addresses: [192.0.2.16/30]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints:
+    - {{address: 127.0.0.2, ports: {{http: {headed}}}, labels: {{version: v1}}}}
+    - {{address: 127.0.0.2, ports: {{http: {plain}}}, labels: {{version: v2}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: parted}}
+spec:
+  host: parted.test
+  subsets: [{{name: one, labels: {{version: v1}}}}, {{name: two, labels: {{version: v2}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: parted}}
+spec:
+  hosts: [parted.test]
+  http:
+    - match: [{{uri: {{prefix: /one}}}}]
+      route: [{{destination: {{host: parted.test, subset: one}}}}]
+    - route: [{{destination: {{host: parted.test, subset: two}}}}]
 {"".join(rules)}"""
 
 
@@ -225,13 +254,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         Outside("127.0.0.2", tls=context) as outside,
         Outside("127.0.0.2", tls=wary) as partner,
         Headed() as headed,
+        Outside("127.0.0.2") as plain,
         Outside("127.0.0.1") as inside,
         Dns(names) as dns,
     ):
         (directory / "mesh").mkdir(parents=True)
         (directory / "policies").mkdir()
         (directory / "groups.yaml").write_text(GROUPS)
-        (directory / "mesh/partners.yaml").write_text(partners(partner.port, headed.port, folder))
+        (directory / "mesh/partners.yaml").write_text(partners(partner.port, headed.port, plain.port, folder))
         (directory / "workloads.yaml").write_text(WORKLOADS)
         (directory / "mesh/books.yaml").write_text(resources(outside.port, chain))
         (directory / "policies/books.cedar").write_text(POLICIES)
@@ -282,3 +312,10 @@ def test_a_partner_is_shown_a_certificate_unless_its_own_was_revoked(world: Worl
 def test_a_connection_may_begin_with_where_it_comes_from(world: World) -> None:
     answer = world.get("http://headed.test/", by="details-v2")
     assert (answer.status_code, answer.text.split()[:2]) == (200, ["PROXY", "TCP4"])
+
+
+@pytest.mark.parametrize("host", ["parted.test", "192.0.2.18"])  # by its name, and by an address of its range
+def test_routes_lead_to_parts_of_a_host(world: World, host: str) -> None:
+    for _ in range(3):
+        assert world.get(f"http://{host}/one", by="details-v2").text == "GET /one HTTP/1.1"
+        assert world.get(f"http://{host}/two", by="details-v2").text == "127.0.0.2\n"

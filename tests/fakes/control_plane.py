@@ -35,6 +35,8 @@ class ControlPlane:
     ca: ToyCa = field(default_factory=ToyCa)
     life: timedelta = timedelta(hours=1)
     sidecars: list[agent_pb2.Sidecar] = field(default_factory=list)
+    probes: list[agent_pb2.Probe] = field(default_factory=list)
+    reports: list[dict[str, tuple[bool, str]]] = field(default_factory=list)
     listener_port: int = 0
     secrets_used: list[str] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
@@ -97,6 +99,7 @@ class ControlPlane:
         return agent_pb2.Assignment(
             agent="a1",
             sidecars=self.sidecars,
+            probes=self.probes,
             bundle=self.bundle(),
             xds_address=f"127.0.0.1:{self.agents_port}",
             server_id=str(self.server_id),
@@ -138,6 +141,12 @@ class _Agents(agent_pb2_grpc.AgentsServicer):
             announced = self._plane._announced
             yield self._plane.assignment()
             await announced.wait()
+
+    async def Report(  # type: ignore[override] # noqa: N802
+        self, request: agent_pb2.HealthReport, context: grpc.aio.ServicerContext
+    ) -> agent_pb2.HealthReply:
+        self._plane.reports.append({one.instance: (one.healthy, one.reason) for one in request.instances})
+        return agent_pb2.HealthReply()
 
     async def Sign(self, request: agent_pb2.SignRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802
         if request.spiffe_id in self._plane.denied:

@@ -147,12 +147,6 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         ),
         (
             "address: 192.0.2.2",
-            "address: 192.0.2.2, labels: {a: b}",
-            "14: field `labels` of ServiceEntry is not supported in `spec.endpoints[1]`; "
-            "subsets of a host outside are not made; declare each as a host of its own",
-        ),
-        (
-            "address: 192.0.2.2",
             "address: 192.0.2.2, serviceAccount: a",
             "14: field `serviceAccount` of ServiceEntry is not supported in `spec.endpoints[1]`; "
             "what the certificate of a host outside bears, `subjectAltNames` say; take it out",

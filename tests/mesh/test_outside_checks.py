@@ -94,7 +94,8 @@ def test_istios_way_of_opening_tls_is_good() -> None:
         (
             "number: 443}}",
             "number: 443}, subset: v1}",
-            "7: subsets of a host outside are not supported yet; remove it",
+            "7: callers in `default` know no subset `v1` of the host `books.example.com`; declare it in a "
+            "DestinationRule of that host",
         ),
         (
             ", port: {number: 443}",
@@ -124,9 +125,18 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
         ),
         (
             "  trafficPolicy:",
-            "  subsets: [{name: v1}]\n  trafficPolicy:",
+            "  subsets: [{name: v1, labels: {version: v1}}]\n  trafficPolicy:",
             [
-                "mesh/rule.yaml:6: subsets of a host outside, as `books.example.com`, are not supported yet; remove it",
+                "mesh/rule.yaml:6: no endpoint of `books.example.com` has the labels of the subset `v1`; compare them "
+                "with `endpoints` of its ServiceEntry",
+            ],
+        ),
+        (
+            "  trafficPolicy:",
+            "  subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]\n  trafficPolicy:",
+            [
+                "mesh/rule.yaml:6: `books.example.com` is outside, where nobody knows the mesh's mutual TLS; "
+                "write `SIMPLE` or `MUTUAL`",
             ],
         ),
         (
@@ -159,3 +169,9 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
 def test_a_destination_rule_that_cannot_hold_outside_is_refused(old: str, new: str, found: list[str]) -> None:
     assert old in RULE
     assert problems(folder(rule=RULE.replace(old, new))) == found
+
+
+def test_connections_are_led_to_all_of_a_host() -> None:
+    route = ROUTE.replace("http:\n    - route", "tls:\n    - match: [{sniHosts: [books.example.com]}]\n      route")
+    found = problems(folder(route.replace("number: 443}}", "number: 443}, subset: v1}")))
+    assert "mesh/out.yaml:8: connections are led to all of a host outside; remove it" in found

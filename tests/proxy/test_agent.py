@@ -215,6 +215,24 @@ async def test_a_refused_identity_is_asked_for_again(plane: ControlPlane, agent:
     assert await agent.stop() == 0
 
 
+async def test_it_asks_the_applications_and_tells_what_they_answer(plane: ControlPlane, agent: Agent) -> None:
+    plane.sidecars = [WEB_1, API_1]
+    tcp = agent_pb2.TcpSocket(host="127.0.0.1", port=plane.agents_port)
+    plane.probes = [
+        agent_pb2.Probe(instance="web-1", tcp_socket=tcp, failure_threshold=1, period_seconds=1),
+        agent_pb2.Probe(instance="api-1", exec=agent_pb2.Exec(command=["true"]), failure_threshold=1),
+    ]
+    await agent.start("--join", format_token(plane.token()))
+    await until(lambda: plane.reports and len(plane.reports[-1]) == 2, agent.events)
+    reason = "its probe is a command, and its agent runs none; start it with --run-probe-commands"
+    assert plane.reports[-1] == {"web-1": (True, ""), "api-1": (False, reason)}
+    plane.probes = plane.probes[:1]
+    plane.announce()
+    await until(lambda: plane.reports[-1] == {"web-1": (True, "")}, agent.events)
+    assert not agent.said("sidecar.draining")  # what is asked otherwise needs no other Envoy
+    await agent.stop()
+
+
 async def test_a_restart_needs_no_token_while_the_kept_identity_holds(plane: ControlPlane, agent: Agent) -> None:
     token = format_token(plane.token())
     await agent.start("--join", token, "--dir", str(agent.state))

@@ -16,7 +16,6 @@ from policyd.mesh.protocols import by_word
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
 LATER: Final[Mapping[str, str]] = {
-    "labels": "subsets of a host outside are not made; declare each as a host of its own",
     "network": "every proxy must reach the address directly; take it out",
     "serviceAccount": "what the certificate of a host outside bears, `subjectAltNames` say; take it out",
 }
@@ -73,10 +72,14 @@ class EntryPort(Model):
 
 
 class EntryEndpoint(Model):
-    """Where the names are served; `ports` by the name of the port, in the place of `target_port`."""
+    """Where the names are served; `ports` by the name of the port, in the place of `target_port`.
+
+    `labels` tell the subsets apart that DestinationRules make.
+    """
 
     address: Annotated[str, AfterValidator(check_host)]
     ports: Mapping[Name, PortNumber] = NOTHING
+    labels: Labels = NOTHING
     locality: Annotated[str, AfterValidator(_check_locality)] | None = None
     weight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 

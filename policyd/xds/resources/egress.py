@@ -8,7 +8,8 @@ of looked-up names such addresses are dropped, so that Envoy's next try (happy e
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
@@ -115,10 +116,12 @@ def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = F
     found = []
     for outside in mesh.outside:
         for port in outside.ports:
+            for subset, part in _parts(mesh, caller, outside):
+                policy = mesh.outside_policy(caller, outside.host, port.number, subset)
+                if port.is_http or opens_tls(policy):
+                    name = outbound_cluster(outside.host, port.number, subset)
+                    found.append(_cluster(mesh, name, part, port, ranges, policy))
             policy = mesh.outside_policy(caller, outside.host, port.number)
-            if port.is_http or opens_tls(policy):
-                name = outbound_cluster(outside.host, port.number)
-                found.append(_cluster(mesh, name, outside, port, ranges, policy))
             if not port.is_http:
                 name = tunnel_cluster(outside.host, port.number)
                 found.append(_cluster(mesh, name, outside, port, ranges, policy.model_copy(update={"tls": None})))
@@ -127,12 +130,21 @@ def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = F
     return found
 
 
+def _parts(mesh: Mesh, caller: Caller, outside: Outside) -> Iterator[tuple[str, Outside]]:
+    """A Host as a whole (""), and the subsets that a class of proxies knows, where something bears their labels."""
+    yield "", outside
+    for name, subset in mesh.outside_destination(caller, outside.host).subsets.items():
+        if (part := outside.of_labels(subset.labels)) is not None:
+            yield name, part
+
+
 def secrets(mesh: Mesh, caller: Caller) -> Iterable[dict[str, Any]]:
     """What proxies of a class show Hosts, and the authorities that they check these by, each once (Secret)."""
     found: dict[str, dict[str, Any]] = {}
     for outside in mesh.outside:
-        for port in outside.ports:
-            given = mesh.outside_policy(caller, outside.host, port.number).tls
+        parts = [name for name, _ in _parts(mesh, caller, outside)]
+        for port, part in itertools.product(outside.ports, parts):
+            given = mesh.outside_policy(caller, outside.host, port.number, part).tls
             if given is not None:
                 found |= {one["name"]: one for one in certificates.held(mesh, given.own_files, given.ca_file)}
     return found.values()

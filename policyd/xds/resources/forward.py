@@ -94,14 +94,14 @@ class Forward:
 
     def _cluster(self, destination: Destination) -> str:
         if (outside := self.leaves(destination)) is not None:
-            return outbound_cluster(*outside)
+            return outbound_cluster(*outside, destination.subset or "")
         service, port, subset = self._meant(destination)
         return outbound_cluster(service.id, port, subset)
 
     def _is_hashed(self, destination: Destination) -> bool:
         if (outside := self.leaves(destination)) is None:
             return _is_hashed(self._mesh, self._caller, *self._meant(destination))
-        balancer = self._mesh.outside_policy(self._caller, *outside).load_balancer
+        balancer = self._mesh.outside_policy(self._caller, *outside, destination.subset or "").load_balancer
         return balancer is not None and balancer.consistent_hash is not None
 
     def _meant(self, destination: Destination) -> tuple[Service, int, str]:
