@@ -12,14 +12,20 @@ DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 # ---- keys of ext_authz's context_extensions, put on routes by our own xDS
 EXTENSION_LISTENER: Final = "policyd.listener"
 EXTENSION_HOST: Final = "policyd.host"  # of a route to the outside: the Host, or the pattern of names that it leads to
+EXTENSION_TLS: Final = "policyd.tls"  # and that its tunnels take only clients that ask for that very name
 EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was asked for
 
 # ---- the name that a client of TLS asks for, on the tunnels that a gateway makes of its connections
 SNI_HEADER: Final = "x-policyd-sni"
+# ---- where a tunnel goes, from one listener inside an Envoy to the next
+CLUSTER_HEADER: Final = "x-policyd-cluster"
 
 # ---- dynamic metadata that our own listeners give a check, where many of them share their routes
 METADATA_NAMESPACE: Final = "policyd"
 METADATA_LISTENER: Final = "listener"
+METADATA_CLUSTER: Final = "cluster"  # of a route: where the bytes of its tunnels go in the end
+METADATA_LEAVES: Final = "leaves"  # the same, where they go by one tunnel more
+METADATA_ASKED: Final = "asked"  # and what these are for, where that is not the name that is asked for
 METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified

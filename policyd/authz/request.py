@@ -22,7 +22,7 @@ from policyd.errors import IncompleteRequest, SpiffeIdError
 from policyd.mesh.matching import check_host
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections, takes_requests
-from policyd.names import EXTENSION_LISTENER, METADATA_LISTENER, METADATA_NAMESPACE, SNI_HEADER
+from policyd.names import EXTENSION_LISTENER, EXTENSION_TLS, METADATA_LISTENER, METADATA_NAMESPACE, SNI_HEADER
 from policyd.spiffe import SpiffeId
 
 MAX_HEADERS: Final = 128  # our Envoys take 100
@@ -75,6 +75,7 @@ def read_check(
         kind = "requests" if method == "CONNECT" else "connections"
         raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
     sni = _asked_name(http) if listener.side == "gateway" and listener.protocol == "tcp" else None
+    guarded = _guarded_name(attributes, listener, outside or host)
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service=listener.service,
@@ -87,7 +88,7 @@ def read_check(
         instance=listener.instance,
         headers=headers,
         outside=outside,
-        sni=sni or "",
+        sni=sni or guarded,
     )
     trace_id, span_id = _trace(headers)
     request_id = headers.get("x-request-id", http.id)
@@ -140,6 +141,15 @@ def _asked_name(http: Any) -> str:
         return check_host(name) if name else ""
     except ValueError:
         raise IncompleteRequest(f"`{name[:80]!a}` is no name to ask for") from None
+
+
+def _guarded_name(attributes: Any, listener: Listener, name: str) -> str:
+    """The name that a client of TLS in a tunnel asks for, lest none of its bytes gets on; "" where it may be any."""
+    if listener.side == "egress":
+        return name if attributes.context_extensions.get(EXTENSION_TLS) else ""
+    if listener.side != "inbound" or listener.protocol != "tls":
+        return ""
+    return _asked_name(attributes.request.http) or name
 
 
 @lru_cache(maxsize=4096)

@@ -120,6 +120,8 @@ class EnvoyApi:
 
     def _settle(self, message: Any) -> None:
         """Serialise what each Any holds again, in one order: ParseDict leaves the order of maps to chance."""
+        if message.DESCRIPTOR.full_name == _ANY and not message.type_url:
+            return  # it holds nothing
         if message.DESCRIPTOR.full_name == _ANY:
             inner = self.message(message.type_url.rpartition("/")[2]).FromString(message.value)
             self._settle(inner)

@@ -111,6 +111,8 @@ class Filler:
         return _as_it_is
 
     def _any(self, made: Any, fields: Any) -> None:
+        if not fields:
+            return  # one that is there and holds nothing
         key = marshal.dumps(fields, 2)  # a form without back references, equal for what is equal
         kept = self._packed.get(key)
         if kept is None:

@@ -17,6 +17,8 @@ Mode = Literal["REGISTRY_ONLY", "ALLOW_ANY"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HTTP_PROTOCOLS: Final = frozenset({"HTTP", "HTTP2", "GRPC"})  # the others are only ever tunnelled (CONNECT)
+TLS_PROTOCOLS: Final = frozenset({"HTTPS", "TLS"})  # of tunnels those whose bytes are TLS
+HTTPS_PORT: Final = 443
 HTTP_PORT: Final = 80  # what a name without a port means outside (RFC 9110, 4.2.1)
 
 _NEVER: Final = tuple(
@@ -67,6 +69,11 @@ class OutsidePort:
     def is_http(self) -> bool:
         """Whether requests are told apart on it; else only connections are."""
         return self.protocol in HTTP_PROTOCOLS
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the bytes of its tunnels are TLS."""
+        return self.protocol in TLS_PROTOCOLS
 
 
 @dataclass(frozen=True, slots=True)

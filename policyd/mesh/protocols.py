@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-Protocol = Literal["http", "http2", "grpc", "grpc-web", "tcp"]
+Protocol = Literal["http", "http2", "grpc", "grpc-web", "tcp", "tls"]
 
 BY_WORD: Final[Mapping[str, Protocol]] = {
     **{protocol: protocol for protocol in get_args(Protocol)},
     # what is not looked into
+    "https": "tls",
     "mongo": "tcp",
     "mysql": "tcp",
     "redis": "tcp",
     # Kubernetes' own words, which stand in `appProtocol` only
     "kubernetes.io/h2c": "http2",
     "kubernetes.io/ws": "http",
+    "kubernetes.io/wss": "tls",
 }
-CONNECTIONS: Final = frozenset({"tcp"})  # each is decided as a whole; of all others each request is
+CONNECTIONS: Final = frozenset({"tcp", "tls"})  # each is decided as a whole; of all others each request is
 HTTP2: Final = frozenset({"http2", "grpc", "grpc-web"})  # what the application and the sidecars between speak
 
 

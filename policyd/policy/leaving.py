@@ -14,7 +14,7 @@ from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.hosts import resolve
 from policyd.mesh.model import Instance, Mesh
-from policyd.mesh.outside import HTTP_PORT, covers_name
+from policyd.mesh.outside import HTTP_PORT, HTTPS_PORT, covers_name
 from policyd.mesh.scope import scope_of
 from policyd.spiffe import SpiffeId
 
@@ -45,7 +45,17 @@ def leaving(
         instance=sender.name,
         headers=headers,
         outside=form.host,
+        sni=form.host if _is_tls(form, mesh, namespace) else "",
     )
+
+
+def _is_tls(form: Form, mesh: Mesh, namespace: str) -> bool:
+    """Whether only clients of TLS that ask for the name get through a tunnel."""
+    if not form.is_tunnel:
+        return False
+    seen = [one for one in mesh.outside if one.is_seen(namespace) and covers_name(one.host, form.host)]
+    declared = [port.is_tls for one in seen for port in one.ports if port.number == form.port]
+    return any(declared) if declared else form.port == HTTPS_PORT
 
 
 def _is_outside(form: Form, mesh: Mesh, namespace: str, sender: Instance | None) -> bool:

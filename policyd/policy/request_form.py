@@ -107,6 +107,7 @@ def resolve_form(
         destination=Endpoint(instance.address if instance else _LOCAL.ip, port),
         instance=instance.name if instance else "",
         headers=headers or {},
+        sni=_sni(form, service, port),
         user=end_user(user, service.id, issuers) if user else None,
     )
 
@@ -147,7 +148,14 @@ def resolve_at(
         destination=Endpoint(found.address, listener.port),
         instance=instance,
         headers=headers or {},
+        sni=_sni(form, service, port),
     )
+
+
+def _sni(form: Form, service: Service, port: int) -> str:
+    """What the client in a tunnel of TLS asks for: what the tunnel was asked for."""
+    found = service.port(port)
+    return form.host if found is not None and found.protocol == "tls" else ""
 
 
 def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, int]:

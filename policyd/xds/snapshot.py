@@ -15,6 +15,7 @@ from typing import Any, Final
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX, EnvoyApi
 from policyd.errors import InvalidInput, Problem
+from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE
 
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -152,8 +153,16 @@ def _named(node: Any) -> Iterator[Reference]:
             yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
         elif key == "rds":
             yield Reference(ROUTE, value["route_config_name"])
+        elif key == "metadata" and isinstance(value, Mapping):
+            yield from _marked(value)
         if key not in _OPAQUE:
             yield from _named(value)
+
+
+def _marked(metadata: Mapping[str, Any]) -> Iterator[Reference]:
+    """Where a tunnel goes that is looked into on its way."""
+    marks = metadata.get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
+    yield from (Reference(CLUSTER, marks[key]) for key in (METADATA_CLUSTER, METADATA_LEAVES) if key in marks)
 
 
 def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None) -> Snapshot:

@@ -180,3 +180,34 @@ def test_the_record_of_a_connection_has_no_path(permitting: Ruling) -> None:
     assert (entry.action, entry.resource, entry.proxy) == ('Action::"connect"', 'Service::"db.default"', "db-v1")
     assert entry.context["request"] == {"method": "CONNECT", "host": "echo"}
     assert entry.context["destination"] == {"port": 3306, "labels": {"app": "db", "tier": "data"}}
+
+
+SECURE = "workloads: {web-v1: {service: web, port: 80}, db-v1: {service: db, port: 3306, protocol: PROTOCOL}}\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "headers", "sni"),
+    [
+        ("tls", {}, "echo"),
+        ("tls", {"x-policyd-sni": "db.example"}, "db.example"),
+        ("tcp", {}, ""),
+        ("tcp", {"x-policyd-sni": "db.example"}, ""),
+    ],
+)
+def test_a_service_of_tls_is_asked_for_by_the_name_that_its_sidecar_holds_the_client_to(
+    protocol: str, headers: dict[str, str], sni: str
+) -> None:
+    declaration = declare({"workloads.yaml": SECURE.replace("PROTOCOL", protocol)})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    check = check_of(request={"http": {"method": "CONNECT", "host": "Echo:3306", "headers": headers}})
+
+    assert read_check(check, DB, mesh, NOW, ()).facts.sni == sni
+
+
+def test_what_is_no_name_is_no_connection() -> None:
+    declaration = declare({"workloads.yaml": SECURE.replace("PROTOCOL", "tls")})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    check = check_of(request={"http": {"method": "CONNECT", "host": "echo:1", "headers": {"x-policyd-sni": "a,b"}}})
+
+    with pytest.raises(IncompleteRequest, match="is no name to ask for"):
+        read_check(check, DB, mesh, NOW, ())

@@ -49,6 +49,24 @@ def test_the_owner_of_the_proxy_asks_for_the_host_of_the_route(mesh: Mesh) -> No
     assert query.listener == mesh.listeners["reviews-v1/egress"]
 
 
+@pytest.mark.parametrize(
+    ("extensions", "sni"),
+    [
+        ({}, ""),
+        ({"policyd.tls": "1"}, "www.googleapis.com"),
+        ({"policyd.tls": "1", "policyd.host": "*"}, "a.example.com"),
+    ],
+)
+def test_what_a_guarded_tunnel_asks_for_is_its_name(extensions: dict[str, str], sni: str, mesh: Mesh) -> None:
+    tunnel = asked(
+        request__http__method="CONNECT",
+        request__http__host="A.example.com:443",
+        request__http__headers={"x-policyd-sni": "forged.example.com"},
+        context_extensions={**OUT, **extensions},
+    )
+    assert read_check(tunnel, REVIEWS, mesh, NOW).facts.sni == sni
+
+
 def test_a_forged_principal_changes_nothing(mesh: Mesh) -> None:
     forged = asked(source={"principal": str(PAGE), "address": address("127.0.0.1", 41000)})
     assert read_check(forged, REVIEWS, mesh, NOW).facts.principal == REVIEWS

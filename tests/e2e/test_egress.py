@@ -54,7 +54,7 @@ spec:
   hosts: [books.example.com]
   ports:
     - {{number: 80, name: http, protocol: HTTP, targetPort: {port}}}
-    - {{number: 443, name: tls, protocol: TLS, targetPort: {port}}}
+    - {{number: 443, name: tcp, protocol: TCP, targetPort: {port}}}
   resolution: STATIC
   endpoints: [{{address: 127.0.0.2}}]
 ---
@@ -65,7 +65,7 @@ spec:
   hosts: [good.test, loop.test, metadata.test, both.test, gone.test]
   ports:
     - {{number: 80, name: http, protocol: HTTP, targetPort: {port}}}
-    - {{number: 443, name: tls, protocol: TLS, targetPort: {port}}}
+    - {{number: 443, name: tcp, protocol: TCP, targetPort: {port}}}
   resolution: DNS
 ---
 apiVersion: networking.istio.io/v1

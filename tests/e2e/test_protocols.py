@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,10 +18,12 @@ import grpc
 import httpx
 import pytest
 
+from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.test_metrics import found, page
 from tests.e2e.wire import records
+from tests.fakes.outside import Dns, Outside
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
@@ -49,6 +54,46 @@ spec:
 """
 
 
+TLS_POLICY = """\
+@id("web-to-secure")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
+  resource == Service::"secure.default")
+when { context has sni && context.sni == "secure" };
+@id("web-out")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
+  resource in Group::"outside")
+when { context has sni && context.sni like "*.test" };
+"""
+ENTRIES = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: tls}}
+spec:
+  hosts: [tls.test]
+  addresses: [192.0.2.9]
+  ports: [{{number: 443, name: https, protocol: HTTPS, targetPort: {port}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: wild}}
+spec:
+  hosts: ["*.wild.test"]
+  ports: [{{number: {port}, name: tls, protocol: TLS}}]
+  resolution: DYNAMIC_DNS
+"""
+
+
+def speaks_tls(work: Path) -> ssl.SSLContext:
+    """The server's side of TLS, with a certificate that nobody here looks at."""
+    certificate, key = Authority("somebody").issue("any.test")
+    (work / "tls.pem").write_text(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(work / "tls.pem")
+    return context
+
+
 class Greeter(grpc.GenericRpcHandler):  # type: ignore[misc]
     """An application that speaks gRPC: says hello, counts down, and tells what it was sent."""
 
@@ -72,10 +117,12 @@ class Greeter(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class World:
-    """A mesh with a greeter in it."""
+    """A mesh with a greeter and an application that speaks TLS in it, and a server of TLS outside."""
 
     mesh: RunningMesh
     greeter: Greeter
+    secure: Outside
+    outside: Outside
 
     def proxy(self, by: str) -> str:
         found: str = self.mesh.place(by)["proxy_url"]
@@ -103,26 +150,36 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("protocols") / "mesh"
     (directory / "policies").mkdir(parents=True)
     (directory / "mesh").mkdir()
-    ports = [free_port(), free_port()]
+    ports = [free_port(), free_port(), free_port()]
     (directory / "workloads.yaml").write_text(
         "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
         "  greeter-v1:\n    service: greeter\n    ports:\n"
         f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
         f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
+        f"  secure-v1: {{service: secure, port: 443, protocol: tls, appPort: {ports[2]}}}\n"
     )
     (directory / "policies/greeter.cedar").write_text(POLICY)
+    (directory / "policies/tls.cedar").write_text(TLS_POLICY)
     (directory / "mesh/routes.yaml").write_text(ROUTES)
+    (directory / "groups.yaml").write_text("groups: {outside: {hosts: [tls.test, a.wild.test]}}\n")
     greeter = Greeter()
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[greeter])
-    try:
-        mesh = up(directory)
-        for port in ports:
-            server.add_insecure_port(f"127.0.0.1:{port}")
-        server.start()
-        yield World(mesh, greeter)
-    finally:
-        down(directory)
-        server.stop(None)
+    tls = speaks_tls(directory.parent)
+    with Outside("127.0.0.2", tls=tls) as outside, Dns({"a.wild.test": ["127.0.0.2"]}) as dns:
+        (directory / "mesh/outside.yaml").write_text(ENTRIES.format(port=outside.port))
+        (directory / "policyd.yaml").write_text(
+            f'egress: {{allowAddresses: [127.0.0.2/32], dnsResolvers: ["127.0.0.1:{dns.port}"]}}\n'
+        )
+        try:
+            mesh = up(directory)
+            for port in ports[:2]:
+                server.add_insecure_port(f"127.0.0.1:{port}")
+            server.start()
+            with Outside("127.0.0.1", ports[2], tls=tls) as secure:
+                yield World(mesh, greeter, secure, outside)
+        finally:
+            down(directory)
+            server.stop(None)
 
 
 def test_a_call_is_answered_and_on_record_as_what_it_is(world: World) -> None:
@@ -235,15 +292,18 @@ def through(world: World, by: str, to: str, *sent: bytes) -> list[str]:
     proxy = urlsplit(world.proxy(by))
     secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
     opening = f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode()
-    answers = []
     with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
-        for one in (opening, *sent):
-            raw.sendall(one)
-            head = b""
-            while b"\r\n\r\n" not in head and (more := raw.recv(4096)):
-                head += more
-            answers.append(head.decode("latin-1").partition("\r\n")[0])
-    return answers
+        return [first_line(raw, one) for one in (opening, *sent)]
+
+
+def first_line(raw: socket.socket, sent: bytes) -> str:
+    """The first line of the answer, "" where the other end ends the connection."""
+    head = b""
+    with suppress(ConnectionError):
+        raw.sendall(sent)
+        while b"\r\n\r\n" not in head and (more := raw.recv(4096)):
+            head += more
+    return head.decode("latin-1").partition("\r\n")[0]
 
 
 def test_a_tunnel_inside_a_tunnel_goes_around_nothing(world: World) -> None:
@@ -260,3 +320,87 @@ def test_what_is_no_http_ends_the_tunnel(world: World) -> None:
         "HTTP/1.1 400 Bad Request",
         "",
     )
+
+
+# ---- TLS that is not opened
+
+
+def ask(world: World, by: str, to: str, sni: str | None) -> str:
+    """What comes of a request over TLS through a tunnel: why there is none, what answers, or that it ended."""
+    proxy = urlsplit(world.proxy(by))
+    secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
+        raw.sendall(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += raw.recv(1)
+        if (status := head.split(b" ")[1]) != b"200":
+            return f"no tunnel: {status.decode()}"
+        try:
+            with context.wrap_socket(raw, server_hostname=sni) as inside:
+                inside.sendall(b"GET /it HTTP/1.1\r\nHost: inside\r\nConnection: close\r\n\r\n")
+                return inside.recv(4096).split(b"\r\n")[0].decode()
+        except (ssl.SSLError, ConnectionError):
+            return "ended"
+
+
+ANSWERED = "HTTP/1.0 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("by", "to", "sni", "outcome"),
+    [
+        ("web-v1", "secure:443", "secure", ANSWERED),
+        ("web-v1", "secure:443", "other", "ended"),
+        ("web-v1", "secure:443", None, "ended"),
+        ("web-v1", "secure.default:443", "secure.default", "no tunnel: 403"),
+        ("other-v1", "secure:443", "secure", "no tunnel: 403"),
+    ],
+)
+def test_a_service_that_speaks_tls_is_decided_by_the_name_that_its_client_asks_for(
+    world: World, by: str, to: str, sni: str | None, outcome: str
+) -> None:
+    before = len(world.secure.seen)
+
+    assert ask(world, by, to, sni) == outcome
+    assert len(world.secure.seen) - before == (outcome == ANSWERED)
+    record = records(world.mesh.directory, resource='Service::"secure.default"')[-1]
+    assert (record["action"], record["proxy"]) == ('Action::"connect"', "secure-v1")
+    # what the decision read
+    assert record["context"].get("sni") == (to.removesuffix(":443") if by == "web-v1" else None)
+
+
+@pytest.mark.parametrize(
+    ("by", "to", "sni", "outcome"),
+    [
+        ("web-v1", "tls.test:443", "tls.test", ANSWERED),
+        ("web-v1", "TLS.test:443", "tls.test", ANSWERED),
+        ("web-v1", "192.0.2.9:443", "tls.test", ANSWERED),
+        ("web-v1", "tls.test:443", "a.wild.test", "ended"),
+        ("web-v1", "tls.test:443", "tls.test.evil", "ended"),
+        ("web-v1", "tls.test:443", "tls", "ended"),
+        ("web-v1", "tls.test:443", None, "ended"),
+        ("other-v1", "tls.test:443", "tls.test", "no tunnel: 403"),
+        ("web-v1", "a.wild.test:{port}", "a.wild.test", ANSWERED),
+        ("web-v1", "a.wild.test:{port}", "b.wild.test", "ended"),
+        ("web-v1", "b.wild.test:{port}", "b.wild.test", "no tunnel: 403"),
+    ],
+)
+def test_a_tunnel_out_of_the_mesh_takes_only_who_asks_for_its_own_name(
+    world: World, by: str, to: str, sni: str | None, outcome: str
+) -> None:
+    before = len(world.outside.seen)
+
+    assert ask(world, by, to.format(port=world.outside.port), sni) == outcome
+    assert len(world.outside.seen) - before == (outcome == ANSWERED)
+
+
+def test_what_is_no_tls_does_not_leave_as_such(world: World) -> None:
+    before = len(world.outside.seen)
+
+    plain = b"GET /it HTTP/1.1\r\nHost: tls.test\r\n\r\n"
+    assert through(world, "web-v1", "tls.test:443", plain) == ["HTTP/1.1 200 OK", ""]
+    assert through(world, "web-v1", "secure:443", plain) == ["HTTP/1.1 200 OK", ""]
+    assert len(world.outside.seen) == before

@@ -467,7 +467,7 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "name: http-main",
             "name: udp",
             "6: `spec.ports[0].name`: the protocol of port `udp` is not supported yet; "
-            "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`",
+            "begin it with `http`, `http2`, `grpc`, `grpc-web`, `tls` or `tcp`, as in `http-<suffix>`",
         ),
         (
             "service",

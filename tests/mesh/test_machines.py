@@ -149,11 +149,6 @@ def test_a_machine_that_fits_nowhere_is_refused_with_its_line(old: str, new: str
         ),
         (
             "protocol: HTTP",
-            "protocol: TLS",
-            "4: `spec`: the protocol TLS is not supported inside the mesh yet; use HTTP or TCP",
-        ),
-        (
-            "protocol: HTTP",
             "protocol: HTTP, targetPort: 80",
             "4: `spec`: `targetPort` of `http`: say it in `ports` of the WorkloadEntry; remove it",
         ),

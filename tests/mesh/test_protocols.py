@@ -22,12 +22,15 @@ from tests.mesh.sample import meshed
         ("grpc-web-page", None, "grpc-web"),
         ("grpc-website", None, "grpc"),
         ("tcp-any", None, "tcp"),
+        ("tls", None, "tls"),
+        ("https-main", None, "tls"),
         ("mongo", None, "tcp"),
         ("mysql-main", None, "tcp"),
         ("redis", None, "tcp"),
         ("http", "grpc", "grpc"),
         ("tcp", "kubernetes.io/h2c", "http2"),
         ("tcp", "kubernetes.io/ws", "http"),
+        ("http", "kubernetes.io/wss", "tls"),
     ],
 )
 def test_it_is_what_app_protocol_says_else_what_the_name_begins_with(
@@ -38,11 +41,11 @@ def test_it_is_what_app_protocol_says_else_what_the_name_begins_with(
     assert port.speaks == speaks
 
 
-@pytest.mark.parametrize("speaks", ["http", "http2", "grpc", "grpc-web", "tcp"])
+@pytest.mark.parametrize("speaks", ["http", "http2", "grpc", "grpc-web", "tcp", "tls"])
 def test_either_requests_are_decided_or_connections(speaks: Protocol) -> None:
     mesh = meshed({"workloads.yaml": f"workloads: {{a: {{service: a, ports: [{{port: 80, name: {speaks}}}]}}}}\n"})
 
     [port] = mesh.services["a.default"].ports
     assert port.protocol == mesh.listeners["a/inbound"].protocol == speaks
     assert takes_requests(speaks) is not takes_connections(speaks)
-    assert takes_connections(speaks) is (speaks == "tcp")
+    assert takes_connections(speaks) is (speaks in ("tcp", "tls"))

@@ -57,7 +57,7 @@ def test_it_is_said_by_the_name_of_the_port_or_by_app_protocol() -> None:
         (
             {"service": SERVICE.replace("tcp-mysql", "udp-x")},
             "mesh/service.yaml:4: `spec.ports[0].name`: the protocol of port `udp-x` is not supported yet; "
-            "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`",
+            "begin it with `http`, `http2`, `grpc`, `grpc-web`, `tls` or `tcp`, as in `http-<suffix>`",
         ),
         (
             {"routes": ROUTES.replace("{host: web}", "{host: db}")},

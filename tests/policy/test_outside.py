@@ -90,7 +90,7 @@ def facts(**changes: Any) -> HttpFacts:
         ("web GET http://Books.Example.com:80/b/1?x", facts(target="/b/1?x")),
         (
             "web CONNECT books.example.com:443",
-            facts(method="CONNECT", destination=Endpoint("127.0.0.1", 443)),
+            facts(method="CONNECT", destination=Endpoint("127.0.0.1", 443), sni="books.example.com"),
         ),
         (
             "web GET http://a.near.example.com:8080/",

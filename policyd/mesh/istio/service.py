@@ -24,11 +24,12 @@ LATER: Final[Mapping[str, str]] = {
     "sessionAffinityConfig": _STICKY,
     "trafficDistribution": "let a DestinationRule prefer what is near: `localityLbSetting` with `outlierDetection`",
 }  # fmt: skip
-KNOWN: Final = "begin it with `http`, `http2`, `grpc`, `grpc-web` or `tcp`, as in `http-<suffix>`"
+KNOWN: Final = "begin it with `http`, `http2`, `grpc`, `grpc-web`, `tls` or `tcp`, as in `http-<suffix>`"
 
 AppProtocol = Literal[
-    "http", "http2", "grpc", "grpc-web", "tcp", "mongo", "mysql", "redis", "kubernetes.io/h2c", "kubernetes.io/ws"
-]
+    "http", "http2", "grpc", "grpc-web", "tcp", "tls", "https", "mongo", "mysql", "redis",
+    "kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss",
+]  # fmt: skip
 
 
 def _check_protocol(name: str) -> str:

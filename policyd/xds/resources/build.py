@@ -16,8 +16,18 @@ from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, scope_of
-from policyd.xds.resources import certificates, clusters, edge_connections, edges, egress, inner, listeners, routes
-from policyd.xds.resources.model import Control
+from policyd.xds.resources import (
+    certificates,
+    clusters,
+    edge_connections,
+    edges,
+    egress,
+    guard,
+    inner,
+    listeners,
+    routes,
+)
+from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_TLS, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
@@ -58,7 +68,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         any_name = proxies.scope.any_name
         outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
-        yield kept.make(CLUSTER, inner.cluster())
+        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (INNER, GUARD, LEAVING))
         for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
         for secret in egress.secrets(mesh, proxies.caller):
@@ -71,6 +81,9 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
             yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control))
+        if any(port.protocol == "tls" for port in instance.ports):
+            yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
+            yield kept.make(LISTENER, guard.at_application())
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield from (kept.make(LISTENER, one) for one in listeners.outbound(instance, control, lookup))
     for listen in instance.listens:

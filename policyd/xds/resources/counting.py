@@ -13,18 +13,18 @@ from policyd import signals
 from policyd.mesh.model import Instance
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
-from policyd.xds.resources.model import INNER
+from policyd.xds.resources.model import GUARD, INNER
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
 _AUTHZ: Final = "envoy.filters.http.ext_authz"
 _CONNECT: Final = {"name": ":method", "string_match": {"exact": "CONNECT"}}
-# of a tunnel that ends in the Envoy itself only the requests inside count
+# of a tunnel that ends in the Envoy itself only what comes of it inside counts
 _GOES_ON: Final = {
     "extension_filter": {
         "name": "envoy.access_loggers.extension_filters.cel",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": f"xds.cluster_name != '{INNER}'",
+            "expression": f"!(xds.cluster_name in ['{INNER}', '{GUARD}'] && response.code == 200)",
         },
     }
 }

@@ -123,7 +123,7 @@ def table(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
         }
         for one in opened(mesh, instance, listen)
     ]
-    return {"name": name, "virtual_hosts": hosts, "request_headers_to_remove": [SNI_HEADER]}
+    return {"name": name, "virtual_hosts": hosts}
 
 
 def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -> list[dict[str, Any]]:

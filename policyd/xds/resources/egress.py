@@ -16,10 +16,19 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
-from policyd.mesh.outside import HTTP_PORT, Network, Outside, OutsideEndpoint, OutsidePort, covers_name, forbidden
+from policyd.mesh.outside import (
+    HTTP_PORT,
+    HTTPS_PORT,
+    Network,
+    Outside,
+    OutsideEndpoint,
+    OutsidePort,
+    covers_name,
+    forbidden,
+)
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
-from policyd.xds.resources import certificates, connections, counting, filters, inner, policies, rules, tcp, tls
+from policyd.xds.resources import certificates, connections, counting, filters, guard, inner, policies, rules, tcp, tls
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
@@ -71,6 +80,12 @@ def any_host() -> list[dict[str, Any]]:
     return [tunnel(ANY_CLUSTER), _forward(ANY_CLUSTER)]
 
 
+def any_tls() -> list[dict[str, Any]]:
+    """And those of its port 443, which is for TLS outside."""
+    said = filters.asked_for_host("*", HTTPS_PORT, guarded=True)
+    return [guard.leaving(tunnel(ANY_CLUSTER), said), _forward(ANY_CLUSTER)]
+
+
 def _domains(outside: Outside, port: OutsidePort) -> Iterable[str]:
     """What Host may be: every name with the port, and without it only where that is what it means outside."""
     for name in (outside.host, *(f"[{vip}]" if ":" in vip else vip for vip in outside.vips)):
@@ -92,9 +107,18 @@ def _routes(
     if not port.is_http:
         view = rules.View(caller, port.number)
         ruled = connections.of_name(mesh, owner, view, [outside.host]) if owner else []
-        return ruled or [tunnel(tunnel_cluster(outside.host, port.number))]
+        found = ruled or [tunnel(tunnel_cluster(outside.host, port.number))]
+        return [_guarded(outside, port, one) for one in found]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return [*(declared or [_forward(cluster)]), inner.route()]
+
+
+def _guarded(outside: Outside, port: OutsidePort, route: dict[str, Any]) -> dict[str, Any]:
+    """A tunnel of TLS takes only who asks for its name; one that a rule leads elsewhere is as the rule has it."""
+    if not port.is_tls or route["route"].get("cluster") != tunnel_cluster(outside.host, port.number):
+        return route
+    name = "" if "*" in outside.host else outside.host
+    return guard.leaving(route, filters.asked_for_host(outside.host, port.number, guarded=True), name)
 
 
 def _forward(cluster: str) -> dict[str, Any]:

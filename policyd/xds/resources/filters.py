@@ -14,6 +14,7 @@ from policyd.names import (
     EXTENSION_HOST,
     EXTENSION_LISTENER,
     EXTENSION_PORT,
+    EXTENSION_TLS,
     METADATA_LISTENER,
     METADATA_NAMESPACE,
     METADATA_TOKENS,
@@ -70,9 +71,12 @@ def asked_for(listener: str) -> dict[str, Any]:
     return _per_route({"check_settings": {"context_extensions": {EXTENSION_LISTENER: listener}}})
 
 
-def asked_for_host(host: str, port: int) -> dict[str, Any]:
-    """What a route to the outside carries: the Host (or pattern) and port that it leads to, whatever headers say."""
-    extensions = {EXTENSION_HOST: host, EXTENSION_PORT: str(port)}
+def asked_for_host(host: str, port: int, *, guarded: bool = False) -> dict[str, Any]:
+    """What a route to the outside carries: the Host (or pattern) and port that it leads to, whatever headers say.
+
+    Through one that is `guarded` only clients of TLS get that ask for the very name.
+    """
+    extensions = {EXTENSION_HOST: host, EXTENSION_PORT: str(port), **({EXTENSION_TLS: "1"} if guarded else {})}
     return _per_route({"check_settings": {"context_extensions": extensions}})
 
 

@@ -1,4 +1,4 @@
-"""Tunnels that end in the sidecar itself: an application may ask by CONNECT for what answers requests, as gRPC does.
+"""Tunnels that end in the sidecar itself, in a listener without a socket, where their bytes are looked at.
 
 Law: what comes through such a tunnel is routed, made to fail, tried again and decided by the very same tables as if it
 had been asked for plainly, HTTP/1.1 and HTTP/2 alike; so a tunnel goes around nothing, and one inside another neither.
@@ -8,32 +8,37 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from policyd.names import METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE
 from policyd.xds.resources import filters, tcp
 from policyd.xds.resources.model import INNER, OUTBOUND_ROUTES
 
-_TYPES: Final = "type.googleapis.com/envoy.extensions"
+TYPES: Final = "type.googleapis.com/envoy.extensions"
+_FILTER: Final = "envoy.filters.http.set_filter_state"
 _ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
-# what is known of the connection outside is known inside: where the application asks from, and whom
-_ENDS: Final = {"local_ip": "%DOWNSTREAM_LOCAL_ADDRESS%", "remote_ip": "%DOWNSTREAM_REMOTE_ADDRESS%"}
+# what the listener inside is told of the tunnel
+ASKED: Final = "policyd.asked"  # the name that was asked for, and a colon after it
+AUTHORITY: Final = "policyd.authority"  # and with its port
+CLUSTER: Final = "policyd.cluster"  # by which it leaves
+_TCP_CLUSTER: Final = "envoy.tcp_proxy.cluster"  # where it goes: Envoy's own name
 
 
-def cluster() -> dict[str, Any]:
-    """The way from the tunnel to the listener inside."""
-    address = {"envoy_internal_address": {"server_listener_name": INNER}}
+def cluster(name: str = INNER) -> dict[str, Any]:
+    """The way from a tunnel to a listener inside."""
+    address = {"envoy_internal_address": {"server_listener_name": name}}
     raw = {
         "name": "envoy.transport_sockets.raw_buffer",
-        "typed_config": {"@type": f"{_TYPES}.transport_sockets.raw_buffer.v3.RawBuffer"},
+        "typed_config": {"@type": f"{TYPES}.transport_sockets.raw_buffer.v3.RawBuffer"},
     }
     passes_on = {
-        "@type": f"{_TYPES}.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+        "@type": f"{TYPES}.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
         "transport_socket": raw,
     }
     return {
-        "name": INNER,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": INNER,
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "transport_socket": {"name": "envoy.transport_sockets.internal_upstream", "typed_config": passes_on},
@@ -42,29 +47,59 @@ def cluster() -> dict[str, Any]:
 
 def route() -> dict[str, Any]:
     """CONNECT ends here, and its bytes are read inside; nobody is asked before there is a request."""
-    return {**tcp.ending(INNER), "typed_per_filter_config": filters.unasked()}
+    return into(INNER, {}, filters.unasked())
 
 
-def known_ends() -> dict[str, Any]:
-    """Keeps the addresses of a connection for the listener inside (set_filter_state.v3.Config)."""
+def into(name: str, marks: dict[str, str], said: dict[str, Any]) -> dict[str, Any]:
+    """CONNECT ends in a listener inside, which is told where its bytes go, and what it is for (`names.METADATA_…`)."""
+    told = {_FILTER: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}}
+    found = {**tcp.ending(name), "typed_per_filter_config": {**said, **told}}
+    return found | ({"metadata": {"filter_metadata": {METADATA_NAMESPACE: marks}}} if marks else {})
+
+
+def tells(asked: str = "%REQ(:AUTHORITY)%") -> dict[str, Any]:
+    """Tells the listeners inside of a tunnel: only routes into one have it do so (set_filter_state.v3.Config)."""
+    keys = (METADATA_CLUSTER, METADATA_LEAVES, METADATA_ASKED)
+    goes_to, leaves_by, is_for = (f"%METADATA(ROUTE:{METADATA_NAMESPACE}:{key})%" for key in keys)
     kept = [
-        {
-            "object_key": f"{_ORIGINAL_DST}.{name}",
-            "format_string": {"text_format_source": {"inline_string": address}},
-            "shared_with_upstream": "ONCE",
-        }
-        for name, address in _ENDS.items()
+        _kept(f"{_ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        _kept(f"{_ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        _kept(ASKED, f"{asked}:", factory_key="envoy.string"),
+        _kept(ASKED, is_for, factory_key="envoy.string", skip_if_empty=True),
+        _kept(AUTHORITY, "%REQ(:AUTHORITY)%", factory_key="envoy.string"),
+        _kept(CLUSTER, leaves_by, factory_key="envoy.string", skip_if_empty=True),
+        _kept(_TCP_CLUSTER, goes_to, skip_if_empty=True),
     ]
-    config = {"@type": f"{_TYPES}.filters.http.set_filter_state.v3.Config", "on_request_headers": kept}
-    return {"name": "envoy.filters.http.set_filter_state", "typed_config": config}
+    config = {"@type": f"{TYPES}.filters.http.set_filter_state.v3.Config", "on_request_headers": kept}
+    return {"name": _FILTER, "typed_config": config, "disabled": True}
+
+
+def _kept(key: str, text: str, **more: Any) -> dict[str, Any]:
+    form = {"text_format_source": {"inline_string": text}, "omit_empty_values": True}
+    return {"object_key": key, "format_string": form, "shared_with_upstream": "ONCE", **more}
 
 
 def listener(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[str, Any]:
-    """What reads tunnels: the application's own proxy once more, for who has shown its secret outside."""
-    ends = {"@type": f"{_TYPES}.filters.listener.original_dst.v3.OriginalDst"}
-    inside = filters.manager(
+    """What reads requests from tunnels: the application's own proxy once more, for who has shown its secret outside."""
+    return internal(INNER, [{"filters": [requests(as_outside, counted)]}], knows_ends())
+
+
+def internal(name: str, chains: list[dict[str, Any]], *looks: dict[str, Any]) -> dict[str, Any]:
+    """A listener without a socket."""
+    return {
+        "name": name,
+        "internal_listener": {},
+        "traffic_direction": "OUTBOUND",
+        "listener_filters": list(looks),
+        "filter_chains": chains,
+    }
+
+
+def requests(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[str, Any]:
+    """The connection manager of a tunnel with requests in it."""
+    return filters.manager(
         INNER,
-        [*as_outside, known_ends()],
+        [*as_outside, tells()],
         filters.rds(OUTBOUND_ROUTES),
         server_header_transformation="PASS_THROUGH",
         preserve_external_request_id=True,
@@ -72,10 +107,9 @@ def listener(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[
         stream_idle_timeout="0s",
         **counted,
     )
-    return {
-        "name": INNER,
-        "internal_listener": {},
-        "traffic_direction": "OUTBOUND",
-        "listener_filters": [{"name": _ORIGINAL_DST, "typed_config": ends}],
-        "filter_chains": [{"filters": [inside]}],
-    }
+
+
+def knows_ends() -> dict[str, Any]:
+    """Where the application asks from, and whom, is known inside as it is outside (original_dst.v3.OriginalDst)."""
+    ends = {"@type": f"{TYPES}.filters.listener.original_dst.v3.OriginalDst"}
+    return {"name": _ORIGINAL_DST, "typed_config": ends}

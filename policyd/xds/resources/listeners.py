@@ -23,6 +23,7 @@ from policyd.xds.resources import (
     edges,
     faults,
     filters,
+    guard,
     inner,
     tcp,
     tls,
@@ -101,15 +102,18 @@ def _application(
         "route": {"cluster": cluster, "timeout": "0s"},
         "typed_per_filter_config": filters.asked_for(asked_for),
     }
-    if takes_connections(served.protocol):
+    if served.protocol == "tls":
+        route = guard.served(cluster, filters.asked_for(asked_for))
+    elif takes_connections(served.protocol):
         route |= tcp.ending(cluster)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
+    told = [inner.tells(guard.CLAIMED)] if served.protocol == "tls" else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
         # translated in front of the decision, so that what is refused is refused in the caller's own words
-        [known, *translated, *filters.decision(control, verification)],
+        [known, *translated, *filters.decision(control, verification), *told],
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
@@ -135,11 +139,12 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
     ]
     counted = {"access_log": counting.outbound(instance), "access_log_options": counting.TUNNELS}
     yield inner.listener([*asked, *lookup, *faults.FILTERS], counted)
+    yield from guard.on_the_way_out(lookup, counted)
     chain = {
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, inner.known_ends()],
+                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, inner.tells()],
                 filters.rds(OUTBOUND_ROUTES),
                 # tunnels, for the routes that end one
                 upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],

@@ -12,7 +12,11 @@ from policyd.spiffe import SpiffeId
 
 AUTHZ_CLUSTER = "policyd-authz"
 OUTBOUND_ROUTES = "outbound"
-INNER = "inner"  # the cluster, and the listener that it leads to, which no socket leads to
+# clusters, and the listeners that they lead to, which no socket leads to
+INNER = "inner"
+GUARD = "inner/tls"
+LEAVING = "inner/leaving"
+SERVED_TLS = "inner/served-tls"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from policyd.mesh.hosts import domains, names
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
+from policyd.mesh.outside import HTTPS_PORT
 from policyd.mesh.precedence import Precedence
 from policyd.xds.resources import connections, egress, filters, inner, rules, tcp
 from policyd.xds.resources.forward import to_service
@@ -44,21 +45,24 @@ def outbound(mesh: Mesh, caller: Caller, *, any_name: bool = False) -> dict[str,
     ]
     return {
         "name": OUTBOUND_ROUTES,
-        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), _otherwise(any_name=any_name)],
+        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), *_otherwise(any_name=any_name)],
         # the secret of the application's own proxy ends here
         "request_headers_to_remove": ["proxy-authorization"],
         "max_direct_response_body_size_bytes": MAX_BODY,
     }
 
 
-def _otherwise(*, any_name: bool) -> dict[str, Any]:
+def _otherwise(*, any_name: bool) -> Iterator[dict[str, Any]]:
     """A name that nothing declares: 502 unasked, as Istio's BlackHoleCluster; with ALLOW_ANY it is asked about."""
     if any_name:
         asked = filters.asked_for_host("*", 0)
-        return {"name": "any", "domains": ["*"], "routes": egress.any_host(), "typed_per_filter_config": asked}
+        tls = {"name": "any-tls", "domains": [f"*:{HTTPS_PORT}"], "routes": egress.any_tls()}
+        yield {**tls, "typed_per_filter_config": asked}
+        yield {"name": "any", "domains": ["*"], "routes": egress.any_host(), "typed_per_filter_config": asked}
+        return
     nowhere = rules.respond(502, NO_SUCH_SERVICE)
     routes = [nowhere, {**nowhere, "match": {"connect_matcher": {}}}]
-    return {"name": "nowhere", "domains": ["*"], "routes": routes, "typed_per_filter_config": filters.unasked()}
+    yield {"name": "nowhere", "domains": ["*"], "routes": routes, "typed_per_filter_config": filters.unasked()}
 
 
 def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Service, port: Port) -> list[dict[str, Any]]:

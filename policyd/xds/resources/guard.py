@@ -1,0 +1,111 @@
+"""TLS that is not opened: a tunnel for it takes nothing but a client that asks for the name that was decided about.
+
+Law: a name is decided before there is a tunnel to it, and what the client in it then asks for (SNI) is that very name,
+or no byte goes on. So `context.sni` is true, and a forged one leads nowhere; nor does a tunnel go elsewhere than to
+what its own name means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from policyd.names import CLUSTER_HEADER, METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, SNI_HEADER
+from policyd.xds.resources import filters, inner, tcp
+from policyd.xds.resources.model import GUARD, LEAVING, SERVED_TLS
+
+# of a gateway's tunnel the name is not what it was asked for by, so the gateway says it; that it is true is seen here
+CLAIMED: Final = f"%REQ({SNI_HEADER.upper()}?:AUTHORITY)%"
+_TLS_INSPECTOR: Final = {
+    "name": "envoy.filters.listener.tls_inspector",
+    "typed_config": {"@type": f"{inner.TYPES}.filters.listener.tls_inspector.v3.TlsInspector"},
+}
+
+
+def leaving(route: Mapping[str, Any], said: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """A route whose tunnel ends here and leaves the mesh, by way of the guard; `name` is its Host, if it has one."""
+    marks = {METADATA_LEAVES: route["route"]["cluster"], **({METADATA_ASKED: f"{name}:"} if name else {})}
+    return {**inner.into(GUARD, marks, said), "match": route["match"]}
+
+
+def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
+    """The route of a tunnel to an application that speaks TLS, by way of the guard."""
+    return inner.into(SERVED_TLS, {METADATA_CLUSTER: cluster}, said)
+
+
+def at_application() -> dict[str, Any]:
+    """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
+    return inner.internal(SERVED_TLS, [_only_who_asks(_proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
+
+
+def on_the_way_out(lookup: list[dict[str, Any]], counted: dict[str, Any]) -> list[dict[str, Any]]:
+    """What looks at tunnels that leave; then they are tunnels again, to what their own name means."""
+    tunnel = {
+        "hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%",
+        "headers_to_add": [{"header": {"key": CLUSTER_HEADER, "value": f"%FILTER_STATE({inner.CLUSTER}:PLAIN)%"}}],
+    }
+    ends = {**tcp.ending(""), "route": {"cluster_header": CLUSTER_HEADER, **tcp.ENDS_HERE}}
+    hosts = [{"name": LEAVING, "domains": ["*"], "routes": [ends]}]
+    manager = filters.manager(
+        LEAVING,
+        lookup,
+        {"route_config": {"name": LEAVING, "virtual_hosts": hosts}},
+        upgrade_configs=[tcp.CONNECT],
+        **counted,
+    )
+    look = _only_who_asks(_proxy("leaving", LEAVING, tunneling_config=tunnel))
+    return [inner.internal(GUARD, [look], _TLS_INSPECTOR), inner.internal(LEAVING, [{"filters": [manager]}])]
+
+
+def _proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
+    config = {
+        "@type": f"{inner.TYPES}.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": prefix,
+        "cluster": cluster,
+        "idle_timeout": tcp.IDLE,
+        **more,
+    }
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _only_who_asks(proxy: dict[str, Any]) -> dict[str, Any]:
+    """The chain of a client of TLS whose name is the tunnel's (rbac.v3.RBAC); there is none for anybody else."""
+    policy = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _IS_THAT_NAME}
+    config = {
+        "@type": f"{inner.TYPES}.filters.network.rbac.v3.RBAC",
+        "stat_prefix": "guard.",
+        "rules": {
+            "action": "ALLOW",
+            "policies": {
+                "asks_for_the_name": {
+                    **policy,
+                    "cel_config": {
+                        "enable_string_conversion": True,
+                        "enable_string_concat": True,
+                        "enable_string_functions": True,
+                    },
+                }
+            },
+        },
+    }
+    guard = {"name": "envoy.filters.network.rbac", "typed_config": config}
+    return {"filter_chain_match": {"transport_protocol": "tls"}, "filters": [guard, proxy]}
+
+
+def _name(name: str) -> dict[str, Any]:
+    return {"ident_expr": {"name": name}}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"const_expr": {"string_value": text}}
+
+
+def _call(function: str, *arguments: dict[str, Any], on: dict[str, Any] | None = None) -> dict[str, Any]:
+    target = {"target": on} if on is not None else {}
+    return {"call_expr": {**target, "function": function, "args": list(arguments)}}
+
+
+_SNI: Final = {"select_expr": {"operand": _name("connection"), "field": "requested_server_name"}}
+_ASKED: Final = _call("string", _call("_[_]", _name("filter_state"), _text(inner.ASKED)))
+# string(filter_state["policyd.asked"]).lowerAscii().startsWith(connection.requested_server_name + ":"), in CEL
+_IS_THAT_NAME: Final = _call("startsWith", _call("_+_", _SNI, _text(":")), on=_call("lowerAscii", on=_ASKED))
