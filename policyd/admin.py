@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from policyd import __version__
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
+from policyd.admin_mesh import Forbidden, MeshDesk
 from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.issuance import Evidence
@@ -35,6 +36,7 @@ from policyd.errors import (
     JournalError,
     PolicydError,
     Problem,
+    StateError,
     TokenError,
     UnacceptablePath,
 )
@@ -160,6 +162,7 @@ class Parts:
     restart: Callable[[], Awaitable[None]]
     inspect: Callable[[str, str, str], Awaitable[bytes]]  # agent, instance, kind; raises NotShown
     sent: Callable[[str], Snapshot | None]  # what an instance's proxy is sent
+    mesh: MeshDesk
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -335,6 +338,22 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         type_url = next(url for url, name in SHORT_NAMES.items() if name == kind)
         for name, one in sorted(snapshot.of(type_url).items()) if snapshot else ():
             yield pb.SentResource(name=name, version=one.version, body=b"" if kind == "secrets" else one.body)
+
+    async def Resources(self, request: pb.ResourcesRequest, context: Context) -> pb.ResourcesReply:  # noqa: N802
+        """The resources of the mesh that are in force."""
+        try:
+            return pb.ResourcesReply(resources=list(self._parts.mesh.resources(request.kind, request.name)))
+        except InvalidInput as error:
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
+
+    async def ChangeMesh(self, request: pb.ChangeMeshRequest, context: Context) -> pb.ChangeMeshReply:  # noqa: N802
+        """Write resources into the folder's mesh, or take some out of it: all or nothing."""
+        try:
+            return await self._parts.mesh.change(request)
+        except Forbidden as error:
+            await refused(context, Refusal(Code.PERMISSION_DENIED, str(error)))
+        except (JournalError, StateError, DecisionError) as error:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideReply:  # noqa: N802
         """What a request that reaches an instance now would be answered."""

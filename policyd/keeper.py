@@ -65,6 +65,12 @@ class Keeper:
             except Exception as error:  # noqa: BLE001 - a fault of ours refuses the change and ends nothing
                 self._try_again(Problem("fault", f"an unforeseen fault: {type(error).__name__}: {error}"))
 
+    def change(self, write: Callable[[], None]) -> None:
+        """Have files of the folder written while nobody looks, so that a change is seen whole; then look."""
+        with self._looking:
+            write()
+        self.look()
+
     def renew(self, change: Callable[[Live], Live]) -> None:
         """Put in force what follows from the Live in force and from something besides the folder."""
         with self._looking:

@@ -65,6 +65,7 @@ class Issuance:
 class Live:
     """All that is in force together.
 
+    `operators` are the folder's policies on operators, None where it has none.
     `digest` is the folder's, `texts` and `files` have its files and the digest of each; `config` names what all proxies
     are sent; `shadow_place` is the shadow folder, "" where there is none.
     """
@@ -82,6 +83,7 @@ class Live:
     config: str
     warnings: tuple[Problem, ...]
     shadow_place: str = ""
+    operators: Engine | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class _Parsed:
     mesh: Mesh
     traffic: Sets
     issuance: PolicySet
+    operators: Engine | None
 
 
 def load(
@@ -139,6 +142,7 @@ def load(
         config=snapshots.config,
         warnings=tuple(_warnings(parsed)),
         shadow_place=folder.shadow_place,
+        operators=parsed.operators,
     )
 
 
@@ -176,11 +180,12 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     )
     traffic = attempt(lambda: _sets(active, shadow, folder.shadow_place)) if active else None
     issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
-    attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
+    operators = attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
     if problems or not settings or not declaration or not placed or traffic is None or issuance is None:
         raise InvalidInput(problems)
-    return _Parsed(settings, declaration, *placed, traffic, issuance)
+    asked = Engine(operators, schemas.operators) if operators is not None and operators.policies else None
+    return _Parsed(settings, declaration, *placed, traffic, issuance, asked)
 
 
 def _sets(active: PolicySet, shadow: PolicySet | None, place: str) -> Sets:

@@ -23,6 +23,7 @@ class MeshEntities:
 
     def __init__(self, mesh: Mesh) -> None:
         self._trust_domain = mesh.trust_domain
+        self._groups = mesh.groups
         self._above = _groups_above(mesh.groups)
         self._anonymous = Entity(ANONYMOUS)
         self._workloads = {
@@ -59,6 +60,12 @@ class MeshEntities:
         uid = Uid("User", user.id)
         attrs = {"issuer": user.issuer, "subject": user.subject}
         return Entity(uid, attrs, self._above.get(uid, ()), user.claims)
+
+    def operator(self, id_: str, via: str) -> Entity:
+        """Who operates the mesh, in the groups that list them."""
+        own = [Uid("Group", group.name) for group in self._groups.values() if id_ in group.operators]
+        above = {one for group in own for one in (group, *self._above.get(group, ()))}
+        return Entity(Uid("Operator", id_), {"via": via}, tuple(sorted(above)))
 
     def named(self, uid: Uid) -> Entity | None:
         """The entity that a policy names, or None where the mesh has none such."""

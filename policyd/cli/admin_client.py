@@ -19,6 +19,7 @@ from policyd.errors import NotRunning, PolicydError
 
 RESTART_SECONDS: Final = 300.0  # for all decision processes, one after another
 CALL_SECONDS: Final = 10.0
+CHANGE_SECONDS: Final = 120.0  # a large mesh is checked twice
 INSPECT_SECONDS: Final = 20.0  # for a large proxy, by way of its agent
 MAX_REPLY: Final = 16 << 20  # bytes; a large mesh's proxies
 OPTIONS: Final = (
@@ -128,6 +129,18 @@ class AdminClient:
         """What a proxy holds of a kind, and what it was sent of it."""
         asked = pb.InspectRequest(instance=instance, kind=kind, sent=sent)
         reply: pb.InspectReply = self._call(self._stub.Inspect, asked, seconds=INSPECT_SECONDS)
+        return reply
+
+    def resources(self, kind: str = "", name: str = "") -> Sequence[pb.MeshResource]:
+        """The resources of the mesh that are in force."""
+        reply: pb.ResourcesReply = self._call(self._stub.Resources, pb.ResourcesRequest(kind=kind, name=name))
+        return reply.resources
+
+    def change_mesh(self, apply: str, remove: Sequence[tuple[str, str]], *, dry_run: bool) -> pb.ChangeMeshReply:
+        """Put resources (YAML) into the mesh, and take some out by kind and name."""
+        names = [pb.ResourceName(kind=kind, name=name) for kind, name in remove]
+        asked = pb.ChangeMeshRequest(apply=apply, remove=names, dry_run=dry_run)
+        reply: pb.ChangeMeshReply = self._call(self._stub.ChangeMesh, asked, seconds=CHANGE_SECONDS)
         return reply
 
     def decide(self, instance: str, request: str, headers: Mapping[str, str]) -> pb.DecideReply:

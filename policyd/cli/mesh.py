@@ -8,9 +8,13 @@ import typer
 
 from policyd.cli.lazy import group
 from policyd.cli.mesh_analyze import analyze
+from policyd.cli.mesh_edit import apply, delete, get
 from policyd.cli.options import Json
 
 app = group("The mesh: what it may hold, what is wrong with it, what holds for whom.")
+app.command()(apply)
+app.command()(get)
+app.command()(delete)
 app.command()(analyze)
 
 

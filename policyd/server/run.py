@@ -20,6 +20,8 @@ import grpc
 import structlog
 
 from policyd import __version__, admin
+from policyd.admin_mesh import MeshDesk, MeshParts
+from policyd.amend import Amender
 from policyd.audit.record import Entry, Fault
 from policyd.ca import desk
 from policyd.ca.changes import Changes
@@ -34,6 +36,7 @@ from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePat
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
 from policyd.mesh.tokens import fetched
 from policyd.reload import Earlier, Live, load, relive, shipped_schemas
 from policyd.server import deciders as processes
@@ -274,6 +277,16 @@ class Server:
             stop=self._stop.set,
             restart=self._deciders.restart,
             inspect=self._inspections.ask,
+            mesh=MeshDesk(
+                MeshParts(
+                    live=lambda: self._keeper.live,
+                    refused=lambda: self._keeper.refused,
+                    amender=Amender(self._directory, self._read, _checked),
+                    change=self._keeper.change,
+                    record=self._journal.append,
+                    now=_now,
+                )
+            ),
             sent=self._cache.get,
         )
         socket = self._runtime / ADMIN_SOCKET
@@ -476,6 +489,12 @@ class Server:
     def proxies(self) -> Iterable[ProxyStatus]:
         """The proxies that are connected."""
         return self._discovery.statuses()
+
+
+def _checked(folder: Folder) -> Live:
+    """Check a folder as a whole, without taking a port; raises InvalidInput."""
+    nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))
+    return load(folder, shipped_schemas(), assumed, nowhere)
 
 
 @contextmanager

@@ -95,3 +95,27 @@ def test_the_way_that_is_told_is_the_way_that_is_taken(mesh: RunningMesh) -> Non
     assert [one["decision"] for one in reached] == ["allow"]
     assert reached[0]["reasons"] == [one["id"] for one in arrival["decision"]["reasons"]]
     assert reached[0]["proxy"] in arrival["instances"]
+
+
+def test_a_running_mesh_is_changed_by_name(mesh: RunningMesh) -> None:
+    """The server checks, records, writes and takes the change; what would be refused changes nothing."""
+    applied = mesh.says("mesh", "apply", "-f", str(mesh.directory / "tasks" / "reviews-half-v3.yaml"))
+    assert [(one["name"], one["what"]) for one in applied["changes"]] == [("reviews", "created")]
+    assert [one["metadata"]["name"] for one in mesh.says("mesh", "get", "vs", "reviews")["resources"]] == ["reviews"]
+    wait_until(lambda: shares(mesh) == [50, 50], 20)
+
+    refused = said(mesh, "mesh", "delete", "dr", "reviews")
+    assert (refused.returncode, "know no subset `v1`" in refused.stderr) == (3, True)
+    (mesh.directory / "operators.cedar").write_text(FREEZE)
+    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews", "--dry-run").returncode == 1, 20)
+    (mesh.directory / "operators.cedar").unlink()
+    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews").returncode == 0, 20)
+    wait_until(lambda: shares(mesh) == [], 20)
+
+    operations = [one for one in mesh.records() if one.get("detail", {}).get("operation") == "mesh.apply"]
+    told = {(one["decision"], *one["detail"].get("changes", ["-"])) for one in operations}
+    name = "VirtualService default/reviews"
+    assert told == {("allow", f"created {name}"), ("deny", "-"), ("allow", f"removed {name}")}
+
+
+FREEZE = '@id("freeze")\nforbid (principal, action in Action::"touch", resource);\n'

@@ -16,7 +16,10 @@ from policyd._pb import authority_pb2 as ca
 
 
 class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuthorityServicer):
-    """Replies by the method's name; keeps the requests it got; a `failure` is what every call ends with."""
+    """Replies by the method's name; keeps the requests it got.
+
+    A `failure` is what every call ends with, `failures` what those of one name do.
+    """
 
     def __init__(self, **replies: Any) -> None:
         self.replies = {
@@ -40,11 +43,13 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
         } | replies
         self.requests: list[tuple[str, Any]] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
+        self.failures: dict[str, tuple[grpc.StatusCode, str]] = {}
 
     def _answer(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
         self.requests.append((name, request))
-        if self.failure is not None:
-            context.abort(*self.failure)
+        failure = self.failures.get(name) or self.failure
+        if failure is not None:
+            context.abort(*failure)
         reply = self.replies[name]
         return reply(request) if callable(reply) else reply
 

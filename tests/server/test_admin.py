@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -18,16 +20,21 @@ from policyd import __version__
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.admin import Addresses, AdminService, Counts, Parts, handler
+from policyd.admin_mesh import MeshDesk, MeshParts
+from policyd.amend import Amender
 from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration
 from policyd.ca.database import open_database
 from policyd.ca.ledger import Ledger
 from policyd.ca.tokens import Refused, Tokens
+from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
+from policyd.cedar.policies import load_policies
 from policyd.config import Address
 from policyd.envoy_api import ROUTE
-from policyd.errors import Problem
+from policyd.errors import InvalidInput, Problem
 from policyd.join_token import parse_token
+from policyd.mesh.declare import declare
 from policyd.mesh.model import Listen
 from policyd.mesh.placement import Placement, SidecarPlace
 from policyd.reload import Live, load, shipped_schemas
@@ -100,7 +107,12 @@ class Desk:
     stopped: list[bool] = field(default_factory=list)
     inspected: list[tuple[str, str, str]] = field(default_factory=list)
     shown: bytes | NotShown = b"held"
+    invalid: tuple[Problem, ...] = ()
     stub: Any = None
+
+    def check(self, folder: Folder) -> None:
+        if self.invalid:
+            raise InvalidInput(self.invalid)
 
     async def restart(self) -> None:
         self.facts.decider = self.facts.decider.started(4712, 1.0).took("r2").opened(2.0)
@@ -148,6 +160,16 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         restart=made.restart,
         inspect=made.inspect,
         sent=live.snapshots.get,
+        mesh=MeshDesk(
+            MeshParts(
+                live=lambda: made.facts.live,
+                refused=lambda: made.facts.refused,
+                amender=Amender(tmp_path, lambda: folder_of(tmp_path), made.check),
+                change=lambda write: write(),
+                record=office.recorder,
+                now=lambda: NOW,
+            )
+        ),
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -496,6 +518,97 @@ async def test_what_cannot_be_looked_at_is_refused(desk: Desk) -> None:
     assert await desk.refused("Inspect", nobody) == (invalid, "no instance is called `nobody`")
     config = pb.InspectRequest(instance="reviews-v1", kind="../config_dump")
     assert await desk.refused("Inspect", config) == (invalid, f"`../config_dump` is no kind; {kinds}")
+
+
+# ---- Resources and ChangeMesh
+
+SERVICE = (
+    "apiVersion: v1\nkind: Service\nmetadata: {name: also}\nspec: {selector: {app: reviews}, ports: [{port: 80}]}\n"
+)
+CREATED = pb.MeshChange(kind="Service", namespace="default", name="also", file="mesh/service-also.yaml", what="created")
+
+
+def folder_of(directory: Path) -> Folder:
+    files = {f"mesh/{one.name}": one.read_text() for one in (directory / "mesh").glob("*.yaml")}
+    return Folder(directory, {**TEXTS, **files}, "")
+
+
+async def test_resources_in_force_are_shown_as_they_were_declared(desk: Desk, live: Live) -> None:
+    texts = {**TEXTS, "mesh/a.yaml": f"# a\n{SERVICE}"}
+    desk.facts.live = replace(live, declaration=declare(texts))
+
+    found = (await desk.stub.Resources(pb.ResourcesRequest(kind="svc"))).resources
+
+    value = json.dumps(yaml.safe_load(SERVICE))
+    shown = pb.MeshResource(kind="Service", namespace="default", name="also", file="mesh/a.yaml", line=3, json=value)
+    assert list(found) == [shown]
+    assert list((await desk.stub.Resources(pb.ResourcesRequest(name="other"))).resources) == []
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    nothing = await desk.refused("Resources", pb.ResourcesRequest(kind="Srevice"))
+    assert nothing == (invalid, "`Srevice` is no kind of a mesh folder; did you mean `Service`?")
+
+
+async def test_a_change_is_on_record_and_written(desk: Desk, tmp_path: Path) -> None:
+    reply = await desk.stub.ChangeMesh(pb.ChangeMeshRequest(apply=SERVICE))
+
+    assert reply == pb.ChangeMeshReply(changes=[CREATED])
+    assert (tmp_path / "mesh" / "service-also.yaml").read_text() == SERVICE
+    detail = {
+        "operation": "mesh.apply",
+        "files": ["mesh/service-also.yaml"],
+        "changes": ["created Service default/also"],
+        "count": 1,
+    }
+    (entry,) = desk.recorded
+    assert (entry.kind, entry.decision, entry.principal, entry.detail) == ("operation", "allow", OPERATOR, detail)
+    gone = pb.ResourceName(kind="svc", name="also")
+    removed = await desk.stub.ChangeMesh(pb.ChangeMeshRequest(remove=[gone]))
+    assert [one.what for one in removed.changes] == ["removed"]
+    assert not (tmp_path / "mesh" / "service-also.yaml").exists()
+
+
+async def test_what_would_be_refused_is_told_and_not_written(desk: Desk, tmp_path: Path) -> None:
+    desk.invalid = (Problem("reference", "it leads nowhere", "mesh/service-also.yaml", 3, remedy="correct it"),)
+
+    reply = await desk.stub.ChangeMesh(pb.ChangeMeshRequest(apply=SERVICE))
+
+    told = pb.Refusal(
+        code="reference", message="it leads nowhere", file="mesh/service-also.yaml", line=3, remedy="correct it"
+    )
+    assert reply == pb.ChangeMeshReply(refused=[told])
+    assert (desk.recorded, (tmp_path / "mesh").exists()) == ([], False)
+
+
+async def test_a_dry_run_writes_nothing(desk: Desk, tmp_path: Path) -> None:
+    reply = await desk.stub.ChangeMesh(pb.ChangeMeshRequest(apply=SERVICE, dry_run=True))
+
+    assert reply == pb.ChangeMeshReply(changes=[CREATED])
+    assert (desk.recorded, (tmp_path / "mesh").exists()) == ([], False)
+
+
+async def test_operators_policies_may_forbid_changes_and_that_is_on_record(
+    desk: Desk, live: Live, tmp_path: Path
+) -> None:
+    schema = shipped_schemas().operators
+    text = '@id("freeze") forbid (principal, action in Action::"touch", resource);'
+    desk.facts.live = replace(live, operators=Engine(load_policies({"operators.cedar": text}, schema), schema))
+
+    refusal = await desk.refused("ChangeMesh", pb.ChangeMeshRequest(apply=SERVICE))
+
+    message = "the operators' policies forbid it: `freeze`; see operators.cedar"
+    assert refusal == (grpc.StatusCode.PERMISSION_DENIED, message)
+    (entry,) = desk.recorded
+    assert (entry.decision, entry.reasons, entry.detail) == ("deny", ("freeze",), {"operation": "mesh.apply"})
+    assert not (tmp_path / "mesh").exists()
+
+
+async def test_what_cannot_be_recorded_is_not_written(desk: Desk, tmp_path: Path) -> None:
+    desk.office.recorder.full = True
+
+    refusal = await desk.refused("ChangeMesh", pb.ChangeMeshRequest(apply=SERVICE))
+
+    assert refusal[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert not (tmp_path / "mesh").exists()
 
 
 async def _secret(desk: Desk) -> str:
