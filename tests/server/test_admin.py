@@ -41,7 +41,7 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
-from policyd.xds.inspection.service import NotShown
+from policyd.xds.inspection.service import KINDS, NotShown
 from policyd.xds.resources.model import Control
 from policyd.xds.status import ProxyStatus, TypeStatus
 from tests.ca.samples import NOW, REVIEWS, Office, a_csr
@@ -78,7 +78,7 @@ class Facts:
         return Counts(decisions=7, denials=2, errors=1)
 
     def shadow_counts(self) -> dict[str, int]:
-        return {"agree": 4, "would_deny": 3, "would_allow": 2, "error": 1}
+        return {"agree": 4, "would_deny": 3, "would_allow": 2, "error": 1, "skipped": 0}
 
     def warnings(self) -> tuple[str, ...]:
         return self.said
@@ -507,7 +507,7 @@ async def test_what_a_proxy_holds_is_asked_of_the_agent_that_runs_it(desk: Desk,
 async def test_what_cannot_be_looked_at_is_refused(desk: Desk) -> None:
     asked = pb.InspectRequest(instance="reviews-v1", kind="clusters")
     invalid, cannot = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
-    kinds = "known are listeners, routes, clusters, endpoints, secrets"
+    kinds = f"known are {', '.join(KINDS)}"
 
     assert await desk.refused("Inspect", asked) == (cannot, "no agent runs `reviews-v1`")
     with desk.tokens.claim(await _secret(desk), NOW):
