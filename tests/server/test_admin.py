@@ -41,7 +41,7 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
-from policyd.xds.inspection.service import KINDS, NotShown
+from policyd.xds.inspection.service import SHOWN, NotShown
 from policyd.xds.resources.model import Control
 from policyd.xds.status import ProxyStatus, TypeStatus
 from tests.ca.samples import NOW, REVIEWS, Office, a_csr
@@ -507,7 +507,7 @@ async def test_what_a_proxy_holds_is_asked_of_the_agent_that_runs_it(desk: Desk,
 async def test_what_cannot_be_looked_at_is_refused(desk: Desk) -> None:
     asked = pb.InspectRequest(instance="reviews-v1", kind="clusters")
     invalid, cannot = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
-    kinds = f"known are {', '.join(KINDS)}"
+    kinds = f"known are {', '.join(SHOWN)}"
 
     assert await desk.refused("Inspect", asked) == (cannot, "no agent runs `reviews-v1`")
     with desk.tokens.claim(await _secret(desk), NOW):
