@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -66,12 +67,12 @@ class PortSpec(Model):
     app_port: PortNumber | None = None
     inbound_port: PortNumber | None = None
 
-    @property
+    @cached_property
     def speaks(self) -> Protocol:
         """What is decided on it."""
         return self.protocol or by_name(self.name or "") or "http"
 
-    @property
+    @cached_property
     def called(self) -> str:
         """Its name, by which a Service may lead to it."""
         return self.name or self.speaks
@@ -119,7 +120,7 @@ class WorkloadSpec(Model):
             raise ValueError(f"port {again} is in `ports` twice; remove one")
         return self
 
-    @property
+    @cached_property
     def serves(self) -> tuple[tuple[Path, PortSpec], ...]:
         """Its ports, each with the place of its fields in the spec."""
         if self.port is None:

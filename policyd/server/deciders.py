@@ -24,7 +24,7 @@ from policyd.config import Level
 from policyd.errors import StateError
 from policyd.server import link
 from policyd.server.decider_life import DeciderLife
-from policyd.server.handover import keys_of, messages
+from policyd.server.handover import are_alike, keys_of, messages
 from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
 from policyd.server.transport import GRACE_SECONDS
 from policyd.server.transport import Identity as Certified
@@ -157,7 +157,10 @@ class Deciders:
     async def hand_over(self, ruling: Ruling) -> None:
         """Have every process decide under `ruling`; returns when those that live do."""
         async with self._changing:
-            self._ruling, self._number = ruling, self._number + 1
+            before, self._ruling = self._ruling, ruling
+            if before is not None and await asyncio.to_thread(are_alike, before, ruling):
+                return
+            self._number += 1
             await asyncio.gather(*map(self._give, self._all_running()))
             self._packed.clear()
 

@@ -57,6 +57,26 @@ def _sides(ruling: Ruling) -> tuple[Ruling, ...]:
     return (ruling,) if ruling.shadow is None else (ruling, ruling.shadow)
 
 
+def are_alike(one: Ruling, other: Ruling) -> bool:
+    """Whether who decides under one has all that the other would hand over."""
+    sides, others = _sides(one), _sides(other)
+    return (
+        len(sides) == len(others)
+        and one.schema.text == other.schema.text
+        and all(map(_have_same_policies, sides, others))
+        and all(getattr(one.mesh, name) == getattr(other.mesh, name) for name in _told(other.mesh))
+    )
+
+
+def _have_same_policies(one: Ruling, other: Ruling) -> bool:
+    return one.revision == other.revision and one.policy_set.policies == other.policy_set.policies
+
+
+def _told(mesh: Mesh) -> list[str]:
+    """What of a mesh decisions need."""
+    return [one.name for one in fields(mesh) if one.compare and not isinstance(getattr(mesh, one.name), tuple)]
+
+
 def _for_decisions(mesh: Mesh) -> Mesh:
     """The mesh without the declared resources, which only proxies' configuration is made of."""
     declared: dict[str, Any] = {one.name: () for one in fields(mesh) if isinstance(getattr(mesh, one.name), tuple)}

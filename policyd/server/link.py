@@ -13,8 +13,9 @@ import select
 import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ from cedarpy import pst
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cedar.policies import Policy
 from policyd.config import Address, AuditSettings, Level, StatePaths
-from policyd.mesh.model import Mesh
+from policyd.mesh.model import Instance, Listener, Mesh, Port, Served, Service
+from policyd.spiffe import SpiffeId
 
 MAX_UP_BYTES: Final = 1 << 16
 SECOND: Final = "b"
@@ -114,12 +116,32 @@ def _read_only(values: dict[str, Any]) -> MappingProxyType[str, Any]:
     return MappingProxyType(values)
 
 
+# of these a large mesh has thousands; a dataclass with slots asks for its fields anew for each
+_MANY: Final[Mapping[type, tuple[str, ...]]] = {
+    kind: tuple(one.name for one in fields(kind)) for kind in (Instance, Served, Listener, Service, Port, SpiffeId)
+}
+
+
+def _made(kind: type, *values: Any) -> Any:
+    """A frozen value as it was; it was checked when it was made first."""
+    new: Any = object.__new__(kind)
+    for name, value in zip(_MANY[kind], values, strict=True):
+        object.__setattr__(new, name, value)
+    return new
+
+
+def _taken_apart(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    values = attrgetter(*_MANY[kind])
+    return lambda value: (_made, (kind, *values(value)))
+
+
 class _Pickler(pickle.Pickler):
-    """Pickles what cannot pickle itself, too."""
+    """Pickles what cannot pickle itself, too, and what there is much of faster than it would itself."""
 
     dispatch_table = copyreg.dispatch_table | {
         pst.FrozenMap: lambda value: (_frozen, (dict(value),)),
         MappingProxyType: lambda value: (_read_only, (dict(value),)),
+        **{kind: _taken_apart(kind) for kind in _MANY},
     }
 
 

@@ -215,7 +215,9 @@ class Server:
             self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
             return live
 
-        return Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)
+        keeper = Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)
+        gc.freeze()  # most of it stays: the collector need not look at it at every change
+        return keeper
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
         at = self._addresses

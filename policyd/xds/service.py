@@ -64,7 +64,7 @@ class _Connection:
     is_due: bool = False  # a change is to be sent now
     ended_because: str = ""
 
-    def wake(self) -> None:
+    def wake(self, _: object = None) -> None:
         """Have its own task look what is to be done."""
         if not self.woken.done():
             self.woken.set_result(None)
@@ -224,15 +224,10 @@ class DiscoveryService:
 
     async def _converse(self, connection: _Connection, context: Context) -> None:
         """Take requests and changes as they come, until either side ends the stream."""
-        reading = asyncio.ensure_future(context.read())
-        loop = asyncio.get_running_loop()
+        reading = self._read(connection, context)
         try:
             while True:
-                await asyncio.wait(
-                    {reading, connection.woken}, timeout=self._timeout(connection), return_when=asyncio.FIRST_COMPLETED
-                )
-                if connection.woken.done():  # before anything else may wake it again
-                    connection.woken = loop.create_future()
+                await self._woken(connection)
                 if connection.ended_because:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, connection.ended_because)
                 if reading.done():
@@ -240,10 +235,26 @@ class DiscoveryService:
                     if data is grpc.aio.EOF:
                         return
                     await self._receive(connection, wire.decode(data, self._api)[0], context)
-                    reading = asyncio.ensure_future(context.read())
+                    reading = self._read(connection, context)
                 await self._update(connection, context)
         finally:
             reading.cancel()
+
+    def _read(self, connection: _Connection, context: Context) -> asyncio.Task[Any]:
+        reading: asyncio.Task[Any] = asyncio.ensure_future(context.read())
+        reading.add_done_callback(connection.wake)
+        return reading
+
+    async def _woken(self, connection: _Connection) -> None:
+        """Wait until there is something to be done; one future and no task, since all streams wait most of the time."""
+        loop, timeout = asyncio.get_running_loop(), self._timeout(connection)
+        timer = None if timeout is None else loop.call_later(timeout, connection.wake)
+        try:
+            await connection.woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+        connection.woken = loop.create_future()  # before anything else may wake it again
 
     def _timeout(self, connection: _Connection) -> float | None:
         """Seconds until something is due, None if nothing will be."""

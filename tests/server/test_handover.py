@@ -18,7 +18,7 @@ from policyd.errors import DecisionError
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
-from policyd.server.handover import AT_ONCE, Takeover, keys_of, messages
+from policyd.server.handover import AT_ONCE, Takeover, are_alike, keys_of, messages
 from policyd.server.link import Down, Policies, Rule, pack
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
@@ -144,3 +144,26 @@ def test_the_declared_resources_stay_behind(ruling: Ruling) -> None:
 
     assert ruling.mesh.virtual_services
     assert (rule.mesh.virtual_services, rule.mesh.gateways) == ((), ())
+
+
+def test_what_only_proxies_are_made_of_need_not_be_handed_over(ruling: Ruling) -> None:
+    """Of a change that does, what is handed over is the same but for the number."""
+    mesh, files = ruling.mesh, {one.file: one.text for one in ruling.policy_set.policies}
+    moved = dict(mesh.instances)
+    moved["reviews-v1"] = replace(moved["reviews-v1"], healthy=False)
+    fewer = make_ruling(replace(mesh, virtual_services=(), gateways=()), ruling.policy_set, ruling.schema)
+    others = {
+        "as it is": replace(ruling),
+        "without routes": fewer,
+        "an instance": replace(ruling, mesh=replace(mesh, instances=moved)),
+        "a policy less": ruling_of(mesh, ruling.schema, dict(list(files.items())[1:])),
+        "tried": make_ruling(mesh, ruling.policy_set, ruling.schema, ruling.policy_set),
+        "another schema": replace(ruling, schema=parse_schema(ruling.schema.text + "\n")),
+        "another place": make_ruling(
+            mesh, set_of(replace(one, line=one.line + 1) for one in ruling.policy_set.policies), ruling.schema
+        ),
+    }
+    assert [name for name, other in others.items() if are_alike(ruling, other)] == ["as it is", "without routes"]
+    for name, other in others.items():
+        same = [pack(one) for one in messages(ruling, 1, ())] == [pack(one) for one in messages(other, 1, ())]
+        assert same == are_alike(ruling, other), name

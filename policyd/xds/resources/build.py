@@ -2,7 +2,8 @@
 
 Law: what a Service is to its callers follows from its own instances and from what is declared; what is a proxy's own
 follows from its instance and from what is declared; what else a class of proxies shares, from what is declared and
-from the addresses of the mesh. So an instance that changes touches its Services and itself only.
+from the addresses of the mesh. So an instance that changes touches its Services and itself only. VirtualServices are
+in route tables only: those that a class shares, and a gateway's own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
 
 # what of a Mesh follows from its instances; everything else in it is declared
 _OF_INSTANCES: Final = frozenset({"instances", "workloads", "listeners"})
+_ROUTES: Final = "virtual_services"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,11 @@ class _Build:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
         # what leads outside keeps from every instance's address
         never = egress.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
-        self._made_of = (control, never, *(getattr(mesh, name) for name in declared))
+        self._unrouted = (control, never, *(getattr(mesh, name) for name in declared if name != _ROUTES))
         self._mesh, self._control, self._before = mesh, control, before
         # of what was declared otherwise, only what comes out equal is kept
-        self._same = before if before is not None and before.made_of == self._made_of else None
+        self._alike = before if before is not None and before.unrouted == self._unrouted else None
+        self._same = self._alike if self._alike and self._alike.routed == mesh.virtual_services else None
         self._kept = before.kept if before else Kept()
         self._touched = self._services_touched()
 
@@ -143,21 +146,23 @@ class _Build:
         shared = {proxies: self._shared(proxies, parts, found) for proxies, found in of_classes.items()}
         own = {name: self._instance(name, instance) for name, instance in mesh.instances.items()}
         self._kept.bound(sum(map(len, parts.values())) + sum(map(len, own.values())))
-        made = Snapshots(self._made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept)
+        made_of = (self._unrouted, mesh.virtual_services)
+        made = Snapshots(*made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept)
         return made.after(self._before) if self._before else made
 
     def _services_touched(self) -> frozenset[str]:
         """The Services of which an instance came, went or changed."""
-        if self._same is None:
+        if self._alike is None:
             return frozenset()
-        was: Mapping[str, Instance] = self._same.instances
+        was: Mapping[str, Instance] = self._alike.instances
         now = self._mesh.instances
         changed = [name for name in was.keys() | now.keys() if was.get(name) != now.get(name)]
         found = (one for name in changed for one in (was.get(name), now.get(name)) if one is not None)
         return frozenset(service for one in found for service in (one.service, *one.also))
 
     def _service(self, caller: Caller, service: Service) -> tuple[Resource, ...]:
-        known = self._same.parts.get((caller, service.id)) if self._same and service.id not in self._touched else None
+        before = self._alike if service.id not in self._touched else None
+        known = before.parts.get((caller, service.id)) if before else None
         return known or tuple(_of_service(self._mesh, caller, service, self._kept))
 
     def _class(self, proxies: ProxyClass) -> tuple[Resource, ...]:
@@ -175,8 +180,9 @@ class _Build:
         return make_snapshot(needed(found) if proxies.scope.hosts is not None else found)
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
-        if self._same and self._same.instances.get(name) == instance:
-            return self._same.own[name]
+        before = self._alike if instance.role == "sidecar" else self._same
+        if before and before.instances.get(name) == instance:
+            return before.own[name]
         made = tuple(_own(self._mesh, self._control, instance, self._kept))
         known = self._before.own.get(name) if self._before else None
         return known if known is not None and made == known else made

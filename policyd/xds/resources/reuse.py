@@ -43,11 +43,12 @@ class Kept:
 class Snapshots(Mapping[str, Snapshot], Generic[C]):
     """The Snapshot of every instance, by its name.
 
-    `made_of` is what all depends on besides the instances; `parts` are the resources of a Service for a caller,
-    `of_classes` what else a class shares; `shared` is both.
+    `unrouted` is what all depends on besides the instances, and `routed` what the route tables do in addition; `parts`
+    are the resources of a Service for a caller, `of_classes` what else a class shares; `shared` is both.
     """
 
-    made_of: tuple[Any, ...]
+    unrouted: tuple[Any, ...]
+    routed: tuple[Any, ...]
     instances: Mapping[str, Any]
     classes: Mapping[str, C]
     shared: Mapping[C, Snapshot]
@@ -56,6 +57,7 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     of_classes: Mapping[C, tuple[Resource, ...]]
     kept: Kept
     _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
+    _good: set[str] = field(default_factory=set, repr=False)  # instances whose references lead somewhere
 
     def __getitem__(self, name: str) -> Snapshot:
         """The Snapshot of an instance."""
@@ -73,7 +75,12 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
         return len(self.own)
 
     def after(self, before: Snapshots[C]) -> Snapshots[C]:
-        """Take over what was laid together before and is the same now."""
+        """Take over what was laid together before and is the same now, and what was found good."""
+        alike = {one for one, now in self.shared.items() if _are_named_alike(now, before.shared.get(one))}
+        for name in before._good:
+            now = self.classes.get(name)
+            if now in alike and now == before.classes[name] and self.own.get(name) is before.own[name]:
+                self._good.add(name)
         for name, snapshot in list(before._laid.items()):
             was, now = before.classes.get(name), self.classes.get(name)
             same_own = self.own.get(name) is before.own.get(name)
@@ -99,10 +106,20 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
         for shared in self.shared.values():
             check_snapshot(shared, static_clusters=static_clusters)
         for name, resources in self.own.items():
-            problems += _dangling(resources, self.shared[self.classes[name]], static_clusters)
+            if name not in self._good:
+                problems += _dangling(resources, self.shared[self.classes[name]], static_clusters)
         if problems:
             raise InvalidInput(problems)
+        self._good.update(self.own)
         return self
+
+
+def _are_named_alike(one: Snapshot, other: Snapshot | None) -> bool:
+    """Whether both have resources of the same types and names, so that the same references lead somewhere."""
+    if one is other or other is None:
+        return one is other
+    alike = (one.of(url).keys() == other.of(url).keys() for url in one.resources)
+    return one.resources.keys() == other.resources.keys() and all(alike)
 
 
 def _dangling(own: tuple[Resource, ...], shared: Snapshot, static_clusters: Collection[str]) -> Iterator[Problem]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from policyd.mesh.placement import Placement, place
 from policyd.xds.resources.build import ProxyClass, build_snapshots
 from policyd.xds.resources.reuse import Snapshots
 from policyd.xds.resources.tls import SDS_CLUSTER
-from policyd.xds.snapshot import differences, kind
+from policyd.xds.snapshot import differences, kind, make_snapshot
 from tests.xds.resources.folders import CONTROL
 
 ROUTES = """\
@@ -90,7 +92,18 @@ kind: PeerAuthentication
 metadata: {name: it}
 spec: {selector: {matchLabels: {tier: front}}, mtls: {mode: PERMISSIVE}}
 """
+LABELS = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: told-apart}
+spec:
+  hosts: [b]
+  http:
+    - {match: [{sourceLabels: {tier: front}}], route: [{destination: {host: a}}]}
+    - {route: [{destination: {host: b}}], retries: {attempts: 5}}
+"""
 FILES = {
+    "mesh/labels.yaml": LABELS,
     "mesh/peers.yaml": PEERS,
     "mesh/host.yaml": HOST,
     "mesh/routes.yaml": ROUTES,
@@ -179,3 +192,20 @@ def test_a_reference_to_nothing_is_found_without_laying_anything_together() -> N
         snapshots.check()  # without the cluster of the bootstrap
 
     assert f"needs clusters named `{SDS_CLUSTER}`" in str(refused.value.problems[0])
+
+
+def test_what_was_good_is_looked_at_again_where_a_name_that_it_needs_is_gone() -> None:
+    folder = Folder()
+    before = build_snapshots(folder.mesh({"a-1", "b-1"}), CONTROL).check({SDS_CLUSTER})
+    mesh = folder.mesh({"a-1", "b-1"}, {"mesh/routes.yaml": ROUTES})
+    made = build_snapshots(mesh, CONTROL, before)
+    assert made.own["a-1"] is before.own["a-1"]
+    fewer = {
+        one: make_snapshot(
+            found for type_url in snapshot.resources for found in snapshot.of(type_url).values() if type_url != ROUTE
+        )
+        for one, snapshot in made.shared.items()
+    }
+    broken = dataclasses.replace(made, shared=fewer, _good=set()).after(before)
+    with pytest.raises(InvalidInput, match="needs routes named `outbound`, and there are none"):
+        broken.check({SDS_CLUSTER})
