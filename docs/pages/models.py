@@ -90,6 +90,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_endpoint": "`127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///PATH`",
     "_check_capture": "`DEFAULT` or `NONE`",
     "_check_pool": "",
+    "_check_tls": "",
     "_check_uri": "`https://` URI, or file in `jwks/`",
     "_check_issuer": "text",
     "_check_written": "header name",

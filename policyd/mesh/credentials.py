@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway, ServerTls
+from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.yaml import Path
 
@@ -48,13 +49,23 @@ def check_credentials(declaration: Declaration, credentials: Credentials | None,
 
     None: they are not at hand (an earlier revision, kept without them), so nothing can be said.
     """
-    for declared in declaration.of(Gateway) if credentials is not None else ():
-        for at, server in enumerate(declared.resource.spec.servers):
-            if server.tls is not None and server.tls.shows:
-                _check(declared, ("spec", "servers", at, "tls"), server.tls, credentials or {}, problems)
+    for declared, path, shown in _shown(declaration) if credentials is not None else ():
+        _check(declared, path, shown, credentials or {}, problems)
     for rule in declaration.of(DestinationRule) if credentials is not None else ():
         for path, tls in rule.resource.client_tls():
             _check_client(rule, (*path, "credentialName"), tls, credentials or {}, problems)
+
+
+def _shown(declaration: Declaration) -> Iterator[tuple[Declared[Any], Path, ServerTls]]:
+    """What servers of Gateways and ports of Sidecars show, with the places."""
+    for gateway in declaration.of(Gateway):
+        for at, server in enumerate(gateway.resource.spec.servers):
+            if server.tls is not None and server.tls.shows:
+                yield gateway, ("spec", "servers", at, "tls"), server.tls
+    for sidecar in declaration.of(Sidecar):
+        for at, one in enumerate(sidecar.resource.spec.ingress):
+            if one.tls is not None:
+                yield sidecar, ("spec", "ingress", at, "tls"), one.tls
 
 
 def _check_client(
@@ -80,7 +91,7 @@ def _files(tls: ClientTls) -> Iterator[tuple[str, bool]]:
 
 
 def _check(
-    declared: Declared[Gateway], path: Path, tls: ServerTls, credentials: Credentials, problems: list[Problem]
+    declared: Declared[Any], path: Path, tls: ServerTls, credentials: Credentials, problems: list[Problem]
 ) -> None:
     wanted = (
         (tls.certificate_file, False, "serverCertificate"),
@@ -119,11 +130,9 @@ def _fault(path: str, file: CredentialFile | None, *, is_key: bool) -> tuple[str
 def used(declaration: Declaration) -> Iterable[str]:
     """Give the files that servers and callers need, by path, each once."""
     paths: dict[str, None] = {}
-    for declared in declaration.of(Gateway):
-        for server in declared.resource.spec.servers:
-            if server.tls is not None and server.tls.shows:
-                files = (server.tls.certificate_file, server.tls.key_file, server.tls.ca_file)
-                paths |= {path: None for path in files if path is not None}
+    for _, _, shown in _shown(declaration):
+        files = (shown.certificate_file, shown.key_file, shown.ca_file)
+        paths |= {path: None for path in files if path is not None}
     for rule in declaration.of(DestinationRule):
         for _, tls in rule.resource.client_tls():
             paths |= {path: None for path, _ in _files(tls)}

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.hosts import covers, names
+from policyd.mesh.istio.gateway import ServerTls
 from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.matching import did_you_mean
@@ -89,6 +90,12 @@ def pool_of(mesh: Mesh, instance: Instance, served: Served) -> ConnectionPool:
     if entry is not None and entry.connection_pool is not None:
         return entry.connection_pool
     return next((one.inbound_connection_pool for one in said if one.inbound_connection_pool), None) or ConnectionPool()
+
+
+def tls_of(mesh: Mesh, instance: Instance, served: Served) -> ServerTls | None:
+    """How a sidecar proves itself to who is not of the mesh; None: in no way."""
+    entry = _entry(_said(mesh.sidecars, instance), served)
+    return entry.tls if entry is not None else None
 
 
 def with_ingress(declaration: Declaration, instances: Mapping[str, Instance]) -> dict[str, Instance]:
@@ -182,6 +189,10 @@ def _check_ingress(declared: Declared[Sidecar], selected: Sequence[Instance], pr
                 message = f"`{instance.name}` has no port {one.port.number}"
                 remedy = f"it has {', '.join(map(str, sorted(known)))} (`port` of workloads.yaml)"
                 problems.append(declared.problem("port", message, (*path, "port", "number"), remedy))
+            elif one.tls is not None and served.peers != "DISABLE":
+                message = f"port {one.port.number} of `{instance.name}` takes the mesh's own mutual TLS"
+                remedy = "let a PeerAuthentication say DISABLE for it, or take `tls` out"
+                problems.append(declared.problem("tls", message, (*path, "tls"), remedy))
             elif one.address is not None and one.address[1] in {instance.outbound_port, served.inbound_port}:
                 message = f"`{instance.name}`'s own sidecar listens on port {one.address[1]}"
                 remedy = "name the port of the application"

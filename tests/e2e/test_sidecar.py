@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
+from tests.e2e.wire import records
 from tests.fakes.outside import Dns, Outside
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("sidecar")]
@@ -23,10 +27,13 @@ WORKLOADS = """\
 workloads:
   web-v1:  {service: web, port: 80, command: [python, echo.py]}
   api-v1:  {service: api, port: 80, command: [python, echo.py], environment: {SOCKET: SOCKET_PATH}, health: /}
+  tls-v1:  {service: tls, port: 80, command: [python, echo.py]}
   two-v1:  {service: two, ports: [{port: 80}, {port: 90, name: http-more}]}
 """
 POLICIES = """\
-@id("inside") permit (principal, action in Action::"http", resource is Service);
+@id("inside") permit (principal is Workload, action in Action::"http", resource is Service);
+@id("strangers") permit (principal is Unauthenticated, action in Action::"http", resource == Service::"tls.default")
+when { context.request.path == "/open" };
 @id("outside") permit (principal, action in Action::"http", resource == Host::"any.test");
 """
 SIDECARS = """\
@@ -44,6 +51,20 @@ spec:
   workloadSelector: {labels: {app: web}}
   egress: [{hosts: ["./api.default"]}, {hosts: ["./two.default"], port: {number: 90}}]
   outboundTrafficPolicy: {mode: ALLOW_ANY}
+"""
+SHOWN = """\
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: tls}
+spec:
+  workloadSelector: {labels: {app: tls}}
+  ingress: [{port: {number: 80}, tls: {mode: SIMPLE, credentialName: tls}}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: tls}
+spec: {selector: {matchLabels: {app: tls}}, mtls: {mode: DISABLE}}
 """
 POOL = """\
   inboundConnectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}
@@ -72,7 +93,13 @@ def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
     place = str(directory.parent / "api.sock")
     (directory / "workloads.yaml").write_text(WORKLOADS.replace("SOCKET_PATH", place))
     (directory / "policies" / "all.cedar").write_text(POLICIES)
-    sidecars = SIDECARS.replace("SOCKET_PATH", place)
+    sidecars = SIDECARS.replace("SOCKET_PATH", place) + SHOWN
+    authority, credential = Authority("Somebody"), directory / "credentials" / "tls"
+    credential.mkdir(parents=True)
+    (directory.parent / "roots.pem").write_text(authority.pem)
+    for name, text in zip(("tls.crt", "tls.key"), authority.issue("tls.example.com"), strict=True):
+        (credential / name).touch(mode=0o600)
+        (credential / name).write_text(text)
     (directory / "mesh" / "sidecars.yaml").write_text(sidecars)
     with Outside("127.0.0.2") as outside, Dns({"any.test": ["127.0.0.2"], "other.test": ["127.0.0.2"]}) as dns:
         allow = f'egress: {{allowAddresses: [127.0.0.2/32], dnsResolvers: ["127.0.0.1:{dns.port}"]}}\n'
@@ -119,3 +146,20 @@ def test_what_comes_in_at_once_is_bounded(world: World) -> None:
     wait_until(overflows, 60)
     file.write_text(world.sidecars)
     wait_until(lambda: not overflows(), 60)
+
+
+def test_who_is_not_of_the_mesh_may_be_shown_a_certificate_and_stays_nobody(world: World) -> None:
+    port = world.mesh.place("tls-v1")["inbound_port"]
+    roots = ssl.create_default_context(cafile=str(world.mesh.directory.parent / "roots.pem"))
+
+    def get(path: str) -> int:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
+            roots.wrap_socket(raw, server_hostname="tls.example.com") as tls,
+        ):
+            tls.sendall(f"GET {path} HTTP/1.1\r\nhost: tls\r\nconnection: close\r\n\r\n".encode())
+            return int(tls.recv(64).split()[1])
+
+    assert (get("/open"), get("/other")) == (200, 403)
+    record = records(world.mesh.directory, resource='Service::"tls.default"')[-1]
+    assert record["principal"] == 'Unauthenticated::"anonymous"'

@@ -184,3 +184,32 @@ def test_what_a_caller_could_not_show_is_refused(tls: str, problem: str) -> None
     with pytest.raises(InvalidInput) as error:
         calling(tls)
     assert f"mesh/outside.yaml:12: {problem}" in [str(one) for one in error.value.problems]
+
+
+SHOWING = """\
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  ingress: [{port: {number: 80}, tls: {mode: MUTUAL, credentialName: NAME}}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: web}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: DISABLE}}
+"""
+ALL = ("tls.crt", "tls.key", "ca.crt")
+
+
+def showing(name: str) -> Mesh:
+    declaration = declare({"workloads.yaml": GOOD["workloads.yaml"], "mesh/it.yaml": SHOWING.replace("NAME", name)})
+    return build(declaration, "cluster.local", assumed(declaration), credentials=FILES)
+
+
+def test_a_sidecar_that_shows_a_certificate_has_it() -> None:
+    assert [one.path for one in showing("shop").credentials] == [f"credentials/shop/{file}" for file in ALL]
+    with pytest.raises(InvalidInput) as error:
+        showing("nowhere")
+    missing = [f"there is no file `credentials/nowhere/{file}`" for file in ALL]
+    assert [one.message for one in error.value.problems] == missing

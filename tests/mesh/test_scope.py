@@ -99,9 +99,12 @@ def test_a_gateway_knows_everything() -> None:
         (setting("egressProxy: {host: api}", ""),
          "5: field `egressProxy` of Sidecar is not supported in `spec`; names that nothing declares leave from here; "
          "declare them, and lead them by a VirtualService"),
-        (setting("ingress: [{port: {number: 8080}, tls: {mode: SIMPLE}}]"),
-         "5: field `tls` of Sidecar is not supported in `spec.ingress[0]`; who is not of the mesh comes in through a "
-         "gateway, which shows certificates; take it out"),
+        (setting("ingress: [{port: {number: 8080}, tls: {mode: SIMPLE, credentialName: shop}}]"),
+         "5: port 8080 of `api-v1` takes the mesh's own mutual TLS; let a PeerAuthentication say DISABLE for it, or "
+         "take `tls` out"),
+        (setting("ingress: [{port: {number: 8080}, tls: {mode: PASSTHROUGH}}]"),
+         "5: `spec.ingress[0].tls`: a sidecar shows a certificate to who is not of the mesh by `mode` SIMPLE or "
+         "MUTUAL; write one"),
         (setting("", ""),
          "5: `spec`: it says nothing; give `egress`, `ingress`, `outboundTrafficPolicy` or a pool"),
         (setting("ingress: [{port: {number: 8080}}]", ""),

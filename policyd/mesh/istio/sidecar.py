@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import Labels, Networking, Resource
+from policyd.mesh.istio.gateway import ServerTls
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.matching import check_host, check_ip
 from policyd.mesh.outside import Mode
@@ -19,7 +20,6 @@ LATER: Final[Mapping[str, str]] = {
     "bind": "in `egress` it would let whoever is on the machine ask as the workload; applications ask by their proxy, "
     "which a secret opens (`http_proxy`)",
     "egressProxy": "names that nothing declares leave from here; declare them, and lead them by a VirtualService",
-    "tls": "who is not of the mesh comes in through a gateway, which shows certificates; take it out",
 }
 MAX_SOCKET_PATH: Final = 107  # bytes
 
@@ -74,6 +74,15 @@ def _check_pool(pool: ConnectionPool) -> ConnectionPool:
     return pool
 
 
+def _check_tls(tls: ServerTls) -> ServerTls:
+    if tls.mode not in ("SIMPLE", "MUTUAL") or tls.https_redirect:
+        raise ValueError(
+            "a sidecar shows a certificate to who is not of the mesh by `mode` SIMPLE or MUTUAL; write one"
+        )
+    return tls
+
+
+OutsideTls = Annotated[ServerTls, AfterValidator(_check_tls)]
 InboundPool = Annotated[ConnectionPool, AfterValidator(_check_pool)]
 Capture = Annotated[Literal["DEFAULT", "NONE", "IPTABLES"], AfterValidator(_check_capture)]
 
@@ -103,7 +112,8 @@ class EgressListener(Model):
 class IngressListener(Model):
     """A port of the workload, and where its application takes what comes in on it; `bind` is the sidecar's own address.
 
-    `127.0.0.1` and the workload's port mean its application, wherever that was put.
+    `127.0.0.1` and the workload's port mean its application, wherever that was put. `tls` is for who is not of the
+    mesh, on a port that takes no mutual TLS of the mesh.
     """
 
     port: ListenerPort
@@ -111,6 +121,7 @@ class IngressListener(Model):
     capture_mode: Capture = "DEFAULT"
     default_endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = None
     connection_pool: InboundPool | None = None
+    tls: OutsideTls | None = None
 
     @property
     def socket(self) -> str:

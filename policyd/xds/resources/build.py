@@ -16,7 +16,7 @@ from typing import Any, Final
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
-from policyd.mesh.scope import EVERYTHING, Scope, scope_of
+from policyd.mesh.scope import EVERYTHING, Scope, scope_of, tls_of
 from policyd.xds.resources import (
     certificates,
     clusters,
@@ -86,6 +86,7 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         if any(port.protocol == "tls" for port in instance.ports):
             yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
             yield kept.make(LISTENER, guard.at_application())
+        yield from (kept.make(SECRET, one) for one in _shown(mesh, instance).values())
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield from (kept.make(LISTENER, one) for one in listeners.outbound(instance, control, lookup))
     for listen in instance.listens:
@@ -100,6 +101,14 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         secrets = (secret for shown in showing for secret in certificates.secrets(mesh, shown))
         # several servers may show one certificate
         yield from {one["name"]: kept.make(SECRET, one) for one in secrets}.values()
+
+
+def _shown(mesh: Mesh, instance: Instance) -> dict[str, dict[str, Any]]:
+    """What a sidecar shows who is not of the mesh, but for what its class has already."""
+    showing = (shown for port in instance.ports if (shown := tls_of(mesh, instance, port)) is not None)
+    found = {one["name"]: one for tls in showing for one in certificates.secrets(mesh, tls)}
+    shared = {one["name"] for one in egress.secrets(mesh, mesh.caller(instance))} if found else set()
+    return {name: one for name, one in found.items() if name not in shared}
 
 
 def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Resource]:

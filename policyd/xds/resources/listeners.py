@@ -16,6 +16,7 @@ from policyd.mesh.model import (
     plaintext_listener,
 )
 from policyd.mesh.protocols import takes_connections
+from policyd.mesh.scope import tls_of
 from policyd.xds.resources import (
     certificates,
     counting,
@@ -76,7 +77,7 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
     if served.peers != "STRICT":
         asked_for = plaintext_listener(instance, served)
         filters_ = [_application(asked_for, instance, served, control, verification, encrypted=False)]
-        chains.append({"filters": filters_})
+        chains.append({**_for_strangers(mesh, instance, served), "filters": filters_})
     name = inbound_listener(instance, served)
     made = _listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
     if len(chains) == 1:
@@ -84,6 +85,15 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
     encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))
     both = [{**encrypted, **chains[0]}, {**plain, **chains[1]}]
     return {**made, "filter_chains": both, "listener_filters": [TLS_INSPECTOR]}
+
+
+def _for_strangers(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:
+    """The transport of who is not of the mesh: plain text, or TLS where a Sidecar's `ingress` shows a certificate."""
+    shown = tls_of(mesh, instance, served)
+    if shown is None:
+        return {}
+    socket_ = certificates.downstream(shown)
+    return {"transport_socket": socket_, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
 
 
 def _application(

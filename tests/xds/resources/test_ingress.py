@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, SECRET
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, SECRET
 from policyd.mesh.build import build
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.declare import declare
@@ -126,6 +127,39 @@ def test_who_calls_goes_on_reaching_the_sidecar_where_it_is() -> None:
         assert with_.of(CLUSTER)[name] == without.of(CLUSTER)[name]
 
 
+TLS = """\
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  ingress: [{port: {number: 80}, tls: {mode: MUTUAL, credentialName: partner}}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: web}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: DISABLE}}
+---
+"""
+
+
+def test_strangers_are_shown_a_certificate_where_a_sidecar_says_so() -> None:
+    # what its class has already, for what leaves, is not there twice
+    web = snapshot("web-v1", TLS + OUTSIDE, **credential("/k"))
+    assert sorted(web.of(SECRET)) == [
+        "credentials/partner/ca.crt",
+        "credentials/partner/tls.crt credentials/partner/tls.key",
+    ]
+    for made in (web, snapshot("web-v1", TLS, **credential("/k"))):
+        (chain,) = shown(made.of(LISTENER)["web-v1/inbound"])["filter_chains"]
+        context = chain["transport_socket"]["typed_config"]
+        [certificate] = context["common_tls_context"]["tls_certificate_sds_secret_configs"]
+        assert (context["require_client_certificate"], certificate["name"]) == (True, sorted(made.of(SECRET))[1])
+        assert "api-v1" not in json.dumps(chain)
+        assert "web-v1/inbound/plaintext" in json.dumps(chain)
+    assert not snapshot("api-v1", TLS, **credential("/k")).of(SECRET)
+
+
 @pytest.mark.e2e
 def test_the_real_envoy_accepts_it(tmp_path: Path) -> None:
     authority = Authority("Partner")
@@ -135,3 +169,4 @@ def test_the_real_envoy_accepts_it(tmp_path: Path) -> None:
     text = OUTSIDE.replace("/roots.pem", str(roots)).replace("/revoked.pem", str(revoked))
     accepted(snapshot("web-v1", text, **credential(str(tmp_path))), tmp_path)
     accepted(snapshot("api-v1", SIDECAR), tmp_path)
+    accepted(snapshot("web-v1", TLS, **credential(str(tmp_path))), tmp_path)
