@@ -9,7 +9,7 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Folder, Json, Shadow
+from policyd.cli.options import Dir, Folder, Json, Shadow
 
 if TYPE_CHECKING:
     from policyd.cli.loaded import Loaded
@@ -24,6 +24,7 @@ def check(
     directory: Folder = None,
     shadow: Shadow = None,
     as_json: Json = False,
+    also: Dir = None,
 ) -> None:
     """Check everything that `policyd serve` would load from a folder, and print every problem with file and line.
 
@@ -33,9 +34,11 @@ def check(
     from policyd.cli import output
     from policyd.cli.instance import existing
     from policyd.cli.loaded import load_folder
-    from policyd.errors import InvalidInput
+    from policyd.errors import InvalidInput, UsageError
 
-    where = existing(directory)
+    if directory is not None and also is not None:
+        raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
+    where = existing(directory or also)
     try:
         loaded = load_folder(where, shadow=shadow)
     except InvalidInput as error:

@@ -8,6 +8,7 @@ import typer
 
 from policyd.cli.lazy import group
 from policyd.cli.mesh_analyze import analyze
+from policyd.cli.mesh_describe import describe
 from policyd.cli.mesh_edit import apply, delete, get
 from policyd.cli.options import Json
 
@@ -15,6 +16,7 @@ app = group("The mesh: what it may hold, what is wrong with it, what holds for w
 app.command()(apply)
 app.command()(get)
 app.command()(delete)
+app.command()(describe)
 app.command()(analyze)
 
 

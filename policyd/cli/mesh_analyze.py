@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Folder
+from policyd.cli.options import Dir, Folder
 from policyd.cli.policy_check import Format
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Level(StrEnum):
 
 def analyze(
     directory: Folder = None,
+    also: Dir = None,
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     failure: Annotated[
@@ -46,8 +47,11 @@ def analyze(
     """
     from policyd.analysis.run import ORDER, reaches
     from policyd.cli.instance import existing
+    from policyd.errors import UsageError
 
-    found, texts = examined(existing(directory), frozenset(suppress or ()))
+    if directory is not None and also is not None:
+        raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
+    found, texts = examined(existing(directory or also), frozenset(suppress or ()))
     least = ORDER.index(shown.value)
     show(Format.JSON if as_json else form, [one for one in found if ORDER.index(one.severity) <= least], texts)
     if any(one.severity == "error" for one in found):

@@ -92,6 +92,31 @@ def what_can(caller: str, ruling: Ruling) -> dict[str, dict[str, Reach]]:
     return found
 
 
+def callers_may(service: str, ruling: Ruling) -> dict[str, dict[str, Reach]]:
+    """For everybody who may call a Service (its id), by name: what each may by method, on any path.
+
+    A Service that verifies nobody has one caller, who is anonymous. Raises InvalidInput, DecisionError.
+    """
+    if service not in _answering(ruling):
+        return {}
+    identified = identifies(ruling.mesh, service)
+    callers = [uid.id for uid in callers_of(ruling.mesh)] if identified else [ANONYMOUS]
+    return {one: _methods(one, _url_of(ruling, service), service, ruling) for one in callers}
+
+
+def policies_on(service: str, ruling: Ruling) -> list[Policy]:
+    """The policies whose scope can mean a Service, whoever asks for what; raises InvalidInput."""
+    port = next((one for one in ruling.mesh.services[service].ports if one.takes_requests), None)
+    method, url = ("GET", _url_of(ruling, service)) if port else (CONNECT, _tunnel_of(ruling, service))
+    asked = ruling.request(_asked(method, url, ruling, {}))
+    return [one for one, match in _matches(asked, ruling) if match.resource]
+
+
+def _tunnel_of(ruling: Ruling, service: str) -> str:
+    declared = ruling.mesh.services[service]
+    return f"{declared.name}.{declared.namespace}.svc.cluster.local:{declared.ports[0].number}"
+
+
 def reach(request: Request, policies: Iterable[Policy], known: Known, ruling: Ruling) -> Reach:
     """What is sure of a request of which not all is known; raises DecisionError."""
     scopes = Scopes(request, ruling.schema)

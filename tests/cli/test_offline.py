@@ -37,6 +37,12 @@ def test_a_good_folder_is_ok(policyd: Callable[..., Said], bookinfo: Path) -> No
     assert not (bookinfo / ".policyd").exists()
 
 
+def test_a_folder_may_be_named_as_everywhere_else(policyd: Callable[..., Said], bookinfo: Path) -> None:
+    assert policyd("check", "--dir", bookinfo) == policyd("check", bookinfo)
+    twice = "error: the folder is given twice\n  name it once: as DIR, or with `--dir`\n"
+    assert policyd("check", bookinfo, "--dir", bookinfo) == Said(Exit.USAGE, "", twice)
+
+
 def test_every_problem_is_said_at_once(policyd: Callable[..., Said], bookinfo: Path) -> None:
     (bookinfo / "groups.yaml").write_text("groups: {a: {}, a: {}}\n")
     (bookinfo / "policies" / "details.cedar").write_text("permit (principal")
