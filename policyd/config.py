@@ -238,6 +238,15 @@ class EgressSettings(Model):
     dns_resolvers: Many[Listen] = ()
 
 
+class TracingSettings(Model):
+    """Where proxies send the spans of requests, by OTLP over HTTP (`https://collector:4318/v1/traces`; none: nowhere),
+    and of how many in a hundred that have no trace yet.
+    """
+
+    endpoint: Annotated[str, AfterValidator(_check_collector)] | None = None
+    sampling: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+
 class Settings(Model):
     """policyd.yaml; every line is optional. `workers` is how many processes decide, by default one a core but one."""
 
@@ -250,6 +259,7 @@ class Settings(Model):
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None = None
     outbound_traffic_policy: OutboundSettings = OutboundSettings()
     egress: EgressSettings = EgressSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:

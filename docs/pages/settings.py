@@ -20,6 +20,7 @@ from policyd.config import (
     OutboundSettings,
     Settings,
     ShadowSettings,
+    TracingSettings,
     from_environ,
 )
 from policyd.policy.meanings import MEANINGS
@@ -37,6 +38,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     LogSettings,
     OutboundSettings,
     ShadowSettings,
+    TracingSettings,
 )
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),

@@ -102,6 +102,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "but one, at least one, at most four. `policyd serve --workers` wins.",
         "outboundTrafficPolicy": "What becomes of names outside the mesh that no ServiceEntry declares.",
         "egress": "Where names outside may lead.",
+        "tracing": "Where proxies send the spans of requests.",
     },
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
@@ -154,6 +155,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "allowAddresses": "Addresses that names outside may have although they are loopback, link-local, a cloud's "
         "metadata or the mesh's own. For tests and demonstrations on one machine.",
         "dnsResolvers": "The DNS servers that proxies ask; otherwise those of their machine.",
+    },
+    "TracingSettings": {
+        "endpoint": "A collector that takes OTLP over HTTP, as in `https://collector:4318/v1/traces`. Without it nothing "
+        "is traced.",
+        "sampling": "Of how many requests in a hundred, of those that have no trace yet. Those that come with a sampled "
+        "`traceparent` are traced.",
     },
     "LogSettings": {"level": "The least that is said."},
     "ShadowSettings": {

@@ -69,7 +69,7 @@ from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.inspection.service import InspectionsService
-from policyd.xds.resources.model import Control
+from policyd.xds.resources.model import Control, Tracing
 from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
@@ -207,7 +207,10 @@ class Server:
         schemas = shipped_schemas()
         decide = decision_addresses(self._addresses)
         ports = tuple(address.port for address in decide)
-        self._control = Control(decide[0].host, ports, SpiffeId.server(settings.trust_domain))
+        spans = settings.tracing
+        tracing = Tracing(spans.endpoint, spans.sampling) if spans.endpoint else None
+        server = SpiffeId.server(settings.trust_domain)
+        self._control = Control(decide[0].host, ports, server, tracing=tracing)
 
         def build(folder: Folder) -> Live:
             with _uncollected():

@@ -27,6 +27,7 @@ from policyd.xds.resources import (
     inner,
     listeners,
     routes,
+    tracing,
 )
 from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_TLS, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
@@ -66,6 +67,8 @@ def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Ite
 def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
+    if control.tracing is not None:
+        yield kept.make(CLUSTER, tracing.cluster(control.tracing))
     if proxies.role == "sidecar":
         any_name = proxies.scope.any_name
         outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)

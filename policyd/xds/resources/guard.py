@@ -38,7 +38,7 @@ def at_application() -> dict[str, Any]:
     return inner.internal(SERVED_TLS, [_only_who_asks(_proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
 
 
-def on_the_way_out(lookup: list[dict[str, Any]], counted: dict[str, Any]) -> list[dict[str, Any]]:
+def on_the_way_out(lookup: list[dict[str, Any]], observed: dict[str, Any]) -> list[dict[str, Any]]:
     """What looks at tunnels that leave; then they are tunnels again, to what their own name means."""
     tunnel = {
         "hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%",
@@ -51,7 +51,7 @@ def on_the_way_out(lookup: list[dict[str, Any]], counted: dict[str, Any]) -> lis
         lookup,
         {"route_config": {"name": LEAVING, "virtual_hosts": hosts}},
         upgrade_configs=[tcp.CONNECT],
-        **counted,
+        **observed,
     )
     look = _only_who_asks(_proxy("leaving", LEAVING, tunneling_config=tunnel))
     return [inner.internal(GUARD, [look], _TLS_INSPECTOR), inner.internal(LEAVING, [{"filters": [manager]}])]

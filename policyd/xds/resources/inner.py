@@ -79,9 +79,9 @@ def _kept(key: str, text: str, **more: Any) -> dict[str, Any]:
     return {"object_key": key, "format_string": form, "shared_with_upstream": "ONCE", **more}
 
 
-def listener(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[str, Any]:
+def listener(as_outside: list[dict[str, Any]], observed: dict[str, Any]) -> dict[str, Any]:
     """What reads requests from tunnels: the application's own proxy once more, for who has shown its secret outside."""
-    return internal(INNER, [{"filters": [requests(as_outside, counted)]}], knows_ends())
+    return internal(INNER, [{"filters": [requests(as_outside, observed)]}], knows_ends())
 
 
 def internal(name: str, chains: list[dict[str, Any]], *looks: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def internal(name: str, chains: list[dict[str, Any]], *looks: dict[str, Any]) ->
     }
 
 
-def requests(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[str, Any]:
+def requests(as_outside: list[dict[str, Any]], observed: dict[str, Any]) -> dict[str, Any]:
     """The connection manager of a tunnel with requests in it."""
     return filters.manager(
         INNER,
@@ -105,7 +105,7 @@ def requests(as_outside: list[dict[str, Any]], counted: dict[str, Any]) -> dict[
         preserve_external_request_id=True,
         skip_xff_append=True,
         stream_idle_timeout="0s",
-        **counted,
+        **observed,
     )
 
 

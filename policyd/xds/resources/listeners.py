@@ -29,6 +29,7 @@ from policyd.xds.resources import (
     tcp,
     tls,
     tokens,
+    tracing,
 )
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
@@ -129,8 +130,7 @@ def _application(
         skip_xff_append=True,
         # as in Istio: a stream may be quiet for as long as both ends like
         stream_idle_timeout="0s",
-        access_log=counting.inbound(instance, encrypted=encrypted),
-        access_log_options=counting.TUNNELS,
+        **tracing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
         **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
         **(_PEER if encrypted else _STRANGER),
         **tokens.replies(verification),
@@ -147,9 +147,9 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
         filters.asks_as(egress_listener(instance.name)),
         filters.authorization(control),
     ]
-    counted = {"access_log": counting.outbound(instance), "access_log_options": counting.TUNNELS}
-    yield inner.listener([*asked, *lookup, *faults.FILTERS], counted)
-    yield from guard.on_the_way_out(lookup, counted)
+    observed = tracing.observed(control, instance, counting.outbound(instance))
+    yield inner.listener([*asked, *lookup, *faults.FILTERS], observed)
+    yield from guard.on_the_way_out(lookup, observed)
     chain = {
         "filters": [
             filters.manager(
@@ -163,7 +163,7 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
                 preserve_external_request_id=True,
                 skip_xff_append=True,
                 stream_idle_timeout="0s",
-                **counted,
+                **observed,
             )
         ]
     }
@@ -215,7 +215,6 @@ def _edge(
         always_set_request_id_in_response=True,
         # nobody outside the mesh may claim a certificate that no one checked
         forward_client_cert_details="SANITIZE",
-        access_log=counting.outbound(instance),
-        access_log_options=counting.TUNNELS,
+        **tracing.observed(control, instance, counting.outbound(instance)),
         **tokens.replies(verification),
     )

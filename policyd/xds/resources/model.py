@@ -20,13 +20,22 @@ SERVED_TLS = "inner/served-tls"
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans go (OTLP over HTTP), and of how many requests in a hundred."""
+
+    url: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
-    """Where proxies ask for decisions: `host:port`, and the identity that must answer."""
+    """Where proxies ask for decisions: `host:port`, and the identity that must answer; where their spans go, if so."""
 
     authz_host: str
     authz_ports: tuple[int, ...]
     server_id: SpiffeId
     authz_timeout_seconds: float = 1.0
+    tracing: Tracing | None = None
 
 
 def outbound_cluster(service: str, port: int, subset: str = "") -> str:

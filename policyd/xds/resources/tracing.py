@@ -1,0 +1,82 @@
+"""Spans of requests, made by Envoys and sent to a collector over OTLP (trace.v3.OpenTelemetryConfig), by W3C's context.
+
+Law: without a collector nothing changes. A span says what was decided, and by the decision's own id, so that it leads
+to the record; the query of a URL is not in it, as it is in no record.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from policyd.mesh.model import Instance
+from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY
+from policyd.xds.resources import counting, policies, tls
+from policyd.xds.resources.filters import AUTHZ_FILTER
+from policyd.xds.resources.model import Control, Tracing, socket
+
+CLUSTER: Final = "policyd-otlp"
+TIMEOUT: Final = "5s"
+_DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
+
+
+def observed(control: Control, instance: Instance, counted: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a connection manager says of its requests: what is `counted` of them, and their spans, if so."""
+    return {"access_log": counted, "access_log_options": counting.TUNNELS, **_traced(control, instance)}
+
+
+def _traced(control: Control, instance: Instance) -> dict[str, Any]:
+    if control.tracing is None:
+        return {}
+    service = {"http_uri": {"uri": control.tracing.url, "cluster": CLUSTER, "timeout": TIMEOUT}}
+    config = {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+        "http_service": service,
+        "service_name": instance.service,
+    }
+    party = counting.party(instance)
+    said = {"policyd.instance": party.workload, "istio.canonical_revision": party.version}
+    tags = [
+        *({"tag": name, "literal": {"value": value}} for name, value in said.items()),
+        {"tag": "http.url", "value": "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ)%"},
+        *(_decided(name) for name in _DECISION),
+    ]
+    return {
+        "tracing": {
+            "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
+            "random_sampling": {"value": control.tracing.percent},
+            "custom_tags": tags,
+        }
+    }
+
+
+def cluster(tracing: Tracing) -> dict[str, Any]:
+    """The way to the collector."""
+    parts = urlsplit(tracing.url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    endpoint = {"endpoint": {"address": socket(host, port)}}
+    made: dict[str, Any] = {
+        "name": CLUSTER,
+        "type": "STATIC" if _is_address(host) else "STRICT_DNS",
+        "connect_timeout": policies.CONNECT_TIMEOUT,
+        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
+    }
+    if parts.scheme == "https":
+        made["transport_socket"] = tls.to_server(host)
+    return made
+
+
+def _decided(name: str) -> dict[str, Any]:
+    """What the decision put into the request's metadata (type.tracing.v3.CustomTag)."""
+    found = {"key": AUTHZ_FILTER, "path": [{"key": name}]}
+    return {"tag": f"policyd.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

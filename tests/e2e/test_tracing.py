@@ -1,0 +1,143 @@
+"""Spans of a request through the mesh, as a collector gets them: one trace, and what was decided in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
+from tests.e2e.terminal import wait_until
+
+pytestmark = pytest.mark.e2e
+
+ASKS_POLICYD = "async envoy.service.auth.v3.Authorization.Check egress"
+
+
+class Seen(NamedTuple):
+    """A span: who made it, of which trace, and what it says."""
+
+    service: str
+    trace: str
+    span: str
+    parent: str
+    name: str
+    tags: Mapping[str, str]
+
+
+class Collector:
+    """Takes OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        self.spans: list[Seen] = []
+        spans = self.spans
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = b"".join(self._chunks())
+                spans.extend(_read(body) if self.path == "/v1/traces" else ())
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def _chunks(self) -> Iterator[bytes]:
+                """The body as Envoy sends it (RFC 9112, 7.1)."""
+                assert self.headers["transfer-encoding"] == "chunked"
+                while size := int(self.rfile.readline(), 16):
+                    yield self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _read(body: bytes) -> Iterator[Seen]:
+    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        named = {one.key: one.value.string_value for one in resource.resource.attributes}
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                tags = {one.key: one.value.string_value for one in span.attributes}
+                ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+                yield Seen(named["service.name"], *ids, span.name, tags)
+
+
+class Traced(NamedTuple):
+    mesh: RunningMesh
+    collector: Collector
+
+
+@pytest.fixture(scope="module")
+def traced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """Bookinfo, every request of which is traced."""
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("tracing") / "bookinfo", root)
+    (directory / "checks.yaml").unlink()
+    collector = Collector()
+    settings = f"tracing: {{endpoint: 'http://127.0.0.1:{collector.port}/v1/traces', sampling: 100}}\n"
+    (directory / "policyd.yaml").write_text(settings)
+    try:
+        yield Traced(up(directory), collector)
+    finally:
+        down(directory)
+        collector.end()
+
+
+def test_a_request_through_the_mesh_is_one_trace_with_the_question_to_policyd_in_it(traced: Traced) -> None:
+    assert httpx.get(f"{traced.mesh.gateway}/productpage", trust_env=False, timeout=20).status_code == 200
+
+    # spans come when they have ended, each Envoy's at its own time
+    wait_until(lambda: whole(traced.collector.spans), 30)
+
+
+def whole(spans: Sequence[Seen]) -> bool:
+    """Whether one trace has a span of every service that took part, and in each the question to policyd."""
+    wanted = {"ingress.default", "productpage.default", "details.default", "reviews.default"}
+    for trace in {span.trace for span in spans}:
+        found = [span for span in spans if span.trace == trace]
+        known = {span.span for span in found}
+        asked = [span for span in found if span.name == ASKS_POLICYD]
+        if {span.service for span in asked} >= wanted and {span.parent for span in asked} <= known:
+            return True
+    return False
+
+
+def test_the_span_of_a_denied_request_leads_to_its_record(traced: Traced) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with traced.mesh.client("reviews-v1") as inside:
+        denied = inside.get(
+            "http://details:9080/details/0?token=hidden", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        )
+    assert denied.status_code == 403
+
+    def found() -> list[Seen]:
+        return [one for one in traced.collector.spans if one.trace == trace and one.tags.get("policyd.decision")]
+
+    wait_until(lambda: found() != [], 30)
+    [span] = found()
+    decision_id = denied.headers["x-policyd-decision-id"]
+    assert (span.service, span.tags["policyd.decision"], span.tags["policyd.decision_id"]) == (
+        "details.default",
+        "deny",
+        decision_id,
+    )
+    assert (span.tags["policyd.instance"], span.tags["http.status_code"]) == ("details-v1", "403")
+    assert span.tags["http.url"] == "https://details:9080/details/0"  # without what follows the ?
+    assert traced.mesh.record(decision_id)["trace_id"] == trace
