@@ -157,8 +157,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "dnsResolvers": "The DNS servers that proxies ask; otherwise those of their machine.",
     },
     "TracingSettings": {
-        "endpoint": "A collector that takes OTLP over HTTP, as in `https://collector:4318/v1/traces`; without it nothing is "
-        "traced.",
+        "endpoint": "A collector that takes OTLP over HTTP, as in `https://collector:4318/v1/traces`; without it "
+        "nothing is traced.",
         "sampling": "Of how many requests in a hundred, of those that have no trace yet. One that comes with a sampled "
         "`traceparent` is traced.",
     },
