@@ -18,73 +18,19 @@ from policyd.mesh.declare import declare
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.placement import assumed
 from policyd.policy.finding_model import RULES
-from tests.cli.conftest import Said, policyd  # noqa: F401 - the command line as a fixture
-
-WORKLOADS = """\
-workloads:
-  web: {service: web, port: 80}
-  api-v1: {service: api, port: 8080, labels: {version: v1}}
-gateways:
-  edge: {listen: [8000]}
-"""
-GATEWAY = """\
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: edge}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{port: {number: 8000, name: http, protocol: HTTP}, hosts: [www.example.com]}]
-"""
-ROUTES = """\
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: www}
-spec:
-  hosts: [www.example.com]
-  gateways: [edge]
-  http: [{route: [{destination: {host: web}}]}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: api}
-spec:
-  hosts: [api]
-  http: [{route: [{destination: {host: api, subset: v1}}]}]
-"""
-RULES_OF_API = """\
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: api}
-spec:
-  host: api
-  subsets: [{name: v1, labels: {version: v1}}]
-"""
-POLICIES = (
-    '@id("all")\npermit (principal, action, resource == Service::"api.default") when { principal is Workload };\n'
+from tests.analysis.folders import (
+    GATEWAY,
+    GOOD,
+    POLICIES,
+    ROUTES,
+    RULES_OF_API,
+    TO_WEB,
+    WORKLOADS,
+    resource,
+    virtual_service,
+    write,
 )
-GOOD: Mapping[str, str] = {
-    "workloads.yaml": WORKLOADS,
-    "mesh/gateway.yaml": GATEWAY,
-    "mesh/routes.yaml": ROUTES,
-    "mesh/rules.yaml": RULES_OF_API,
-    "policies/api.cedar": POLICIES,
-}
-
-
-def resource(kind: str, spec: str, name: str = "more", group: str = "networking.istio.io/v1", more: str = "") -> str:
-    return f"apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}{more}}}\nspec:\n{spec}"
-
-
-def virtual_service(http: str, hosts: str = "[web]", more: str = "") -> dict[str, str]:
-    return {"mesh/more.yaml": resource("VirtualService", f"  hosts: {hosts}\n  http:\n{http}", more=more)}
-
-
-def write(folder: Path, *changes: Mapping[str, str]) -> Path:
-    for files in (GOOD, *changes):
-        for path, text in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
-    return folder
+from tests.cli.conftest import Said, policyd  # noqa: F401 - the command line as a fixture
 
 
 def found(folder: Path) -> list[tuple[str, str]]:
@@ -96,7 +42,6 @@ def test_a_good_folder_has_nothing(tmp_path: Path) -> None:
     assert found(write(tmp_path)) == []
 
 
-TO_WEB = "{route: [{destination: {host: web}}]}"
 ALL = "  egress: [{hosts: ['*/*']}]\n"
 STRICT = "  mtls: {mode: STRICT}\n"
 OUTSIDE = (
