@@ -170,6 +170,12 @@ class EntryError(IdentityError):
     code = "entry"
 
 
+class RevocationError(IdentityError):
+    """A revocation that is unsound, or not there."""
+
+    code = "revocation"
+
+
 class IssuanceDenied(IdentityError):
     """The issuance policies, or the registration, do not grant the identity."""
 

@@ -12,8 +12,9 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from policyd.authz.ruling import Ruling, make_ruling
+from policyd.ca.revocations import FILE as REVOKED_FILE
 from policyd.cedar.engine import Engine
-from policyd.cedar.policies import Checked, PolicySet, load_policies
+from policyd.cedar.policies import Checked, PolicySet, load_policies, set_of
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
@@ -126,7 +127,7 @@ def load(
     parsed = _parse(folder, schemas, place, earlier)
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
-    _check_cases(folder, ruling)
+    _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
     snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check({SDS_CLUSTER})
     return Live(
         digest=folder.digest,
@@ -222,6 +223,15 @@ def _issuance_texts(folder: Folder) -> Mapping[str, str]:
 def _issuance(policies: PolicySet, schema: Schema) -> Issuance:
     digest = hashlib.sha256("\n".join(policy.text for policy in policies.policies).encode())
     return Issuance(Engine(policies, schema), digest.hexdigest()[:16])
+
+
+def _without_revoked(parsed: _Parsed, ruling: Ruling, schema: Schema) -> Ruling:
+    """What cases are about: a policy's author could not know whose identity would be revoked."""
+    active = parsed.traffic.active
+    if not any(policy.file == REVOKED_FILE for policy in active.policies):
+        return ruling
+    rest = set_of(policy for policy in active.policies if policy.file != REVOKED_FILE)
+    return make_ruling(parsed.mesh, rest, schema, parsed.traffic.shadow)
 
 
 def _check_cases(folder: Folder, ruling: Ruling) -> None:

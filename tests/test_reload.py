@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from policyd.ca.database import open_database
+from policyd.ca.revocations import Revocation, Revocations
 from policyd.errors import InvalidInput, JournalError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, assumed
+from policyd.policy.request_form import parse_form, resolve_form
 from policyd.reload import Live, Schemas, load, shipped_schemas
+from policyd.server.issuing import with_revoked
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
@@ -60,6 +65,27 @@ def test_a_good_folder_is_in_force_as_a_whole(schemas: Schemas) -> None:
     assert sorted(live.snapshots) == sorted(live.mesh.instances) == ["api-v1", "web-v1"]
     assert [policy.id for policy in live.ruling.policy_set.policies] == ["api-reads"]
     assert live.warnings == ()
+
+
+def test_a_revoked_identity_is_denied_whatever_cases_expect_of_it(schemas: Schemas, tmp_path: Path) -> None:
+    """A revocation that a case of somebody's policies could hold up would be none."""
+    database = open_database(tmp_path / "tokens.db")
+    revocations = Revocations(database)
+    folder = Folder(Path("mesh"), GOOD, digest(GOOD))
+    assert with_revoked(folder, revocations) is folder
+    revocations.add(Revocation(SpiffeId.workload("cluster.local", "default", "web"), 1), lambda: None)
+    database.close()
+
+    live = load(with_revoked(folder, revocations), schemas, assumed, CONTROL)
+
+    assert live.digest != folder.digest
+    now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    facts = resolve_form(parse_form("web GET http://api/"), live.mesh, now, {})
+    decision = live.ruling.decide(live.ruling.request(facts))
+    assert (decision.allowed, [one.partition("-")[0] for one in decision.reasons]) == (False, ["revoked"])
+    broken = GOOD | {"cases/api.yaml": CASE.replace("allow", "deny")}
+    with pytest.raises(InvalidInput):  # other cases still count
+        load(with_revoked(Folder(Path("mesh"), broken, digest(broken)), revocations), schemas, assumed, CONTROL)
 
 
 def test_without_policies_or_workloads_it_warns_and_says_what_to_do(schemas: Schemas) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from policyd.ca.files import check_private, write_new
 from policyd.errors import StateError
 
-VERSION: Final = 2
+VERSION: Final = 3
 BUSY_SECONDS: Final = 5.0
 
 _SCHEMA: Final = """
@@ -32,7 +32,10 @@ CREATE TABLE IF NOT EXISTS issued (kind TEXT PRIMARY KEY, number INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS entry (
   id TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL, selectors TEXT NOT NULL, hint TEXT NOT NULL, created_at INTEGER NOT NULL
 ) STRICT;
-PRAGMA user_version = 2;
+CREATE TABLE IF NOT EXISTS revoked (
+  spiffe_id TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 3;
 """
 
 

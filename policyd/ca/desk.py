@@ -6,7 +6,7 @@ even so, and every answer that gives somebody an identity is on record first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,9 +25,11 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.jwt_keys import LIFE, JwtKeys
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
+from policyd.ca.revocations import Revocation, Revocations
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.template import Random
-from policyd.errors import EntryError, IdentityError, IssuanceDenied, PolicydError
+from policyd.ca.tokens import Tokens
+from policyd.errors import EntryError, IdentityError, IssuanceDenied, PolicydError, RevocationError, TokenError
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle
@@ -38,10 +40,17 @@ LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as thi
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the desk works on; `changed` is called after agents have something new to hear, `uid` is the owner's."""
+    """What the desk works on; `uid` is the owner's.
+
+    `changed` is called after agents have something new to hear; `enforce` puts revocations in force, and says why
+    decisions do not know them yet, "" where they do.
+    """
 
     issuer: Issuer
     entries: Entries
+    tokens: Tokens
+    revocations: Revocations
+    enforce: Callable[[], Awaitable[str]]
     ledger: Ledger
     jwt_keys: Callable[[], JwtKeys]
     mesh: Callable[[], Mesh]
@@ -138,6 +147,69 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         except Refusal as refusal:
             await refused(context, refusal)
 
+    async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeReply:  # noqa: N802
+        """Let nobody have or use an identity any more."""
+        try:
+            with _answered():
+                identity = SpiffeId.parse(request.spiffe_id)
+                known = identity in self._parts.mesh().workloads or identity.agent_name is not None
+                if not known or identity.trust_domain != self._issuer.authority.trust_domain:
+                    remedy = "name a declared workload, or an agent as `spiffe://…/agent/NAME`"
+                    raise RevocationError(f"`{identity}` is no identity of this mesh", remedy=remedy)
+                revocation = Revocation(identity, int(self._issuer.now().timestamp()), request.reason)
+                detail = {"spiffe_id": str(identity), "reason": request.reason}
+                self._parts.revocations.add(revocation, lambda: self._note("identity.revoke", detail))
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return pb.RevokeReply(pending=await self._parts.enforce())
+
+    async def Unrevoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeReply:  # noqa: N802
+        """Take a revocation back."""
+        try:
+            with _answered():
+                identity = SpiffeId.parse(request.spiffe_id)
+                detail = {"spiffe_id": str(identity)}
+                self._parts.revocations.remove(identity, lambda: self._note("identity.unrevoke", detail))
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return pb.RevokeReply(pending=await self._parts.enforce())
+
+    async def ListRevoked(self, _request: pb.ListRevokedRequest, _context: Context) -> pb.ListRevokedReply:  # noqa: N802
+        """Every identity that is revoked."""
+        found = self._parts.revocations.all()
+        return pb.ListRevokedReply(
+            revoked=[pb.Revoked(spiffe_id=str(one.spiffe_id), since=one.since, reason=one.reason) for one in found]
+        )
+
+    async def ListTokens(self, _request: pb.ListTokensRequest, _context: Context) -> pb.ListTokensReply:  # noqa: N802
+        """Every join token that is kept, without its secret."""
+        return pb.ListTokensReply(
+            tokens=[
+                pb.Token(
+                    id=one.id,
+                    agent=one.agent,
+                    workloads=sorted(map(str, one.workloads)),
+                    created_at=one.created_at,
+                    expires_at=one.expires_at,
+                    used_at=one.used_at or 0,
+                )
+                for one in self._parts.tokens.all()
+            ]
+        )
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenReply:  # noqa: N802
+        """Make an unused join token worthless."""
+        try:
+            with _answered():
+
+                def record(agent: str) -> None:
+                    self._note("token.revoke", {"token": request.id, "agent": agent})
+
+                agent = self._parts.tokens.revoke(request.id, self._issuer.now(), record)
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return pb.RevokeTokenReply(agent=agent)
+
     def _create_entry(self, request: pb.CreateEntryRequest) -> pb.Entry:
         identity = SpiffeId.parse(request.spiffe_id)
         if identity not in self._parts.mesh().workloads:
@@ -157,19 +229,17 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         return _entry(deleted)
 
     def _record(self, operation: str, entry: Entry) -> None:
-        detail = {
-            "operation": operation,
-            "entry": entry.id,
-            "spiffe_id": str(entry.spiffe_id),
-            "selectors": sorted(entry.selectors),
-        }
+        selectors = sorted(entry.selectors)
+        self._note(operation, {"entry": entry.id, "spiffe_id": str(entry.spiffe_id), "selectors": selectors})
+
+    def _note(self, operation: str, detail: Mapping[str, object]) -> None:
         self._parts.record(
             audit.Entry(
                 time=self._issuer.now(),
                 kind="operation",
                 decision="allow",
                 principal=f'Operator::"unix:{self._parts.uid}"',
-                detail=detail,
+                detail={"operation": operation, **detail},
             )
         )
 
@@ -203,7 +273,12 @@ def _answered() -> Iterator[None]:
         cause = refusal.__cause__
         if not isinstance(cause, PolicydError):
             raise
-        ours = type(cause) in (IdentityError, EntryError)  # not what the owner may do, but what was asked for
+        ours = type(cause) in (
+            IdentityError,
+            EntryError,
+            RevocationError,
+            TokenError,
+        )  # not what the owner may do, but what was asked for
         status = grpc.StatusCode.INVALID_ARGUMENT if ours else refusal.status
         raise Refusal(status, str(cause)) from cause
 

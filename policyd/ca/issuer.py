@@ -35,6 +35,7 @@ class Ports:
 
     `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
     JournalError, `count` adds to the number of certificates of a kind, `refused` to that of refusals with a code,
+    `revoked` tells whether an identity is that,
     `random` gives unpredictable bytes, `jwt_keys` those that sign tokens now.
     """
 
@@ -48,6 +49,7 @@ class Ports:
     revision: Callable[[], str] = lambda: ""
     ttl: Callable[[], timedelta] = lambda: template.LEAF_LIFE
     refused: Callable[[str], object] = lambda code: None
+    revoked: Callable[[SpiffeId], bool] = lambda spiffe_id: False
 
 
 class Issuer:
@@ -87,7 +89,7 @@ class Issuer:
         try:
             accepted = self._accept(csr, order.identity)
             decision = self._ports.decide(request)
-            _granted(decision, order)
+            self._check_granted(decision, order)
             svid = self._sign(order, accepted.key)
         except (IdentityError, DecisionError) as error:
             self._record(order, decision, detail, request.context, error)
@@ -116,7 +118,7 @@ class Issuer:
         decision = Decision(False)
         try:
             decision = self._ports.decide(request)
-            _granted(decision, order)
+            self._check_granted(decision, order)
             key = self._ports.jwt_keys().signing(order.time)
             token = jwt.sign(
                 order.identity, order.audiences, key, now=order.time, ttl=order.ttl, random=self._ports.random
@@ -161,6 +163,17 @@ class Issuer:
         self._record(order, Decision(True), {"requested_by": kind} | _described(svid), {})
         self._ports.count(kind)
         return svid
+
+    def is_revoked(self, spiffe_id: SpiffeId) -> bool:
+        """Whether nobody may have, or use, this identity any more."""
+        return self._ports.revoked(spiffe_id)
+
+    def _check_granted(self, decision: Decision, order: AnyOrder) -> None:
+        for one in (order.identity, order.principal):
+            if one is not None and self._ports.revoked(one):
+                raise IssuanceDenied(f"`{one}` is revoked", remedy="look at `policyd ca revoked`")
+        if not decision.allowed:
+            raise IssuanceDenied(f"`{order.identity}` is not granted", remedy="look at the issuance policies")
 
     def _accept(self, csr: bytes, identity: SpiffeId) -> Csr:
         own = (self.authority.root.public_key(), self.authority.intermediate.public_key())
@@ -210,11 +223,6 @@ class Issuer:
             **fields,
         )
         self._ports.record(entry)
-
-
-def _granted(decision: Decision, order: AnyOrder) -> None:
-    if not decision.allowed:
-        raise IssuanceDenied(f"`{order.identity}` is not granted", remedy="look at the issuance policies")
 
 
 def _outcome(error: PolicydError | None) -> Outcome:

@@ -263,6 +263,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             peer = peer_of(context.auth_context(), self._wall())
         except IdentityError as error:
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
+        if self._issuer.is_revoked(peer.spiffe_id):
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this agent is revoked")
         name = peer.spiffe_id.agent_name
         if name is None or peer.spiffe_id.trust_domain != self._issuer.authority.trust_domain:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this service is for agents")

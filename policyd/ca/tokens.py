@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from policyd.spiffe import SpiffeId
 
 DEFAULT_TTL: Final = timedelta(minutes=10)
 LONGEST_TTL: Final = timedelta(days=7)
+ID_DIGITS: Final = 12  # of the hash of its secret, by which a token is named
 KEPT: Final = timedelta(days=7)  # after its end, so that a late use is told apart from a wrong secret
 
 Reason = Literal["unknown", "used", "expired"]
@@ -37,6 +38,18 @@ class NewToken:
 
     secret: str = field(repr=False)
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A token that was made; times are seconds since the epoch, `used_at` None while it was not used."""
+
+    id: str
+    agent: str
+    workloads: frozenset[SpiffeId]
+    created_at: int
+    expires_at: int
+    used_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,36 @@ class Tokens:
                 "INSERT INTO token (hash, agent, workloads, created_at, expires_at) VALUES (?, ?, ?, ?, ?)", row
             )
         return NewToken(secret, expires_at)
+
+    def all(self) -> tuple[Made, ...]:
+        """Every token that is kept, the newest first; none of their secrets."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT hash, agent, workloads, created_at, expires_at, used_at FROM token"
+                " ORDER BY created_at DESC, hash"
+            ).fetchall()
+        return tuple(Made(row[0].hex()[:ID_DIGITS], row[1], _parse(row[2]), *row[3:]) for row in rows)
+
+    def revoke(self, identifier: str, now: datetime, record: Callable[[str], object] = lambda _: None) -> str:
+        """Make an unused token worthless, once `record` is done with its agent; returns that.
+
+        Raises TokenError for one that is unknown, used or over.
+        """
+        with self._database.transaction() as connection:
+            found = connection.execute(
+                "SELECT hash, agent FROM token WHERE substr(lower(hex(hash)), 1, ?) = ?"
+                " AND used_at IS NULL AND expires_at > ?",
+                (ID_DIGITS, identifier, _second(now)),
+            ).fetchall()
+            if len(found) != 1:
+                raise TokenError(
+                    f"no token that could still be used is `{identifier[:40]}`",
+                    remedy="look at `policyd ca token list`; to end an agent's identity, revoke that",
+                )
+            [(digest, agent)] = found
+            connection.execute("UPDATE token SET expires_at = ? WHERE hash = ?", (_second(now), digest))
+            record(str(agent))
+        return str(agent)
 
     @contextmanager
     def claim(self, secret: str, now: datetime) -> Iterator[Registration | Refused]:

@@ -105,6 +105,31 @@ class AdminClient:
         reply: ca.Entry = self._call(self._authority.CreateEntry, request)
         return reply
 
+    def revoke(self, spiffe_id: str, reason: str = "") -> str:
+        """Let nobody have or use an identity any more; returns why decisions do not know it yet, "" where they do."""
+        reply: ca.RevokeReply = self._call(self._authority.Revoke, ca.RevokeRequest(spiffe_id=spiffe_id, reason=reason))
+        return reply.pending
+
+    def unrevoke(self, spiffe_id: str) -> str:
+        """Take a revocation back; returns as `revoke`."""
+        reply: ca.RevokeReply = self._call(self._authority.Unrevoke, ca.RevokeRequest(spiffe_id=spiffe_id))
+        return reply.pending
+
+    def revoked(self) -> Sequence[ca.Revoked]:
+        """Every identity that is revoked."""
+        reply: ca.ListRevokedReply = self._call(self._authority.ListRevoked, ca.ListRevokedRequest())
+        return reply.revoked
+
+    def tokens(self) -> Sequence[ca.Token]:
+        """Every join token that is kept, the newest first."""
+        reply: ca.ListTokensReply = self._call(self._authority.ListTokens, ca.ListTokensRequest())
+        return reply.tokens
+
+    def revoke_token(self, identifier: str) -> str:
+        """Make an unused join token worthless; returns whose it was."""
+        reply: ca.RevokeTokenReply = self._call(self._authority.RevokeToken, ca.RevokeTokenRequest(id=identifier))
+        return reply.agent
+
     def entries(self) -> Sequence[ca.Entry]:
         """Every registration entry, by identity."""
         reply: ca.ListEntriesReply = self._call(self._authority.ListEntries, ca.ListEntriesRequest())

@@ -70,6 +70,99 @@ def create(
     output.show(f"for agent `{agent}`, works once, until {moment(made.expires_at)}", stream=output.stderr())
 
 
+@token.command("list")
+def list_tokens(directory: Dir = None, as_json: Json = False) -> None:
+    """List the join tokens of the last days: for whom, and whether they were used."""
+    import time
+
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import as_dict, moment
+
+    with server(folder(directory)) as client:
+        made = client.tokens()
+    if as_json:
+        output.print_json([as_dict(one) for one in made])
+        return
+    now = int(time.time())
+    rows = [
+        (one.id, one.agent, " ".join(one.workloads) or "all", moment(one.expires_at), _token_state(one, now))
+        for one in made
+    ]
+    output.show(output.table(("token", "agent", "workloads", "until", "state"), rows))
+
+
+def _token_state(one: authority.Token, now: int) -> str:
+    from policyd.cli.show import since
+
+    if one.used_at:
+        return f"used {since(one.used_at, now)} ago"
+    return "over" if one.expires_at <= now else "unused"
+
+
+@token.command("revoke")
+def revoke_token(
+    identifier: Annotated[str, typer.Argument(metavar="TOKEN", help="As `token list` shows it.", show_default=False)],
+    directory: Dir = None,
+) -> None:
+    """Make an unused join token worthless. What was obtained with a used one is ended by `policyd ca revoke`."""
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+
+    with server(folder(directory)) as client:
+        agent = client.revoke_token(identifier)
+    output.show(f"the token `{identifier}` for the agent `{agent}` is worthless")
+
+
+@app.command()
+def revoke(
+    identity: Annotated[
+        str,
+        typer.Argument(metavar="IDENTITY", help="A workload's name or SPIFFE ID, or `agent/NAME`.", show_default=False),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take the revocation back.")] = False,
+    directory: Dir = None,
+) -> None:
+    """Revoke an identity: nothing is issued or renewed for it, its requests are denied, nobody is led to it.
+
+    It works at once, without the identity's help, and lasts until `--undo`. Certificates at hand still look good to
+    programs that ask nobody, until they end, within the hour: lives are short for that. A revoked agent gets nothing.
+    """
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.values import workload_id
+    from policyd.spiffe import SpiffeId
+
+    with server(folder(directory)) as client:
+        trust_domain = client.status().trust_domain
+        kind, _, name = identity.partition("/")
+        if kind == "agent":
+            spiffe_id = SpiffeId.agent(trust_domain, name)
+        else:
+            spiffe_id = workload_id(identity, trust_domain, client.instances())
+        pending = client.unrevoke(str(spiffe_id)) if undo else client.revoke(str(spiffe_id), reason)
+    output.show(f"`{spiffe_id}` is {'no longer revoked' if undo else 'revoked'}")
+    if pending:
+        output.show(f"warning: decisions do not know it yet, {pending}", stream=output.stderr())
+
+
+@app.command()
+def revoked(directory: Dir = None, as_json: Json = False) -> None:
+    """List the identities that are revoked."""
+    from policyd.cli import output
+    from policyd.cli.instance import folder, server
+    from policyd.cli.show import as_dict, moment
+
+    with server(folder(directory)) as client:
+        found = client.revoked()
+    if as_json:
+        output.print_json([as_dict(one) for one in found])
+    else:
+        rows = [(one.spiffe_id, moment(one.since), one.reason or "-") for one in found]
+        output.show(output.table(("spiffe id", "since", "reason"), rows))
+
+
 @app.command()
 def issue(
     workload: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from policyd.ca.files import read_passphrase
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
+from policyd.ca.revocations import FILE, Revocations, forbids
 from policyd.cedar.model import Decision, Request
 from policyd.config import Settings, StatePaths
 from policyd.keeper import Keeper
+from policyd.sources.files import Folder, digest
+from policyd.spiffe import SpiffeId
 
 _log = structlog.get_logger("policyd.server")
 
@@ -50,6 +54,7 @@ def make_issuer(
     clock: Callable[[], datetime],
     *,
     issued: Callable[[str], object],
+    revoked: Callable[[SpiffeId], bool],
     refused: Callable[[str], object],
 ) -> Issuer:
     """Issues what the policies and the mesh in force at that moment grant; `issued` and `refused` count."""
@@ -68,8 +73,18 @@ def make_issuer(
         revision=lambda: keeper.live.issuance.revision,
         ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
         refused=refused,
+        revoked=revoked,
     )
     return Issuer(opened.authority, ports)
+
+
+def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
+    """A folder with the policies that deny what is revoked; they are no file of its own."""
+    text = forbids(revocations.all())
+    if not text:
+        return folder
+    texts = {**folder.texts, FILE: text}
+    return replace(folder, texts=texts, digest=digest({FILE: text, "": folder.digest}))
 
 
 def _passphrase(directory: Path, settings: Settings) -> bytes | None:

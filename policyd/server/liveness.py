@@ -18,8 +18,10 @@ from policyd.mesh import health
 from policyd.mesh.health import Book
 from policyd.mesh.model import Mesh
 from policyd.sources.state import write_private
+from policyd.spiffe import SpiffeId
 
 MAX_BYTES: Final = 4 << 20
+_REVOKED: Final = "its identity is revoked"
 _log = structlog.get_logger("policyd.server")
 
 
@@ -33,8 +35,16 @@ class Metrics(Protocol):
 class Liveness:
     """For the loop's own thread, but for `troubles` and `applied`; `file` keeps who answered for the next start."""
 
-    def __init__(self, file: Path, *, clock: Callable[[], float], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        revoked: Callable[[SpiffeId], bool] = lambda spiffe_id: False,
+    ) -> None:
         self._file = file
+        self._revoked = revoked
         self._clock = clock
         self._metrics = metrics
         self._book: Book = health.resumed(_load(file), clock())
@@ -55,7 +65,8 @@ class Liveness:
 
     def troubles(self, mesh: Mesh) -> Mapping[str, str]:
         """The instances of a mesh that are not to be reached, and why."""
-        return health.troubles(self._book, mesh, self._clock())
+        revoked = {name: _REVOKED for name, one in mesh.instances.items() if self._revoked(one.workload)}
+        return {**health.troubles(self._book, mesh, self._clock()), **revoked}
 
     def applied(self, mesh: Mesh) -> Mesh:
         """A mesh in which nobody is led to an instance that does not answer. For any thread."""

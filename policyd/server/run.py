@@ -29,6 +29,7 @@ from policyd.ca.database import open_database
 from policyd.ca.entries import Entries
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
+from policyd.ca.revocations import Revocations
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
@@ -171,7 +172,10 @@ class Server:
         ours = [address.port for address in self._addresses.values()]
         self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists())
         self._key_sets = KeySets(self._paths.jwks)
-        self._liveness = Liveness(self._paths.health, clock=time.monotonic, metrics=self._metrics)
+        self._revocations = Revocations(database)
+        self._liveness = Liveness(
+            self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revocations.holds
+        )
         self._keeper = self._read_first(settings)
         self._placer.keep(self._keeper.live.placement)
         self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
@@ -184,6 +188,7 @@ class Server:
             self._journal,
             _now,
             issued=self._issued,
+            revoked=self._revocations.holds,
             refused=self._metrics.refused,
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
@@ -218,7 +223,10 @@ class Server:
             self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
             return live
 
-        keeper = Keeper(lambda: with_keys(self._read(), self._key_sets), build, self._keep, self._heard)
+        def read() -> Folder:
+            return issuing.with_revoked(with_keys(self._read(), self._key_sets), self._revocations)
+
+        keeper = Keeper(read, build, self._keep, self._heard)
         gc.freeze()  # most of it stays: the collector need not look at it at every change
         return keeper
 
@@ -308,11 +316,14 @@ class Server:
         return desk.Parts(
             issuer=self._issuer,
             entries=self._entries,
+            tokens=self._tokens,
             ledger=self._ledger,
             jwt_keys=lambda: self._jwt_keys.keys,
             mesh=lambda: self._keeper.live.mesh,
             record=self._journal.append,
             changed=self._changes.announce,
+            revocations=self._revocations,
+            enforce=self._enforce_revocations,
             random=secrets.token_bytes,
             uid=os.getuid(),
         )
@@ -409,6 +420,13 @@ class Server:
         self._fetching.wake()
         self._liveness.wake()
 
+    async def _enforce_revocations(self) -> str:
+        """Put what is revoked now in force everywhere; returns why decisions do not know it yet, "" where they do."""
+        await asyncio.to_thread(self._keeper.look)
+        self._liveness.wake()
+        self._changes.announce()
+        return str(self._keeper.refused[0]) if self._keeper.refused else ""
+
     async def _living_changed(self) -> None:
         """Lead callers to the instances that answer now."""
 
@@ -428,6 +446,8 @@ class Server:
         instance = self._keeper.live.mesh.instances.get(node_id)
         if instance is None or instance.workload != peer:
             raise IdentityError(f"`{peer}` is not the identity of an instance `{node_id[:80]}`")
+        if self._revocations.holds(peer):
+            raise IdentityError(f"`{peer}` is revoked")
 
     def _note(self, operation: str, detail: dict[str, str]) -> None:
         self._journal.append(

@@ -88,6 +88,7 @@ class Office:
     counted: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     mesh: Mesh = field(default_factory=a_mesh)
+    revoked: set[SpiffeId] = field(default_factory=set)
     jwt_keys: JwtKeys = field(default_factory=lambda: turn(JwtKeys(), NOW, a_key))
 
     @property
@@ -102,5 +103,6 @@ class Office:
             revision=lambda: "r1",
             refused=self.refused.append,
             jwt_keys=lambda: self.jwt_keys,
+            revoked=self.revoked.__contains__,
         )
         return Issuer(self.authority, ports)

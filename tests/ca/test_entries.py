@@ -20,6 +20,8 @@ from policyd.ca.desk import Desk, Parts, handler
 from policyd.ca.entries import MAX_ENTRIES, Entries, Entry, check_entry, entry_of_instance
 from policyd.ca.jwt_keys import LIFE, turn
 from policyd.ca.ledger import Ledger
+from policyd.ca.revocations import Revocations
+from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.errors import EntryError, JournalError
 from policyd.spiffe import SpiffeId
@@ -130,11 +132,16 @@ class Counter:
 
     def __init__(self, database: Database) -> None:
         self.office, self.changes = Office(), 0
-        self.entries = Entries(database)
+        self.entries, self.tokens = Entries(database), Tokens(database)
+        self.revocations = Revocations(database)
+        self.enforced: list[tuple[str, ...]] = []
         self.desk = Desk(
             Parts(
                 issuer=self.office.issuer,
                 entries=self.entries,
+                tokens=self.tokens,
+                revocations=self.revocations,
+                enforce=self._enforce,
                 ledger=Ledger(database),
                 jwt_keys=lambda: self.office.jwt_keys,
                 mesh=lambda: self.office.mesh,
@@ -145,6 +152,10 @@ class Counter:
             )
         )
         self.stub: Any = None
+
+    async def _enforce(self) -> str:
+        self.enforced.append(tuple(str(one.spiffe_id) for one in self.revocations.all()))
+        return ""
 
     def _changed(self) -> None:
         self.changes += 1

@@ -446,6 +446,19 @@ async def test_an_agent_gets_no_token_of_another_workload_nor_a_bad_one(
     assert "jwt" not in house.office.counted
 
 
+async def test_a_revoked_agent_obtains_nothing_and_its_watch_ends(house: House) -> None:
+    async with await house.join() as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        await watch.read()
+        house.office.revoked.add(LAPTOP)
+        house.changes.announce()
+        refused = (Code.PERMISSION_DENIED, "this agent is revoked")
+        assert await code_of(watch.read()) == refused
+        for call in (sign(channel), sign(channel, REVIEWS), sign_jwt(channel)):
+            assert await code_of(call) == refused
+    assert (await code_of(house.attest(house.token())))[0] is Code.PERMISSION_DENIED
+
+
 async def test_only_a_registered_agent_is_served(house: House) -> None:
     async with house.bearer(REVIEWS) as workload, house.bearer(SpiffeId.agent(DOMAIN, "stranger")) as stranger:
         assert await code_of(sign(workload)) == (Code.PERMISSION_DENIED, "this service is for agents")

@@ -266,3 +266,57 @@ def test_the_socket_of_the_workload_api_is_printed_where_it_is(
 ) -> None:
     missing = policyd("ca", "status", "--socket", "--dir", folder)
     assert (missing.code, "no agent of this folder serves the Workload API" in missing.err) == (Exit.ERROR, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("web", "--reason", "lost"), ("Revoke", ca.RevokeRequest(spiffe_id=WEB, reason="lost"))),
+        ((WEB,), ("Revoke", ca.RevokeRequest(spiffe_id=WEB))),
+        (("web", "--undo"), ("Unrevoke", ca.RevokeRequest(spiffe_id=WEB))),
+        (("agent/vm-1",), ("Revoke", ca.RevokeRequest(spiffe_id="spiffe://cluster.local/agent/vm-1"))),
+    ],
+)
+def test_an_identity_is_revoked_by_its_name(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin, words: tuple[str, ...], asked: object
+) -> None:
+    said = policyd("ca", "revoke", *words, "--dir", folder)
+    assert (said.code, said.err, mesh.requests[-1]) == (0, "", asked)
+    assert said.out.endswith("is no longer revoked\n" if "--undo" in words else "is revoked\n")
+
+
+def test_a_revocation_that_decisions_do_not_know_yet_is_no_silent_one(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin
+) -> None:
+    mesh.replies["Revoke"] = ca.RevokeReply(pending="policies/a.cedar:1: broken")
+    said = policyd("ca", "revoke", "web", "--dir", folder)
+    assert said.err == "warning: decisions do not know it yet, policies/a.cedar:1: broken\n"
+
+
+def test_what_is_revoked_is_listed(policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin) -> None:
+    found = ca.Revoked(spiffe_id=WEB, since=1795435200, reason="lost")
+    mesh.replies["ListRevoked"] = ca.ListRevokedReply(revoked=[found])
+    assert f"{WEB}  2026-11-23 12:00:00 UTC  lost" in policyd("ca", "revoked", "--dir", folder).out
+    assert policyd("ca", "revoked", "--dir", folder, "--json").value == [
+        {"spiffe_id": WEB, "since": 1795435200, "reason": "lost"}
+    ]
+
+
+def test_join_tokens_are_listed_with_their_state_and_made_worthless(
+    policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin
+) -> None:
+    now = int(time.time())
+    mesh.replies["ListTokens"] = ca.ListTokensReply(
+        tokens=[
+            ca.Token(id="0a", agent="vm-1", expires_at=now + 600),
+            ca.Token(id="0b", agent="vm-2", workloads=[WEB], expires_at=now + 600, used_at=now - 120),
+            ca.Token(id="0c", agent="vm-3", expires_at=now - 1),
+        ]
+    )
+    lines = policyd("ca", "token", "list", "--dir", folder).out.splitlines()[1:]
+    assert [(line.split()[0], line.split()[2]) for line in lines] == [("0a", "all"), ("0b", WEB), ("0c", "all")]
+    assert [line.split("UTC")[1].strip() for line in lines] == ["unused", "used 2 min ago", "over"]
+    assert policyd("ca", "token", "list", "--dir", folder, "--json").value[0]["agent"] == "vm-1"
+    said = policyd("ca", "token", "revoke", "0a", "--dir", folder)
+    assert said.out == "the token `0a` for the agent `vm-1` is worthless\n"
+    assert mesh.requests[-1] == ("RevokeToken", ca.RevokeTokenRequest(id="0a"))

@@ -40,6 +40,11 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "CreateEntry": ca.Entry(id="0a1b"),
             "ListEntries": ca.ListEntriesReply(),
             "DeleteEntry": ca.Entry(id="0a1b"),
+            "Revoke": ca.RevokeReply(),
+            "Unrevoke": ca.RevokeReply(),
+            "ListRevoked": ca.ListRevokedReply(),
+            "ListTokens": ca.ListTokensReply(),
+            "RevokeToken": ca.RevokeTokenReply(agent="vm-1"),
         } | replies
         self.requests: list[tuple[str, Any]] = []
         self.failure: tuple[grpc.StatusCode, str] | None = None
@@ -103,6 +108,21 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
 
     def DeleteEntry(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("DeleteEntry", request, context)
+
+    def Revoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Revoke", request, context)
+
+    def Unrevoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Unrevoke", request, context)
+
+    def ListRevoked(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListRevoked", request, context)
+
+    def ListTokens(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListTokens", request, context)
+
+    def RevokeToken(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RevokeToken", request, context)
 
 
 @contextmanager

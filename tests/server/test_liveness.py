@@ -11,6 +11,7 @@ import pytest
 from policyd.mesh.health import LASTS, SILENT, UNHEARD
 from policyd.mesh.model import Mesh
 from policyd.server.liveness import Liveness
+from policyd.spiffe import SpiffeId
 from tests.mesh.test_health import MESH
 
 PATIENCE = 20.0
@@ -24,7 +25,8 @@ class World:
         self.mesh = MESH
         self.changes = 0
         self.count = -1
-        self.liveness = Liveness(file, clock=lambda: self.now, metrics=self)
+        self.revoked: set[SpiffeId] = set()
+        self.liveness = Liveness(file, clock=lambda: self.now, metrics=self, revoked=self.revoked.__contains__)
 
     def instances_unhealthy(self, count: int) -> None:
         self.count = count
@@ -55,6 +57,23 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 BOTH = {"api-v1": (True, ""), "api-v2": (True, "")}
+
+
+async def test_nobody_is_led_to_an_instance_whose_identity_is_revoked(tmp_path: Path) -> None:
+    world = World(tmp_path / "health.json")
+    running = world.start()
+    world.liveness.hear(BOTH)
+    await until(lambda: not world.out and world.count == 0)
+    identity = world.mesh.instances["api-v1"].workload
+    world.revoked.add(identity)
+    world.liveness.wake()
+    bearers = {name for name, one in world.mesh.instances.items() if one.workload == identity}
+    await until(lambda: world.out == bearers)
+    assert set(world.troubles.values()) == {"its identity is revoked"}
+    world.revoked.clear()
+    world.liveness.wake()
+    await until(lambda: not world.out)
+    running.cancel()
 
 
 async def test_what_is_said_is_put_in_force_once(tmp_path: Path) -> None:
