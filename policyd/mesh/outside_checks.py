@@ -107,11 +107,11 @@ def check_outside_rule(
             message = "the names under a pattern are each asked for, and checked, by their own"
             remedy = "remove `sni` and `insecureSkipVerify`"
             problems.append(declared.problem("tls", message, (*path, "tls"), remedy))
-        if balancer is not None and balancer.locality_lb_setting is not None:
-            message = "localities of a host outside are not supported yet"
-            problems.append(
-                declared.problem("field", message, (*path, "loadBalancer", "localityLbSetting"), "remove it")
-            )
+        placed = any(endpoint.locality for one in led for endpoint in one.endpoints)
+        if balancer is not None and balancer.locality_lb_setting is not None and not placed:
+            message = f"no endpoint of `{led[0].host}` has a `locality`"
+            where = (*path, "loadBalancer", "localityLbSetting")
+            problems.append(declared.problem("reference", message, where, "add it in its ServiceEntry, or remove this"))
         if balancer is not None and any(one.is_dynamic for one in led):
             message = "a host that is looked up as it is asked for has nothing to balance"
             problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))

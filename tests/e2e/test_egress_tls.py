@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 WORKLOADS = """\
 workloads:
-  details-v2: {service: details, port: 9080}
+  details-v2: {service: details, port: 9080, locality: eu/eu-1}
   reviews-v1: {service: reviews, port: 9080}
 """
 POLICIES = """\
@@ -39,7 +39,7 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", a
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
   resource in Group::"partners");
 """
-GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test, parted.test]}}\n"
+GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test, parted.test, placed.test]}}\n"
 
 
 def resources(port: int, roots: Path) -> str:
@@ -144,6 +144,22 @@ spec:
   endpoints:
     - {{address: 127.0.0.2, ports: {{http: {headed}}}, labels: {{version: v1}}}}
     - {{address: 127.0.0.2, ports: {{http: {plain}}}, labels: {{version: v2}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: placed}}
+spec:
+  hosts: [placed.test]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints:
+    - {{address: 127.0.0.2, ports: {{http: {headed}}}, locality: us}}
+    - {{address: 127.0.0.2, ports: {{http: {plain}}}, locality: eu/eu-1}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: placed}}
+spec: {{host: placed.test, trafficPolicy: {{outlierDetection: {{consecutive5xxErrors: 5}}}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -319,3 +335,7 @@ def test_routes_lead_to_parts_of_a_host(world: World, host: str) -> None:
     for _ in range(3):
         assert world.get(f"http://{host}/one", by="details-v2").text == "GET /one HTTP/1.1"
         assert world.get(f"http://{host}/two", by="details-v2").text == "127.0.0.2\n"
+
+
+def test_what_is_near_goes_before_what_is_far(world: World) -> None:
+    assert {world.get("http://placed.test/", by="details-v2").text for _ in range(10)} == {"127.0.0.2\n"}

@@ -142,7 +142,10 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
         (
             "{simple: ROUND_ROBIN}",
             "{localityLbSetting: {enabled: true}}",
-            ["mesh/rule.yaml:7: localities of a host outside are not supported yet; remove it"],
+            [
+                "mesh/rule.yaml:7: no endpoint of `books.example.com` has a `locality`; add it in its ServiceEntry, or "
+                "remove this",
+            ],
         ),
         (
             "host: books.example.com",

@@ -60,7 +60,7 @@ def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: s
     reachable = [(one, served) for one, served in found if one.role == "sidecar" and (one.healthy or service.unready)]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
-        "endpoints": localities.groups(reachable, caller, policy),
+        "endpoints": localities.groups(map(localities.spot, reachable), caller, policy),
     }
 
 

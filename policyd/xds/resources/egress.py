@@ -15,6 +15,7 @@ from typing import Any
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import (
     HTTP_PORT,
@@ -28,8 +29,21 @@ from policyd.mesh.outside import (
 )
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
-from policyd.xds.resources import certificates, connections, counting, filters, guard, inner, policies, rules, tcp, tls
+from policyd.xds.resources import (
+    certificates,
+    connections,
+    counting,
+    filters,
+    guard,
+    inner,
+    localities,
+    policies,
+    rules,
+    tcp,
+    tls,
+)
 from policyd.xds.resources.forward import NO_TIMEOUT
+from policyd.xds.resources.localities import Spot
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
 from policyd.xds.resources.retries import retry_policy
@@ -144,11 +158,13 @@ def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = F
                 policy = mesh.outside_policy(caller, outside.host, port.number, subset)
                 if port.is_http or opens_tls(policy):
                     name = outbound_cluster(outside.host, port.number, subset)
-                    found.append(_cluster(mesh, name, part, port, ranges, policy))
+                    found.append(_cluster(mesh, caller, name, part, port, ranges, policy))
             policy = mesh.outside_policy(caller, outside.host, port.number)
             if not port.is_http:
                 name = tunnel_cluster(outside.host, port.number)
-                found.append(_cluster(mesh, name, outside, port, ranges, policy.model_copy(update={"tls": None})))
+                found.append(
+                    _cluster(mesh, caller, name, outside, port, ranges, policy.model_copy(update={"tls": None}))
+                )
     if any_name:
         found.append(_dynamic(mesh, _base(ANY_CLUSTER, "HTTP", ranges, Sections()), ranges))
     return found
@@ -189,7 +205,13 @@ def opens_tls(policy: Sections) -> bool:
 
 
 def _cluster(
-    mesh: Mesh, name: str, outside: Outside, port: OutsidePort, ranges: tuple[Network, ...], policy: Sections
+    mesh: Mesh,
+    caller: Caller,
+    name: str,
+    outside: Outside,
+    port: OutsidePort,
+    ranges: tuple[Network, ...],
+    policy: Sections,
 ) -> dict[str, Any]:
     cluster = _base(name, port.protocol, ranges, policy)
     if policy.tls is not None and opens_tls(policy):
@@ -203,7 +225,8 @@ def _cluster(
         return _dynamic(mesh, cluster, ranges)
     where = outside.endpoints or (OutsideEndpoint(outside.host),)
     cluster["type"] = "STATIC" if outside.resolution == "STATIC" else "STRICT_DNS"
-    cluster["load_assignment"] = {"cluster_name": name, "endpoints": list(_localities(where, port))}
+    endpoints = localities.groups((_spot(one, port) for one in where), caller, policy)
+    cluster["load_assignment"] = {"cluster_name": name, "endpoints": endpoints}
     if outside.resolution == "DNS_ROUND_ROBIN" and policy.load_balancer is None:
         cluster["lb_policy"] = "ROUND_ROBIN"
     if outside.resolution != "STATIC":
@@ -285,18 +308,12 @@ def _resolver(mesh: Mesh) -> dict[str, Any]:
     return {"typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": config}}
 
 
-def _localities(where: Iterable[OutsideEndpoint], port: OutsidePort) -> Iterable[dict[str, Any]]:
-    places: dict[str, list[dict[str, Any]]] = {}
-    for one in where:
-        endpoint: dict[str, Any] = {"endpoint": {"address": socket(one.address, one.ports.get(port.name, port.target))}}
-        if not _is_address(one.address):
-            endpoint["endpoint"]["hostname"] = one.address
-        if one.weight:
-            endpoint["load_balancing_weight"] = one.weight
-        places.setdefault(one.locality, []).append(endpoint)
-    for locality, endpoints in sorted(places.items()):
-        names = dict(zip(("region", "zone", "sub_zone"), locality.split("/"), strict=False)) if locality else {}
-        yield {"lb_endpoints": endpoints} | ({"locality": names} if names else {})
+def _spot(one: OutsideEndpoint, port: OutsidePort) -> Spot:
+    where: dict[str, Any] = {"address": socket(one.address, one.ports.get(port.name, port.target))}
+    if not _is_address(one.address):
+        where["hostname"] = one.address
+    place = parse_locality(one.locality) if one.locality else None
+    return Spot({"endpoint": where}, place, one.labels, one.weight or 1)
 
 
 def _is_address(text: str) -> bool:

@@ -6,6 +6,7 @@ Law: without outlier detection nobody finds out that a locality is broken, so th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from policyd.mesh.destinations import Caller
@@ -17,22 +18,44 @@ from policyd.xds.resources.model import socket
 from policyd.xds.resources.policies import by_distribution
 
 Place = tuple[Instance, Served]  # what is served, and by whom
-_Groups = Mapping[tuple[int, Locality | None], Sequence[Place]]
 
 
-def groups(found: Iterable[Place], caller: Caller, policy: Sections) -> list[dict[str, Any]]:
-    """LocalityLbEndpoints of instances, the preferred first (config.endpoint.v3)."""
-    places = list(found)
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """An endpoint (LbEndpoint, without its weight), and what it is chosen by."""
+
+    endpoint: Mapping[str, Any]
+    locality: Locality | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
+
+
+_Groups = Mapping[tuple[int, Locality | None], Sequence[Spot]]
+
+
+def groups(found: Iterable[Spot], caller: Caller, policy: Sections) -> list[dict[str, Any]]:
+    """LocalityLbEndpoints, the preferred first (config.endpoint.v3)."""
+    spots = list(found)
     wanted = _setting(policy)
     if by_distribution(policy):
-        return _shared(_gathered(places, [0] * len(places)), caller, wanted.distribute)
-    priorities = [0] * len(places)
+        return _shared(_gathered(spots, [0] * len(spots)), caller, wanted.distribute)
+    priorities = [0] * len(spots)
     if wanted.enabled and policy.outlier_detection is not None:
-        priorities = _priorities([instance for instance, _ in places], caller, wanted)
+        priorities = _priorities(spots, caller, wanted)
     return [
         {**_group(members, place), **({"priority": priority} if priority else {})}
-        for (priority, place), members in _gathered(places, priorities).items()
+        for (priority, place), members in _gathered(spots, priorities).items()
     ]
+
+
+def spot(place: Place) -> Spot:
+    """Where a sidecar is reached."""
+    one, served = place
+    endpoint = {
+        "endpoint": {"address": socket(one.address, served.inbound_port)},
+        "metadata": {"filter_metadata": _metadata(one, served)},
+    }
+    return Spot(endpoint, one.locality, one.labels, one.weight)
 
 
 def _setting(policy: Sections) -> LocalityBalancing:
@@ -40,10 +63,10 @@ def _setting(policy: Sections) -> LocalityBalancing:
     return given or LocalityBalancing()  # Istio's mesh-wide default: enabled
 
 
-def _gathered(places: Sequence[Place], priorities: Sequence[int]) -> _Groups:
-    found: dict[tuple[int, Locality | None], list[Place]] = {}
-    for place, priority in zip(places, priorities, strict=True):
-        found.setdefault((priority, place[0].locality), []).append(place)
+def _gathered(spots: Sequence[Spot], priorities: Sequence[int]) -> _Groups:
+    found: dict[tuple[int, Locality | None], list[Spot]] = {}
+    for one, priority in zip(spots, priorities, strict=True):
+        found.setdefault((priority, one.locality), []).append(one)
     order = sorted(found, key=lambda key: (key[0], str(key[1] or "")))
     return {key: found[key] for key in order}
 
@@ -52,14 +75,9 @@ def _metadata(instance: Instance, served: Served) -> dict[str, Any]:
     return {**counting.endpoint_metadata(instance), **(tls.IN_PLAINTEXT if served.peers == "DISABLE" else {})}
 
 
-def _group(members: Sequence[Place], place: Locality | None) -> dict[str, Any]:
+def _group(members: Sequence[Spot], place: Locality | None) -> dict[str, Any]:
     endpoints = [
-        {
-            "endpoint": {"address": socket(one.address, served.inbound_port)},
-            "metadata": {"filter_metadata": _metadata(one, served)},
-            **({"load_balancing_weight": one.weight} if one.weight != 1 else {}),
-        }
-        for one, served in members
+        {**one.endpoint, **({"load_balancing_weight": one.weight} if one.weight != 1 else {})} for one in members
     ]
     group: dict[str, Any] = {"lb_endpoints": endpoints}
     if place is not None:
@@ -68,22 +86,22 @@ def _group(members: Sequence[Place], place: Locality | None) -> dict[str, Any]:
     return group
 
 
-def _priorities(instances: Sequence[Instance], caller: Caller, wanted: LocalityBalancing) -> list[int]:
+def _priorities(spots: Sequence[Spot], caller: Caller, wanted: LocalityBalancing) -> list[int]:
     """How far each is from the caller, without gaps (Envoy wants every priority from 0 on)."""
     if wanted.failover_priority:
-        far = [_mismatched(instance, caller, wanted.failover_priority) for instance in instances]
+        far = [_mismatched(one, caller, wanted.failover_priority) for one in spots]
     elif caller.locality is not None:
-        far = [_distance(caller.locality, instance.locality, wanted.failover) for instance in instances]
+        far = [_distance(caller.locality, one.locality, wanted.failover) for one in spots]
     else:
-        far = [0] * len(instances)
+        far = [0] * len(spots)
     order = sorted(set(far))
     return [order.index(one) for one in far]
 
 
-def _mismatched(instance: Instance, caller: Caller, labels: Sequence[str]) -> int:
-    """How many labels, from the first that differs from the caller's on, an instance misses."""
+def _mismatched(spot: Spot, caller: Caller, labels: Sequence[str]) -> int:
+    """How many labels, from the first that differs from the caller's on, an endpoint misses."""
     own = {**dict(caller.labels), **(caller.locality.labels if caller.locality else {})}
-    there = {**instance.labels, **(instance.locality.labels if instance.locality else {})}
+    there = {**spot.labels, **(spot.locality.labels if spot.locality else {})}
     for at, label in enumerate(labels):
         name, equals, value = label.partition("=")
         if (value if equals else own.get(name, "")) != there.get(name, ""):
@@ -101,10 +119,10 @@ def _distance(here: Locality, there: Locality | None, failover: Sequence[Failove
 
 
 def _shared(found: _Groups, caller: Caller, distribute: Sequence[Distribute]) -> list[dict[str, Any]]:
-    """Each locality with its share; those of callers that no share is for go by the weights of the instances."""
+    """Each locality with its share; those of callers that no share is for go by the weights of the endpoints."""
     here = caller.locality
     shares = next((one.to for one in distribute if here is not None and matches(one.from_, here)), None)
-    weights = {place: sum(one.weight for one, _ in members) for (_, place), members in found.items()}
+    weights = {place: sum(one.weight for one in members) for (_, place), members in found.items()}
     if shares is not None:
         weights = _weights(weights, shares)
     return [

@@ -1,8 +1,10 @@
-"""Subsets of a Host outside: a cluster for each, of the endpoints that bear its labels, with its own policy."""
+"""Parts of a Host outside: a cluster for each subset, of the endpoints that bear its labels, and what is near first."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 from policyd.envoy_api import CLUSTER, ROUTE
 from policyd.xds.resources.build import build_snapshots
@@ -95,3 +97,48 @@ def test_routes_lead_to_subsets_and_are_asked_about_as_the_host() -> None:
     asked = [one["typed_per_filter_config"] for one in (first, *shares)]
     extensions = [next(iter(one.values()))["check_settings"]["context_extensions"] for one in asked]
     assert extensions == [{"policyd.host": "books.example.com", "policyd.port": "80"}] * 3
+
+
+PLACED = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: books}
+spec:
+  hosts: [books.example.com]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints:
+    - {address: 192.0.2.1, locality: us}
+    - {address: 192.0.2.2, locality: eu/eu-1, weight: 3}
+    - {address: 192.0.2.3, locality: eu/eu-2/rack}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: books}
+spec: {host: books.example.com, trafficPolicy: {POLICY}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        ("loadBalancer: {simple: RANDOM}", [("eu", "2", None, None), ("eu", "3", None, None), ("us", "1", None, None)]),
+        ("outlierDetection: {}", [("eu", "2", None, None), ("eu", "3", 1, None), ("us", "1", 2, None)]),
+        ("outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}",
+         [("eu", "2", None, None), ("eu", "3", None, None), ("us", "1", None, None)]),
+        ('loadBalancer: {localityLbSetting: {distribute: [{from: "eu/*", to: {"us": 80, "eu/*": 20}}]}}',
+         [("eu", "2", None, 1500), ("eu", "3", None, 500), ("us", "1", None, 8000)]),
+    ],
+)  # fmt: skip
+def test_what_is_near_outside_goes_before_or_gets_its_share(
+    policy: str, found: list[tuple[str, str, int | None, int | None]]
+) -> None:
+    workloads = WORKLOADS.replace("web-v1: {", "web-v1: {locality: eu/eu-1, ")
+    mesh = mesh_of({"workloads.yaml": workloads, "mesh/it.yaml": PLACED.replace("{POLICY}", f"{{{policy}}}")})
+    cluster = shown(build_snapshots(mesh, CONTROL)["web-v1"].of(CLUSTER)["outbound|80||books.example.com"])
+
+    assert [
+        (group["locality"]["region"], addresses({"load_assignment": {"endpoints": [group]}})[0],
+         group.get("priority"), group.get("load_balancing_weight"))
+        for group in cluster["load_assignment"]["endpoints"]
+    ] == found  # fmt: skip
