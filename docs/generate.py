@@ -17,13 +17,14 @@ MADE: Final = "<!-- made by docs/generate.py; change the code, then run it -->\n
 
 def pages() -> dict[str, str]:
     """Give the text of every page, by file name."""
-    from docs.pages import commands, files, schema, settings, signals, support
+    from docs.pages import commands, files, findings, schema, settings, signals, support
     from policyd.sources.shipped import shipped_schema
 
     makers: Mapping[str, Callable[[], Iterator[str]]] = {
         "commands.md": commands.commands,
         "errors.md": signals.error_codes,
         "files.md": files.files,
+        "findings.md": findings.findings,
         "mesh.md": support.mesh,
         "metrics.md": signals.metrics,
         "records.md": signals.records,
