@@ -93,7 +93,7 @@ class DiscoveryService:
         wall: Callable[[], float],
         peer: Callable[[Context], SpiffeId] = peer_of,
         api: EnvoyApi | None = None,
-        quiet: float = 0.1,
+        quiet: float = 0.03,
         longest: float = 10.0,
     ) -> None:
         self._cache = cache
