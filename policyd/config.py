@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from annotated_types import MaxLen
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from policyd.access_log import check_format, check_json
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import check_trust_domain
 from policyd.strict import Duration, Many, Model, Name, Size, parse
@@ -260,6 +261,15 @@ class Settings(Model):
     outbound_traffic_policy: OutboundSettings = OutboundSettings()
     egress: EgressSettings = EgressSettings()
     tracing: TracingSettings = TracingSettings()
+    access_log_file: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{1,255}$")] | None = None
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    access_log_format: str = ""
+
+    @model_validator(mode="after")
+    def _check_access_log(self) -> Settings:
+        if self.access_log_format:
+            (check_json if self.access_log_encoding == "JSON" else check_format)(self.access_log_format)
+        return self
 
 
 def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:

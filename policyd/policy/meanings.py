@@ -103,6 +103,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "outboundTrafficPolicy": "What becomes of names outside the mesh that no ServiceEntry declares.",
         "egress": "Where names outside may lead.",
         "tracing": "Where proxies send the spans of requests.",
+        "accessLogFile": "Where each proxy writes a line for each request: `/dev/stdout` is its own log, in the "
+        "agent's folder. Without it, as in Istio, there is none.",
+        "accessLogEncoding": "`TEXT`, or `JSON`: an object a line.",
+        "accessLogFormat": "The line in Envoy's operators, with `JSON` an object of them; otherwise Istio's own.",
     },
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "

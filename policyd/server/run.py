@@ -42,6 +42,7 @@ from policyd.mesh.tokens import fetched
 from policyd.reload import Earlier, Live, load, relive, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
+from policyd.server.control import control_of
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
 from policyd.server.exporting import exporting
@@ -70,7 +71,7 @@ from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.inspection.service import InspectionsService
-from policyd.xds.resources.model import Control, Tracing
+from policyd.xds.resources.model import Control
 from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
@@ -210,12 +211,7 @@ class Server:
 
     def _read_first(self, settings: Settings) -> Keeper:
         schemas = shipped_schemas()
-        decide = decision_addresses(self._addresses)
-        ports = tuple(address.port for address in decide)
-        spans = settings.tracing
-        tracing = Tracing(spans.endpoint, spans.sampling) if spans.endpoint else None
-        server = SpiffeId.server(settings.trust_domain)
-        self._control = Control(decide[0].host, ports, server, tracing=tracing)
+        self._control = control_of(settings, decision_addresses(self._addresses))
 
         def build(folder: Folder) -> Live:
             with _uncollected():

@@ -1,7 +1,8 @@
-"""Spans of a request through the mesh, as a collector gets them: one trace, and what was decided in it."""
+"""Spans of a request, as a collector gets them: one trace, and what was decided in it; and lines of the access log."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,7 @@ def traced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tra
     (directory / "checks.yaml").unlink()
     collector = Collector()
     settings = f"tracing: {{endpoint: 'http://127.0.0.1:{collector.port}/v1/traces', sampling: 100}}\n"
+    settings += f"accessLogFile: {directory}/access.log\naccessLogEncoding: JSON\n"
     (directory / "policyd.yaml").write_text(settings)
     try:
         yield Traced(up(directory), collector)
@@ -141,3 +143,18 @@ def test_the_span_of_a_denied_request_leads_to_its_record(traced: Traced) -> Non
     assert (span.tags["policyd.instance"], span.tags["http.status_code"]) == ("details-v1", "403")
     assert span.tags["http.url"] == "https://details:9080/details/0"  # without what follows the ?
     assert traced.mesh.record(decision_id)["trace_id"] == trace
+
+
+def test_each_proxy_writes_a_line_for_each_request_with_istio_s_names(traced: Traced) -> None:
+    with traced.mesh.client("reviews-v2") as inside:
+        assert inside.get("http://details:9080/details/7").status_code == 403
+
+    def found() -> list[dict[str, Any]]:
+        lines = (traced.mesh.directory / "access.log").read_text().splitlines()
+        return [one for one in map(json.loads, lines) if one["path"] == "/details/7"]
+
+    wait_until(lambda: len(found()) == 2, 30)  # an Envoy writes what it has every ten seconds
+    asked, asking = sorted(found(), key=lambda one: str(one["upstream_cluster"] or ""))
+    assert (asked["response_code"], asked["response_code_details"]) == (403, "ext_authz_denied")
+    assert (asking["response_code"], asking["upstream_cluster"]) == (403, "outbound|9080||details.default")
+    assert asked["request_id"] == asking["request_id"]

@@ -26,8 +26,8 @@ from policyd.xds.resources import (
     guard,
     inner,
     listeners,
+    observing,
     routes,
-    tracing,
 )
 from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_TLS, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
@@ -68,7 +68,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
     if control.tracing is not None:
-        yield kept.make(CLUSTER, tracing.cluster(control.tracing))
+        yield kept.make(CLUSTER, observing.cluster(control.tracing))
     if proxies.role == "sidecar":
         any_name = proxies.scope.any_name
         outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)

@@ -128,6 +128,9 @@ def _at(moment: str) -> dict[str, Any]:
     return {"log_type_filter": {"types": [moment]}}
 
 
+ENDED: Final = _at("DownstreamEnd")
+
+
 def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
     config = {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import connections, counting, edges, filters, policies, rules, tcp, tracing
+from policyd.xds.resources import connections, counting, edges, filters, observing, policies, rules, tcp
 from policyd.xds.resources.model import Control
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
@@ -69,7 +69,7 @@ def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, 
         [counting.says_who(instance), *filters.decision(control, [])],
         filters.rds(name),
         upgrade_configs=[tcp.CONNECT],
-        **tracing.observed(control, instance, counting.outbound(instance)),
+        **observing.observed(control, instance, counting.outbound(instance)),
     )
     return {
         "name": name,

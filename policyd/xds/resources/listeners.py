@@ -26,10 +26,10 @@ from policyd.xds.resources import (
     filters,
     guard,
     inner,
+    observing,
     tcp,
     tls,
     tokens,
-    tracing,
 )
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
@@ -130,7 +130,7 @@ def _application(
         skip_xff_append=True,
         # as in Istio: a stream may be quiet for as long as both ends like
         stream_idle_timeout="0s",
-        **tracing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
+        **observing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
         **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
         **(_PEER if encrypted else _STRANGER),
         **tokens.replies(verification),
@@ -147,7 +147,7 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
         filters.asks_as(egress_listener(instance.name)),
         filters.authorization(control),
     ]
-    observed = tracing.observed(control, instance, counting.outbound(instance))
+    observed = observing.observed(control, instance, counting.outbound(instance))
     yield inner.listener([*asked, *lookup, *faults.FILTERS], observed)
     yield from guard.on_the_way_out(lookup, observed)
     chain = {
@@ -215,6 +215,6 @@ def _edge(
         always_set_request_id_in_response=True,
         # nobody outside the mesh may claim a certificate that no one checked
         forward_client_cert_details="SANITIZE",
-        **tracing.observed(control, instance, counting.outbound(instance)),
+        **observing.observed(control, instance, counting.outbound(instance)),
         **tokens.replies(verification),
     )

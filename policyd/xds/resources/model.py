@@ -5,6 +5,7 @@ Law: names of clusters and routes are made here, so that a route cannot name a c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,14 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessLog:
+    """Where proxies write a line for each request; `form` is in Envoy's words, or an object's, by name."""
+
+    path: str
+    form: str | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """Where proxies ask for decisions: `host:port`, and the identity that must answer; where their spans go, if so."""
 
@@ -36,6 +45,7 @@ class Control:
     server_id: SpiffeId
     authz_timeout_seconds: float = 1.0
     tracing: Tracing | None = None
+    access_log: AccessLog | None = None
 
 
 def outbound_cluster(service: str, port: int, subset: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Spans of requests, made by Envoys and sent to a collector over OTLP (trace.v3.OpenTelemetryConfig), by W3C's context.
+"""What is seen of requests: counts, lines of an access log, and spans, sent to a collector over OTLP by W3C's context.
 
 Law: without a collector nothing changes. A span says what was decided, and by the decision's own id, so that it leads
 to the record; the query of a URL is not in it, as it is in no record.
@@ -14,7 +14,7 @@ from policyd.mesh.model import Instance
 from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY
 from policyd.xds.resources import counting, policies, tls
 from policyd.xds.resources.filters import AUTHZ_FILTER
-from policyd.xds.resources.model import Control, Tracing, socket
+from policyd.xds.resources.model import AccessLog, Control, Tracing, socket
 
 CLUSTER: Final = "policyd-otlp"
 TIMEOUT: Final = "5s"
@@ -23,7 +23,25 @@ _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
 
 def observed(control: Control, instance: Instance, counted: list[dict[str, Any]]) -> dict[str, Any]:
     """What a connection manager says of its requests: what is `counted` of them, and their spans, if so."""
-    return {"access_log": counted, "access_log_options": counting.TUNNELS, **_traced(control, instance)}
+    logged = [_written(control.access_log)] if control.access_log is not None else []
+    return {
+        "access_log": [*counted, *logged],
+        "access_log_options": counting.TUNNELS,
+        **_traced(control, instance),
+    }
+
+
+def _written(log: AccessLog) -> dict[str, Any]:
+    """A line for each request that has ended (access_loggers.file.v3.FileAccessLog)."""
+    form: dict[str, Any] = {"text_format_source": {"inline_string": log.form}}
+    if not isinstance(log.form, str):
+        form = {"json_format": dict(log.form)}
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": log.path,
+        "log_format": form,
+    }
+    return {"name": "envoy.access_loggers.file", "filter": counting.ENDED, "typed_config": config}
 
 
 def _traced(control: Control, instance: Instance) -> dict[str, Any]:
