@@ -1,7 +1,7 @@
 """The small database of the issuing side: join tokens, agents, entries of processes, the count of certificates.
 
-Law: one file of mode 0600, one writer at a time, and a transaction either holds as a whole on the disk or
-never was.
+Law: one file of mode 0600, one writer at a time, and a transaction either holds as a whole or never was; what must
+not be forgotten, as a used token, is on the disk before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Database:
         self._lock = threading.RLock()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, at_once: bool = True) -> Iterator[sqlite3.Connection]:
         """A write transaction: kept when the block ends well, undone when it raises.
 
+        `at_once`: on the disk when it ends; else a power cut, and nothing less, may undo it for some seconds.
         Other connections wait for it, up to five seconds. Raises StateError where the database fails. Within a
         transaction of the same thread it is part of the outer one.
         """
@@ -58,6 +59,7 @@ class Database:
             if self._connection.in_transaction:
                 yield self._connection
                 return
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if at_once else 'NORMAL'}")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -96,7 +98,6 @@ def open_database(path: Path) -> Database:
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a used token must stay used after a power cut
     connection.execute("PRAGMA trusted_schema = OFF")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:

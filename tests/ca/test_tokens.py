@@ -202,3 +202,13 @@ def test_a_newer_format_is_refused(path: Path) -> None:
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be opened: No such file or directory"):
         open_database(tmp_path / "missing" / "tokens.db")
+
+
+@pytest.mark.parametrize(("at_once", "mode"), [(True, 2), (False, 1)])
+def test_what_must_not_be_forgotten_is_on_the_disk_at_once(database: Database, at_once: bool, mode: int) -> None:
+    with database.transaction(at_once=not at_once):  # the other one before changes nothing
+        pass
+    with database.transaction(at_once=at_once) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (mode,)
+        with database.transaction(at_once=not at_once) as inner:  # part of the outer one
+            assert inner.execute("PRAGMA synchronous").fetchone() == (mode,)
