@@ -2,7 +2,8 @@
 
 Law: one statement that selects, or nothing. Beyond DuckDB's own settings (no file but the copy's, no network, no
 extension, no change of settings) the operating system lets this process write no file and use only so much memory and
-time. It is told a Task on standard input, and answers on standard output, a line of JSON each.
+time; where it has Landlock, this process opens nothing but the copy and code, and reaches no network. It is told a Task
+on standard input, and answers on standard output, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final
 import duckdb
 import msgspec
 
+from policyd.audit.ask import landlock
 from policyd.audit.ask.columns import empty_sql, quoted
 
 FETCHED: Final = 2_000  # rows at a time
@@ -118,6 +120,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word
     try:
         task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+        landlock.shut(task.files)  # before there are threads, which are each shut in by themselves
         connection = _connect(task)
         _shut(task)
         for question in task.questions:

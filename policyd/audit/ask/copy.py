@@ -116,7 +116,7 @@ def _build(parts: list[Part], broken: Callable[[BrokenRecord], None], progress: 
                 _tell(made.result(), broken)
                 progress(number, len(parts))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # the files that are begun are ended while nobody else may build them
             raise
 
 

@@ -144,3 +144,27 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "columns").write_text("a file")
     with pytest.raises(QuestionError, match="cannot be made: "):
         up_to_date(tmp_path)
+
+
+@pytest.mark.parametrize("many", [0, 1 << 30])
+def test_interrupted_it_leaves_nothing_half_made_and_the_next_one_goes_on(tmp_path: Path, many: int) -> None:
+    """On all cores, and on one."""
+    write(tmp_path, [an_entry()] * 12, max_bytes=2000)
+    count = len(list_segments(tmp_path / "journal")[WRITER])
+    told: list[tuple[int, int]] = []
+
+    def interrupted(done: int, total: int) -> None:
+        told.append((done, total))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refresh(tmp_path / "journal", tmp_path / "columns", pytest.fail, interrupted, many)
+    assert told == [(1, count)]
+    there = [path for path in (tmp_path / "columns").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert there
+    assert {path.suffix for path in there} == {".parquet"}
+    before = {path: path.stat().st_mtime_ns for path in there}
+    files = up_to_date(tmp_path)
+    assert len(files) == count
+    assert {path: path.stat().st_mtime_ns for path in there} == before
+    assert len(rows(files)) == 12
