@@ -43,7 +43,8 @@ def _hop(hop: Hop, mesh: Mesh, depth: int) -> Iterator[str]:
         if hop.decided is None or hop.decided.decision.allowed:
             yield f"{edge}to        the application"
         return
-    yield f"{edge}route     {_place(hop)}"
+    if hop.virtual_host or hop.answer is not None:
+        yield f"{edge}route     {_place(hop)}"
     if hop.faults:
         yield f"{edge}faults    {'; '.join(_faults(hop.faults))}"
     if hop.answer is not None:
@@ -66,6 +67,13 @@ def _destination(one: Destination, hop: Hop, mesh: Mesh, depth: int) -> Iterator
     if (one.asked.authority, one.asked.path) != (hop.asked.authority, hop.asked.path):
         yield f"{inner}as        {_url(one.asked)}"
     yield from _decision(one.decided, one.undecided, inner)
+    if one.ends_inside:
+        yield f"{inner}at        the sidecar itself, which routes what comes in it as if it were asked plainly"
+        return
+    if all(not end.port for end in one.endpoints) and one.endpoints:
+        yield f"{inner}at        a listener inside"
+        yield from (line for arrival in one.arrivals for line in _hop(arrival.hop, mesh, depth + 2))
+        return
     yield f"{inner}over      {_security(one)}"
     yield f"{inner}at        {_endpoints(one)}"
     for arrival in one.arrivals:
@@ -176,6 +184,7 @@ def _destination_json(one: Destination) -> dict[str, Any]:
         "server_name": one.server_name,
         "endpoints": [asdict(end) for end in one.endpoints],
         "looked_up": one.looked_up,
+        "ends_inside": one.ends_inside,
         "decision": _decision_json(one.decided, one.undecided),
         "arrives": [_arrival_json(arrival) for arrival in one.arrivals],
     }

@@ -41,7 +41,12 @@ def endpoints(sent: Sent, cluster: Mapping[str, Any], behind: Behind) -> Iterato
     plain = [one["match"] for one in cluster.get("transport_socket_matches", ()) if "raw_buffer" in str(one)]
     for group in sent.endpoints(cluster).get("endpoints", ()):
         for one in group.get("lb_endpoints", ()):
-            place = one.get("endpoint", {}).get("address", {}).get("socket_address")
+            address = one.get("endpoint", {}).get("address", {})
+            inside = address.get("envoy_internal_address", {}).get("server_listener_name")
+            if inside:
+                yield Endpoint(inside, 0)
+                continue
+            place = address.get("socket_address")
             if place is None:
                 continue
             labels = one.get("metadata", {}).get("filter_metadata", {}).get("envoy.transport_socket_match", {})

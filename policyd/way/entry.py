@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.hosts import resolve
+from policyd.mesh.hosts import covers, resolve
 from policyd.mesh.model import Instance, Mesh
 from policyd.policy.request_form import ANONYMOUS, Form, caller_of, parse_form
 from policyd.way.follow import IN_CLEAR, Connection, Follower
@@ -71,16 +71,22 @@ def _own(form: Form, mesh: Mesh, asked: Asked) -> Entry:
 
 def _edge(form: Form, follower: Follower, mesh: Mesh, asked: Asked, secure: bool) -> Entry:
     """The gateway or the sidecar of the Service that the URL names; else the gateway that serves its host."""
-    connection = Connection(secure, form.host)
+    tried = (Connection(True, form.host), Connection(False, form.host)) if form.is_tunnel else ()
+    ways = tried or (Connection(secure, form.host),)
     service = mesh.services.get(resolve(form.host, "default") or "")
     serving = mesh.instances_of(service.id) if service is not None else ()
     gateways = [one for _, one in sorted(mesh.instances.items()) if one.role == "gateway"]
-    for instance in serving or gateways:
+    otherwise: Entry | None = None
+    for instance, connection in ((one, way) for one in serving or gateways for way in ways):
         sent = follower.sent(instance.name)
         found = _listeners(instance, sent, form.port, connection) if instance.role == "gateway" else _inbound(sent)
         for listener in found:
-            if serving or _serves(sent, listener, asked, connection):
-                return Entry(instance, listener, asked, connection)
+            entry = Entry(instance, listener, asked, connection)
+            if (serving and not form.is_tunnel) or _serves(sent, listener, asked, connection):
+                return entry
+            otherwise = otherwise or entry
+    if otherwise is not None and (serving or _is_open(mesh, asked.host)):
+        return otherwise
     if serving:
         raise _refused(f"nothing listens at `{form.url}`", f"a Gateway opens the ports of `{serving[0].name}`")
     known = {host for gateway in mesh.gateways for server in gateway.spec.servers for host in server.bare_hosts}
@@ -88,6 +94,12 @@ def _edge(form: Form, follower: Follower, mesh: Mesh, asked: Asked, secure: bool
     near = difflib.get_close_matches(form.host, sorted(known), 1)
     remedy = f"did you mean `{near[0]}`?" if near else f"strangers reach {', '.join(sorted(known)[:12]) or 'nothing'}"
     raise _refused(f"no gateway serves `{form.host}`", remedy)
+
+
+def _is_open(mesh: Mesh, host: str) -> bool:
+    """Whether a server of some Gateway is for a host, whatever routes there are."""
+    hosts = (one for gateway in mesh.gateways for server in gateway.spec.servers for one in server.bare_hosts)
+    return any(covers(one, host) for one in hosts)
 
 
 def _inbound(sent: Sent) -> Iterator[str]:
@@ -110,7 +122,9 @@ def _serves(sent: Sent, listener: str, asked: Asked, connection: Connection) -> 
     """Whether a listener has routes for the very Host, those for any host apart from an answer of 404."""
     chain = chain_for(sent.listener(listener) or {}, encrypted=connection.encrypted, name=connection.name)
     config = manager(chain) if chain is not None else None
-    if config is None:
+    if config is None or chain is None:
+        return asked.is_tunnel and chain is not None
+    if asked.is_tunnel:
         return False
     table = config.get("route_config") or sent.routes(config.get("rds", {}).get("route_config_name", "")) or {}
     found = choose(table, asked)

@@ -125,8 +125,9 @@ class Follower:
             looked_up=is_looked_up(cluster),
             decided=decided,
             undecided=undecided,
+            ends_inside=leg.ends and any(not one.port for one in reached),
         )
-        ours = (one for one in reached[:MAX_ENDPOINTS] if one.instance and one.instance != instance.name)
+        ours = () if destination.is_application or destination.ends_inside else reached[:MAX_ENDPOINTS]
         arrived = self._arrivals(ours, destination, instance, goes_on, left) if left else ()
         return replace(destination, arrivals=tuple(_alike(arrived)))
 
@@ -134,6 +135,12 @@ class Follower:
         self, ours: Iterable[Endpoint], to: Destination, sender: Instance, user: Shown | None, left: int
     ) -> Iterator[Hop]:
         for one in ours:
+            if not one.port:
+                inside = self._hop(sender, one.address, to.asked, IN_CLEAR, user, left - 1)
+                yield inside
+                continue
+            if not one.instance:
+                continue
             _, listener = self._behind.of(one.address, one.port)
             connection = Connection(one.encrypted, to.server_name, sender.workload if one.encrypted else None)
             yield self._hop(self._mesh.instances[one.instance], listener, to.asked, connection, user, left - 1)

@@ -1,17 +1,19 @@
 """Which rule of which VirtualService a route comes from.
 
 Law: the tables are made once more of the same Mesh, whose rules are called by their places; so a route and its mark
-stand at the same place, whatever the tables are made like.
+stand at the same place, whatever the tables are made like. Rules for connections have no names: they are known by
+weights.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Instance, Mesh
@@ -21,6 +23,8 @@ from policyd.xds.resources.model import Control
 from policyd.xds.walk.match import Chosen
 from policyd.xds.walk.sent import shown
 
+AnyRule = TypeVar("AnyRule", TcpRoute, TlsRoute)
+
 _MARK = re.compile(r"(?P<owner>[^#]+)#(?P<rule>[0-9]+)(?:\.#(?P<match>[0-9]+))?")
 
 
@@ -28,7 +32,10 @@ class Marks:
     """The places of all routes of a Mesh's proxies, found as they are asked for."""
 
     def __init__(self, mesh: Mesh, declaration: Declaration, control: Control) -> None:
-        self._marked = replace(mesh, virtual_services=tuple(map(_marked, mesh.virtual_services)))
+        self._connections = tuple(_connection_rules(mesh.virtual_services))
+        numbers = {place: number for number, place in enumerate(self._connections, 1)}
+        marked = tuple(_marked(one, numbers) for one in mesh.virtual_services)
+        self._marked = replace(mesh, virtual_services=marked)
         self._plain = {one.id: one for one in mesh.virtual_services}
         self._declared = {one.resource.id: one for one in declaration.of(VirtualService)}
         self._control = control
@@ -45,9 +52,19 @@ class Marks:
         if found is None:
             return None
         hosts = [one for one in found["virtual_hosts"] if one["name"] == chosen.virtual_host["name"]]
-        name = hosts[0]["routes"][chosen.route_at].get("name", "") if hosts else ""
+        route = hosts[0]["routes"][chosen.route_at] if hosts else {}
+        shares = route.get("route", {}).get("weighted_clusters", {}).get("clusters", ())
+        if shares and "connect_matcher" in route["match"]:
+            return self._connection(int(shares[0]["weight"]))
+        name = route.get("name", "")
         mark = _MARK.fullmatch(name)
         return self._place(mark["owner"], int(mark["rule"]), int(mark["match"] or -1)) if mark else None
+
+    def _connection(self, number: int) -> Place:
+        owner, section, rule = self._connections[number - 1]
+        written = self._declared[owner]
+        line = written.document.find(("spec", section, rule)).line
+        return Place(owner, rule + 1, 0, section, written.document.file, line)
 
     def _place(self, owner: str, rule: int, match: int) -> Place:
         # where it was written: in the resource itself, or in the one that it delegates to
@@ -71,9 +88,30 @@ def _sources(
             yield leaf, of, -1  # its blocks are narrowed by those that delegate
 
 
-def _marked(owner: VirtualService) -> VirtualService:
-    rules = tuple(_called(rule, f"{owner.id}#{at}") for at, rule in enumerate(owner.spec.http))
-    return owner.model_copy(update={"spec": owner.spec.model_copy(update={"http": rules})})
+def _connection_rules(owners: Iterable[VirtualService]) -> Iterator[tuple[str, str, int]]:
+    """Every rule for connections: whose it is, in which section, and at which place there."""
+    for owner in owners:
+        for section in ("tcp", "tls"):
+            yield from ((owner.id, section, at) for at in range(len(getattr(owner.spec, section))))
+
+
+def _marked(owner: VirtualService, numbers: Mapping[tuple[str, str, int], int]) -> VirtualService:
+    rules: dict[str, Any] = {
+        "http": tuple(_called(rule, f"{owner.id}#{at}") for at, rule in enumerate(owner.spec.http)),
+        **{
+            section: tuple(
+                _weighed(rule, numbers[owner.id, section, at]) for at, rule in enumerate(getattr(owner.spec, section))
+            )
+            for section in ("tcp", "tls")
+        },
+    }
+    return owner.model_copy(update={"spec": owner.spec.model_copy(update=rules)})
+
+
+def _weighed(rule: AnyRule, number: int) -> AnyRule:
+    """A rule whose first destination has all connections, in two shares of a weight that is the rule's own."""
+    first = rule.route[0].model_copy(update={"weight": number})
+    return rule.model_copy(update={"route": (first, first)})
 
 
 def _called(rule: HttpRoute, mark: str) -> HttpRoute:

@@ -13,7 +13,10 @@ from policyd.xds.walk.step import Answer
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A rule of a VirtualService and where it is written: `rule` counts from 1, `match` too (0: without one)."""
+    """A rule of a VirtualService and where it is written: `rule` counts from 1, `match` too (0: without one).
+
+    `name` is the rule's, or for connections the section in which it stands.
+    """
 
     resource: str  # <namespace>/<name>
     rule: int
@@ -25,7 +28,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a cluster leads: an address or a name, in the clear or not, and whose it is ("" where it is not ours)."""
+    """Where a cluster leads: an address or a name, in the clear or not, and whose it is ("" where it is not ours).
+
+    Port 0 is a listener inside the same Envoy, by its name.
+    """
 
     address: str
     port: int
@@ -56,6 +62,7 @@ class Destination:
     looked_up: bool = False
     decided: Decided | None = None
     undecided: str = ""
+    ends_inside: bool = False  # a tunnel whose requests are read, and routed, inside the same proxy
     arrivals: tuple[Arrival, ...] = ()
 
     @property

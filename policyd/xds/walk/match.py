@@ -79,17 +79,17 @@ def matches(match: Mapping[str, Any], asked: Asked) -> bool:
 def _path(match: Mapping[str, Any], asked: Asked) -> bool:
     if "connect_matcher" in match:
         return asked.is_tunnel
+    if asked.is_tunnel:
+        return False  # it has no path, not even `/`
     path = asked.bare_path
     if "safe_regex" in match:
-        return not asked.is_tunnel and regex(match["safe_regex"]["regex"]).fullmatch(path) is not None
+        return regex(match["safe_regex"]["regex"]).fullmatch(path) is not None
     kind = next((one for one in ("prefix", "path", "path_separated_prefix") if one in match), None)
     if kind is None:
         raise NotUnderstood("a route matches by something else than a path")
     wanted = match[kind]
     if match.get("case_sensitive", True) is False:
         wanted, path = wanted.lower(), path.lower()
-    if asked.is_tunnel:  # which has no path
-        return kind == "prefix" and wanted == "/"
     if kind == "path":
         return bool(path == wanted)
     if kind == "path_separated_prefix":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from policyd.names import METADATA_LISTENER, METADATA_NAMESPACE, METADATA_TOKENS
+from policyd.names import METADATA_LISTENER, METADATA_NAMESPACE, METADATA_TOKENS, SNI_HEADER
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.change import forwarded, normalised, redirected
 from policyd.xds.walk.match import Chosen, choose
@@ -50,6 +50,7 @@ class Leg:
     percent: float = 100.0
     copy: bool = False
     question: Question | None = None
+    ends: bool = False  # a tunnel, whose bytes are read there
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ def chain_for(listener: Mapping[str, Any], *, encrypted: bool, name: str = "") -
     if not found:
         return None
     chain: Mapping[str, Any] = max(found, key=lambda one: one[0])[1]
+    if manager(chain) is None and "transport_socket" not in chain:
+        return chain  # bytes are passed on as they are, TLS too
     return chain if ("transport_socket" in chain) is encrypted else None
 
 
@@ -102,10 +105,10 @@ def _name_rank(wanted: str, name: str) -> int | None:
 
 
 def step(sent: Sent, chain: Mapping[str, Any], asked: Asked) -> Step | None:
-    """What a filter chain does with a request; None where it speaks no HTTP."""
+    """What a filter chain does with a request, or a connection; None where it does neither."""
     config = manager(chain)
     if config is None:
-        return None
+        return _connection(chain, asked)
     filters = {one["name"]: one.get("typed_config", {}) for one in config.get("http_filters", ())}
     providers = filters.get(METADATA_TOKENS, {}).get("providers", {}).values()
     issuers = {one.get("issuer", ""): bool(one.get("forward")) for one in providers}
@@ -122,6 +125,18 @@ def step(sent: Sent, chain: Mapping[str, Any], asked: Asked) -> Step | None:
     return Step(
         asked, table.get("name", ""), chosen, *found, issuers, _patience(chosen), {**faults} if found[1] else {}
     )
+
+
+def _connection(chain: Mapping[str, Any], asked: Asked) -> Step | None:
+    """A connection that is made a tunnel, or passed on: where that goes (tcp_proxy.v3.TcpProxy)."""
+    for one in chain.get("filters", ()):
+        config = one.get("typed_config", {})
+        if asked.is_tunnel and str(config.get("@type", "")).endswith("TcpProxy") and "cluster" in config:
+            tunnel = config.get("tunneling_config", {})
+            headers = {**asked.headers, **({SNI_HEADER: asked.host} if tunnel.get("headers_to_add") else {})}
+            goes_on = asked.changed(authority=tunnel.get("hostname", asked.authority), headers=headers)
+            return Step(asked, legs=(Leg(config["cluster"], goes_on),))
+    return None
 
 
 def _routed(
@@ -147,12 +162,13 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
     action, around = route["route"], (route, chosen.virtual_host, table)
     shares = action.get("weighted_clusters", {}).get("clusters", ())
     whole = sum(one.get("weight", 0) for one in shares) or 1
+    ends = asked.is_tunnel and any("connect_config" in one for one in action.get("upgrade_configs", ()))
     for one in shares:
         if weight := one.get("weight", 0):
             goes_on = forwarded(asked, route, (one, *around))
-            yield Leg(one["name"], goes_on, 100 * weight / whole, question=said.question(chosen, one))
+            yield Leg(one["name"], goes_on, 100 * weight / whole, question=said.question(chosen, one), ends=ends)
     if not shares:
-        yield Leg(action["cluster"], forwarded(asked, route, around), question=said.question(chosen))
+        yield Leg(action["cluster"], forwarded(asked, route, around), question=said.question(chosen), ends=ends)
     for copy in action.get("request_mirror_policies", ()):
         goes_on = forwarded(asked, route, around)
         host = f"{goes_on.host}-shadow{goes_on.authority[len(goes_on.host) :]}"  # as Envoy calls a copy's Host
