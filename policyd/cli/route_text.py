@@ -128,7 +128,9 @@ def _security(one: Destination) -> str:
     if one.looked_up:
         return "an address that is looked up when it is called"
     if not one.endpoints or not any(end.encrypted for end in one.endpoints):
-        return f"TLS, as {one.server_name}" if one.server_name and not one.endpoints else "plain text"
+        if one.server_name and not one.endpoints:
+            return f"TLS, as {one.server_name}"
+        return "nothing: its bytes are passed on as they are" if one.asked.is_tunnel else "plain text"
     mixed = " (some in plain text)" if not all(end.encrypted for end in one.endpoints) else ""
     if one.expects and all(name.startswith("spiffe://") for name in one.expects):
         return f"mutual TLS with {', '.join(one.expects)}{mixed}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from policyd.authz.egress import host_of, port_of
 from policyd.cedar.http import Endpoint as End
@@ -74,7 +75,7 @@ class Follower:
     ) -> Hop:
         config = self.sent(instance.name).listener(listener) or {}
         chain = chain_for(config, encrypted=connection.encrypted, name=connection.name)
-        found = step(self.sent(instance.name), chain, asked) if chain is not None else None
+        found = step(self.sent(instance.name), chain, asked, _tokens(user)) if chain is not None else None
         if chain is None or found is None:
             other = chain_for(config, encrypted=not connection.encrypted, name=connection.name)
             why = NOBODY if other is None else PLAIN_ONLY if connection.encrypted else MTLS_ONLY
@@ -195,6 +196,15 @@ def _asked_once(found: Step) -> tuple[Question | None, tuple[Leg, ...]]:
     if not questions or any(one != questions[0] for one in questions):
         return found.question, found.legs
     return questions[0], tuple(replace(leg, question=None) for leg in found.legs)
+
+
+def _tokens(user: Shown | None) -> dict[str, dict[str, Any]]:
+    """The claims of the token that is shown, by every issuer that its user's name may begin with."""
+    if user is None:
+        return {}
+    parts = user.user.split("/")
+    names = ("/".join(parts[:at]) for at in range(1, len(parts)))
+    return {name: {**user.claims, "iss": name, "sub": user.user.removeprefix(f"{name}/")} for name in names}
 
 
 def _known(user: Shown | None, listener: Listener) -> EndUser | None:

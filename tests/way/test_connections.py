@@ -152,7 +152,17 @@ def test_the_way_of_a_connection(live: Live, request_: str, expected: str) -> No
 
 
 def test_a_connection_to_the_outside_is_decided_at_the_own_sidecar(live: Live) -> None:
-    assert f"decision  allow for {SA}/web: permitted by `far` (policies/all.cedar:5)" in told(
-        live, "web CONNECT far.example.com:443"
+    assert (
+        told(live, "web CONNECT far.example.com:443")
+        == f"""\
+web is asked for CONNECT far.example.com:443
+  decision  allow for {SA}/web: permitted by `far` (policies/all.cedar:5)
+  route     no rule of a VirtualService
+  patience  no timeout, no retries
+  100 %     to far.example.com:443
+    over      nothing: its bytes are passed on as they are
+    at        192.0.2.7:443
+
+it gets through"""
     )
     assert told(live, "db CONNECT near.example.com:443").endswith("\n\nit leads nowhere")

@@ -241,6 +241,31 @@ def test_a_token_is_believed_where_it_is_verified_and_goes_no_further() -> None:
     assert "user" not in at_service.request.context
 
 
+@pytest.mark.parametrize(
+    ("user", "claims", "expected"),
+    [
+        ("https://login.example.com/alice", {"role": "editor"}, "details-v1"),
+        ("https://login.example.com/alice", {"role": ["reader", "editor"]}, "details-v1"),
+        ("https://login.example.com/alice", {"role": "reader"}, "productpage-v1"),
+        ("https://login.example.com/alice", {}, "productpage-v1"),
+        ("https://other.example.com/alice", {"role": "editor"}, "productpage-v1"),
+    ],
+)
+def test_a_gateway_goes_by_claims_of_tokens_that_it_verifies(
+    user: str, claims: dict[str, object], expected: str
+) -> None:
+    text = (BOOKINFO / "mesh" / "gateway.yaml").read_text()
+    rule = (
+        '  http:\n    - match: [{headers: {"@request.auth.claims.role": {exact: editor}}}]\n'
+        "      route: [{destination: {host: details}}]\n"
+    )
+    live = loaded({"mesh/tokens.yaml": TOKENS, "mesh/gateway.yaml": text.replace("  http:\n", rule)})
+
+    (destination,) = way(live, "anonymous GET http://ingress/productpage", user=Shown(user, claims)).destinations
+
+    assert destination.arrivals[0].instances == (expected,)
+
+
 def test_faults_and_patience_are_told_as_envoy_has_them() -> None:
     delayed = way(
         loaded(task("subsets", "ratings-delay")), "reviews-v2 GET http://ratings/ratings/0", {"end-user": "jason"}

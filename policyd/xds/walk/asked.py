@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from policyd.errors import PolicydError
 
@@ -19,13 +20,17 @@ class NotUnderstood(PolicydError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`authority` is Host, with the port if one was written; `path` has the query; header names are lower case."""
+    """`authority` is Host, with the port if one was written; `path` has the query; header names are lower case.
+
+    `claims` are those of verified tokens, by the name of the rule that was believed.
+    """
 
     method: str
     authority: str
     path: str
     scheme: str = "http"
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def bare_path(self) -> str:

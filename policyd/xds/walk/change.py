@@ -47,6 +47,7 @@ def forwarded(asked: Asked, route: Mapping[str, Any], places: Iterable[Mapping[s
     around = list(places)
     host = next((one["host_rewrite_literal"] for one in (*around, action) if "host_rewrite_literal" in one), None)
     changed = asked.changed(path=_path(asked, route["match"], action), headers=_headers(asked.headers, around))
+    changed = changed.changed(claims={})  # which only this proxy has verified
     return changed if host is None else changed.changed(authority=host)
 
 

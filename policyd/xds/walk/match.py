@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from policyd.names import METADATA_TOKENS
 from policyd.xds.walk.asked import Asked, NotUnderstood, without_port
 
 _PATHS: Final = frozenset({"prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix"})
-_MATCH: Final = _PATHS | {"case_sensitive", "headers", "query_parameters", "grpc"}
+_MATCH: Final = _PATHS | {"case_sensitive", "headers", "query_parameters", "grpc", "dynamic_metadata"}
 _HEADER: Final = frozenset({"name", "string_match", "present_match", "invert_match", "treat_missing_header_as_empty"})
 _STRING: Final = frozenset({"exact", "prefix", "suffix", "contains", "safe_regex", "ignore_case"})
 
@@ -72,6 +73,7 @@ def matches(match: Mapping[str, Any], asked: Asked) -> bool:
         _path(match, asked)
         and all(_header(one, asked) for one in match.get("headers", ()))
         and all(_parameter(one, asked) for one in match.get("query_parameters", ()))
+        and all(_claim(one, asked) for one in match.get("dynamic_metadata", ()))
         and ("grpc" not in match or (asked.header("content-type") or "").startswith("application/grpc"))
     )
 
@@ -114,6 +116,30 @@ def _parameter(one: Mapping[str, Any], asked: Asked) -> bool:
     if "string_match" in one:
         return value is not None and string_matches(one["string_match"], value)
     return (value is not None) is one.get("present_match", True)
+
+
+def _claim(one: Mapping[str, Any], asked: Asked) -> bool:
+    """What a token says (MetadataMatcher)."""
+    if one.get("filter") != METADATA_TOKENS:
+        raise NotUnderstood(f"a route matches by what the filter `{one.get('filter')}` has found")
+    found: Any = asked.claims
+    for step in one.get("path", ()):
+        found = found.get(step.get("key")) if isinstance(found, Mapping) else None
+    return (found is not None and _value(one.get("value", {}), found)) is not bool(one.get("invert"))
+
+
+def _value(matcher: Mapping[str, Any], value: Any) -> bool:
+    """A ValueMatcher."""
+    if "or_match" in matcher:
+        return any(_value(one, value) for one in matcher["or_match"].get("value_matchers", ()))
+    if "list_match" in matcher:
+        wanted = matcher["list_match"].get("one_of", {})
+        return isinstance(value, list | tuple) and any(_value(wanted, one) for one in value)
+    if "string_match" in matcher:
+        return isinstance(value, str) and string_matches(matcher["string_match"], value)
+    if "present_match" in matcher:
+        return bool(matcher["present_match"])
+    raise NotUnderstood("a claim is matched in a way that is not understood here")
 
 
 def string_matches(matcher: Mapping[str, Any], value: str) -> bool:

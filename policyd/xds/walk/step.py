@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
-from policyd.names import METADATA_LISTENER, METADATA_NAMESPACE, METADATA_TOKENS, SNI_HEADER
+from policyd.names import (
+    METADATA_CLUSTER,
+    METADATA_LEAVES,
+    METADATA_LISTENER,
+    METADATA_NAMESPACE,
+    METADATA_TOKENS,
+    SNI_HEADER,
+)
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.change import forwarded, normalised, redirected
 from policyd.xds.walk.match import Chosen, choose
@@ -18,6 +26,7 @@ from policyd.xds.walk.sent import Sent, manager
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 _FAULTS: Final = "envoy.filters.http.fault"
 _SETS_METADATA: Final = "envoy.filters.http.set_metadata"
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _NO_ROUTE: Final = 404  # Envoy's own answer where nothing matches
 _CODES: Final[Mapping[str, int]] = {
     "MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308,
@@ -104,14 +113,21 @@ def _name_rank(wanted: str, name: str) -> int | None:
     return len(wanted) if wanted.startswith("*.") and name.endswith(wanted[1:]) else None
 
 
-def step(sent: Sent, chain: Mapping[str, Any], asked: Asked) -> Step | None:
-    """What a filter chain does with a request, or a connection; None where it does neither."""
+def step(
+    sent: Sent, chain: Mapping[str, Any], asked: Asked, tokens: Mapping[str, Mapping[str, Any]] = NOTHING
+) -> Step | None:
+    """What a filter chain does with a request, or a connection; None where it does neither.
+
+    `tokens` are the claims of those that the request shows, by issuer.
+    """
     config = manager(chain)
     if config is None:
         return _connection(chain, asked)
     filters = {one["name"]: one.get("typed_config", {}) for one in config.get("http_filters", ())}
     providers = filters.get(METADATA_TOKENS, {}).get("providers", {}).values()
     issuers = {one.get("issuer", ""): bool(one.get("forward")) for one in providers}
+    told = {one["payload_in_metadata"]: tokens[one["issuer"]] for one in providers if one.get("issuer") in tokens}
+    asked = asked.changed(claims=told)
     if not asked.is_tunnel:
         path = normalised(asked.path)
         if path is None:
@@ -168,7 +184,11 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
             goes_on = forwarded(asked, route, (one, *around))
             yield Leg(one["name"], goes_on, 100 * weight / whole, question=said.question(chosen, one), ends=ends)
     if not shares:
-        yield Leg(action["cluster"], forwarded(asked, route, around), question=said.question(chosen), ends=ends)
+        # through listeners inside, which only look at what comes, to where the route's own words say
+        marks = route.get("metadata", {}).get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
+        through = marks.get(METADATA_LEAVES) or marks.get(METADATA_CLUSTER)
+        goes_on = forwarded(asked, route, around)
+        yield Leg(through or action["cluster"], goes_on, question=said.question(chosen), ends=ends and not through)
     for copy in action.get("request_mirror_policies", ()):
         goes_on = forwarded(asked, route, around)
         host = f"{goes_on.host}-shadow{goes_on.authority[len(goes_on.host) :]}"  # as Envoy calls a copy's Host
