@@ -159,7 +159,6 @@ def test_only_what_was_allowed_counts(ruling: Ruling) -> None:
     changes: list[dict[str, Any]] = [
         {"decision": "deny"},
         {"decision": "error"},
-        {"mode": "shadow"},
         {"kind": "change"},
     ]
     assert observed(msgspec.structs.replace(record, **change) for change in changes).suggestions() == []
