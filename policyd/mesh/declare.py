@@ -20,7 +20,7 @@ from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
 from policyd.mesh.matching import check_account_template, check_ip, check_path, check_variables
-from policyd.mesh.protocols import Protocol, by_name
+from policyd.mesh.protocols import Protocol, by_name, undeclared
 from policyd.mesh.templates import in_groups, of_groups
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
 from policyd.yaml import Document, Path, load, load_one
@@ -70,7 +70,7 @@ class PortSpec(Model):
     @cached_property
     def speaks(self) -> Protocol:
         """What is decided on it."""
-        return self.protocol or by_name(self.name or "") or "http"
+        return self.protocol or (by_name(self.name) or undeclared(self.port) if self.name else "http")
 
     @cached_property
     def called(self) -> str:

@@ -208,10 +208,18 @@ class Mesh:
     request_authentications: tuple[RequestAuthentication, ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()
+    leaves_by_tls: bool = field(init=False, repr=False, compare=False)  # whether a Host outside has a port for TLS
+    is_sniffed: bool = field(
+        init=False, repr=False, compare=False
+    )  # whether some port's first bytes tell what it speaks
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
+        sniffed = any(port.protocol == "auto" for one in self.services.values() for port in one.ports)
+        object.__setattr__(self, "is_sniffed", sniffed)
+        by_tls = any(port.is_tls for one in self.outside for port in one.ports)
+        object.__setattr__(self, "leaves_by_tls", by_tls)
         selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())
         object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected))
         for _, instance in sorted(self.instances.items()):

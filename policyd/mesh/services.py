@@ -15,7 +15,7 @@ from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.edges import sections
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService, ServicePort
-from policyd.mesh.model import Instance, Port, Service
+from policyd.mesh.model import Instance, Port, Served, Service
 
 _Index = Mapping[tuple[str, str, str], list[Instance]]  # namespace, label, value -> sidecars
 
@@ -56,9 +56,16 @@ def _known(instance: Instance, own: Service | None, also: Iterable[str]) -> Inst
     known = dataclasses.replace(instance, also=tuple(sorted(also))) if also else instance
     if own is None or instance.role == "gateway":
         return known
-    numbers = {port.leads_to: port.number for port in reversed(own.ports)}
-    ports = (dataclasses.replace(one, service_port=numbers.get(one.number, one.number)) for one in instance.ports)
-    return dataclasses.replace(known, ports=tuple(ports))
+    by_target = {port.leads_to: port for port in reversed(own.ports)}
+    return dataclasses.replace(known, ports=tuple(_as_called(one, by_target.get(one.number)) for one in instance.ports))
+
+
+def _as_called(served: Served, port: Port | None) -> Served:
+    """A port by the number and, where its workload does not say it, with the protocol of its Service."""
+    if port is None:
+        return served
+    speaks = port.protocol if served.protocol == "auto" else served.protocol
+    return dataclasses.replace(served, service_port=port.number, protocol=speaks)
 
 
 def _made(instances: Iterable[Instance], gateways: Sequence[Gateway]) -> dict[str, Service]:
@@ -81,12 +88,16 @@ def _id(resource: CoreService) -> str:
 
 def _service(resource: CoreService, selected: Sequence[Instance]) -> Service:
     named = {port.name: port.number for instance in selected for port in instance.ports}
-    ports = tuple(
-        Port(port.port, port.name, port.speaks, 0 if (target := _target(port, named)) == port.port else target)
-        for port in resource.spec.ports
-    )
+    ports = tuple(_port(port, _target(port, named), selected) for port in resource.spec.ports)
     unready = resource.spec.publish_not_ready_addresses
     return Service(resource.name, resource.namespace, ports, resource.metadata.labels, unready)
+
+
+def _port(port: ServicePort, target: int, selected: Sequence[Instance]) -> Port:
+    """A port speaks what it says, else what its workloads say of theirs."""
+    behind = (found.protocol for one in selected if (found := one.serving(target)) is not None)
+    speaks = port.says or next(behind, None) or port.speaks
+    return Port(port.port, port.name, speaks, 0 if target == port.port else target)
 
 
 def _target(port: ServicePort, named: Mapping[str, int]) -> int:
@@ -153,7 +164,7 @@ def _check_target(
             remedy = f"set `targetPort: {has}`" if one_only else "set `targetPort` to one of these"
             problems.append(declared.problem("port", message, path, remedy))
             return
-        if found.protocol != port.protocol:
+        if found.protocol not in (port.protocol, "auto"):
             speaks = f"speaks {port.protocol}, `{instance.name}` {found.protocol}"
             message = f"port {port.number} of service `{service.id}` {speaks}"
             problems.append(declared.problem("port", message, path, "give both the same protocol"))

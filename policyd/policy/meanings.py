@@ -34,7 +34,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "WorkloadSpec": {
         "service": "The Service that it serves; one is made for each name.",
         "port": "The Service's port, which callers use.",
-        "protocol": "`http`: requests are decided. `tcp`: connections are, and callers come by CONNECT.",
+        "protocol": "What it speaks, `http` unless given. Of `tcp` and `tls` connections are decided, and callers come"
+        " by CONNECT; of the others requests; of `auto` what the first bytes are.",
         "ports": "Its ports, where there are several; in the place of `port`.",
         "command": "What `up` starts. Without it someone else starts the application.",
         "health": "A path that answers 200 once the application is ready; without it, its port must open.",
@@ -50,7 +51,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "PortSpec": {
         "port": "The Service's port, which callers use.",
         "name": "What it is called, with its protocol in front, as `http-admin`; `targetPort` of Services may name it.",
-        "protocol": "What it speaks, where the name does not say it; `http` unless given.",
+        "protocol": "What it speaks, where the name does not say it: `auto` for one that has a name, else `http`.",
         "appPort": "Where the application listens: its PORT, or PORT_ and the name of the port.",
         "inboundPort": "Where its sidecar listens for others.",
     },

@@ -6,10 +6,11 @@ import base64
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.test_metrics import found, page
-from tests.e2e.wire import records
+from tests.e2e.wire import issue, records
 from tests.fakes.outside import Dns, Outside
 from tests.ports import free_port
 
@@ -32,7 +33,13 @@ POLICY = """\
 @id("web-greets")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
   resource == Service::"greeter.default")
-when { context.request.path like "/demo.Greeter/*" && context.destination.port == 50051 };
+when { context.request.path like "/demo.Greeter/*" && [50051, 9000].contains(context.destination.port) };
+@id("web-asks-either")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"GET",
+  resource == Service::"either.default");
+@id("other-connects-to-either")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/other", action == Action::"connect",
+  resource == Service::"either.default");
 @id("web-in-browsers")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
   resource == Service::"greeter.default")
@@ -48,6 +55,8 @@ spec:
     - match: [{headers: {x-fail: {exact: "yes"}}}]
       fault: {abort: {grpcStatus: RESOURCE_EXHAUSTED, percentage: {value: 100}}}
       route: [{destination: {host: greeter, port: {number: 50051}}}]
+    - match: [{port: 9000}]
+      route: [{destination: {host: greeter, port: {number: 9000}}}]
     - match: [{port: 50051}]
       route: [{destination: {host: greeter, port: {number: 50051}}}]
     - route: [{destination: {host: greeter, port: {number: 8080}}}]
@@ -115,14 +124,35 @@ class Greeter(grpc.GenericRpcHandler):  # type: ignore[misc]
         return handlers.get(call.method)
 
 
+@dataclass
+class Either:
+    """An application that answers HTTP, and echoes what is none; `seen` is what reached it."""
+
+    seen: list[bytes] = field(default_factory=list)
+
+    def serve(self, server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while data := connection.recv(4096):
+                self.seen.append(data)
+                http = data.startswith(b"GET ")
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nit\n" if http else data)
+
+
 @dataclass(frozen=True)
 class World:
-    """A mesh with a greeter and an application that speaks TLS in it, and a server of TLS outside."""
+    """A mesh with a greeter, an application of TLS and one of which nobody says what it speaks; a server outside."""
 
     mesh: RunningMesh
     greeter: Greeter
     secure: Outside
     outside: Outside
+    either: Either
 
     def proxy(self, by: str) -> str:
         found: str = self.mesh.place(by)["proxy_url"]
@@ -150,12 +180,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("protocols") / "mesh"
     (directory / "policies").mkdir(parents=True)
     (directory / "mesh").mkdir()
-    ports = [free_port(), free_port(), free_port()]
+    ports = [free_port() for _ in range(5)]
     (directory / "workloads.yaml").write_text(
         "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
         "  greeter-v1:\n    service: greeter\n    ports:\n"
         f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
         f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
+        f"      - {{port: 9000, name: calls, appPort: {ports[4]}}}\n"
+        f"  either-v1: {{service: either, ports: [{{port: 9000, name: any, appPort: {ports[3]}}}]}}\n"
         f"  secure-v1: {{service: secure, port: 443, protocol: tls, appPort: {ports[2]}}}\n"
     )
     (directory / "policies/greeter.cedar").write_text(POLICY)
@@ -172,11 +204,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         )
         try:
             mesh = up(directory)
-            for port in ports[:2]:
+            for port in (*ports[:2], ports[4]):
                 server.add_insecure_port(f"127.0.0.1:{port}")
             server.start()
-            with Outside("127.0.0.1", ports[2], tls=tls) as secure:
-                yield World(mesh, greeter, secure, outside)
+            either = Either()
+            with (
+                Outside("127.0.0.1", ports[2], tls=tls) as secure,
+                socket.create_server(("127.0.0.1", ports[3])) as listening,
+            ):
+                threading.Thread(target=either.serve, args=(listening,), daemon=True).start()
+                yield World(mesh, greeter, secure, outside, either)
         finally:
             down(directory)
             server.stop(None)
@@ -404,3 +441,64 @@ def test_what_is_no_tls_does_not_leave_as_such(world: World) -> None:
     assert through(world, "web-v1", "tls.test:443", plain) == ["HTTP/1.1 200 OK", ""]
     assert through(world, "web-v1", "secure:443", plain) == ["HTTP/1.1 200 OK", ""]
     assert len(world.outside.seen) == before
+
+
+# ---- ports of which nobody says what they speak
+
+
+def test_requests_are_told_from_connections_by_the_first_bytes(world: World) -> None:
+    get, other = b"GET /it HTTP/1.1\r\nHost: either:9000\r\n\r\n", b"\x00\x01 no HTTP\r\n\r\n"
+    opened, answered, denied = "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 403 Forbidden"
+
+    assert through(world, "web-v1", "either:9000", get) == [opened, answered]
+    assert through(world, "other-v1", "either:9000", other) == [opened, "\x00\x01 no HTTP"]
+    before = len(world.either.seen)
+    assert through(world, "web-v1", "either:9000", other) == [opened, ""]
+    assert through(world, "other-v1", "either:9000", get) == [opened, denied]
+    assert len(world.either.seen) == before
+    found = records(world.mesh.directory, resource='Service::"either.default"')[-4:]
+    assert [(one["action"].split('"')[1], one["decision"]) for one in found] == [
+        ("GET", "allow"),
+        ("connect", "allow"),
+        ("connect", "deny"),
+        ("GET", "deny"),
+    ]
+
+
+def test_requests_come_without_a_tunnel_too(world: World) -> None:
+    with world.mesh.client("web-v1") as client:
+        assert client.get("http://either:9000/it").text == "it\n"
+    with world.mesh.client("other-v1") as client:
+        assert client.get("http://either:9000/it").status_code == 403
+
+
+def test_who_may_connect_gets_no_request_through_a_tunnel_of_their_own(world: World, tmp_path: Path) -> None:
+    identity = issue(world.mesh.directory, "other", tmp_path / "other")
+    before = len(world.either.seen)
+    port = world.mesh.place("either-v1")["inbound_port"]
+
+    def answers(sent: bytes) -> list[str]:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
+            identity.context().wrap_socket(raw) as connection,
+        ):
+            opening = b"CONNECT either:9000 HTTP/1.1\r\nHost: either:9000\r\n\r\n"
+            return [first_line(connection, one) for one in (opening, sent)]
+
+    assert answers(b"\x00 no HTTP\r\n\r\n") == ["HTTP/1.1 200 OK", "\x00 no HTTP"]
+    assert answers(b"GET /it HTTP/1.1\r\nHost: either\r\n\r\n") == ["HTTP/1.1 200 OK", ""]
+    assert len(world.either.seen) == before + 1
+
+
+def test_grpc_is_found_there_too(world: World) -> None:
+    with world.channel("web-v1", "greeter:9000") as channel:
+        assert channel.unary_unary("/demo.Greeter/Hello")(b"you", timeout=20) == b"hello you"
+
+
+def test_connections_that_were_told_by_their_bytes_are_counted(world: World) -> None:
+    through(world, "other-v1", "either:9000", b"\x00 no HTTP\r\n\r\n")
+
+    def opened() -> list[tuple[dict[str, str], float]]:
+        return found(page(world.mesh), "istio_tcp_connections_opened_total", proxy="other-v1", reporter="source")
+
+    wait_until(lambda: any(one["destination_service"] == "either.default.svc.cluster.local" for one, _ in opened()), 20)

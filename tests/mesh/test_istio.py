@@ -466,7 +466,7 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "service",
             "name: http-main",
             "name: udp",
-            "6: `spec.ports[0].name`: the protocol of port `udp` is not supported yet; "
+            "6: `spec.ports[0].name`: what port `udp` speaks is not carried by sidecars; "
             "begin it with `http`, `http2`, `grpc`, `grpc-web`, `tls` or `tcp`, as in `http-<suffix>`",
         ),
         (

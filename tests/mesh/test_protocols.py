@@ -21,6 +21,8 @@ from tests.mesh.sample import meshed
         ("grpc-web", None, "grpc-web"),
         ("grpc-web-page", None, "grpc-web"),
         ("grpc-website", None, "grpc"),
+        ("metrics", None, "auto"),
+        ("metrics", "http2", "http2"),
         ("tcp-any", None, "tcp"),
         ("tls", None, "tls"),
         ("https-main", None, "tls"),
@@ -49,3 +51,41 @@ def test_either_requests_are_decided_or_connections(speaks: Protocol) -> None:
     assert port.protocol == mesh.listeners["a/inbound"].protocol == speaks
     assert takes_requests(speaks) is not takes_connections(speaks)
     assert takes_connections(speaks) is (speaks in ("tcp", "tls"))
+
+
+UNSAID = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {selector: {app: a}, ports: [{port: 80, PORT}]}\n"
+
+
+@pytest.mark.parametrize(
+    ("workload", "service", "speaks"),
+    [
+        ("port: 80", "", "http"),
+        ("port: 80, protocol: auto", "", "auto"),
+        ("ports: [{port: 80}]", "", "http"),
+        ("ports: [{port: 80, name: metrics}]", "", "auto"),
+        ("ports: [{port: 80, name: metrics, protocol: grpc}]", "", "grpc"),
+        ("port: 80, protocol: auto", "name: grpc-api", "grpc"),
+        ("port: 80, protocol: auto", "name: metrics", "auto"),
+        ("port: 80, protocol: tcp", "name: metrics", "tcp"),
+        ("port: 80", "name: metrics", "http"),
+        ("port: 80, protocol: grpc", "protocol: TCP", "grpc"),
+        ("port: 80, protocol: auto", "protocol: TCP", "auto"),
+        ("port: 80, protocol: auto", "appProtocol: tcp", "tcp"),
+    ],
+)
+def test_the_service_or_the_workload_says_it_else_the_first_bytes_tell(
+    workload: str, service: str, speaks: Protocol
+) -> None:
+    files = {"workloads.yaml": f"workloads: {{a: {{service: a, {workload}}}}}\n"}
+    mesh = meshed(files | ({"mesh/service.yaml": UNSAID.replace("PORT", service)} if service else {}))
+
+    [port] = mesh.services["a.default"].ports
+    assert port.protocol == mesh.listeners["a/inbound"].protocol == mesh.instances["a"].ports[0].protocol == speaks
+    assert mesh.is_sniffed is (speaks == "auto")
+
+
+@pytest.mark.parametrize(("port", "speaks"), [(25, "tcp"), (53, "tcp"), (3306, "tcp"), (27017, "tcp"), (5432, "auto")])
+def test_of_a_port_whose_application_speaks_first_nothing_is_waited_for(port: int, speaks: Protocol) -> None:
+    assert ServicePort.model_validate({"port": port, "name": "db"}).speaks == speaks
+    assert takes_connections(speaks)
+    assert takes_requests(speaks) is (speaks == "auto")

@@ -56,7 +56,7 @@ def test_it_is_said_by_the_name_of_the_port_or_by_app_protocol() -> None:
         ),
         (
             {"service": SERVICE.replace("tcp-mysql", "udp-x")},
-            "mesh/service.yaml:4: `spec.ports[0].name`: the protocol of port `udp-x` is not supported yet; "
+            "mesh/service.yaml:4: `spec.ports[0].name`: what port `udp-x` speaks is not carried by sidecars; "
             "begin it with `http`, `http2`, `grpc`, `grpc-web`, `tls` or `tcp`, as in `http-<suffix>`",
         ),
         (

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from policyd.mesh.istio.common import Labels, Resource
-from policyd.mesh.protocols import Protocol, by_name, by_word
+from policyd.mesh.protocols import Protocol, by_name, by_word, undeclared
 from policyd.strict import Many, Model, Name, PortNumber, check_label, describe
 
 _EDGE: Final = "who is outside comes in by a Gateway; take it out"
@@ -33,8 +33,8 @@ AppProtocol = Literal[
 
 
 def _check_protocol(name: str) -> str:
-    if by_name(name) is None:
-        raise ValueError(f"the protocol of port `{name}` is not supported yet; {KNOWN}")
+    if name.partition("-")[0] == "udp":
+        raise ValueError(f"what port `{name}` speaks is not carried by sidecars; {KNOWN}")
     return name
 
 
@@ -75,9 +75,15 @@ class ServicePort(Model):
     app_protocol: AppProtocol | None = None
 
     @property
+    def says(self) -> Protocol | None:
+        """What it is said to speak; `appProtocol` has the last word."""
+        named = by_name(self.name) if "name" in self.model_fields_set else None
+        return by_word(self.app_protocol or "") or named
+
+    @property
     def speaks(self) -> Protocol:
-        """What is decided on it: requests, or connections; `appProtocol` has the last word."""
-        return by_word(self.app_protocol or "") or by_name(self.name) or "http"
+        """What it speaks where nobody else says more."""
+        return self.says or undeclared(self.port)
 
 
 class ServiceSpec(Model):

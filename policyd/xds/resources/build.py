@@ -28,8 +28,9 @@ from policyd.xds.resources import (
     listeners,
     observing,
     routes,
+    sniffed,
 )
-from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_TLS, Control
+from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_ANY, SERVED_TLS, SNIFFED, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
@@ -73,11 +74,20 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         any_name = proxies.scope.any_name
         outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
-        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (INNER, GUARD, LEAVING))
+        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in _inner(mesh))
         for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
         for secret in egress.secrets(mesh, proxies.caller):
             yield kept.make(SECRET, secret)
+
+
+def _inner(mesh: Mesh) -> Iterator[str]:
+    """The listeners inside a sidecar that others of its own lead to."""
+    yield INNER
+    if egress.is_guarded(mesh):
+        yield from (GUARD, LEAVING)
+    if mesh.is_sniffed:
+        yield SNIFFED
 
 
 def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
@@ -89,9 +99,12 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         if any(port.protocol == "tls" for port in instance.ports):
             yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
             yield kept.make(LISTENER, guard.at_application())
+        if any(port.protocol == "auto" for port in instance.ports):
+            yield kept.make(CLUSTER, inner.cluster(SERVED_ANY))
+            yield kept.make(LISTENER, sniffed.at_application())
         yield from (kept.make(SECRET, one) for one in _shown(mesh, instance).values())
         lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
-        yield from (kept.make(LISTENER, one) for one in listeners.outbound(instance, control, lookup))
+        yield from (kept.make(LISTENER, one) for one in listeners.outbound(mesh, instance, control, lookup))
     for listen in instance.listens:
         yield kept.make(LISTENER, listeners.gateway(mesh, instance, listen, control))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))

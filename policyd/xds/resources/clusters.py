@@ -27,7 +27,9 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     served = list(serving(mesh, caller, service, port, subset))
     in_clear = policy.tls is not None and policy.tls.mode == "DISABLE"
     expected = {one.workload for one, there in served if there.peers != "DISABLE" and not in_clear}
-    http2 = any(one.number == port and one.protocol in HTTP2 for one in service.ports)
+    found = service.port(port)
+    speaks = found.protocol if found is not None else "http"
+    http2 = speaks in HTTP2
     eds = {
         "resource_api_version": "V3",
         "ads": {},
@@ -38,7 +40,7 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": eds},
-        **policies.cluster_fields(policy, http2=http2),
+        **policies.cluster_fields(policy, http2=http2, either=speaks == "auto"),
     }
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
@@ -77,6 +79,8 @@ def inbound(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:
     name = inbound_cluster(instance.service, served.service_port)
     pool = pool_of(mesh, instance, served)
     options = policies.protocol("http2_protocol_options" if served.protocol in HTTP2 else "http_protocol_options")
+    if served.protocol == "auto":
+        options = policies.as_client()
     options[policies.HTTP_OPTIONS] |= policies.connections(pool)
     return {
         "name": name,

@@ -13,7 +13,7 @@ from policyd import signals
 from policyd.mesh.model import Instance
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
-from policyd.xds.resources.model import GUARD, INNER
+from policyd.xds.resources.model import GUARD, INNER, SNIFFED
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
 _AUTHZ: Final = "envoy.filters.http.ext_authz"
@@ -24,10 +24,11 @@ _GOES_ON: Final = {
         "name": "envoy.access_loggers.extension_filters.cel",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": f"!(xds.cluster_name in ['{INNER}', '{GUARD}'] && response.code == 200)",
+            "expression": f"!(xds.cluster_name in ['{INNER}', '{GUARD}', '{SNIFFED}'] && response.code == 200)",
         },
     }
 }
+CONNECTED: Final = {"flush_access_log_on_connected": True}  # of the filter of connections
 TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # access_log_options of a connection manager
 
 _DECISIONS: Final = {
@@ -109,6 +110,16 @@ def outbound(instance: Instance) -> list[dict[str, Any]]:
     return _loggers({**_local(instance, signals.SOURCE), **_REACHED, **_ANSWER, **_DECISIONS}, [_GOES_ON])
 
 
+def connections(instance: Instance) -> list[dict[str, Any]]:
+    """What it counts of connections that become tunnels within it."""
+    tags = {**_local(instance, signals.SOURCE), **_REACHED}
+    listed = [{"name": name, "value_format": value} for name, value in tags.items()]
+    return [
+        _logger([_at("TcpUpstreamConnected")], _opened(listed)),
+        _logger([_at("TcpConnectionEnd")], _closed(listed)),
+    ]
+
+
 def _local(instance: Instance, reporter: str) -> dict[str, str]:
     return {signals.REPORTER: reporter, signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
 
@@ -143,7 +154,7 @@ def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, 
     }
     return {
         "name": "envoy.access_loggers.stats",
-        "filter": {"and_filter": {"filters": filters}},
+        "filter": {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0],
         "typed_config": config,
     }
 

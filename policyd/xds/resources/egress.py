@@ -68,6 +68,11 @@ def is_dynamic(mesh: Mesh) -> bool:
     return any_name_somewhere(mesh) or any(one.is_dynamic for one in mesh.outside)
 
 
+def is_guarded(mesh: Mesh) -> bool:
+    """Whether some tunnels out are looked into before they leave."""
+    return mesh.leaves_by_tls or any_name_somewhere(mesh)
+
+
 # ---- routes
 
 

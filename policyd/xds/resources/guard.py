@@ -35,7 +35,7 @@ def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
 
 def at_application() -> dict[str, Any]:
     """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
-    return inner.internal(SERVED_TLS, [_only_who_asks(_proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
+    return inner.internal(SERVED_TLS, [_only_who_asks(proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
 
 
 def on_the_way_out(lookup: list[dict[str, Any]], observed: dict[str, Any]) -> list[dict[str, Any]]:
@@ -53,11 +53,12 @@ def on_the_way_out(lookup: list[dict[str, Any]], observed: dict[str, Any]) -> li
         upgrade_configs=[tcp.CONNECT],
         **observed,
     )
-    look = _only_who_asks(_proxy("leaving", LEAVING, tunneling_config=tunnel))
+    look = _only_who_asks(proxy("leaving", LEAVING, tunneling_config=tunnel))
     return [inner.internal(GUARD, [look], _TLS_INSPECTOR), inner.internal(LEAVING, [{"filters": [manager]}])]
 
 
-def _proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
+def proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
+    """The filter that passes bytes on to a cluster, where a tunnel does not name another (tcp_proxy.v3.TcpProxy)."""
     config = {
         "@type": f"{inner.TYPES}.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": prefix,
@@ -68,7 +69,7 @@ def _proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
-def _only_who_asks(proxy: dict[str, Any]) -> dict[str, Any]:
+def _only_who_asks(then: dict[str, Any]) -> dict[str, Any]:
     """The chain of a client of TLS whose name is the tunnel's (rbac.v3.RBAC); there is none for anybody else."""
     policy = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _IS_THAT_NAME}
     config = {
@@ -89,7 +90,7 @@ def _only_who_asks(proxy: dict[str, Any]) -> dict[str, Any]:
         },
     }
     guard = {"name": "envoy.filters.network.rbac", "typed_config": config}
-    return {"filter_chain_match": {"transport_protocol": "tls"}, "filters": [guard, proxy]}
+    return {"filter_chain_match": {"transport_protocol": "tls"}, "filters": [guard, then]}
 
 
 def _name(name: str) -> dict[str, Any]:

@@ -15,18 +15,20 @@ from policyd.mesh.model import (
     inbound_listener,
     plaintext_listener,
 )
-from policyd.mesh.protocols import takes_connections
+from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
 from policyd.mesh.scope import tls_of
 from policyd.xds.resources import (
     certificates,
     counting,
     edge_connections,
     edges,
+    egress,
     faults,
     filters,
     guard,
     inner,
     observing,
+    sniffed,
     tcp,
     tls,
     tokens,
@@ -107,19 +109,10 @@ def _application(
     encrypted: bool,
 ) -> dict[str, Any]:
     """What decides about a request and hands it to the application; who sends it is known where it is `encrypted`."""
-    cluster = inbound_cluster(instance.service, served.service_port)
-    route = {
-        "match": {"prefix": "/"},
-        "route": {"cluster": cluster, "timeout": "0s"},
-        "typed_per_filter_config": filters.asked_for(asked_for),
-    }
-    if served.protocol == "tls":
-        route = guard.served(cluster, filters.asked_for(asked_for))
-    elif takes_connections(served.protocol):
-        route |= tcp.ending(cluster)
-    hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
+    routes = _to_application(inbound_cluster(instance.service, served.service_port), asked_for, served.protocol)
+    hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
-    told = [inner.tells(guard.CLAIMED)] if served.protocol == "tls" else []
+    told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
@@ -131,13 +124,38 @@ def _application(
         # as in Istio: a stream may be quiet for as long as both ends like
         stream_idle_timeout="0s",
         **observing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
-        **({"upgrade_configs": [tcp.CONNECT]} if takes_connections(served.protocol) else {}),
+        **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **(_PEER if encrypted else _STRANGER),
         **tokens.replies(verification),
     )
 
 
-def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _to_application(cluster: str, asked_for: str, speaks: Protocol) -> list[dict[str, Any]]:
+    """The routes to an application: of requests, of tunnels, or of both where the first bytes tell."""
+    said = filters.asked_for(asked_for)
+    requests = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": cluster, "timeout": "0s"},
+        "typed_per_filter_config": said,
+    }
+    match speaks:
+        case "tls":
+            return [guard.served(cluster, said)]
+        case "tcp":
+            return [{**requests, **tcp.ending(cluster)}]
+        case "auto":
+            return [sniffed.served(cluster, said), requests]
+        case _:
+            return [requests]
+
+
+def _upgrades(speaks: Protocol) -> list[dict[str, Any]]:
+    return [tcp.CONNECT, *([{"upgrade_type": "websocket"}] if takes_requests(speaks) else [])]
+
+
+def outbound(
+    mesh: Mesh, instance: Instance, control: Control, lookup: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """The application's HTTP proxy, on loopback, opened by the instance's secret, and what reads tunnels to it.
 
     Whatever a route does not except is asked about; `lookup` finds the addresses of names, after they may be asked for.
@@ -148,8 +166,12 @@ def outbound(instance: Instance, control: Control, lookup: list[dict[str, Any]])
         filters.authorization(control),
     ]
     observed = observing.observed(control, instance, counting.outbound(instance))
-    yield inner.listener([*asked, *lookup, *faults.FILTERS], observed)
-    yield from guard.on_the_way_out(lookup, observed)
+    inside = [*asked, *lookup, *faults.FILTERS]
+    yield inner.listener(inside, observed)
+    if mesh.is_sniffed:
+        yield sniffed.at_caller(instance, inner.requests(inside, observed))
+    if egress.is_guarded(mesh):
+        yield from guard.on_the_way_out(lookup, observed)
     chain = {
         "filters": [
             filters.manager(

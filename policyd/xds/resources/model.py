@@ -18,6 +18,8 @@ INNER = "inner"
 GUARD = "inner/tls"
 LEAVING = "inner/leaving"
 SERVED_TLS = "inner/served-tls"
+SNIFFED = "inner/sniffed"
+SERVED_ANY = "inner/served-any"
 
 
 @dataclass(frozen=True, slots=True)

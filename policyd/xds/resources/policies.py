@@ -24,13 +24,18 @@ UNBOUNDED = 4294967295  # Envoy's own limits of 1,024 are no policy of ours
 SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}  # every other one is LEAST_REQUEST
 
 
-def cluster_fields(policy: Sections, *, http2: bool = False) -> dict[str, Any]:
-    """Everything of a policy but its TLS (config.cluster.v3.Cluster); `http2`: the port speaks nothing else."""
+def cluster_fields(policy: Sections, *, http2: bool = False, either: bool = False) -> dict[str, Any]:
+    """Everything of a policy but its TLS (config.cluster.v3.Cluster).
+
+    `http2`: the port speaks nothing else; `either`: it speaks what its callers speak.
+    """
     pool = policy.connection_pool or ConnectionPool()
     balancer = policy.load_balancer or LoadBalancer()
     return {
         **limits(pool, policy.retry_budget),
-        "typed_extension_protocol_options": {HTTP_OPTIONS: _http(pool, balancer, policy.outlier_detection, http2)},
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: _http(pool, balancer, policy.outlier_detection, http2, either)
+        },
         **_balancing(balancer),
         **_common_balancing(balancer, policy.outlier_detection),
         **({"outlier_detection": _outliers(policy.outlier_detection)} if policy.outlier_detection else {}),
@@ -87,8 +92,14 @@ def protocol(kind: str) -> dict[str, Any]:
     return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "explicit_http_config": {kind: {}}}}
 
 
+def as_client() -> dict[str, Any]:
+    """The HTTP protocol of who asks."""
+    both: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "use_downstream_protocol_config": both}}
+
+
 def _http(
-    pool: ConnectionPool, balancer: LoadBalancer, outliers: OutlierDetection | None, declared: bool
+    pool: ConnectionPool, balancer: LoadBalancer, outliers: OutlierDetection | None, declared: bool, either: bool
 ) -> dict[str, Any]:
     http = pool.http
     upgraded = declared or http.h2_upgrade_policy == "UPGRADE"
@@ -99,7 +110,7 @@ def _http(
         alive = http.http2_keep_alive
         http2["connection_keepalive"] = {"interval": seconds(alive.interval), "timeout": seconds(alive.timeout)}
     options: dict[str, Any] = {"@type": f"type.googleapis.com/{HTTP_OPTIONS}"}
-    if http.use_client_protocol:
+    if http.use_client_protocol or either:
         options["use_downstream_protocol_config"] = {"http_protocol_options": {}, "http2_protocol_options": http2}
     elif upgraded:
         options["explicit_http_config"] = {"http2_protocol_options": http2}

@@ -15,7 +15,7 @@ from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
 from policyd.mesh.outside import HTTPS_PORT
 from policyd.mesh.precedence import Precedence
-from policyd.xds.resources import connections, egress, filters, inner, rules, tcp
+from policyd.xds.resources import connections, egress, filters, inner, rules, sniffed, tcp
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING
 from policyd.xds.resources.model import OUTBOUND_ROUTES
@@ -73,6 +73,8 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
         return ruled or [tcp.outbound(service, port.number)]
     declared = rules.routes_of(mesh, owner, view) if owner is not None else []
     found = declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
+    if port.takes_connections:
+        return [*found, sniffed.outbound(service, port.number)]
     return [*found, inner.route()]
 
 

@@ -10,8 +10,9 @@ import pytest
 from policyd.envoy_api import CLUSTER, LISTENER
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.policies import HTTP_OPTIONS
-from policyd.xds.snapshot import Snapshot
-from tests.xds.resources.folders import CONTROL, mesh_of
+from policyd.xds.resources.tls import SDS_CLUSTER
+from policyd.xds.snapshot import Snapshot, check_snapshot
+from tests.xds.resources.folders import CONTROL, WORKLOADS, mesh_of
 from tests.xds.resources.test_build import accepted, shown
 
 RULE = """\
@@ -67,6 +68,50 @@ def test_grpc_web_is_translated_before_the_decision(speaks: str, translated: boo
     assert filters[1:] == [*front, "envoy.filters.http.ext_authz", "envoy.filters.http.router"]
 
 
+def chains(snapshot: Snapshot, listener: str) -> list[tuple[list[str], list[str]]]:
+    """What the chains of a listener are for, and their filters."""
+    return [
+        (
+            one.get("filter_chain_match", {}).get("application_protocols", []),
+            [each["name"].rpartition(".")[2] for each in one["filters"]],
+        )
+        for one in shown(snapshot.of(LISTENER)[listener])["filter_chains"]
+    ]
+
+
+def test_where_the_first_bytes_tell_http_is_read_and_everything_else_goes_on() -> None:
+    found = snapshot("metrics")
+    http = ["http/1.0", "http/1.1", "h2c"]
+
+    assert chains(found, "inner/sniffed") == [(http, ["http_connection_manager"]), ([], ["tcp_proxy"])]
+    assert chains(found, "inner/served-any") == [(http, ["rbac", "tcp_proxy"]), ([], ["tcp_proxy"])]
+    clusters = found.of(CLUSTER)
+    either = {"http_protocol_options", "http2_protocol_options"}
+    assert (
+        options(shown(clusters["outbound|80||a.default"]))
+        == options(shown(clusters["inbound|80||a.default"]))
+        == either
+    )
+
+
+def test_nothing_looks_at_first_bytes_where_all_is_said() -> None:
+    found = snapshot("http")
+
+    assert {name for name in found.of(LISTENER) if name.startswith("inner")} == {"inner"}
+
+
 @pytest.mark.e2e
-def test_the_real_envoy_accepts_it(tmp_path: Path) -> None:
-    accepted(snapshot("grpc-web", RULE), tmp_path)
+@pytest.mark.parametrize("speaks", ["grpc-web", "tls", "metrics"])
+def test_the_real_envoy_accepts_it(tmp_path: Path, speaks: str) -> None:
+    found = snapshot(speaks, RULE)
+
+    check_snapshot(
+        build_snapshots(
+            mesh_of(
+                {"workloads.yaml": WORKLOADS.replace("web, port: 80", f"web, ports: [{{port: 80, name: {speaks}}}]")}
+            ),
+            CONTROL,
+        )["web-v1"],
+        static_clusters={SDS_CLUSTER},
+    )
+    accepted(found, tmp_path)

@@ -1,0 +1,54 @@
+"""Ports of which nobody says what they speak: the first bytes tell, and decide what is decided.
+
+Law: HTTP is decided request by request, everything else as a connection. So a tunnel that was decided as a connection
+takes no HTTP, not at the caller's end and not at the application's, however it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from policyd.mesh.model import Instance, Service
+from policyd.names import METADATA_CLUSTER
+from policyd.xds.resources import counting, filters, guard, inner
+from policyd.xds.resources.model import SERVED_ANY, SNIFFED, outbound_cluster
+
+_HTTP: Final = {"filter_chain_match": {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}}
+_INSPECTOR: Final = {
+    "name": "envoy.filters.listener.http_inspector",
+    "typed_config": {"@type": f"{inner.TYPES}.filters.listener.http_inspector.v3.HttpInspector"},
+}
+_NOBODY: Final = {
+    "name": "envoy.filters.network.rbac",
+    "typed_config": {
+        "@type": f"{inner.TYPES}.filters.network.rbac.v3.RBAC",
+        "stat_prefix": "sniffed.",
+        "rules": {"action": "ALLOW", "policies": {}},
+    },
+}
+
+
+def outbound(service: Service, port: int) -> dict[str, Any]:
+    """The route of a tunnel to a port: what is no HTTP goes on as a tunnel, which the other end asks about."""
+    return inner.into(SNIFFED, {METADATA_CLUSTER: outbound_cluster(service.id, port)}, filters.unasked())
+
+
+def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
+    """The route of a tunnel to an application, once it was decided as a connection."""
+    return inner.into(SERVED_ANY, {METADATA_CLUSTER: cluster}, said)
+
+
+def at_caller(instance: Instance, requests: dict[str, Any]) -> dict[str, Any]:
+    """What looks at an application's tunnels; `requests` reads those that hold requests."""
+    tunnel = {"hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%"}
+    counted = {"access_log": counting.connections(instance), "access_log_options": counting.CONNECTED}
+    other = guard.proxy("sniffed", SNIFFED, tunneling_config=tunnel, **counted)
+    chains: list[dict[str, Any]] = [{**_HTTP, "filters": [requests]}, {"filters": [other]}]
+    return inner.internal(SNIFFED, chains, inner.knows_ends(), _INSPECTOR)
+
+
+def at_application() -> dict[str, Any]:
+    """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
+    proxy = guard.proxy("served", SERVED_ANY)
+    chains: list[dict[str, Any]] = [{**_HTTP, "filters": [_NOBODY, proxy]}, {"filters": [proxy]}]
+    return inner.internal(SERVED_ANY, chains, _INSPECTOR)
