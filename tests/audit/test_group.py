@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,51 +10,18 @@ from typing import Any
 import pytest
 
 from policyd.audit.appender import Limits
-from policyd.audit.group import Epoch, Group, Waiting, Wake, sleep
+from policyd.audit.group import Epoch, Group, Waiting
 from policyd.audit.journal import Journal
 from policyd.audit.record import Record
 from policyd.audit.segments import list_segments
 from policyd.audit.verify import verify
 from policyd.errors import JournalError
 from tests.audit.samples import WRITER, an_entry, records, wait_until
+from tests.fakes.asleep import Asleep
 from tests.fakes.clock import FakeClock
-from tests.fakes.disk import FailingDisk, FlakyDisk
+from tests.fakes.disk import FailingDisk, FlakyDisk, SlowDisk
 
 Open = Callable[..., Journal]
-
-
-class SlowDisk(FailingDisk):
-    """A medium that takes what is written when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting = threading.Semaphore(0)
-        self.allowed = threading.Semaphore(0)
-
-    def sync(self, fd: int) -> None:
-        self.waiting.release()
-        self.allowed.acquire()
-        super().sync(fd)
-
-
-class Asleep:
-    """Counts who waits for the medium."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mutex = threading.Lock()
-
-    def __call__(self, begin: Callable[[Wake], None]) -> None:
-        def counted(wake: Wake) -> None:
-            begin(wake)
-            self._add(1)
-
-        sleep(counted)
-        self._add(-1)
-
-    def _add(self, more: int) -> None:
-        with self._mutex:
-            self.count += more
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 from policyd.audit.disk import Disk
 
@@ -57,4 +58,19 @@ class FlakyDisk(FailingDisk):
         """Count, and fail in turn."""
         self._asked += 1
         self.broken = set() if self.well or self._asked % 3 else {"sync"}
+        super().sync(fd)
+
+
+class SlowDisk(FailingDisk):
+    """A medium that takes what is written when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Semaphore(0)
+        self.allowed = threading.Semaphore(0)
+
+    def sync(self, fd: int) -> None:
+        """Say that it is asked, and wait until it is allowed."""
+        self.waiting.release()
+        self.allowed.acquire()
         super().sync(fd)
