@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from cryptography import x509
@@ -137,3 +139,14 @@ def test_renewal_is_always_ahead_and_never_after_the_end(life: float, age: float
     moment = renewal(held, held.not_before, now, spread)
     assert now < moment <= held.not_after
     assert moment >= held.not_before + (held.not_after - held.not_before) * 0.44
+
+
+def test_two_thousand_agents_that_start_at_once_never_renew_at_once() -> None:
+    """A herd of them would come every half of a life for ever, as a mesh that was restarted shows."""
+    chance, life, agents = Random(7), timedelta(hours=1), 2000
+    due, crowds = [NOW] * agents, []
+    for _ in range(4):
+        due = [renewal(replace(svid(life), not_after=at + life), at, at, chance.uniform(-1, 1)) for at in due]
+        crowds.append(max(Counter((at - NOW) // timedelta(seconds=10) for at in due).values()))
+    assert crowds[0] < agents / 20  # in the busiest ten seconds; six minutes would be 56 each
+    assert crowds == sorted(crowds, reverse=True)  # they drift apart, never together
