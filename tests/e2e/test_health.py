@@ -27,14 +27,19 @@ kind: WorkloadGroup
 metadata: {name: v1}
 spec:
   metadata: {labels: {app: api, version: v1}}
-  probe: {periodSeconds: 1, failureThreshold: 2, httpGet: {port: 80, path: /status/200}}
+  probe: {periodSeconds: 1, timeoutSeconds: 9, failureThreshold: 2, httpGet: {port: 80, path: /status/200}}
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadGroup
 metadata: {name: v2}
 spec:
   metadata: {labels: {app: api, version: v2}}
-  probe: {periodSeconds: 1, failureThreshold: 2, successThreshold: 2, exec: {command: [test, -e, serving]}}
+  probe:
+    periodSeconds: 1
+    timeoutSeconds: 9  # a busy machine starts programs slowly
+    failureThreshold: 2
+    successThreshold: 2
+    exec: {command: [test, -e, serving]}
 """
 
 
@@ -64,7 +69,7 @@ def answering(mesh: RunningMesh) -> set[str]:
 
 
 def wait_for(mesh: RunningMesh, *instances: str) -> None:
-    wait_until(lambda: answering(mesh) == set(instances), 40, lambda: json.dumps(mesh.says("status")))
+    wait_until(lambda: answering(mesh) == set(instances), 60, lambda: json.dumps(mesh.says("status")))
 
 
 def test_an_instance_that_fails_is_taken_out_and_comes_back(mesh: RunningMesh) -> None:
