@@ -13,11 +13,17 @@ from typing import Final
 
 from policyd.errors import IncompleteRequest
 from policyd.mesh.matching import check_host
+from policyd.mesh.model import Listener
 from policyd.mesh.outside import HTTP_PORT, covers_name
 from policyd.names import EXTENSION_HOST, EXTENSION_PORT
 
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _ASKED_PORT: Final = re.compile(r":([0-9]{1,5})$")
+
+
+def leaves(listener: Listener, extensions: Mapping[str, str]) -> bool:
+    """Whether what is asked for leaves the mesh: wherever a sidecar sends it out; at a gateway its route says so."""
+    return listener.side == "egress" or (listener.side == "gateway" and EXTENSION_HOST in extensions)
 
 
 def host_of(extensions: Mapping[str, str], host: str) -> str:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from policyd.authz.context import METHODS
-from policyd.authz.egress import host_of, port_of
+from policyd.authz.egress import host_of, leaves, port_of
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import IncompleteRequest, SpiffeIdError
@@ -66,19 +66,20 @@ def read_check(
     method = http.method
     if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
         raise IncompleteRequest("the check has no usable method")
+    if listener.side != "egress":
+        _check_kind(method, listener)
     outside, port = "", listener.port
     host = _host(http.host)
-    if listener.side == "egress":
+    if leaves(listener, attributes.context_extensions):
         outside = host_of(attributes.context_extensions, host)
         port = port_of(attributes.context_extensions, http.host)
-    elif not (takes_connections if method == "CONNECT" else takes_requests)(listener.protocol):
-        kind = "requests" if method == "CONNECT" else "connections"
-        raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
-    sni = _asked_name(http) if listener.side == "gateway" and listener.protocol == "tcp" else None
+    # a stranger's connection; a workload's tunnel is asked for by the name itself
+    strange = listener.side == "gateway" and not listener.verifies_peers and listener.protocol == "tcp"
+    sni = _asked_name(http) if strange else None
     guarded = _guarded_name(attributes, listener, outside or host)
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
-        service=listener.service,
+        service="" if outside else listener.service,
         method=method,
         target=http.path,
         host=host if sni is None else sni,
@@ -94,6 +95,13 @@ def read_check(
     request_id = headers.get("x-request-id", http.id)
     usable = len(request_id) <= MAX_REQUEST_ID and _VISIBLE.fullmatch(request_id)
     return Query(facts, listener, request_id if usable else "", trace_id, span_id)
+
+
+def _check_kind(method: str, listener: Listener) -> None:
+    takes = takes_connections if method == "CONNECT" else takes_requests
+    if not takes(listener.protocol):
+        kind = "requests" if method == "CONNECT" else "connections"
+        raise IncompleteRequest(f"`{method}` at `{listener.name}`, which is for {kind}")
 
 
 def _listener(attributes: Any, peer: SpiffeId, mesh: Mesh) -> Listener:

@@ -14,7 +14,7 @@ from policyd.mesh.credentials import Credentials, check_credentials, used
 from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
-from policyd.mesh.edges import check_gateways, edge_listeners
+from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -77,6 +77,7 @@ def build(
     if problems:
         raise InvalidInput(problems)
     gateways = tuple(found.resource for found in declaration.of(Gateway))
+    peers = peers_at(gateways, virtual_services, instances, services)
     authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
     return Mesh(
         trust_domain=trust_domain,
@@ -90,10 +91,11 @@ def build(
         outside=outside,
         outbound=outbound,
         credentials=tuple(credentials[path] for path in used(declaration) if credentials and path in credentials),
-        listeners=_listeners(instances, gateways, authentications),
+        listeners=_listeners(instances, gateways, peers, authentications),
         request_authentications=authentications,
         key_sets=key_sets,
         sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
+        peers_at=peers,
     )
 
 
@@ -238,6 +240,7 @@ def _workloads(
 def _listeners(
     instances: Mapping[str, Instance],
     gateways: tuple[Gateway, ...],
+    peers: frozenset[tuple[str, int]],
     authentications: tuple[RequestAuthentication, ...],
 ) -> dict[str, Listener]:
     found: list[Listener] = []
@@ -248,5 +251,6 @@ def _listeners(
             name = egress_listener(instance.name)
             found.append(Listener(name, "egress", instance.name, instance.workload, "", 0, verifies_peers=False))
         for listen in instance.listens:
-            found += edge_listeners(gateways, instance, listen.declared, issuers)
+            port = listen.declared
+            found += edge_listeners(gateways, instance, port, issuers, (instance.name, port) in peers)
     return {listener.name: listener for listener in found}

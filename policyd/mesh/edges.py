@@ -6,15 +6,24 @@ server answers is decided by what the client asks for, never by luck.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.hosts import target
 from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.gateway import Gateway, Server
-from policyd.mesh.istio.virtual_service import VirtualService
-from policyd.mesh.model import Instance, Listener, connections_listener, gateway_listener
+from policyd.mesh.istio.virtual_service import VirtualService, led_to
+from policyd.mesh.model import (
+    Instance,
+    Listener,
+    Service,
+    connections_listener,
+    gateway_listener,
+    peers_listener,
+    tunnels_listener,
+)
 from policyd.yaml import Path
 
 CONNECTIONS: Final = "plain connections"
@@ -26,25 +35,59 @@ def selects(gateway: Gateway, instance: Instance) -> bool:
     return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
 
 
+def servers_at(gateways: Iterable[Gateway], instance: Instance, port: int) -> Iterator[Server]:
+    """The servers of a gateway's declared port."""
+    held = (gateway for gateway in gateways if selects(gateway, instance))
+    return (server for gateway in held for server in gateway.spec.servers if server.port.number == port)
+
+
 def sections(gateways: Iterable[Gateway], instance: Instance, port: int) -> frozenset[Section]:
     """What the servers of a gateway's declared port are for; requests where there is none yet."""
-    held = (gateway for gateway in gateways if selects(gateway, instance))
-    found = {server.section for gateway in held for server in gateway.spec.servers if server.port.number == port}
+    found = {server.section for server in servers_at(gateways, instance, port)}
     return frozenset(found or {"http"})
 
 
+def peers_at(
+    gateways: Sequence[Gateway],
+    virtual_services: Iterable[VirtualService],
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+) -> frozenset[tuple[str, int]]:
+    """The gateways' declared ports that workloads come to: a server there is for them, or a rule leads them there."""
+    led = {
+        (meant[0].id, meant[1])
+        for virtual in virtual_services
+        if virtual.in_mesh
+        for _, destination in led_to(virtual)
+        if (meant := target(destination, virtual.namespace, services)) is not None
+    }
+    return frozenset(
+        (instance.name, listen.declared)
+        for instance in instances.values()
+        for listen in instance.listens
+        if (instance.service, listen.declared) in led
+        or any(server.for_peers for server in servers_at(gateways, instance, listen.declared))
+    )
+
+
 def edge_listeners(
-    gateways: Iterable[Gateway], instance: Instance, port: int, issuers: Mapping[str, frozenset[str]]
+    gateways: Sequence[Gateway], instance: Instance, port: int, issuers: Mapping[str, frozenset[str]], peers: bool
 ) -> Iterator[Listener]:
-    """Where a gateway is asked for a declared port: its requests, its connections; no peer is known at either."""
+    """Where a gateway is asked for a declared port: for requests and connections, of strangers and of `peers`."""
     own = (instance.name, instance.workload, instance.service, port)
-    open_ = sections(gateways, instance, port)
-    if "http" in open_:
+    servers = list(servers_at(gateways, instance, port))
+    of_all = {server.section for server in servers if not server.for_peers} or ({"http"} - {s.section for s in servers})
+    if "http" in of_all:
         name = gateway_listener(instance.name, port)
         yield Listener(name, "gateway", *own, verifies_peers=False, issuers=issuers)
-    if open_ != {"http"}:
+    if of_all - {"http"}:
         name = connections_listener(instance.name, port)
         yield Listener(name, "gateway", *own, verifies_peers=False, protocol="tcp")
+    if peers:
+        name = peers_listener(instance.name, port)
+        yield Listener(name, "gateway", *own, verifies_peers=True, issuers=issuers)
+        name = tunnels_listener(instance.name, port)
+        yield Listener(name, "gateway", *own, verifies_peers=True, protocol="tcp")
 
 
 def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:

@@ -208,6 +208,7 @@ class Mesh:
     request_authentications: tuple[RequestAuthentication, ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()
+    peers_at: frozenset[tuple[str, int]] = frozenset()  # gateways, and their declared ports that workloads come to
     leaves_by_tls: bool = field(init=False, repr=False, compare=False)  # whether a Host outside has a port for TLS
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
@@ -281,6 +282,16 @@ def gateway_listener(instance: str, declared_port: int) -> str:
 def connections_listener(instance: str, declared_port: int) -> str:
     """The name under which a gateway's connections on a declared port are asked about."""
     return f"{instance}/gateway/{declared_port}/connections"
+
+
+def peers_listener(instance: str, declared_port: int) -> str:
+    """The name under which requests of the mesh's own workloads at a gateway are asked about."""
+    return f"{instance}/gateway/{declared_port}/peers"
+
+
+def tunnels_listener(instance: str, declared_port: int) -> str:
+    """The name under which connections of the mesh's own workloads at a gateway are asked about."""
+    return f"{instance}/gateway/{declared_port}/peers/connections"
 
 
 def egress_listener(instance: str) -> str:

@@ -18,7 +18,7 @@ from policyd.mesh.outside import Outside, covers_name
 from policyd.yaml import Path
 
 OWN_TLS: Final = frozenset({"SIMPLE", "MUTUAL"})  # what a sidecar may open towards a Host
-ASK_DIRECTLY: Final = "route to it in sidecars, by `route`"
+ASK_DIRECTLY: Final = "route to it by `route`, in a VirtualService that has `hosts`"
 
 
 class OutsideDestinations:
@@ -39,7 +39,7 @@ class OutsideDestinations:
     def check(
         self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]
     ) -> None:
-        """A Host is led to by sidecars only, which ask, on a port that fits: for requests HTTP, or TLS of ours."""
+        """A Host is led to where it can be asked about, on a port that fits: for requests HTTP, or TLS of ours."""
         virtual, host = declared.resource, self._outside[destination.host]
 
         def refuse(message: str, remedy: str, *field: str) -> None:
@@ -47,18 +47,23 @@ class OutsideDestinations:
 
         if "route" not in path:
             refuse(f"a copy of each request would leave to `{host.host}` undecided", ASK_DIRECTLY)
-        elif virtual.gateway_ids() or virtual.is_delegate:
-            refuse(f"a gateway does not lead outside, to `{host.host}`, yet", ASK_DIRECTLY)
+        elif virtual.is_delegate:
+            refuse(f"a delegate does not lead outside, to `{host.host}`, yet", ASK_DIRECTLY)
         elif not host.is_seen(virtual.namespace):
             refuse(
                 f"the host `{host.host}` is not exported to `{virtual.namespace}`", "see `exportTo` of its ServiceEntry"
             )
-        elif host.is_dynamic and set(virtual.spec.hosts) != {host.host}:
+        elif host.is_dynamic and (set(virtual.spec.hosts) != {host.host} or self._is_tunnelled(virtual, path)):
             refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
         elif destination.subset is not None and "http" not in path:
             refuse("connections are led to all of a host outside", "remove it", "subset")
         elif problem := self._port(destination, host, requests="http" in path):
             refuse(*problem, "port")
+
+    @staticmethod
+    def _is_tunnelled(virtual: VirtualService, path: Path) -> bool:
+        """Whether it leads connections at a gateway, whose tunnels there are asked for by another name."""
+        return bool(virtual.gateway_ids()) and path[1] != "http"
 
     def _port(self, destination: Destination, host: Outside, *, requests: bool) -> tuple[str, str] | None:
         wanted = destination.port.number if destination.port else None

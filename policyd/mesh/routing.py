@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from policyd.errors import Problem
+from policyd.mesh.by_gateway import ByGateway
 from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
@@ -18,7 +19,7 @@ from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule, Subset
 from policyd.mesh.istio.gateway import Gateway
-from policyd.mesh.istio.virtual_service import MESH, VirtualService
+from policyd.mesh.istio.virtual_service import MESH, VirtualService, held_at, led_to
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Role, Service
 from policyd.mesh.outside import Outside
@@ -127,7 +128,8 @@ class _Destinations:
     ) -> None:
         self._services = services
         self._outside = OutsideDestinations(outside, (found.resource for found in declaration.of(DestinationRule)))
-        self._edges = {instance.service for instance in instances.values() if instance.role == "gateway"}
+        gateways = [found.resource for found in declaration.of(Gateway)]
+        self._gateways = ByGateway(instances.values(), gateways)
         rules = Destinations(found.resource for found in declaration.of(DestinationRule))
         self._rules = rules
         every = {(one.role, rules.caller(one.service.partition(".")[2], one.labels)) for one in instances.values()}
@@ -135,7 +137,7 @@ class _Destinations:
 
     def check(self, declared: Declared[VirtualService], problems: list[Problem]) -> None:
         """Each destination is a Service of the mesh, on a port of its own, in a subset that callers see."""
-        for path, destination in _led_to(declared.resource):
+        for path, destination in led_to(declared.resource):
             self._check(declared, path, destination, problems)
         for section in ("tls", "tcp"):
             for at, rule in enumerate(getattr(declared.resource.spec, section)):
@@ -156,9 +158,12 @@ class _Destinations:
             remedy = did_you_mean(id_ or destination.host, self._services, problems)
             message = f"the destination `{destination.host}` is no service of the mesh"
             problems.append(declared.problem("reference", message, (*path, "host"), remedy or DECLARE))
-        elif id_ in self._edges:
-            message = f"the destination `{destination.host}` is a gateway"
-            problems.append(declared.problem("reference", message, (*path, "host"), "route to what it serves"))
+        elif self._gateways.has(id_):
+            if (fault := self._gateways.fault(virtual, path, destination, id_)) is not None:
+                message, remedy, field = fault
+                problems.append(declared.problem("reference", message, (*path, field), remedy))
+            elif destination.subset is not None:
+                self._check_subset(declared, path, destination.subset, self._services[id_], problems)
         elif target(destination, virtual.namespace, self._services) is None:
             ports = ", ".join(str(port.number) for port in self._services[id_].ports)
             message = f"the port of destination `{destination.host}` is missing or none of its own"
@@ -198,7 +203,7 @@ class _Destinations:
     ) -> None:
         for role, caller in self._callers:
             known = found[caller]
-            if subset not in known and _is_given(declared.resource, role, caller):
+            if subset not in known and _is_given(declared.resource, path, role, caller):
                 message = f"callers in `{caller.namespace}` know no subset `{subset}` of {of}"
                 remedy = did_you_mean(subset, known, problems) or DECLARE_SUBSET
                 problems.append(declared.problem("reference", message, (*path, "subset"), remedy))
@@ -212,21 +217,7 @@ def _takes(destination: Destination, service: Service, section: str | int) -> bo
     return port is not None and (port.takes_requests if section == "http" else port.takes_connections)
 
 
-def _is_given(virtual: VirtualService, role: Role, caller: Caller) -> bool:
-    bound = virtual.in_mesh if role == "sidecar" else bool(virtual.gateway_ids())
+def _is_given(virtual: VirtualService, path: Path, role: Role, caller: Caller) -> bool:
+    names = held_at(virtual, path)
+    bound = MESH in names if role == "sidecar" else bool(names - {MESH})
     return bound and export_rank(virtual.spec.export_to, virtual.namespace, caller.namespace) is not None
-
-
-def _led_to(virtual: VirtualService) -> Iterator[tuple[Path, Destination]]:
-    for at, rule in enumerate(virtual.spec.http):
-        where = ("spec", "http", at)
-        for of, route in enumerate(rule.route):
-            yield (*where, "route", of, "destination"), route.destination
-        if rule.mirror is not None:
-            yield (*where, "mirror"), rule.mirror
-        for of, policy in enumerate(rule.mirrors):
-            yield (*where, "mirrors", of, "destination"), policy.destination
-    for section, rules in (("tls", virtual.spec.tls), ("tcp", virtual.spec.tcp)):
-        for at, connections in enumerate(rules):
-            for of, one in enumerate(connections.route):
-                yield ("spec", section, at, "route", of, "destination"), one.destination

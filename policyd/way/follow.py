@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from policyd.authz.egress import host_of, port_of
+from policyd.authz.egress import host_of, leaves, port_of
 from policyd.cedar.http import Endpoint as End
 from policyd.cedar.http import EndUser, HttpFacts
 from policyd.cedar.reads import WITHHELD_HEADERS
@@ -169,14 +169,15 @@ class Follower:
         connection: Connection, user: Shown | None,
     ) -> HttpFacts:  # fmt: skip
         """As authz.request reads a check of this listener."""
-        leaves = listener.side == "egress"
         outside, port = "", listener.port
-        if leaves:
+        if leaves(listener, extensions):
             outside, port = host_of(extensions, asked.host), port_of(extensions, asked.authority)
-        caller = listener.owner if leaves else connection.peer if listener.verifies_peers else None
+        caller = connection.peer if listener.verifies_peers else None
+        if listener.side == "egress":
+            caller = listener.owner
         return HttpFacts(
             principal=caller,
-            service=listener.service,
+            service="" if outside else listener.service,
             method=asked.method,
             target=asked.path,
             host=asked.host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from policyd.cedar.http import Endpoint
 from policyd.cedar.model import Entity, Uid
 from policyd.cedar.schema import Schema
 from policyd.errors import IncompleteRequest, PolicydError
-from policyd.mesh.model import Mesh
+from policyd.mesh.model import Listener, Mesh
 from tests.authz.checks import PAGE, RATINGS, REVIEWS, address, check_of, ruling_of
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -243,3 +244,40 @@ def test_a_tunnel_with_its_sni_is_decided_by_it(mesh: Mesh, schema: Schema) -> N
 
     assert not ruling.decide(ruling.request(facts)).allowed
     assert ruling.decide(ruling.request(facts._replace(sni="www.googleapis.com"))).allowed
+
+
+def at_the_edge(mesh: Mesh, listener: str, peers: bool, **changes: Any) -> Any:
+    """The facts of a request at a gateway, whose route may lead outside."""
+    [edge] = [one for one in mesh.instances.values() if one.role == "gateway"]
+    own = Listener(listener, "gateway", edge.name, edge.workload, edge.service, 8080, verifies_peers=peers)
+    known = replace(mesh, listeners={**mesh.listeners, listener: own})
+    extensions = {**OUT, "policyd.listener": listener}
+    check = asked(context_extensions=extensions, metadata_context={}, **changes)
+    return read_check(check, edge.workload, known, NOW).facts
+
+
+def test_at_a_gateway_on_the_way_out_the_certificate_says_who_asks(mesh: Mesh) -> None:
+    source = {"principal": str(REVIEWS), "address": address("192.0.2.9", 41000)}
+    facts = at_the_edge(mesh, "ingress/gateway/8080/peers", True, source=source)
+
+    assert (facts.principal, facts.service, facts.outside, facts.destination.port) == (
+        REVIEWS,
+        "",
+        "www.googleapis.com",
+        80,
+    )
+
+
+def test_a_stranger_who_leaves_by_a_gateway_is_nobody(mesh: Mesh) -> None:
+    source = {"principal": str(REVIEWS), "address": address("192.0.2.9", 41000)}
+    facts = at_the_edge(mesh, "ingress/gateway/8080", False, source=source)
+
+    assert (facts.principal, facts.outside) == (None, "www.googleapis.com")
+
+
+def test_a_sidecar_is_never_asked_for_a_host_by_who_comes_in(mesh: Mesh) -> None:
+    """The names of a route to the outside mean nothing where the application's own requests arrive."""
+    check = check_of(context_extensions={**OUT, "policyd.listener": "reviews-v1/inbound"})
+    facts = read_check(check, REVIEWS, mesh, NOW).facts
+
+    assert (facts.service, facts.outside) == ("reviews.default", "")

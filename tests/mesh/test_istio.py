@@ -404,8 +404,8 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "hosts: [",
             "tls: {mode: AUTO_PASSTHROUGH}, hosts: [",
-            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL', 'OPTIONAL_MUTUAL' or 'PASSTHROUGH', "
-            "not the text `AUTO_PASSTHROUGH`",
+            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL', 'OPTIONAL_MUTUAL', 'ISTIO_MUTUAL' or "
+            "'PASSTHROUGH', not the text `AUTO_PASSTHROUGH`",
         ),
         (
             "gateway",

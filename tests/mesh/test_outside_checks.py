@@ -74,12 +74,7 @@ def test_istios_way_of_opening_tls_is_good() -> None:
             "- route: [",
             "- mirror: {host: books.example.com, port: {number: 80}}\n      route: [",
             "7: a copy of each request would leave to `books.example.com` undecided; "
-            "route to it in sidecars, by `route`",
-        ),
-        (
-            "  hosts: [books.example.com]",
-            "  hosts: [www.example.com]\n  gateways: [edge]",
-            "8: a gateway does not lead outside, to `books.example.com`, yet; route to it in sidecars, by `route`",
+            "route to it by `route`, in a VirtualService that has `hosts`",
         ),
         (
             "destination: {host: books.example.com, port: {number: 443}}",
@@ -178,3 +173,46 @@ def test_connections_are_led_to_all_of_a_host() -> None:
     route = ROUTE.replace("http:\n    - route", "tls:\n    - match: [{sniHosts: [books.example.com]}]\n      route")
     found = problems(folder(route.replace("number: 443}}", "number: 443}, subset: v1}")))
     assert "mesh/out.yaml:8: connections are led to all of a host outside; remove it" in found
+
+
+def test_a_gateway_leads_outside_too() -> None:
+    route = ROUTE.replace("  hosts: [books.example.com]", "  hosts: [www.example.com]\n  gateways: [edge]")
+    assert meshed(folder(route=route)).virtual_services[-1].gateway_ids() == ("default/edge",)
+
+
+def test_a_delegate_does_not_yet() -> None:
+    root = ROUTE.replace("name: out", "name: root").replace(
+        "    - route: [{destination: {host: books.example.com, port: {number: 443}}}]",
+        "    - delegate: {name: out}",
+    )
+    leaf = ROUTE.replace("  hosts: [books.example.com]\n", "")
+    assert problems({**folder(route=leaf), "mesh/root.yaml": root}) == [
+        "mesh/out.yaml:6: a delegate does not lead outside, to `books.example.com`, yet; "
+        "route to it by `route`, in a VirtualService that has `hosts`"
+    ]
+
+
+@pytest.mark.parametrize("gateways", ["  gateways: [edge]\n", ""])
+def test_connections_at_a_gateway_go_to_no_name_that_is_looked_up_as_it_is_asked_for(gateways: str) -> None:
+    entry = ENTRIES.replace(
+        "hosts: [dynamic.example.com]\n  ports: [{number: 80, name: http, protocol: HTTP}]",
+        "hosts: [dynamic.example.com]\n  ports: [{number: 443, name: tls, protocol: TLS}]",
+    )
+    route = (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: out}\nspec:\n"
+        f"  hosts: [dynamic.example.com]\n{gateways}  tls:\n"
+        "    - match: [{sniHosts: [dynamic.example.com]}]\n      route: [{destination: {host: dynamic.example.com}}]\n"
+    )
+    tls = "    - {port: {number: 8001, name: tls, protocol: TLS}, hosts: ['*'], tls: {mode: PASSTHROUGH}}\n"
+    files = {
+        **GOOD,
+        "mesh/entries.yaml": entry,
+        "mesh/out.yaml": route,
+        "mesh/gateway.yaml": GOOD["mesh/gateway.yaml"] + tls,
+    }
+    if not gateways:
+        assert meshed(files)
+        return
+    assert problems(files) == [
+        "mesh/out.yaml:9: `dynamic.example.com` is looked up by the name that is asked for; set its `resolution` to DNS"
+    ]

@@ -79,10 +79,11 @@ class ServerTls(Model):
 
     `credential_name` is a folder below `credentials/` with `tls.crt`, `tls.key` and for MUTUAL `ca.crt`, whose keys
     are readable by their owner alone. Where `https_redirect` is set, requests in plain text are sent to https.
-    With PASSTHROUGH it proves nothing: what the client sends is passed on as it is.
+    With ISTIO_MUTUAL both sides show their identities of the mesh. With PASSTHROUGH it proves nothing: what the client
+    sends is passed on as it is.
     """
 
-    mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "PASSTHROUGH"] | None = None
+    mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH"] | None = None
     https_redirect: bool = False
     credential_name: Credential | None = None
     ca_cert_credential_name: Credential | None = None
@@ -181,6 +182,18 @@ class Server(Model):
     def encrypted(self) -> bool:
         """Whether clients speak TLS to it."""
         return self.port.protocol in ("HTTPS", "TLS") or (self.tls is not None and self.tls.mode is not None)
+
+    @property
+    def for_peers(self) -> bool:
+        """Whether it proves itself by its identity of the mesh, and wants one."""
+        return self.tls is not None and self.tls.mode == "ISTIO_MUTUAL"
+
+    @property
+    def takes_peers(self) -> bool:
+        """Whether workloads of the mesh may come by their identity: nobody else's certificate is wanted then."""
+        redirects = self.tls is not None and self.tls.https_redirect
+        plain_requests = not self.encrypted and self.section == "http" and not redirects
+        return self.for_peers or self.section == "tls" or plain_requests
 
     @property
     def section(self) -> Section:

@@ -271,12 +271,14 @@ class ClientTls(Model):
             raise ValueError(
                 "`caCrl` lists what `caCertificates` have revoked; give these, without `insecureSkipVerify`"
             )
+        named = self.sni is not None and (self.mode == "DISABLE" or "*" in self.sni)
         given = (
-            self.ca_certificates or self.subject_alt_names or self.sni or self.insecure_skip_verify
+            self.ca_certificates or self.subject_alt_names or named or self.insecure_skip_verify
             or self.credential_name
         )  # fmt: skip
         if self.mode in ("DISABLE", "ISTIO_MUTUAL") and given:
-            raise ValueError(f"with `{self.mode}` nothing else is given; remove the other fields")
+            other = "nothing but `sni`, a name," if self.mode == "ISTIO_MUTUAL" else "nothing else"
+            raise ValueError(f"with `{self.mode}` {other} is given; remove the other fields")
         return self
 
     @property

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from policyd.mesh.istio.common import ExportTo, HostPattern, Networking, Resource, Section
 from policyd.mesh.istio.connection_route import ConnectionMatch, TcpRoute, TlsRoute
+from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.strict import Many, Model
@@ -87,3 +88,26 @@ class VirtualService(Resource):
         """Return the labels by which its rules select proxies."""
         for _, match in self.matches():
             yield from match.source_labels.items()
+
+
+def held_at(virtual: VirtualService, path: Path) -> frozenset[str]:
+    """Return the gateways, as they are named, at which the rule holds in which something stands; `mesh` is sidecars."""
+    matches = getattr(virtual.spec, str(path[1]))[path[2]].match
+    narrowed = (set(match.gateways or virtual.spec.gateways) for match in matches)
+    return frozenset().union(*narrowed) if matches else frozenset(virtual.spec.gateways)
+
+
+def led_to(virtual: VirtualService) -> Iterator[tuple[Path, Destination]]:
+    """Return every destination of its rules, copies included, with its place."""
+    for at, rule in enumerate(virtual.spec.http):
+        where = ("spec", "http", at)
+        for of, route in enumerate(rule.route):
+            yield (*where, "route", of, "destination"), route.destination
+        if rule.mirror is not None:
+            yield (*where, "mirror"), rule.mirror
+        for of, policy in enumerate(rule.mirrors):
+            yield (*where, "mirrors", of, "destination"), policy.destination
+    for section, rules in (("tls", virtual.spec.tls), ("tcp", virtual.spec.tcp)):
+        for at, connections in enumerate(rules):
+            for of, one in enumerate(connections.route):
+                yield ("spec", section, at, "route", of, "destination"), one.destination

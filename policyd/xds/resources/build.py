@@ -21,6 +21,7 @@ from policyd.xds.resources import (
     certificates,
     clusters,
     edge_connections,
+    edge_listeners,
     edges,
     egress,
     guard,
@@ -71,10 +72,11 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     if control.tracing is not None:
         yield kept.make(CLUSTER, observing.cluster(control.tracing))
     if proxies.role == "sidecar":
-        any_name = proxies.scope.any_name
-        outbound = routes.outbound(mesh, proxies.caller, any_name=any_name)
+        outbound = routes.outbound(mesh, proxies.caller, any_name=proxies.scope.any_name)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in _inner(mesh))
+    if _leaves(mesh, proxies.role):
+        any_name = proxies.role == "sidecar" and proxies.scope.any_name
         for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
         for secret in egress.secrets(mesh, proxies.caller):
@@ -90,8 +92,14 @@ def _inner(mesh: Mesh) -> Iterator[str]:
         yield SNIFFED
 
 
+def _leaves(mesh: Mesh, role: Role) -> bool:
+    """Whether proxies of a role lead outside: sidecars, and gateways where a rule says so."""
+    return role == "sidecar" or egress.is_by_gateways(mesh)
+
+
 def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
     """What only the proxy of one instance is sent."""
+    lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) and _leaves(mesh, instance.role) else []
     if instance.role == "sidecar":
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
@@ -103,10 +111,9 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
             yield kept.make(CLUSTER, inner.cluster(SERVED_ANY))
             yield kept.make(LISTENER, sniffed.at_application())
         yield from (kept.make(SECRET, one) for one in _shown(mesh, instance).values())
-        lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) else []
         yield from (kept.make(LISTENER, one) for one in listeners.outbound(mesh, instance, control, lookup))
     for listen in instance.listens:
-        yield kept.make(LISTENER, listeners.gateway(mesh, instance, listen, control))
+        yield kept.make(LISTENER, edge_listeners.gateway(mesh, instance, listen, control, lookup))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
         if edge_connections.opened(mesh, instance, listen):
             yield kept.make(LISTENER, edge_connections.listener(instance, listen, control))

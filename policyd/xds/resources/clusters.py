@@ -45,7 +45,8 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
         alpn = ("h2",) if policies.travels_as_http2(policy, http2=http2) else ()
-        cluster["transport_socket"] = tls.upstream(f"outbound_.{port}_.{subset}_.{service.id}", expected, alpn)
+        asked = (policy.tls.sni if policy.tls else None) or f"outbound_.{port}_.{subset}_.{service.id}"
+        cluster["transport_socket"] = tls.upstream(asked, expected, alpn)
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
     if expected and any(there.peers == "DISABLE" for _, there in served):
         cluster["transport_socket_matches"] = [tls.PLAINTEXT]
@@ -59,11 +60,17 @@ def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: s
     """
     policy = mesh.destination(caller, service).policy_of(port, subset)
     found = serving(mesh, caller, service, port, subset)
-    reachable = [(one, served) for one, served in found if one.role == "sidecar" and (one.healthy or service.unready)]
+    reachable = [
+        (one, served) for one, served in found if _takes_peers(mesh, one, served) and (one.healthy or service.unready)
+    ]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
         "endpoints": localities.groups(map(localities.spot, reachable), caller, policy),
     }
+
+
+def _takes_peers(mesh: Mesh, instance: Instance, served: Served) -> bool:
+    return instance.role == "sidecar" or (instance.name, served.number) in mesh.peers_at
 
 
 def serving(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str) -> Iterator[Place]:

@@ -31,7 +31,7 @@ def tcp_routes(mesh: Mesh, owner: VirtualService, view: View, address: str = "")
     lead = Forward(mesh, view.caller, owner.namespace)
     for rule in owner.spec.tcp:
         if any(_has(view, match, owner, address) for match in rule.match or (ConnectionMatch(),)):
-            yield _route(lead, rule.route)
+            yield _route(lead, rule.route, view.listener)
             return
 
 
@@ -44,7 +44,7 @@ def tls_routes(
     for rule in owner.spec.tls:
         for match in rule.match:
             if _has(view, match, owner, address):
-                yield from ((name, _route(lead, rule.route)) for name in _names(match, served))
+                yield from ((name, _route(lead, rule.route, view.listener)) for name in _names(match, served))
 
 
 def asks_for(name: str) -> dict[str, Any]:
@@ -65,20 +65,28 @@ def _names(match: TlsMatch, served: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name if covers(other, name) else other for name, other in pairs))
 
 
-def _route(lead: Forward, route: Sequence[ConnectionDestination]) -> dict[str, Any]:
+def _route(lead: Forward, route: Sequence[ConnectionDestination], listener: str) -> dict[str, Any]:
+    """Those of a rule lead all inside or all outside; `listener` is asked for, where that of the others is not."""
     shares = [one for one in route if one.weight] if len(route) > 1 else list(route)
-    ends = lead.leaves(shares[0].destination)  # those of a rule lead all the same way
-    action: dict[str, Any] = dict(tcp.ENDS_HERE if ends else tcp.GOES_ON)
-    if len(shares) == 1:
-        outside = lead.leaves(shares[0].destination)
-        said = {"typed_per_filter_config": filters.asked_for_host(*outside)} if outside else {}
-        return {"match": dict(ANYTHING), "route": {"cluster": lead.tunnel(shares[0].destination), **action}, **said}
-    clusters = [_share(lead, one) for one in shares]
-    return {"match": dict(ANYTHING), "route": {"weighted_clusters": {"clusters": clusters}, **action}}
+    outside = lead.leaves(shares[0].destination)
+    action: dict[str, Any] = dict(tcp.ENDS_HERE if outside else tcp.GOES_ON)
+    if len(shares) > 1:
+        clusters = [_share(lead, one) for one in shares]
+        said = filters.asked_for(listener) if listener else {}
+        action = {"weighted_clusters": {"clusters": clusters}, **action}
+    else:
+        said = _asked(outside, listener)
+        action = {"cluster": lead.tunnel(shares[0].destination), **action}
+    return {"match": dict(ANYTHING), "route": action, **({"typed_per_filter_config": said} if said else {})}
+
+
+def _asked(outside: tuple[str, int] | None, listener: str) -> dict[str, Any]:
+    if outside is not None:
+        return filters.asked_for_host(*outside, listener)
+    return filters.asked_for(listener) if listener else {}
 
 
 def _share(lead: Forward, one: ConnectionDestination) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": lead.tunnel(one.destination), "weight": one.weight}
-    if (outside := lead.leaves(one.destination)) is not None:
-        found["typed_per_filter_config"] = filters.asked_for_host(*outside)
-    return found
+    outside = lead.leaves(one.destination)
+    found = {"name": lead.tunnel(one.destination), "weight": one.weight}
+    return found | ({"typed_per_filter_config": filters.asked_for_host(*outside)} if outside else {})

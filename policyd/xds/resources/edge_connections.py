@@ -7,13 +7,13 @@ CONNECT is answered. Whose tunnel it is, our own configuration says: only this E
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import connections, counting, edges, filters, observing, policies, rules, tcp
+from policyd.xds.resources import connections, counting, edges, filters, observing, policies, tcp
 from policyd.xds.resources.model import Control
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
@@ -27,7 +27,8 @@ _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 def opened(mesh: Mesh, instance: Instance, listen: Listen) -> list[edges.Opened]:
     """The servers of a port whose connections are led on."""
-    return [one for one in edges.opened(mesh, instance, listen.declared) if one.server.section != "http"]
+    servers = edges.opened(mesh, instance, listen.declared)
+    return [one for one in servers if one.server.section != "http" and not one.server.for_peers]
 
 
 def into_tunnel(instance: Instance, listen: Listen, one: edges.Opened) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def cluster(instance: Instance, listen: Listen) -> dict[str, Any]:
 def table(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
     """The routes of a port's tunnels: each server has its own, those of the narrower names first."""
     name = connections_listener(instance.name, listen.declared)
-    nowhere = {**rules.respond(404, edges.NO_SUCH_ROUTE), "match": connections.ANYTHING}
+    nowhere = {**edges.NOWHERE, "match": connections.ANYTHING}
     hosts = [
         {
             "name": _authority(one),
@@ -126,18 +127,15 @@ def table(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
 
 
 def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -> list[dict[str, Any]]:
+    bound = [
+        (owner, replace(view, listener=""), hosts) for owner, view, hosts in edges.bound(mesh, instance, listen, one)
+    ]
+    at = instance.address
     if one.server.section == "tcp":
-        led = [route for owner, view, _ in edges.bound(mesh, instance, listen, one)
-               for route in connections.tcp_routes(mesh, owner, view, instance.address)]  # fmt: skip
-        return led[:1]
-    named = list(_named(mesh, instance, listen, one))
+        return [route for owner, view, _ in bound for route in connections.tcp_routes(mesh, owner, view, at)][:1]
+    named = [found for owner, view, hosts in bound for found in connections.tls_routes(mesh, owner, view, hosts, at)]
     named.sort(key=lambda found: (found[0].startswith("*"), -len(found[0])))
     return [{**route, "match": connections.asks_for(name)} for name, route in named]
-
-
-def _named(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -> Iterator[tuple[str, dict[str, Any]]]:
-    for owner, view, hosts in edges.bound(mesh, instance, listen, one):
-        yield from connections.tls_routes(mesh, owner, view, hosts, instance.address)
 
 
 def _authority(one: edges.Opened) -> str:

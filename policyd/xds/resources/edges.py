@@ -16,14 +16,15 @@ from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.gateway import Gateway, Server, ServerTls
 from policyd.mesh.istio.virtual_service import VirtualService
-from policyd.mesh.model import Instance, Listen, Mesh, gateway_listener
+from policyd.mesh.model import Instance, Listen, Mesh, gateway_listener, peers_listener, tunnels_listener
 from policyd.mesh.tokens import rules_of
-from policyd.xds.resources import filters, rules
+from policyd.xds.resources import connections, filters, rules
 from policyd.xds.resources.matches import EVERYTHING
-from policyd.xds.resources.model import gateway_routes, server_routes
+from policyd.xds.resources.model import gateway_routes, peers_routes, server_routes
 from policyd.xds.resources.rules import View
 
 NO_SUCH_ROUTE: Final = "no route of this gateway matches\n"
+NOWHERE: Final = rules.respond(404, NO_SUCH_ROUTE)
 HTTPS_PORT: Final = 443
 
 
@@ -51,33 +52,53 @@ def opened(mesh: Mesh, instance: Instance, port: int | None = None) -> Iterator[
 
 
 def tables(mesh: Mesh, instance: Instance, listen: Listen) -> Iterator[dict[str, Any]]:
-    """The routes of requests at a gateway's port: of plain servers in one table, of each encrypted one in its own."""
+    """The routes of requests at a gateway's port: of plain servers in one table, of each encrypted one in its own.
+
+    Workloads of the mesh have a table of all that is for them, their tunnels included.
+    """
     every = list(opened(mesh, instance, listen.declared))
-    found = [one for one in every if one.server.section == "http"]
+    found = [one for one in every if one.server.section == "http" and not one.server.for_peers]
     encrypted = [one for one in found if one.server.encrypted]
     for one in encrypted:
         name = server_routes(listen.declared, one.gateway.id, one.at)
         yield _table(mesh, instance, listen, name, [one])
     if not encrypted and (found or not every):
         yield _table(mesh, instance, listen, gateway_routes(listen.declared), found)
+    if (instance.name, listen.declared) in mesh.peers_at:
+        yield _for_peers(mesh, instance, listen, [one for one in every if one.server.takes_peers])
 
 
 def _table(mesh: Mesh, instance: Instance, listen: Listen, name: str, servers: Sequence[Opened]) -> dict[str, Any]:
-    asked_for = filters.asked_for(gateway_listener(instance.name, listen.declared))
     routes: dict[str, list[dict[str, Any]]] = {}
     for one in servers:
         if one.tls.https_redirect:
             routes |= {host: [_to_https(mesh, instance, host)] for host in one.server.bare_hosts}
         else:
             _add(mesh, instance, listen, one, routes)
+    # the policy is asked before a request is told that there is no such route
+    return _configuration(name, routes, gateway_listener(instance.name, listen.declared), [NOWHERE])
+
+
+def _for_peers(mesh: Mesh, instance: Instance, listen: Listen, servers: Sequence[Opened]) -> dict[str, Any]:
+    routes: dict[str, list[dict[str, Any]]] = {}
+    for one in servers:
+        _add(mesh, instance, listen, one, routes)
+    tunnels = filters.asked_for(tunnels_listener(instance.name, listen.declared))
+    no_tunnel = {**NOWHERE, "match": connections.ANYTHING, "typed_per_filter_config": tunnels}
+    asked_for = peers_listener(instance.name, listen.declared)
+    return _configuration(peers_routes(listen.declared), routes, asked_for, [NOWHERE, no_tunnel])
+
+
+def _configuration(
+    name: str, routes: dict[str, list[dict[str, Any]]], asked_for: str, otherwise: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     routes.setdefault("*", [])
     hosts = [
         {
             "name": host,
             "domains": [host],
-            # the policy is asked before a request is told that there is no such route
-            "routes": [*_catch_all_last(found), rules.respond(404, NO_SUCH_ROUTE)],
-            "typed_per_filter_config": asked_for,
+            "routes": [*_catch_all_last(found), *otherwise],
+            "typed_per_filter_config": filters.asked_for(asked_for),
         }
         for host, found in routes.items()
     ]
@@ -95,7 +116,8 @@ def bound(
     """The VirtualServices that are bound to a server's Gateway, for its proxy, and the hosts that both have."""
     caller = mesh.caller(instance)
     believed = rules_of(mesh.request_authentications, instance)
-    view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual, believed)
+    tunnels = tunnels_listener(instance.name, listen.declared)
+    view = View(caller, listen.declared, frozenset({one.gateway.id}), listen.actual, believed, tunnels)
     for owner in mesh.virtual_services:
         if _is_bound(owner, one.gateway, caller.namespace):
             served = one.server.hosts_for(one.gateway.namespace, owner.namespace)
@@ -106,8 +128,16 @@ def bound(
 def _add(mesh: Mesh, instance: Instance, listen: Listen, one: Opened, routes: dict[str, list[dict[str, Any]]]) -> None:
     """Add the rules of every VirtualService that is bound to a server's Gateway."""
     for owner, view, hosts in bound(mesh, instance, listen, one):
+        if one.server.section == "tls":
+            for name, route in connections.tls_routes(mesh, owner, view, hosts, instance.address):
+                routes.setdefault(name, []).append(route)
+            continue
         for host in hosts:
-            routes.setdefault(host, []).extend(rules.routes_of(mesh, owner, view))
+            led = routes.setdefault(host, [])
+            if one.server.section == "tcp":
+                led += connections.tcp_routes(mesh, owner, view, instance.address)
+            else:
+                led += rules.routes_of(mesh, owner, view)
 
 
 def _to_https(mesh: Mesh, instance: Instance, host: str) -> dict[str, Any]:

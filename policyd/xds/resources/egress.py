@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
+from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.traffic_policy import Sections
-from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.istio.virtual_service import VirtualService, led_to
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import (
@@ -71,6 +72,16 @@ def is_dynamic(mesh: Mesh) -> bool:
 def is_guarded(mesh: Mesh) -> bool:
     """Whether some tunnels out are looked into before they leave."""
     return mesh.leaves_by_tls or any_name_somewhere(mesh)
+
+
+def is_by_gateways(mesh: Mesh) -> bool:
+    """Whether some rule of a gateway leads outside."""
+    return any(
+        (resolve(destination.host, owner.namespace) or "") not in mesh.services
+        for owner in mesh.virtual_services
+        if owner.gateway_ids()
+        for _, destination in led_to(owner)
+    )
 
 
 # ---- routes

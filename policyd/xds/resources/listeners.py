@@ -1,4 +1,4 @@
-"""Listeners: inbound (mTLS, then policy, then the application), the application's own HTTP proxy, gateway ports."""
+"""Listeners of sidecars: inbound (mTLS, then policy, then the application), and the application's own HTTP proxy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 from policyd.mesh.model import (
     Instance,
-    Listen,
     Mesh,
     Served,
     egress_listener,
-    gateway_listener,
     inbound_listener,
     plaintext_listener,
 )
@@ -20,8 +18,6 @@ from policyd.mesh.scope import tls_of
 from policyd.xds.resources import (
     certificates,
     counting,
-    edge_connections,
-    edges,
     egress,
     faults,
     filters,
@@ -36,9 +32,7 @@ from policyd.xds.resources import (
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
-    gateway_routes,
     inbound_cluster,
-    server_routes,
     socket,
 )
 
@@ -59,7 +53,8 @@ _PEER = {
 _STRANGER = {"forward_client_cert_details": "SANITIZE"}
 
 
-def _listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
+def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
+    """A TCP socket and what becomes of its connections."""
     return {
         "name": name,
         "address": socket(host, port),
@@ -82,7 +77,7 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
         filters_ = [_application(asked_for, instance, served, control, verification, encrypted=False)]
         chains.append({**_for_strangers(mesh, instance, served), "filters": filters_})
     name = inbound_listener(instance, served)
-    made = _listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
+    made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
     if len(chains) == 1:
         return made
     encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))
@@ -189,54 +184,4 @@ def outbound(
             )
         ]
     }
-    yield _listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
-
-
-def gateway(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
-    """A port at the edge, for anyone: requests, connections, or a chain for each server of TLS, by the asked name."""
-    name = gateway_listener(instance.name, listen.declared)
-    verification = tokens.verification(mesh, instance)
-    servers = list(edges.opened(mesh, instance, listen.declared))
-    encrypted = [one for one in servers if one.server.encrypted]
-    if not encrypted:
-        filters_ = [_edge(instance, listen, gateway_routes(listen.declared), control, verification)]
-        if servers and servers[0].server.section == "tcp":
-            filters_ = edge_connections.into_tunnel(instance, listen, servers[0])
-        return _listener(name, instance.address, listen.actual, {"filters": filters_}, "INBOUND")
-    chains = [_server(instance, one, listen, control, verification) for one in encrypted]
-    made = _listener(name, instance.address, listen.actual, chains[0], "INBOUND")
-    return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
-
-
-def _server(
-    instance: Instance, one: edges.Opened, listen: Listen, control: Control, verification: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The chain of one encrypted server; what is passed on keeps its TLS."""
-    name = server_routes(listen.declared, one.gateway.id, one.at)
-    chain: dict[str, Any] = {"name": name, "filters": edge_connections.into_tunnel(instance, listen, one)}
-    if one.server.section == "http":
-        chain["filters"] = [_edge(instance, listen, name, control, verification)]
-    if one.tls.shows:
-        alpn = certificates.ALPN if one.server.section == "http" else ()
-        chain["transport_socket"] = certificates.downstream(one.tls, alpn)
-        chain["transport_socket_connect_timeout"] = HANDSHAKE_TIMEOUT
-    names = one.server.bare_hosts
-    return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
-
-
-def _edge(
-    instance: Instance, listen: Listen, routes: str, control: Control, verification: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Each request is decided, after its token was verified, before it is routed."""
-    return filters.manager(
-        gateway_listener(instance.name, listen.declared).replace("/", "."),
-        [counting.says_who(instance), *filters.decision(control, verification), *faults.FILTERS],
-        filters.rds(routes),
-        server_name="policyd",
-        # a stranger does not choose the id of a request, and is told it
-        always_set_request_id_in_response=True,
-        # nobody outside the mesh may claim a certificate that no one checked
-        forward_client_cert_details="SANITIZE",
-        **observing.observed(control, instance, counting.outbound(instance)),
-        **tokens.replies(verification),
-    )
+    yield listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")

@@ -70,6 +70,11 @@ def gateway_routes(declared_port: int) -> str:
     return f"gateway/{declared_port}"
 
 
+def peers_routes(declared_port: int) -> str:
+    """The name of the routes of a gateway's port for workloads of the mesh."""
+    return f"gateway/{declared_port}/peers"
+
+
 def server_routes(declared_port: int, gateway: str, at: int) -> str:
     """The name of the routes of one server of a Gateway (its id), on a port that clients speak TLS to."""
     return f"gateway/{declared_port}/{gateway}/{at}"

@@ -29,13 +29,17 @@ REDIRECT_CODES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """For whom routes are made: a class of proxies, at which gateways, on which declared and real port."""
+    """For whom routes are made: a class of proxies, at which gateways, on which declared and real port.
+
+    `listener` is what their tunnels are asked about as, where their requests are asked about as another one.
+    """
 
     caller: Caller
     port: int
     gateways: frozenset[str] = frozenset({MESH})
     asked_port: int = 0
     believed: tuple[Believed, ...] = ()  # whose tokens are verified before a route is chosen
+    listener: str = ""
 
     def has(self, match: HttpMatch | ConnectionMatch, owner: VirtualService) -> bool:
         """Whether a block is for these proxies; what it says of requests is left to them."""

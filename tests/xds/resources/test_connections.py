@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.certificates import Authority
 from tests.e2e.test_gateway_tls import resource
 from tests.golden import check_json
+from tests.mesh.test_by_gateway import folder as by_gateway_folder
 from tests.xds.resources.folders import CONTROL, TRUST_DOMAIN, mesh_of
 from tests.xds.resources.test_build import accepted, shown, whole
 
@@ -114,6 +116,45 @@ def test_connections_at_the_edge_are_sent_as_the_golden_file_says(
 @pytest.mark.e2e
 def test_the_real_envoy_accepts_them(edge: Snapshot, tmp_path: Path) -> None:
     accepted(edge, tmp_path)
+
+
+def by_gateway() -> Mapping[str, Snapshot]:
+    """Istio's task: sidecars are led to an egress gateway, which leads outside."""
+    declaration = declare(by_gateway_folder())
+    return build_snapshots(build(declaration, TRUST_DOMAIN, assumed(declaration)), CONTROL)
+
+
+def test_an_egress_gateway_is_sent_as_the_golden_file_says(request: pytest.FixtureRequest) -> None:
+    made = whole(by_gateway()["out"])
+    made["clusters"] = {name: one for name, one in made["clusters"].items() if "books" in name}
+
+    check_json("xds/egress_gateway.json", made, update=request.config.getoption("--update-golden"))
+
+
+def test_sidecars_expect_the_gateways_identity_at_its_real_ports() -> None:
+    sent = whole(by_gateway()["web-v1"])
+
+    assert [
+        sent["endpoints"][f"outbound|{port}||out.default"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+        for port in (80, 443, 444)
+    ] == [{"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in (80, 443, 444)]
+    # a server of plain connections is for nobody who is led there
+    assert "endpoints" not in sent["endpoints"]["outbound|445||out.default"]
+    tls = sent["clusters"]["outbound|443||out.default"]["transport_socket"]["typed_config"]
+    [expected] = tls["common_tls_context"]["combined_validation_context"]["default_validation_context"][
+        "match_typed_subject_alt_names"
+    ]
+    assert (tls["sni"], expected["matcher"]) == (
+        "outbound_.443_._.out.default",
+        {"exact": "spiffe://cluster.local/ns/default/sa/out"},
+    )
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("instance", ["out", "web-v1"])
+def test_the_real_envoy_accepts_the_way_by_a_gateway(instance: str, tmp_path: Path) -> None:
+    accepted(by_gateway()[instance], tmp_path)
+    check_snapshot(by_gateway()[instance], static_clusters={SDS_CLUSTER})
 
 
 def led(rules: list[dict[str, Any]], section: str, host: str, by: str = "web-v1", name: str = "") -> list[Any]:
