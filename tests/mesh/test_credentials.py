@@ -172,8 +172,8 @@ def test_the_mesh_keeps_the_files_that_callers_name(tls: str, paths: list[str]) 
          "`credentialName`; add them"),
         ("mode: SIMPLE, credentialName: shop, caCertificates: /ca.pem", "`spec.trafficPolicy.tls`: `credentialName` "
          "has the certificates and the key; remove the other files"),
-        ("mode: ISTIO_MUTUAL, credentialName: shop", "`spec.trafficPolicy.tls`: with `ISTIO_MUTUAL` nothing else is "
-         "given; remove the other fields"),
+        ("mode: ISTIO_MUTUAL, credentialName: shop", "`spec.trafficPolicy.tls`: with `ISTIO_MUTUAL` nothing but "
+         "`sni`, a name, is given; remove the other fields"),
         ("mode: SIMPLE, caCrl: /crl.pem", "`spec.trafficPolicy.tls`: `caCrl` lists what `caCertificates` have revoked; "
          "give these, without `insecureSkipVerify`"),
         ("mode: SIMPLE, credentialName: ../x", "`spec.trafficPolicy.tls.credentialName`: `../x` is no name of a "
