@@ -300,7 +300,7 @@ def _envoy(work: Path, ports: dict[str, int]) -> Iterator[tuple[int, dict[str, i
         cluster["load_assignment"]["cluster_name"] = cluster["name"]
         clusters.append(cluster)
         at[journal] = free_port()
-        listeners.append(listener(at[journal], [json.loads(text)]))
+        listeners.append(listener(at[journal], [json.loads(text)], {}))
     resources = {"clusters": clusters, "listeners": listeners}
     config = work / "envoy.json"
     config.write_text(json.dumps({"node": {"id": "bench", "cluster": "bench"}, "static_resources": resources}))
