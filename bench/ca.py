@@ -49,9 +49,12 @@ def run() -> list[Row]:
 def _served(directory: Path) -> Iterator[AdminClient]:
     """A control plane, and a line to its administration."""
     command = [PROGRAM, "serve", "--dir", str(directory)]
-    with running(
-        command, directory.parent / "serve.log", lambda: (answer(directory, "status") or {}).get("ready", False)
-    ), server(directory) as client:
+    with (
+        running(
+            command, directory.parent / "serve.log", lambda: (answer(directory, "status") or {}).get("ready", False)
+        ),
+        server(directory) as client,
+    ):
         yield client
 
 

@@ -35,20 +35,21 @@ _TABLE: Final[tuple[tuple[str, str, str, str, str], ...]] = (
     ("Sidecar", "reference", r".*", "", "IST0101"),
     ("Service", "reference", r"spec\.selector.*", "", "IST0127"),
 )
+_Places = dict[tuple[int, int], tuple[str, str]]  # by line and column
 _SCHEMA: Final = frozenset({"yaml", "kind", "field", "text", "size", "name"})
 
 
 def coded(problems: Iterable[Problem], texts: Mapping[str, str]) -> list[Finding]:
     """The problems of a folder with these texts, as findings."""
-    documents: dict[str, tuple[Document, ...]] = {}
+    files: dict[str, _Places] = {}
     found = []
     for problem in problems:
         if not problem.file.startswith(MESH_FOLDER):
             found += of_problems([problem])
             continue
-        if problem.file not in documents:
-            documents[problem.file] = _documents(texts.get(problem.file, ""), problem.file)
-        code = _code(problem, documents[problem.file])
+        if problem.file not in files:
+            files[problem.file] = _places_in(_documents(texts.get(problem.file, ""), problem.file))
+        code = _code(problem, *files[problem.file].get((problem.line, problem.column), ("", "")))
         found.append(Finding(code, problem.message, problem.file, problem.line, problem.column, remedy=problem.remedy))
     return found
 
@@ -60,8 +61,8 @@ def _documents(text: str, file: str) -> tuple[Document, ...]:
         return ()
 
 
-def _code(problem: Problem, documents: tuple[Document, ...]) -> str:
-    kind, place = _place(problem, documents)
+def _code(problem: Problem, kind: str, place: str) -> str:
+    """What a problem at a place of a resource of a kind is."""
     for wanted, code, pattern, part, means in _TABLE:
         if (wanted, code) == (kind, problem.code) and part in problem.message and re.fullmatch(pattern, place):
             return means
@@ -70,14 +71,15 @@ def _code(problem: Problem, documents: tuple[Document, ...]) -> str:
     return "IST0106" if problem.code in _SCHEMA else "PM0001"
 
 
-def _place(problem: Problem, documents: tuple[Document, ...]) -> tuple[str, str]:
-    """The kind of the resource in which a problem stands, and the place in it."""
+def _places_in(documents: Iterable[Document]) -> _Places:
+    """The kind and the path of what stands at each line and column, of several the deepest."""
+    found: _Places = {}
     for document in documents:
+        kind = str(document.value.get("kind", "")) if isinstance(document.value, dict) else ""
         for path, place in _places(document.place):
-            if (place.line, place.column) == (problem.line, problem.column) and path:
-                kind = document.value.get("kind", "") if isinstance(document.value, dict) else ""
-                return str(kind), ".".join(map(str, path))
-    return "", ""
+            if path:
+                found.setdefault((place.line, place.column), (kind, ".".join(map(str, path))))
+    return found
 
 
 def _places(place: Place, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Place]]:

@@ -65,13 +65,13 @@ def test_no_key_and_no_password_is_shown(mesh: RunningMesh) -> None:
 def test_every_proxy_holds_what_it_was_sent_also_after_a_change(mesh: RunningMesh) -> None:
     rules = mesh.directory / "tasks" / "reviews-half-v3.yaml"
     shutil.copy(rules, mesh.directory / "mesh")
-    wait_until(lambda: shares(mesh) == [50, 50], 20)
+    wait_until(lambda: shares(mesh) == [50, 50], 45)
 
     for instance in ("productpage-v1", "reviews-v1", "ingress"):
         done = said(mesh, "proxy", "diff", instance)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
     (mesh.directory / "mesh" / rules.name).unlink()
-    wait_until(lambda: shares(mesh) == [], 20)
+    wait_until(lambda: shares(mesh) == [], 45)
 
 
 def shares(mesh: RunningMesh) -> list[int]:
@@ -102,15 +102,15 @@ def test_a_running_mesh_is_changed_by_name(mesh: RunningMesh) -> None:
     applied = mesh.says("mesh", "apply", "-f", str(mesh.directory / "tasks" / "reviews-half-v3.yaml"))
     assert [(one["name"], one["what"]) for one in applied["changes"]] == [("reviews", "created")]
     assert [one["metadata"]["name"] for one in mesh.says("mesh", "get", "vs", "reviews")["resources"]] == ["reviews"]
-    wait_until(lambda: shares(mesh) == [50, 50], 20)
+    wait_until(lambda: shares(mesh) == [50, 50], 45)
 
     refused = said(mesh, "mesh", "delete", "dr", "reviews")
     assert (refused.returncode, "know no subset `v1`" in refused.stderr) == (3, True)
     (mesh.directory / "operators.cedar").write_text(FREEZE)
-    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews", "--dry-run").returncode == 1, 20)
+    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews", "--dry-run").returncode == 1, 45)
     (mesh.directory / "operators.cedar").unlink()
-    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews").returncode == 0, 20)
-    wait_until(lambda: shares(mesh) == [], 20)
+    wait_until(lambda: said(mesh, "mesh", "delete", "vs", "reviews").returncode == 0, 45)
+    wait_until(lambda: shares(mesh) == [], 45)
 
     operations = [one for one in mesh.records() if one.get("detail", {}).get("operation") == "mesh.apply"]
     told = {(one["decision"], *one["detail"].get("changes", ["-"])) for one in operations}
