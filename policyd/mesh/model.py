@@ -214,6 +214,7 @@ class Mesh:
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _declared_in: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
@@ -223,6 +224,8 @@ class Mesh:
         object.__setattr__(self, "leaves_by_tls", by_tls)
         selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())
         object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected))
+        for outside in self.outside:
+            self._declared_in.setdefault(outside.host, outside.namespace)
         for _, instance in sorted(self.instances.items()):
             for service in (instance.service, *instance.also):
                 self._serving[service] = (*self._serving.get(service, ()), instance)
@@ -237,8 +240,7 @@ class Mesh:
 
     def outside_destination(self, caller: Caller, host: str) -> Destination:
         """What DestinationRules say of a Host outside to a caller."""
-        namespace = next((one.namespace for one in self.outside if one.host == host), "")
-        return self.destinations.of_host(caller, host, namespace)
+        return self.destinations.of_host(caller, host, self._declared_in.get(host, ""))
 
     def outside_policy(self, caller: Caller, host: str, port: int, subset: str = "") -> Sections:
         """What DestinationRules say of a port of a Host outside, or of one of its subsets, to a caller."""
