@@ -73,6 +73,8 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_server_host": "host name, `*.` and one, or `*`, after `<namespace>/`, `./`, `*/` or nothing",
     "_check_spki": "SHA-256 in base64",
     "_check_subnet": "IP address or range of such",
+    "_check_protocol": "",
+    "_check_mode": "",
     "_check_body": "text",
     "_check_grpc_status": "gRPC status, as `UNAVAILABLE`",
     "_check_ports": "",

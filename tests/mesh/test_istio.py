@@ -384,8 +384,8 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "protocol: HTTP",
             "protocol: MONGO",
-            "7: `spec.servers[0].port.protocol` must be 'HTTP', 'HTTP2', 'GRPC', 'HTTPS', 'TLS' or 'TCP', "
-            "not the text `MONGO`",
+            "7: `spec.servers[0].port.protocol`: `MONGO` is no protocol of a server here: nothing here reads Mongo's "
+            "protocol; write `TCP`",
         ),
         (
             "gateway",
@@ -404,8 +404,22 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "hosts: [",
             "tls: {mode: AUTO_PASSTHROUGH}, hosts: [",
-            "7: `spec.servers[0].tls.mode` must be 'SIMPLE', 'MUTUAL', 'OPTIONAL_MUTUAL', 'ISTIO_MUTUAL' or "
-            "'PASSTHROUGH', not the text `AUTO_PASSTHROUGH`",
+            "7: `spec.servers[0].tls.mode`: `AUTO_PASSTHROUGH` is no mode of a server here: it would lead to every "
+            "service of the mesh; write `PASSTHROUGH` and `tls` rules",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: GRPC-WEB",
+            "7: `spec.servers[0].port.protocol`: `GRPC-WEB` is no protocol of a server here: sidecars translate it; "
+            "write `HTTP` here, and `grpc-web` at the Service's port",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "bind: 127.0.0.1, hosts: [",
+            "7: field `bind` of Gateway is not supported in `spec.servers[0]`; "
+            "a gateway listens at its `address` in workloads.yaml",
         ),
         (
             "gateway",

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from policyd.mesh.istio.common import Labels, Networking, Resource, Section
 from policyd.mesh.matching import check_credential, check_host_pattern
 from policyd.strict import Many, Model, Name, PortNumber, check_label
 
-LATER: Final = (
-    "bind", "defaultEndpoint", "targetPort", "credentialNames", "tlsCertificates", "insecureSkipVerify", "caCrl",
-)  # fmt: skip
+LATER: Final[Mapping[str, str]] = {
+    "bind": "a gateway listens at its `address` in workloads.yaml",
+    "defaultEndpoint": "a gateway leads on by VirtualServices; bind one to it",
+    "targetPort": "the ports that a gateway opens are its `listen` in workloads.yaml",
+    "insecureSkipVerify": "a certificate that is wanted is checked; where none is needed, write `SIMPLE`",
+    "credentialNames": "",
+    "tlsCertificates": "",
+    "caCrl": "",
+}
+# what servers may be in Istio and not here: what to write instead
+_PROTOCOLS: Final[Mapping[str, str]] = {
+    "MONGO": "nothing here reads Mongo's protocol; write `TCP`",
+    "GRPC-WEB": "sidecars translate it; write `HTTP` here, and `grpc-web` at the Service's port",
+}
+_MODES: Final[Mapping[str, str]] = {
+    "AUTO_PASSTHROUGH": "it would lead to every service of the mesh; write `PASSTHROUGH` and `tls` rules",
+}
 Version = Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"]
 ORDERED: Final = ("TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
 CIPHERS: Final = frozenset(
@@ -25,6 +40,20 @@ CIPHERS: Final = frozenset(
         "AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA",
     }
 )  # fmt: skip
+
+
+def _check_protocol(given: Any) -> Any:
+    """Return what may be a protocol of a server."""
+    if isinstance(given, str) and given in _PROTOCOLS:
+        raise ValueError(f"`{given}` is no protocol of a server here: {_PROTOCOLS[given]}")
+    return given
+
+
+def _check_mode(given: Any) -> Any:
+    """Return what may be a server's mode."""
+    if isinstance(given, str) and given in _MODES:
+        raise ValueError(f"`{given}` is no mode of a server here: {_MODES[given]}")
+    return given
 
 
 def _check_server_host(text: str) -> str:
@@ -71,7 +100,7 @@ class ServerPort(Model):
 
     number: PortNumber
     name: Name
-    protocol: Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"]
+    protocol: Annotated[Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"], BeforeValidator(_check_protocol)]
 
 
 class ServerTls(Model):
@@ -83,7 +112,10 @@ class ServerTls(Model):
     sends is passed on as it is.
     """
 
-    mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH"] | None = None
+    mode: Annotated[
+        Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH"] | None,
+        BeforeValidator(_check_mode),
+    ] = None
     https_redirect: bool = False
     credential_name: Credential | None = None
     ca_cert_credential_name: Credential | None = None
