@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import ssl
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 import yaml
@@ -35,6 +37,10 @@ POLICY = """
 @id("gateway-on") permit (
   principal == Workload::"spiffe://cluster.local/ns/default/sa/edge", action == Action::"connect", resource
 ) when { context.destination.port != 7009 };
+@id("caller-on") permit (
+  principal == Workload::"spiffe://cluster.local/ns/default/sa/caller", action == Action::"connect",
+  resource == Service::"echo.default"
+);
 @id("requests") permit (principal, action in Action::"http", resource == Service::"edge.default");
 """
 
@@ -72,6 +78,7 @@ class World:
     applications: dict[str, Application]
     work: Path
     ports: dict[int, int]
+    proxy: SplitResult
 
     def heard(self, name: str = "", client: tuple[str, str] | None = None) -> bytes:
         """What somebody hears who is let in; again where a busy machine was too late to decide."""
@@ -101,6 +108,17 @@ class World:
 
     def seen(self) -> int:
         return sum(one.seen for one in self.applications.values())
+
+    def tunnelled(self) -> bytes:
+        """What the caller's application hears of echo through its own sidecar."""
+        with socket.create_connection((self.proxy.hostname or "", self.proxy.port or 0), timeout=20) as raw:
+            secret = base64.b64encode(f"{self.proxy.username}:{self.proxy.password}".encode()).decode()
+            head = f"CONNECT echo:7000 HTTP/1.1\r\nHost: echo:7000\r\nProxy-Authorization: Basic {secret}\r\n\r\n"
+            raw.sendall(head.encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):  # no byte more: what follows is the application's
+                answer += raw.recv(1) or b"\r\n\r\n"
+            return talk(raw) if b" 200 " in answer else b""
 
     def decisions(self, service: str, decision: str = "allow") -> list[dict[str, Any]]:
         """What was decided about connections to a service, oldest first."""
@@ -164,6 +182,10 @@ def rules(*plain: tuple[str, int]) -> list[dict[str, Any]]:
             led(("v2", 1), destinationSubnets=["192.0.2.0/24"]),
             led(*plain, port=PLAIN, destinationSubnets=["127.0.0.0/8"]),
         ]),
+        resource("VirtualService", "inside", hosts=["echo"], tcp=[
+            led(("v1", 1), sourceLabels={"app": "nobody"}),
+            led(*plain, port=7000),
+        ]),
         resource("VirtualService", "ended", hosts=["term.test", "mutual.test"], gateways=["edge"], tcp=[
             led(("v2", 1)),
         ]),
@@ -197,6 +219,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         f"{name}-v1": {"service": name, "port": port, "protocol": "tcp", "appPort": behind[name].port}
         for name, port in (("secret", 7001), ("other", 7009))
     }
+    workloads["caller-v1"] = {"service": "caller", "port": 80}
     declared = {"workloads": workloads, "gateways": {"edge": {"listen": [PLAIN, SECURE]}}}
     (folder / "workloads.yaml").write_text(yaml.safe_dump(declared))
     (folder / "policies" / "all.cedar").write_text(POLICY)
@@ -213,7 +236,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for one in behind.values():
             listening = stack.enter_context(socket.create_server(("127.0.0.1", one.port)))
             threading.Thread(target=one.serve, args=(listening,), daemon=True).start()
-        yield World(mesh, authority, clients, behind, work, ports)
+        yield World(mesh, authority, clients, behind, work, ports, urlsplit(mesh.place("caller-v1")["proxy_url"]))
 
 
 def test_a_service_that_speaks_first_is_heard_after_the_decision(world: World) -> None:
@@ -289,12 +312,19 @@ def test_requests_have_their_server_beside_the_connections(world: World) -> None
         assert connection.makefile("rb").readline().split()[1] in (b"404", b"503")
 
 
+def test_sidecars_lead_tunnels_by_the_same_rules(world: World) -> None:
+    wait_until(lambda: world.tunnelled() == b"v1:hello", 20)
+    assert world.decisions("echo")[-1]["principal"] == 'Workload::"spiffe://cluster.local/ns/default/sa/caller"'
+
+
 def test_connections_are_shifted_by_weight(world: World) -> None:
     file = world.mesh.directory / "mesh" / "edge.yaml"
     file.write_text(yaml.safe_dump_all(rules(("v1", 0), ("v2", 1))))
     wait_until(lambda: world.plain() == b"v2:hello", 20)
     assert {world.heard() for _ in range(5)} == {b"v2:hello"}
+    wait_until(lambda: world.tunnelled() == b"v2:hello", 20)
 
     file.write_text(yaml.safe_dump_all(rules(("v1", 1), ("v2", 1))))
-    wait_until(lambda: world.plain() == b"v1:hello", 20)
-    wait_until(lambda: world.plain() == b"v2:hello", 20)
+    for connect in (world.plain, world.tunnelled):
+        wait_until(lambda connect=connect: connect() == b"v1:hello", 20)  # type: ignore[misc]
+        wait_until(lambda connect=connect: connect() == b"v2:hello", 20)  # type: ignore[misc]

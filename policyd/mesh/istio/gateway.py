@@ -42,14 +42,14 @@ CIPHERS: Final = frozenset(
 )  # fmt: skip
 
 
-def _check_protocol(given: Any) -> Any:
+def _check_server_protocol(given: Any) -> Any:
     """Return what may be a protocol of a server."""
     if isinstance(given, str) and given in _PROTOCOLS:
         raise ValueError(f"`{given}` is no protocol of a server here: {_PROTOCOLS[given]}")
     return given
 
 
-def _check_mode(given: Any) -> Any:
+def _check_server_mode(given: Any) -> Any:
     """Return what may be a server's mode."""
     if isinstance(given, str) and given in _MODES:
         raise ValueError(f"`{given}` is no mode of a server here: {_MODES[given]}")
@@ -100,7 +100,9 @@ class ServerPort(Model):
 
     number: PortNumber
     name: Name
-    protocol: Annotated[Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"], BeforeValidator(_check_protocol)]
+    protocol: Annotated[
+        Literal["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"], BeforeValidator(_check_server_protocol)
+    ]
 
 
 class ServerTls(Model):
@@ -114,7 +116,7 @@ class ServerTls(Model):
 
     mode: Annotated[
         Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH"] | None,
-        BeforeValidator(_check_mode),
+        BeforeValidator(_check_server_mode),
     ] = None
     https_redirect: bool = False
     credential_name: Credential | None = None
