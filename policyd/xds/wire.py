@@ -6,6 +6,7 @@ Law: a message becomes a value here, once, and nothing past this room sees proto
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -13,12 +14,15 @@ from google.protobuf.message import DecodeError
 from policyd import envoy_api
 from policyd.envoy_api import EnvoyApi
 from policyd.errors import StreamError
+from policyd.xds.snapshot import Resource
 from policyd.xds.stream import Push, Request
 
 REQUEST: Final = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
 RESPONSE: Final = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
 MAX_REQUEST_BYTES: Final = 1 << 20  # the first one holds 61 KB of node, the one after a reconnect all names
 MAX_NODE_ID: Final = 256
+FEW: Final = 8  # resources of a response that is remembered: many are what a proxy gets once, in the beginning
+REMEMBERED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,24 @@ def _node(node: object) -> Node:
 
 def encode(push: Push, api: EnvoyApi | None = None) -> bytes:
     """The serialised response."""
-    message = (api or envoy_api.shared()).message(RESPONSE)(
-        system_version_info=push.version,
-        type_url=push.type_url,
-        removed_resources=push.removed,
-        nonce=push.nonce,
-    )
+    # of a change many proxies are told the same, but for the nonce; what stands behind another message is part of it
+    content = _shared if len(push.resources) <= FEW else _content
+    known = api or envoy_api.shared()
+    nonce: bytes = known.message(RESPONSE)(nonce=push.nonce).SerializeToString()
+    return content(push.version, push.type_url, push.resources, push.removed, known) + nonce
+
+
+def _content(
+    version: str, type_url: str, resources: tuple[Resource, ...], removed: tuple[str, ...], api: EnvoyApi
+) -> bytes:
+    message = api.message(RESPONSE)(system_version_info=version, type_url=type_url, removed_resources=removed)
     message.control_plane.identifier = "policyd"
-    for one in push.resources:
+    for one in resources:
         resource = message.resources.add(name=one.name, version=one.version)
         resource.resource.type_url = one.type_url
         resource.resource.value = one.body
     packed: bytes = message.SerializeToString()
     return packed
+
+
+_shared: Final = lru_cache(REMEMBERED)(_content)
