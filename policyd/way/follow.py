@@ -5,14 +5,14 @@ Law: who asks at a listener is whom its chain proves, as at the service itself; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from policyd.authz.egress import host_of, leaves, port_of
-from policyd.cedar.http import Endpoint as End
-from policyd.cedar.http import EndUser, HttpFacts
+from policyd import envoy_api
+from policyd.authz.request import read_check
+from policyd.cedar.http import EndUser
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import DecisionError, IncompleteRequest, UnacceptablePath
 from policyd.mesh.model import Instance, Listener
@@ -31,6 +31,7 @@ from policyd.xds.walk.sent import Sent
 from policyd.xds.walk.step import Leg, Question, Step, chain_for, step
 
 MAX_HOPS = 8
+LOCAL = "127.0.0.1"  # where a request asked offline comes from
 MTLS_ONLY = "it takes mutual TLS only, with a certificate of the mesh"
 PLAIN_ONLY = "it takes plain text only"
 NOBODY = "no chain of its listener takes such a connection"
@@ -154,41 +155,33 @@ class Follower:
         """The decision, and why there is none where one was asked for."""
         if question is None:
             return None, ""
-        name = question.extensions.get(EXTENSION_LISTENER, "") or question.listener
-        listener = self._mesh.listeners.get(name)
-        if listener is None:
-            return None, f"the proxy asks for `{name}`, which is no listener of this mesh"
         try:
-            facts = self._facts(question.extensions, listener, at.asked, instance, connection, user)
+            query = read_check(
+                _check(question, at.asked, instance, connection), instance.workload, self._mesh, self._now
+            )
+            facts = query.facts._replace(user=_known(user, query.listener))
             return answer(facts, self._live.ruling), ""
         except (UnacceptablePath, IncompleteRequest, DecisionError) as error:
             return None, str(error)
 
-    def _facts(
-        self, extensions: Mapping[str, str], listener: Listener, asked: Asked, instance: Instance,
-        connection: Connection, user: Shown | None,
-    ) -> HttpFacts:  # fmt: skip
-        """As authz.request reads a check of this listener."""
-        outside, port = "", listener.port
-        if leaves(listener, extensions):
-            outside, port = host_of(extensions, asked.host), port_of(extensions, asked.authority)
-        caller = connection.peer if listener.verifies_peers else None
-        if listener.side == "egress":
-            caller = listener.owner
-        return HttpFacts(
-            principal=caller,
-            service="" if outside else listener.service,
-            method=asked.method,
-            target=asked.path,
-            host=asked.host,
-            time=self._now,
-            source=End("127.0.0.1", 0),
-            destination=End(instance.address, port),
-            instance=listener.instance,
-            headers={name: value for name, value in asked.headers.items() if name not in WITHHELD_HEADERS},
-            outside=outside,
-            user=_known(user, listener),
-        )
+
+def _check(question: Question, asked: Asked, instance: Instance, connection: Connection) -> Any:
+    """What the proxy would ask (CheckRequest), so that it is read as it would be."""
+    extensions = dict(question.extensions)
+    extensions.setdefault(EXTENSION_LISTENER, question.listener)
+    headers = {name: value for name, value in asked.headers.items() if name not in WITHHELD_HEADERS}
+    peer = {"principal": str(connection.peer)} if connection.peer is not None else {}
+    attributes = {
+        "source": {"address": _socket(LOCAL), **peer},
+        "destination": {"address": _socket(instance.address)},
+        "context_extensions": {name: value for name, value in extensions.items() if value},
+        "request": {"http": {"method": asked.method, "path": asked.path, "host": asked.authority, "headers": headers}},
+    }
+    return envoy_api.build("envoy.service.auth.v3.CheckRequest", {"attributes": attributes})
+
+
+def _socket(address: str) -> dict[str, Any]:
+    return {"socket_address": {"address": address, "port_value": 0}}
 
 
 def _asked_once(found: Step) -> tuple[Question | None, tuple[Leg, ...]]:

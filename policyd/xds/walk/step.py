@@ -206,23 +206,29 @@ class _Said:
                   if one.get("metadata_namespace") == METADATA_NAMESPACE)  # fmt: skip
         self._listener = next((one.get(METADATA_LISTENER, "") for one in values), "")
 
-    def of(self, name: str, chosen: Chosen | None, share: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    def of(self, name: str, chosen: Chosen | None) -> Mapping[str, Any]:
         """The narrowest thing that is said to a filter."""
+        return next(self._every(name, chosen, None), {})
+
+    def _every(self, name: str, chosen: Chosen | None, share: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+        """All that is said to a filter, the narrowest first."""
         for place in (share, chosen.route if chosen else None, chosen.virtual_host if chosen else None, self._table):
             found = (place or {}).get("typed_per_filter_config", {}).get(name)
             if found is not None:
-                told: Mapping[str, Any] = found
-                return told
-        return {}
+                yield found
 
     def question(self, chosen: Chosen | None, share: Mapping[str, Any] | None = None) -> Question | None:
         """What policyd is asked; None where it is not."""
         if AUTHORIZATION not in self._filters:
             return None
-        said = self.of(AUTHORIZATION, chosen, share)
-        if said.get("disabled"):
+        said = list(self._every(AUTHORIZATION, chosen, share))
+        if said and said[0].get("disabled"):
             return None
-        extensions = said.get("check_settings", {}).get("context_extensions", {})
+        extensions: dict[str, str] = {}
+        for one in reversed(
+            said
+        ):  # of one name the narrowest wins; of others all are told (FilterConfigPerRoute::merge)
+            extensions |= one.get("check_settings", {}).get("context_extensions", {})
         return Question(self._listener, extensions)
 
 
