@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from policyd import envoy_api
 from policyd.envoy_api import CLUSTER
 from policyd.errors import StreamError
 from policyd.xds import wire
-from policyd.xds.snapshot import resource
+from policyd.xds.snapshot import Resource, resource
 from policyd.xds.stream import Push, Request
 
 NODE = {
@@ -86,3 +87,19 @@ def test_a_push_is_written() -> None:
             }
         ],
     }
+
+
+@pytest.mark.parametrize("count", [0, 1, wire.FEW, wire.FEW + 1])
+def test_what_was_said_before_is_said_again_with_a_nonce_of_its_own(count: int) -> None:
+    some = tuple(Resource(f"c{number}", f"v{number}", CLUSTER, b"\x0a\x01c") for number in range(count))
+    other = tuple(replace(one, version="w") for one in some)
+    for resources in (some, some, other):
+        for nonce in ("1", "2"):
+            said = envoy_api.message(wire.RESPONSE).FromString(
+                wire.encode(Push(CLUSTER, nonce, "7", resources, ("gone",)))
+            )
+            assert (said.type_url, said.nonce, said.system_version_info) == (CLUSTER, nonce, "7")
+            assert [(one.name, one.version, one.resource.value) for one in said.resources] == [
+                (one.name, one.version, one.body) for one in resources
+            ]
+            assert (list(said.removed_resources), said.control_plane.identifier) == (["gone"], "policyd")
