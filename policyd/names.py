@@ -99,7 +99,7 @@ EXPORT_SCOPE: Final = "policyd.audit"
 EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
     field: f"policyd.{field}"
     for field in (
-        "kind", "mode", "decision", "status", "decision_id", "principal", "action", "resource", "reasons", "revision",
+        "kind", "decision", "status", "decision_id", "principal", "action", "resource", "reasons", "revision",
         "proxy", "request_id", "cached", "duration_us", "writer", "seq",
     )
 }  # fmt: skip

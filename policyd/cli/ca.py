@@ -106,6 +106,7 @@ def _token_state(one: authority.Token, now: int) -> str:
 def revoke_token(
     identifier: Annotated[str, typer.Argument(metavar="TOKEN", help="As `token list` shows it.", show_default=False)],
     directory: Dir = None,
+    as_json: Json = False,
 ) -> None:
     """Make an unused join token worthless. What was obtained with a used one is ended by `policyd ca revoke`."""
     from policyd.cli import output
@@ -113,7 +114,10 @@ def revoke_token(
 
     with server(folder(directory)) as client:
         agent = client.revoke_token(identifier)
-    output.show(f"the token `{identifier}` for the agent `{agent}` is worthless")
+    if as_json:
+        output.print_json({"token": identifier, "agent": agent})
+    else:
+        output.show(f"the token `{identifier}` for the agent `{agent}` is worthless")
 
 
 @app.command()
@@ -125,6 +129,7 @@ def revoke(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)] = "",
     undo: Annotated[bool, typer.Option("--undo", help="Take the revocation back.")] = False,
     directory: Dir = None,
+    as_json: Json = False,
 ) -> None:
     """Revoke an identity: nothing is issued or renewed for it, its requests are denied, nobody is led to it.
 
@@ -144,7 +149,10 @@ def revoke(
         else:
             spiffe_id = workload_id(identity, trust_domain, client.instances())
         pending = client.unrevoke(str(spiffe_id)) if undo else client.revoke(str(spiffe_id), reason)
-    output.show(f"`{spiffe_id}` is {'no longer revoked' if undo else 'revoked'}")
+    if as_json:
+        output.print_json({"spiffe_id": str(spiffe_id), "revoked": not undo, "pending": pending})
+    else:
+        output.show(f"`{spiffe_id}` is {'no longer revoked' if undo else 'revoked'}")
     if pending:
         output.show(f"warning: decisions do not know it yet, {pending}", stream=output.stderr())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.lazy import group
-from policyd.cli.options import Dir
+from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from policyd.svid.bundle import Bundle
@@ -44,6 +44,7 @@ def export(
     directory: Dir = None,
     pem: Pem = False,
     jwt: Jwt = False,
+    as_json: Json = False,
 ) -> None:
     """Write the bundle to a file, whole or not at all: for another trust domain, or a verifier elsewhere."""
     from policyd.cli import output
@@ -58,7 +59,11 @@ def export(
     except OSError as error:
         raise StateError(f"`{file}` cannot be written: {error.strerror}") from None
     roots, keys = (0 if jwt else len(bundle.roots)), (0 if pem else len(bundle.jwt_keys))
-    output.show(f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}")
+    if as_json:
+        found = {"trust_domain": bundle.trust_domain, "sequence": bundle.sequence, "roots": roots, "keys": keys}
+        output.print_json({"file": str(file), **found})
+    else:
+        output.show(f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}")
 
 
 def _check(*, pem: bool, jwt: bool) -> None:

@@ -55,7 +55,7 @@ def create(
 
 @app.command("list")
 def show(directory: Dir = None, as_json: Json = False) -> None:
-    """List the entries."""
+    """List the entries: which processes get which workload's identity."""
     from policyd.cli import output
     from policyd.cli.instance import folder, server
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from policyd.cli.ca_inspect import File, material
-from policyd.cli.options import Dir
+from policyd.cli.options import Dir, Json
 
 
 def sign(
@@ -26,6 +26,7 @@ def sign(
     ] = None,
     ttl: Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)] = "",
     directory: Dir = None,
+    as_json: Json = False,
 ) -> None:
     """Sign a certificate signing request (PKCS#10, PEM or DER) and print the chain, leaf first, without the root.
 
@@ -50,9 +51,7 @@ def sign(
         reply = client.issue(str(spiffe_id), found.request.public_bytes(Encoding.DER), seconds(ttl))
     certificates = [x509.load_der_x509_certificate(one) for one in reply.chain]
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
-    if out is None:
-        print(pem.decode(), end="")
-    else:
+    if out is not None:
         try:
             write_private(out, pem)
             out.chmod(0o644)  # nothing in it is secret
@@ -60,4 +59,10 @@ def sign(
             raise StateError(f"`{out}` cannot be written: {error.strerror}") from None
     leaf = certificates[0]
     end = moment(int(leaf.not_valid_after_utc.timestamp()))
+    if as_json:
+        chain = {"chain": pem.decode()} if out is None else {"file": str(out)}
+        output.print_json({"spiffe_id": str(spiffe_id), "serial": f"{leaf.serial_number:032x}", "until": end, **chain})
+        return
+    if out is None:
+        print(pem.decode(), end="")
     output.show(f"`{spiffe_id}`, serial {leaf.serial_number:032x}, until {end}", stream=output.stderr())

@@ -98,7 +98,7 @@ def test_help_imports_no_command() -> None:
         (["check", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
         (["up", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
         (["up", ".", "--detach", "--check"], Exit.USAGE, "exclude each other"),
-        (["ca", "issue", "web"], Exit.USAGE, "Missing option '--out'"),
+        (["ca", "issue", "web"], Exit.USAGE, "error: either a certificate or a token"),
     ],
 )
 def test_exit_codes(policyd: Callable[..., Said], words: list[str], code: int, says: str) -> None:
