@@ -313,18 +313,18 @@ def test_requests_have_their_server_beside_the_connections(world: World) -> None
 
 
 def test_sidecars_lead_tunnels_by_the_same_rules(world: World) -> None:
-    wait_until(lambda: world.tunnelled() == b"v1:hello", 20)
+    wait_until(lambda: world.tunnelled() == b"v1:hello", 60)
     assert world.decisions("echo")[-1]["principal"] == 'Workload::"spiffe://cluster.local/ns/default/sa/caller"'
 
 
 def test_connections_are_shifted_by_weight(world: World) -> None:
     file = world.mesh.directory / "mesh" / "edge.yaml"
     file.write_text(yaml.safe_dump_all(rules(("v1", 0), ("v2", 1))))
-    wait_until(lambda: world.plain() == b"v2:hello", 20)
+    wait_until(lambda: world.plain() == b"v2:hello", 60)
     assert {world.heard() for _ in range(5)} == {b"v2:hello"}
-    wait_until(lambda: world.tunnelled() == b"v2:hello", 20)
+    wait_until(lambda: world.tunnelled() == b"v2:hello", 60)
 
     file.write_text(yaml.safe_dump_all(rules(("v1", 1), ("v2", 1))))
     for connect in (world.plain, world.tunnelled):
-        wait_until(lambda connect=connect: connect() == b"v1:hello", 20)  # type: ignore[misc]
-        wait_until(lambda connect=connect: connect() == b"v2:hello", 20)  # type: ignore[misc]
+        wait_until(lambda connect=connect: connect() == b"v1:hello", 60)  # type: ignore[misc]
+        wait_until(lambda connect=connect: connect() == b"v2:hello", 60)  # type: ignore[misc]

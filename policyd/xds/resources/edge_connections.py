@@ -70,6 +70,7 @@ def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, 
         [counting.says_who(instance), *filters.decision(control, [])],
         filters.rds(name),
         upgrade_configs=[tcp.CONNECT],
+        **tcp.SOON_CLOSED,
         **observing.observed(control, instance, counting.outbound(instance)),
     )
     return {

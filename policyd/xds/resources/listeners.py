@@ -120,6 +120,7 @@ def _application(
         stream_idle_timeout="0s",
         **observing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
+        **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
         **(_PEER if encrypted else _STRANGER),
         **tokens.replies(verification),
     )

@@ -19,6 +19,9 @@ _PATIENT: Final = {"timeout": "0s", "idle_timeout": IDLE}
 GOES_ON: Final[Mapping[str, Any]] = {**_PATIENT, "upgrade_configs": [CONNECT]}
 ENDS_HERE: Final[Mapping[str, Any]] = {**_PATIENT, "upgrade_configs": [{**CONNECT, "connect_config": {}}]}
 
+# of a connection manager for tunnels alone: the end of one is that of its connection, which is else a second late
+SOON_CLOSED: Final = {"delayed_close_timeout": "0.05s"}
+
 
 def ending(cluster: str) -> dict[str, Any]:
     """Of the route to an application: tunnels, and nothing else, end here, and their bytes go to it."""
