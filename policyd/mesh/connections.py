@@ -53,6 +53,9 @@ def unspoken(virtual: VirtualService, service: Service) -> tuple[str, str] | Non
         return "speaks TCP only, for which there are no `http` rules", "write `tcp` rules"
     if not any(port.takes_connections for port in service.ports) and not virtual.spec.http:
         return "answers requests only, for which there are no `tcp` and `tls` rules", "write `http` rules"
+    unsaid = next((port.number for port in service.ports if port.protocol == "auto"), None)
+    if unsaid is not None and (virtual.spec.tcp or virtual.spec.tls):
+        return f"has port {unsaid}, whose first bytes tell what it speaks, and `http` rules only", "name its protocol"
     return None
 
 

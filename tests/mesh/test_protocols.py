@@ -6,7 +6,7 @@ import pytest
 
 from policyd.mesh.istio.service import ServicePort
 from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
-from tests.mesh.sample import meshed
+from tests.mesh.sample import meshed, problems
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,20 @@ def test_of_a_port_whose_application_speaks_first_nothing_is_waited_for(port: in
     assert ServicePort.model_validate({"port": port, "name": "db"}).speaks == speaks
     assert takes_connections(speaks)
     assert takes_requests(speaks) is (speaks == "auto")
+
+
+IN_MESH = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec: {hosts: [a], tcp: [{route: [{destination: {host: a}}]}]}
+"""
+
+
+def test_where_the_first_bytes_tell_no_rules_of_connections_hold() -> None:
+    files = {"workloads.yaml": "workloads: {a: {service: a, port: 9000, protocol: auto}}\n", "mesh/a.yaml": IN_MESH}
+
+    assert problems(files) == [
+        "mesh/a.yaml:4: the host `a` has port 9000, whose first bytes tell what it speaks, and `http` rules only; "
+        "name its protocol"
+    ]
