@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.proxy import CALLER, CONNECTIONS, Variants, measure
 from bench.table import Row, row
-from policyd.mesh.model import Instance
+from policyd.mesh.model import Instance, Served
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import counting, filters
 from policyd.xds.resources.model import Control
@@ -18,7 +18,10 @@ COUNTED = Instance("details-v1", SpiffeId.parse(CALLER), "sidecar", "details.def
 def variants(control: Control) -> Variants:
     """Each with and without."""
     asked = [filters.authorization(control)]
-    fields = {"access_log": counting.inbound(COUNTED, encrypted=True), "access_log_options": counting.TUNNELS}
+    fields = {
+        "access_log": counting.inbound(COUNTED, Served(80, 80), encrypted=True),
+        "access_log_options": counting.TUNNELS,
+    }
     heard = [counting.hears_who()]
     return {
         "no filter": ([], {}),

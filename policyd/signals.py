@@ -16,15 +16,14 @@ PREFIX: Final = "istio"  # of the names of counters and histograms
 MAX_SERIES: Final = 20_000  # of each kind that one Envoy keeps; beyond it new ones are not counted
 
 # ---- the tags
-REPORTER: Final = "reporter"  # `source` or `destination`
 LOCAL: Final = "local"  # the Party that the Envoy stands beside, and its SPIFFE id
 REMOTE: Final = "remote"  # the Party at the other end
 REMOTE_ID: Final = "remote_id"  # and its SPIFFE id, as its certificate says
-CLUSTER: Final = "cluster"  # where an outbound request was sent
+CLUSTER: Final = "cluster"  # where a request was sent; who is asked has no such tag
 CODE: Final = "response_code"
 FLAGS: Final = "response_flags"
 GRPC_STATUS: Final = "grpc_response_status"
-SECURITY: Final = "connection_security_policy"
+SECURITY: Final = "connection_security_policy"  # where it is not mutual TLS
 DECISION: Final = "decision"
 POLICY: Final = "policy"
 
@@ -49,6 +48,7 @@ MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
     SENT: ("counter", "Bytes that callers got over ended connections."),
 }
 
+REPORTER: Final = "reporter"
 SOURCE: Final = "source"
 DESTINATION: Final = "destination"
 UNKNOWN: Final = "unknown"
@@ -86,12 +86,12 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
     """Istio's labels, all of them and in its order, from an Envoy's tags; then the decision and its policy."""
     local, _, local_id = tags.get(LOCAL, "").rpartition("|")
     here, there = (Party.parse(local), local_id), (Party.parse(tags.get(REMOTE, "")), tags.get(REMOTE_ID, ""))
-    outward = tags.get(REPORTER) == SOURCE
+    outward = CLUSTER in tags
     source, destination = (here, there) if outward else (there, here)
     service = asked_service(tags.get(CLUSTER, ""), destination[0]) if outward else _full(destination[0].service)
     grpc = tags.get(GRPC_STATUS, "")
     labels = {
-        REPORTER: tags.get(REPORTER, ""),
+        REPORTER: SOURCE if outward else DESTINATION,
         **_ends(SOURCE, *source),
         **_ends(DESTINATION, *destination),
         **_service(service),
@@ -99,7 +99,7 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
         CODE: tags.get(CODE, ""),
         GRPC_STATUS: grpc,
         FLAGS: tags.get(FLAGS, ""),
-        SECURITY: tags.get(SECURITY, ""),
+        SECURITY: UNKNOWN if outward else tags.get(SECURITY, MUTUAL_TLS),
         DECISION: tags.get(DECISION, ""),
         POLICY: tags.get(POLICY, ""),
     }

@@ -12,14 +12,12 @@ REVIEWS = Party("reviews-v1", "default", "reviews", "v1", "reviews.default")
 RATINGS = Party("ratings-v1", "default", "ratings", "v1", "ratings.default")
 ID = "spiffe://cluster.local/ns/default/sa/bookinfo-{}"
 INBOUND = {
-    "reporter": "destination",
     "local": f"{RATINGS}|{ID.format('ratings')}",
     "remote": str(REVIEWS),
     "remote_id": ID.format("reviews"),
     "response_code": "200",
     "response_flags": "-",
     "grpc_response_status": "",
-    "connection_security_policy": "mutual_tls",
     "decision": "allow",
     "policy": "ratings",
 }
@@ -54,12 +52,10 @@ LABELS = {
 }
 OUTBOUND = {
     **INBOUND,
-    "reporter": "source",
     "local": f"{REVIEWS}|{ID.format('reviews')}",
     "remote": str(RATINGS),
     "remote_id": ID.format("ratings"),
     "cluster": "outbound|9080|v1|ratings.default",
-    "connection_security_policy": "unknown",
 }
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from proxy.exposition import Page, read, written
 
-TAGS = 'reporter="destination",local="web-v1|default|web|v1|web.default|spiffe://d/web",response_code="200"'
+TAGS = 'local="web-v1|default|web|v1|web.default|spiffe://d/web",response_code="200"'
 FIRST = f"""# TYPE envoy_istio_requests_total counter
 envoy_istio_requests_total{{{TAGS}}} 4
 

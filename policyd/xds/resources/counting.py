@@ -6,11 +6,11 @@ calls itself besides is believed of peers of the mesh only, is bounded, and reac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from policyd import signals
-from policyd.mesh.model import Instance
+from policyd.mesh.model import Instance, Served
+from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
 from policyd.xds.resources.model import GUARD, INNER, SNIFFED
@@ -98,40 +98,52 @@ TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
 # ---- access loggers
 
 
-def inbound(instance: Instance, *, encrypted: bool) -> list[dict[str, Any]]:
-    """What the sidecar of who is asked counts; of plain text it knows no peer."""
-    local = {**_local(instance, signals.DESTINATION), **(_HEARD if encrypted else {})}
-    security = {signals.SECURITY: signals.MUTUAL_TLS if encrypted else signals.PLAINTEXT}
-    return _loggers({**local, **_ANSWER, **security, **_DECISIONS})
+def inbound(instance: Instance, served: Served, *, encrypted: bool) -> list[dict[str, Any]]:
+    """What the sidecar of who is asked counts at a port; of plain text it knows no peer."""
+    tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
+    requests = [_of_requests(tags)] if takes_requests(served.protocol) else []
+    return [*requests, *(_of_tunnels(tags) if takes_connections(served.protocol) else ())]
 
 
 def outbound(instance: Instance) -> list[dict[str, Any]]:
     """What the Envoy of who asks counts, a gateway too."""
-    return _loggers({**_local(instance, signals.SOURCE), **_REACHED, **_ANSWER, **_DECISIONS}, [_GOES_ON])
+    tags = {**_local(instance), **_REACHED, **_ANSWER}
+    return [_of_requests(tags), *_of_tunnels(tags, _GOES_ON)]
+
+
+def inside(instance: Instance) -> list[dict[str, Any]]:
+    """What it counts of requests that came through a tunnel within it."""
+    return [_of_requests({**_local(instance), **_REACHED, **_ANSWER})]
 
 
 def connections(instance: Instance) -> list[dict[str, Any]]:
     """What it counts of connections that become tunnels within it."""
-    tags = {**_local(instance, signals.SOURCE), **_REACHED}
-    listed = [{"name": name, "value_format": value} for name, value in tags.items()]
+    tags = _listed({**_local(instance), **_REACHED})
     return [
-        _logger([_at("TcpUpstreamConnected")], _opened(listed)),
-        _logger([_at("TcpConnectionEnd")], _closed(listed)),
+        _logger([_at("TcpUpstreamConnected")], _opened(tags)),
+        _logger([_at("TcpConnectionEnd")], _closed(tags, tags)),
     ]
 
 
-def _local(instance: Instance, reporter: str) -> dict[str, str]:
-    return {signals.REPORTER: reporter, signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
+def _local(instance: Instance) -> dict[str, str]:
+    return {signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
 
 
-def _loggers(tags: dict[str, str], of_tunnels: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    listed = [{"name": name, "value_format": value} for name, value in tags.items()]
+def _listed(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value_format": value} for name, value in tags.items()]
+
+
+def _of_requests(tags: dict[str, str]) -> dict[str, Any]:
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
+    return _logger([plain, ENDED], _requests(_listed({**tags, **_DECISIONS}), _listed(tags)))
+
+
+def _of_tunnels(tags: dict[str, str], *which: dict[str, Any]) -> list[dict[str, Any]]:
     tunnel = {"header_filter": {"header": _CONNECT}}
+    decided = _listed({**tags, **_DECISIONS})
     return [
-        _logger([plain, _at("DownstreamEnd")], _requests(listed)),
-        _logger([tunnel, *of_tunnels, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(listed)),
-        _logger([tunnel, *of_tunnels, _at("DownstreamEnd")], _closed(listed)),
+        _logger([tunnel, *which, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(decided)),
+        _logger([tunnel, *which, ENDED], _closed(decided, _listed(tags))),
     ]
 
 
@@ -159,10 +171,11 @@ def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, 
     }
 
 
-def _requests(tags: list[dict[str, str]]) -> dict[str, Any]:
-    timed = {"stat": {"name": signals.DURATION, "tags": tags}, "unit": "Milliseconds"}
+def _requests(tags: list[dict[str, str]], few: list[dict[str, str]]) -> dict[str, Any]:
+    """How many there were; how long they took and how large they were without what was decided."""
+    timed = {"stat": {"name": signals.DURATION, "tags": few}, "unit": "Milliseconds"}
     sizes = [
-        {"stat": {"name": name, "tags": tags}, "unit": "Bytes", "value_format": value}
+        {"stat": {"name": name, "tags": few}, "unit": "Bytes", "value_format": value}
         for name, value in ((signals.REQUEST_BYTES, "%BYTES_RECEIVED%"), (signals.RESPONSE_BYTES, "%BYTES_SENT%"))
     ]
     return {
@@ -175,9 +188,9 @@ def _opened(tags: list[dict[str, str]]) -> dict[str, Any]:
     return {"counters": [_one(signals.OPENED, tags)]}
 
 
-def _closed(tags: list[dict[str, str]]) -> dict[str, Any]:
+def _closed(tags: list[dict[str, str]], few: list[dict[str, str]]) -> dict[str, Any]:
     moved = [
-        {"stat": {"name": name, "tags": tags}, "value_format": value}
+        {"stat": {"name": name, "tags": few}, "value_format": value}
         for name, value in ((signals.RECEIVED, "%BYTES_RECEIVED%"), (signals.SENT, "%BYTES_SENT%"))
     ]
     return {"counters": [_one(signals.CLOSED, tags), *moved]}

@@ -118,7 +118,7 @@ def _application(
         skip_xff_append=True,
         # as in Istio: a stream may be quiet for as long as both ends like
         stream_idle_timeout="0s",
-        **observing.observed(control, instance, counting.inbound(instance, encrypted=encrypted)),
+        **observing.observed(control, instance, counting.inbound(instance, served, encrypted=encrypted)),
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
         **(_PEER if encrypted else _STRANGER),
@@ -163,9 +163,10 @@ def outbound(
     ]
     observed = observing.observed(control, instance, counting.outbound(instance))
     inside = [*asked, *lookup, *faults.FILTERS]
-    yield inner.listener(inside, observed)
+    within = observing.observed(control, instance, counting.inside(instance))
+    yield inner.listener(inside, within)
     if mesh.is_sniffed:
-        yield sniffed.at_caller(instance, inner.requests(inside, observed))
+        yield sniffed.at_caller(instance, inner.requests(inside, within))
     if egress.is_guarded(mesh):
         yield from guard.on_the_way_out(lookup, observed)
     chain = {
