@@ -29,8 +29,8 @@ def metrics() -> Iterator[str]:
     yield from table(("name", "kind", "what it is"), counted)
     labels = codes((*signals.standard_labels({}), "proxy"), "")
     yield from ("", f"Each has the labels {labels}. What is not known is `{signals.UNKNOWN}`.")
-    yield "`decision` (`allow`, `deny` or `error`) and `policy`, the first that determined it, are there where"
-    yield "the Envoy asked, else empty."
+    yield "Counters have `decision` (`allow`, `deny` or `error`) and `policy`, the first that determined it, where the"
+    yield "Envoy asked; else they are empty."
 
 
 def error_codes() -> Iterator[str]:

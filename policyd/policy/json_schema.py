@@ -213,6 +213,8 @@ BEFORE: Final[Mapping[str, Callable[[Inner], JsonSchema]]] = {
     "parse_address": _address_text,
     "check_distinct_headers": lambda inner: inner(),
     "_check_target": lambda inner: inner(),
+    "_check_server_protocol": lambda inner: inner(),
+    "_check_server_mode": lambda inner: inner(),
     "_as_command": lambda inner: {"anyOf": [{"type": "string"}, inner()]},
     "_as_list": lambda inner: {"anyOf": [inner()["items"], inner()]},
 }
