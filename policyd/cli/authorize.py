@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Claim, Dir, Json, Shadow, User
+from policyd.cli.options import Caller, Claim, Dir, Header, Json, Method, Shadow, Url, User
 
 app = leaf()
 
 
 @app.command()
 def authorize(
-    caller: Annotated[
-        str,
-        typer.Argument(
-            metavar="FROM",
-            help="Who asks: an instance, a service, a service account, a SPIFFE ID, or `anonymous`.",
-            show_default=False,
-        ),
-    ],
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method, as in GET.", show_default=False)],
-    url: Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)],
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
-    ] = None,
+    caller: Caller,
+    method: Method,
+    url: Url,
+    header: Header = None,
     user: User = "",
     claim: Claim = None,
     directory: Dir = None,

@@ -20,6 +20,21 @@ Folder = Annotated[
     Path | None,
     typer.Argument(metavar="DIR", help="The mesh's folder; without it the one that you are in.", show_default=False),
 ]
+# one form of a request everywhere: FROM METHOD URL
+Caller = Annotated[
+    str,
+    typer.Argument(
+        metavar="FROM",
+        help="Who asks: an instance, a service, a service account, a SPIFFE ID, or `anonymous`.",
+        show_default=False,
+    ),
+]
+Method = Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method, as in GET.", show_default=False)]
+Url = Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)]
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
+]
 User = Annotated[
     str,
     typer.Option(
