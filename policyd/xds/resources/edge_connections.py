@@ -13,7 +13,7 @@ from typing import Any, Final
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import connections, counting, edges, filters, observing, policies, tcp
+from policyd.xds.resources import connections, counting, edges, filters, inner, observing, policies, tcp
 from policyd.xds.resources.model import Control
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
@@ -84,28 +84,14 @@ def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, 
 
 def cluster(instance: Instance, listen: Listen) -> dict[str, Any]:
     """The way to it. No connection carries a second tunnel, which would be taken for the first one's client."""
-    name = connections_listener(instance.name, listen.declared)
-    address = {"envoy_internal_address": {"server_listener_name": name, "endpoint_id": "0"}}
-    raw = {"@type": f"{_EXTENSIONS}.transport_sockets.raw_buffer.v3.RawBuffer"}
-    inner = {
-        "@type": f"{_EXTENSIONS}.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-        "transport_socket": {"name": "envoy.transport_sockets.raw_buffer", "typed_config": raw},
-    }
     options = {
         "@type": f"type.googleapis.com/{_OPTIONS}",
         "explicit_http_config": {"http_protocol_options": {}},
         "common_http_protocol_options": {"max_requests_per_connection": 1},
     }
     return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": policies.CONNECT_TIMEOUT,
+        **inner.cluster(connections_listener(instance.name, listen.declared)),
         "circuit_breakers": policies.breakers(ConnectionPool()),
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-        "transport_socket": {"name": "envoy.transport_sockets.internal_upstream", "typed_config": inner},
         "typed_extension_protocol_options": {_OPTIONS: options},
     }
 
