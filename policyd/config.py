@@ -119,7 +119,7 @@ LOOPBACK: Final = Address("127.0.0.1", 0)
 
 
 def _check_collector(url: str) -> str:
-    """Records go over TLS, or stay on this machine."""
+    """What tells of requests goes over TLS, or stays on this machine."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -128,7 +128,7 @@ def _check_collector(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or parts.username or parts.fragment or len(url) > MAX_URL:
         raise ValueError(f"`{url[:80]}` is no URL of a collector; write it as in `https://collector:4318/v1/logs`")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"`{url[:80]}` would send records in the clear; use https, or a collector on this machine")
+        raise ValueError(f"`{url[:80]}` would be told in the clear; use https, or a collector on this machine")
     return url
 
 

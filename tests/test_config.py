@@ -103,7 +103,7 @@ def test_every_setting_is_read() -> None:
         ("log: {level: loud}", "`log.level` must be 'debug', 'info', 'warning' or 'error', not the text `loud`"),
         (
             "audit: {export: {otlp: 'http://collector:4318/v1/logs'}}",
-            "`audit.export.otlp`: `http://collector:4318/v1/logs` would send records in the clear; use https, or a "
+            "`audit.export.otlp`: `http://collector:4318/v1/logs` would be told in the clear; use https, or a "
             "collector on this machine",
         ),
         (
