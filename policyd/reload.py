@@ -255,7 +255,9 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
         found.append(Problem("no_workloads", "there are no workloads", "workloads.yaml", remedy=remedy))
     for file in parsed.mesh.credentials:
         if file.ended is not None:
-            message = f"this certificate expired at {file.ended:%Y-%m-%d %H:%M} UTC: nobody believes it"
+            what = "list of revoked certificates" if file.is_list else "certificate"
+            then = "no certificate is believed by it" if file.is_list else "nobody believes it"
+            message = f"this {what} expired at {file.ended:%Y-%m-%d %H:%M} UTC: {then}"
             found.append(Problem("credential", message, file.path, remedy="renew it"))
     for name, listens in sorted(parsed.placement.gateways.items()):
         for listen in listens:

@@ -7,7 +7,7 @@ import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -23,7 +23,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) -> str:
+def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: bytes | None = None) -> str:
     how = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode()
 
@@ -50,9 +50,9 @@ class Authority:
         builder = builder.add_extension(identifier, critical=False)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
-    def issue(self, *names: str, ended: bool = False) -> tuple[str, str]:
+    def issue(self, *names: str, ended: bool = False, for_rsa: bool = False) -> tuple[str, str]:
         """A certificate for DNS names, IP addresses or URIs and its key, both in PEM; `ended`: it expired yesterday."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65_537, 2048) if for_rsa else ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         end = now - dt.timedelta(days=1) if ended else now + YEAR / 2
         builder = x509.CertificateBuilder(
@@ -69,10 +69,11 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(Encoding.PEM).decode(), _pem(key)
 
-    def revocations(self, *certificates: str) -> str:
-        """A list of what it has revoked (CRL), in PEM."""
+    def revocations(self, *certificates: str, ended: bool = False) -> str:
+        """A list of what it has revoked (CRL), in PEM; `ended`: it should have been renewed yesterday."""
         now = dt.datetime.now(dt.UTC)
-        builder = x509.CertificateRevocationListBuilder(self._name, now - YEAR / 2, now + YEAR / 2)
+        end = now - dt.timedelta(days=1) if ended else now + YEAR / 2
+        builder = x509.CertificateRevocationListBuilder(self._name, now - YEAR / 2, end)
         for pem in certificates:
             number = x509.load_pem_x509_certificate(pem.encode()).serial_number
             revoked = x509.RevokedCertificateBuilder(number, now - YEAR / 4)

@@ -18,8 +18,9 @@ def find(analysed: Analysed) -> Findings:
 def _unused(analysed: Analysed) -> Findings:
     bound = {id_ for one in analysed.declaration.of(VirtualService) for id_ in one.resource.gateway_ids()}
     for declared in analysed.declaration.of(Gateway):
-        redirects = all(one.tls is not None and one.tls.https_redirect for one in declared.resource.spec.servers)
-        if declared.resource.id not in bound and not redirects:
+        servers = declared.resource.spec.servers
+        ruled = any(not one.to_every_service and not (one.tls and one.tls.https_redirect) for one in servers)
+        if declared.resource.id not in bound and ruled:
             message = f"no VirtualService is bound to the Gateway `{declared.resource.name}`, so that it routes nothing"
             yield at(declared, "PM0201", message, ("metadata", "name"), "name it in `gateways` of a VirtualService")
 
@@ -43,8 +44,11 @@ def _shared_certificates(analysed: Analysed) -> Findings:
         for number, server in enumerate(gateway.spec.servers):
             if server.tls is None or not server.tls.shows:
                 continue
-            first = shown.setdefault(server.tls.certificate_file, gateway.id)
-            if first != gateway.id:
-                message = f"the certificate `{server.tls.certificate_file}` is shown by the Gateway `{first}` too"
-                remedy = "clients reuse connections from one to the other; join the Gateways, or use two certificates"
-                yield at(declared, "IST0138", message, ("spec", "servers", number, "tls"), remedy)
+            for certificate, _ in server.tls.pairs:
+                first = shown.setdefault(certificate, gateway.id)
+                if first != gateway.id:
+                    message = f"the certificate `{certificate}` is shown by the Gateway `{first}` too"
+                    remedy = (
+                        "clients reuse connections from one to the other; join the Gateways, or use two certificates"
+                    )
+                    yield at(declared, "IST0138", message, ("spec", "servers", number, "tls"), remedy)

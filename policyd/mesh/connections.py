@@ -66,7 +66,7 @@ def _check_servers(
     bound = [gateways[id_] for id_ in virtual.gateway_ids() if id_ in gateways]
     if virtual.in_mesh or not bound:
         return
-    served = {server.section for gateway in bound for server in gateway.spec.servers}
+    served = {server.section for gateway in bound for server in gateway.spec.servers if not server.to_every_service}
     for section in SECTIONS:
         if getattr(virtual.spec, section) and section not in served:
             message = f"none of its gateways has a server for {_SERVERS[section]}"

@@ -6,6 +6,7 @@ belongs to it; nothing that is kept, sent or recorded has more.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,21 +15,24 @@ from typing import Any, Final
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.istio.destination_rule import DestinationRule
-from policyd.mesh.istio.gateway import Gateway, ServerTls
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.yaml import Path
 
 FOLDER: Final = "credentials"
+CERTIFICATE, KEY, LIST = "certificate", "private key", "list of revoked certificates"
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialFile:
     """A file of credentials: `path` in the mesh's folder, `place` on the machine.
 
-    `text` are its certificates in PEM, "" for a key; `public` is the hash of the public key of the key, or of the first
-    certificate. `problem` is what is wrong with it, "" if nothing. `ended` is when its first certificate expired, None
-    where it had not when it was read.
+    `text` are its certificates in PEM, or its lists of revoked ones (`is_list`), "" for a key; `public` is the hash of
+    the public key of the key, or of the first certificate, and `algorithm` is what it is for. `problem` is what is
+    wrong with it, "" if nothing. `ended` is when its first certificate expired, or its first list, None where it had
+    not when it was read.
     """
 
     path: str
@@ -39,6 +43,8 @@ class CredentialFile:
     problem: str = ""
     remedy: str = ""
     ended: datetime | None = None
+    is_list: bool = False
+    algorithm: str = ""
 
 
 Credentials = Mapping[str, CredentialFile]  # by path in the mesh's folder
@@ -71,69 +77,104 @@ def _shown(declaration: Declaration) -> Iterator[tuple[Declared[Any], Path, Serv
 def _check_client(
     declared: Declared[DestinationRule], path: Path, tls: ClientTls, credentials: Credentials, problems: list[Problem]
 ) -> None:
-    for file, is_key in _files(tls):
-        problem, remedy = _fault(file, credentials.get(file), is_key=is_key)
-        if problem:
-            problems.append(declared.problem("credential", problem, path, remedy))
-    certificate, key = (credentials.get(file) for file in tls.own_files) if tls.own_files else (None, None)
-    if certificate and key and not certificate.problem and not key.problem and certificate.public != key.public:
-        message = f"the key `{key.path}` is not that of the certificate `{certificate.path}`"
-        problems.append(declared.problem("credential", message, path, "put the two that belong together there"))
-
-
-def _files(tls: ClientTls) -> Iterator[tuple[str, bool]]:
-    """The files of a credential, and which is its key."""
+    for file, kind in _files(tls):
+        _note(declared, path, _fault(file, credentials.get(file), kind), problems)
+    _note(declared, path, _list_fault(tls.crl_file, credentials, needed=False), problems)
     if tls.own_files is not None:
-        yield tls.own_files[0], False
-        yield tls.own_files[1], True
+        _note(declared, path, _misfit(tls.own_files, credentials), problems)
+
+
+def _note(declared: Declared[Any], path: Path, fault: tuple[str, str], problems: list[Problem]) -> None:
+    problem, remedy = fault
+    if problem:
+        problems.append(declared.problem("credential", problem, path, remedy))
+
+
+def _files(tls: ClientTls) -> Iterator[tuple[str, str]]:
+    """The files of a credential, and what each is."""
+    if tls.own_files is not None:
+        yield tls.own_files[0], CERTIFICATE
+        yield tls.own_files[1], KEY
     if tls.ca_file is not None:
-        yield tls.ca_file, False
+        yield tls.ca_file, CERTIFICATE
 
 
 def _check(
     declared: Declared[Any], path: Path, tls: ServerTls, credentials: Credentials, problems: list[Problem]
 ) -> None:
-    wanted = (
-        (tls.certificate_file, False, "serverCertificate"),
-        (tls.key_file, True, "privateKey"),
-        *([(tls.ca_file, False, "caCertificates")] if tls.ca_file else []),
-    )
     before = len(problems)
-    for file, is_key, field in wanted:
-        where = (*path, field if getattr(tls, _FIELDS[field]) else "credentialName")
-        problem, remedy = _fault(file, credentials.get(file), is_key=is_key)
-        if problem:
-            problems.append(declared.problem("credential", problem, where, remedy))
-    certificate, key = credentials.get(tls.certificate_file), credentials.get(tls.key_file)
-    if len(problems) == before and certificate and key and certificate.public != key.public:
-        message = f"the key `{key.path}` is not that of the certificate `{certificate.path}`"
-        problems.append(declared.problem("credential", message, path, "put the two that belong together there"))
+    for at, (certificate, key) in enumerate(tls.pairs):
+        _note(
+            declared, _field(path, tls, at, 0), _fault(certificate, credentials.get(certificate), CERTIFICATE), problems
+        )
+        _note(declared, _field(path, tls, at, 1), _fault(key, credentials.get(key), KEY), problems)
+    if tls.ca_file is not None:
+        where = (*path, "caCertificates" if tls.ca_certificates else _way(tls))
+        _note(declared, where, _fault(tls.ca_file, credentials.get(tls.ca_file), CERTIFICATE), problems)
+    where = (*path, "caCrl" if tls.ca_crl else _way(tls))
+    _note(declared, where, _list_fault(tls.crl_file, credentials, needed=tls.ca_crl is not None), problems)
+    if len(problems) > before:
+        return
+    for at, pair in enumerate(tls.pairs):
+        _note(declared, _field(path, tls, at, 0), _misfit(pair, credentials), problems)
+    shown = [credentials[certificate].algorithm for certificate, _ in tls.pairs if certificate in credentials]
+    if len(shown) > len(set(shown)):
+        message = f"both of its certificates are for {shown[0]}: clients would never see the second one"
+        remedy = "of two, one is for RSA and one for ECDSA; keep one of these"
+        problems.append(declared.problem("credential", message, (*path, _way(tls)), remedy))
 
 
-_FIELDS: Final = {
-    "serverCertificate": "server_certificate",
-    "privateKey": "private_key",
-    "caCertificates": "ca_certificates",
-}
+_FIELDS: Final = ("serverCertificate", "privateKey")
 
 
-def _fault(path: str, file: CredentialFile | None, *, is_key: bool) -> tuple[str, str]:
+def _way(tls: ServerTls) -> str:
+    """The field by which a server names what it shows."""
+    if tls.tls_certificates:
+        return "tlsCertificates"
+    return "credentialNames" if tls.credential_names else "credentialName"
+
+
+def _field(path: Path, tls: ServerTls, at: int, which: int) -> Path:
+    """Where one of its certificates, or its key, is named."""
+    if tls.server_certificate is not None:
+        return (*path, _FIELDS[which])
+    if tls.tls_certificates:
+        return (*path, "tlsCertificates", at, _FIELDS[which])
+    return (*path, "credentialNames", at) if tls.credential_names else (*path, "credentialName")
+
+
+def _fault(path: str, file: CredentialFile | None, kind: str) -> tuple[str, str]:
     if file is None:
         return f"there is no file `{path}`", "put it there, or a link to it"
     if file.problem:
         return f"`{path}` {file.problem}", file.remedy
-    if file.is_key != is_key:
-        return f"`{path}` is a {'private key' if file.is_key else 'certificate'}", "name the right file"
-    return "", ""
+    found = KEY if file.is_key else LIST if file.is_list else CERTIFICATE
+    return (f"`{path}` is a {found}", "name the right file") if found != kind else ("", "")
+
+
+def _list_fault(path: str | None, credentials: Credentials, *, needed: bool) -> tuple[str, str]:
+    """What is wrong with a list of revoked certificates; that of a credential may be missing."""
+    if path is None or (path not in credentials and not needed):
+        return "", ""
+    return _fault(path, credentials.get(path), LIST)
+
+
+def _misfit(pair: tuple[str, str], credentials: Credentials) -> tuple[str, str]:
+    certificate, key = (credentials.get(path) for path in pair)
+    if certificate is None or key is None or certificate.problem or key.problem or certificate.public == key.public:
+        return "", ""
+    message = f"the key `{key.path}` is not that of the certificate `{certificate.path}`"
+    return message, "put the two that belong together there"
 
 
 def used(declaration: Declaration) -> Iterable[str]:
-    """Give the files that servers and callers need, by path, each once."""
+    """Give the files that servers and callers need, or may have, by path, each once."""
     paths: dict[str, None] = {}
     for _, _, shown in _shown(declaration):
-        files = (shown.certificate_file, shown.key_file, shown.ca_file)
+        files = (*itertools.chain(*shown.pairs), shown.ca_file, shown.crl_file)
         paths |= {path: None for path in files if path is not None}
     for rule in declaration.of(DestinationRule):
         for _, tls in rule.resource.client_tls():
             paths |= {path: None for path, _ in _files(tls)}
+            paths |= {tls.crl_file: None} if tls.crl_file is not None else {}
     return paths

@@ -149,7 +149,9 @@ class _Ports:
             message = f"the connections of port {number} of `{self._edge.name}` are a server's in `{owner}` already"
             return [declared.problem("conflict", message, where, remedy)]
         found = []
-        for at, host in enumerate(server.bare_hosts if server.encrypted else ()):
+        # its names have a form of their own, and are those of no other server
+        hosts = ("*",) if server.to_every_service else server.bare_hosts if server.encrypted else ()
+        for at, host in enumerate(hosts):
             other, owner = self._hosts.setdefault((number, host), (server, gateway.id))
             if other is not server:
                 message = f"the host `{host}` on port {number} of `{self._edge.name}` has its TLS in `{owner}` already"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from policyd.mesh.credentials import FOLDER, CredentialFile
@@ -25,6 +27,7 @@ from policyd.sources.reading import reason
 MAX_FILES: Final = 1000
 MAX_BYTES: Final = 262_144
 OTHERS: Final = 0o077
+_LISTS: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
 
 
 def credential_paths(directory: Path) -> Iterator[str]:
@@ -60,6 +63,8 @@ def _read(file: CredentialFile, now: datetime) -> CredentialFile:
             data = opened.read(MAX_BYTES)
     except OSError as error:
         return replace(file, problem=f"cannot be read: {reason(error)}", remedy="check owner and mode")
+    if b"BEGIN X509 CRL-----" in data:
+        return _lists(file, data, now)
     if b"PRIVATE KEY-----" not in data:
         return _certificates(file, data, now)
     if status.st_mode & OTHERS:
@@ -85,12 +90,34 @@ def _certificates(file: CredentialFile, data: bytes, now: datetime) -> Credentia
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd but usable certificates; Envoy has the last word
             found = x509.load_pem_x509_certificates(data)
-            public = found[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            key = found[0].public_key()
+            public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, IndexError, UnsupportedAlgorithm):
         return replace(file, problem="has no certificate that can be read", remedy="write it as PEM")
     text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
     end = found[0].not_valid_after_utc
-    return replace(file, text=text, public=_hash(public), ended=end if end <= now else None)
+    ended = end if end <= now else None
+    return replace(file, text=text, public=_hash(public), algorithm=_algorithm(key), ended=ended)
+
+
+def _lists(file: CredentialFile, data: bytes, now: datetime) -> CredentialFile:
+    """The lists of revoked certificates, one after the other; of a list that ended Envoy believes no certificate."""
+    try:
+        found = [x509.load_pem_x509_crl(one) for one in _LISTS.findall(data)]
+        ends = [one.next_update_utc for one in found]
+        text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
+    except (ValueError, UnsupportedAlgorithm):
+        return replace(file, is_list=True, problem="has no list of revoked certificates", remedy="write it as PEM")
+    if not found:
+        return replace(file, is_list=True, problem="has no list of revoked certificates", remedy="write it as PEM")
+    end = min((end for end in ends if end is not None), default=None)
+    return replace(file, is_list=True, text=text, ended=end if end is not None and end <= now else None)
+
+
+def _algorithm(key: object) -> str:
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA"
+    return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
 
 
 def _hash(der: bytes) -> str:

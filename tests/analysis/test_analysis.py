@@ -107,6 +107,9 @@ JWT = "  jwtRules: [{issuer: https://a.example.com, jwksUri: https://a.example.c
         ({"mesh/routes.yaml": ROUTES.replace(", subset: v1", "")}, ("PM0102", "mesh/rules.yaml:6")),
         ({"mesh/more.yaml": GATEWAY.replace("name: edge", "name: idle").replace("www", "x")},
          ("PM0201", "mesh/more.yaml:3")),
+        ({"mesh/more.yaml": GATEWAY.replace("name: edge", "name: auto")
+          .replace("number: 8000", "number: 8001").replace("HTTP", "TLS}, tls: {mode: AUTO_PASSTHROUGH")},
+         ("IST0162", "mesh/more.yaml:6")),
         ({"workloads.yaml": WORKLOADS.replace("[8000]", "[8000, 8443]")}, ("PM0202", "workloads.yaml:5")),
         ({"mesh/more.yaml": resource("Service", SERVICE, group="v1")}, ("IST0118", "mesh/more.yaml:6")),
         ({"mesh/more.yaml": resource("Service", SERVICE.replace("app: web", "app: none"), group="v1")},

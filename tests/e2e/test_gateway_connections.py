@@ -15,17 +15,18 @@ from urllib.parse import SplitResult, urlsplit
 
 import pytest
 import yaml
+from cryptography import x509
 
 from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.test_gateway_tls import resource
-from tests.e2e.wire import records
+from tests.e2e.wire import Identity, issue, records
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-PLAIN, SECURE = 19000, 19443
+PLAIN, SECURE, BY_NAME = 19000, 19443, 15443
 STRANGER = "127.0.0.3"  # from here nobody is let in
 POLICY = """
 @id("in-from-anywhere-but-there") permit (
@@ -33,7 +34,7 @@ POLICY = """
 ) when { !(context has sni) && context.source.ip != ip("127.0.0.3") };
 @id("in-by-name") permit (
   principal is Unauthenticated, action == Action::"connect", resource == Service::"edge.default"
-) when { context has sni && !(context.sni like "no.*") };
+) when { context has sni && !(context.sni like "no.*") && !(context.sni like "outbound_.*_.secret.default") };
 @id("gateway-on") permit (
   principal == Workload::"spiffe://cluster.local/ns/default/sa/edge", action == Action::"connect", resource
 ) when { context.destination.port != 7009 };
@@ -79,6 +80,7 @@ class World:
     work: Path
     ports: dict[int, int]
     proxy: SplitResult
+    caller: Identity
 
     def heard(self, name: str = "", client: tuple[str, str] | None = None) -> bytes:
         """What somebody hears who is let in; again where a busy machine was too late to decide."""
@@ -120,6 +122,25 @@ class World:
                 answer += raw.recv(1) or b"\r\n\r\n"
             return talk(raw) if b" 200 " in answer else b""
 
+    def by_name(self, name: str) -> tuple[bytes, str]:
+        """What the caller hears who asks the port that passes on by name, and whose identity it was shown."""
+        context = self.caller.context()
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.ports[BY_NAME]), timeout=20) as raw,
+                context.wrap_socket(raw, server_hostname=name) as connection,
+            ):
+                peer = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+                names = peer.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+                connection.sendall(b"CONNECT echo:7000 HTTP/1.1\r\nHost: echo:7000\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"\r\n\r\n"):
+                    answer += connection.recv(1) or b"\r\n\r\n"
+                shown = names.get_values_for_type(x509.UniformResourceIdentifier)[0].rpartition("/")[2]
+                return (talk(connection) if b" 200 " in answer else b""), shown
+        except (ssl.SSLError, ConnectionError):
+            return b"", ""
+
     def decisions(self, service: str, decision: str = "allow") -> list[dict[str, Any]]:
         """What was decided about connections to a service, oldest first."""
         about = {"action": 'Action::"connect"', "resource": f'Service::"{service}.default"'}
@@ -146,8 +167,8 @@ def talk(connection: socket.socket) -> bytes:
         return b""
 
 
-def tls_server(*hosts: str, protocol: str = "TLS", **tls: Any) -> dict[str, Any]:
-    return {"port": {"number": SECURE, "name": "tls", "protocol": protocol}, "hosts": list(hosts), "tls": tls}
+def tls_server(*hosts: str, protocol: str = "TLS", port: int = SECURE, **tls: Any) -> dict[str, Any]:
+    return {"port": {"number": port, "name": "tls", "protocol": protocol}, "hosts": list(hosts), "tls": tls}
 
 
 def led(*shares: tuple[str, int], **match: Any) -> dict[str, Any]:
@@ -172,6 +193,7 @@ def rules(*plain: tuple[str, int]) -> list[dict[str, Any]]:
                 tls_server("term.test", mode="SIMPLE", credentialName="edge"),
                 tls_server("mutual.test", mode="MUTUAL", credentialName="edge"),
                 tls_server("web.test", protocol="HTTPS", mode="SIMPLE", credentialName="edge"),
+                tls_server("*.default.svc.cluster.local", mode="AUTO_PASSTHROUGH", port=BY_NAME),
             ],
         ),
         resource("DestinationRule", "echo", host="echo", subsets=[
@@ -220,7 +242,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name, port in (("secret", 7001), ("other", 7009))
     }
     workloads["caller-v1"] = {"service": "caller", "port": 80}
-    declared = {"workloads": workloads, "gateways": {"edge": {"listen": [PLAIN, SECURE]}}}
+    declared = {"workloads": workloads, "gateways": {"edge": {"listen": [PLAIN, SECURE, BY_NAME]}}}
     (folder / "workloads.yaml").write_text(yaml.safe_dump(declared))
     (folder / "policies" / "all.cedar").write_text(POLICY)
     (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all(rules(("v1", 1))))
@@ -236,7 +258,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for one in behind.values():
             listening = stack.enter_context(socket.create_server(("127.0.0.1", one.port)))
             threading.Thread(target=one.serve, args=(listening,), daemon=True).start()
-        yield World(mesh, authority, clients, behind, work, ports, urlsplit(mesh.place("caller-v1")["proxy_url"]))
+        proxy = urlsplit(mesh.place("caller-v1")["proxy_url"])
+        caller = issue(folder, "caller-v1", work / "caller")
+        yield World(mesh, authority, clients, behind, work, ports, proxy, caller)
 
 
 def test_a_service_that_speaks_first_is_heard_after_the_decision(world: World) -> None:
@@ -310,6 +334,44 @@ def test_requests_have_their_server_beside_the_connections(world: World) -> None
         connection.sendall(b"GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n")
         # 404 after the decision; 503 where a busy machine was too late
         assert connection.makefile("rb").readline().split()[1] in (b"404", b"503")
+
+
+@pytest.mark.parametrize(
+    ("name", "heard"),
+    [
+        ("outbound_.7000_.v1_.echo.default", b"v1:hello"),
+        ("outbound_.7000_.v2_.echo.default", b"v2:hello"),
+        ("outbound_.7000_.v2_.echo.default.svc.cluster.local", b"v2:hello"),
+    ],
+)
+def test_mutual_tls_is_passed_on_to_the_service_that_the_name_means(world: World, name: str, heard: bytes) -> None:
+    """The sidecar there sees the caller's own certificate; at the gateway the connection is decided by the name."""
+    tries = (world.by_name(name) for _ in range(5))
+    assert next((found for found in tries if found[0]), None) == (heard, "echo")
+
+    at_the_edge, behind = world.decisions("edge")[-1], world.decisions("echo")[-1]
+    assert (at_the_edge["reasons"], at_the_edge["context"]["sni"]) == (["in-by-name"], name)
+    assert (behind["principal"], behind["reasons"]) == (
+        'Workload::"spiffe://cluster.local/ns/default/sa/caller"',
+        ["caller-on"],
+    )
+
+
+def test_a_policy_decides_about_the_name_before_anything_is_passed_on(world: World) -> None:
+    denied = world.denied(lambda: world.by_name("outbound_.7001_._.secret.default")[0])
+    assert denied["context"]["sni"] == "outbound_.7001_._.secret.default"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "outbound_.7000_.v3_.echo.default", "outbound_.7001_._.echo.default", "outbound_.80_._.echo.far", "pass.test",
+        "policyd-authz", "outbound|7000||echo.default", "echo.default.svc.cluster.local",
+    ],
+)  # fmt: skip
+def test_a_name_that_means_no_service_leads_nowhere(world: World, name: str) -> None:
+    before = world.seen()
+    assert (world.by_name(name), world.seen()) == ((b"", ""), before)
 
 
 def test_sidecars_lead_tunnels_by_the_same_rules(world: World) -> None:

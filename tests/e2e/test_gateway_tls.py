@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
@@ -79,6 +81,8 @@ SERVERS = [
     ),
     server("*.wild.example", credentialName="simple"),
     server("expired.example", credentialName="expired"),
+    server("two.example", credentialNames=["two", "simple"]),
+    server("revoked.example", mode="MUTUAL", credentialName="mutual", caCrl="credentials/revoked.crl"),
 ]
 
 
@@ -149,9 +153,11 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     both = [gateway, resource("VirtualService", "edge", **route)]
     (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all(both))
     made = Edge(RunningMesh(folder), Authority("servers"), Authority("clients"), Authority("strangers"), work)
-    simple = ("simple.example", "files.example", "old.example", "*.wild.example")
+    simple = ("simple.example", "files.example", "old.example", "*.wild.example", "two.example")
     made.put("simple", *made.servers.issue(*simple))
-    made.put("mutual", *made.servers.issue("mutual.example", "named.example", "optional.example"))
+    made.put("two", *made.servers.issue("two.example", for_rsa=True))
+    made.put("mutual", *made.servers.issue("mutual.example", "named.example", "optional.example", "revoked.example"))
+    (folder / "credentials" / "revoked.crl").write_text(made.clients.revocations())
     made.put("expired", *made.servers.issue("expired.example", ended=True))
     (folder / "credentials" / "mutual" / "ca.crt").write_text(made.clients.pem)
     try:
@@ -216,6 +222,30 @@ def test_other_clients_are_not(edge: Edge, kind: str) -> None:
     }[kind]
 
     assert refused(edge, "mutual.example", client)
+
+
+def test_a_client_whose_certificate_was_revoked_is_let_in_no_more(edge: Edge) -> None:
+    kept, lost = edge.clients.issue("good.client"), edge.clients.issue("good.client")
+    assert edge.get("revoked.example", client=lost).status_code == 200
+
+    file = edge.mesh.directory / "credentials" / "revoked.crl"
+    file.with_suffix(".new").write_text(edge.clients.revocations(lost[0]))
+    file.with_suffix(".new").replace(file)
+    wait_until(lambda: refused(edge, "revoked.example", lost), 20)
+    assert edge.get("revoked.example", client=kept).status_code == 200
+    # it is that server's alone
+    assert edge.get("mutual.example", client=lost).status_code == 200
+
+
+@pytest.mark.parametrize(("suite", "kind"), [("ECDHE-RSA-AES128-GCM-SHA256", "rsa"), ("ECDHE+aECDSA", "ecdsa")])
+def test_of_two_certificates_a_client_is_shown_the_one_that_it_can_check(edge: Edge, suite: str, kind: str) -> None:
+    context = edge.trust()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(suite)
+
+    with edge.shake("two.example", context) as connection:
+        shown = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"").public_key()
+    assert isinstance(shown, rsa.RSAPublicKey) is (kind == "rsa")
 
 
 def test_a_name_that_clients_must_have_is_asked_for(edge: Edge) -> None:

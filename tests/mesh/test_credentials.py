@@ -15,9 +15,15 @@ from tests.mesh.sample import GOOD
 FILES = {
     path: CredentialFile(path, f"/mesh/{path}", **told)
     for path, told in {
-        "credentials/shop/tls.crt": {"text": "C", "public": "1"},
+        "credentials/shop/tls.crt": {"text": "C", "public": "1", "algorithm": "ECDSA"},
         "credentials/shop/tls.key": {"public": "1", "is_key": True},
         "credentials/shop/ca.crt": {"text": "CA", "public": "2"},
+        "credentials/more/tls.crt": {"text": "M", "public": "5", "algorithm": "RSA"},
+        "credentials/more/tls.key": {"public": "5", "is_key": True},
+        "credentials/more/ca.crt": {"text": "CA", "public": "2"},
+        "credentials/more/ca.crl": {"text": "L", "is_list": True},
+        "credentials/same/tls.crt": {"text": "S", "public": "6", "algorithm": "RSA"},
+        "credentials/same/tls.key": {"public": "6", "is_key": True},
         "credentials/other/tls.crt": {"text": "O", "public": "3"},
         "credentials/other/tls.key": {"public": "4", "is_key": True},
         "credentials/open/tls.crt": {"text": "C", "public": "1"},
@@ -54,6 +60,26 @@ def test_the_mesh_keeps_the_files_that_servers_name() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tls", "paths"),
+    [
+        ("mode: SIMPLE, credentialNames: [shop, more]", "shop/tls.crt shop/tls.key more/tls.crt more/tls.key"),
+        ("mode: MUTUAL, credentialNames: [more, shop]",
+         "more/tls.crt more/tls.key shop/tls.crt shop/tls.key more/ca.crt more/ca.crl"),
+        ("mode: MUTUAL, credentialName: shop, caCrl: credentials/more/ca.crl",
+         "shop/tls.crt shop/tls.key shop/ca.crt more/ca.crl"),
+        ("mode: OPTIONAL_MUTUAL, credentialName: shop, caCertCredentialName: more",
+         "shop/tls.crt shop/tls.key more/ca.crt more/ca.crl"),
+        ("mode: MUTUAL, tlsCertificates: [{serverCertificate: credentials/shop/tls.crt, privateKey: "
+         "credentials/shop/tls.key}, {serverCertificate: credentials/more/tls.crt, privateKey: "
+         "credentials/more/tls.key, caCertificates: credentials/shop/ca.crt}]",
+         "shop/tls.crt shop/tls.key more/tls.crt more/tls.key shop/ca.crt"),
+    ],
+)  # fmt: skip
+def test_a_server_shows_two_certificates_and_knows_what_was_revoked(tls: str, paths: str) -> None:
+    assert [file.path for file in meshed(server(tls)).credentials] == [f"credentials/{one}" for one in paths.split()]
+
+
 def test_without_the_files_at_hand_nothing_is_said_of_them() -> None:
     assert meshed(server("mode: SIMPLE, credentialName: nowhere"), files=None).credentials == ()
 
@@ -83,6 +109,29 @@ def test_without_the_files_at_hand_nothing_is_said_of_them() -> None:
             "mode: MUTUAL, credentialName: shop, caCertCredentialName: other",
             "there is no file `credentials/other/ca.crt`; put it there, or a link to it",
         ),
+        (
+            "mode: SIMPLE, credentialNames: [shop, nowhere]",
+            "there is no file `credentials/nowhere/tls.key`; put it there, or a link to it",
+        ),
+        (
+            "mode: SIMPLE, credentialNames: [more, same]",
+            "both of its certificates are for RSA: clients would never see the second one; "
+            "of two, one is for RSA and one for ECDSA; keep one of these",
+        ),
+        (
+            "mode: SIMPLE, tlsCertificates: [{serverCertificate: credentials/shop/tls.crt, privateKey: "
+            "credentials/more/tls.key}]",
+            "the key `credentials/more/tls.key` is not that of the certificate `credentials/shop/tls.crt`; "
+            "put the two that belong together there",
+        ),
+        (
+            "mode: MUTUAL, credentialName: shop, caCrl: credentials/shop/ca.crl",
+            "there is no file `credentials/shop/ca.crl`; put it there, or a link to it",
+        ),
+        (
+            "mode: MUTUAL, credentialName: shop, caCrl: credentials/shop/ca.crt",
+            "`credentials/shop/ca.crt` is a certificate; name the right file",
+        ),
     ],
 )
 def test_a_certificate_that_cannot_be_shown_is_refused(tls: str, problem: str) -> None:
@@ -107,6 +156,10 @@ def test_a_certificate_that_cannot_be_shown_is_refused(tls: str, problem: str) -
         ),
         (
             [server(SHOP, "'*'"), server(SHOP, "shop/*")],
+            "the host `*` on port 8000 of `edge` has its TLS in `default/edge` already; write it into one server",
+        ),
+        (
+            [server(SHOP, "'*'"), server("mode: AUTO_PASSTHROUGH", "'*.local'").replace("HTTPS", "TLS")],
             "the host `*` on port 8000 of `edge` has its TLS in `default/edge` already; write it into one server",
         ),
     ],

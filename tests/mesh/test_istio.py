@@ -404,8 +404,25 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
             "gateway",
             "hosts: [",
             "tls: {mode: AUTO_PASSTHROUGH}, hosts: [",
-            "7: `spec.servers[0].tls.mode`: `AUTO_PASSTHROUGH` is no mode of a server here: it would lead to every "
-            "service of the mesh; write `PASSTHROUGH` and `tls` rules",
+            "7: `spec.servers[0]`: `HTTP` is plain text; write `HTTPS`, or remove `tls.mode`",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: HTTPS}, tls: {mode: AUTO_PASSTHROUGH",
+            "7: `spec.servers[0]`: what `AUTO_PASSTHROUGH` passes on is not looked into; write `TLS`",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: TCP}, tls: {mode: AUTO_PASSTHROUGH",
+            "7: `spec.servers[0]`: `TCP` has no names to go by; write `TLS`, or remove `tls`",
+        ),
+        (
+            "gateway",
+            "protocol: HTTP",
+            "protocol: TLS}, tls: {mode: AUTO_PASSTHROUGH, credentialName: a",
+            "7: `spec.servers[0].tls`: `credentialName` means nothing with `AUTO_PASSTHROUGH`; remove it",
         ),
         (
             "gateway",
@@ -424,8 +441,57 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(rule: str, probl
         (
             "gateway",
             "hosts: [",
-            "tls: {mode: SIMPLE, credentialNames: [a]}, hosts: [",
-            "7: field `credentialNames` of Gateway is not supported yet in `spec.servers[0].tls`; " + LATER,
+            "tls: {mode: SIMPLE, credentialName: a, credentialNames: [b, c]}, hosts: [",
+            "7: `spec.servers[0].tls`: `credentialName` and `credentialNames` exclude each other; keep one",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialNames: [a, a]}, hosts: [",
+            "7: `spec.servers[0].tls`: `credentialNames` names one certificate twice; of two, one is for RSA and one "
+            "for ECDSA",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialNames: [a, b, c]}, hosts: [",
+            "7: `spec.servers[0].tls.credentialNames` must have at most 2 entries, not a list of 3",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: MUTUAL, tlsCertificates: [{serverCertificate: credentials/a.crt, privateKey: "
+            "credentials/a.key, caCertificates: credentials/x.crt}, {serverCertificate: credentials/b.crt, privateKey: "
+            "credentials/b.key, caCertificates: credentials/y.crt}]}, hosts: [",
+            "7: `spec.servers[0].tls`: clients are checked by one file of authorities; name the same `caCertificates` "
+            "in all",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, serverCertificate: credentials/a.crt, tlsCertificates: [{serverCertificate: "
+            "credentials/b.crt, privateKey: credentials/b.key}]}, hosts: [",
+            "7: `spec.servers[0].tls`: `serverCertificate`, `privateKey` and `tlsCertificates` exclude each other; "
+            "keep one",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, tlsCertificates: [{serverCertificate: credentials/b.crt}]}, hosts: [",
+            "7: `spec.servers[0].tls.tlsCertificates[0].privateKey` is missing; add it",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: SIMPLE, credentialName: a, caCrl: credentials/a.crl}, hosts: [",
+            "7: `spec.servers[0].tls`: `SIMPLE` asks for no client certificate; write `MUTUAL`",
+        ),
+        (
+            "gateway",
+            "hosts: [",
+            "tls: {mode: MUTUAL, credentialName: a, caCrl: /etc/a.crl}, hosts: [",
+            "7: `spec.servers[0].tls.caCrl`: `/etc/a.crl` is outside of `credentials/`; put the file, or a link to it, "
+            "there",
         ),
         (
             "gateway",

@@ -101,5 +101,36 @@ def test_an_expired_certificate_is_told_from_one_that_holds(folder: Path) -> Non
     assert later.problem == ""
 
 
+def test_a_list_of_revoked_certificates_is_kept_whole(folder: Path) -> None:
+    text = Authority("one").revocations() + Authority("two").revocations(Authority("two").issue("x.example")[0])
+    (folder / "credentials/shop/ca.crl").write_text(text)
+    found = read_credentials(folder)["credentials/shop/ca.crl"]
+
+    assert (found.text, found.is_list, found.is_key, found.problem, found.ended) == (text, True, False, "", None)
+
+
+def test_of_two_lists_the_one_that_ended_is_told(folder: Path) -> None:
+    authority = Authority("one")
+    (folder / "credentials/shop/ca.crl").write_text(authority.revocations() + authority.revocations(ended=True))
+
+    assert read_credentials(folder)["credentials/shop/ca.crl"].ended is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["-----BEGIN X509 CRL-----\nMII\n-----END X509 CRL-----\n", "-----BEGIN X509 CRL-----"]
+)
+def test_a_list_that_cannot_be_read_is_said(folder: Path, text: str) -> None:
+    (folder / "credentials/shop/ca.crl").write_text(text)
+
+    assert problem(folder, "ca.crl") == "has no list of revoked certificates"
+
+
+@pytest.mark.parametrize("for_rsa", [False, True])
+def test_what_a_certificate_is_for_is_known(folder: Path, for_rsa: bool) -> None:
+    (folder / "credentials/shop/tls.crt").write_text(Authority("ca").issue("shop.example", for_rsa=for_rsa)[0])
+
+    assert read_credentials(folder)["credentials/shop/tls.crt"].algorithm == ("RSA" if for_rsa else "ECDSA")
+
+
 def test_a_folder_without_credentials_has_none(tmp_path: Path) -> None:
     assert read_credentials(tmp_path) == {}

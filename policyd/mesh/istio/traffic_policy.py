@@ -287,6 +287,11 @@ class ClientTls(Model):
         return f"credentials/{self.credential_name}/ca.crt" if self.credential_name else None
 
     @property
+    def crl_file(self) -> str | None:
+        """The list of what these have revoked, which a credential need not have."""
+        return f"credentials/{self.credential_name}/ca.crl" if self.credential_name else None
+
+    @property
     def own_files(self) -> tuple[str, str] | None:
         """The certificate and the key of a credential."""
         if self.credential_name is None or self.mode != "MUTUAL":

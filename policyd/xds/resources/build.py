@@ -18,6 +18,7 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, scope_of, tls_of
 from policyd.xds.resources import (
+    by_sni,
     certificates,
     clusters,
     edge_connections,
@@ -119,6 +120,8 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
             yield kept.make(LISTENER, edge_connections.listener(instance, listen, control))
             yield kept.make(CLUSTER, edge_connections.cluster(instance, listen))
             yield kept.make(ROUTE, edge_connections.table(mesh, instance, listen))
+    passed_on = {one["name"]: one for listen in instance.listens for one in by_sni.ways(mesh, instance, listen)}
+    yield from (kept.make(CLUSTER, one) for one in passed_on.values())
     if instance.listens:
         showing = [one.tls for one in edges.opened(mesh, instance) if one.tls.shows]
         secrets = (secret for shown in showing for secret in certificates.secrets(mesh, shown))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from policyd.mesh.istio.gateway import ServerTls
+from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.model import Mesh
-from policyd.xds.resources.tls import TLS, over_ads, secret_of
+from policyd.xds.resources.tls import TLS, authorities_secret, over_ads, secret_of
 
 ALPN: Final = ("h2", "http/1.1")
 VERSIONS: Final = {"TLSV1_0": "TLSv1_0", "TLSV1_1": "TLSv1_1", "TLSV1_2": "TLSv1_2", "TLSV1_3": "TLSv1_3"}
@@ -20,11 +20,18 @@ LEAST, MOST = "TLSv1_2", "TLSv1_3"  # where a server does not say
 
 def secrets(mesh: Mesh, tls: ServerTls) -> Iterator[dict[str, Any]]:
     """What a server shows, and where it wants client certificates the authorities for these (Secret)."""
-    return held(mesh, (tls.certificate_file, tls.key_file), tls.ca_file)
+    for pair in tls.pairs:
+        yield from held(mesh, pair, None)
+    yield from held(mesh, None, tls.ca_file, tls.crl_file)
 
 
-def held(mesh: Mesh, shown: tuple[str, str] | None, authorities: str | None) -> Iterator[dict[str, Any]]:
-    """The secrets of a certificate and its key, and of authorities, as far as the files are there."""
+def held(
+    mesh: Mesh, shown: tuple[str, str] | None, authorities: str | None, revoked: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The secrets of a certificate and its key, and of authorities, as far as the files are there.
+
+    `revoked` is where the list of what these have revoked may be.
+    """
     files = {file.path: file for file in mesh.credentials}
     certificate, key = (files.get(path) for path in shown) if shown is not None else (None, None)
     if shown is not None and certificate is not None and key is not None:
@@ -37,7 +44,9 @@ def held(mesh: Mesh, shown: tuple[str, str] | None, authorities: str | None) -> 
         }
     if authorities is not None and authorities in files:
         roots = {"trusted_ca": {"inline_string": files[authorities].text}}
-        yield {"name": authorities, "validation_context": roots}
+        if revoked in files:
+            roots["crl"] = {"inline_string": files[revoked].text}
+        yield {"name": authorities_secret(authorities, revoked), "validation_context": roots}
 
 
 def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
@@ -45,12 +54,12 @@ def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
     common: dict[str, Any] = {
         **({"alpn_protocols": list(alpn)} if alpn else {}),
         "tls_params": _parameters(tls),
-        "tls_certificate_sds_secret_configs": [over_ads(secret_of(tls.certificate_file, tls.key_file))],
+        "tls_certificate_sds_secret_configs": [over_ads(secret_of(*pair)) for pair in tls.pairs],
     }
     if tls.ca_file is not None:
         common["combined_validation_context"] = {
             "default_validation_context": _wanted(tls),
-            "validation_context_sds_secret_config": over_ads(tls.ca_file),
+            "validation_context_sds_secret_config": over_ads(authorities_secret(tls.ca_file, tls.crl_file)),
         }
     context = {
         "@type": f"{TLS}.DownstreamTlsContext",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import ConnectionPool
@@ -12,7 +12,22 @@ from policyd.mesh.protocols import HTTP2
 from policyd.mesh.scope import pool_of
 from policyd.xds.resources import localities, policies, tls
 from policyd.xds.resources.localities import Place
-from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, inbound_cluster, outbound_cluster, pipe, socket
+from policyd.xds.resources.model import (
+    AUTHZ_CLUSTER,
+    Control,
+    inbound_cluster,
+    outbound_cluster,
+    pipe,
+    sni_cluster,
+    socket,
+)
+
+_EDS: Final[Mapping[str, Any]] = {
+    "resource_api_version": "V3",
+    "ads": {},
+    # the stream re-sends endpoints after a cluster changed; should that ever fail, Envoy waits no 15 s
+    "initial_fetch_timeout": "1s",
+}
 
 
 def _assignment(cluster: str, addresses: list[tuple[str, int]]) -> dict[str, Any]:
@@ -30,27 +45,31 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     found = service.port(port)
     speaks = found.protocol if found is not None else "http"
     http2 = speaks in HTTP2
-    eds = {
-        "resource_api_version": "V3",
-        "ads": {},
-        # the stream re-sends endpoints after a cluster changed; should that ever fail, Envoy waits no 15 s
-        "initial_fetch_timeout": "1s",
-    }
     cluster = {
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": eds},
+        "eds_cluster_config": {"eds_config": _EDS},
         **policies.cluster_fields(policy, http2=http2, either=speaks == "auto"),
     }
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
         alpn = ("h2",) if policies.travels_as_http2(policy, http2=http2) else ()
-        asked = (policy.tls.sni if policy.tls else None) or f"outbound_.{port}_.{subset}_.{service.id}"
+        asked = (policy.tls.sni if policy.tls else None) or sni_cluster(service.id, port, subset)
         cluster["transport_socket"] = tls.upstream(asked, expected, alpn)
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
     if expected and any(there.peers == "DISABLE" for _, there in served):
         cluster["transport_socket_matches"] = [tls.PLAINTEXT]
     return cluster
+
+
+def passed_on(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str) -> dict[str, Any]:
+    """A Service's port, or a subset of it, for connections whose TLS is the caller's: the same instances."""
+    return {
+        "name": sni_cluster(service.id, port, subset),
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _EDS, "service_name": outbound_cluster(service.id, port, subset)},
+        **policies.cluster_fields(mesh.destination(caller, service).policy_of(port, subset)),
+    }
 
 
 def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: str = "") -> dict[str, Any]:

@@ -7,13 +7,14 @@ CONNECT is answered. Whose tunnel it is, our own configuration says: only this E
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
 from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import connections, counting, edges, filters, inner, observing, policies, tcp
+from policyd.xds.resources import by_sni, connections, counting, edges, filters, inner, observing, policies, tcp
 from policyd.xds.resources.model import Control
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
@@ -105,12 +106,18 @@ def table(mesh: Mesh, instance: Instance, listen: Listen) -> dict[str, Any]:
             "name": _authority(one),
             "domains": [_authority(one)],
             # decided before it is told that there is no such route
-            "routes": [*_routes(mesh, instance, listen, one), nowhere],
+            "routes": [*_led(mesh, instance, listen, one), nowhere],
             "typed_per_filter_config": filters.asked_for(name),
         }
         for one in opened(mesh, instance, listen)
     ]
     return {"name": name, "virtual_hosts": hosts}
+
+
+def _led(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -> Iterable[dict[str, Any]]:
+    if one.server.to_every_service:
+        return by_sni.routes(mesh, instance, one)
+    return _routes(mesh, instance, listen, one)
 
 
 def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -> list[dict[str, Any]]:

@@ -93,6 +93,8 @@ def _server(instance: Instance, one: edges.Opened, listen: Listen, behind: _Behi
         alpn = certificates.ALPN if one.server.section == "http" else ()
         chain["transport_socket"] = certificates.downstream(one.tls, alpn)
         chain["transport_socket_connect_timeout"] = HANDSHAKE_TIMEOUT
+    if one.server.to_every_service:
+        return {"filter_chain_match": {"transport_protocol": "tls"}, **chain}
     names = one.server.bare_hosts
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 

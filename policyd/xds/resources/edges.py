@@ -14,7 +14,8 @@ from policyd.mesh.edges import selects
 from policyd.mesh.hosts import covers, overlap
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.common import export_rank
-from policyd.mesh.istio.gateway import Gateway, Server, ServerTls
+from policyd.mesh.istio.gateway import Gateway, Server
+from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Instance, Listen, Mesh, gateway_listener, peers_listener, tunnels_listener
 from policyd.mesh.tokens import rules_of

@@ -202,7 +202,9 @@ def secrets(mesh: Mesh, caller: Caller) -> Iterable[dict[str, Any]]:
         for port, part in itertools.product(outside.ports, parts):
             given = mesh.outside_policy(caller, outside.host, port.number, part).tls
             if given is not None:
-                found |= {one["name"]: one for one in certificates.held(mesh, given.own_files, given.ca_file)}
+                found |= {
+                    one["name"]: one for one in certificates.held(mesh, given.own_files, given.ca_file, given.crl_file)
+                }
     return found.values()
 
 

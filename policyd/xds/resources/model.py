@@ -55,6 +55,11 @@ def outbound_cluster(service: str, port: int, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{service}"
 
 
+def sni_cluster(service: str, port: int, subset: str = "") -> str:
+    """The name by which callers ask for a Service's port (SNI), and the cluster of who passes it on: Istio's form."""
+    return f"outbound_.{port}_.{subset}_.{service}"
+
+
 def tunnel_cluster(host: str, port: int) -> str:
     """The cluster of a Host's port for bytes that are not looked at, hence without TLS of ours."""
     return f"tunnel|{port}||{host}"

@@ -120,7 +120,7 @@ def _checks(given: ClientTls, checked: dict[str, Any]) -> dict[str, Any]:
     if given.ca_file is None:
         return {"validation_context": checked}
     rest = {name: value for name, value in checked.items() if name != "trusted_ca"}
-    secret = {"validation_context_sds_secret_config": over_ads(given.ca_file)}
+    secret = {"validation_context_sds_secret_config": over_ads(authorities_secret(given.ca_file, given.crl_file))}
     return {"combined_validation_context": {"default_validation_context": rest, **secret}}
 
 
@@ -132,6 +132,12 @@ def over_ads(name: str) -> dict[str, Any]:
 def secret_of(certificate: str, key: str) -> str:
     """The name of the secret of a certificate with its key."""
     return f"{certificate} {key}"
+
+
+def authorities_secret(authorities: str, revoked: str | None) -> str:
+    """The name of the secret of authorities; those of a folder of their own have the list in it, if any."""
+    apart = revoked is not None and revoked != f"{authorities.removesuffix('.crt')}.crl"
+    return f"{authorities} {revoked}" if apart else authorities
 
 
 def behind_header(version: str, inner: dict[str, Any] | None) -> dict[str, Any]:

@@ -187,6 +187,16 @@ spec:
     - port: {number: 8081, name: c, protocol: HTTPS}
       hosts: ["*"]
       tls: {mode: OPTIONAL_MUTUAL, credentialName: a, minProtocolVersion: TLSV1_3}
+    - port: {number: 8081, name: d, protocol: HTTPS}
+      hosts: [two.example]
+      tls: {mode: MUTUAL, credentialNames: [rsa, a], caCrl: credentials/revoked.crl}
+    - port: {number: 8081, name: e, protocol: HTTPS}
+      hosts: [files.example]
+      tls:
+        mode: SIMPLE
+        tlsCertificates:
+          - {serverCertificate: credentials/a/tls.crt, privateKey: credentials/a/tls.key}
+          - {serverCertificate: credentials/rsa/tls.crt, privateKey: credentials/rsa/tls.key}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -201,11 +211,14 @@ spec:
 def encrypted(work: Path) -> Snapshot:
     """A gateway with every kind of encrypted server."""
     authority = Authority("a")
-    certificate, key = authority.issue("a.example")
-    (work / "credentials" / "a").mkdir(parents=True)
-    for name, text in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem)):
-        (work / "credentials" / "a" / name).write_text(text)
-        (work / "credentials" / "a" / name).chmod(0o600)
+    for folder in ("a", "rsa"):
+        certificate, key = authority.issue("a.example", for_rsa=folder == "rsa")
+        (work / "credentials" / folder).mkdir(parents=True)
+        for name, text in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem)):
+            (work / "credentials" / folder / name).write_text(text)
+            (work / "credentials" / folder / name).chmod(0o600)
+    (work / "credentials" / "rsa" / "ca.crl").write_text(authority.revocations())
+    (work / "credentials" / "revoked.crl").write_text(authority.revocations())
     declaration = declare({"workloads.yaml": WORKLOADS, "mesh/it.yaml": TLS_EDGE})
     mesh = build(declaration, TRUST_DOMAIN, assumed(declaration), credentials=read_credentials(work))
     return build_snapshots(mesh, CONTROL)["ingress"]
@@ -213,7 +226,7 @@ def encrypted(work: Path) -> Snapshot:
 
 def test_an_encrypted_gateway_is_sent_as_the_golden_file_says(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     made = whole(encrypted(tmp_path))
-    secrets = {name: sorted(one) for name, one in made["secrets"].items()}
+    secrets = {name: sorted(one | one.get("validation_context", {})) for name, one in made["secrets"].items()}
     shown = {"listeners": made["listeners"], "routes": made["routes"], "secrets": secrets}
 
     check_json("xds/edge.json", shown, update=request.config.getoption("--update-golden"))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from policyd.envoy_api import ROUTE
+from policyd.envoy_api import CLUSTER, ROUTE
+from policyd.errors import InvalidInput
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
@@ -111,6 +112,55 @@ def test_connections_at_the_edge_are_sent_as_the_golden_file_says(
 
     check_json("xds/edge_connections.json", made, update=request.config.getoption("--update-golden"))
     check_snapshot(edge, static_clusters={SDS_CLUSTER})
+
+
+def by_name(*hosts: str) -> Snapshot:
+    """A gateway that passes on by the asked name, without a rule."""
+    servers = [
+        server(9443, "TLS", *hosts, mode="AUTO_PASSTHROUGH"),
+        server(9443, "TLS", "passed.example", mode="PASSTHROUGH"),
+    ]
+    tls = [{"match": [{"sniHosts": ["passed.example"]}], "route": [to("db")]}]
+    rule = resource("VirtualService", "tls", hosts=["passed.example"], gateways=["edge"], tls=tls)
+    return build_snapshots(mesh_of(edge_folder(servers, rule)), CONTROL)["edge"]
+
+
+def test_what_is_passed_on_by_its_name_is_sent_as_the_golden_file_says(request: pytest.FixtureRequest) -> None:
+    snapshot = by_name("./*.svc.cluster.local", "far/*")
+    made = {kind: names for kind, names in whole(snapshot).items() if kind in ("listeners", "routes")}
+    made["clusters"] = {name: one for name, one in whole(snapshot)["clusters"].items() if name.startswith("outbound_.")}
+
+    check_json("xds/edge_by_sni.json", made, update=request.config.getoption("--update-golden"))
+    check_snapshot(snapshot, static_clusters={SDS_CLUSTER})
+
+
+@pytest.mark.parametrize(
+    ("hosts", "services"),
+    [
+        (["*"], {"db", "web", "old", "edge"}),
+        (["*.default.svc.cluster.local"], {"db", "web", "old", "edge"}),
+        (["db.default.svc.cluster.local"], {"db"}),
+        (["default/db.default.svc.cluster.local", "./web.default.svc.cluster.local"], {"db", "web"}),
+        (["far/*", "*.example.com", "web"], set()),
+    ],
+)
+def test_only_the_services_of_its_hosts_are_passed_on_to(hosts: list[str], services: set[str]) -> None:
+    found = {name.split("_.")[3].split(".")[0] for name in by_name(*hosts).of(CLUSTER) if name.startswith("outbound_.")}
+
+    assert found == services
+
+
+def test_rules_for_what_is_passed_on_without_any_are_refused() -> None:
+    tls = [{"match": [{"sniHosts": ["a.example"]}], "route": [to("db")]}]
+    rule = resource("VirtualService", "tls", hosts=["a.example"], gateways=["edge"], tls=tls)
+
+    with pytest.raises(InvalidInput, match="none of its gateways has a server for TLS that is passed on"):
+        mesh_of(edge_folder([server(9443, "TLS", "*.local", mode="AUTO_PASSTHROUGH")], rule))
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_what_is_passed_on_by_its_name(tmp_path: Path) -> None:
+    accepted(by_name("*.local"), tmp_path)
 
 
 @pytest.mark.e2e
