@@ -106,7 +106,7 @@ class Authority:
         return int(self.root.not_valid_before_utc.timestamp())
 
     def _check(self, svid: Svid, key: PublicKey, dns_names: tuple[str, ...], now: datetime) -> None:
-        if check.check_svid((svid.leaf, svid.intermediate), self.root, now) != svid.spiffe_id:
+        if check.check_leaf(svid.leaf, svid.intermediate, self.trust_domain, now) != svid.spiffe_id:
             raise IdentityError("the signed certificate bears another identity")
         if not check.same_key(svid.leaf.public_key(), key):
             raise IdentityError("the signed certificate holds another key")

@@ -13,7 +13,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
@@ -76,10 +76,18 @@ def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: d
     """Check an X.509-SVID (`chain`: leaf, intermediate) and return its identity; raises IdentityError."""
     if len(chain) != 2:
         raise IdentityError("a chain holds the leaf and its intermediate, nothing else")
-    leaf, issuer = chain
+    spiffe_id = check_leaf(chain[0], chain[1], read_trust_domain(root), now)
+    _check_path(chain, root, now)
+    return spiffe_id
+
+
+def check_leaf(leaf: x509.Certificate, issuer: x509.Certificate, trust_domain: str, now: datetime) -> SpiffeId:
+    """Check a leaf of `trust_domain` against its issuer, which was checked itself; raises IdentityError.
+
+    What does not change is checked once: that the issuer chains to its root is `check_intermediate`'s.
+    """
     spiffe_id = read_identity(leaf)
-    _check_signed(leaf, issuer)
-    check_key(_key_of(leaf))
+    _check_form(leaf, issuer)
     if critical(leaf, x509.BasicConstraints).ca:
         raise IdentityError("a leaf's basic constraints say cA=false")
     usage = critical(leaf, x509.KeyUsage)
@@ -92,11 +100,12 @@ def check_svid(chain: Sequence[x509.Certificate], root: x509.Certificate, now: d
         ExtendedKeyUsageOID.CLIENT_AUTH,
     }:
         raise IdentityError("a leaf's extended key usage is server and client authentication")
-    if read_trust_domain(root) != spiffe_id.trust_domain:
+    if spiffe_id.trust_domain != trust_domain:
         raise IdentityError(f"`{spiffe_id}` is not of the trust domain that signs it")
     _check_nested(leaf, issuer)
-    _check_time(leaf, now)
-    _check_path(chain, root, now)
+    for certificate in (leaf, issuer):
+        _check_time(certificate, now)
+    _check_path([leaf], issuer, now)
     return spiffe_id
 
 
@@ -113,12 +122,9 @@ def read_identity(leaf: x509.Certificate) -> SpiffeId:
 
 def same_key(one: object, other: object) -> bool:
     """Are these two public keys the same?"""
-    return _spki(one) == _spki(other)
-
-
-def _spki(key: object) -> bytes:
-    assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    assert isinstance(one, PublicKey)
+    assert isinstance(other, PublicKey)
+    return one == other
 
 
 def _check_rsa(key: rsa.RSAPublicKey) -> rsa.RSAPublicKey:
@@ -138,7 +144,8 @@ def _check_authority(
     own = read_trust_domain(certificate)
     if own != trust_domain:
         raise IdentityError(f"the certificate is of the trust domain `{own}`, not `{trust_domain}`")
-    _check_signed(certificate, issuer)
+    _check_form(certificate, issuer)
+    _check_signature(certificate, issuer)
     if not isinstance(check_key(_key_of(certificate)), ec.EllipticCurvePublicKey):
         raise IdentityError("an authority's key is an elliptic one")
     if not list(certificate.subject):
@@ -158,8 +165,8 @@ def _key_of(certificate: x509.Certificate) -> object:
         raise IdentityError("the certificate's key cannot be read") from error
 
 
-def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Version, serial, extensions, key identifiers and signature, common to all three kinds."""
+def _check_form(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Version, serial, extensions, key, key identifiers and hash, common to all three kinds."""
     if certificate.version is not x509.Version.v3:
         raise IdentityError("a certificate has version 3")
     if not 0 < certificate.serial_number < 1 << 159:
@@ -167,18 +174,25 @@ def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> No
     unknown = [e.oid.dotted_string for e in extensions(certificate) if e.oid not in _KNOWN]
     if unknown:
         raise IdentityError(f"the extension `{unknown[0]}` has no place in our certificates")
-    _check_key_identifiers(certificate, issuer)
+    _check_key_identifiers(certificate, check_key(_key_of(certificate)), issuer)
     try:
-        if not isinstance(certificate.signature_hash_algorithm, _HASHES):
-            raise IdentityError("a certificate is signed with SHA-256, SHA-384 or SHA-512")
+        known = isinstance(certificate.signature_hash_algorithm, _HASHES)
+    except UnsupportedAlgorithm:
+        known = False
+    if not known:
+        raise IdentityError("a certificate is signed with SHA-256, SHA-384 or SHA-512")
+
+
+def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise IdentityError("the certificate was not signed by its issuer") from error
 
 
-def _check_key_identifiers(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+def _check_key_identifiers(certificate: x509.Certificate, key: PublicKey, issuer: x509.Certificate) -> None:
     subject_id = extension(certificate, x509.SubjectKeyIdentifier).value.digest
-    if subject_id != x509.SubjectKeyIdentifier.from_public_key(check_key(_key_of(certificate))).digest:
+    if subject_id != x509.SubjectKeyIdentifier.from_public_key(key).digest:
         raise IdentityError("the subject key identifier is not that of the key")
     if extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier != (
         extension(issuer, x509.SubjectKeyIdentifier).value.digest
@@ -199,10 +213,11 @@ def _check_time(certificate: x509.Certificate, now: datetime) -> None:
         raise IdentityError(f"the certificate is valid from {begin:%FT%TZ} to {end:%FT%TZ}, now is {now:%FT%TZ}")
 
 
-def _check_path(chain: Sequence[x509.Certificate], root: x509.Certificate, now: datetime) -> None:
-    """RFC 5280 path validation by the library, besides our own checks (X509-SVID section 5.1)."""
-    verifier = PolicyBuilder().store(Store([root])).time(now).build_client_verifier()
+def _check_path(chain: Sequence[x509.Certificate], anchor: x509.Certificate, now: datetime) -> None:
+    """RFC 5280 path validation by the library, signatures too, besides our own checks (X509-SVID section 5.1)."""
+    verifier = PolicyBuilder().store(Store([anchor])).time(now).build_client_verifier()
     try:
         verifier.verify(chain[0], list(chain[1:]))
     except VerificationError as error:
-        raise IdentityError("no valid path leads from the certificate to the root") from error
+        _check_signature(chain[0], chain[1] if chain[1:] else anchor)
+        raise IdentityError("no valid path leads from the certificate to its authority") from error

@@ -1,10 +1,13 @@
 """How many certificates were issued since the state was made; the journal says which.
 
-Law: a certificate is counted after its record and before it leaves; an agent's first one with its token's claim. The
-records are the ledger: a count that a power cut takes is of certificates that they still name.
+Law: a certificate is counted after its record and before it leaves. The records are the ledger: counts are written
+together, every few seconds, and one that a crash takes is of certificates that the records still name.
 """
 
 from __future__ import annotations
+
+import threading
+from collections import Counter
 
 from policyd.ca.database import Database
 
@@ -14,17 +17,27 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = threading.Lock()
+        self._unwritten: Counter[str] = Counter()
 
     def add(self, kind: str) -> None:
-        """Count one more of `kind`; not at once on the disk, which took longer than all else of an issuance."""
-        with self._database.transaction(at_once=False) as connection:
-            connection.execute(
-                "INSERT INTO issued (kind, number) VALUES (?, 1) ON CONFLICT (kind) DO UPDATE SET number = number + 1",
-                (kind,),
+        """Count one more of `kind`; `write` keeps it."""
+        with self._lock:
+            self._unwritten[kind] += 1
+
+    def write(self) -> None:
+        """Keep what was counted; raises StateError, and then it is kept the next time."""
+        with self._lock, self._database.transaction(at_once=False) as connection:
+            connection.executemany(
+                "INSERT INTO issued (kind, number) VALUES (?, ?)"
+                " ON CONFLICT (kind) DO UPDATE SET number = number + excluded.number",
+                self._unwritten.items(),
             )
+            self._unwritten.clear()
 
     def total(self) -> int:
         """All that were issued."""
+        self.write()
         with self._database.transaction() as connection:
             (number,) = connection.execute("SELECT coalesce(sum(number), 0) FROM issued").fetchone()
         return int(number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -34,14 +35,20 @@ def peer_of(facts: Facts, now: datetime) -> Peer:
     certificates = tuple(facts.get(CERTIFICATE, ()))
     if len(certificates) != 1:
         raise IdentityError("this connection bears no client certificate")
-    try:
-        certificate = x509.load_pem_x509_certificate(bytes(certificates[0]))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError("the client's certificate cannot be read") from error
-    peer = Peer(read_identity(certificate), certificate.not_valid_after_utc)
+    peer = _read(bytes(certificates[0]))
     if now > peer.not_after:
         raise IdentityError(f"the client's certificate ended at {peer.not_after:%FT%TZ}", remedy="connect anew")
     return peer
+
+
+@lru_cache(maxsize=4096)
+def _read(pem: bytes) -> Peer:
+    """Whom a certificate names: the same few come again and again, and TLS has verified each."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError("the client's certificate cannot be read") from error
+    return Peer(read_identity(certificate), certificate.not_valid_after_utc)
 
 
 def address_of(peer: str) -> str:

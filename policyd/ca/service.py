@@ -7,10 +7,10 @@ text gives nothing away: neither why a token failed, nor what policies say, nor 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import grpc
 import structlog
@@ -46,8 +46,21 @@ ATTESTATION_OPTIONS: Final = (
 )
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+Result = TypeVar("Result")
 
 _log = structlog.get_logger("policyd.ca")
+
+
+class Run(Protocol):
+    """How calls are made that end with a record: others may be made while the medium works."""
+
+    def __call__(self, call: Callable[[], Result], /) -> Awaitable[Result]:
+        """What `call` returns or raises."""
+
+
+async def at_once(call: Callable[[], Result]) -> Result:
+    """Make `call`; nothing else meanwhile."""
+    return call()
 
 
 class Refusal(Exception):
@@ -112,7 +125,7 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
                 source = address_of(context.peer())
                 if not self._limit.allow(source):
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
-                reply = svid_message(self._attest(request, source), self._issuer.bundle)
+                reply = svid_message(self._attest(request, source), bundle_message(self._issuer.bundle))
                 reply.agents_address = self._agents_address
                 return reply
         except Refusal as refusal:
@@ -138,7 +151,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     """Served over mutual TLS to agents that have joined.
 
     `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
-    never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not.
+    never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not. `run`
+    makes the calls that issue.
     """
 
     def __init__(
@@ -154,9 +168,12 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         hear: Callable[[Mapping[str, tuple[bool, str]]], object],
         entries: Callable[[], tuple[Entry, ...]] = tuple,
         rate: Rate = SIGN_RATE,
+        run: Run = at_once,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
+        self._run = run
+        self._bundles = BundleMessages()
         self._mesh = mesh
         self._changes = changes
         self._xds_address = xds_address
@@ -193,8 +210,9 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             with translated():
                 registration, agent = self._admit(context)
                 self._limited(registration.agent)
-                svid = self._sign(request, registration, agent, address_of(context.peer()))
-                return svid_message(svid, self._issuer.bundle)
+                source = address_of(context.peer())
+                svid = await self._run(lambda: self._sign(request, registration, agent, source))
+                return svid_message(svid, self._bundles.of(self._issuer.bundle))
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -204,7 +222,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             with translated():
                 registration, agent = self._admit(context)
                 self._limited(registration.agent)
-                return self._sign_jwt(request, registration, agent)
+                return await self._run(lambda: self._sign_jwt(request, registration, agent))
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -328,7 +346,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             agent=registration.agent,
             sidecars=sidecars,
             probes=probes_for(instances),
-            bundle=bundle_message(self._issuer.bundle),
+            bundle=self._bundles.of(self._issuer.bundle),
             xds_address=self._xds_address,
             server_id=str(SpiffeId.server(authority.trust_domain)),
             registrations=[
@@ -338,9 +356,22 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         )
 
 
-def svid_message(svid: Svid, bundle: Bundle) -> agent_pb2.Svid:
+class BundleMessages:
+    """Bundles as they are sent; the last one is kept, since it goes out with every certificate."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Bundle, agent_pb2.Bundle] | None = None
+
+    def of(self, bundle: Bundle) -> agent_pb2.Bundle:
+        """The message of `bundle`."""
+        if self._last is None or self._last[0] != bundle:
+            self._last = (bundle, bundle_message(bundle))
+        return self._last[1]
+
+
+def svid_message(svid: Svid, bundle: agent_pb2.Bundle) -> agent_pb2.Svid:
     """An SVID with what its peers are verified by."""
-    return agent_pb2.Svid(spiffe_id=str(svid.spiffe_id), chain=svid.chain, bundle=bundle_message(bundle))
+    return agent_pb2.Svid(spiffe_id=str(svid.spiffe_id), chain=svid.chain, bundle=bundle)
 
 
 def bundle_message(bundle: Bundle) -> agent_pb2.Bundle:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
@@ -29,6 +30,8 @@ ROOT_LIFE: Final = timedelta(days=3653)  # ten years
 INTERMEDIATE_LIFE: Final = timedelta(days=365)
 LEAF_LIFE: Final = timedelta(hours=1)
 SERIAL_BYTES: Final = 16
+
+_NOBODY: Final = x509.Name([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +99,34 @@ def leaf(
     dns_names: tuple[str, ...] = (),
 ) -> x509.CertificateBuilder:
     """An X.509-SVID (X509-SVID sections 2 to 4): no subject, one URI SAN, so that extension is critical."""
-    issuer_key = issuer.public_key()
-    assert isinstance(issuer_key, ec.EllipticCurvePublicKey)
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
     names += [x509.DNSName(name) for name in dns_names]
-    usage = _key_usage("ec" if isinstance(key, ec.EllipticCurvePublicKey) else "rsa")
-    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    return (
-        _builder(x509.Name([]), issuer.subject, key, life, random)
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(purposes, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+    extensions = [
+        _extension(x509.SubjectAlternativeName(names), critical=True),
+        *_lasting(issuer, "ec" if isinstance(key, ec.EllipticCurvePublicKey) else "rsa"),
+        _extension(x509.SubjectKeyIdentifier.from_public_key(key)),
+    ]
+    serial = serial_number(random)
+    return x509.CertificateBuilder(  # at once: built step by step, each step copies and compares all before it
+        issuer.subject, _NOBODY, key, serial, life.not_before, life.not_after, extensions
     )
+
+
+@lru_cache(maxsize=16)
+def _lasting(issuer: x509.Certificate, kind: Literal["ec", "rsa"]) -> tuple[x509.Extension[x509.ExtensionType], ...]:
+    """The extensions that are the same in every leaf of an issuer for a key of that kind."""
+    issuer_key = issuer.public_key()
+    assert isinstance(issuer_key, ec.EllipticCurvePublicKey)
+    return (
+        _extension(x509.BasicConstraints(ca=False, path_length=None), critical=True),
+        _extension(_key_usage(kind), critical=True),
+        _extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])),
+        _extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)),
+    )
+
+
+def _extension(value: x509.ExtensionType, *, critical: bool = False) -> x509.Extension[x509.ExtensionType]:
+    return x509.Extension(value.oid, critical, value)
 
 
 def _authority(

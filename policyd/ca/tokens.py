@@ -65,6 +65,7 @@ class Tokens:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._registrations: dict[str, Registration] = {}  # those asked for, until one changes
 
     def create(
         self,
@@ -127,13 +128,22 @@ class Tokens:
         Of two claims at once the second waits for the first and then finds the token used.
         """
         with self._database.transaction() as connection:
-            yield _claim(connection, _hash(secret), _second(now))
+            try:
+                yield _claim(connection, _hash(secret), _second(now))
+            finally:
+                self._registrations.clear()
 
     def registration(self, agent: str) -> Registration | None:
-        """What the agent of that name may obtain, or None where none has joined."""
+        """What the agent of that name may obtain, or None where none has joined; this process alone changes it."""
+        known = self._registrations.get(agent)
+        if known is not None:
+            return known
         with self._database.transaction() as connection:
             row = connection.execute("SELECT workloads FROM agent WHERE name = ?", (agent,)).fetchone()
-        return Registration(agent, _parse(row[0])) if row else None
+            if row is None:
+                return None
+            found = self._registrations[agent] = Registration(agent, _parse(row[0]))
+        return found
 
     def agents(self) -> tuple[Registration, ...]:
         """Every agent that has joined, by name."""
@@ -144,6 +154,7 @@ class Tokens:
     def forget(self, agent: str) -> bool:
         """Remove an agent, which then gets no further certificate; False where there is none."""
         with self._database.transaction() as connection:
+            self._registrations.clear()
             return connection.execute("DELETE FROM agent WHERE name = ?", (agent,)).rowcount == 1
 
 

@@ -65,7 +65,7 @@ def make_issuer(
     ports = Ports(
         mesh=lambda: keeper.live.mesh,
         decide=decide,
-        record=journal.append,
+        record=journal.keep,
         count=issued,
         clock=clock,
         random=secrets.token_bytes,

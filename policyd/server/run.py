@@ -22,6 +22,7 @@ import structlog
 from policyd import __version__, admin
 from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.amend import Amender
+from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
 from policyd.ca import desk
 from policyd.ca.changes import Changes
@@ -51,6 +52,7 @@ from policyd.server.journal import make_sealer, open_journal
 from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
+from policyd.server.pausing_tasks import PausingTasks, pause
 from policyd.server.state import (
     ADMIN_SOCKET,
     Placer,
@@ -76,6 +78,7 @@ from policyd.xds.service import DiscoveryService
 from policyd.xds.status import ProxyStatus
 
 LOOK_AFTER_SECONDS: Final = 5.0
+LINGER_SECONDS: Final = 0.002  # how long a commit of the journal waits for more that are issued meanwhile
 ROLE: Final = "serve"  # in the name of the journal's writer
 _log = structlog.get_logger("policyd.server")
 
@@ -159,7 +162,9 @@ class Server:
         self._jwt_keys = issuing.open_jwt_keys(self._directory, self._paths, settings, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
-        self._journal = stack.enter_context(open_journal(self._paths, ROLE, settings.audit, _now, self._metrics))
+        self._journal = stack.enter_context(
+            open_journal(self._paths, ROLE, settings.audit, _now, self._metrics, Waiting(pause, LINGER_SECONDS))
+        )
         self._note("server.start", {"version": __version__})
         export, journal = settings.audit.export, self._paths.journal
         self._export_health = stack.enter_context(
@@ -168,6 +173,7 @@ class Server:
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
         self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
+        stack.callback(self._write_counts)
         self._addresses = choose_ports(self._paths, settings.listen, self._count)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         ours = [address.port for address in self._addresses.values()]
@@ -245,6 +251,7 @@ class Server:
             wall=_now,
             entries=self._entries.all,
             hear=self._liveness.hear,
+            run=PausingTasks(self._loop).run,
         )
         self._inspections = InspectionsService(self._agents.admit)
         await listen.serve_xds(stack, self._discovery, self._agents, self._inspections, at["xds"], identity, streams)
@@ -355,6 +362,7 @@ class Server:
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await self._turn_jwt_keys()
             await self._deciders.refresh()
+            await asyncio.to_thread(self._write_counts)
             await asyncio.to_thread(self._journal.turn)
             self._metrics.sealed(await asyncio.to_thread(self._sealer.turn), self._sealer.trouble)
             await asyncio.to_thread(self._revisions.expire)
@@ -453,6 +461,12 @@ class Server:
     def _issued(self, kind: str) -> None:
         self._ledger.add(kind)
         self._metrics.issued(kind)
+
+    def _write_counts(self) -> None:
+        try:
+            self._ledger.write()
+        except StateError as error:  # they are written the next time
+            _log.error("ca.counts_not_written", error=str(error))
 
     def _renewal_failed(self, error: PolicydError) -> None:
         _log.error("server.certificate_not_renewed", error=str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -121,10 +121,10 @@ def extensions(certificate: x509.Certificate) -> x509.Extensions:
 
 def extension(certificate: x509.Certificate, kind: type[_Extension]) -> x509.Extension[_Extension]:
     """The extension of that kind; raises IdentityError where there is none."""
-    try:
-        return extensions(certificate).get_extension_for_class(kind)
-    except x509.ExtensionNotFound as error:
-        raise IdentityError(f"the certificate lacks the extension {kind.__name__}") from error
+    for each in extensions(certificate):
+        if each.oid == kind.oid:
+            return cast("x509.Extension[_Extension]", each)
+    raise IdentityError(f"the certificate lacks the extension {kind.__name__}")
 
 
 def critical(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension:

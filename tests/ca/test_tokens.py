@@ -6,6 +6,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -156,24 +158,33 @@ def test_certificates_are_counted_across_restarts(path: Path) -> None:
         database = open_database(path)
         ledger = Ledger(database)
         ledger.add("workload")
+        ledger.add("workload")
+        ledger.write()
         ledger.add("server")
+        assert ledger.total() in (3, 6)
         database.close()
     database = open_database(path)
-    assert Ledger(database).total() == 4
+    assert Ledger(database).total() == 6
     database.close()
 
 
-def test_a_count_within_a_claim_stands_or_falls_with_it(database: Database, tokens: Tokens) -> None:
-    token, ledger = tokens.create(LAPTOP, now=NOW, random=os.urandom), Ledger(database)
+def test_counts_that_cannot_be_written_are_kept_for_later(path: Path) -> None:
+    database = open_database(path)
+    ledger = Ledger(database)
+    ledger.add("workload")
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    with closing(other), pytest.raises(StateError, match="is locked"):
+        ledger.write()
+    assert ledger.total() == 1
+    database.close()
 
-    def count_and_fail() -> None:
-        with tokens.claim(token.secret, NOW):
-            ledger.add("attestation")
-            raise RuntimeError("the journal is full")
 
-    with pytest.raises(RuntimeError):
-        count_and_fail()
-    assert ledger.total() == 0
+def test_a_registration_that_changed_is_known_at_once(tokens: Tokens) -> None:
+    for wanted in (LAPTOP, replace(LAPTOP, workloads=frozenset({REVIEWS}))):
+        with tokens.claim(tokens.create(wanted, now=NOW, random=os.urandom).secret, NOW):
+            pass
+        assert tokens.registration("laptop") == tokens.registration("laptop") == wanted
 
 
 def test_a_file_that_others_may_use_is_refused(path: Path) -> None:
