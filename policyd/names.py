@@ -36,6 +36,7 @@ METADATA_TOKEN_FAILED: Final = "failed"  # noqa: S105 - beside the names of rule
 METADATA_DECISION_ID: Final = "decision_id"
 METADATA_DECISION: Final = "decision"
 METADATA_POLICY: Final = "policy"
+SPAN_TAGS: Final = "policyd"  # a span has what was decided as `policyd.decision` and so on
 
 # ---- metrics of policyd itself: name -> (help, labels)
 DECISIONS: Final = "policyd_decisions"

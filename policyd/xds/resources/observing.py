@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from policyd.mesh.model import Instance
-from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY
+from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
 from policyd.xds.resources import counting, policies, tls
 from policyd.xds.resources.filters import AUTHZ_FILTER
 from policyd.xds.resources.model import AccessLog, Control, Tracing, socket
@@ -89,7 +89,7 @@ def cluster(tracing: Tracing) -> dict[str, Any]:
 def _decided(name: str) -> dict[str, Any]:
     """What the decision put into the request's metadata (type.tracing.v3.CustomTag)."""
     found = {"key": AUTHZ_FILTER, "path": [{"key": name}]}
-    return {"tag": f"policyd.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
+    return {"tag": f"{SPAN_TAGS}.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
 
 
 def _is_address(host: str) -> bool:
