@@ -12,7 +12,7 @@ DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 # ---- keys of ext_authz's context_extensions, put on routes by our own xDS
 EXTENSION_LISTENER: Final = "policyd.listener"
 EXTENSION_HOST: Final = "policyd.host"  # of a route to the outside: the Host, or the pattern of names that it leads to
-EXTENSION_TLS: Final = "policyd.tls"  # and that its tunnels take only clients that ask for that very name
+EXTENSION_TLS: Final = "policyd.tls"  # and the name that clients in its tunnels ask for; `*`: the tunnel's own
 EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was asked for
 
 # ---- the name that a client of TLS asks for, on the tunnels that a gateway makes of its connections
@@ -26,6 +26,7 @@ METADATA_LISTENER: Final = "listener"
 METADATA_CLUSTER: Final = "cluster"  # of a route: where the bytes of its tunnels go in the end
 METADATA_LEAVES: Final = "leaves"  # the same, where they go by one tunnel more
 METADATA_ASKED: Final = "asked"  # and what these are for, where that is not the name that is asked for
+STATE_CLUSTER: Final = "policyd.cluster"  # the same, of a tunnel within an Envoy (filter state)
 METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified

@@ -76,7 +76,7 @@ def read_check(
     # a stranger's connection; a workload's tunnel is asked for by the name itself
     strange = listener.side == "gateway" and not listener.verifies_peers and listener.protocol == "tcp"
     sni = _asked_name(http) if strange else None
-    guarded = _guarded_name(attributes, listener, outside or host)
+    guarded = _guarded_name(attributes, listener, host)
     facts = HttpFacts(
         principal=_principal(attributes.source.principal, listener, mesh),
         service="" if outside else listener.service,
@@ -153,8 +153,9 @@ def _asked_name(http: Any) -> str:
 
 def _guarded_name(attributes: Any, listener: Listener, name: str) -> str:
     """The name that a client of TLS in a tunnel asks for, lest none of its bytes gets on; "" where it may be any."""
-    if listener.side == "egress":
-        return name if attributes.context_extensions.get(EXTENSION_TLS) else ""
+    if listener.side == "egress" or (listener.side == "gateway" and listener.verifies_peers):
+        guarded: str = attributes.context_extensions.get(EXTENSION_TLS, "")
+        return name if guarded == "*" else guarded
     if listener.side != "inbound" or listener.protocol != "tls":
         return ""
     return _asked_name(attributes.request.http) or name

@@ -209,7 +209,7 @@ class Mesh:
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()
     peers_at: frozenset[tuple[str, int]] = frozenset()  # gateways, and their declared ports that workloads come to
-    leaves_by_tls: bool = field(init=False, repr=False, compare=False)  # whether a Host outside has a port for TLS
+    leaves_by_tunnel: bool = field(init=False, repr=False, compare=False)  # whether a Host has a port for no requests
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks
@@ -220,8 +220,8 @@ class Mesh:
         """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
         sniffed = any(port.protocol == "auto" for one in self.services.values() for port in one.ports)
         object.__setattr__(self, "is_sniffed", sniffed)
-        by_tls = any(port.is_tls for one in self.outside for port in one.ports)
-        object.__setattr__(self, "leaves_by_tls", by_tls)
+        by_tunnel = any(not port.is_http for one in self.outside for port in one.ports)
+        object.__setattr__(self, "leaves_by_tunnel", by_tunnel)
         selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())
         object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected))
         for outside in self.outside:

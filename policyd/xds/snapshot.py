@@ -15,7 +15,7 @@ from typing import Any, Final
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX, EnvoyApi
 from policyd.errors import InvalidInput, Problem
-from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE
+from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER
 
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -153,6 +153,8 @@ def _named(node: Any) -> Iterator[Reference]:
             yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
         elif key == "rds":
             yield Reference(ROUTE, value["route_config_name"])
+        elif key == "object_key" and value == STATE_CLUSTER:
+            yield from _noted(node)
         elif key == "metadata" and isinstance(value, Mapping):
             yield from _marked(value)
         if key not in _OPAQUE:
@@ -163,6 +165,13 @@ def _marked(metadata: Mapping[str, Any]) -> Iterator[Reference]:
     """Where a tunnel goes that is looked into on its way."""
     marks = metadata.get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
     yield from (Reference(CLUSTER, marks[key]) for key in (METADATA_CLUSTER, METADATA_LEAVES) if key in marks)
+
+
+def _noted(note: Mapping[str, Any]) -> Iterator[Reference]:
+    """Where a share of such tunnels goes."""
+    text = note.get("format_string", {}).get("text_format_source", {}).get("inline_string", "")
+    if "%" not in text:
+        yield Reference(CLUSTER, text)
 
 
 def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None) -> Snapshot:

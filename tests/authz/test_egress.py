@@ -54,8 +54,10 @@ def test_the_owner_of_the_proxy_asks_for_the_host_of_the_route(mesh: Mesh) -> No
     ("extensions", "sni"),
     [
         ({}, ""),
-        ({"policyd.tls": "1"}, "www.googleapis.com"),
-        ({"policyd.tls": "1", "policyd.host": "*"}, "a.example.com"),
+        ({"policyd.tls": "www.googleapis.com"}, "www.googleapis.com"),
+        ({"policyd.tls": "*", "policyd.host": "*"}, "a.example.com"),
+        # a rule leads elsewhere: what clients ask for is what the tunnel was asked for
+        ({"policyd.tls": "*"}, "a.example.com"),
     ],
 )
 def test_what_a_guarded_tunnel_asks_for_is_its_name(extensions: dict[str, str], sni: str, mesh: Mesh) -> None:

@@ -7,7 +7,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class World:
             tries = (client.get(url) for _ in range(5))
             return next((one for one in tries if one.status_code != 503), client.get(url))
 
-    def tunnel(self, to: str, by: str = "web-v1") -> tuple[int, str]:
+    def tunnel(self, to: str, by: str = "web-v1", sni: str = "") -> tuple[int, str]:
         """The status of a CONNECT, and what a GET over TLS through it answers."""
         proxy = urlsplit(self.mesh.place(by)["proxy_url"])
         secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
@@ -183,7 +183,7 @@ class World:
                 answer = http.client.HTTPResponse(raw, method="CONNECT")
                 answer.begin()
                 if answer.status == 200:
-                    return 200, self.over_tls(raw, to.partition(":")[0])
+                    return 200, self.over_tls(raw, sni or to.partition(":")[0])
                 if answer.status != 503:
                     break
         return answer.status, ""
@@ -256,7 +256,10 @@ def test_who_may_not_leave_does_not_even_reach_the_gateway(world: World) -> None
 
 
 def by_hand(world: World, who: str, declared: int, target: str, host: str, method: str = "GET") -> int:
-    """The status that somebody gets at the gateway who has gone around their own sidecar."""
+    """The status that somebody gets at the gateway who has gone around their own sidecar.
+
+    0: of a tunnel, that it ended when TLS began in it.
+    """
     identity = world.identities[who]
     name = f"outbound_.{declared}_._.{GATEWAY}.istio-system"
     for _ in range(5):
@@ -265,10 +268,25 @@ def by_hand(world: World, who: str, declared: int, target: str, host: str, metho
             identity.context().wrap_socket(raw, server_hostname=name) as connection,
         ):
             connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            status = int(connection.makefile("rb").readline().split()[1])
+            answer = connection.makefile("rb")
+            status = int(answer.readline().split()[1])
+            if method == "CONNECT" and status == 200:
+                while answer.readline().strip():
+                    pass
+                connection.sendall(hello(host.partition(":")[0]))
+                return 200 if answer.read(1) else 0
         if status != 503:
             break
     return status
+
+
+def hello(name: str) -> bytes:
+    """What a client of TLS says first who asks for a name."""
+    out = ssl.MemoryBIO()
+    asking = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    with suppress(ssl.SSLWantReadError):
+        asking.do_handshake()
+    return out.read()
 
 
 def test_the_gateway_decides_by_itself_who_asks(world: World) -> None:
@@ -282,6 +300,7 @@ def test_the_gateway_decides_by_itself_who_asks(world: World) -> None:
         record = world.decided(GATEWAY, "deny", action=f'Action::"{action}"')
         assert (record["principal"], record["resource"]) == (f'Workload::"{API}"', 'Host::"www.books.test"')
     assert by_hand(world, "web", 80, "/", "www.books.test") == 200
+    assert by_hand(world, "web", 443, "www.books.test:443", "www.books.test", "CONNECT") == 200
 
 
 def test_a_stranger_at_the_gateway_is_nobody(world: World) -> None:
@@ -301,6 +320,15 @@ def test_tls_goes_through_the_gateway_as_it_is(world: World) -> None:
     for proxy in ("web-v1", GATEWAY):
         record = world.decided(proxy, action='Action::"connect"')
         assert (record["principal"], record["resource"]) == (f'Workload::"{WEB}"', 'Host::"www.books.test"')
+
+
+def test_a_workload_asks_for_no_other_name_in_its_tunnel(world: World) -> None:
+    """That is seen at the gateway, where the sidecar and its caller cannot be asked to be honest."""
+    before = world.left()
+    with pytest.raises(OSError):
+        world.tunnel("www.books.test:443", sni="origin.books.test")
+    assert world.left() == before
+    assert world.decided(GATEWAY, action='Action::"connect"')["resource"] == 'Host::"www.books.test"'
 
 
 def test_the_gateway_opens_tls_for_what_came_by_the_meshs_own(world: World) -> None:
@@ -337,5 +365,5 @@ def test_the_gateway_leads_nobody_to_forbidden_addresses(world: World, declared:
     assert world.get("http://www.books.test/").status_code == 200  # names are looked up by now
     status = by_hand(world, "web", declared, target, "loop.test", method)
 
-    assert (status in (403, 503), [one.seen for one in world.inside]) == (True, [[], []])
+    assert (status in (403, 503, 0), [one.seen for one in world.inside]) == (True, [[], []])
     assert world.decided(GATEWAY, resource='Host::"loop.test"')["principal"] == f'Workload::"{WEB}"'

@@ -72,6 +72,9 @@ when { context has sni && context.sni == "secure" };
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
   resource in Group::"outside")
 when { context has sni && context.sni like "*.test" };
+@id("other-out-by-any-name")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/other", action == Action::"connect",
+  resource == Host::"any.test");
 """
 ENTRIES = """\
 apiVersion: networking.istio.io/v1
@@ -91,6 +94,42 @@ spec:
   hosts: ["*.wild.test"]
   ports: [{{number: {port}, name: tls, protocol: TLS}}]
   resolution: DYNAMIC_DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: led}}
+spec:
+  hosts: [led.test, shared.test]
+  ports: [{{number: 443, name: tls, protocol: TLS, targetPort: {port}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: led}}
+spec:
+  hosts: [led.test]
+  tls:
+    - match: [{{sniHosts: [led.test]}}]
+      route: [{{destination: {{host: tls.test, port: {{number: 443}}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: shared}}
+spec:
+  hosts: [shared.test]
+  tls:
+    - match: [{{sniHosts: [shared.test]}}]
+      route:
+        - {{destination: {{host: tls.test, port: {{number: 443}}}}, weight: 50}}
+        - {{destination: {{host: led.test, port: {{number: 443}}}}, weight: 50}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: other}}
+spec:
+  workloadSelector: {{labels: {{app: other}}}}
+  outboundTrafficPolicy: {{mode: ALLOW_ANY}}
 """
 
 
@@ -193,11 +232,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (directory / "policies/greeter.cedar").write_text(POLICY)
     (directory / "policies/tls.cedar").write_text(TLS_POLICY)
     (directory / "mesh/routes.yaml").write_text(ROUTES)
-    (directory / "groups.yaml").write_text("groups: {outside: {hosts: [tls.test, a.wild.test]}}\n")
+    (directory / "groups.yaml").write_text(
+        "groups: {outside: {hosts: [tls.test, a.wild.test, led.test, shared.test]}}\n"
+    )
     greeter = Greeter()
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[greeter])
     tls = speaks_tls(directory.parent)
-    with Outside("127.0.0.2", tls=tls) as outside, Dns({"a.wild.test": ["127.0.0.2"]}) as dns:
+    with (
+        Outside("127.0.0.2", tls=tls) as outside,
+        Dns({"a.wild.test": ["127.0.0.2"], "any.test": ["127.0.0.2"]}) as dns,
+    ):
         (directory / "mesh/outside.yaml").write_text(ENTRIES.format(port=outside.port))
         (directory / "policyd.yaml").write_text(
             f'egress: {{allowAddresses: [127.0.0.2/32], dnsResolvers: ["127.0.0.1:{dns.port}"]}}\n'
@@ -423,8 +467,18 @@ def test_a_service_that_speaks_tls_is_decided_by_the_name_that_its_client_asks_f
         ("web-v1", "a.wild.test:{port}", "a.wild.test", ANSWERED),
         ("web-v1", "a.wild.test:{port}", "b.wild.test", "ended"),
         ("web-v1", "b.wild.test:{port}", "b.wild.test", "no tunnel: 403"),
+        # led elsewhere, whole and in shares
+        ("web-v1", "led.test:443", "led.test", ANSWERED),
+        ("web-v1", "led.test:443", "tls.test", "ended"),
+        ("web-v1", "led.test:443", None, "ended"),
+        *[("web-v1", "shared.test:443", sni, outcome) for _ in range(3)
+          for sni, outcome in (("shared.test", ANSWERED), ("tls.test", "ended"), ("led.test", "ended"))],
+        # by a name that nothing declares, on a port of which nobody says what it speaks
+        ("other-v1", "any.test:{port}", "any.test", ANSWERED),
+        ("other-v1", "any.test:{port}", "tls.test", "ended"),
+        ("other-v1", "any.test:{port}", None, "ended"),
     ],
-)
+)  # fmt: skip
 def test_a_tunnel_out_of_the_mesh_takes_only_who_asks_for_its_own_name(
     world: World, by: str, to: str, sni: str | None, outcome: str
 ) -> None:
@@ -432,6 +486,12 @@ def test_a_tunnel_out_of_the_mesh_takes_only_who_asks_for_its_own_name(
 
     assert ask(world, by, to.format(port=world.outside.port), sni) == outcome
     assert len(world.outside.seen) - before == (outcome == ANSWERED)
+
+
+def test_a_tunnel_that_is_led_elsewhere_is_decided_as_what_it_leads_to_by_the_name_in_it(world: World) -> None:
+    assert ask(world, "web-v1", "led.test:443", "led.test") == ANSWERED
+    record = records(world.mesh.directory, action='Action::"connect"', proxy="web-v1")[-1]
+    assert (record["resource"], record["context"]["sni"]) == ('Host::"tls.test"', "led.test")
 
 
 def test_what_is_no_tls_does_not_leave_as_such(world: World) -> None:

@@ -16,11 +16,12 @@ from typing import Any, Final
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
-from policyd.mesh.scope import EVERYTHING, Scope, scope_of, tls_of
+from policyd.mesh.scope import EVERYTHING, Scope, any_name_somewhere, scope_of, tls_of
 from policyd.xds.resources import (
     by_sni,
     certificates,
     clusters,
+    counting,
     edge_connections,
     edge_listeners,
     edges,
@@ -32,7 +33,7 @@ from policyd.xds.resources import (
     routes,
     sniffed,
 )
-from policyd.xds.resources.model import GUARD, INNER, LEAVING, SERVED_ANY, SERVED_TLS, SNIFFED, Control
+from policyd.xds.resources.model import GUARD, GUARD_ANY, INNER, LEAVING, SERVED_ANY, SERVED_TLS, SNIFFED, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
@@ -72,6 +73,8 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     yield kept.make(CLUSTER, clusters.authorization(control))
     if control.tracing is not None:
         yield kept.make(CLUSTER, observing.cluster(control.tracing))
+    if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
+        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))
     if proxies.role == "sidecar":
         outbound = routes.outbound(mesh, proxies.caller, any_name=proxies.scope.any_name)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
@@ -89,6 +92,8 @@ def _inner(mesh: Mesh) -> Iterator[str]:
     yield INNER
     if egress.is_guarded(mesh):
         yield from (GUARD, LEAVING)
+    if any_name_somewhere(mesh):
+        yield GUARD_ANY
     if mesh.is_sniffed:
         yield SNIFFED
 
@@ -120,6 +125,9 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
             yield kept.make(LISTENER, edge_connections.listener(instance, listen, control))
             yield kept.make(CLUSTER, edge_connections.cluster(instance, listen))
             yield kept.make(ROUTE, edge_connections.table(mesh, instance, listen))
+    if instance.listens and egress.is_guarded_at_gateways(mesh):
+        observed = observing.observed(control, instance, counting.outbound(instance))
+        yield from (kept.make(LISTENER, one) for one in guard.on_the_way_out(lookup, observed))
     passed_on = {one["name"]: one for listen in instance.listens for one in by_sni.ways(mesh, instance, listen)}
     yield from (kept.make(CLUSTER, one) for one in passed_on.values())
     if instance.listens:

@@ -6,6 +6,7 @@ Law: a rule chooses the proxies that get it; only the name that a client asks fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from policyd.mesh.hosts import covers, overlap
@@ -13,38 +14,64 @@ from policyd.mesh.istio.connection_route import ConnectionDestination, Connectio
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.names import SNI_HEADER
-from policyd.xds.resources import filters, tcp
+from policyd.xds.resources import filters, guard, tcp
 from policyd.xds.resources.forward import Forward
 from policyd.xds.resources.rules import View
 
 ANYTHING: Final[Mapping[str, Any]] = {"connect_matcher": {}}
 
 
-def of_name(mesh: Mesh, owner: VirtualService, view: View, names: Iterable[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """By which name tunnels are asked for ("": as their CONNECT has it), and whether nothing but TLS is in them."""
+
+    name: str = ""
+    is_tls: bool = False
+
+
+BY_AUTHORITY: Final = Asked()
+
+
+def of_name(
+    mesh: Mesh, owner: VirtualService, view: View, names: Iterable[str], asked: Asked = BY_AUTHORITY
+) -> list[dict[str, Any]]:
     """The route of tunnels to a name (however it is spelled) in sidecars, where that is what TLS asks for too."""
-    named = next((route for _, route in tls_routes(mesh, owner, view, names)), None)
-    return [named] if named else list(tcp_routes(mesh, owner, view))
+    named = next((route for _, route in tls_routes(mesh, owner, view, names, asked=asked)), None)
+    return [named] if named else list(tcp_routes(mesh, owner, view, asked=asked))
 
 
-def tcp_routes(mesh: Mesh, owner: VirtualService, view: View, address: str = "") -> Iterator[dict[str, Any]]:
-    """The routes of its `tcp` rules that are for these proxies, which have this address; none comes after one."""
+def tcp_routes(
+    mesh: Mesh, owner: VirtualService, view: View, address: str = "", asked: Asked | None = BY_AUTHORITY
+) -> Iterator[dict[str, Any]]:
+    """The routes of its `tcp` rules that are for these proxies, which have this address; none comes after one.
+
+    Of tunnels that leave as TLS only those of clients get on that ask for the tunnel's name; with `asked` None nobody
+    looks, as the name is the client's own already, or there is none.
+    """
     lead = Forward(mesh, view.caller, owner.namespace)
     for rule in owner.spec.tcp:
         if any(_has(view, match, owner, address) for match in rule.match or (ConnectionMatch(),)):
-            yield _route(lead, rule.route, view.listener)
+            yield _route(lead, rule.route, view.listener, asked)
             return
 
 
 def tls_routes(
-    mesh: Mesh, owner: VirtualService, view: View, served: Iterable[str], address: str = ""
+    mesh: Mesh,
+    owner: VirtualService,
+    view: View,
+    served: Iterable[str],
+    address: str = "",
+    asked: Asked | None = BY_AUTHORITY,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The routes of its `tls` rules that are for these proxies, each with the name or pattern that it is for."""
     served = list(served)
+    asked = replace(asked, is_tls=True) if asked is not None else None
     lead = Forward(mesh, view.caller, owner.namespace)
     for rule in owner.spec.tls:
         for match in rule.match:
             if _has(view, match, owner, address):
-                yield from ((name, _route(lead, rule.route, view.listener)) for name in _names(match, served))
+                route = _route(lead, rule.route, view.listener, asked)
+                yield from ((name, route) for name in _names(match, served))
 
 
 def asks_for(name: str) -> dict[str, Any]:
@@ -65,28 +92,32 @@ def _names(match: TlsMatch, served: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name if covers(other, name) else other for name, other in pairs))
 
 
-def _route(lead: Forward, route: Sequence[ConnectionDestination], listener: str) -> dict[str, Any]:
+def _route(lead: Forward, route: Sequence[ConnectionDestination], listener: str, asked: Asked | None) -> dict[str, Any]:
     """Those of a rule lead all inside or all outside; `listener` is asked for, where that of the others is not."""
     shares = [one for one in route if one.weight] if len(route) > 1 else list(route)
     outside = lead.leaves(shares[0].destination)
+    looked_at = outside and asked and (asked.is_tls or any(lead.leaves_as_tls(one.destination) for one in shares))
+    guarded = (asked.name or "*") if asked is not None and looked_at else ""
     action: dict[str, Any] = dict(tcp.ENDS_HERE if outside else tcp.GOES_ON)
     if len(shares) > 1:
-        clusters = [_share(lead, one) for one in shares]
+        clusters = [_share(lead, one, guarded) for one in shares]
         said = filters.asked_for(listener) if listener else {}
         action = {"weighted_clusters": {"clusters": clusters}, **action}
     else:
-        said = _asked(outside, listener)
+        said = _asked(outside, listener, guarded)
         action = {"cluster": lead.tunnel(shares[0].destination), **action}
-    return {"match": dict(ANYTHING), "route": action, **({"typed_per_filter_config": said} if said else {})}
+    found = {"match": dict(ANYTHING), "route": action, **({"typed_per_filter_config": said} if said else {})}
+    return guard.leaving(found, guarded.removeprefix("*")) if guarded else found
 
 
-def _asked(outside: tuple[str, int] | None, listener: str) -> dict[str, Any]:
+def _asked(outside: tuple[str, int] | None, listener: str, guarded: str) -> dict[str, Any]:
     if outside is not None:
-        return filters.asked_for_host(*outside, listener)
+        return filters.asked_for_host(*outside, listener, guarded=guarded)
     return filters.asked_for(listener) if listener else {}
 
 
-def _share(lead: Forward, one: ConnectionDestination) -> dict[str, Any]:
+def _share(lead: Forward, one: ConnectionDestination, guarded: str) -> dict[str, Any]:
     outside = lead.leaves(one.destination)
     found = {"name": lead.tunnel(one.destination), "weight": one.weight}
-    return found | ({"typed_per_filter_config": filters.asked_for_host(*outside)} if outside else {})
+    said = {"typed_per_filter_config": filters.asked_for_host(*outside, guarded=guarded)} if outside else {}
+    return found | said

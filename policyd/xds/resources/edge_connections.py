@@ -126,8 +126,11 @@ def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -
     ]
     at = instance.address
     if one.server.section == "tcp":
-        return [route for owner, view, _ in bound for route in connections.tcp_routes(mesh, owner, view, at)][:1]
-    named = [found for owner, view, hosts in bound for found in connections.tls_routes(mesh, owner, view, hosts, at)]
+        return [route for owner, view, _ in bound for route in connections.tcp_routes(mesh, owner, view, at, None)][:1]
+    # the very name that the client asks for chooses the route
+    named = [
+        found for owner, view, hosts in bound for found in connections.tls_routes(mesh, owner, view, hosts, at, None)
+    ]
     named.sort(key=lambda found: (found[0].startswith("*"), -len(found[0])))
     return [{**route, "match": connections.asks_for(name)} for name, route in named]
 

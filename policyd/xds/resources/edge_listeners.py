@@ -18,6 +18,7 @@ from policyd.xds.resources import (
     edges,
     faults,
     filters,
+    inner,
     observing,
     tcp,
     tls,
@@ -72,7 +73,8 @@ def _peers(instance: Instance, listen: Listen, encrypted: Sequence[edges.Opened]
         "preserve_external_request_id": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}, tcp.CONNECT],
     }
-    manager = _edge(name, peers_routes(listen.declared), behind, **known)
+    told = _Behind([*behind.filters, inner.tells()], behind.said)
+    manager = _edge(name, peers_routes(listen.declared), told, **known)
     names = [host for one in encrypted if one.server.for_peers for host in one.server.bare_hosts]
     match: dict[str, Any] = {"transport_protocol": "tls"} if not encrypted else {}
     if encrypted and "*" not in names:

@@ -46,7 +46,7 @@ from policyd.xds.resources import (
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.localities import Spot
 from policyd.xds.resources.matches import EVERYTHING
-from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
+from policyd.xds.resources.model import GUARD_ANY, Control, outbound_cluster, socket, tunnel_cluster
 from policyd.xds.resources.retries import retry_policy
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -71,7 +71,7 @@ def is_dynamic(mesh: Mesh) -> bool:
 
 def is_guarded(mesh: Mesh) -> bool:
     """Whether some tunnels out are looked into before they leave."""
-    return mesh.leaves_by_tls or any_name_somewhere(mesh)
+    return mesh.leaves_by_tunnel or any_name_somewhere(mesh)
 
 
 def is_by_gateways(mesh: Mesh) -> bool:
@@ -82,6 +82,11 @@ def is_by_gateways(mesh: Mesh) -> bool:
         if owner.gateway_ids()
         for _, destination in led_to(owner)
     )
+
+
+def is_guarded_at_gateways(mesh: Mesh) -> bool:
+    """Whether gateways look into tunnels of workloads before they leave."""
+    return is_by_gateways(mesh) and mesh.leaves_by_tunnel
 
 
 # ---- routes
@@ -107,13 +112,19 @@ def virtual_hosts(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService
 
 def any_host() -> list[dict[str, Any]]:
     """The routes of a name that nothing declares, with ALLOW_ANY: asked about like any other (port 0: as asked)."""
+    asked = {**tunnel(ANY_CLUSTER), "typed_per_filter_config": filters.asked_for_host("*", 0)}
+    return [guard.leaving(asked, by=GUARD_ANY), _forward(ANY_CLUSTER)]
+
+
+def any_unread() -> list[dict[str, Any]]:
+    """And those of its ports where the server speaks first, so that nobody can wait for what the client says."""
     return [tunnel(ANY_CLUSTER), _forward(ANY_CLUSTER)]
 
 
 def any_tls() -> list[dict[str, Any]]:
     """And those of its port 443, which is for TLS outside."""
-    said = filters.asked_for_host("*", HTTPS_PORT, guarded=True)
-    return [guard.leaving(tunnel(ANY_CLUSTER), said), _forward(ANY_CLUSTER)]
+    said = {"typed_per_filter_config": filters.asked_for_host("*", HTTPS_PORT, guarded="*")}
+    return [guard.leaving({**tunnel(ANY_CLUSTER), **said}), _forward(ANY_CLUSTER)]
 
 
 def _domains(outside: Outside, port: OutsidePort) -> Iterable[str]:
@@ -136,19 +147,20 @@ def _routes(
     cluster = outbound_cluster(outside.host, port.number)
     if not port.is_http:
         view = rules.View(caller, port.number)
-        ruled = connections.of_name(mesh, owner, view, [outside.host]) if owner else []
-        found = ruled or [tunnel(tunnel_cluster(outside.host, port.number))]
-        return [_guarded(outside, port, one) for one in found]
+        asked = connections.Asked("" if "*" in outside.host else outside.host, port.is_tls)
+        ruled = connections.of_name(mesh, owner, view, [outside.host], asked) if owner else []
+        return ruled or [_to_itself(outside, port, asked.name)]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return [*(declared or [_forward(cluster)]), inner.route()]
 
 
-def _guarded(outside: Outside, port: OutsidePort, route: dict[str, Any]) -> dict[str, Any]:
-    """A tunnel of TLS takes only who asks for its name; one that a rule leads elsewhere is as the rule has it."""
-    if not port.is_tls or route["route"].get("cluster") != tunnel_cluster(outside.host, port.number):
-        return route
-    name = "" if "*" in outside.host else outside.host
-    return guard.leaving(route, filters.asked_for_host(outside.host, port.number, guarded=True), name)
+def _to_itself(outside: Outside, port: OutsidePort, name: str) -> dict[str, Any]:
+    """A tunnel to a Host's port; one for TLS takes only who asks for the Host's name."""
+    found = tunnel(tunnel_cluster(outside.host, port.number))
+    if not port.is_tls:
+        return found
+    said = filters.asked_for_host(outside.host, port.number, guarded=name or "*")
+    return guard.leaving({**found, "typed_per_filter_config": said}, name)
 
 
 def _forward(cluster: str) -> dict[str, Any]:

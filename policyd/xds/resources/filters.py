@@ -71,17 +71,17 @@ def asked_for(listener: str) -> dict[str, Any]:
     return _per_route({"check_settings": {"context_extensions": {EXTENSION_LISTENER: listener}}})
 
 
-def asked_for_host(host: str, port: int, listener: str = "", *, guarded: bool = False) -> dict[str, Any]:
+def asked_for_host(host: str, port: int, listener: str = "", *, guarded: str = "") -> dict[str, Any]:
     """What a route to the outside carries: the Host (or pattern) and port that it leads to, whatever headers say.
 
-    Through one that is `guarded` only clients of TLS get that ask for the very name. At a gateway `listener` says who
-    is asked for.
+    Through one that is `guarded` only clients of TLS get that ask for that name (`*`: what was asked for). At a gateway
+    `listener` says who is asked for.
     """
     extensions = {
         EXTENSION_HOST: host,
         EXTENSION_PORT: str(port),
         **({EXTENSION_LISTENER: listener} if listener else {}),
-        **({EXTENSION_TLS: "1"} if guarded else {}),
+        **({EXTENSION_TLS: guarded} if guarded else {}),
     }
     return _per_route({"check_settings": {"context_extensions": extensions}})
 

@@ -61,6 +61,14 @@ class Forward:
             return None
         return declared.host, destination.port.number if destination.port else declared.ports[0].number
 
+    def leaves_as_tls(self, destination: Destination) -> bool:
+        """Whether a destination is a port of a Host that is declared to speak TLS."""
+        declared = self._mesh.host(destination.host, self._namespace)
+        outside = self.leaves(destination)
+        if outside is None or declared is None:
+            return False
+        return any(port.is_tls for port in declared.ports if port.number == outside[1])
+
     def tunnel(self, destination: Destination) -> str:
         """The cluster that a tunnel to a destination takes."""
         outside = self.leaves(destination)

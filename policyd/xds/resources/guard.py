@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from policyd.names import CLUSTER_HEADER, METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, SNI_HEADER
 from policyd.xds.resources import filters, inner, tcp
-from policyd.xds.resources.model import GUARD, LEAVING, SERVED_TLS
+from policyd.xds.resources.model import GUARD, GUARD_ANY, LEAVING, SERVED_TLS
 
 # of a gateway's tunnel the name is not what it was asked for by, so the gateway says it; that it is true is seen here
 CLAIMED: Final = f"%REQ({SNI_HEADER.upper()}?:AUTHORITY)%"
@@ -22,10 +22,24 @@ _TLS_INSPECTOR: Final = {
 }
 
 
-def leaving(route: Mapping[str, Any], said: dict[str, Any], name: str = "") -> dict[str, Any]:
-    """A route whose tunnel ends here and leaves the mesh, by way of the guard; `name` is its Host, if it has one."""
+def leaving(route: Mapping[str, Any], name: str = "", by: str = GUARD) -> dict[str, Any]:
+    """A route whose tunnel ends here and leaves the mesh, by way of a guard.
+
+    That lets nobody by but who asks for `name`; "": for what the tunnel was asked for.
+    """
+    shares = route["route"].get("weighted_clusters", {}).get("clusters", ())
+    if shares:
+        clusters = [
+            {
+                **one,
+                "name": by,
+                "typed_per_filter_config": {**one["typed_per_filter_config"], **inner.share(one["name"], name)},
+            }
+            for one in shares
+        ]
+        return {**route, "route": {"weighted_clusters": {"clusters": clusters}, **tcp.ENDS_HERE}}
     marks = {METADATA_LEAVES: route["route"]["cluster"], **({METADATA_ASKED: f"{name}:"} if name else {})}
-    return {**inner.into(GUARD, marks, said), "match": route["match"]}
+    return {**inner.into(by, marks, route.get("typed_per_filter_config", {})), "match": route["match"]}
 
 
 def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +52,14 @@ def at_application() -> dict[str, Any]:
     return inner.internal(SERVED_TLS, [_only_who_asks(proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
 
 
-def on_the_way_out(lookup: list[dict[str, Any]], observed: dict[str, Any]) -> list[dict[str, Any]]:
-    """What looks at tunnels that leave; then they are tunnels again, to what their own name means."""
+def on_the_way_out(
+    lookup: list[dict[str, Any]], observed: dict[str, Any], *, any_name: bool = False
+) -> list[dict[str, Any]]:
+    """What looks at tunnels that leave; then they are tunnels again, to what their own name means.
+
+    With `any_name` also at those of which nobody said what is in them: TLS in them is for the name that was asked for,
+    and where the client is waited for, too, as nobody may speak TLS who came to hear the server first.
+    """
     tunnel = {
         "hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%",
         "headers_to_add": [{"header": {"key": CLUSTER_HEADER, "value": f"%FILTER_STATE({inner.CLUSTER}:PLAIN)%"}}],
@@ -53,8 +73,12 @@ def on_the_way_out(lookup: list[dict[str, Any]], observed: dict[str, Any]) -> li
         upgrade_configs=[tcp.CONNECT],
         **observed,
     )
-    look = _only_who_asks(proxy("leaving", LEAVING, tunneling_config=tunnel))
-    return [inner.internal(GUARD, [look], _TLS_INSPECTOR), inner.internal(LEAVING, [{"filters": [manager]}])]
+    on = proxy("leaving", LEAVING, tunneling_config=tunnel)
+    look = _only_who_asks(on)
+    guards = [inner.internal(GUARD, [look], _TLS_INSPECTOR)]
+    if any_name:
+        guards.append(inner.internal(GUARD_ANY, [look, {"filters": [on]}], _TLS_INSPECTOR))
+    return [*guards, inner.internal(LEAVING, [{"filters": [manager]}])]
 
 
 def proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:

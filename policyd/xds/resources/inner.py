@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from policyd.names import METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE
+from policyd.names import METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER
 from policyd.xds.resources import filters, tcp
 from policyd.xds.resources.model import INNER, OUTBOUND_ROUTES
 
@@ -18,7 +18,8 @@ _ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 # what the listener inside is told of the tunnel
 ASKED: Final = "policyd.asked"  # the name that was asked for, and a colon after it
 AUTHORITY: Final = "policyd.authority"  # and with its port
-CLUSTER: Final = "policyd.cluster"  # by which it leaves
+CLUSTER: Final = STATE_CLUSTER  # by which it leaves
+_AUTHORITY: Final = "%REQ(:AUTHORITY)%"
 _TCP_CLUSTER: Final = "envoy.tcp_proxy.cluster"  # where it goes: Envoy's own name
 
 
@@ -57,21 +58,36 @@ def into(name: str, marks: dict[str, str], said: dict[str, Any]) -> dict[str, An
     return found | ({"metadata": {"filter_metadata": {METADATA_NAMESPACE: marks}}} if marks else {})
 
 
-def tells(asked: str = "%REQ(:AUTHORITY)%") -> dict[str, Any]:
+def tells(asked: str = _AUTHORITY) -> dict[str, Any]:
     """Tells the listeners inside of a tunnel: only routes into one have it do so (set_filter_state.v3.Config)."""
     keys = (METADATA_CLUSTER, METADATA_LEAVES, METADATA_ASKED)
     goes_to, leaves_by, is_for = (f"%METADATA(ROUTE:{METADATA_NAMESPACE}:{key})%" for key in keys)
-    kept = [
-        _kept(f"{_ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-        _kept(f"{_ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    names = [
         _kept(ASKED, f"{asked}:", factory_key="envoy.string"),
         _kept(ASKED, is_for, factory_key="envoy.string", skip_if_empty=True),
-        _kept(AUTHORITY, "%REQ(:AUTHORITY)%", factory_key="envoy.string"),
+    ]
+    ways = [
         _kept(CLUSTER, leaves_by, factory_key="envoy.string", skip_if_empty=True),
         _kept(_TCP_CLUSTER, goes_to, skip_if_empty=True),
     ]
-    config = {"@type": f"{TYPES}.filters.http.set_filter_state.v3.Config", "on_request_headers": kept}
-    return {"name": _FILTER, "typed_config": config, "disabled": True}
+    return {"name": _FILTER, "typed_config": _notes(names, ways), "disabled": True}
+
+
+def share(cluster: str, name: str) -> dict[str, Any]:
+    """The same of one share of a route, which has no marks of its own: it leaves by `cluster`; `name` "": as asked."""
+    names = [_kept(ASKED, f"{name or _AUTHORITY}:", factory_key="envoy.string")]
+    return {_FILTER: _notes(names, [_kept(CLUSTER, cluster, factory_key="envoy.string")])}
+
+
+def _notes(names: list[dict[str, Any]], ways: list[dict[str, Any]]) -> dict[str, Any]:
+    kept = [
+        _kept(f"{_ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        _kept(f"{_ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        *names,
+        _kept(AUTHORITY, _AUTHORITY, factory_key="envoy.string"),
+        *ways,
+    ]
+    return {"@type": f"{TYPES}.filters.http.set_filter_state.v3.Config", "on_request_headers": kept}
 
 
 def _kept(key: str, text: str, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from policyd.mesh.model import (
     plaintext_listener,
 )
 from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
-from policyd.mesh.scope import tls_of
+from policyd.mesh.scope import any_name_somewhere, tls_of
 from policyd.xds.resources import (
     certificates,
     counting,
@@ -168,7 +168,7 @@ def outbound(
     if mesh.is_sniffed:
         yield sniffed.at_caller(instance, inner.requests(inside, within))
     if egress.is_guarded(mesh):
-        yield from guard.on_the_way_out(lookup, observed)
+        yield from guard.on_the_way_out(lookup, observed, any_name=any_name_somewhere(mesh))
     chain = {
         "filters": [
             filters.manager(

@@ -16,6 +16,7 @@ OUTBOUND_ROUTES = "outbound"
 # clusters, and the listeners that they lead to, which no socket leads to
 INNER = "inner"
 GUARD = "inner/tls"
+GUARD_ANY = "inner/any"
 LEAVING = "inner/leaving"
 SERVED_TLS = "inner/served-tls"
 SNIFFED = "inner/sniffed"

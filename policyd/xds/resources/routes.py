@@ -22,6 +22,7 @@ from policyd.xds.resources.model import OUTBOUND_ROUTES
 from policyd.xds.resources.rules import View
 
 NO_SUCH_SERVICE = "no service of this mesh has that name\n"
+SERVER_FIRST = (25, 53, 3306, 27017)  # Istio's: where who is asked may speak first
 PLAIN_PORT = 80  # what a name without a port means in http
 
 
@@ -58,6 +59,9 @@ def _otherwise(*, any_name: bool) -> Iterator[dict[str, Any]]:
         asked = filters.asked_for_host("*", 0)
         tls = {"name": "any-tls", "domains": [f"*:{HTTPS_PORT}"], "routes": egress.any_tls()}
         yield {**tls, "typed_per_filter_config": asked}
+        unread = [f"*:{port}" for port in SERVER_FIRST]
+        first = {"name": "any-unread", "domains": unread, "routes": egress.any_unread()}
+        yield {**first, "typed_per_filter_config": asked}
         yield {"name": "any", "domains": ["*"], "routes": egress.any_host(), "typed_per_filter_config": asked}
         return
     nowhere = rules.respond(502, NO_SUCH_SERVICE)

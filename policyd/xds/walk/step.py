@@ -17,6 +17,7 @@ from policyd.names import (
     METADATA_NAMESPACE,
     METADATA_TOKENS,
     SNI_HEADER,
+    STATE_CLUSTER,
 )
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.change import forwarded, normalised, redirected
@@ -26,6 +27,7 @@ from policyd.xds.walk.sent import Sent, manager
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 _FAULTS: Final = "envoy.filters.http.fault"
 _SETS_METADATA: Final = "envoy.filters.http.set_metadata"
+_NOTES: Final = "envoy.filters.http.set_filter_state"
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _NO_ROUTE: Final = 404  # Envoy's own answer where nothing matches
 _CODES: Final[Mapping[str, int]] = {
@@ -182,7 +184,9 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
     for one in shares:
         if weight := one.get("weight", 0):
             goes_on = forwarded(asked, route, (one, *around))
-            yield Leg(one["name"], goes_on, 100 * weight / whole, question=said.question(chosen, one), ends=ends)
+            through = _noted(one)
+            to, is_last = through or one["name"], ends and not through
+            yield Leg(to, goes_on, 100 * weight / whole, question=said.question(chosen, one), ends=is_last)
     if not shares:
         # through listeners inside, which only look at what comes, to where the route's own words say
         marks = route.get("metadata", {}).get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
@@ -194,6 +198,13 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
         host = f"{goes_on.host}-shadow{goes_on.authority[len(goes_on.host) :]}"  # as Envoy calls a copy's Host
         percent = _percent(copy.get("runtime_fraction", {}).get("default_value"), 100.0)
         yield Leg(copy["cluster"], goes_on.changed(authority=host), percent, copy=True)
+
+
+def _noted(share: Mapping[str, Any]) -> str:
+    """Where a share goes through listeners inside, which only look at what comes; "" where there are none."""
+    notes = share.get("typed_per_filter_config", {}).get(_NOTES, {}).get("on_request_headers", ())
+    texts = (one["format_string"]["text_format_source"] for one in notes if one["object_key"] == STATE_CLUSTER)
+    return next((text["inline_string"] for text in texts), "")
 
 
 class _Said:

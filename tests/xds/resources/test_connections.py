@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from policyd.envoy_api import CLUSTER, ROUTE
+from policyd.envoy_api import CLUSTER, LISTENER, ROUTE
 from policyd.errors import InvalidInput
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from policyd.sources.credentials import read_credentials
 from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.model import GUARD
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.certificates import Authority
@@ -257,5 +258,80 @@ def test_the_name_that_a_tunnel_is_asked_for_by_is_the_one_that_tls_asks_for(
         assert led(rules, "tls", host) == [expected]
         return
     rules = [{"match": [{"sniHosts": [sni], "port": 443}], "route": [to(sni, port={"number": 444})]}]
-    assert led(rules, "tls", host, name=f"{sni}:443") == ["tunnel|444||out.example.com"]
+    assert led(rules, "tls", host, name=f"{sni}:443") == ["inner/tls"]
     assert led(rules, "tls", host, name=f"{sni}:444") == ["tunnel|444||out.example.com"]
+
+
+ELSEWHERE = resource(
+    "ServiceEntry", "else", hosts=["else.example.com"], resolution="DNS",
+    ports=[{"number": 443, "name": "tls", "protocol": "TLS"}],
+)  # fmt: skip
+OUT, ELSE = "out.example.com", "else.example.com"
+NAMED = [{"sniHosts": [OUT]}]
+
+
+def looked_at(rules: dict[str, Any], host: str, name: str) -> list[tuple[str, str, str]]:
+    """Of a tunnel to a name, by share: by which cluster it leaves, whose name TLS has, and what policyd is told."""
+    virtual = resource("VirtualService", "it", hosts=[host], **rules)
+    files = {"workloads.yaml": WORKLOADS, "mesh/it.yaml": yaml.safe_dump_all([SUBSETS, ENTRY, ELSEWHERE, virtual])}
+    made = build_snapshots(mesh_of(files), CONTROL)["web-v1"]
+    check_snapshot(made, static_clusters={SDS_CLUSTER})
+    [table] = made.of(ROUTE).values()
+    [found] = [one for one in shown(table)["virtual_hosts"] if one["name"] == name]
+    [route] = found["routes"]
+    shares = route["route"].get("weighted_clusters", {}).get("clusters", ())
+    marks = route.get("metadata", {}).get("filter_metadata", {}).get("policyd", {})
+    if not shares and not marks:
+        return [(route["route"]["cluster"], "", "")]
+    assert {one["name"] for one in shares} <= {GUARD}
+    told = [marks] if marks else [_notes(one) for one in shares]
+    places = [route] if marks else shares
+    asked = [one["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"] for one in places]
+    tls = [one["context_extensions"]["policyd.tls"] for one in asked]
+    return [(one["leaves"], one.get("asked", ""), said) for one, said in zip(told, tls, strict=True)]
+
+
+def _notes(share: dict[str, Any]) -> dict[str, str]:
+    notes = share["typed_per_filter_config"]["envoy.filters.http.set_filter_state"]["on_request_headers"]
+    kept = {one["object_key"]: one["format_string"]["text_format_source"]["inline_string"] for one in notes}
+    return {"leaves": kept["policyd.cluster"], "asked": kept["policyd.asked"]}
+
+
+@pytest.mark.parametrize(
+    ("rules", "host", "name", "expected"),
+    [
+        # as declared, and by rules of its own
+        ({"tls": [{"match": NAMED, "route": [to(OUT, port={"number": 443})]}]}, OUT, f"{OUT}:443",
+         [(f"tunnel|443||{OUT}", f"{OUT}:", OUT)]),
+        # elsewhere: what TLS asks for is the name of the tunnel all the same
+        ({"tls": [{"match": NAMED, "route": [to(ELSE)]}]}, OUT, f"{OUT}:443",
+         [(f"tunnel|443||{ELSE}", f"{OUT}:", OUT)]),
+        ({"tcp": [{"route": [to(ELSE)]}]}, OUT, f"{OUT}:443", [(f"tunnel|443||{ELSE}", f"{OUT}:", OUT)]),
+        ({"tls": [{"match": NAMED, "route": [to(OUT, port={"number": 444})]}]}, OUT, f"{OUT}:443",
+         [(f"tunnel|444||{OUT}", f"{OUT}:", OUT)]),
+        # in shares
+        ({"tls": [{"match": NAMED, "route": [to(OUT, 80, port={"number": 443}), to(ELSE, 20)]}]}, OUT, f"{OUT}:443",
+         [(f"tunnel|443||{OUT}", f"{OUT}:", OUT), (f"tunnel|443||{ELSE}", f"{OUT}:", OUT)]),
+        # from where it is not declared
+        ({"tcp": [{"route": [to(ELSE)]}]}, OUT, f"{OUT}:444", [(f"tunnel|443||{ELSE}", f"{OUT}:", OUT)]),
+        ({"tls": [{"match": [{"sniHosts": [OUT], "port": 444}], "route": [to(OUT, port={"number": 444})]}]}, OUT,
+         f"{OUT}:444", [(f"tunnel|444||{OUT}", f"{OUT}:", OUT)]),
+        ({"tcp": [{"route": [to(ELSE)]}]}, "db", "db.default:3306", [(f"tunnel|443||{ELSE}", "", "*")]),
+        # where nobody speaks of TLS nothing is looked at
+        ({"tcp": [{"route": [to(OUT, port={"number": 444})]}]}, OUT, f"{OUT}:444", [(f"tunnel|444||{OUT}", "", "")]),
+    ],
+)  # fmt: skip
+def test_who_speaks_tls_in_a_tunnel_that_leaves_asks_for_its_name(
+    rules: dict[str, Any], host: str, name: str, expected: list[tuple[str, str, str]]
+) -> None:
+    assert looked_at(rules, host, name) == expected
+
+
+def test_at_an_egress_gateway_a_workloads_tunnel_leaves_by_way_of_the_guard() -> None:
+    made = by_gateway()["out"]
+    table = shown(made.of(ROUTE)["gateway/443/peers"])
+    [route] = [one["routes"][0] for one in table["virtual_hosts"] if one["name"] != "*"]
+    said = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]["context_extensions"]
+
+    assert (route["route"]["cluster"], said["policyd.tls"]) == (GUARD, "*")
+    assert {GUARD, "inner/leaving"} <= set(made.of(LISTENER))
