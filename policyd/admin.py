@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from policyd import __version__
+from policyd import __version__, admin_traces
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.admin_mesh import Forbidden, MeshDesk
@@ -45,6 +45,7 @@ from policyd.mesh.model import Instance
 from policyd.policy.request_form import parse_form, resolve_at
 from policyd.reload import Live
 from policyd.spiffe import SpiffeId
+from policyd.telemetry.traces_window import Window
 from policyd.xds.inspection.service import KINDS, SHOWN, NotShown
 from policyd.xds.snapshot import SHORT_NAMES, Snapshot
 from policyd.xds.status import ProxyStatus
@@ -163,6 +164,7 @@ class Parts:
     inspect: Callable[[str, str, str], Awaitable[bytes]]  # agent, instance, kind; raises NotShown
     sent: Callable[[str], Snapshot | None]  # what an instance's proxy is sent
     mesh: MeshDesk
+    window: Window
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -363,6 +365,18 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
         except DecisionError as error:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+
+    async def Traces(self, request: pb.TracesRequest, _context: Context) -> pb.TracesReply:  # noqa: N802
+        """The traces of the last while that fit."""
+        return admin_traces.found(self._parts.window, request)
+
+    async def Trace(self, request: pb.TraceRequest, context: Context) -> pb.TraceReply:  # noqa: N802
+        """One trace, as a tree is read."""
+        reply = admin_traces.shown(self._parts.window, request.id)
+        if reply is None:
+            what = f"no trace `{request.id[:40]}` is in the window; it was not sampled, or had to make room"
+            await refused(context, Refusal(Code.NOT_FOUND, what))
+        return reply
 
     def _decide(self, request: pb.DecideRequest) -> pb.DecideReply:
         ruling, now = self._parts.facts.live.ruling, self._parts.issuer.now()

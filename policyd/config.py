@@ -240,12 +240,13 @@ class EgressSettings(Model):
 
 
 class TracingSettings(Model):
-    """Where proxies send the spans of requests, by OTLP over HTTP (`https://collector:4318/v1/traces`; none: nowhere),
-    and of how many in a hundred that have no trace yet.
+    """Where proxies send the spans of requests, by OTLP over HTTP (`https://collector:4318/v1/traces`; none: to
+    policyd, which keeps the last ones in a `window`), and of how many in a hundred that have no trace yet.
     """
 
     endpoint: Annotated[str, AfterValidator(_check_collector)] | None = None
     sampling: Annotated[float, Field(ge=0, le=100)] = 1.0
+    window: Annotated[Size, Field(ge=0, le=1 << 32)] = 32 << 20
 
 
 class Settings(Model):

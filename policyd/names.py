@@ -66,6 +66,10 @@ CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
 KEY_FETCHES: Final = "policyd_key_fetches"
 KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
 INSTANCES_UNHEALTHY: Final = "policyd_instances_unhealthy"
+SPANS: Final = "policyd_spans"
+TRACE_WINDOW_BYTES: Final = "policyd_trace_window_bytes"
+TRACE_WINDOW_LIMIT: Final = "policyd_trace_window_limit_bytes"
+TRACE_WINDOW_TRACES: Final = "policyd_trace_window_traces"
 
 METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISIONS: ("Decisions made.", ("decision", "side")),
@@ -94,6 +98,10 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     KEY_FETCHES: ("Key sets of issuers asked for.", ("outcome",)),
     KEY_SETS_FAILING: ("Key sets of issuers that could not be fetched the last time.", ()),
     INSTANCES_UNHEALTHY: ("Instances that are probed and not reached now, as they do not answer.", ()),
+    SPANS: ("Spans that proxies told of.", ("outcome",)),
+    TRACE_WINDOW_BYTES: ("Memory that the window of traces takes.", ()),
+    TRACE_WINDOW_LIMIT: ("And how much it may take; then the oldest traces go.", ()),
+    TRACE_WINDOW_TRACES: ("Traces in the window.", ()),
 }
 
 # ---- log records that are streamed out (OTLP): their scope, and fields of a record -> attributes

@@ -30,8 +30,8 @@ from policyd.sources.files import Folder, digest
 from policyd.sources.shipped import shipped_policies, shipped_schema
 from policyd.xds.resources.build import ProxyClass, build_snapshots
 from policyd.xds.resources.model import Control
+from policyd.xds.resources.observing import STATIC_CLUSTERS
 from policyd.xds.resources.reuse import Snapshots
-from policyd.xds.resources.tls import SDS_CLUSTER
 
 ISSUANCE_FILE = "issuance.cedar"
 OPERATORS_FILE = "operators.cedar"
@@ -128,7 +128,7 @@ def load(
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
     _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
-    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check({SDS_CLUSTER})
+    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check(STATIC_CLUSTERS)
     return Live(
         digest=folder.digest,
         texts=folder.texts,
@@ -150,7 +150,7 @@ def load(
 def relive(live: Live, control: Control, living: Callable[[Mesh], Mesh]) -> Live:
     """The same, for what is known by now of the instances that answer."""
     mesh = living(live.mesh)
-    snapshots = build_snapshots(mesh, control, live.snapshots).check({SDS_CLUSTER})
+    snapshots = build_snapshots(mesh, control, live.snapshots).check(STATIC_CLUSTERS)
     return replace(live, mesh=mesh, snapshots=snapshots, config=snapshots.config)
 
 

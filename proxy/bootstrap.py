@@ -15,8 +15,13 @@ from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET
 SDS_CLUSTER = "policyd-sds"
 XDS_CLUSTER = "policyd-xds"
 OWNER_ONLY = 0o600
-# Envoy's own limit of 100 instructions refuses regexes that people write; this one is Istio's
-RUNTIME = {"re2.max_program_size.error_level": 32_768}
+RUNTIME = {
+    # Envoy's own limit of 100 instructions refuses regexes that people write; this one is Istio's
+    "re2.max_program_size.error_level": 32_768,
+    # spans are sent together, and soon: by itself Envoy sends five at a time, and waits five seconds for them
+    "tracing.opentelemetry.min_flush_spans": 64,
+    "tracing.opentelemetry.flush_interval_ms": 1_000,
+}
 MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
 
 _TYPES = "type.googleapis.com/envoy.extensions"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -42,6 +42,9 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{
 _HEX = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{16})?")
 
 
+Metadata = Iterable[tuple[str, str | bytes]]  # of a call, as gRPC gives it
+
+
 class Query(NamedTuple):
     """One check, read and believed: the facts, and what a record tells beside them ("" where unknown)."""
 
@@ -50,6 +53,12 @@ class Query(NamedTuple):
     request_id: str = ""
     trace_id: str = ""
     span_id: str = ""
+
+
+def traced(query: Query, told: Metadata) -> Query:
+    """The query, of the trace that came with the question: then a request is in its record's trace at its first hop."""
+    trace_id, span_id = _trace({name: value for name, value in told if isinstance(value, str)})
+    return query._replace(trace_id=trace_id, span_id=span_id) if trace_id else query
 
 
 def read_check(
@@ -228,7 +237,7 @@ def _all(http: Any) -> dict[str, str]:
     return headers
 
 
-def _trace(headers: dict[str, str]) -> tuple[str, str]:
+def _trace(headers: Mapping[str, str]) -> tuple[str, str]:
     """The trace and span that the request says it belongs to, W3C's or B3's words."""
     parent = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
     if parent is not None:

@@ -20,7 +20,7 @@ from policyd import envoy_api
 from policyd.audit.record import Entry, change_of
 from policyd.authz import reply
 from policyd.authz.record import NOTHING, Include, Outcome, Status, entry_of
-from policyd.authz.request import headers_of, read_check
+from policyd.authz.request import Metadata, headers_of, read_check, traced
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
 from policyd.authz.user import identified
@@ -96,18 +96,21 @@ class Authorizer:
         self._shadow = ShadowSide(stopwatch, effort)
         self._message = envoy_api.message("envoy.service.auth.v3.CheckRequest")
 
-    def check(self, body: bytes, peer: SpiffeId, remaining: float | None = None) -> bytes:
+    def check(
+        self, body: bytes, peer: SpiffeId, remaining: float | None = None, told: Callable[[], Metadata] = tuple
+    ) -> bytes:
         """Answer a serialised CheckRequest of `peer` with a serialised CheckResponse; raises nothing on purpose.
 
         `remaining` is how many seconds the caller still waits, None: as long as it takes. Who waited so long in our
-        queue that no answer can reach it in time gets an error at once, so that others are answered in theirs.
+        queue that no answer can reach it in time gets an error at once, so that others are answered in theirs. `told`
+        gives what came beside the question: at its first hop a request does not say itself which trace it is of.
         """
         started, now, decision_id = self._stopwatch(), self._clock(), self._new_id()
         if remaining is not None and remaining < LEAST_SECONDS:
             outcome = Outcome("error", 503, error=TooLate(f"{max(remaining, 0.0) * 1e3:.0f} ms were left to decide"))
             self._metrics.shed()
         else:
-            outcome = self._decide(body, peer, now)
+            outcome = self._decide(body, peer, now, told)
         took = self._stopwatch() - started
         entry = entry_of(outcome, decision_id, now, round(took * 1e6), self._include)
         if outcome.ruling is not None and outcome.ruling.shadow is not None:
@@ -122,7 +125,7 @@ class Authorizer:
         self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started)
         return _reply(outcome, decision_id)
 
-    def _decide(self, body: bytes, peer: SpiffeId, now: datetime) -> Outcome:
+    def _decide(self, body: bytes, peer: SpiffeId, now: datetime, told: Callable[[], Metadata]) -> Outcome:
         """What becomes of a check; where a step fails, what was known before it is kept."""
         ruling, query, request = self._ruling(), None, None
         revision = ruling.revision if ruling else ""
@@ -131,6 +134,8 @@ class Authorizer:
                 raise DecisionError("no revision is in force")
             check = self._parse(body)
             query = read_check(check, peer, ruling.mesh, now, ruling.headers_read | self._include.headers)
+            if not query.trace_id:
+                query = traced(query, told())
             query = identified(query, check)
             question = ruling.engine.question(ruling.lean_request(query.facts))
             request = question.request
@@ -184,7 +189,8 @@ def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
             peer = spiffe_peer(cast("Facts", context.auth_context()))
         except PolicydError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
-        return authorizer.check(body, peer, context.time_remaining())
+        metadata = cast("Callable[[], Metadata]", context.invocation_metadata)
+        return authorizer.check(body, peer, context.time_remaining(), metadata)
 
     # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already
     handlers: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}

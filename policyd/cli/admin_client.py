@@ -174,6 +174,16 @@ class AdminClient:
         reply: pb.DecideReply = self._call(self._stub.Decide, asked)
         return reply
 
+    def traces(self, wanted: pb.TracesRequest) -> pb.TracesReply:
+        """The traces of the last while that fit, the newest first."""
+        reply: pb.TracesReply = self._call(self._stub.Traces, wanted)
+        return reply
+
+    def trace(self, trace_id: str) -> pb.TraceReply:
+        """One trace, as a tree is read."""
+        reply: pb.TraceReply = self._call(self._stub.Trace, pb.TraceRequest(id=trace_id))
+        return reply
+
     def _call(self, method: Any, request: Any, seconds: float | None = None) -> Any:
         try:
             return method(request, timeout=seconds or self._seconds)

@@ -163,9 +163,11 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "TracingSettings": {
         "endpoint": "A collector that takes OTLP over HTTP, as in `https://collector:4318/v1/traces`; without it "
-        "nothing is traced.",
+        "policyd itself takes spans, for `policyd traces`.",
         "sampling": "Of how many requests in a hundred, of those that have no trace yet. One that comes with a sampled "
         "`traceparent` is traced.",
+        "window": "How much memory policyd's own traces may take, the oldest go first; `0MiB` traces nothing without "
+        "an `endpoint`.",
     },
     "LogSettings": {"level": "The least that is said."},
     "ShadowSettings": {

@@ -19,7 +19,7 @@ def control_of(settings: Settings, decide: Sequence[Address]) -> Control:
         decide[0].host,
         ports,
         SpiffeId.server(settings.trust_domain),
-        tracing=Tracing(spans.endpoint, spans.sampling) if spans.endpoint else None,
+        tracing=Tracing(spans.endpoint or "", spans.sampling) if spans.endpoint or spans.window else None,
         access_log=_access_log(settings),
     )
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.ca.server_identity import ServerIdentity
@@ -18,6 +19,7 @@ from policyd.ca.service import ATTESTATION_OPTIONS, AgentsService, AttestationSe
 from policyd.config import Address
 from policyd.server.health import Health
 from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, bind, credentials
+from policyd.telemetry.service import TracesService
 from policyd.xds import service as xds
 from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.service import DiscoveryService
@@ -32,15 +34,17 @@ async def serve_xds(
     discovery: DiscoveryService,
     agents: AgentsService,
     inspections: InspectionsService,
+    traces: TracesService,
     address: Address,
     identity: ServerIdentity,
     health: Health,
 ) -> None:
-    """Configuration and certificates, for Envoys and agents that have an identity."""
+    """Configuration, certificates and spans, for Envoys and agents that have an identity."""
     server = grpc.aio.server(options=[ALONE, PINGS, *AGE])
     server.add_generic_rpc_handlers((discovery.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(traces, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=True))
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)

@@ -71,10 +71,12 @@ from policyd.spiffe import SpiffeId
 from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
+from policyd.telemetry.service import TracesService
+from policyd.telemetry.traces_window import Window
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.resources.model import Control
-from policyd.xds.service import DiscoveryService
+from policyd.xds.service import DiscoveryService, peer_of
 from policyd.xds.status import ProxyStatus
 
 LOOK_AFTER_SECONDS: Final = 5.0
@@ -254,7 +256,12 @@ class Server:
             run=PausingTasks(self._loop).run,
         )
         self._inspections = InspectionsService(self._agents.admit)
-        await listen.serve_xds(stack, self._discovery, self._agents, self._inspections, at["xds"], identity, streams)
+        self._window = Window(settings.tracing.window)
+        self._metrics.window(self._window.fill())
+        traces = TracesService(self._window, self._served_by, self._metrics, peer=peer_of, clock=time.monotonic)
+        await listen.serve_xds(
+            stack, self._discovery, self._agents, self._inspections, traces, at["xds"], identity, streams
+        )
         attestation = AttestationService(
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
@@ -304,6 +311,7 @@ class Server:
                 )
             ),
             sent=self._cache.get,
+            window=self._window,
         )
         socket = self._runtime / ADMIN_SOCKET
         socket.unlink(missing_ok=True)
@@ -452,6 +460,12 @@ class Server:
             raise IdentityError(f"`{peer}` is not the identity of an instance `{node_id[:80]}`")
         if self._revocations.holds(peer):
             raise IdentityError(f"`{peer}` is revoked")
+
+    def _served_by(self, peer: SpiffeId) -> frozenset[str]:
+        """The Services of which an identity may tell."""
+        if self._revocations.holds(peer):
+            return frozenset()
+        return frozenset(one.service for one in self._keeper.live.mesh.instances.values() if one.workload == peer)
 
     def _note(self, operation: str, detail: dict[str, str]) -> None:
         self._journal.append(

@@ -27,6 +27,7 @@ from policyd.errors import (
 )
 from policyd.telemetry.counters import DECISIONS, TABLE, Counters, SharedCollector
 from policyd.telemetry.slots import OTHER, Slots
+from policyd.telemetry.traces_window import Fill
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 RELOADS: Final = ("taken", "refused")
@@ -34,6 +35,7 @@ TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
 ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server", "journal")
 KEY_FETCHES: Final = ("new", "same", "failed")
 CHAIN: Final = ("root", "intermediate")
+SPANS: Final = ("taken", "refused")
 REFUSALS: Final = tuple(
     kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
 )
@@ -49,13 +51,13 @@ class _Counts:
         self._counter = counter
         self._children = {combination: counter.labels(*combination) for combination in product(*values)}
 
-    def add(self, *labels: str) -> None:
-        """Count one."""
+    def add(self, *labels: str, amount: int = 1) -> None:
+        """Count."""
         child = self._children.get(labels)
         if child is None:
             known = zip(labels, self._values, strict=True)
             child = self._counter.labels(*(label if label in options else OTHER for label, options in known))
-        child.inc()
+        child.inc(amount)
 
 
 class Metrics:
@@ -87,6 +89,10 @@ class Metrics:
         self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
         self._key_sets_failing = _gauge(registry, names.KEY_SETS_FAILING)
         self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
+        self._spans = _Counts(registry, names.SPANS, SPANS)
+        self._window_bytes = _gauge(registry, names.TRACE_WINDOW_BYTES)
+        self._window_limit = _gauge(registry, names.TRACE_WINDOW_LIMIT)
+        self._window_traces = _gauge(registry, names.TRACE_WINDOW_TRACES)
 
     def decided(self, decision: str, side: str, seconds: float) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
@@ -167,6 +173,17 @@ class Metrics:
     def instances_unhealthy(self, count: int) -> None:
         """So many instances are probed and not reached."""
         self._instances_unhealthy.set(count)
+
+    def spans(self, taken: int, refused: int) -> None:
+        """So many spans were told of, and taken into the window or refused."""
+        self._spans.add("taken", amount=taken)
+        self._spans.add("refused", amount=refused)
+
+    def window(self, fill: Fill) -> None:
+        """So full is the window of traces."""
+        self._window_bytes.set(fill.used)
+        self._window_limit.set(fill.bound)
+        self._window_traces.set(fill.traces)
 
     def ca_expiry(self, which: str, timestamp: float) -> None:
         """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""

@@ -24,6 +24,7 @@ MAX_SPANS: Final = 4_000  # of one message
 MAX_TAGS: Final = 48  # of one span
 MAX_NAME: Final = 128  # characters of the name of a tag
 MAX_TEXT: Final = 512  # of any other text
+MAX_TIME: Final = (1 << 63) - 1  # nanoseconds since the epoch, in the year 2262
 SERVICE: Final = "service.name"
 _KINDS: Final[dict[int, Kind]] = {2: "server", 3: "client", 4: "producer", 5: "consumer"}
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
@@ -75,7 +76,7 @@ def _spans(message: ExportTraceServiceRequest) -> Iterator[tuple[str, trace_pb2.
 def _span(span: trace_pb2.Span, service: str, peer: str) -> Span | None:
     if not (_is_id(span.trace_id, _TRACE_BYTES) and _is_id(span.span_id, _SPAN_BYTES)):
         return None
-    start = span.start_time_unix_nano
+    start = min(span.start_time_unix_nano, MAX_TIME)
     return Span(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
@@ -84,7 +85,7 @@ def _span(span: trace_pb2.Span, service: str, peer: str) -> Span | None:
         service=service,
         kind=_KINDS.get(span.kind, "internal"),
         start=start,
-        end=max(start, span.end_time_unix_nano),
+        end=max(start, min(span.end_time_unix_nano, MAX_TIME)),
         failed=span.status.code == _FAILED,
         tags=tuple(_tags(span.attributes)),
         peer=peer,

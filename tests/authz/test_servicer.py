@@ -46,11 +46,11 @@ def serving(ca: ToyCa, house: House) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def ask(ca: ToyCa, address: str, *uris: str) -> bytes:
+def ask(ca: ToyCa, address: str, *uris: str, metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
     key, chain = key_and_chain(ca, *uris)
     credentials = grpc.ssl_channel_credentials(ca.root.pem, key, chain)
     with grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "policyd")]) as channel:
-        answer: bytes = channel.unary_unary(METHOD)(check_of().SerializeToString(), timeout=10)
+        answer: bytes = channel.unary_unary(METHOD)(check_of().SerializeToString(), timeout=10, metadata=metadata)
         return answer
 
 
@@ -69,3 +69,32 @@ def test_a_certificate_without_exactly_one_identity_is_turned_away(ruling: Rulin
                 ask(ca, address, *uris)
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
     assert house.journal.entries == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ((), ("", "")),
+        ((("traceparent", f"00-{'4b' * 16}-{'0a' * 8}-00"),), ("4b" * 16, "0a" * 8)),
+        ((("x-b3-traceid", "4b" * 16), ("x-b3-spanid", "0a" * 8)), ("4b" * 16, "0a" * 8)),
+        ((("traceparent", "no trace"),), ("", "")),
+    ],
+)
+def test_at_its_first_hop_the_question_says_which_trace_a_request_is_of(
+    ruling: Ruling, metadata: tuple[tuple[str, str], ...], told: tuple[str, str]
+) -> None:
+    ca, house = ToyCa(), House(ruling)
+    with serving(ca, house) as address:
+        ask(ca, address, str(REVIEWS), metadata=metadata)
+
+    assert [(one.trace_id, one.span_id) for one in house.journal.entries] == [told]
+
+
+def test_what_a_request_itself_says_of_its_trace_stands(ruling: Ruling) -> None:
+    house = House(ruling)
+    check = check_of(request__http__headers={":path": "/", "traceparent": f"00-{'1a' * 16}-{'0b' * 8}-01"})
+    house.authorizer.check(
+        check.SerializeToString(), REVIEWS, None, lambda: [("traceparent", f"00-{'4b' * 16}-{'0a' * 8}-01")]
+    )
+
+    assert [(one.trace_id, one.span_id) for one in house.journal.entries] == [("1a" * 16, "0b" * 8)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyd._pb import admin_pb2 as pb
-from policyd.cli import ca, check_table, output, proxy, status
+from policyd.cli import ca, check_table, output, proxy, status, traces
 from policyd.cli.check_table import Outcome
 from policyd.cli.show import moment, since, span
 from policyd.errors import InvalidInput, Problem, StateError
@@ -62,6 +62,31 @@ CA = pb.ShowCaReply(
     root_not_after=NOW + 10 * 365 * 86400, intermediate_not_after=NOW - 60, issued=42,
 )  # fmt: skip
 
+MS = 1_000_000
+DENY = {"decision": "deny", "policy": "no-delete", "decision_id": "0193-7"}
+SUMMARY = pb.TraceSummary(
+    id="4bf92f3577b34da6a3ce929d0e0e4736", name="ingress", service="edge.default", start_ns=NOW * 1000 * MS,
+    duration_ns=12 * MS, spans=4, services=["edge.default", "web.default"], denied=True,
+)  # fmt: skip
+TRACES = pb.TracesReply(
+    traces=[SUMMARY, pb.TraceSummary(id="ab" * 16, name="GET /\x1b[2J", service="web.default", failed=True, spans=1)],
+    window=pb.TraceWindow(bound=32 << 20, used=3 << 19, traces=2, spans=5),
+)
+TRACE = pb.TraceReply(
+    summary=SUMMARY,
+    rows=[
+        pb.TraceRow(name="ingress", service="edge.default", duration_ns=12 * MS, tags=[
+            pb.TraceTag(name="http.method", value="GET"), pb.TraceTag(name="http.url", value="http://edge/\x1b[2J"),
+            pb.TraceTag(name="http.status_code", value="403"),
+        ]),
+        pb.TraceRow(name="ingress", service="web.default", depth=1, offset_ns=3 * MS, duration_ns=6 * MS, moved_ns=5,
+                    failed=True, **DENY),
+        pb.TraceRow(name="Check", service="web.default", depth=2, offset_ns=11 * MS, duration_ns=MS // 10, **DENY),
+        pb.TraceRow(name="SELECT", service="db.default", orphan=True, failed=True, offset_ns=12 * MS),
+    ],
+    cut=2,
+)  # fmt: skip
+
 OUTCOMES = [
     Outcome("the page", "anonymous GET http://edge/page", 200, 200, 12.34, decision="allow", policy="world-to-edge"),
     Outcome(
@@ -85,6 +110,9 @@ def printed(parts: Any) -> str:
         ("status_shadow", status.lines(pb.StatusReply(ready=True, shadow=SHADOW), [], NOW)),
         ("proxy_status", proxy.lines(PROXIES, NOW)),
         ("ca_show", ca.lines(CA, NOW)),
+        ("traces_list", traces.listed(TRACES)),
+        ("traces_none", traces.listed(pb.TracesReply(window=pb.TraceWindow(bound=32 << 20)))),
+        ("traces_show", traces.tree(TRACE)),
         ("checks", check_table.lines(OUTCOMES, 200)),
         ("checks_narrow", check_table.lines(OUTCOMES, 80)),
     ],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -193,3 +194,39 @@ def test_top_without_a_terminal_prints_a_table_once(counted: RunningMesh) -> Non
         ["FROM", "TO", "REQUESTS/S", "DENIED/S", "FAILED/S", "OPENED/S", "P50", "P95", "TLS"],
     )
     assert ["productpage-v1", "details-v1"] in [line.split()[:2] for line in lines]
+
+
+def test_policyd_itself_keeps_the_traces_of_the_last_while(counted: RunningMesh) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with counted.client("reviews-v1") as inside:
+        url, parent = "http://details:9080/details/1", f"00-{trace}-00f067aa0ba902b7-01"
+        denied = inside.get(url, headers={"traceparent": parent}).headers["x-policyd-decision-id"]
+
+    wait_until(lambda: len(rows(counted, trace)) == 3, 30)  # each proxy tells of its spans every second
+    asking, asked, check = rows(counted, trace)
+    assert [one["service"] for one in (asking, asked, check)] == ["reviews.default", *["details.default"] * 2]
+    assert [one["depth"] for one in (asking, asked, check)] == [0, 1, 2]
+    assert asked["peer"] == "spiffe://cluster.local/ns/default/sa/bookinfo-details"
+    assert [(one["decision"], one["decision_id"]) for one in (asked, check)] == [("deny", denied)] * 2
+    assert "envoy.service.auth.v3.Authorization.Check" in check["name"]
+
+    listed = counted.says("traces", "list", "--denied")
+    assert trace in [one["id"] for one in listed["traces"]]
+    assert 0 < listed["window"]["used"] < listed["window"]["bound"] == 32 << 20
+
+
+def rows(mesh: RunningMesh, trace: str) -> list[dict[str, Any]]:
+    """The spans of a trace, as a tree is read; none before the first has come."""
+    if trace not in [one["id"] for one in mesh.says("traces", "list")["traces"]]:
+        return []
+    found: list[dict[str, Any]] = mesh.says("traces", "show", trace)["rows"]
+    return found
+
+
+def test_a_record_names_its_trace_at_the_first_hop_too(counted: RunningMesh) -> None:
+    answer = httpx.get(f"{counted.gateway}/productpage", trust_env=False, timeout=20)
+    chain = [one for one in counted.records() if one.get("request_id") == answer.headers["x-request-id"]]
+
+    assert {one["resource"] for one in chain} >= {'Service::"ingress.default"', 'Service::"productpage.default"'}
+    [trace] = {one.get("trace_id", "") for one in chain}
+    assert re.fullmatch(r"[0-9a-f]{32}", trace)

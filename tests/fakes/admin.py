@@ -34,6 +34,8 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "Inspect": pb.InspectReply(),
             "Resources": pb.ResourcesReply(),
             "ChangeMesh": pb.ChangeMeshReply(),
+            "Traces": pb.TracesReply(),
+            "Trace": pb.TraceReply(),
             "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
             "ShowBundle": ca.ShowBundleReply(trust_domain="cluster.local", document=b'{"keys": []}'),
             "CaStatus": ca.CaStatusReply(trust_domain="cluster.local"),
@@ -90,6 +92,12 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
 
     def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Decide", request, context)
+
+    def Traces(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Traces", request, context)
+
+    def Trace(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Trace", request, context)
 
     def IssueJwt(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("IssueJwt", request, context)

@@ -41,10 +41,12 @@ from policyd.reload import Live, load, shipped_schemas
 from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
+from policyd.telemetry.traces_window import Window
 from policyd.xds.inspection.service import SHOWN, NotShown
 from policyd.xds.resources.model import Control
 from policyd.xds.status import ProxyStatus, TypeStatus
 from tests.ca.samples import NOW, REVIEWS, Office, a_csr
+from tests.telemetry.spans import GOOD
 
 TEXTS = {
     "workloads.yaml": "workloads: {reviews-v1: {service: reviews, port: 80}}\ngateways: {edge: {listen: 8080}}\n"
@@ -108,6 +110,7 @@ class Desk:
     inspected: list[tuple[str, str, str]] = field(default_factory=list)
     shown: bytes | NotShown = b"held"
     invalid: tuple[Problem, ...] = ()
+    window: Window = field(default_factory=lambda: Window(1 << 20))
     stub: Any = None
 
     def check(self, folder: Folder) -> None:
@@ -170,6 +173,7 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
                 now=lambda: NOW,
             )
         ),
+        window=made.window,
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -666,3 +670,16 @@ async def test_a_question_that_means_nothing_is_refused(desk: Desk, instance: st
     code, details = await desk.refused("Decide", pb.DecideRequest(instance=instance, request=request_))
     assert (code, details[: len(words)]) == (Code.INVALID_ARGUMENT, words)
     assert desk.recorded == []
+
+
+# ---- Traces
+
+
+async def test_traces_are_listed_and_shown_and_one_that_is_gone_is_said_to_be(desk: Desk) -> None:
+    desk.window.add([GOOD])
+
+    [one] = (await desk.stub.Traces(pb.TracesRequest())).traces
+    assert (await desk.stub.Trace(pb.TraceRequest(id=one.id))).summary == one
+    code, detail = await desk.refused("Trace", pb.TraceRequest(id="0" * 32))
+    gone = f"no trace `{'0' * 32}` is in the window; it was not sampled, or had to make room"
+    assert (code, detail) == (Code.NOT_FOUND, gone)

@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, St
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
 from policyd.telemetry.traces import Span
-from policyd.telemetry.traces_otlp import MAX_NAME, MAX_SPANS, MAX_TAGS, MAX_TEXT, Told, read
+from policyd.telemetry.traces_otlp import MAX_NAME, MAX_SPANS, MAX_TAGS, MAX_TEXT, MAX_TIME, Told, read
 from tests.telemetry.spans import AT, MS, TRACE
 
 WEB = "spiffe://cluster.local/ns/default/sa/web"
@@ -66,10 +66,16 @@ def test_what_is_no_span_is_left_out_and_told(change: dict[str, Any], told: Told
     assert read(message(Sent(**{**SPAN, **change})), WEB, {"web.default"}) == told
 
 
-def test_a_span_never_ends_before_it_begins() -> None:
-    told = read(message(Sent(**{**SPAN, "end_time_unix_nano": 1})), WEB, {"web.default"})
+@pytest.mark.parametrize(
+    ("start", "end", "read_as"),
+    [(AT, 1, (AT, AT)), (1 << 63, (1 << 64) - 1, (MAX_TIME, MAX_TIME)), (0, 0, (0, 0))],
+)
+def test_a_span_never_ends_before_it_begins_nor_at_a_time_that_no_clock_shows(
+    start: int, end: int, read_as: tuple[int, int]
+) -> None:
+    sent = Sent(**{**SPAN, "start_time_unix_nano": start, "end_time_unix_nano": end})
 
-    assert [one.end for one in told.spans] == [AT]
+    assert [(one.start, one.end) for one in read(message(sent), WEB, {"web.default"}).spans] == [read_as]
 
 
 def test_nobody_tells_of_a_service_that_somebody_else_serves() -> None:

@@ -71,7 +71,7 @@ def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Ite
 def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
-    if control.tracing is not None:
+    if control.tracing is not None and control.tracing.url:
         yield kept.make(CLUSTER, observing.cluster(control.tracing))
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))

@@ -12,6 +12,7 @@ from typing import Any
 from policyd.spiffe import SpiffeId
 
 AUTHZ_CLUSTER = "policyd-authz"
+XDS_CLUSTER = "policyd-xds"  # of every proxy's bootstrap
 OUTBOUND_ROUTES = "outbound"
 # clusters, and the listeners that they lead to, which no socket leads to
 INNER = "inner"
@@ -25,7 +26,7 @@ SERVED_ANY = "inner/served-any"
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go (OTLP over HTTP), and of how many requests in a hundred."""
+    """Where spans go (OTLP over HTTP; "": to policyd), and of how many requests in a hundred."""
 
     url: str
     percent: float

@@ -14,10 +14,12 @@ from policyd.mesh.model import Instance
 from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
 from policyd.xds.resources import counting, policies, tls
 from policyd.xds.resources.filters import AUTHZ_FILTER
-from policyd.xds.resources.model import AccessLog, Control, Tracing, socket
+from policyd.xds.resources.model import XDS_CLUSTER, AccessLog, Control, Tracing, socket
 
 CLUSTER: Final = "policyd-otlp"
+STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
 TIMEOUT: Final = "5s"
+_SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
 
 
@@ -47,10 +49,10 @@ def _written(log: AccessLog) -> dict[str, Any]:
 def _traced(control: Control, instance: Instance) -> dict[str, Any]:
     if control.tracing is None:
         return {}
-    service = {"http_uri": {"uri": control.tracing.url, "cluster": CLUSTER, "timeout": TIMEOUT}}
     config = {
         "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-        "http_service": service,
+        **_collector(control.tracing),
+        "sampler": _sampler(control.tracing.percent),
         "service_name": instance.service,
     }
     party = counting.party(instance)
@@ -63,14 +65,34 @@ def _traced(control: Control, instance: Instance) -> dict[str, Any]:
     return {
         "tracing": {
             "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
-            "random_sampling": {"value": control.tracing.percent},
             "custom_tags": tags,
         }
     }
 
 
+def _collector(tracing: Tracing) -> dict[str, Any]:
+    """Where spans go: to a server, or to policyd, on the way by which configuration comes."""
+    if not tracing.url:
+        return {"grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}, "timeout": TIMEOUT}}
+    return {"http_service": {"http_uri": {"uri": tracing.url, "cluster": CLUSTER, "timeout": TIMEOUT}}}
+
+
+def _sampler(percent: float) -> dict[str, Any]:
+    """What a caller has begun to trace is traced on, and else so many of a hundred.
+
+    The connection manager's own sampling would cut what callers trace to its share once more.
+    """
+    share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    root = {"@type": f"{_SAMPLERS}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": share}
+    by_parent = {
+        "@type": f"{_SAMPLERS}.ParentBasedSamplerConfig",
+        "wrapped_sampler": {"name": "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based", "typed_config": root},
+    }
+    return {"name": "envoy.tracers.opentelemetry.samplers.parent_based", "typed_config": by_parent}
+
+
 def cluster(tracing: Tracing) -> dict[str, Any]:
-    """The way to the collector."""
+    """The way to a collector that is no part of policyd."""
     parts = urlsplit(tracing.url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     endpoint = {"endpoint": {"address": socket(host, port)}}
