@@ -128,6 +128,12 @@ class DecisionError(PolicydError):
     code = "decision"
 
 
+class NotCompilable(PolicydError):
+    """An expression that a proxy cannot be proven to decide as policyd does."""
+
+    code = "not_compilable"
+
+
 class TooLate(PolicydError):
     """A check that came too late to be answered in the time that its caller gives; the caller gets 503."""
 

@@ -1,0 +1,333 @@
+"""Cedar's expressions at one listener: when each is true, and when an error, of requests that are not known yet.
+
+Law: as Cedar evaluates, in its order. Whatever is not understood here whole is NotCompilable, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from cedarpy import pst
+
+from policyd.cedar.model import Uid
+from policyd.cedar.reads import WITHHELD_HEADERS
+from policyd.cedar.syntax_tree import chain_of, chain_read, uid_of
+from policyd.errors import NotCompilable
+from policyd.local.logic import (
+    FALSE,
+    NO,
+    TRUE,
+    YES,
+    Atom,
+    Formula,
+    Outcome,
+    Present,
+    both,
+    chosen,
+    either,
+    every,
+    negated,
+    opposite,
+    some,
+)
+from policyd.local.place import Place
+from policyd.local.values import (
+    Case,
+    Cases,
+    Items,
+    Range,
+    Text,
+    Unknown,
+    Value,
+    caller_is,
+    each,
+    equal,
+    failing,
+    in_range,
+    is_kind,
+    less,
+    like,
+)
+
+_BOOLEAN: Final = frozenset(
+    {
+        "eq", "not_eq", "less", "less_eq", "greater", "greater_eq", "and", "or", "in", "contains", "contains_all",
+        "contains_any", "has_tag", "is_in_range",
+    }
+)  # fmt: skip
+_KINDS: Final = frozenset({"is_ipv4", "is_ipv6", "is_loopback", "is_multicast"})
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+# Envoy keeps these elsewhere than other headers, or does not show them to policyd
+_OWN_HEADERS: Final = frozenset({"host", "x-envoy-auth-partial-body", *WITHHELD_HEADERS})
+
+
+class Evaluator:
+    """Evaluates at one place."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def truth(self, expr: pst.Expr) -> Outcome:
+        """When a boolean expression is true, and when an error."""
+        match expr:
+            case pst.BoolLit(value):
+                return TRUE if value else FALSE
+            case pst.UnaryOp("not", inner):
+                return opposite(self.truth(inner))
+            case pst.BinaryOp("and", left, right):
+                first = self.truth(left)
+                return first if first.true == NO else both(first, self.truth(right))
+            case pst.BinaryOp("or", left, right):
+                first = self.truth(left)
+                return first if first.false == NO else either(first, self.truth(right))
+            case pst.IfThenElse(condition, then, otherwise):
+                return self._if(self.truth(condition), then, otherwise)
+            case pst.BinaryOp(op, left, right) if op in _BOOLEAN:
+                return self._compared(op, left, right)
+            case pst.UnaryOp(op, inner) if op in _KINDS or op == "is_empty":
+                return self._one(inner, lambda value: self._is_kind(op, value))
+            case pst.Like(base, pattern):
+                pieces = _pieces(pattern)
+                return self._one(base, lambda value: like(value, pieces))
+            case pst.HasAttr():
+                return self._has(expr)
+            case pst.Is(base, type_, inside):
+                return self._is(base, str(type_), inside)
+            case _:
+                cases = self.value(expr)
+                return Outcome(each(cases, lambda value: YES if value is True else NO), failing(cases))
+
+    def _if(self, condition: Outcome, then: pst.Expr, otherwise: pst.Expr) -> Outcome:
+        first = FALSE if condition.true == NO else self.truth(then)
+        second = FALSE if condition.false == NO else self.truth(otherwise)
+        return chosen(condition, first, second)
+
+    def _one(self, expr: pst.Expr, holds: Callable[[Value], Formula]) -> Outcome:
+        cases = self.value(expr)
+        return Outcome(each(cases, holds), failing(cases))
+
+    def _is_kind(self, op: str, value: Value) -> Formula:
+        if op != "is_empty":
+            return is_kind(value, op)
+        return NO if _items(value).values else YES
+
+    # ---- two values
+
+    def _compared(self, op: str, left: pst.Expr, right: pst.Expr) -> Outcome:
+        firsts = self.value(left)
+        seconds = self.value(right)
+        true: list[Formula] = []
+        failed = [failing(firsts)]
+        for under, first in firsts:
+            if first is Unknown.FAILED:
+                continue
+            for also, second in seconds:
+                when = every(under, also)
+                if second is Unknown.FAILED:
+                    failed.append(when)
+                elif when != NO:
+                    true.append(every(when, self._holds(op, first, second)))
+        return Outcome(some(*true), some(*failed))
+
+    def _holds(self, op: str, left: Value, right: Value) -> Formula:
+        match op:
+            case "eq":
+                return self._equal(left, right)
+            case "not_eq":
+                return negated(self._equal(left, right))
+            case "less" | "less_eq":
+                return less(left, right, or_equal=op == "less_eq")
+            case "greater" | "greater_eq":
+                return less(right, left, or_equal=op == "greater_eq")
+            case "is_in_range":
+                return in_range(left, right)
+            case "in":
+                groups = right.values if isinstance(right, Items) else (right,)
+                return some(*(self._place.is_in(left, _uid(one)) for one in groups))
+            case "has_tag":
+                return self._has_tag(left, _name(right))
+            case "contains":
+                return self._contains(_items(left), right)
+            case "contains_all":
+                return every(*(self._contains(_items(left), one) for one in _items(right).values))
+            case _:  # contains_any
+                return some(*(self._contains(_items(left), one) for one in _items(right).values))
+
+    def _contains(self, items: Items, value: Value) -> Formula:
+        return some(*(self._equal(one, value) for one in items.values))
+
+    def _equal(self, left: Value, right: Value) -> Formula:
+        for one, other in ((left, right), (right, left)):
+            if one is Unknown.CALLER and isinstance(other, Uid):
+                return self._place.caller_equals(other)
+            if one is Unknown.ACTION and isinstance(other, Uid):
+                return self._place.action_equals(other)
+        return equal(left, right)
+
+    # ---- has, is, tags
+
+    def _has(self, expr: pst.HasAttr) -> Outcome:
+        chain = chain_read(expr)
+        if chain is None:
+            raise NotCompilable("`has` of what is computed")
+        return Outcome(self._place.has(chain))
+
+    def _is(self, base: pst.Expr, type_: str, inside: pst.Expr | None) -> Outcome:
+        is_one = self._one(base, lambda value: self._place.is_a(value, type_))
+        if inside is None or is_one.true == NO:
+            return is_one
+        return both(is_one, self._compared("in", base, inside))
+
+    def _has_tag(self, bearer: Value, name: str) -> Formula:
+        if bearer is Unknown.HEADERS:
+            return Atom(_header(name), Present(), f"there is a header {name}")
+        if bearer is Unknown.CALLER:
+            return caller_is(one for ids in self._place.tagged(name).values() for one in ids)
+        return YES if name in self._place.entity(_uid(bearer)).tags else NO
+
+    def _tag(self, bearer: Value, name: str) -> list[Case]:
+        if bearer is Unknown.HEADERS:
+            there = self._has_tag(bearer, name)
+            return [(there, Text(name, f"header {name}")), (negated(there), Unknown.FAILED)]
+        if bearer is Unknown.CALLER:
+            tagged = self._place.tagged(name)
+            cases: list[Case] = [(caller_is(ids), value) for value, ids in tagged.items()]
+            return [*cases, (negated(self._has_tag(bearer, name)), Unknown.FAILED)]
+        tags = self._place.entity(_uid(bearer)).tags
+        return [(YES, tags.get(name, Unknown.FAILED))]
+
+    # ---- values
+
+    def value(self, expr: pst.Expr) -> Cases:
+        """What an expression can be, and when."""
+        match expr:
+            case pst.BoolLit(known) | pst.LongLit(known) | pst.StringLit(known):
+                return [(YES, known)]
+            case pst.EntityLit(uid):
+                return [(YES, uid_of(uid))]
+            case pst.Var() | pst.GetAttr():
+                return self._attribute(expr)
+            case pst.Set(elements):
+                return self._set(elements)
+            case pst.IfThenElse(condition, then, otherwise):
+                return self._chosen(self.truth(condition), then, otherwise)
+            case pst.BinaryOp() | pst.UnaryOp():
+                return self._operated(expr)
+            case pst.Like() | pst.HasAttr() | pst.Is():
+                return self._as_value(expr)
+            case _:
+                raise NotCompilable("a record")
+
+    def _operated(self, expr: pst.BinaryOp | pst.UnaryOp) -> Cases:
+        match expr:
+            case pst.BinaryOp("get_tag", left, right):
+                return self._two(left, right, lambda bearer, name: self._tag(bearer, _name(name)))
+            case pst.BinaryOp("add" | "sub" | "mul" as op, left, right):
+                return self._two(left, right, lambda one, other: [(YES, _calculated(op, one, other))])
+            case pst.UnaryOp("neg", inner):
+                return self._each(inner, lambda one: _calculated("sub", 0, one))
+            case pst.UnaryOp("ip", inner):
+                return self._each(inner, lambda one: Range.parse(_name(one)))
+            case _ if expr.op in _BOOLEAN or expr.op in _KINDS or expr.op in ("not", "is_empty"):
+                return self._as_value(expr)
+            case _:
+                raise NotCompilable(f"`{expr.op}`")
+
+    def _as_value(self, expr: pst.Expr) -> Cases:
+        found = self.truth(expr)
+        return _possible([(found.true, True), (found.false, False), (found.error, Unknown.FAILED)])
+
+    def _attribute(self, expr: pst.Expr) -> Cases:
+        chain = chain_of(expr)
+        if chain is not None and (chain[0] == "context" or len(chain) == 1):
+            return self._place.attribute(chain)
+        if not isinstance(expr, pst.GetAttr):
+            raise NotCompilable("a variable")
+        made: list[Case] = []
+        for under, bearer in self.value(expr.base):
+            found = [(YES, bearer)] if bearer is Unknown.FAILED else self._place.attribute_of(bearer, expr.attr)
+            made += [(every(under, when), one) for when, one in found]
+        return _possible(made)
+
+    def _set(self, elements: tuple[pst.Expr, ...]) -> Cases:
+        made: list[tuple[Formula, tuple[Value, ...] | None]] = [(YES, ())]
+        for element in elements:
+            cases = self.value(element)
+            made = [
+                (every(under, when), None if before is None or one is Unknown.FAILED else (*before, one))
+                for under, before in made
+                for when, one in (cases if before is not None else [(YES, Unknown.FAILED)])
+            ]
+        return _possible([(under, Unknown.FAILED if all_ is None else Items(all_)) for under, all_ in made])
+
+    def _chosen(self, condition: Outcome, then: pst.Expr, otherwise: pst.Expr) -> Cases:
+        firsts = [] if condition.true == NO else self.value(then)
+        seconds = [] if condition.false == NO else self.value(otherwise)
+        made: list[Case] = [(every(condition.true, when), one) for when, one in firsts]
+        made += [(every(condition.false, when), one) for when, one in seconds]
+        return _possible([*made, (condition.error, Unknown.FAILED)])
+
+    def _each(self, expr: pst.Expr, made: Callable[[Value], Value]) -> Cases:
+        return [(under, one if one is Unknown.FAILED else made(one)) for under, one in self.value(expr)]
+
+    def _two(self, left: pst.Expr, right: pst.Expr, made: Callable[[Value, Value], list[Case]]) -> Cases:
+        found: list[Case] = []
+        seconds = self.value(right)
+        for under, first in self.value(left):
+            if first is Unknown.FAILED:
+                found.append((under, first))
+                continue
+            for also, second in seconds:
+                inner = [(YES, second)] if second is Unknown.FAILED else made(first, second)
+                found += [(every(under, also, when), one) for when, one in inner]
+        return _possible(found)
+
+
+def _possible(cases: list[Case]) -> Cases:
+    return [(under, one) for under, one in cases if under != NO]
+
+
+def _calculated(op: str, left: Value, right: Value) -> Value:
+    """Whole numbers of 64 bits: beyond, Cedar fails."""
+    if not isinstance(left, int) or not isinstance(right, int):
+        raise NotCompilable("arithmetic with what only the request tells")
+    found = {"add": left + right, "sub": left - right, "mul": left * right}[op]
+    return found if _LEAST <= found <= _MOST else Unknown.FAILED
+
+
+def _pieces(pattern: tuple[pst.PatternElem, ...]) -> list[str]:
+    """What stands between the wildcards."""
+    pieces = [""]
+    for one in pattern:
+        if isinstance(one, pst.Wildcard):
+            pieces.append("")
+        else:
+            pieces[-1] += one.value
+    return pieces
+
+
+def _header(name: str) -> str:
+    if not _HEADER.fullmatch(name) or name in _OWN_HEADERS:
+        raise NotCompilable(f"the header `{name}`")
+    return name
+
+
+def _name(value: Value) -> str:
+    if not isinstance(value, str):
+        raise NotCompilable("a name that is computed")
+    return value
+
+
+def _uid(value: Value) -> Uid:
+    if not isinstance(value, Uid):
+        raise NotCompilable("an entity that is computed")
+    return value
+
+
+def _items(value: Value) -> Items:
+    if not isinstance(value, Items):
+        raise NotCompilable("a set that is computed")
+    return value

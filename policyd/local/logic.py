@@ -1,0 +1,201 @@
+"""Formulas over what a proxy can tell of a request, and Cedar's three outcomes as pairs of them.
+
+Law: a formula is true or false of every request; an outcome is true, an error, or else false, and never two of them.
+The order in which Cedar looks at things is kept: what stands behind a part that settles it is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+Field = str  # a header's name in lower case, or one of the following, which no header has for a name
+PATH: Final = ":path"  # with its query, as Envoy passes it on
+HOST: Final = ":authority"
+METHOD: Final = ":method"
+CALLER: Final = "the caller"  # the URI of the peer's certificate
+SOURCE: Final = "the source"  # the address of the peer
+SOURCE_PORT: Final = "the source port"
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """There is such a field, empty or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """It is one of these texts, byte by byte."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Affix:
+    """It starts with a text, ends with it, or has it somewhere."""
+
+    where: str  # as Envoy names them: prefix, suffix, contains
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """All of it matches an expression of RE2."""
+
+    regex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """It is an address in one of these ranges."""
+
+    ranges: tuple[str, ...]
+
+
+Test = Present | OneOf | Affix | Pattern | Within
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Known before any request."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A test of one field, and the same in words for people."""
+
+    field: Field
+    test: Test
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite."""
+
+    part: Formula
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of two or more."""
+
+    parts: tuple[Formula, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """At least one of two or more."""
+
+    parts: tuple[Formula, ...]
+
+
+Formula = Constant | Atom | Not | Every | Some
+
+YES: Final = Constant(True)
+NO: Final = Constant(False)
+
+
+def negated(part: Formula) -> Formula:
+    """The opposite of a formula."""
+    match part:
+        case Constant(value):
+            return NO if value else YES
+        case Not(inner):
+            return inner
+        case _:
+            return Not(part)
+
+
+def every(*parts: Formula) -> Formula:
+    """All of these; of none: yes."""
+    return _joined(Every, YES, NO, parts)
+
+
+def some(*parts: Formula) -> Formula:
+    """At least one of these; of none: no."""
+    return _joined(Some, NO, YES, parts)
+
+
+def _joined(kind: Any, neutral: Constant, settling: Constant, parts: tuple[Formula, ...]) -> Formula:
+    found: dict[Formula, None] = {}  # in their order, each once
+    for part in parts:
+        for one in part.parts if isinstance(part, kind) else (part,):
+            found.setdefault(one)
+    found.pop(neutral, None)
+    if settling in found or any(negated(one) in found for one in found):
+        return settling
+    if len(found) < 2:
+        return next(iter(found), neutral)
+    made: Formula = kind(tuple(found))
+    return made
+
+
+def atoms_of(formula: Formula) -> Iterator[Atom]:
+    """Every test in it."""
+    match formula:
+        case Atom():
+            yield formula
+        case Not(inner):
+            yield from atoms_of(inner)
+        case Every(parts) | Some(parts):
+            for part in parts:
+                yield from atoms_of(part)
+
+
+def words_of(formula: Formula) -> str:
+    """A formula as people read it."""
+    match formula:
+        case Constant(value):
+            return "always" if value else "never"
+        case Atom(_, _, words):
+            return words
+        case Not(inner):
+            return f"not ({words_of(inner)})"
+        case Every(parts):
+            return " and ".join(f"({words_of(one)})" if isinstance(one, Some) else words_of(one) for one in parts)
+        case Some(parts):
+            return " or ".join(f"({words_of(one)})" if isinstance(one, Every) else words_of(one) for one in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """When an expression is true, and when it is an error; it is false of every other request."""
+
+    true: Formula
+    error: Formula = NO
+
+    @property
+    def false(self) -> Formula:
+        """When it is false."""
+        return negated(some(self.true, self.error))
+
+
+TRUE: Final = Outcome(YES)
+FALSE: Final = Outcome(NO)
+
+
+def opposite(one: Outcome) -> Outcome:
+    """Cedar's `!`."""
+    return Outcome(one.false, one.error)
+
+
+def both(left: Outcome, right: Outcome) -> Outcome:
+    """Cedar's `&&`."""
+    return Outcome(every(left.true, right.true), some(left.error, every(left.true, right.error)))
+
+
+def either(left: Outcome, right: Outcome) -> Outcome:
+    """Cedar's `||`."""
+    true = some(left.true, every(negated(left.error), right.true))
+    return Outcome(true, some(left.error, every(left.false, right.error)))
+
+
+def chosen(condition: Outcome, then: Outcome, otherwise: Outcome) -> Outcome:
+    """Cedar's `if`."""
+    true = some(every(condition.true, then.true), every(condition.false, otherwise.true))
+    errors = some(condition.error, every(condition.true, then.error), every(condition.false, otherwise.error))
+    return Outcome(true, errors)

@@ -1,0 +1,266 @@
+"""Policies at one listener: what is compiled to what, what is not and why, and the filter that comes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyd import envoy_api
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.policies import load_policies, set_of
+from policyd.cedar.schema import Schema
+from policyd.local.compile import MAX_TESTS, Compiled, Compiler, Left, listeners_of
+from policyd.local.envoy import rbac
+from policyd.local.logic import words_of
+from policyd.local.told import Row, alike, readable, rows, size
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
+from tests.fakes.issuer import Issuer
+from tests.golden import check_json, check_text
+from tests.local import world
+
+HTTP = 'action in Action::"http"'
+WEB, API, SHOP = (f"spiffe://cluster.local/ns/{name}" for name in ("default/sa/web", "back/sa/api", "default/sa/shop"))
+INBOUND = "shop-v1/inbound"
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    """Services, identities, labels and groups."""
+    return world.meshes()
+
+
+def ruling_of(mesh: Mesh, schema: Schema, text: str) -> Ruling:
+    return make_ruling(mesh, load_policies({"shop.cedar": text}, schema), schema)
+
+
+def compiled(mesh: Mesh, schema: Schema, text: str, listener: str = INBOUND) -> Compiled:
+    return Compiler(ruling_of(mesh, schema, text)).compile(mesh.listeners[listener])
+
+
+CONDITIONS = [
+    ('context.request.path == "/a@b"', 'path is "/a@b"'),
+    ('context.request.path == "/a b"', "never"),
+    ('context.request.path like "/a*"', 'path like "/a*"'),
+    ('["/a", "/b"].contains(context.request.path)', 'path is "/a" or path is "/b"'),
+    ("context.request.segments == 2", "path has at most 2 segments and not (path has at most 1 segments)"),
+    ("context.request.segments > 0", "always"),
+    ('context.request.method == "PURGE"', 'method is "PURGE"'),
+    ('context.request.host == "Shop"', "never"),
+    ('context.request.headers.hasTag("x-a")', "there is a header x-a"),
+    (
+        'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") != "1"',
+        'there is a header x-a and not (header x-a is "1")',
+    ),
+    ('context.source.ip.isInRange(ip("10.0.0.0/8"))', "source in 10.0.0.0/8"),
+    ('context.client_ip.isInRange(ip("2001:db8::/32"))', "never"),
+    ("context.source.ip.isIpv6()", "never"),
+    ("context.destination.port == 9080", "always"),
+    ('context.destination.labels.hasTag("version") && context.destination.labels.getTag("version") == "v2"', "never"),
+    ("context has user", "never"),
+    ('resource is Service && resource.hasTag("app")', "always"),
+    ('principal is Workload && principal in Group::"fronts"', f"caller is one of {API}, {WEB}"),
+    ('principal is Workload && principal in Namespace::"back"', "caller in namespace back"),
+    ('principal is Workload && principal in Namespace::"partner.org/x"', "never"),
+    ('principal is Workload && principal in TrustDomain::"cluster.local"', "always"),
+    ('principal is Workload && principal.hasTag("team") && principal.getTag("team") == "red"', None),
+    ("9223372036854775807 + 1 > 0", "never"),
+    ("9223372036854775807 + 1 > 0 || true", "never"),
+    ("true || 9223372036854775807 + 1 > 0", "always"),
+    ("if 1 < 2 then true else 9223372036854775807 + 1 > 0", "always"),
+]
+
+
+@pytest.mark.parametrize(("condition", "words"), CONDITIONS)
+def test_conditions_are_folded_for_the_one_destination(
+    mesh: Mesh, schema: Schema, condition: str, words: str | None
+) -> None:
+    text = f'@id("p") permit (principal is Workload, {HTTP}, resource is Service) when {{ {condition} }};'
+    found = compiled(mesh, schema, text)
+    assert (found.left, found.obstacles) == ((), ())
+    told = words_of(found.permits[0].when) if found.permits else "never"
+    if words is None:  # each who bears the label
+        bearers = f"caller is one of {API}, {SHOP}"
+        assert told.endswith(bearers)
+    else:
+        assert told == words
+
+
+SCOPES = [
+    ("principal, action, resource", "always"),
+    ("principal is Unauthenticated, action, resource", "never"),
+    (f'principal == Workload::"{WEB}", action, resource', f"caller is {WEB}"),
+    ('principal == Workload::"web", action, resource', "never"),
+    ('principal in Group::"nobody", action, resource', "never"),
+    ('principal, action in Action::"read", resource', "method is one of GET, HEAD, OPTIONS"),
+    ('principal, action == Action::"connect", resource', "never"),
+    ('principal, action, resource == Service::"web.default"', None),
+    ('principal, action, resource in Group::"shops"', "always"),
+]
+
+
+@pytest.mark.parametrize(("scope", "words"), SCOPES)
+def test_scopes_are_folded_for_the_one_destination(mesh: Mesh, schema: Schema, scope: str, words: str | None) -> None:
+    found = compiled(mesh, schema, f'@id("p") permit ({scope});')
+    told = [words_of(one.when) for one in found.permits]
+    assert told == ([words] if words not in (None, "never") else [])
+    assert found.unused == ((("p", "permit"),) if words == "never" else ())  # of another service: not even looked at
+
+
+LEFT = [
+    ('context.time > datetime("2026-01-01T00:00:00Z")', "`context.time`"),
+    ('datetime("2026-01-01T00:00:00Z") < context.time', "`datetime`"),
+    ("context.request.segments + 1 == 2", "arithmetic with what only the request tells"),
+    ("context.request.segments == 101", "a count of over 100 segments"),
+    ('context.request.path like "/a%*3"', "a pattern that may divide an escape"),
+    (
+        'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") == "a!"',
+        "a `!` in a header, which policies also see in the place of what is no text",
+    ),
+    ('context.request.headers.hasTag("host")', "the header `host`"),
+    ("context.request.path == context.request.method", "two values of which neither is known beforehand"),
+    ('Workload::"nobody" in Group::"all"', 'what the mesh does not know, `Workload::"nobody"`'),
+    ("{a: 1}.a == 1", "a record"),
+    ('decimal("1.0") == decimal("1.0")', "`decimal`"),
+]
+
+
+@pytest.mark.parametrize(("condition", "why"), LEFT)
+def test_what_is_not_proven_is_left_with_the_part_that_prevents_it(
+    mesh: Mesh, schema: Schema, condition: str, why: str
+) -> None:
+    text = f'// a policy\n@id("p")\nforbid (principal, {HTTP}, resource is Service)\nwhen {{\n'
+    found = compiled(mesh, schema, text + f'  context.request.path == "/a" &&\n  {condition}\n}};')
+    part = condition.rpartition(" && ")[2]
+    line = 6
+    assert found.left == (Left("p", "forbid", why, part, "shop.cedar", line),)
+    assert not found.is_exact
+    with pytest.raises(ValueError, match=r"^`shop-v1/inbound` is not decided in its proxy$"):
+        rbac(found)
+
+
+def test_what_stands_behind_a_part_that_settles_it_prevents_nothing(mesh: Mesh, schema: Schema) -> None:
+    never = 'context has user && context.time > datetime("2026-01-01T00:00:00Z")'
+    found = compiled(mesh, schema, f'@id("p") permit (principal, {HTTP}, resource) when {{ {never} }};')
+    assert (found.left, found.unused) == ((), (("p", "permit"),))
+
+
+def test_a_forbid_that_fails_denies_and_a_permit_that_fails_does_not_apply(mesh: Mesh, schema: Schema) -> None:
+    fails = f'(principal, {HTTP}, resource) when {{ context.request.path == "/a" && 9223372036854775807 + 1 > 0 }};'
+    text = f'@id("f") forbid {fails}\n@id("p") permit {fails}'
+    found = compiled(mesh, schema, text)
+    assert [words_of(one.when) for one in found.failing] == ['path is "/a"']
+    assert (found.forbids, found.permits, found.unused) == ((), (), (("p", "permit"),))
+
+
+def test_strangers_have_no_certificate_that_is_asked_about(mesh: Mesh, schema: Schema) -> None:
+    scopes = {"p": "principal", "q": 'principal in Group::"all"'}
+    text = "\n".join(f'@id("{name}") permit ({who}, action, resource);' for name, who in scopes.items())
+    found = compiled(mesh, schema, text, "shop-v1/inbound/plaintext")
+    assert (found.verified, [one.policy for one in found.permits], found.unused) == ("", ["p"], (("q", "permit"),))
+    assert [done for done, _, _ in readable(found)] == ["503", "400", "allow"]
+
+
+def test_filters_have_a_bound(mesh: Mesh, schema: Schema) -> None:
+    listed = ", ".join(f'"/{number}"' for number in range(500))
+    one = f"permit (principal, {HTTP}, resource) when {{ [{listed}].contains(context.request.path) }};"
+    text = "\n".join(f'@id("p{number}") {one}' for number in range(9))
+    assert compiled(mesh, schema, text).obstacles == (f"a filter of 4500 tests, and at most {MAX_TESTS} are sent",)
+
+
+def test_an_expression_has_a_bound(mesh: Mesh, schema: Schema) -> None:
+    text = f'@id("p") permit (principal, {HTTP}, resource) when {{ context.request.path == "/{"@" * 300}" }};'
+    (obstacle,) = compiled(mesh, schema, text).obstacles
+    assert obstacle.startswith('an expression of over 4096 characters (path is "/@@@')
+
+
+TCP = """
+workloads: {shop-v1: {service: shop, port: 9080, protocol: tcp}}
+defaults: {namespace: default, serviceAccount: x}
+"""
+AUTHENTICATION = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: shop, namespace: default}}
+spec: {{jwtRules: [{{issuer: https://a, jwks: '{Issuer("https://a").jwks}'}}]}}
+"""
+
+
+def built(texts: dict[str, str]) -> Mesh:
+    declaration = declare(texts)
+    return build(declaration, "cluster.local", assumed(declaration))
+
+
+def test_connections_and_egress_are_asked_about(mesh: Mesh, schema: Schema) -> None:
+    egress = compiled(mesh, schema, "", "shop-v1/egress")
+    assert egress.obstacles == ("only what reaches a service's own sidecar is decided there",)
+    assert compiled(built({"workloads.yaml": TCP}), schema, "").obstacles == ("connections are decided there (`tcp`)",)
+
+
+def test_who_has_a_bad_token_is_refused_by_policyd(schema: Schema) -> None:
+    taking = built({"workloads.yaml": world.WORKLOADS, "mesh/tokens.yaml": AUTHENTICATION})
+    (obstacle,) = compiled(taking, schema, "").obstacles
+    assert obstacle == "tokens are taken there, and who has a bad one is refused before any policy"
+
+
+def test_policies_that_are_tried_beside_keep_a_listener_central(mesh: Mesh, schema: Schema) -> None:
+    tried = make_ruling(mesh, set_of([]), schema, set_of([]))
+    found = Compiler(tried).compile(mesh.listeners[INBOUND])
+    assert found.obstacles == ("policies are tried beside those in force",)
+
+
+GOLDEN = f"""
+@id("web-reads")
+permit (principal == Workload::"{WEB}", action in Action::"read", resource == Service::"shop.default")
+when {{ context.request.path like "/items/*" && context.request.segments == 2 }};
+@id("same-app")
+permit (principal is Workload, action == Action::"POST", resource is Service)
+when {{ principal.hasTag("app") && resource.hasTag("app") && principal.getTag("app") == resource.getTag("app") }};
+@id("office")
+forbid (principal, {HTTP}, resource is Service)
+when {{ context.request.path like "/admin*" }}
+unless {{ context.client_ip.isInRange(ip("10.0.0.0/8")) }};
+@id("canary")
+permit (principal, {HTTP}, resource)
+when {{ context.request.headers.hasTag("x-canary") && context.request.headers.getTag("x-canary") like "on*" }};
+@id("overflow")
+forbid (principal, action == Action::"DELETE", resource) when {{ 9223372036854775807 + 1 > 0 }};
+"""
+
+
+def test_a_filter_is_what_it_was(mesh: Mesh, schema: Schema, pytestconfig: pytest.Config) -> None:
+    found = compiled(mesh, schema, GOLDEN)
+    update = pytestconfig.getoption("--update-golden")
+    check_json("local/filter.json", rbac(found), update=update)
+    text = "\n".join(f"{done:5}  {policy:9}  {words}" for done, policy, words in readable(found))
+    check_text("local/filter.txt", text + "\n", update=update)
+    config = {name: value for name, value in rbac(found).items() if name != "@type"}
+    envoy_api.build("envoy.extensions.filters.http.rbac.v3.RBAC", config)  # no field that Envoy does not know
+    assert size(found) > 1000
+
+
+def test_rows_tell_every_policy(mesh: Mesh, schema: Schema) -> None:
+    text = (
+        GOLDEN
+        + '@id("now") permit (principal, action in Action::"http", resource) when { context.time == context.time };'
+    )
+    assert rows(compiled(mesh, schema, text)) == [
+        Row("canary", "permit", "compiled"),
+        Row("now", "permit", "not compiled", "`context.time` in `context.time == context.time` (shop.cedar:17)"),
+        Row("office", "forbid", "compiled"),
+        Row("overflow", "forbid", "compiled"),
+        Row("same-app", "permit", "compiled"),
+        Row("web-reads", "permit", "compiled"),
+    ]
+
+
+def test_what_is_compiled_alike_is_told_once(mesh: Mesh, schema: Schema) -> None:
+    by_label = '@id("p") permit (principal, action, resource) when { context.destination.labels.hasTag("tier") };'
+    for text, groups in (
+        ("", [[INBOUND, "shop-v2/inbound"], ["shop-v1/inbound/plaintext", "shop-v2/inbound/plaintext"]]),
+        (by_label, [[INBOUND], ["shop-v1/inbound/plaintext"], ["shop-v2/inbound"], ["shop-v2/inbound/plaintext"]]),
+    ):
+        compiler = Compiler(ruling_of(mesh, schema, text))
+        found = alike([compiler.compile(one) for one in listeners_of(mesh, "shop.default")])
+        assert [names for _, names in found] == groups

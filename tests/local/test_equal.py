@@ -1,0 +1,55 @@
+"""The compiled filter and policyd give the same answers: generated policy sets and requests, in a real Envoy.
+
+LOCAL_SETS, LOCAL_REQUESTS and LOCAL_SEED choose how many and which; at night there are more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from policyd.cedar.schema import Schema
+from tests.local.rig import Answer, Place, answers, running
+from tests.local.world import CALLERS, SOURCES, Asked, Case, asked, cases
+
+pytestmark = pytest.mark.e2e
+
+SETS = int(os.environ.get("LOCAL_SETS", "400"))
+REQUESTS = int(os.environ.get("LOCAL_REQUESTS", "20000"))
+SEED = int(os.environ.get("LOCAL_SEED", "1"))
+
+
+def told(case: Case, caller: str, source: str, request: Asked, answer: Answer) -> str:
+    """A difference, with all that it takes to see it again."""
+    return f"\ncentral {answer.central}, local {answer.local} of {caller!r} {source} {request.raw!r}\n{case.text}"
+
+
+@pytest.mark.timeout(1800)
+def test_generated_policies_have_the_same_answers_in_the_proxy(schema: Schema) -> None:
+    chosen = random.Random(SEED)
+    made = list(cases(chosen, SETS, schema))
+    verified = [one.number for one in made if one.listener.verifies_peers]
+    strangers = [one.number for one in made if not one.listener.verifies_peers]
+    who = [(caller, source) for caller in (*CALLERS, *[""] * len(CALLERS)) for source in SOURCES]
+    each = -(-REQUESTS // len(who))
+    plan = [
+        (caller, source, [asked(chosen, chosen.choice(verified if caller else strangers)) for _ in range(each)])
+        for caller, source in who
+    ]
+
+    def ask(place: Place, caller: str, source: str, requests: list[Asked]) -> list[tuple[Asked, Answer, str]]:
+        found = answers(place, caller, source, requests)
+        return [(one, answer, told(made[one.case], caller, source, one, answer)) for one, answer in found]
+
+    with running(made) as place, ThreadPoolExecutor(6) as threads:
+        results = [one for some in threads.map(lambda work: ask(place, *work), plan) for one in some]
+    differences = [text for _, answer, text in results if answer.central != answer.local]
+    assert differences[:5] == []
+    assert len(results) >= REQUESTS
+    seen = Counter(answer.central[0] if answer.central else 0 for _, answer, _ in results)
+    assert all(seen[status] > REQUESTS / 100 for status in (200, 400, 403, 503)), seen
+    assert len({answer.central for _, answer, _ in results}) > SETS / 2  # many policies are reasons

@@ -1,0 +1,102 @@
+"""Expressions over what the proxy has, against policyd's own canonical path: the same for every target."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from policyd.authz.path import MAX_PATH_BYTES, canonical_path
+from policyd.errors import NotCompilable, UnacceptablePath
+from policyd.local.expressions import (
+    ACCEPTABLE_PATH,
+    UNACCEPTABLE_PATH,
+    host_expressions,
+    path_expression,
+    segments_expression,
+)
+
+# Envoy has resolved dots and slashes and decoded letters; it has not: %40 and the like
+UNITS = (
+    "/", "/", "a", "A", "9", "C", "5", ".", "~", "@", "'", "(", "%40", "%3a", "%3A", "%27", "%C3", "%c3", "%a9", "%A9",
+    "%25", "%20", "%5b", "%3B", "%3b", "?", "%", ";", "%2F", "%09", "%zz", "40", "C3", "<", "#", "//", "/..", "/.",
+)  # fmt: skip
+targets = st.lists(st.sampled_from(UNITS), max_size=8).map(lambda units: "/" + "".join(units))
+pieces = st.lists(
+    st.lists(st.sampled_from(("/", "a", "A", "9", "C", "5", "@", "'", "%", "%C3", "%25", "3", "40", "é")), max_size=3),
+    min_size=1,
+    max_size=4,
+).map(lambda found: ["".join(one) for one in found])
+
+
+def canonical(target: str) -> str | None:
+    try:
+        return canonical_path(target)
+    except UnacceptablePath:
+        return None
+
+
+def is_refused(target: str) -> bool:
+    return not re.fullmatch(ACCEPTABLE_PATH, target) or any(re.fullmatch(one, target) for one in UNACCEPTABLE_PATH)
+
+
+def like(text: str, found: list[str]) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, found)), text) is not None
+
+
+@given(targets)
+def test_what_policyd_refuses_is_refused(target: str) -> None:
+    assume(not re.search("%(?:2[eEdD]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])", target))  # Envoy decodes these
+    assert is_refused(target) is (canonical(target) is None)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_path_is_as_long_as_policyd_takes(over: int) -> None:
+    target = "/" + "a" * (MAX_PATH_BYTES - 1 + over)
+    assert is_refused(target) is (canonical(target) is None) is bool(over)
+    assert not is_refused("/a?" + "a" * MAX_PATH_BYTES)
+
+
+@pytest.mark.parametrize("target", ["/%41", "/%2e%2e/b", "/%7Ea", "/a%2D"])
+def test_what_envoy_did_not_normalise_is_refused(target: str) -> None:
+    assert is_refused(target)
+
+
+@given(targets, pieces)
+def test_a_pattern_matches_where_it_matches_the_canonical_path(target: str, found: list[str]) -> None:
+    path = canonical(target)
+    assume(path is not None and not is_refused(target))
+    try:
+        expression = path_expression(found)
+    except NotCompilable:
+        assume(False)
+    matched = expression is not None and re.fullmatch(expression, target) is not None
+    assert matched is like(path or "", found)
+
+
+@given(targets, st.integers(0, 6), st.integers(0, 6))
+def test_segments_are_counted_as_policyd_counts_them(target: str, least: int, more: int) -> None:
+    path = canonical(target)
+    assume(path is not None)
+    assert path is not None
+    matched = re.fullmatch(segments_expression(least, least + more), target) is not None
+    assert matched is (least <= path.count("/") <= least + more)
+
+
+@pytest.mark.parametrize("found", [["/a%", "3"], ["/a%C", "3"], ["", "C", "3"]])
+def test_pieces_that_might_lie_in_one_escape_are_not_compiled(found: list[str]) -> None:
+    with pytest.raises(NotCompilable, match=r"^a pattern that may divide an escape$"):
+        path_expression(found)
+
+
+@pytest.mark.parametrize("found", [["/é"], ["/a b"], ["/a%c3"], ["/a%4"], ["/a%40"], ["/a;b"], ["/a%zz", ""]])
+def test_what_stands_in_no_canonical_path_never_matches(found: list[str]) -> None:
+    assert path_expression(found) is None
+
+
+def test_hosts_are_compared_in_any_case() -> None:
+    assert host_expressions(["a.b", "c"]) == (r"[aA]\x2e[bB].*[cC]", r"[aA]\x2e[bB].*[cC]:[0-9]*")
+    assert host_expressions(["A"]) is None
+    assert host_expressions(["é"]) is None

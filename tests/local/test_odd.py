@@ -1,0 +1,137 @@
+"""Where compilers lie: requests by name, each with the answer that policyd and the compiled filter both give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from policyd.authz.ruling import make_ruling
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import Schema
+from policyd.local.compile import Compiler
+from tests.local import world
+from tests.local.rig import Place, answers, running
+from tests.local.world import Asked, Case
+
+pytestmark = pytest.mark.e2e
+
+WEB, STRANGER = world.CALLERS[0], ""
+PERMIT = '@id("p") permit (principal, action in Action::"http", resource) when {{ {} }};'
+X_A = 'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a")'
+OVERFLOW = "9223372036854775807 + 1 > 0"
+OPEN = '\n@id("open") permit (principal, action in Action::"http", resource);'
+FAILING = f'@id("e") forbid (principal, action, resource) when {{ {OVERFLOW} }};'
+ALLOWED, DENIED, BAD, BROKEN = (200, "p"), (403, ""), (400, ""), (503, "")
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A request with what policies there are, and the answer."""
+
+    name: str
+    policies: str
+    answer: tuple[int, str]
+    target: bytes = b"/"
+    headers: tuple[tuple[str, bytes], ...] = ()
+    method: str = "GET"
+    host: str = "shop"
+    caller: str = WEB
+
+
+def path(name: str, condition: str, target: bytes, answer: tuple[int, str]) -> Odd:
+    return Odd(name, PERMIT.format(f"context.request.path {condition}"), answer, target)
+
+
+def header(name: str, condition: str, values: Sequence[bytes], answer: tuple[int, str]) -> Odd:
+    policies = PERMIT.format(f"{X_A} {condition}")
+    return Odd(name, policies, answer, headers=tuple(("X-A", value) for value in values))
+
+
+def host(name: str, condition: str, sent: str, answer: tuple[int, str]) -> Odd:
+    return Odd(name, PERMIT.format(f"context.request.host {condition}"), answer, host=sent)
+
+
+ODD = (
+    path("an escape that Envoy leaves and policyd decodes", '== "/me@home"', b"/me%40home", ALLOWED),
+    path("digits of an escape that is decoded are no text", 'like "*40*"', b"/me%40home", DENIED),
+    path("an escape in lower case", '== "/caf%C3%A9"', b"/caf%c3%a9", ALLOWED),
+    path("a wildcard may end inside an escape that stays", 'like "*A9"', b"/caf%c3%a9", ALLOWED),
+    path("escaped twice", 'like "*"', b"/%2541", BAD),
+    path("escaped twice, in pieces", 'like "*"', b"/%25%34%31", BAD),
+    path("path parameters", 'like "*"', b"/admin;x=1", BAD),
+    path("a semicolon as a character", '== "/a%3Bb"', b"/a%3bb", ALLOWED),
+    path("no escape at all", 'like "*"', b"/a%zz", BAD),
+    path("a query is no part of the path", 'like "*b"', b"/a?/b", DENIED),
+    path("a query behind the path", 'like "*b"', b"/b?x", ALLOWED),
+    path("dots are resolved before anybody looks", '== "/admin"', b"/a/%2e%2e/admin", ALLOWED),
+    path("slashes are merged before anybody looks", '== "/a/b"', b"//a//b", ALLOWED),
+    path("another case is another path", '== "/a"', b"/A", DENIED),
+    path("a path as long as policyd takes it", 'like "*"', b"/" + b"a" * 8191, ALLOWED),
+    path("a path that is longer", 'like "*"', b"/" + b"a" * 8192, BAD),
+    header("one value", '== "a"', [b"a"], ALLOWED),
+    header("two values are no one value", '== "a"', [b"a", b"b"], DENIED),
+    header("the same value twice", '== "a"', [b"a", b"a"], DENIED),
+    header("two values are joined", '== "a,b"', [b"a", b"b"], ALLOWED),
+    header("the other one of two values", '!= "a"', [b"a", b"b"], ALLOWED),
+    header("an empty value is a value", '== ""', [b""], ALLOWED),
+    header("two empty values", '== ","', [b"", b""], ALLOWED),
+    header("no value", 'like "*"', [], DENIED),
+    header("another case is another value", '== "a"', [b"A"], DENIED),
+    header("bytes that are no text, in between", 'like "a*b"', [b"a\xff\xfeb"], ALLOWED),
+    header("letters beyond ASCII", '== "é"', ["é".encode()], ALLOWED),
+    header("the same letter in another encoding", '== "é"', [b"\xe9"], DENIED),
+    header("a letter in two values is none", 'like "*é*"', [b"\xc3", b"\xa9"], DENIED),
+    Odd("a header that is not there is not unequal", PERMIT.format(f'!({X_A} == "a")'), ALLOWED),
+    host("a host in upper case, with a port", '== "shop"', "SHOP:9080", ALLOWED),
+    host("a port without a number", '== "shop"', "shop:", ALLOWED),
+    host("only the last port goes", '== "shop:1"', "shop:1:2", ALLOWED),
+    host("nothing but a port", '== ""', ":80", ALLOWED),
+    host("a pattern does not see the port", 'like "*80"', "shop:80", DENIED),
+    Odd(
+        "a method of nobody's",
+        '@id("p") permit (principal, action == Action::"other", resource);',
+        ALLOWED,
+        method="PURGE",
+    ),
+    Odd(
+        "a permit that fails does not apply", PERMIT.format(f"context has request && {OVERFLOW}") + OPEN, (200, "open")
+    ),
+    Odd("a forbid that fails denies", FAILING + OPEN, DENIED),
+    Odd(
+        "a forbid that applies is on record, not one that fails",
+        f'{FAILING}\n@id("f") forbid (principal, action, resource);{OPEN}',
+        (403, "f"),
+    ),
+    Odd("an agent is no workload", OPEN, BROKEN, caller=f"{world.TRUST}/agent/node"),
+    Odd("policyd is no workload", OPEN, BROKEN, caller=f"{world.TRUST}/policyd/server"),
+    Odd("a trust domain that nobody verifies", OPEN, BROKEN, caller="spiffe://partner.org/ns/default/sa/web"),
+    Odd("a workload that nobody declared", OPEN, (200, "open"), caller=f"{world.TRUST}/odd"),
+    Odd("no policy", "", DENIED),
+    Odd("who has no certificate", PERMIT.format("principal is Unauthenticated"), ALLOWED, caller=STRANGER),
+    Odd("the first policy by id", OPEN + '\n@id("a") forbid (principal, action, resource);', (403, "a")),
+)
+
+
+@pytest.fixture(scope="module")
+def place(schema: Schema) -> Iterator[Place]:
+    """An Envoy for all of them."""
+    mesh = world.meshes()
+    cases = []
+    for number, odd in enumerate(ODD):
+        ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)
+        listener = mesh.listeners["shop-v1/inbound" if odd.caller else "shop-v1/inbound/plaintext"]
+        compiled = Compiler(ruling).compile(listener)
+        assert compiled.is_exact, (odd.name, compiled.left)
+        cases.append(Case(number, ruling, listener, compiled))
+    with running(cases) as place:
+        yield place
+
+
+@pytest.mark.parametrize("number", range(len(ODD)), ids=[odd.name for odd in ODD])
+def test_both_give_the_answer(place: Place, number: int) -> None:
+    odd = ODD[number]
+    request = Asked(number, odd.method, odd.target, odd.host, odd.headers)
+    ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
+    assert (answer.central, answer.local) == (odd.answer, odd.answer)

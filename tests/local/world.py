@@ -1,0 +1,312 @@
+"""Generated policy sets and requests, from a seed: everything that the compiler takes, and what compilers get wrong.
+
+Policies and requests are made of the same few words, so that they meet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.policies import Policy, load_policies, set_of
+from policyd.cedar.schema import Schema
+from policyd.errors import InvalidInput
+from policyd.local.compile import Compiled, Compiler
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Listener, Mesh
+from policyd.mesh.placement import assumed
+
+WORKLOADS = """
+workloads:
+  shop-v1: {service: shop, port: 9080, labels: {version: v1}}
+  shop-v2: {service: shop, port: 9080, labels: {version: v2, tier: ""}}
+  web-v1: {service: web, port: 80, serviceAccount: web}
+  api-v1: {service: api, port: 80, serviceAccount: api, namespace: back}
+serviceAccounts:
+  shop: {labels: {team: red}}
+  web: {labels: {team: blue, tier: "", app: shop}}
+  api.back: {labels: {team: red, a.b: x}}
+defaults: {namespace: default, serviceAccount: "{service}"}
+"""
+GROUPS = """
+groups:
+  fronts: {workloads: ["spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/back/sa/api"]}
+  all: {groups: [fronts], workloads: ["spiffe://cluster.local/ns/default/sa/shop"]}
+  shops: {services: [shop.default]}
+  nobody: {}
+"""
+PLAINTEXT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: PERMISSIVE}}
+"""
+TRUST = "spiffe://cluster.local"
+CALLERS = (
+    f"{TRUST}/ns/default/sa/web",
+    f"{TRUST}/ns/back/sa/api",
+    f"{TRUST}/ns/default/sa/shop",
+    f"{TRUST}/ns/other/sa/ghost",
+    f"{TRUST}/odd",
+    f"{TRUST}/ns/default/sa/web.x",
+    f"{TRUST}/agent/node",  # no workload
+    f"{TRUST}/policyd/server",
+    "spiffe://partner.org/ns/default/sa/web",  # of nobody's whom the listener verifies
+)
+SOURCES = ("127.0.0.1", "127.0.0.7", "127.1.2.3")
+
+PATHS = (
+    "/", "/a", "/A", "/a/", "/a/b", "/a/b/c", "/admin", "/me@home", "/caf%C3%A9", "/caf%c3%a9", "/x%20y", "/a!b",
+    "/users/1/orders", "/users/1/2/orders", "/a%3Bb", "/a;b", "/%E2%82%AC", "", "a", "/a b", "/é", "/a.css", "/a'b()",
+    "/~me", "/%7Eme", "/a%40b", "/9", "/A9", "/a?b", "/a%25", "/%", "/*",
+)  # fmt: skip
+PATTERNS = (
+    "/a*", "*b", "/users/*/orders", "*", "/*", "*%*", "/me*home", "*@*", "*A9", "*9*", "*%C3*", "/caf%*", "*C3%A9",
+    "/%E*", "*.css", "*40*", "**", "/a*b*c", "*/b", "/*/", "*%25", "*5*", "/A*9", "*a'*", "*%C*", "*E2*AC", "/\\*",
+    "*5", "*B*", "/a*%*",
+)  # fmt: skip
+TARGETS = (
+    *PATHS[:-1], "/a%zz", "/a%", "/%2541", "/%25%34%31", "/%2540", "/a%09", "/a%00", "/a%7F", "//a", "/a//b", "/a/../b",
+    "/a/%2e%2e/admin", "/./a", "/a/.", "/a%2Fb", "/a%5Cb", "/a\\b", "/a;x=1/b", "/a?x=%2F/b", "/?a", "/a?/b/c", "/a??",
+    "/...", "/.a", "/a%2e", "/a<b>", "/a|b", "/a%C3%28", "/me%40home", "/me%40home%40", "/a%21b", "/a%27b%28%29",
+    "/users/%31/orders", "/A%39", "/a%2520", "/a%25zz", "/%41", "/5", "/x%35",
+)  # fmt: skip
+TEXTS = ("", "a", "A", "a,b", "é", "1", "x y", "b", ",", "a*", "red", "ab")
+TEXT_PATTERNS = ("a*", "*b", "*,*", "a*b", "*é*", "*", "*a*b*", "*A*", "é*", "a**")
+VALUES: Sequence[Sequence[bytes]] = (
+    [b""], [b"a"], [b"A"], [b"a,b"], [b"a", b"b"], [b"b", b"a"], ["é".encode()], [b"\xe9"], [b"a\xffb"], [b"a!b"],
+    [b"a", b"a"], [b"", b""], [b"a", b""], [b" a "], [b"1"], [b"x y"], [b"a\tb"], [b"red"], [b"a", "é".encode(), b"b"],
+    [b"\xc3", b"\xa9"], [b"a" * 3000 + b"b"],
+)  # fmt: skip
+HOSTS = ("shop", "SHOP", "shop:9080", "Shop:", "shop:1:2", "127.0.0.1", "[::1]:80", "a.shop", "shop.default", ":80")
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PURGE", "PROPFIND", "TRACE")
+HEADERS = ("x-a", "x-b", "user-agent")
+OVERFLOW = "9223372036854775807 + 1 > 0"
+
+
+def texts(chosen: random.Random, value: str, among: Sequence[str], patterns: Sequence[str]) -> str:
+    """A comparison of a text."""
+    one = chosen.choice(among).replace('"', '\\"')
+    match chosen.randrange(5):
+        case 0:
+            return f'{value} != "{one}"'
+        case 1 | 2:
+            return f'{value} like "{chosen.choice(patterns)}"'
+        case 3:
+            listed = ", ".join(f'"{entry}"' for entry in chosen.sample(among, 3))
+            return f"[{listed}].contains({value})"
+        case _:
+            return f'{value} == "{one}"'
+
+
+def _of_header(chosen: random.Random) -> str:
+    name = chosen.choice(HEADERS)
+    has = f'context.request.headers.hasTag("{name}")'
+    got = texts(chosen, f'context.request.headers.getTag("{name}")', TEXTS, TEXT_PATTERNS)
+    return chosen.choice((has, f"{has} && {got}", f"{has} && {got}", f"!({has}) || {got}"))
+
+
+def _of_caller(chosen: random.Random) -> str:
+    tag = chosen.choice(("team", "tier", "none", "a.b"))
+    has = f'principal.hasTag("{tag}")'
+    forms = (
+        'principal in Group::"fronts"',
+        'principal in Namespace::"default"',
+        'principal == Workload::"spiffe://cluster.local/ns/default/sa/web"',
+        'principal in [Group::"nobody", Workload::"spiffe://cluster.local/ns/back/sa/api", TrustDomain::"partner.org"]',
+        f"{has}",
+        f'{has} && principal.getTag("{tag}") == "{chosen.choice(("red", "blue", "", "x"))}"',
+        f'{has} && principal.getTag("{tag}") like "{chosen.choice(("r*", "*e*", "*"))}"',
+        'principal.hasTag("app") && resource is Service && resource.hasTag("app")'
+        ' && principal.getTag("app") == resource.getTag("app")',
+        "principal has namespace",
+        'principal has namespace && principal.namespace == "default"',
+        'principal has service_account && principal.service_account like "w*"',
+        'principal.path like "/ns/*/sa/web*"',
+        'principal.path == "/odd"',
+        'principal.trust_domain == "cluster.local"',
+    )
+    return f"principal is Workload && ({chosen.choice(forms)})"
+
+
+def _of_place(chosen: random.Random) -> str:
+    number = chosen.choice((1, 2, 3, 0, -1))
+    order = chosen.choice(("==", "<", "<=", ">", ">=", "!="))
+    forms = (
+        f"context.request.segments {order} {number}",
+        f"{number} {order} context.request.segments",
+        'context.source.ip.isInRange(ip("127.0.0.0/29"))',
+        'context.client_ip == ip("127.1.2.3")',
+        'context.client_ip.isInRange(ip("::/0"))',
+        "context.source.ip.isLoopback() && context.source.ip.isIpv4()",
+        "context.source.ip.isMulticast() || context.source.ip.isIpv6()",
+        f"context.destination.port {order} 9080",
+        "context.source.port == 9080",
+        'context.destination.ip == ip("127.0.0.1")',
+        'context.destination.labels.hasTag("version") && context.destination.labels.getTag("version") == "v2"',
+        "context has user",
+        'context has user && context.user.issuer == "x"',
+        "context has time && context.request has path",
+        'resource is Service && resource.name == "shop"',
+        'resource in Group::"shops"',
+        'action in Action::"read"',
+        'action == Action::"other"',
+        'action in [Action::"write", Action::"GET"]',
+        OVERFLOW,
+        f"!({OVERFLOW})",
+        "1 + 2 < 4",
+    )
+    return chosen.choice(forms)
+
+
+def _of_text(chosen: random.Random) -> str:
+    match chosen.randrange(6):
+        case 0:
+            hosts = (*HOSTS, "shop:", "")
+            return texts(chosen, "context.request.host", hosts, ("shop*", "*shop", "*:*", "*", "S*", "*.default"))
+        case 1:
+            return texts(chosen, "context.request.method", (*METHODS, "get"), ("P*", "*E*", "*"))
+        case _:
+            return texts(chosen, "context.request.path", PATHS, PATTERNS)
+
+
+def condition(chosen: random.Random, depth: int = 3) -> str:
+    """A boolean expression."""
+    if depth and chosen.random() < 0.5:
+        left, right = condition(chosen, depth - 1), condition(chosen, depth - 1)
+        match chosen.randrange(6):
+            case 0 | 1:
+                return f"({left}) && ({right})"
+            case 2 | 3:
+                return f"({left}) || ({right})"
+            case 4:
+                return f"!({left})"
+            case _:
+                return f"if {condition(chosen, depth - 1)} then {left} else {right}"
+    return chosen.choice((_of_text, _of_text, _of_header, _of_caller, _of_place))(chosen)
+
+
+PRINCIPALS = (
+    "principal", "principal", "principal is Workload", "principal is Unauthenticated", 'principal in Group::"fronts"',
+    'principal in Namespace::"default"', 'principal is Workload in Group::"all"',
+    'principal == Workload::"spiffe://cluster.local/ns/back/sa/api"', 'principal in TrustDomain::"cluster.local"',
+    'principal == Unauthenticated::"anonymous"', 'principal in Namespace::"partner.org/default"',
+)  # fmt: skip
+ACTIONS = (
+    "action", 'action in Action::"http"', 'action in Action::"http"', 'action in Action::"http"',
+    'action in Action::"read"', 'action == Action::"GET"', 'action in [Action::"write", Action::"GET"]',
+    'action == Action::"other"', 'action in [Action::"other", Action::"read"]', 'action == Action::"connect"',
+)  # fmt: skip
+RESOURCES = (
+    "resource", "resource", 'resource == Service::"shop.default"', 'resource in Namespace::"default"',
+    'resource is Service', 'resource in Group::"shops"', 'resource == Service::"web.default"', "resource is Host",
+)  # fmt: skip
+
+
+def policy(chosen: random.Random, number: int) -> str:
+    """A policy on one line."""
+    effect = chosen.choice(("permit", "permit", "forbid"))
+    scope = ", ".join(chosen.choice(one) for one in (PRINCIPALS, ACTIONS, RESOURCES))
+    clauses = [f"{chosen.choice(('when', 'unless'))} {{ {condition(chosen)} }}" for _ in range(chosen.randrange(3))]
+    return f'@id("p{number:05}") {effect} ({scope}) {" ".join(clauses)};'
+
+
+def policies(chosen: random.Random, count: int, schema: Schema) -> Sequence[Policy]:
+    """So many policies that hold against the schema, or a few less."""
+    lines = [policy(chosen, number) for number in range(count)]
+    while True:
+        try:
+            return load_policies({"generated.cedar": "\n".join(lines)}, schema).policies
+        except InvalidInput as error:
+            bad = {one.line - 1 for one in error.problems}
+            lines = [line for at, line in enumerate(lines) if at not in bad]
+
+
+def meshes() -> Mesh:
+    """Services, identities, labels and groups, whose sidecars take mutual TLS and plain text."""
+    declaration = declare({"workloads.yaml": WORKLOADS, "groups.yaml": GROUPS, "mesh/peers.yaml": PLAINTEXT})
+    return build(declaration, "cluster.local", assumed(declaration))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set of policies at a listener, and what became of them."""
+
+    number: int
+    ruling: Ruling
+    listener: Listener
+    compiled: Compiled
+
+    @property
+    def text(self) -> str:
+        """The policies."""
+        return "\n".join(one.text for one in self.ruling.policy_set.policies)
+
+
+def case_of(number: int, found: Sequence[Policy], listener: Listener, mesh: Mesh, schema: Schema) -> Case:
+    """These policies at a listener, without those that are not compiled there."""
+    ruling = make_ruling(mesh, set_of(found), schema)
+    compiled = Compiler(ruling).compile(listener)
+    if not compiled.left:
+        return Case(number, ruling, listener, compiled)
+    left = {one.policy for one in compiled.left}
+    return case_of(number, [one for one in found if one.id not in left], listener, mesh, schema)
+
+
+def cases(chosen: random.Random, count: int, schema: Schema) -> Iterator[Case]:
+    """So many sets."""
+    mesh = meshes()
+    pool = policies(chosen, 3 * count, schema)
+    listeners = [one for one in mesh.listeners.values() if one.service == "shop.default" and one.side == "inbound"]
+    for number in range(count):
+        some = chosen.sample(pool, min(len(pool), chosen.choice((1, 3, 6, 10))))
+        yield case_of(number, some, listeners[number % len(listeners)], mesh, schema)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to one set."""
+
+    case: int
+    method: str
+    target: bytes
+    host: str
+    headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def raw(self) -> bytes:
+        """As it goes over the wire."""
+        lines = [f"{self.method} ".encode() + self.target + b" HTTP/1.1", f"Host: {self.host}".encode()]
+        lines += [name.encode() + b": " + value for name, value in self.headers]
+        return b"\r\n".join([*lines, b"x-set: %d" % self.case, b"", b""])
+
+
+def _target(chosen: random.Random) -> bytes:
+    text = chosen.choice(TARGETS) if chosen.random() < 0.6 else chosen.choice(PATHS)
+    if chosen.random() < 0.2:
+        text = "".join(_escaped(chosen, one) if chosen.random() < 0.3 else one for one in text)
+    if chosen.random() < 0.02:
+        text = "/" + "a" * chosen.choice((8190, 8191, 8192, 9000))
+    if chosen.random() < 0.15:
+        text += chosen.choice(("?", "?a=b", "?/a/b", "?%41;"))
+    text = "".join(one if "!" <= one <= "~" else f"%{ord(one):02x}" for one in text)
+    return (text or "/").replace("#", "").encode()
+
+
+def _escaped(chosen: random.Random, one: str) -> str:
+    return one if one in "/%?" else chosen.choice((f"%{ord(one) & 0xFF:02x}", f"%{ord(one) & 0xFF:02X}"))
+
+
+def asked(chosen: random.Random, case: int) -> Asked:
+    """A request, as odd as they come."""
+    headers: list[tuple[str, bytes]] = []
+    for name in HEADERS:
+        if chosen.random() < 0.5:
+            spelled = chosen.choice((name, name.upper(), name.title()))
+            headers += [(spelled, value) for value in chosen.choice(VALUES)]
+    chosen.shuffle(headers)
+    method = chosen.choice(METHODS) if chosen.random() < 0.5 else "GET"
+    return Asked(case, method, _target(chosen), chosen.choice(HOSTS[:9]), tuple(headers))
