@@ -5,6 +5,7 @@ from __future__ import annotations
 from policyd.cli.lazy import group
 from policyd.cli.policy_cases import run
 from policyd.cli.policy_check import check
+from policyd.cli.policy_compile import compile_
 from policyd.cli.policy_diff import diff
 from policyd.cli.policy_explain import explain
 from policyd.cli.policy_fmt import fmt
@@ -28,4 +29,5 @@ app.command("replay")(replay)
 app.command("suggest")(suggest)
 app.command("shadow-report")(shadow_report)
 app.command("revisions")(revisions)
+app.command("compile")(compile_)
 app.add_typer(importing, name="import")
