@@ -212,6 +212,27 @@ class ListenSettings(Model):
     http: Listen = LOOPBACK
 
 
+class ConsoleSettings(Model):
+    """Where the console listens, and for who comes from elsewhere its certificate, the file of the token that opens it,
+    and the names that it goes by. Files are relative to the mesh's folder.
+    """
+
+    listen: Listen = LOOPBACK
+    names: Many[Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:-]{1,253}$")]] = ()
+    token_file: Annotated[str, Field(min_length=1)] | None = None
+    certificate_file: Annotated[str, Field(min_length=1)] | None = None
+    key_file: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_reach(self) -> ConsoleSettings:
+        if (self.certificate_file is None) is not (self.key_file is None):
+            raise ValueError("`certificateFile` and `keyFile` belong together; write both")
+        if not self.listen.is_loopback and not (self.token_file and self.certificate_file):
+            message = "beyond loopback the console needs `tokenFile`, `certificateFile` and `keyFile`"
+            raise ValueError(f"{message}; write them, or listen on 127.0.0.1")
+        return self
+
+
 class LogSettings(Model):
     """What policyd says about itself."""
 
@@ -256,6 +277,7 @@ class Settings(Model):
     audit: AuditSettings = AuditSettings()
     ca: CaSettings = CaSettings()
     listen: ListenSettings = ListenSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     shadow: ShadowSettings = ShadowSettings()
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None = None
@@ -397,6 +419,16 @@ class StatePaths:
     def server(self) -> Path:
         """Process id and addresses of the server, while it serves."""
         return self.root / "server.json"
+
+    @property
+    def console(self) -> Path:
+        """Where the console listens, while it does."""
+        return self.root / "console.json"
+
+    @property
+    def console_key(self) -> Path:
+        """The key of its links and sessions."""
+        return self.root / "console.key"
 
     @property
     def lock(self) -> Path:

@@ -11,6 +11,7 @@ from docs.pages.tables import code, table
 from policyd.config import (
     AuditSettings,
     CaSettings,
+    ConsoleSettings,
     EgressSettings,
     ExportSettings,
     IncludeSettings,
@@ -33,6 +34,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     IncludeSettings,
     MaskSettings,
     CaSettings,
+    ConsoleSettings,
     EgressSettings,
     ListenSettings,
     LogSettings,

@@ -36,7 +36,7 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Options:
     """What was asked for; `ready` is the descriptor on which a detached `up` says that it is up, else -1.
 
-    `shadow` is a folder of policies to try beside the active ones.
+    `shadow` is a folder of policies to try beside the active ones; `console` wants one while it stays.
     """
 
     directory: Path
@@ -46,6 +46,7 @@ class Options:
     as_json: bool = False
     ready: int = -1
     shadow: Path | None = None
+    console: bool = True
 
     @property
     def stays(self) -> bool:
@@ -81,7 +82,10 @@ async def bring_up(options: Options, environment: Environment, environ: Mapping[
 
 async def _run(options: Options, loaded: Loaded, folders: Folders, environ: Mapping[str, str]) -> int:
     screen = view(sys.stderr if options.as_json else sys.stdout)
-    mesh = RunningMesh(options.directory, folders.state, folders.logs, folders.runtime, environ, screen, options.shadow)
+    mesh = RunningMesh(
+        options.directory, folders.state, folders.logs, folders.runtime, environ, screen, options.shadow,
+        console=options.stays and options.console,
+    )  # fmt: skip
     try:
         await mesh.start(options.timeout)
         screen.settle()

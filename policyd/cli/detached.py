@@ -20,12 +20,15 @@ READY: Final = b"up\n"
 LOG: Final = "policyd.up.log"
 
 
-def start(directory: Path, *, fresh: bool, timeout: float, as_json: bool, shadow: Path | None) -> int:
+def start(
+    directory: Path, *, fresh: bool, timeout: float, as_json: bool, shadow: Path | None, console: bool = True
+) -> int:
     """Start it and wait until it is up; returns the exit code."""
     said, says = os.pipe()
     words = ["up", str(directory), "--timeout", str(timeout), "--ready", str(says)]
     words += ["--fresh"] if fresh else []
     words += ["--json"] if as_json else []
+    words += [] if console else ["--no-console"]
     words += ["--shadow", str(shadow)] if shadow else []
     with os.fdopen(said, "rb") as news:
         try:

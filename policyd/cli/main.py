@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
     "top": Entry("policyd.cli.top", "Show live who calls whom, what is denied, and what is slow."),
     "traces": Entry("policyd.cli.traces", "The traces of the last while: where a request spent its time."),
+    "console": Entry("policyd.cli.console", "Print a link that opens the console in a browser."),
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
     "authorize": Entry("policyd.cli.authorize", "Decide one request from the files alone, and say why."),
     "route": Entry("policyd.cli.route", "Show which way one request goes, from the files alone, and who lets it."),

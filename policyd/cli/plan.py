@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from policyd.cli import console
 from policyd.cli.child import Feed, Probe, Program
 from policyd.mesh.declare import WorkloadSpec
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 # dots keep them apart from instances, whose names have none
 SERVER: Final = "policyd.server"
 AGENT: Final = "policyd.agent"
+CONSOLE: Final = "policyd.console"
 AGENT_NAME: Final = "up"
 WORKLOAD_SOCKET: Final = "workload.sock"  # in the agent's runtime folder; see proxy.workload_server
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 SERVER_GRACE: Final = 10.0  # seconds
 AGENT_GRACE: Final = 15.0  # its Envoys drain, all at once
 APPLICATION_GRACE: Final = 5.0
+CONSOLE_GRACE: Final = 5.0
 
 Environ = Mapping[str, str]
 
@@ -74,6 +77,21 @@ def agent_program(
         feed=feed,
         listen=listen,
         grace=AGENT_GRACE,
+        whole_group=False,
+    )
+
+
+def console_program(directory: Path, environ: Environ, probe: Probe, listen: Callable[[str], None]) -> Program:
+    """The console of `directory`; it says where it listens."""
+    return Program(
+        name=CONSOLE,
+        kind="console",
+        command=console.command(directory),
+        cwd=directory,
+        environment=environ,
+        probe=probe,
+        listen=listen,
+        grace=CONSOLE_GRACE,
         whole_group=False,
     )
 

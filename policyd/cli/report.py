@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from policyd.cli import check_table, output
 from policyd.cli.check_run import pages
+from policyd.cli.console import link
 from policyd.cli.exits import Exit
 from policyd.cli.instance import server
 from policyd.cli.places import addresses
+from policyd.config import state_paths
 from policyd.errors import NotRunning, PolicydError, Problem
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], 
             "addresses": addresses(places),
             "pages": front_pages,
             "metrics": mesh.metrics,
+            **({"console": link(state_paths(loaded.directory))} if mesh.console else {}),
             "warnings": warnings,
             "checks": check_table.as_json(outcomes),
         }
@@ -41,6 +44,7 @@ def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], 
         sys.stdout.flush()
     else:
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
+        opened += [f"console  {link(state_paths(loaded.directory))}"] if mesh.console else []
         opened += [f"metrics  {mesh.metrics}"] if mesh.metrics else []
         warned = [f"warning: {output.clean(warning)}" for warning in warnings]
         output.show(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from policyd.cli import plan, sidecars
+from policyd.cli.console import address_in
 from policyd.cli.health import application_probe, server_probe
 from policyd.cli.instance import server
 from policyd.cli.life import Life, Phase
@@ -32,7 +33,8 @@ SOCKET_SECONDS = 10.0  # for the agent to serve the Workload API
 class RunningMesh:
     """`start`, then `stop`.
 
-    `places` says where its instances are, `warnings` what the server warns of, `metrics` where Prometheus finds them.
+    `places` says where its instances are, `warnings` what the server warns of, `metrics` where Prometheus finds them,
+    `console` where the console is.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class RunningMesh:
         environ: Mapping[str, str],
         screen: View,
         shadow: Path | None = None,
+        *,
+        console: bool = False,
     ) -> None:
+        self.console = ""
         self.places: Sequence[pb.InstancePlace] = ()
         self.warnings: Sequence[str] = ()
         self.metrics = ""
@@ -53,6 +58,7 @@ class RunningMesh:
         self._runtime = runtime
         self._environ = environ
         self._shadow = shadow
+        self._with_console = console
         self._screen = screen
         self._sidecars: sidecars.States = {}
         self._applications: list[str] = []
@@ -66,6 +72,8 @@ class RunningMesh:
         probe = server_probe(self._directory)
         self._supervisor.run(plan.server_program(self._directory, self._environ, probe, self._shadow))
         await self._supervisor.healthy([plan.SERVER], deadline)
+        if self._with_console:
+            self._start_console()
         self.places, self.warnings = await asyncio.to_thread(self._ask)
         self._sidecars = sidecars.awaited(place.name for place in self.places)
         self._start_agent()
@@ -73,10 +81,12 @@ class RunningMesh:
         self._start_applications()
         await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
         await self._reached(deadline)
+        if self._with_console:
+            await self._supervisor.healthy([plan.CONSOLE], deadline)
 
     async def stop(self) -> None:
-        """End the applications, then the agent with its Envoys, then the server."""
-        for names in (self._applications, [plan.AGENT], [plan.SERVER]):
+        """End the console and the applications, then the agent with its Envoys, then the server."""
+        for names in ([plan.CONSOLE, *self._applications], [plan.AGENT], [plan.SERVER]):
             await self._supervisor.stop(names)
         await self._supervisor.close()
 
@@ -88,6 +98,16 @@ class RunningMesh:
                 raise ChildError(f"not healthy in time: {reasons}", remedy="see the `probe` of its WorkloadGroup")
             await asyncio.sleep(LOOK_SECONDS)
             self.places, self.warnings = await asyncio.to_thread(self._ask)
+
+    def _start_console(self) -> None:
+        program = plan.console_program(self._directory, self._environ, self._console_up, self._hear_console)
+        self._supervisor.run(program)
+
+    async def _console_up(self) -> str:
+        return "" if self.console else "it does not listen yet"
+
+    def _hear_console(self, line: str) -> None:
+        self.console = address_in(line) or self.console
 
     def _start_agent(self) -> None:
         program = plan.agent_program(
@@ -113,7 +133,7 @@ class RunningMesh:
 
     def _runs(self, name: str, pid: int) -> None:
         """Tell the agent which process is which instance's application."""
-        if name in (plan.SERVER, plan.AGENT):
+        if name in (plan.SERVER, plan.AGENT, plan.CONSOLE):
             return
         self._processes.pop(name, None)
         if pid and (start := began(pid)) is not None:
@@ -149,6 +169,8 @@ class RunningMesh:
             self._show()
 
     def _changed(self, name: str, life: Life) -> None:
+        if name == plan.CONSOLE and life.phase is Phase.WAITING:
+            self.console = ""
         if name == plan.AGENT and life.phase is Phase.WAITING:
             self._sidecars = sidecars.awaited(self._sidecars)  # they ended with it
         self._show()
@@ -158,7 +180,11 @@ class RunningMesh:
             self._screen.show([*self._programs(), *self._envoys()])
 
     def _programs(self) -> list[Item]:
-        names = {plan.SERVER: ("policyd", "server"), plan.AGENT: ("policyd-proxy", "agent")}
+        names = {
+            plan.SERVER: ("policyd", "server"),
+            plan.AGENT: ("policyd-proxy", "agent"),
+            plan.CONSOLE: ("policyd", "console"),
+        }
         return [
             Item(*names.get(name, (name, "application")), life.phase, life.why)
             for name, life in self._supervisor.lives.items()

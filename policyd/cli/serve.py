@@ -19,11 +19,21 @@ Workers = Annotated[
     ),
 ]
 
+Console = Annotated[
+    bool, typer.Option("--console", help="Also run the console beside it, and print a link that opens it.")
+]
+
 app = leaf()
 
 
 @app.command()
-def serve(directory: Dir = None, shadow: Shadow = None, workers: Workers = None, as_json: Json = False) -> None:
+def serve(
+    directory: Dir = None,
+    shadow: Shadow = None,
+    workers: Workers = None,
+    console: Console = False,
+    as_json: Json = False,
+) -> None:
     """Run the control plane alone, until SIGTERM or Ctrl-C.
 
     It decides requests, issues certificates and configures proxies for the mesh that the folder declares. Changed
@@ -33,8 +43,13 @@ def serve(directory: Dir = None, shadow: Shadow = None, workers: Workers = None,
 
     Requests are decided in processes of their own, each on a port and a core of its own.
     """
+    from contextlib import nullcontext
+
+    from policyd.cli.console_beside import beside
     from policyd.cli.instance import environment, folder
     from policyd.server.run import main
 
     tried = whole(shadow)
-    main(folder(directory), environment(), log_json=as_json, shadow=tried, deciders=workers)
+    where = folder(directory)
+    with beside(where) if console else nullcontext():
+        main(where, environment(), log_json=as_json, shadow=tried, deciders=workers)

@@ -27,13 +27,15 @@ def up(
     ] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="How many seconds the start may take.")] = 60,
     shadow: Shadow = None,
+    console: Annotated[bool, typer.Option(help="Also run the console, and print a link that opens it.")] = True,
     as_json: Json = False,
     ready: Annotated[int, typer.Option("--ready", hidden=True)] = -1,
 ) -> None:
-    """Run the whole mesh of a folder on this machine: server, proxies, applications.
+    """Run the whole mesh of a folder on this machine: server, proxies, applications, console.
 
     It waits until all are healthy, prints where the gateways are and what became of the requests in checks.yaml, and
-    stays until Ctrl-C, which ends everything. Without a terminal it ends after the table. What dies is started again.
+    stays until Ctrl-C, which ends everything. Without a terminal it ends after the table, and has no console. What dies
+    is started again.
     """
     import asyncio
     import os
@@ -47,6 +49,11 @@ def up(
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
     where, tried = existing(directory), whole(shadow)
     if detach:
-        raise typer.Exit(detached.start(where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried))
-    options = Options(where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried)
+        code = detached.start(
+            where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried, console=console
+        )  # fmt: skip
+        raise typer.Exit(code)
+    options = Options(
+        where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried, console=console
+    )
     raise typer.Exit(asyncio.run(bring_up(options, environment(), dict(os.environ))))

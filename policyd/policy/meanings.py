@@ -97,6 +97,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "audit": "The journal: how safe a record is, and what holds when there is no room for one.",
         "ca": "The certificate authority.",
         "listen": "Where the server listens: on loopback unless written here.",
+        "console": "Where the console listens, and what opens it from elsewhere.",
         "log": "What policyd says about itself.",
         "shadow": "Policies that are tried beside the active ones.",
         "workers": "How many processes decide requests, each on a port and a core of its own; without it one a core "
@@ -152,6 +153,15 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "authz": "Envoys: decisions, mutual TLS; each further decision process has the port after the last one's.",
         "attestation": "Agents that have a join token and no identity yet: TLS.",
         "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
+    },
+    "ConsoleSettings": {
+        "listen": "HTTP on loopback; HTTPS on any other address, which needs the three files. Without it the console "
+        "chooses a free port, and keeps it.",
+        "names": "The names by which browsers may ask for it, besides the address; others are refused. Without it on "
+        "loopback: `localhost`.",
+        "tokenFile": "A file, 0600, with a token of at least 32 characters that opens the console where no link can.",
+        "certificateFile": "Its certificate chain, PEM.",
+        "keyFile": "The key of that certificate, PEM.",
     },
     "OutboundSettings": {
         "mode": "`REGISTRY_ONLY` answers 502. `ALLOW_ANY` routes them, and no more: a policy must still permit.",

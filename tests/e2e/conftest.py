@@ -67,7 +67,9 @@ def copy_of_bookinfo(target: Path, root: Path) -> Path:
 
 def up(directory: Path) -> RunningMesh:
     """Bring the folder's mesh up; `down` must follow."""
-    done = subprocess.run([PROGRAM, "up", str(directory), "--detach"], capture_output=True, text=True, timeout=90)
+    done = subprocess.run(
+        [PROGRAM, "up", str(directory), "--detach", "--no-console"], capture_output=True, text=True, timeout=90
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     [metrics] = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("metrics ")]
     return RunningMesh(directory, metrics)

@@ -1,0 +1,73 @@
+"""The console as one application: its pages by their addresses, behind its Door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from policyd.console.desk import HERE, Desk, failing
+from policyd.console.door import Door
+from policyd.console.entrance import GUESSES, Entrance, nothing_here
+from policyd.console.live import Streams
+from policyd.console.views import certificates, decisions, graph, mesh, policies
+from policyd.rate import RateLimit
+
+PAGES: Final = {
+    "/": graph.graph,
+    "/graph/part": graph.graph_part,
+    "/decisions": decisions.decisions,
+    "/decisions/{id}": decisions.decision,
+    "/policies": policies.policies,
+    "/policies/tests": policies.tests,
+    "/policies/revisions": policies.revisions,
+    "/policies/playground": policies.playground,
+    "/certificates": certificates.certificates,
+    "/mesh": mesh.mesh,
+    "/mesh/resources": mesh.resources,
+    "/mesh/analysis": mesh.analysis,
+    "/mesh/routes": mesh.routes,
+}
+STREAMS: Final = {
+    "/live/graph": graph.graph_live,
+    "/live/decisions": decisions.decisions_live,
+    "/live/mesh": mesh.mesh_live,
+}
+ACTIONS: Final = {
+    "/policies/playground/check": policies.playground_check,
+    "/policies/playground/decide": policies.playground_decide,
+    "/policies/playground/replay": policies.playground_replay,
+}
+
+
+def application(desk: Desk, seconds: Callable[[], int], clock: Callable[[], float], token: str = "") -> Door:
+    """Make it; `seconds` are those since the epoch, `clock` never goes back."""
+    entrance = Entrance(desk.rules, seconds, RateLimit(GUESSES, clock), token, since=seconds())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        looking = asyncio.create_task(desk.watch.run())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+
+    routes = [
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+        Route("/enter", entrance.get, methods=["GET"]),
+        Route("/enter", entrance.post, methods=["POST"]),
+        *(Route(path, failing(view), methods=["GET"]) for path, view in PAGES.items()),
+        *(Route(path, view, methods=["GET"]) for path, view in STREAMS.items()),
+        *(Route(path, view, methods=["POST"]) for path, view in ACTIONS.items()),
+    ]
+    made = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: nothing_here})
+    made.state.desk = desk
+    made.state.streams = Streams(desk.stopping)
+    return Door(made, desk.rules, seconds)

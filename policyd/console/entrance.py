@@ -1,0 +1,92 @@
+"""The way in: a link that opens once, or the token of a file where the console listens beyond this machine.
+
+Law: a link is good for ten minutes, once, and only for the process that runs now; who guesses is slowed down. What
+comes out is a cookie that no script reads and no other site sends.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from policyd import tickets
+from policyd.console.desk import page, part
+from policyd.rate import Rate, RateLimit
+from policyd.tickets import Ticket
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from policyd.console.door import Rules
+
+MIN_TOKEN: Final = 32  # characters
+GUESSES: Final = Rate(per_second=0.5, burst=5)
+WRONG: Final = "this link has been used, has ended, or is of an earlier start; `policyd console` prints a new one"
+
+
+@dataclass(slots=True)
+class Entrance:
+    """Who may come in. `token` is "" where only links open; `since` is when this process began."""
+
+    rules: Rules
+    now: Callable[[], int]
+    limit: RateLimit
+    token: str = ""
+    since: int = 0
+    spent: dict[str, int] = field(default_factory=dict)
+
+    async def get(self, request: Request) -> Response:
+        """Open with a link, else say how."""
+        if not request.query_params.get("link"):
+            return await self._closed(request, 200, "")
+        ticket = self._spend(request.query_params["link"])
+        if ticket is None:
+            return await self._closed(request, 403, WRONG)
+        # a page, and no redirect: the cookie is for requests that come from here only
+        answer = HTMLResponse(part("opened.html"))
+        return self._opened(answer, ticket.who)
+
+    async def post(self, request: Request) -> Response:
+        """Open with the token."""
+        peer = request.client.host if request.client else ""
+        if not self.limit.allow(peer):
+            return await self._closed(request, 429, "too many tries; wait a little")
+        given = parse_qs((await request.body()).decode("latin-1")).get("token", [""])[0].strip()
+        if not self.token or not tickets.same(given, self.token):
+            return await self._closed(request, 403, "this is not the token")
+        return self._opened(RedirectResponse("/", 303), "token")
+
+    def _spend(self, text: str) -> Ticket | None:
+        now = self.now()
+        self.spent = {nonce: ends for nonce, ends in self.spent.items() if ends > now}
+        ticket = tickets.read(self.rules.key, "link", text, now)
+        if ticket is None or ticket.nonce in self.spent or ticket.issued < self.since:
+            return None
+        self.spent[ticket.nonce] = ticket.ends
+        return ticket
+
+    def _opened(self, answer: Response, who: str) -> Response:
+        session = tickets.session(self.rules.key, who, self.now(), secrets.token_bytes(tickets.NONCE_BYTES))
+        answer.set_cookie(
+            self.rules.cookie, session, max_age=tickets.SESSION_SECONDS, path="/",
+            secure=self.rules.scheme == "https", httponly=True, samesite="strict",
+        )  # fmt: skip
+        return answer
+
+    async def _closed(self, request: Request, status: int, why: str) -> Response:
+        return HTMLResponse(part("enter.html", why=why, has_token=bool(self.token)), status)
+
+
+async def nothing_here(request: Request, _: Exception) -> Response:
+    """What no page is at."""
+    if request.scope.get("ticket") is None:
+        return HTMLResponse("there is nothing here\n", 404, media_type="text/plain")
+    from policyd.errors import Problem
+
+    problem = Problem("not_found", f"there is no page `{request.url.path[:200]}`", remedy="look at the menu")
+    return await page(request, "failed.html", 404, problems=[problem])

@@ -1,0 +1,114 @@
+"""Certificates: the authority's own on a time line, what was issued and is good now, the ledger, what is revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from policyd.audit.ask.issuance import Issued, issued
+from policyd.audit.ask.issuance import newest as newest_issuances
+from policyd.cli.log_query import record_of
+from policyd.cli.show import span
+from policyd.console.desk import Desk, desk_of, page
+from policyd.errors import NotRunning, PolicydError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from policyd.audit.record import Record
+
+SHOWN: Final = 300
+LEDGER: Final = 60
+WINDOW: Final = 3_600.0  # seconds of the time line at least
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A certificate on the time line: where it begins and ends, and where now is, in hundredths of its row."""
+
+    name: str
+    kind: str
+    identity: str
+    agent: str
+    evidence: str
+    begins: datetime
+    ends: datetime
+    left: float
+    width: float
+    is_soon: bool
+    words: str
+
+
+async def certificates(request: Request) -> Response:
+    """The page."""
+    desk = desk_of(request)
+    identity = request.query_params.get("identity", "").strip()[:300]
+    authority, revoked = await desk.ask(_authority, desk)
+    rows, ledger = await desk.ask(_ledger, desk, identity)
+    bars, place = timeline(rows, desk.now())
+    return await page(
+        request, "certificates.html", authority=authority, revoked=revoked, bars=bars, place=place, ledger=ledger,
+        identity=identity, limit=SHOWN,
+    )  # fmt: skip
+
+
+def timeline(rows: Sequence[Mapping[str, Any]], now: datetime) -> tuple[list[Bar], float]:
+    """Certificates that are good now as bars, and where now is, in hundredths."""
+    spans = [(row, _time(row["issued"]), _time(row["ends"])) for row in rows]
+    if not spans:
+        return [], 0.0
+    first = min(begins for _, begins, _ in spans)
+    ordered = sorted((ends for _, _, ends in spans))
+    last = ordered[int(0.98 * (len(ordered) - 1))]  # one that outlives all others by far does not squeeze them
+    whole = max((max(last, now) - first).total_seconds(), WINDOW)
+
+    def at(moment: datetime) -> float:
+        return round(min(max((moment - first).total_seconds() / whole, 0.0), 1.0) * 100, 2)
+
+    bars = [
+        Bar(
+            name=str(row["name"]),
+            kind="token" if str(row["action"]).endswith('"jwt"') else "certificate",
+            identity=str(row["spiffe_id"] or ""),
+            agent=str(row["agent"] or row["requested_by"] or ""),
+            evidence=str(row["evidence"] or ""),
+            begins=begins,
+            ends=ends,
+            left=at(begins),
+            width=max(at(ends) - at(begins), 0.5),
+            is_soon=(ends - now) < (ends - begins) * 0.2,
+            words=_left(ends, now),
+        )
+        for row, begins, ends in spans
+    ]
+    return bars, at(now)
+
+
+def _authority(desk: Desk) -> tuple[Any, Sequence[Any]]:
+    """What the server says of its authority; None where none answers."""
+    with suppress(NotRunning, PolicydError), desk.source.client() as client:
+        return client.ca_status(), client.revoked()
+    return None, ()
+
+
+def _ledger(desk: Desk, identity: str) -> tuple[list[dict[str, Any]], list[Record]]:
+    wanted = Issued(identity=identity or None, valid_at=desk.now())
+    questions = [issued(wanted, SHOWN), newest_issuances(Issued(identity=identity or None), None, LEDGER)]
+    with desk.source.ask(questions) as answers:
+        rows = list(next(answers).values())
+        records = [record_of(value) for value in next(answers).values()]
+    return rows, records[::-1]
+
+
+def _time(value: Any) -> datetime:
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _left(end: datetime, now: datetime) -> str:
+    left = int((end - now).total_seconds())
+    return f"in {span(left)}" if left > 0 else f"{span(-left)} ago"

@@ -1,0 +1,217 @@
+"""Decisions: live, searched, and one of them explained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import PlainTextResponse
+
+from policyd.audit.ask.filters import Filter
+from policyd.audit.match import entity_id, short_name
+from policyd.audit.read import Follower, ends
+from policyd.audit.record import Record, change_of
+from policyd.console.cedar_text import Line, lines_of, of_miss, of_reason
+from policyd.console.desk import Desk, desk_of, page, part, problems_of
+from policyd.console.live import event
+from policyd.console.source import plain
+from policyd.console.wanted import CHOICES, NAMES, asks_nothing, filter_of, holds
+from policyd.errors import PolicydError, UsageError
+from policyd.policy.authorize import Answer
+from policyd.policy.explain import explain
+from policyd.policy.recorded import differs, recorded
+from policyd.policy.request_form import ANONYMOUS
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+SHOWN: Final = 100
+MAX_SHOWN: Final = 1_000
+POLL_SECONDS: Final = 0.4
+AT_ONCE: Final = 25  # records of one event; what came beside them is counted
+MIN_ID: Final = 4
+HOPS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A record's explanation, or why there is none; policies as they are written, with what mattered marked."""
+
+    answer: Answer | None = None
+    why_not: str = ""
+    near: tuple[tuple[Any, list[Line]], ...] = ()
+    reasons: tuple[tuple[Any, list[Line]], ...] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)
+    proposal: tuple[Line, ...] = ()
+
+
+async def decisions(request: Request) -> Response:
+    """The newest that match, and a form."""
+    desk, query = desk_of(request), request.query_params
+    problem, records = None, []
+    try:
+        wanted = filter_of(query, desk.now())
+        count = _count(query.get("count", ""))
+        records = await desk.ask(_newest, desk, wanted, count)
+    except PolicydError as error:
+        problem, wanted, count = problems_of(error)[0], Filter(), SHOWN
+    return await page(
+        request,
+        "decisions.html",
+        200 if problem is None else 400,
+        records=records,
+        problem=problem,
+        names=NAMES,
+        choices=CHOICES,
+        count=count,
+        is_live=problem is None and not query.get("until"),
+        changes={record.decision_id: change_of(record) for record in records},
+    )
+
+
+async def decisions_live(request: Request) -> Response:
+    """What comes and matches."""
+    desk = desk_of(request)
+    try:
+        wanted = filter_of(request.query_params, desk.now())
+    except UsageError as error:
+        return PlainTextResponse(f"{error}\n", 400)
+    answer: Response = request.app.state.streams.answer(_as_they_come(desk, wanted))
+    return answer
+
+
+async def decision(request: Request) -> Response:
+    """One decision in full, or the hops of a request."""
+    desk, wanted = desk_of(request), request.path_params["id"]
+    if len(wanted) < MIN_ID:
+        raise UsageError(f"`{wanted}` is too short for an id", remedy=f"write at least {MIN_ID} digits of it")
+    found = await desk.ask(desk.source.found, wanted, HOPS)
+    exact = [one for one in found if one.decision_id == wanted]
+    if not found:
+        problem = UsageError(
+            f"the journal has no decision or request `{wanted[:80]}`", remedy="search for it by who asked for what"
+        )
+        return await page(request, "failed.html", 404, problems=problems_of(problem))
+    if len(exact) != 1 and len(found) > 1:
+        return await page(request, "hops.html", records=found, wanted=wanted, changes={})
+    record = (exact or found)[0]
+    explained = await desk.ask(explain_record, desk, record)
+    hops = await desk.ask(_hops, desk, record)
+    return await page(
+        request, "decision.html", record=record, explained=explained, facts=list(_flat(plain(record))), hops=hops,
+        change=change_of(record), tried=form_of(record), headers=_headers(record), first_file=_file(explained),
+    )  # fmt: skip
+
+
+def explain_record(desk: Desk, record: Record) -> Explained:
+    """Explain a record under the revision that decided it."""
+    if record.kind != "decision":
+        return Explained()
+    if not record.revision:
+        return Explained(why_not="no revision was in force")
+    try:
+        ruling = desk.source.live(record.revision, record).ruling
+        again = recorded(record, ruling)
+        found = explain(again.request, ruling)
+    except PolicydError as error:
+        return Explained(why_not=str(error))
+    notes = (*again.notes, *filter(None, [differs(record, found.decision.word)]))
+    return shown_answer(Answer(again.request, found, notes))
+
+
+def form_of(record: Record) -> str:
+    """A recorded request as people write one; "" where it cannot be written so."""
+    request = record.context.get("request")
+    if not isinstance(request, Mapping) or not record.resource.startswith(("Service::", "Host::")):
+        return ""
+    caller = entity_id(record.principal) if record.principal.startswith("Workload::") else ANONYMOUS
+    method, path = request.get("method") or entity_id(record.action), request.get("path") or "/"
+    return f"{caller} {method} http://{short_name(record.resource)}{path}"
+
+
+def _headers(record: Record) -> str:
+    request = record.context.get("request")
+    headers = request.get("headers") if isinstance(request, Mapping) else None
+    return "\n".join(f"{name}: {value}" for name, value in headers.items()) if isinstance(headers, Mapping) else ""
+
+
+def _file(explained: Explained) -> str | None:
+    """Where to begin with the policies that are told of."""
+    return next((one.policy.file for one, _ in (*explained.reasons, *explained.near)), None)
+
+
+def shown_answer(answer: Answer) -> Explained:
+    """An answer with its policies as they are written."""
+    told = answer.explanation
+    return Explained(
+        answer,
+        near=tuple((miss, of_miss(miss)) for miss in told.near),
+        reasons=tuple((one, of_reason(one.policy, one.met)) for one in told.reasons),
+        errors={error.policy: error.message for error in told.decision.errors},
+        proposal=tuple(lines_of(told.proposal)) if told.proposal else (),
+    )
+
+
+def _newest(desk: Desk, wanted: Filter, count: int) -> list[Record]:
+    """From the end of the journal what asks nothing; else from all of it."""
+    if asks_nothing(wanted):
+        return desk.source.recent(lambda record: True, count)
+    return desk.source.search(wanted, count)
+
+
+def _hops(desk: Desk, record: Record) -> list[Record]:
+    """The other decisions of the same request, as far as they are near the end of the journal."""
+    if not record.request_id:
+        return []
+    found = desk.source.recent(lambda one: one.request_id == record.request_id, HOPS)
+    return found[::-1] if len(found) > 1 else []
+
+
+async def _as_they_come(desk: Desk, wanted: Filter) -> AsyncIterator[bytes]:
+    if not desk.source.journal.is_dir():
+        return
+    positions = await desk.ask(ends, desk.source.journal)
+    follower = Follower(desk.source.journal, positions, lambda error: None, budget=1 << 20)
+    while True:
+        found = [line.record for line in await desk.ask(follower.poll) if holds(wanted, line.record)]
+        if found:
+            chosen = _chosen(found)
+            rows = part(
+                "decision_rows.html", records=chosen[::-1], changes={one.decision_id: change_of(one) for one in chosen}
+            )
+            yield event("decisions", rows)
+            if len(chosen) < len(found):
+                yield event("omitted", str(len(found) - len(chosen)))
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _chosen(found: list[Record]) -> list[Record]:
+    """So many as can be read: denials before others, in their order."""
+    if len(found) <= AT_ONCE:
+        return found
+    ranked = sorted(range(len(found)), key=lambda at: (found[at].decision == "allow", -at))[:AT_ONCE]
+    return [found[at] for at in sorted(ranked)]
+
+
+def _count(text: str) -> int:
+    if not text:
+        return SHOWN
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= MAX_SHOWN):
+        raise UsageError(f"`{text[:40]}` is no count", remedy=f"write 1 to {MAX_SHOWN}")
+    return int(text)
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> Any:
+    """Nested values by their paths."""
+    for name, one in value.items():
+        if isinstance(one, dict) and one and "__extn" not in one and "__entity" not in one:
+            yield from _flat(one, f"{above}{name}.")
+        elif isinstance(one, dict) and "__extn" in one:
+            yield f"{above}{name}", str(one["__extn"].get("arg", ""))
+        elif isinstance(one, dict) and "__entity" in one:
+            yield f"{above}{name}", f"{one['__entity'].get('type', '')}::{one['__entity'].get('id', '')}"
+        elif one not in ("", [], {}, None):
+            yield f"{above}{name}", ", ".join(map(str, one)) if isinstance(one, list) else str(one)

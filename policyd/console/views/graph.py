@@ -1,0 +1,194 @@
+"""The graph: who calls whom, live and over a range of time; an edge leads to its requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import HTMLResponse
+
+from policyd.audit.ask.filters import Filter
+from policyd.audit.match import entity_id
+from policyd.console.desk import Desk, desk_of, page, part
+from policyd.console.graph.drawing import Drawing, draw
+from policyd.console.graph.picture import (
+    By,
+    Link,
+    Node,
+    Picture,
+    default_by,
+    focused,
+    of_namespace,
+    picture,
+    without_idle,
+)
+from policyd.console.live import event
+from policyd.console.wanted import holds
+from policyd.telemetry.graph import OUTSIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from policyd._pb import admin_pb2 as pb
+    from policyd.audit.record import Record
+
+RANGES: Final[Mapping[str, float]] = {"10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3600}
+DEFAULT_RANGE: Final = "1m"
+LATEST: Final = 12  # decisions beside an edge
+WITHIN: Final = 3_000  # records of the end of the journal among which they are looked for
+ANONYMOUS: Final = 'Unauthenticated::"anonymous"'
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address bar says."""
+
+    range: str = DEFAULT_RANGE
+    by: str = ""
+    focus: str = ""
+    namespace: str = ""
+    busy: bool = False
+    edge: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Asked:
+        """Read a query; what means nothing is the default."""
+        return cls(
+            range=query["range"] if query.get("range") in RANGES else DEFAULT_RANGE,
+            by=query["by"] if query.get("by") in ("version", "service") else "",
+            focus=query.get("focus", "")[:300],
+            namespace=query.get("namespace", "")[:300],
+            busy=query.get("busy") == "1",
+            edge=query.get("edge", "")[:600],
+        )
+
+    @property
+    def query(self) -> dict[str, str | None]:
+        """As the address bar has it."""
+        return {
+            "range": self.range if self.range != DEFAULT_RANGE else None,
+            "by": self.by or None,
+            "focus": self.focus or None,
+            "namespace": self.namespace or None,
+            "busy": "1" if self.busy else None,
+            "edge": self.edge or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All that the page shows of a moment."""
+
+    asked: Asked
+    by: By
+    whole: Picture
+    drawing: Drawing
+    link: Link | None
+    namespaces: tuple[str, ...]
+    trouble: str
+
+
+def shown(desk: Desk, asked: Asked) -> Shown:
+    """Draw what is asked for out of the last looks."""
+    stretch = desk.watch.stretch(RANGES[asked.range])
+    if stretch is None:
+        nothing = Picture((), ())
+        return Shown(asked, "version", nothing, draw(nothing), None, (), desk.watch.trouble)
+    places = stretch.now.places
+    by: By = "service" if asked.by == "service" else "version" if asked.by else default_by(places)
+    whole = picture(stretch.before.look, stretch.now.look, stretch.seconds, places, by, stretch.now.missed)
+    namespaces = tuple(sorted({node.namespace for node in whole.nodes if node.namespace}))
+    chosen = of_namespace(whole, asked.namespace) if asked.namespace in namespaces else whole
+    chosen = focused(chosen, asked.focus) if chosen.node(asked.focus) else chosen
+    chosen = without_idle(chosen) if asked.busy else chosen
+    return Shown(asked, by, whole, draw(chosen), whole.link(asked.edge), namespaces, desk.watch.trouble)
+
+
+async def graph(request: Request) -> Response:
+    """The page."""
+    desk = desk_of(request)
+    asked = Asked.of(request.query_params)
+    now = await desk.ask(shown, desk, asked)
+    edge = await desk.ask(edge_values, desk, now)
+    return await page(request, "graph.html", shown=now, edge=edge, ranges=tuple(RANGES), links=_table(now))
+
+
+async def graph_part(request: Request) -> Response:
+    """The picture alone."""
+    desk = desk_of(request)
+    return HTMLResponse(await desk.ask(_parts, desk, Asked.of(request.query_params)))
+
+
+async def graph_live(request: Request) -> Response:
+    """The picture after each look."""
+    desk = desk_of(request)
+    answer: Response = request.app.state.streams.answer(_after_each_look(desk, Asked.of(request.query_params)))
+    return answer
+
+
+async def _after_each_look(desk: Desk, asked: Asked) -> AsyncIterator[bytes]:
+    seen = 0
+    while True:
+        if desk.watch.number != seen or desk.watch.trouble:
+            seen = desk.watch.number
+            yield event("graph", await desk.ask(_parts, desk, asked))
+        await desk.watch.next()
+
+
+def _parts(desk: Desk, asked: Asked) -> str:
+    now = shown(desk, asked)
+    return part("graph_parts.html", shown=now, edge=edge_values(desk, now), links=_table(now), query=asked.query)
+
+
+def _table(now: Shown) -> Sequence[Link]:
+    """The links as rows, the worst first."""
+    order = ("denied", "failing", "busy", "idle")
+    drawn = [arrow.link for arrow in now.drawing.arrows]
+    return sorted(drawn, key=lambda one: (order.index(one.state), -one.traffic.rate, one.key))
+
+
+def edge_values(desk: Desk, now: Shown) -> Mapping[str, Any] | None:
+    """What stands beside the graph of the link that is chosen."""
+    if now.link is None:
+        return None
+    source, target = now.whole.node(now.link.source), now.whole.node(now.link.target)
+    if source is None or target is None:
+        return None
+    stretch = desk.watch.stretch(RANGES[now.asked.range])
+    wanted = filter_of(source, target, stretch.now.places if stretch else ())
+    proxies = frozenset(target.versions if target.kind != "host" else source.versions)
+
+    def belongs(record: Record) -> bool:
+        return record.kind == "decision" and (not record.proxy or record.proxy in proxies) and holds(wanted, record)
+
+    records = desk.source.recent(belongs, LATEST, WITHIN)
+    denied = [record for record in records if record.decision != "allow"]
+    if len(denied) < LATEST and now.link.state == "denied":  # what is looked for must not be below what passes
+        more = desk.source.recent(lambda one: one.decision != "allow" and belongs(one), 4, WITHIN)
+        ids = {record.decision_id for record in records}
+        records = [*(one for one in more if one.decision_id not in ids), *records]
+    query = {"principal": _name(wanted.principal), "resource": _name(wanted.resource)}
+    policies = sorted({reason for record in records for reason in record.reasons})
+    return {"link": now.link, "source": source, "target": target, "records": records[: LATEST + 4], "query": query,
+            "policies": policies}  # fmt: skip
+
+
+def filter_of(source: Node, target: Node, places: Sequence[pb.InstancePlace]) -> Filter:
+    """The records of an edge: those of its caller on what it called."""
+    known = {place.name: place for place in places}
+    caller = next((known[name].spiffe_id for name in source.versions if name in known), None)
+    service = next((known[name].service for name in target.versions if name in known), None)
+    if source.key == OUTSIDE:
+        principal: str | None = ANONYMOUS
+    else:
+        principal = f'Workload::"{caller}"' if caller else None
+    resource = f'Service::"{service}"' if service else f'Host::"{target.name}"' if target.kind == "host" else None
+    return replace(Filter(kind="decision"), principal=principal, resource=resource)
+
+
+def _name(uid: str | None) -> str | None:
+    return entity_id(uid) if uid else None

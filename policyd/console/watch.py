@@ -1,0 +1,111 @@
+"""Looks at the mesh, one after another, and the last of them kept: what a range of time is told from.
+
+Law: memory is bounded by edges, not by time. The newest looks are kept all, older ones at greater distances; a proxy
+that does not answer is told, and keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from policyd.console.source import Seen
+from policyd.errors import PolicydError
+
+WATCHED_SECONDS: Final = 2.0  # between two looks while somebody looks at the graph
+ALONE_SECONDS: Final = 15.0
+NEWEST: Final = 20  # looks that are all kept
+APART_SECONDS: Final = 30.0  # between those that are older
+OLDEST_SECONDS: Final = 3_700.0
+MAX_EDGES: Final = 20_000  # of all looks together
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Two looks, between which something happened."""
+
+    before: Seen
+    now: Seen
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return max(self.now.at - self.before.at, 0.001)
+
+
+def kept(looks: list[Seen]) -> list[Seen]:
+    """Of looks, the oldest first, those that are kept."""
+    newest = looks[-NEWEST:]
+    older: list[Seen] = []
+    for one in looks[:-NEWEST]:
+        if newest[-1].at - one.at <= OLDEST_SECONDS and (not older or one.at - older[-1].at >= APART_SECONDS):
+            older.append(one)
+    all_of_them = [*older, *newest]
+    edges = 0
+    for at in range(len(all_of_them) - 1, -1, -1):
+        edges += len(all_of_them[at].look)
+        if edges > MAX_EDGES and at < len(all_of_them) - 2:
+            return all_of_them[at + 1 :]
+    return all_of_them
+
+
+class Watch:
+    """Looks again and again; `see` blocks, and is called in a thread."""
+
+    def __init__(self, see: Callable[[], Seen], clock: Callable[[], float] = time.monotonic) -> None:
+        self.trouble = "no look has ended yet"
+        self.watchers = 0
+        self._see = see
+        self._clock = clock
+        self._looks: list[Seen] = []
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def number(self) -> int:
+        """Which look was the last one; changes with every look."""
+        return id(self._looks[-1]) if self._looks else 0
+
+    def stretch(self, seconds: float) -> Stretch | None:
+        """The last look and one about so long before it, or the longest time that there is."""
+        if len(self._looks) < 2:
+            return None
+        now = self._looks[-1]
+        before = next((one for one in reversed(self._looks[:-1]) if now.at - one.at >= seconds * 0.9), self._looks[0])
+        return Stretch(before, now)
+
+    async def run(self) -> None:
+        """Look, without end."""
+        while True:
+            await self.look()
+            ended = self._clock()
+            if not self.watchers and len(self._looks) > 1:
+                self._hurry.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), ALONE_SECONDS)
+            await asyncio.sleep(max(ended + WATCHED_SECONDS - self._clock(), 0))
+
+    async def look(self) -> None:
+        """Look once; what keeps us from it is told, and the looks before are kept."""
+        try:
+            seen = await asyncio.to_thread(self._see)
+        except (PolicydError, OSError) as error:
+            self.trouble = str(error)
+        else:
+            self.trouble = ""
+            self._looks = kept([*self._looks, seen])
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def next(self) -> None:
+        """Wait for the end of a look; whoever waits makes looks come sooner."""
+        self.watchers += 1
+        self._hurry.set()
+        try:
+            await self._news.wait()
+        finally:
+            self.watchers -= 1

@@ -1,0 +1,261 @@
+"""Each view shows what there is, whatever stands in it: hostile text is text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from policyd._pb import admin_pb2 as pb
+from policyd._pb import authority_pb2 as ca
+from policyd.audit.record import Entry, Fault
+from policyd.config import state_paths
+from policyd.console.app import PAGES
+from tests.console.conftest import NOW, PLACES, Console, World, check_harmless, place
+from tests.fakes.proxies import Calls
+from tests.policy import traffic
+
+HOSTILE = "</td><script src=//evil.example/x></script><img src=x onerror=alert(1)>'\"` onload=x \u202e{{7*7}}\x1b[31m"
+CALLER = 'Workload::"spiffe://cluster.local/ns/default/sa/bookinfo-reviews"'
+
+
+async def looked(console: Console, world: World, *calls: Calls) -> None:
+    """Two looks, between which these calls ended in ten seconds."""
+    await console.desk.watch.look()
+    world.later(10.0, *calls)
+    await console.desk.watch.look()
+
+
+def denied(path: str = "/details/0", at: int = 1, **more: Any) -> Entry:
+    """A denial as the service records it."""
+    fields: dict[str, Any] = {
+        "time": NOW, "kind": "decision", "decision": "deny", "status": 403, "decision_id": f"{at:032x}",
+        "principal": CALLER, "action": 'Action::"GET"', "resource": 'Service::"details.default"',
+        "context": {"request": {"method": "GET", "host": "details", "path": path}}, "proxy": "details-v1",
+        "request_id": f"r-{at}", "duration_us": 210,
+    }  # fmt: skip
+    return Entry(**(fields | more))
+
+
+async def test_an_edge_leads_to_its_denials_and_a_denial_to_its_reason(console: Console, world: World) -> None:
+    traffic.write(world.folder, [denied(at=0xABC, revision=world.ruling.revision)])
+    await looked(console, world, Calls("reviews-v1", "details-v1", denied=20), Calls("ingress", "productpage-v1", 50))
+
+    graph = check_harmless((await console.get("/")).text)
+    [edge] = [a for tag, a in graph.elements if tag == "a" and a.get("data-key") == "reviews-v1~details-v1"]
+    assert edge["class"].split()[:2] == ["edge", "denied"]
+    assert "100 % denied" in edge["aria-label"]
+    assert "mutual TLS" in edge["aria-label"]
+    assert "2.0/s requests" in edge["aria-label"]
+
+    beside = check_harmless((await console.get(edge["href"])).text)
+    assert f"/decisions/{0xABC:032x}" in beside.of("a", "href")
+
+    why = check_harmless((await console.get(f"/decisions/{0xABC:032x}")).text)
+    assert "no policy permits bookinfo-reviews GET /details/0 on details" in why.text
+    assert "the caller bookinfo-productpage" in why.text
+    marked = [a["title"] for tag, a in why.elements if tag == "mark" and a["class"] == "failed"]
+    assert set(marked) == {
+        'principal == Workload::"spiffe://cluster.local/ns/default/sa/bookinfo-productpage": it is bookinfo-reviews, '
+        'in Group::"ratings-readers"'
+    }
+
+
+async def test_nodes_are_versions_or_services_and_a_focus_shows_the_neighbours(console: Console, world: World) -> None:
+    await looked(console, world, Calls("productpage-v1", "reviews-v1", 10), Calls("productpage-v1", "reviews-v2", 10))
+
+    def nodes(html: str) -> set[str]:
+        page = check_harmless(html)
+        return {a["data-key"] for tag, a in page.elements if tag == "a" and a.get("class", "").startswith("node")}
+
+    assert nodes((await console.get("/")).text) == {one.name for one in PLACES}
+    assert nodes((await console.get("/?by=service")).text) == {one.service for one in PLACES}
+    near = {"productpage-v1", "reviews-v1"}
+    assert nodes((await console.get("/?focus=reviews-v1")).text) == near
+    assert nodes((await console.get("/graph/part?busy=1")).text) == near | {"reviews-v2"}
+
+
+async def test_before_two_looks_and_without_a_server_the_graph_says_why(console: Console, world: World) -> None:
+    assert "no look has ended yet" in (await console.get("/")).text
+    state_paths(world.folder).server.unlink()
+    await console.desk.watch.look()
+    page = check_harmless((await console.get("/")).text)
+    assert "nothing is running for" in page.text
+    assert "no server answers" in page.text
+
+
+async def test_a_proxy_that_does_not_answer_is_named(console: Console, world: World) -> None:
+    await looked(console, world)
+    world.fake.replies["Inspect"] = pb.InspectReply(held=b"no zlib")
+    await console.desk.watch.look()
+
+    assert "details-v1 does not answer" in check_harmless((await console.get("/")).text).text
+
+
+async def test_filters_are_in_the_address_and_what_means_nothing_is_refused(console: Console) -> None:
+    every = check_harmless((await console.get("/decisions?count=500")).text)
+    some = check_harmless((await console.get("/decisions?decision=deny&principal=bookinfo-ratings&method=get")).text)
+    rows = [text for text in some.words if text.strip() in ("allow", "deny", "error")]
+    assert "allow" in every.words
+    assert rows
+    assert {text.strip() for text in rows} - {"allow", "error"} == {"deny"}
+    for query in ("decision=maybe", "status=9", "since=soon", "count=0", "kind=x", "count=99999", "path=" + "a" * 400):
+        answer = await console.get(f"/decisions?{query}")
+        assert answer.status_code == 400, query
+        check_harmless(answer.text)
+
+
+async def test_a_decision_that_is_not_there_is_not_found(console: Console) -> None:
+    answer = await console.get(f"/decisions/{'f' * 32}")
+
+    assert answer.status_code == 404
+    assert "the journal has no decision" in answer.text
+    assert (await console.get("/decisions/abc")).status_code == 400
+
+
+async def test_policies_cases_and_revisions_are_shown(console: Console, world: World) -> None:
+    policies = check_harmless((await console.get("/policies")).text)
+    assert "reviews-from-productpage" in policies.text
+    assert f"revision {world.ruling.revision[:12]}" in policies.text
+    assert "details-from" not in (await console.get("/policies?q=only the product page shows reviews")).text
+    tests = check_harmless((await console.get("/policies/tests")).text)
+    assert "cases pass" in tests.text
+    revisions = check_harmless((await console.get("/policies/revisions")).text)
+    assert world.ruling.revision[:12] in revisions.text
+
+
+async def test_two_revisions_are_compared(console: Console, world: World) -> None:
+    from tests.cli.recorded import in_force
+
+    (world.folder / "policies" / "ratings.cedar").write_text("")
+    now = in_force(world.folder, NOW)
+
+    url = f"/policies/revisions?old={world.ruling.revision}&new={now.revision}"
+    compared = check_harmless((await console.get(url)).text)
+    assert "policies/ratings.cedar changed" in compared.text
+    assert "newly denied" in compared.text
+    assert (await console.get("/policies/revisions?old=zz&new=yy")).status_code == 400
+
+
+async def test_certificates_are_on_a_time_line(console: Console, world: World) -> None:
+    traffic.write(world.folder, [issuance("spiffe://cluster.local/ns/default/sa/bookinfo-reviews")])
+
+    page = check_harmless((await console.get("/certificates")).text)
+    assert "spiffe://cluster.local/ns/default/sa/bookinfo-reviews" in page.text
+    assert "in 1 h" in page.text
+    assert "ends in 1 d" in page.text
+    assert "0c" * 5 in page.text
+
+
+async def test_a_nack_is_shown_in_the_proxys_own_words(console: Console, world: World) -> None:
+    world.fake.replies["Proxies"] = pb.ProxiesReply(
+        proxies=[
+            pb.ProxyStatus(
+                instance="details-v1",
+                connected=True,
+                types=[pb.TypeStatus(type="listeners", state="rejected", rejection="no filter `x`", changed_at=1)],
+            )
+        ]
+    )
+    page = check_harmless((await console.get("/mesh")).text)
+
+    assert "details-v1 refused its listeners" in page.text
+    assert "no filter `x`" in page.text
+    assert "NACK" in page.text
+
+
+async def test_routes_follow_a_request(console: Console) -> None:
+    url = "/mesh/routes?request=reviews-v1+GET+http://details/details/0"
+    assert "a policy denies it" in check_harmless((await console.get(url)).text).text
+    assert "it gets through" in (await console.get(url.replace("reviews-v1", "productpage"))).text
+    assert "is no" in (await console.get("/mesh/routes?request=nobody+GET+http://x/")).text
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if "{" not in path])
+async def test_hostile_text_is_text_in_every_view(console: Console, world: World, path: str) -> None:
+    beset(world)
+    await looked(
+        console, world, Calls(HOSTILE, "details-v1", 5, 5), Calls("reviews-v1", "details-v1", 5, security=HOSTILE)
+    )
+    from urllib.parse import urlencode
+
+    for name in ("", "q", "edge", "focus", "namespace", "by", "range", "file", "request", "headers", "identity", "kind",
+                 "path", "principal", "since", "old", "decision"):  # fmt: skip
+        query = f"?{urlencode({name: HOSTILE, 'new': HOSTILE})}" if name else ""
+        answer = await console.get(path + query)
+        assert answer.status_code in (200, 400), (path, name, answer.text)
+        check_harmless(answer.text)
+    check_harmless((await console.get(f"/?{urlencode({'edge': f'{HOSTILE}~details-v1'})}")).text)
+
+
+async def test_hostile_text_is_text_in_a_decision(console: Console, world: World) -> None:
+    beset(world)
+    for at in (1, 2):
+        page = check_harmless((await console.get(f"/decisions/{at:032x}")).text)
+        assert "evil.example" in page.text
+    check_harmless((await console.get("/decisions/" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E")).text)
+    check_harmless((await console.get("/%3Cscript%3Ealert(1)")).text)
+
+
+def beset(world: World) -> None:
+    """Hostile text wherever it may come from."""
+    replies = world.fake.replies
+    status = pb.StatusReply(
+        version=HOSTILE, trust_domain=HOSTILE, ready=True, revision=world.ruling.revision,
+        refused=[pb.Refusal(code=HOSTILE, message=HOSTILE, file=HOSTILE, remedy=HOSTILE)], warnings=[HOSTILE],
+    )  # fmt: skip
+    replies["Status"] = status
+    replies["Instances"] = pb.InstancesReply(instances=[*PLACES, place(HOSTILE, HOSTILE, health=HOSTILE)])
+    replies["Proxies"] = pb.ProxiesReply(
+        proxies=[
+            pb.ProxyStatus(
+                instance=HOSTILE, spiffe_id=HOSTILE, agent=HOSTILE, envoy_version=HOSTILE,
+                types=[pb.TypeStatus(type="routes", state="rejected", rejection=HOSTILE)],
+            )
+        ]
+    )  # fmt: skip
+    replies["Resources"] = pb.ResourcesReply(
+        resources=[
+            pb.MeshResource(
+                kind=HOSTILE, namespace=HOSTILE, name=HOSTILE, file=HOSTILE, json=json.dumps({HOSTILE: HOSTILE})
+            )
+        ]
+    )
+    replies["CaStatus"] = ca.CaStatusReply(
+        trust_domain=HOSTILE, warnings=[HOSTILE], elements=[ca.Element(name=HOSTILE, id=HOSTILE, state=HOSTILE, ends=1)]
+    )
+    replies["ListRevoked"] = ca.ListRevokedReply(revoked=[ca.Revoked(spiffe_id=HOSTILE, reason=HOSTILE)])
+    uid = json.dumps(HOSTILE)
+    headers = {"request": {"method": "GET", "host": HOSTILE, "path": f"/{HOSTILE}", "headers": {HOSTILE: HOSTILE}}}
+    traffic.write(
+        world.folder,
+        [
+            denied(f"/{HOSTILE}", 1, context=headers, revision=world.ruling.revision, trace_id=HOSTILE),
+            denied(
+                HOSTILE, 2, principal=f"Workload::{uid}", resource=f"Service::{uid}", action=f"Action::{uid}",
+                reasons=(HOSTILE,), errors=(Fault(HOSTILE, HOSTILE),), proxy=HOSTILE,
+            ),
+            issuance(HOSTILE),
+        ],
+    )  # fmt: skip
+
+
+def issuance(identity: str) -> Entry:
+    """A certificate as the ledger has it."""
+    return Entry(
+        time=NOW,
+        kind="issuance",
+        decision="allow",
+        principal='Workload::"spiffe://cluster.local/agent/up"',
+        action='Action::"x509"',
+        resource=f"Workload::{json.dumps(identity)}",
+        detail={
+            "spiffe_id": identity,
+            "serial": "0c" * 16,
+            "not_after": f"{NOW.replace(hour=NOW.hour + 1, minute=30):%FT%TZ}",
+            "agent": identity[:60],
+            "requested_by": identity[:60],
+            "evidence": {"kind": identity[:60], "selectors": []},
+        },
+    )
