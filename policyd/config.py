@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from policyd.access_log import check_format, check_json
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
-from policyd.spiffe import check_trust_domain
+from policyd.spiffe import SpiffeId, check_trust_domain
 from policyd.strict import Duration, Many, Model, Name, Size, parse
 from policyd.yaml import load_one
 
@@ -196,11 +196,76 @@ class AuditSettings(Model):
     mask: Annotated[Many[MaskSettings], MaxLen(64)] = ()
 
 
+def _check_bundle_endpoint(url: str) -> str:
+    """Where a bundle is published (SPIFFE Federation, sections 5.2.1.1 and 5.2.2.1)."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    told = parts.username or parts.password or parts.fragment
+    if parts.scheme != "https" or not host or told or len(url) > MAX_URL or not url.isprintable():
+        raise ValueError(f"`{url[:80]}` is no bundle endpoint; write it as in `https://mesh.partner.org:8443/`")
+    return url
+
+
+def _check_spiffe_id(text: str) -> str:
+    try:
+        return str(SpiffeId.parse(text))
+    except SpiffeIdError as error:
+        raise ValueError(str(error)) from None
+
+
+class FederatedSettings(Model):
+    """A trust domain whose workloads are known here. Its bundle is fetched from `bundle_endpoint`, which proves itself
+    to be `endpoint_id` by that very bundle (`https_spiffe`) or by its name (`https_web`); without one it is imported.
+    """
+
+    trust_domain: Annotated[str, AfterValidator(_check_trust_domain)]
+    bundle_endpoint: Annotated[str, AfterValidator(_check_bundle_endpoint)] | None = None
+    profile: Literal["https_spiffe", "https_web"] = "https_spiffe"
+    endpoint_id: Annotated[str, AfterValidator(_check_spiffe_id)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> FederatedSettings:
+        proves = self.bundle_endpoint is not None and self.profile == "https_spiffe"
+        if proves and self.endpoint_id is None:
+            raise ValueError("an endpoint of `https_spiffe` needs its `endpointId`, or write `profile: https_web`")
+        if not proves and self.endpoint_id is not None:
+            raise ValueError("`endpointId` is for a `bundleEndpoint` of `https_spiffe`; remove it")
+        return self
+
+
+class BundleEndpointSettings(Model):
+    """Where other trust domains fetch this one's bundle: with policyd's own SVID, or with a certificate from files."""
+
+    listen: Listen
+    certificate_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+    key_file: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> BundleEndpointSettings:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("`certificateFile` and `keyFile` go together; add the other one")
+        return self
+
+
 class CaSettings(Model):
-    """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase."""
+    """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase; other trust
+    domains that are known, and where this one's bundle is published.
+    """
 
     ttl: Annotated[Duration, Field(ge=MIN_CERTIFICATE_SECONDS, le=MAX_CERTIFICATE_SECONDS)] = 3600.0
     passphrase_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+    federation: Annotated[Many[FederatedSettings], MaxLen(64)] = ()
+    bundle_endpoint: BundleEndpointSettings | None = None
+
+    @model_validator(mode="after")
+    def _once(self) -> CaSettings:
+        names = [one.trust_domain for one in self.federation]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"`{twice[0]}` stands twice under `federation`; name each trust domain once")
+        return self
 
 
 class ListenSettings(Model):
@@ -287,6 +352,12 @@ class Settings(Model):
     access_log_file: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{1,255}$")] | None = None
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     access_log_format: str = ""
+
+    @model_validator(mode="after")
+    def _knows_others(self) -> Settings:
+        if any(one.trust_domain == self.trust_domain for one in self.ca.federation):
+            raise ValueError(f"`{self.trust_domain}` is this trust domain itself; `ca.federation` names others")
+        return self
 
     @model_validator(mode="after")
     def _check_access_log(self) -> Settings:
@@ -414,6 +485,11 @@ class StatePaths:
     def jwks(self) -> Path:
         """The keys of issuers that were fetched last."""
         return self.root / "jwks"
+
+    @property
+    def federation(self) -> Path:
+        """The bundles of other trust domains."""
+        return self.root / "federation"
 
     @property
     def server(self) -> Path:

@@ -182,6 +182,12 @@ class RevocationError(IdentityError):
     code = "revocation"
 
 
+class FederationError(IdentityError):
+    """Another trust domain's bundle that cannot be had, or is none of it."""
+
+    code = "federation"
+
+
 class IssuanceDenied(IdentityError):
     """The issuance policies, or the registration, do not grant the identity."""
 

@@ -131,6 +131,7 @@ def _need_restart(before: Settings, folder: Folder) -> list[Problem]:
         ("listen",): before.listen != after.listen,
         ("workers",): before.workers != after.workers,
         ("ca", "passphraseFile"): before.ca.passphrase_file != after.ca.passphrase_file,
+        ("ca", "bundleEndpoint"): before.ca.bundle_endpoint != after.ca.bundle_endpoint,
     }
     remedy = "restart policyd, or put it back"
     return [

@@ -168,7 +168,9 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
     def resolve(declaration: Declaration) -> tuple[Placement, Mesh]:
         placement = place(declaration)
         known = settings or Settings()
-        return placement, build(declaration, known.trust_domain, placement, outbound_of(known), folder.credentials)
+        federated = frozenset(one.trust_domain for one in known.ca.federation)
+        outbound = outbound_of(known)
+        return placement, build(declaration, known.trust_domain, placement, outbound, folder.credentials, federated)
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts, earlier.declaration))

@@ -61,15 +61,17 @@ class Book:
         self._limit = RateLimit(RATE, outside.monotonic)
         self._rung = asyncio.Event()
         self.bundle: Bundle | None = None
+        self.federated: tuple[Bundle, ...] = ()
         self.number = 0  # of changes
 
     def use(self, control: Control) -> None:
         """Obtain identities over this line from now on."""
         self._control = control
 
-    def hear(self, registered: Iterable[Registered], bundle: Bundle) -> None:
+    def hear(self, registered: Iterable[Registered], bundle: Bundle, federated: Iterable[Bundle] = ()) -> None:
         """Take what policyd says now; those that are nobody any more lose what they hold."""
         self._registered = tuple(registered)
+        self.federated = tuple(federated)
         self._trust(bundle)
         for spiffe_id, selectors in tuple(self._held):
             if not any(one.spiffe_id == spiffe_id for one in self.fitting(selectors)):

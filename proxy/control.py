@@ -17,7 +17,7 @@ import grpc.aio
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, IssuanceDenied, PolicydError
-from policyd.spiffe import SpiffeId
+from policyd.spiffe import SpiffeId, check_trust_domain
 from policyd.svid.jwt import read
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
@@ -29,6 +29,7 @@ MAX_SIDECARS = 512
 MAX_PERIOD = 3600.0  # seconds
 MAX_REASON = 200  # characters
 MAX_REGISTRATIONS = 4096
+MAX_FEDERATED = 64
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.ssl_target_name_override", "policyd"),
     ("grpc.max_receive_message_length", 1 << 20),
@@ -75,6 +76,7 @@ class Assigned:
     server: SpiffeId
     probes: tuple[Probe, ...] = ()
     registered: tuple[Registered, ...] = ()
+    federated: tuple[Bundle, ...] = ()
 
 
 def bundle_of(message: agent_pb2.Bundle, trust_domain: str) -> Bundle:
@@ -98,7 +100,20 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     registered = tuple(_registered(one, trust_domain) for one in message.registrations)
     probes = tuple(_probes_of(message.probes, {spec.instance for spec in specs}))
     bundle, xds = bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address)
-    return Assigned(specs, bundle, xds, server, probes, registered)
+    federated = tuple(_federated(message.federated, trust_domain))
+    return Assigned(specs, bundle, xds, server, probes, registered, federated)
+
+
+def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:
+    """The bundles of other trust domains; one without roots vouches for nobody, and is left out."""
+    if len(messages) > MAX_FEDERATED:
+        raise IdentityError(f"an agent is told of at most {MAX_FEDERATED} other trust domains, not {len(messages)}")
+    names = [message.trust_domain for message in messages]
+    if own in names or len(set(names)) != len(names):
+        raise IdentityError("bundles of other trust domains are one of each, and none of our own")
+    for message in messages:
+        if message.roots:
+            yield bundle_of(message, check_trust_domain(message.trust_domain))
 
 
 def _registered(message: agent_pb2.Registration, trust_domain: str) -> Registered:

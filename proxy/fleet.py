@@ -47,6 +47,7 @@ class Fleet:
         self._changed = changed
         self._sidecars: dict[str, Sidecar] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._trusted: tuple[Bundle, tuple[Bundle, ...]] | None = None
 
     async def apply(self, wanted: Iterable[Running]) -> None:
         """End what is not wanted, then begin what is missing; returns before the new ones are ready."""
@@ -55,13 +56,16 @@ class Fleet:
         for running in todo.begin:
             name = running.spec.instance
             sidecar = Sidecar(running, self._settings, self._control, self._api, self._outside, self._changed)
+            if self._trusted is not None:
+                sidecar.trust(*self._trusted)
             self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
         self._changed()
 
-    def trust(self, bundle: Bundle) -> None:
-        """Give every sidecar a bundle that is newer than its own."""
+    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = ()) -> None:
+        """Give every sidecar, also those that come later, what its peers are verified by."""
+        self._trusted = (bundle, federated)
         for sidecar in self._sidecars.values():
-            sidecar.trust(bundle)
+            sidecar.trust(bundle, federated)
 
     def stop(self) -> None:
         """Let every sidecar drain and end; called again, end at once."""

@@ -5,6 +5,7 @@ Law: pure. Secrets are made only from values that `proxy.identity` checked, so a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from policyd.envoy_api import SECRET, TYPE_PREFIX, EnvoyApi
@@ -17,13 +18,17 @@ ROOTS_SECRET: Final = "ROOTCA"  # noqa: S105 - likewise
 _VALIDATOR = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
 
 
-def secrets(api: EnvoyApi, svid: Svid, bundle: Bundle) -> Snapshot:
-    """Return both secrets as a snapshot; the version of each is a hash of what it holds."""
-    held = ((IDENTITY_SECRET, _identity(svid)), (ROOTS_SECRET, _roots(bundle)))
+def secrets(api: EnvoyApi, svid: Svid, bundle: Bundle, federated: Sequence[Bundle] = ()) -> Snapshot:
+    """Return both secrets as a snapshot; the version of each is a hash of what it holds.
+
+    Each trust domain is verified by its own bundle, and by no other.
+    """
+    held = ((IDENTITY_SECRET, identity(svid)), (ROOTS_SECRET, roots((bundle, *federated))))
     return make_snapshot(resource(SECRET, name, {"name": name, **body}, api=api) for name, body in held)
 
 
-def _identity(svid: Svid) -> dict[str, Any]:
+def identity(svid: Svid) -> dict[str, Any]:
+    """The body of the secret with a certificate and its key."""
     return {
         "tls_certificate": {
             "certificate_chain": {"inline_string": svid.chain_pem().decode()},
@@ -32,8 +37,9 @@ def _identity(svid: Svid) -> dict[str, Any]:
     }
 
 
-def _roots(bundle: Bundle) -> dict[str, Any]:
-    trusted = {"name": bundle.trust_domain, "trust_bundle": {"inline_string": bundle.pem().decode()}}
-    validator = {"@type": _VALIDATOR, "trust_domains": [trusted]}
+def roots(bundles: Iterable[Bundle]) -> dict[str, Any]:
+    """The body of the secret that verifies peers of these trust domains."""
+    trusted = [{"name": each.trust_domain, "trust_bundle": {"inline_string": each.pem().decode()}} for each in bundles]
+    validator = {"@type": _VALIDATOR, "trust_domains": trusted}
     named = {"name": "envoy.tls.cert_validator.spiffe", "typed_config": validator}
     return {"validation_context": {"custom_validator_config": named}}

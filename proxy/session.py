@@ -80,8 +80,8 @@ class Session:
         """Apply the newest assignment, again and again."""
         while True:
             assigned = await self._wanted.get()
-            self._trust(assigned.bundle)
-            self._book.hear(assigned.registered, assigned.bundle)
+            self._trust(assigned.bundle, assigned.federated)
+            self._book.hear(assigned.registered, assigned.bundle, assigned.federated)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
@@ -134,11 +134,11 @@ class Session:
         self._become(svid, bundle)
         self._outside.say("agent.renewed", spiffe_id=str(svid.id), expires=stamp(svid.not_after))
 
-    def _trust(self, bundle: Bundle) -> None:
+    def _trust(self, bundle: Bundle, federated: tuple[Bundle, ...]) -> None:
         if bundle.sequence > self._joined.bundle.sequence:
             self._become(self._joined.svid, bundle)
             self._outside.say("agent.bundle", sequence=bundle.sequence, roots=len(bundle.roots))
-        self._fleet.trust(bundle)
+        self._fleet.trust(bundle, federated)
 
     def _become(self, svid: Svid, bundle: Bundle) -> None:
         """Take a new SVID or bundle into use: on disk, then on a new connection."""

@@ -79,6 +79,7 @@ class Sidecar:
         self._folder = runtime_folder(settings.runtime, running.spec.instance)
         self._svid: Svid | None = None
         self._bundle: Bundle | None = None
+        self._federated: tuple[Bundle, ...] = ()
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside)
@@ -102,9 +103,11 @@ class Sidecar:
         self._stopping.set()
         self._envoy.stop()
 
-    def trust(self, bundle: Bundle) -> None:
-        """Push a bundle that came without an SVID."""
-        if self._svid is not None and bundle != self._bundle:
+    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = ()) -> None:
+        """Push bundles that came without an SVID: its own trust domain's, and all others that are known here."""
+        changed = bundle != self._bundle or federated != self._federated
+        self._federated = federated
+        if self._svid is not None and changed:
             self._deliver(self._svid, bundle)
 
     async def run(self) -> None:
@@ -187,14 +190,14 @@ class Sidecar:
     async def _serve(self) -> None:
         assert self._svid is not None
         assert self._bundle is not None
-        await self._sds.start(secrets(self._api, self._svid, self._bundle))
+        await self._sds.start(secrets(self._api, self._svid, self._bundle, self._federated))
         await self._envoy.run()
 
     def _deliver(self, svid: Svid, bundle: Bundle) -> None:
         first, self._svid = self._svid is None, svid
         if self._bundle is None or bundle.sequence >= self._bundle.sequence:
             self._bundle = bundle
-        self._sds.serve(secrets(self._api, svid, self._bundle))
+        self._sds.serve(secrets(self._api, svid, self._bundle, self._federated))
         self._identified.set()
         spec = self.running.spec
         self._outside.say(

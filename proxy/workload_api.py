@@ -158,18 +158,21 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             assert failure is not None, "there was one"
             raise failure
         roots = b"".join(self._held_bundle().roots)
-        return pb.X509SVIDResponse(svids=[_svid(svid, roots, hint) for svid, hint in _hinted(svids)])
+        return pb.X509SVIDResponse(
+            svids=[_svid(svid, roots, hint) for svid, hint in _hinted(svids)],
+            federated_bundles={_domain(one): b"".join(one.roots) for one in self._book.federated},
+        )
 
     async def _x509_bundles(self, caller: Caller) -> pb.X509BundlesResponse:
         self._identities(caller)
-        held = self._held_bundle()
-        return pb.X509BundlesResponse(bundles={_domain(held): b"".join(held.roots)})
+        return pb.X509BundlesResponse(bundles={_domain(one): b"".join(one.roots) for one in self._known()})
 
     async def _jwt_bundles(self, caller: Caller) -> pb.JWTBundlesResponse:
         self._identities(caller)
-        held = self._held_bundle()
-        published = self._jwt_bundle(held.trust_domain) or bundles.Bundle(held.trust_domain)
-        return pb.JWTBundlesResponse(bundles={_domain(held): bundles.write(published, (bundles.JWT_SVID,))})
+        found = [self._jwt_bundle(one.trust_domain) or bundles.Bundle(one.trust_domain) for one in self._known()]
+        return pb.JWTBundlesResponse(
+            bundles={str(SpiffeId(one.trust_domain, "")): bundles.write(one, (bundles.JWT_SVID,)) for one in found}
+        )
 
     async def _tokens(self, caller: Caller, audiences: tuple[str, ...], wanted: SpiffeId | None) -> list[pb.JWTSVID]:
         identities = [one for one in self._identities(caller) if wanted in (None, one.spiffe_id)]
@@ -191,9 +194,16 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         assert self._book.bundle is not None, "identities come with it"
         return self._book.bundle
 
+    def _known(self) -> tuple[Bundle, ...]:
+        """The bundles of all trust domains, its own first."""
+        return (self._held_bundle(), *self._book.federated)
+
     def _jwt_bundle(self, trust_domain: str) -> bundles.Bundle | None:
-        held = self._book.bundle
-        if held is None or held.trust_domain != trust_domain or not held.jwt_keys:
+        """The keys of a trust domain's tokens: its own, never another's."""
+        if self._book.bundle is None:
+            return None
+        held = next((one for one in self._known() if one.trust_domain == trust_domain), None)
+        if held is None or not held.jwt_keys:
             return None
         with suppress(IdentityError):  # it was checked when it came
             return bundles.read(held.jwt_keys, trust_domain)

@@ -97,6 +97,41 @@ def test_every_setting_is_read() -> None:
         ("ca: {ttl: 3600}", "`ca.ttl`: `3600` is no duration; write it as in `10s`, `0.5s` or `1m30s`"),
         ("ca: {passphraseFile: ''}", "`ca.passphraseFile` must have at least 1 characters, not the text ``"),
         (
+            "ca: {federation: [{trustDomain: cluster.local}]}",
+            "`cluster.local` is this trust domain itself; `ca.federation` names others",
+        ),
+        (
+            "ca: {federation: [{trustDomain: a.org}, {trustDomain: a.org}]}",
+            "`ca`: `a.org` stands twice under `federation`; name each trust domain once",
+        ),
+        (
+            "ca: {federation: [{trustDomain: ../a}]}",
+            "`ca.federation[0].trustDomain`: `../a` is no trust domain name; "
+            "use lower-case letters, digits, dots, dashes and underscores",
+        ),
+        (
+            "ca: {federation: [{trustDomain: a.org, bundleEndpoint: 'http://a.org/'}]}",
+            "`ca.federation[0].bundleEndpoint`: `http://a.org/` is no bundle endpoint; write it as in "
+            "`https://mesh.partner.org:8443/`",
+        ),
+        (
+            "ca: {federation: [{trustDomain: a.org, bundleEndpoint: 'https://u:p@a.org/'}]}",
+            "`ca.federation[0].bundleEndpoint`: `https://u:p@a.org/` is no bundle endpoint; write it as in "
+            "`https://mesh.partner.org:8443/`",
+        ),
+        (
+            "ca: {federation: [{trustDomain: a.org, bundleEndpoint: 'https://a.org/'}]}",
+            "`ca.federation[0]`: an endpoint of `https_spiffe` needs its `endpointId`, or write `profile: https_web`",
+        ),
+        (
+            "ca: {federation: [{trustDomain: a.org, endpointId: 'spiffe://a.org/x'}]}",
+            "`ca.federation[0]`: `endpointId` is for a `bundleEndpoint` of `https_spiffe`; remove it",
+        ),
+        (
+            "ca: {bundleEndpoint: {listen: '127.0.0.1:1', keyFile: k}}",
+            "`ca.bundleEndpoint`: `certificateFile` and `keyFile` go together; add the other one",
+        ),
+        (
             "listen: {xds: ':9000'}",
             "`listen.xds`: `:9000` is no address; write an IP address and a port, as in `127.0.0.1:0`",
         ),

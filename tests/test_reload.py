@@ -408,6 +408,10 @@ def test_a_misspelt_file_is_refused_until_it_is_gone(kept: Kept) -> None:
         ("\naudit: {durability: fsync}\n", "policyd.yaml:2: a change of `audit` needs a restart"),
         ("listen: {http: '127.0.0.1:9999'}\n", "policyd.yaml:1: a change of `listen` needs a restart"),
         ("ca: {passphraseFile: pass}\n", "policyd.yaml:1: a change of `ca.passphraseFile` needs a restart"),
+        (
+            "ca: {bundleEndpoint: {listen: '127.0.0.1:0'}}\n",
+            "policyd.yaml:1: a change of `ca.bundleEndpoint` needs a restart",
+        ),
     ],
 )
 def test_a_setting_that_only_a_restart_can_change_is_refused(kept: Kept, text: str, message: str) -> None:

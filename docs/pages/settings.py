@@ -10,10 +10,12 @@ from docs.pages.models import fields, title
 from docs.pages.tables import code, table
 from policyd.config import (
     AuditSettings,
+    BundleEndpointSettings,
     CaSettings,
     ConsoleSettings,
     EgressSettings,
     ExportSettings,
+    FederatedSettings,
     IncludeSettings,
     ListenSettings,
     LogSettings,
@@ -31,8 +33,10 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     Settings,
     AuditSettings,
     ExportSettings,
+    FederatedSettings,
     IncludeSettings,
     MaskSettings,
+    BundleEndpointSettings,
     CaSettings,
     ConsoleSettings,
     EgressSettings,

@@ -144,7 +144,7 @@ def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
     caller = spiffe_id(text)
     if caller is None:
         raise IncompleteRequest(f"a peer without an identity on `{listener.name}`, which verifies them")
-    if caller.trust_domain != mesh.trust_domain:
+    if caller.trust_domain != mesh.trust_domain and caller.trust_domain not in mesh.federated:
         raise IncompleteRequest(f"`{caller}` is of no trust domain that `{listener.name}` verifies")
     if not caller.path or caller.agent_name is not None or caller.is_policyd:
         raise IncompleteRequest(f"`{caller}` is no workload")

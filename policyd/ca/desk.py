@@ -6,11 +6,11 @@ even so, and every answer that gives somebody an identity is on record first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from cryptography import x509
@@ -29,13 +29,34 @@ from policyd.ca.revocations import Revocation, Revocations
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.template import Random
 from policyd.ca.tokens import Tokens
-from policyd.errors import EntryError, IdentityError, IssuanceDenied, PolicydError, RevocationError, TokenError
+from policyd.errors import (
+    EntryError,
+    FederationError,
+    IdentityError,
+    IssuanceDenied,
+    PolicydError,
+    RevocationError,
+    TokenError,
+)
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as this is
+
+
+class Federation(Protocol):
+    """The other trust domains that are known here."""
+
+    def all(self) -> Sequence[pb.Federated]:
+        """What is at hand of each."""
+
+    def brought(self, trust_domain: str, document: bytes) -> pb.Federated:
+        """Take a bundle that was brought by hand; raises FederationError."""
+
+    async def refreshed(self, trust_domain: str) -> pb.Federated:
+        """Ask for one now; raises FederationError where there is nothing to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,7 @@ class Parts:
     changed: Callable[[], object]
     random: Random
     uid: int
+    federation: Federation | None = None
 
 
 class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
@@ -210,6 +232,40 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
             await refused(context, refusal)
         return pb.RevokeTokenReply(agent=agent)
 
+    async def ListFederation(  # noqa: N802
+        self, _request: pb.ListFederationRequest, context: Context
+    ) -> pb.ListFederationReply:
+        """Every other trust domain that is known here."""
+        try:
+            with _answered():
+                return pb.ListFederationReply(federated=self._federation().all())
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def ImportBundle(self, request: pb.ImportBundleRequest, context: Context) -> pb.Federated:  # noqa: N802
+        """Know the workloads of another trust domain by a bundle that was brought by hand."""
+        try:
+            with _answered():
+                found = self._federation().brought(request.trust_domain, request.document)
+                self._note("bundle.import", {"trust_domain": found.trust_domain, "sequence": found.sequence})
+                return found
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def RefreshFederation(  # noqa: N802
+        self, request: pb.RefreshFederationRequest, context: Context
+    ) -> pb.Federated:
+        """Ask for another trust domain's bundle now."""
+        try:
+            with _answered():
+                return await self._federation().refreshed(request.trust_domain)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _federation(self) -> Federation:
+        assert self._parts.federation is not None, "the server gives one"
+        return self._parts.federation
+
     def _create_entry(self, request: pb.CreateEntryRequest) -> pb.Entry:
         identity = SpiffeId.parse(request.spiffe_id)
         if identity not in self._parts.mesh().workloads:
@@ -276,6 +332,7 @@ def _answered() -> Iterator[None]:
         ours = type(cause) in (
             IdentityError,
             EntryError,
+            FederationError,
             RevocationError,
             TokenError,
         )  # not what the owner may do, but what was asked for

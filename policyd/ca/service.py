@@ -152,7 +152,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
 
     `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
     never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not. `run`
-    makes the calls that issue.
+    makes the calls that issue. `federated` are the bundles of other trust domains.
     """
 
     def __init__(
@@ -169,10 +169,12 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         entries: Callable[[], tuple[Entry, ...]] = tuple,
         rate: Rate = SIGN_RATE,
         run: Run = at_once,
+        federated: Callable[[], Sequence[Bundle]] = tuple,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
         self._run = run
+        self._federated = federated
         self._bundles = BundleMessages()
         self._mesh = mesh
         self._changes = changes
@@ -353,6 +355,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 agent_pb2.Registration(spiffe_id=str(one.spiffe_id), selectors=sorted(one.selectors), hint=one.hint)
                 for one in self._of(registration)
             ],
+            federated=map(bundle_message, self._federated()),
         )
 
 

@@ -99,6 +99,23 @@ class AdminClient:
         reply: ca.ShowBundleReply = self._call(self._authority.ShowBundle, ca.ShowBundleRequest())
         return reply
 
+    def federated(self) -> Sequence[ca.Federated]:
+        """The other trust domains that are known."""
+        reply: ca.ListFederationReply = self._call(self._authority.ListFederation, ca.ListFederationRequest())
+        return reply.federated
+
+    def import_bundle(self, trust_domain: str, document: bytes) -> ca.Federated:
+        """Know another trust domain by a bundle (SPIFFE's JWK set)."""
+        request = ca.ImportBundleRequest(trust_domain=trust_domain, document=document)
+        reply: ca.Federated = self._call(self._authority.ImportBundle, request)
+        return reply
+
+    def refresh_federation(self, trust_domain: str) -> ca.Federated:
+        """Ask for another trust domain's bundle now."""
+        request = ca.RefreshFederationRequest(trust_domain=trust_domain)
+        reply: ca.Federated = self._call(self._authority.RefreshFederation, request)
+        return reply
+
     def create_entry(self, spiffe_id: str, selectors: Sequence[str], hint: str = "") -> ca.Entry:
         """Let processes that have all selectors be a workload."""
         request = ca.CreateEntryRequest(spiffe_id=spiffe_id, selectors=selectors, hint=hint)

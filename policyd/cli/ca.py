@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policyd.cli import ca_bundle, ca_entry
+from policyd.cli import ca_bundle, ca_entry, ca_federation
 from policyd.cli.ca_init import init
 from policyd.cli.ca_inspect import inspect
 from policyd.cli.ca_ledger import listed, log, show_record
@@ -26,6 +26,7 @@ token = group("Join tokens: with one, another machine's agent obtains its identi
 app.add_typer(token, name="token")
 app.add_typer(ca_entry.app, name="entry")
 app.add_typer(ca_bundle.app, name="bundle")
+app.add_typer(ca_federation.app, name="federation")
 app.command("init")(init)
 app.command("list")(listed)
 app.command("log")(log)

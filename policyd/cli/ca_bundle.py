@@ -66,6 +66,38 @@ def export(
         output.show(f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}")
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle: SPIFFE's JWK set.", show_default=False)],
+    trust_domain: Annotated[
+        str, typer.Option("--trust-domain", help="Whose it is; the file does not say.", show_default=False)
+    ],
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Know the workloads of another trust domain by a bundle that its operator gave you.
+
+    Make sure that it is theirs: who can give you another one can be any of their workloads.
+    """
+    from policyd.cli import output
+    from policyd.cli.ca_federation import said
+    from policyd.cli.instance import folder, server
+    from policyd.errors import UsageError
+    from policyd.svid.bundle import MAX_BYTES
+
+    try:
+        with file.open("rb") as opened:
+            document = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from None
+    with server(folder(directory)) as client:
+        found = client.import_bundle(trust_domain, document)
+    if as_json:
+        output.print_json({"trust_domain": trust_domain, "sequence": found.sequence, "roots": found.roots})
+    else:
+        output.show(said(found))
+
+
 def _check(*, pem: bool, jwt: bool) -> None:
     from policyd.errors import UsageError
 

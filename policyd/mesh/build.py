@@ -30,6 +30,7 @@ from policyd.mesh.model import (
     egress_listener,
 )
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound
+from policyd.mesh.outside_checks import check_peers_outside
 from policyd.mesh.peers import listeners_of, with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.probes import with_probes
@@ -51,11 +52,12 @@ def build(
     placement: Placement,
     outbound: Outbound = REGISTRY_ONLY,
     credentials: Credentials | None = None,
+    federated: frozenset[str] = frozenset(),
 ) -> Mesh:
     """Resolve and cross-check what is declared; raises InvalidInput with every Problem.
 
     `placement` places this very declaration (see mesh.placement.place). `credentials` are the files that Gateways
-    name; None where they are not at hand, for a Mesh that no proxy is sent.
+    name; None where they are not at hand, for a Mesh that no proxy is sent. `federated` are other trust domains.
     """
     builder = _Instances(declaration, trust_domain, placement)
     instances = builder.build()
@@ -71,6 +73,7 @@ def build(
     check_virtual_services(declaration, instances, services, outside, problems)
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, instances, services, outside, problems)
+    check_peers_outside(declaration, outside, federated, problems)
     key_sets = build_key_sets(declaration, instances, problems)
     check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
@@ -96,6 +99,7 @@ def build(
         key_sets=key_sets,
         sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
         peers_at=peers,
+        federated=federated,
     )
 
 

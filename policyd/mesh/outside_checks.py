@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from policyd.errors import Problem
-from policyd.mesh.declare import Declared
+from policyd.errors import Problem, SpiffeIdError
+from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule, DestinationRuleSpec
 from policyd.mesh.istio.traffic_policy import PortPolicy, Sections, TrafficPolicy
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.outside import Outside, covers_name
+from policyd.spiffe import SpiffeId
 from policyd.yaml import Path
 
-OWN_TLS: Final = frozenset({"SIMPLE", "MUTUAL"})  # what a sidecar may open towards a Host
+OWN_TLS: Final = frozenset({"SIMPLE", "MUTUAL", "ISTIO_MUTUAL"})  # what a sidecar may open towards a Host
 ASK_DIRECTLY: Final = "route to it by `route`, in a VirtualService that has `hosts`"
 
 
@@ -101,9 +102,6 @@ def check_outside_rule(
             remedy = f"it has {', '.join(map(str, ports))}"
             problems.append(declared.problem("port", message, (*path, "port"), remedy))
         balancer = policy.load_balancer
-        if policy.tls is not None and policy.tls.mode == "ISTIO_MUTUAL":
-            message = f"`{led[0].host}` is outside, where nobody knows the mesh's mutual TLS"
-            problems.append(declared.problem("tls", message, (*path, "tls", "mode"), "write `SIMPLE` or `MUTUAL`"))
         if (
             policy.tls is not None
             and (policy.tls.sni or policy.tls.insecure_skip_verify)
@@ -120,6 +118,35 @@ def check_outside_rule(
         if balancer is not None and any(one.is_dynamic for one in led):
             message = "a host that is looked up as it is asked for has nothing to balance"
             problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))
+
+
+def check_peers_outside(
+    declaration: Declaration, outside: Iterable[Outside], federated: frozenset[str], problems: list[Problem]
+) -> None:
+    """The mesh's own mutual TLS leads to a Host only where that is a workload of a trust domain known here."""
+    for declared in declaration.of(DestinationRule):
+        spec = declared.resource.spec
+        led = [one for one in outside if covers_name(spec.host, one.host)]
+        for path, policy, _ in _sections(spec):
+            if not led or policy.tls is None or policy.tls.mode != "ISTIO_MUTUAL":
+                continue
+            if any(not one.names or one.is_dynamic for one in led):
+                message = f"`{led[0].host}` is outside, and no ServiceEntry says which workloads serve it"
+                remedy = "name them in its `subjectAltNames`, as SPIFFE IDs; or write `SIMPLE` or `MUTUAL`"
+                problems.append(declared.problem("tls", message, (*path, "tls", "mode"), remedy))
+            for name in sorted({name for one in led for name in one.names}):
+                if _trust_domain(name) not in federated:
+                    message = f"`{name[:200]}` is no workload of a trust domain that this mesh knows"
+                    remedy = "name the trust domain under `ca.federation` in policyd.yaml"
+                    problems.append(declared.problem("tls", message, (*path, "tls", "mode"), remedy))
+
+
+def _trust_domain(name: str) -> str:
+    """That of a SPIFFE ID; "" for another name."""
+    try:
+        return SpiffeId.parse(name).trust_domain
+    except SpiffeIdError:
+        return ""
 
 
 def _sections(spec: DestinationRuleSpec) -> Iterator[tuple[Path, Sections | PortPolicy, int]]:

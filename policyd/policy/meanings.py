@@ -147,6 +147,23 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",
         "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys.",
+        "federation": "Other trust domains, each once, whose workloads are verified here by their own bundles; what "
+        "they may do, policies say. Unlike most of `ca` it may be changed while policyd runs.",
+        "bundleEndpoint": "Where other trust domains fetch this one's bundle; without it, nowhere.",
+    },
+    "FederatedSettings": {
+        "trustDomain": "The other trust domain. A bundle that is of another one is refused.",
+        "bundleEndpoint": "The `https://` URL where its bundle is published; asked again as often as the bundle hints. "
+        "Without it the bundle is brought by `policyd ca bundle import`.",
+        "profile": "How that endpoint proves itself: by an SVID and the bundle that is at hand (`https_spiffe`; the "
+        "first one is imported), or by its name, as web servers do (`https_web`).",
+        "endpointId": "The SPIFFE ID that the endpoint's SVID bears; for `https_spiffe`.",
+    },
+    "BundleEndpointSettings": {
+        "listen": "Where to listen; whoever reaches it may read the bundle, which is not secret.",
+        "certificateFile": "A certificate with its chain in PEM, relative to the folder: `https_web`. Files that are "
+        "renewed are noticed. Without them the endpoint shows policyd's own SVID: `https_spiffe`.",
+        "keyFile": "Its key, which nobody else may read.",
     },
     "ListenSettings": {
         "xds": "Agents and Envoys: configuration and certificates, mutual TLS.",

@@ -43,10 +43,12 @@ from policyd.mesh.tokens import fetched
 from policyd.reload import Earlier, Live, load, relive, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
+from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
 from policyd.server.exporting import exporting
+from policyd.server.federating import Federating
 from policyd.server.health import Health
 from policyd.server.journal import make_sealer, open_journal
 from policyd.server.key_fetching import KeyFetching, with_keys
@@ -62,12 +64,14 @@ from policyd.server.state import (
     runtime_folder,
 )
 from policyd.server.transport import GRACE_SECONDS
+from policyd.sources.federation import Federation
 from policyd.sources.files import Folder, watch
 from policyd.sources.key_sets import KeySets
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
 from policyd.spiffe import SpiffeId
+from policyd.svid import bundle
 from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
@@ -176,11 +180,12 @@ class Server:
         stack.callback(database.close)
         self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
         stack.callback(self._write_counts)
-        self._addresses = choose_ports(self._paths, settings.listen, self._count)
+        self._addresses = choose_ports(self._paths, settings.listen, self._count, settings.ca.bundle_endpoint)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         ours = [address.port for address in self._addresses.values()]
         self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists())
         self._key_sets = KeySets(self._paths.jwks)
+        self._federation = Federation(self._paths.federation)
         self._revocations = Revocations(database)
         self._liveness = Liveness(
             self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revocations.holds
@@ -201,6 +206,8 @@ class Server:
             refused=self._metrics.refused,
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
+        self._federating = Federating(self._federation, self._changes.announce)
+        self._federating.want(self._keeper.live.settings.ca.federation)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())
         self._fetching = KeyFetching(
@@ -210,6 +217,7 @@ class Server:
             metrics=self._metrics,
         )
         await stack.enter_async_context(listen.Running(self._fetching.run()))
+        await stack.enter_async_context(listen.Running(self._federating.run()))
         await stack.enter_async_context(listen.Running(self._liveness.run(self._mesh, self._living_changed)))
         await stack.enter_async_context(listen.Running(self._watch()))
         await stack.enter_async_context(listen.Running(self._look_after()))
@@ -254,6 +262,7 @@ class Server:
             entries=self._entries.all,
             hear=self._liveness.hear,
             run=PausingTasks(self._loop).run,
+            federated=self._federation.bundles,
         )
         self._inspections = InspectionsService(self._agents.admit)
         self._window = Window(settings.tracing.window)
@@ -268,6 +277,10 @@ class Server:
         await listen.serve_attestation(stack, attestation, at["attestation"], identity)
         http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready, remark=self.remark)
         await stack.enter_async_context(http)
+        if settings.ca.bundle_endpoint is not None:
+            shown = endpoint_identity(settings.ca.bundle_endpoint, self._directory, identity)
+            endpoint = BundleEndpoint(at["bundles"], lambda: bundle.write(self._issuer.bundle), shown)
+            await stack.enter_async_context(endpoint)
         await self._serve_admin(stack)
         stack.callback(streams.end)  # before any port closes
 
@@ -337,6 +350,7 @@ class Server:
             enforce=self._enforce_revocations,
             random=secrets.token_bytes,
             uid=os.getuid(),
+            federation=self._federating,
         )
 
     @contextmanager
@@ -430,6 +444,7 @@ class Server:
         self._cache.set_all(self._keeper.live.snapshots)  # the newest: who answers may have changed since
         self._changes.announce()
         self._fetching.wake()
+        self._federating.want(live.settings.ca.federation)
         self._liveness.wake()
 
     async def _enforce_revocations(self) -> str:
@@ -525,6 +540,7 @@ class Server:
         """What works and deserves a look."""
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from self._key_sets.problems()
+        yield from self._federation.problems()
         yield from expiry_warnings(self._opened.authority, _now())
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from policyd.config import Address, Environment, ListenSettings, StatePaths, runtime_directory
+from policyd.config import (
+    Address,
+    BundleEndpointSettings,
+    Environment,
+    ListenSettings,
+    StatePaths,
+    runtime_directory,
+)
 from policyd.errors import StateError
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, place
@@ -21,6 +28,7 @@ from policyd.sources.state import prepare_runtime
 
 ADMIN_SOCKET: Final = "admin.sock"
 AUTHZ: Final = "authz"
+BUNDLES: Final = "bundles"
 
 
 @contextmanager
@@ -58,7 +66,9 @@ def runtime_folder(directory: Path, environment: Environment) -> Iterator[Path]:
                 break
 
 
-def choose_ports(paths: StatePaths, listen: ListenSettings, deciders: int) -> dict[str, Address]:
+def choose_ports(
+    paths: StatePaths, listen: ListenSettings, deciders: int, bundles: BundleEndpointSettings | None = None
+) -> dict[str, Address]:
     """Where to listen, by name; the same as last time where that is free. Raises StateError.
 
     Every decision process has a port of its own: `authz`, then `authz-2` and so on, which follow a port that is given.
@@ -68,6 +78,8 @@ def choose_ports(paths: StatePaths, listen: ListenSettings, deciders: int) -> di
     for number in range(deciders):
         port = first.port + number if first.port else 0
         wanted[f"{AUTHZ}-{number + 1}" if number else AUTHZ] = Address(first.host, port)
+    if bundles is not None:
+        wanted[BUNDLES] = bundles.listen
     kept = paths.root / "ports.json"
     picked = placements.candidates(random.SystemRandom())
     chosen = ports.choose(wanted, ports.load(kept), placements.is_free, picked)

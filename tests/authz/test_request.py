@@ -100,6 +100,21 @@ def test_an_unusable_request_id_is_left_out(mesh: Mesh, request_id: str) -> None
     assert read_check(check, REVIEWS, mesh, NOW).request_id == ""
 
 
+def test_a_workload_of_a_trust_domain_that_is_known_is_who_it_says(mesh: Mesh) -> None:
+    partner = "spiffe://partner.org/ns/shop/sa/web"
+    known = replace(mesh, federated=frozenset({"partner.org"}))
+    assert read_check(check_of(source__principal=partner), REVIEWS, known, NOW).facts.principal == SpiffeId.parse(
+        partner
+    )
+
+
+@pytest.mark.parametrize("path", ["", "/agent/a", "/policyd/server"])
+def test_but_what_is_no_workload_there_is_none_here(mesh: Mesh, path: str) -> None:
+    known = replace(mesh, federated=frozenset({"partner.org"}))
+    with pytest.raises(IncompleteRequest, match="is no workload"):
+        read_check(check_of(source__principal=f"spiffe://partner.org{path}"), REVIEWS, known, NOW)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"context_extensions": None}, "the check names no listener of the mesh: `''`"),
     (

@@ -68,14 +68,14 @@ def broken(file: str, old: str, new: str) -> dict[str, str]:
     return {**GOOD, file: GOOD[file].replace(old, new)}
 
 
-def meshed(files: Mapping[str, str]) -> Mesh:
+def meshed(files: Mapping[str, str], federated: frozenset[str] = frozenset()) -> Mesh:
     """Build the mesh of a folder, wherever the ports are."""
     declaration = declare(files)
-    return build(declaration, "cluster.local", assumed(declaration))
+    return build(declaration, "cluster.local", assumed(declaration), federated=federated)
 
 
-def problems(files: Mapping[str, str]) -> list[str]:
+def problems(files: Mapping[str, str], federated: frozenset[str] = frozenset()) -> list[str]:
     """Return the problems of a folder as they are shown."""
     with pytest.raises(InvalidInput) as error:
-        meshed(files)
+        meshed(files, federated)
     return [str(problem) for problem in error.value.problems]

@@ -112,10 +112,8 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
             "SIMPLE",
             "ISTIO_MUTUAL",
             [
-                "mesh/out.yaml:7: port 443 of `books.example.com` does not speak plain HTTP; "
-                "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port",
-                "mesh/rule.yaml:9: `books.example.com` is outside, where nobody knows the mesh's mutual TLS; "
-                "write `SIMPLE` or `MUTUAL`",
+                "mesh/rule.yaml:9: `books.example.com` is outside, and no ServiceEntry says which workloads serve it; "
+                "name them in its `subjectAltNames`, as SPIFFE IDs; or write `SIMPLE` or `MUTUAL`",
             ],
         ),
         (
@@ -130,8 +128,8 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
             "  trafficPolicy:",
             "  subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]\n  trafficPolicy:",
             [
-                "mesh/rule.yaml:6: `books.example.com` is outside, where nobody knows the mesh's mutual TLS; "
-                "write `SIMPLE` or `MUTUAL`",
+                "mesh/rule.yaml:6: `books.example.com` is outside, and no ServiceEntry says which workloads serve it; "
+                "name them in its `subjectAltNames`, as SPIFFE IDs; or write `SIMPLE` or `MUTUAL`",
             ],
         ),
         (
@@ -215,4 +213,49 @@ def test_connections_at_a_gateway_go_to_no_name_that_is_looked_up_as_it_is_asked
         return
     assert problems(files) == [
         "mesh/out.yaml:9: `dynamic.example.com` is looked up by the name that is asked for; set its `resolution` to DNS"
+    ]
+
+
+FEDERATED = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: pay}
+spec:
+  hosts: [pay.bank.test]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.7}]
+  subjectAltNames: ["spiffe://bank.test/ns/default/sa/pay"]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: pay}
+spec:
+  host: pay.bank.test
+  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}
+"""
+
+
+def test_the_mesh_s_mutual_tls_leads_to_a_trust_domain_that_is_known() -> None:
+    mesh = meshed({**GOOD, "mesh/pay.yaml": FEDERATED}, federated=frozenset({"bank.test"}))
+    tls = mesh.outside_policy(mesh.caller(mesh.instances["web-v1"]), "pay.bank.test", 80).tls
+    assert tls is not None
+    assert (tls.mode, mesh.federated) == ("ISTIO_MUTUAL", {"bank.test"})
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("spiffe://bank.test/ns/default/sa/pay", "spiffe://bank.test/ns/default/sa/pay"),
+        ("spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/default/sa/web"),
+        ("pay.bank.test", "pay.bank.test"),
+        ("spiffe://shop.test/../pay", "spiffe://shop.test/../pay"),
+    ],
+    ids=["not known", "its own", "no SPIFFE ID", "no path of one"],
+)
+def test_and_to_nobody_else(name: str, shown: str) -> None:
+    text = FEDERATED.replace("spiffe://bank.test/ns/default/sa/pay", name)
+    assert problems({**GOOD, "mesh/pay.yaml": text}, federated=frozenset({"shop.test"})) == [
+        f"mesh/pay.yaml:16: `{shown}` is no workload of a trust domain that this mesh knows; "
+        "name the trust domain under `ca.federation` in policyd.yaml"
     ]

@@ -42,6 +42,38 @@ def test_a_good_assignment() -> None:
     )
 
 
+PARTNER = ToyCa("partner.org")
+
+
+def partner(**changes: Any) -> agent_pb2.Bundle:
+    return agent_pb2.Bundle(**({"trust_domain": "partner.org", "roots": [PARTNER.root.der], "sequence": 3} | changes))
+
+
+def test_other_trust_domains_come_with_their_bundles_and_one_without_roots_is_left_out() -> None:
+    message = assignment()
+    message.federated.extend([partner(), partner(trust_domain="empty.org", roots=[])])
+    assert assigned_of(message, "cluster.local").federated == (Bundle("partner.org", (PARTNER.root.der,), 3),)
+
+
+@pytest.mark.parametrize(
+    ("federated", "why"),
+    [
+        ([partner(), partner()], "are one of each, and none of our own"),
+        ([partner(trust_domain="cluster.local")], "are one of each, and none of our own"),
+        ([partner(trust_domain="Partner.org")], "is no trust domain name"),
+        ([partner(trust_domain="../x")], "is no trust domain name"),
+        ([partner(roots=[b"x"])], "a certificate cannot be read"),
+        ([partner(trust_domain=f"d{n}.org") for n in range(65)], "at most 64 other trust domains, not 65"),
+    ],
+    ids=["twice", "our own", "upper case", "a path", "no certificate", "too many"],
+)
+def test_a_wrong_bundle_of_another_refuses_the_whole(federated: list[agent_pb2.Bundle], why: str) -> None:
+    message = assignment()
+    message.federated.extend(federated)
+    with pytest.raises(PolicydError, match=why):
+        assigned_of(message, "cluster.local")
+
+
 def test_probes_are_kept_within_bounds_and_what_is_not_known_is_passed_over() -> None:
     message = assignment()
     header = agent_pb2.Header(name="x-a", value="1")

@@ -32,6 +32,7 @@ from proxy.outside import Outside
 from proxy.workload_server import Place, WorkloadServer
 from tests.fakes.issuer import signed
 from tests.fakes.signer import FakeControl
+from tests.fakes.toy_ca import ToyCa
 
 Code = grpc.StatusCode
 HEADER = (("workload.spiffe.io", "true"),)
@@ -165,6 +166,42 @@ async def test_a_process_gets_its_certificate_key_and_roots(machine: Machine) ->
     [(asked, selectors)] = machine.control.signed
     assert asked == WEB
     assert set(selectors) >= MINE
+
+
+async def test_a_process_gets_the_bundles_of_other_trust_domains_each_by_its_name(machine: Machine) -> None:
+    partner = FakeControl()
+    partner.ca = ToyCa("partner.org")
+    machine.book.hear([Registered(WEB, MINE)], machine.control.bundle, [partner.bundle])
+    own, other = machine.control.ca.root.der, partner.ca.root.der
+    svids = await first(machine.stub.FetchX509SVID(pb.X509SVIDRequest(), metadata=HEADER))
+    assert (svids.svids[0].bundle, dict(svids.federated_bundles)) == (own, {"spiffe://partner.org": other})
+    roots = await first(machine.stub.FetchX509Bundles(pb.X509BundlesRequest(), metadata=HEADER))
+    assert dict(roots.bundles) == {"spiffe://cluster.local": own, "spiffe://partner.org": other}
+    keys = await first(machine.stub.FetchJWTBundles(pb.JWTBundlesRequest(), metadata=HEADER))
+    assert dict(keys.bundles) == {
+        "spiffe://cluster.local": machine.control.bundle.jwt_keys, "spiffe://partner.org": partner.bundle.jwt_keys,
+    }  # fmt: skip
+
+
+async def test_a_token_of_another_trust_domain_is_good_by_that_one_s_keys_alone(machine: Machine) -> None:
+    partner = FakeControl()
+    partner.ca = ToyCa("partner.org")
+    machine.book.hear([Registered(WEB, MINE)], machine.control.bundle, [partner.bundle])
+    ends = int(time.time()) + 300
+
+    async def valid(token: str) -> str:
+        asked = pb.ValidateJWTSVIDRequest(audience="a", svid=token)
+        return str((await machine.stub.ValidateJWTSVID(asked, metadata=HEADER)).spiffe_id)
+
+    theirs = "spiffe://partner.org/ns/default/sa/shop"
+    assert await valid(partner.token(theirs, ["a"], ends)) == theirs
+    for token in (machine.control.token(theirs, ["a"], ends), partner.token(str(WEB), ["a"], ends)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await valid(token)
+        assert caught.value.code() is Code.INVALID_ARGUMENT
+    machine.register(Registered(WEB, MINE))
+    with pytest.raises(grpc.aio.AioRpcError, match=r"partner\.org"):
+        await valid(partner.token(theirs, ["a"], ends))
 
 
 async def test_a_process_with_several_identities_gets_all_and_each_hint_once(machine: Machine) -> None:

@@ -30,6 +30,7 @@ from policyd.mesh.outside import (
 )
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
+from policyd.spiffe import SpiffeId
 from policyd.xds.resources import (
     certificates,
     connections,
@@ -247,7 +248,11 @@ def _cluster(
     if policy.tls is not None and opens_tls(policy):
         options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
         alpn = ["h2"] if "http2_protocol_options" in options.get("explicit_http_config", {}) else ["http/1.1"]
-        cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
+        if policy.tls.mode == "ISTIO_MUTUAL":  # its names were checked to be SPIFFE IDs
+            peers = map(SpiffeId.parse, outside.names)
+            cluster["transport_socket"] = tls.upstream(policy.tls.sni or outside.host, peers, tuple(alpn))
+        else:
+            cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
     if policy.proxy_protocol is not None:
         version = policy.proxy_protocol.version
         cluster["transport_socket"] = tls.behind_header(version, cluster.get("transport_socket"))

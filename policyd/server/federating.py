@@ -1,0 +1,108 @@
+"""Keeps the bundles of other trust domains fresh while the server runs; agents are told of new ones.
+
+Law: who answers badly, or not at all, is asked again at the next interval, and costs no more than its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from policyd._pb import authority_pb2 as pb
+from policyd.config import FederatedSettings
+from policyd.errors import FederationError
+from policyd.sources.bundle_fetch import fetch
+from policyd.sources.federation import Federation, Kept
+from policyd.svid.bundle import Bundle
+
+AT_ONCE: Final = 8
+_log = structlog.get_logger("policyd.server")
+
+
+class Federating:
+    """Fetches what is due, and calls `changed` when bundles are others; it is the desk's Federation.
+
+    All but `fetch` happens in the loop's own thread.
+    """
+
+    def __init__(
+        self,
+        known: Federation,
+        changed: Callable[[], object],
+        *,
+        fetch: Callable[[FederatedSettings, Bundle | None], Awaitable[bytes]] = fetch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._known = known
+        self._changed = changed
+        self._fetch = fetch
+        self._clock = clock
+        self._woken = asyncio.Event()
+
+    def want(self, relations: Collection[FederatedSettings]) -> None:
+        """These trust domains are known from now on, and no others."""
+        if self._known.want(relations):
+            self._changed()
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Fetch for ever."""
+        while True:
+            self._woken.clear()
+            await asyncio.gather(*map(self._ask, self._known.due(self._clock())[:AT_ONCE]))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._known.pause(self._clock())):
+                    await self._woken.wait()
+
+    async def _ask(self, kept: Kept) -> None:
+        name = kept.relation.trust_domain
+        try:
+            self._take(name, await self._fetch(kept.relation, kept.bundle), "fetched")
+        except FederationError as error:
+            self._known.missed(name, error.message, self._clock())
+            _log.warning("bundle.not_fetched", trust_domain=name, error=error.message)
+
+    def _take(self, trust_domain: str, document: bytes, how: str) -> None:
+        if self._known.took(trust_domain, document, self._clock()):
+            _log.info(f"bundle.{how}", trust_domain=trust_domain)
+            self._changed()
+
+    # ---- desk.Federation
+
+    def all(self) -> Sequence[pb.Federated]:
+        """What is at hand of each."""
+        return [_shown(kept) for kept in self._known.all()]
+
+    def brought(self, trust_domain: str, document: bytes) -> pb.Federated:
+        """Take a bundle that was brought by hand; raises FederationError."""
+        self._take(trust_domain, document, "imported")
+        return self._of(trust_domain)
+
+    async def refreshed(self, trust_domain: str) -> pb.Federated:
+        """Ask for one now; raises FederationError where there is nothing to ask."""
+        self._known.hurry(trust_domain)
+        await self._ask(next(kept for kept in self._known.all() if kept.relation.trust_domain == trust_domain))
+        return self._of(trust_domain)
+
+    def _of(self, trust_domain: str) -> pb.Federated:
+        return next(one for one in self.all() if one.trust_domain == trust_domain)
+
+
+def _shown(kept: Kept) -> pb.Federated:
+    relation, bundle = kept.relation, kept.bundle
+    return pb.Federated(
+        trust_domain=relation.trust_domain,
+        bundle_endpoint=relation.bundle_endpoint or "",
+        profile=relation.profile if relation.bundle_endpoint else "",
+        endpoint_id=relation.endpoint_id or "",
+        known=bundle is not None,
+        sequence=bundle.sequence or 0 if bundle else 0,
+        roots=len(bundle.roots) if bundle else 0,
+        jwt_keys=len(bundle.jwt_keys) if bundle else 0,
+        problem=kept.problem,
+    )

@@ -1,0 +1,167 @@
+"""Two meshes of two trust domains, two control planes, real Envoys: workloads of one call those of the other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from policyd.svid import bundle
+from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
+from tests.e2e.terminal import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("federation")]
+
+SHOP, BANK = "shop.test", "bank.test"
+PAY = f"spiffe://{BANK}/ns/default/sa/pay"
+WEB = f"spiffe://{SHOP}/ns/default/sa/web"
+SHOPS_POLICIES = """\
+@id("out") permit (principal, action in Action::"http", resource == Host::"pay.bank.test");
+"""
+BANKS_POLICIES = f"""\
+@id("the-shops-web")
+permit (principal == Workload::"{WEB}", action in Action::"read", resource == Service::"pay.default");
+"""
+WORKLOADS = {
+    SHOP: "workloads: {web-v1: {service: web, port: 80}, guest-v1: {service: guest, port: 80}}\n",
+    BANK: "workloads: {pay-v1: {service: pay, port: 80, command: [python, echo.py]}}\n",
+}
+
+
+def settings(own: str, other: str, port: int | None) -> str:
+    """policyd.yaml of a mesh that knows the other one, whose endpoint is at `port`, or nowhere."""
+    endpoint = (
+        f", bundleEndpoint: 'https://127.0.0.1:{port}/', endpointId: 'spiffe://{other}/policyd/server'" if port else ""
+    )
+    return (
+        f"trustDomain: {own}\n"
+        "egress: {allowAddresses: [127.0.0.1/32]}\n"
+        f"ca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}, federation: [{{trustDomain: {other}{endpoint}}}]}}\n"
+    )
+
+
+def leads_to(port: int) -> str:
+    """Where the shop finds the bank's service, and whom it expects there."""
+    return f"""\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: pay}}
+spec:
+  hosts: [pay.bank.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1}}]
+  subjectAltNames: ["{PAY}"]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: pay}}
+spec:
+  host: pay.bank.test
+  trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}
+"""
+
+
+@dataclass
+class World:
+    """Both meshes."""
+
+    shop: RunningMesh
+    bank: RunningMesh
+
+    def asks(self, instance: str) -> httpx.Response:
+        """What an instance of the shop gets of the bank."""
+        with self.shop.client(instance) as client:
+            return client.get("http://pay.bank.test/balance")
+
+
+def folder(target: Path, root: Path, domain: str, policies: str) -> Path:
+    (target / "policies").mkdir(parents=True)
+    (target / "mesh").mkdir()
+    (target / "workloads.yaml").write_text(WORKLOADS[domain])
+    (target / "policies" / "all.cedar").write_text(policies)
+    shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", target)
+    (target / "policyd.yaml").write_text(settings(domain, BANK if domain == SHOP else SHOP, None))
+    return target
+
+
+def run(mesh: RunningMesh, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *words, "--dir", str(mesh.directory)], capture_output=True, text=True, timeout=30)
+
+
+def endpoint(mesh: RunningMesh) -> int:
+    """The port of its bundle endpoint."""
+    facts = json.loads((mesh.directory / ".policyd" / "server.json").read_text())
+    return int(facts["bundles"].rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Up, and each with the other's first bundle, brought by hand."""
+    base = tmp_path_factory.mktemp("federation")
+    meshes: list[RunningMesh] = []
+    try:
+        for domain, policies in ((SHOP, SHOPS_POLICIES), (BANK, BANKS_POLICIES)):
+            meshes.append(up(folder(base / domain, root, domain, policies)))
+        shop, bank = meshes
+        for mesh, other, domain in ((shop, bank, BANK), (bank, shop, SHOP)):
+            file = base / f"{domain}.json"
+            assert run(other, "ca", "bundle", "export", str(file)).returncode == 0
+            done = run(mesh, "ca", "bundle", "import", str(file), "--trust-domain", domain)
+            assert done.returncode == 0, done.stderr
+        (shop.directory / "mesh" / "pay.yaml").write_text(leads_to(bank.place("pay-v1")["inbound_port"]))
+        yield World(shop, bank)
+    finally:
+        for mesh in meshes:
+            down(mesh.directory)
+
+
+def test_a_workload_calls_one_of_another_trust_domain_under_its_policies(world: World) -> None:
+    wait_until(lambda: world.asks("web-v1").status_code == 200, 30, lambda: world.asks("web-v1").text)
+    assert world.asks("web-v1").text == "pay-v1"
+    records = world.bank.records("pay-v1")
+    assert {(one["principal"], one["decision"]) for one in records} == {(f'Workload::"{WEB}"', "allow")}
+
+
+def test_another_workload_of_that_trust_domain_is_denied_by_name(world: World) -> None:
+    wait_until(lambda: world.asks("web-v1").status_code == 200, 30)
+    denied = world.asks("guest-v1")
+    assert denied.status_code == 403
+    record = world.bank.record(denied.headers["x-policyd-decision-id"])
+    assert record["principal"] == f'Workload::"spiffe://{SHOP}/ns/default/sa/guest"'
+
+
+def test_bundles_are_fetched_from_where_they_are_published(world: World) -> None:
+    for mesh, own, other, port in (
+        (world.shop, SHOP, BANK, endpoint(world.bank)),
+        (world.bank, BANK, SHOP, endpoint(world.shop)),
+    ):
+        (mesh.directory / "policyd.yaml").write_text(settings(own, other, port))
+
+        def asked(mesh: RunningMesh = mesh, other: str = other) -> bool:
+            return run(mesh, "ca", "federation", "refresh", other).returncode == 0
+
+        wait_until(asked, 30, lambda mesh=mesh, other=other: run(mesh, "ca", "federation", "refresh", other).stderr)
+        [told] = mesh.says("ca", "federation", "list")
+        document = run(world.bank if other == BANK else world.shop, "ca", "bundle", "show", "--json").stdout
+        published = bundle.read(document.encode(), other)
+        assert (told["trust_domain"], told["profile"], told["sequence"], told["problem"]) == (
+            other, "https_spiffe", published.sequence, None,
+        )  # fmt: skip
+    assert world.asks("web-v1").status_code == 200
+
+
+def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World) -> None:
+    wait_until(lambda: world.asks("web-v1").status_code == 200, 30)
+    file = world.bank.directory / "policyd.yaml"
+    before = file.read_text()
+    file.write_text(f"trustDomain: {BANK}\nca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}}}\n"
+                    "egress: {allowAddresses: [127.0.0.1/32]}\n")  # fmt: skip
+    wait_until(lambda: world.asks("web-v1").status_code == 503, 30, lambda: world.asks("web-v1").text)
+    file.write_text(before)
