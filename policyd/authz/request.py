@@ -57,7 +57,7 @@ class Query(NamedTuple):
 
 def traced(query: Query, told: Metadata) -> Query:
     """The query, of the trace that came with the question: then a request is in its record's trace at its first hop."""
-    trace_id, span_id = _trace({name: value for name, value in told if isinstance(value, str)})
+    trace_id, span_id = trace_of({name: value for name, value in told if isinstance(value, str)})
     return query._replace(trace_id=trace_id, span_id=span_id) if trace_id else query
 
 
@@ -78,7 +78,7 @@ def read_check(
     if listener.side != "egress":
         _check_kind(method, listener)
     outside, port = "", listener.port
-    host = _host(http.host)
+    host = host_asked(http.host)
     if leaves(listener, attributes.context_extensions):
         outside = host_of(attributes.context_extensions, host)
         port = port_of(attributes.context_extensions, http.host)
@@ -87,23 +87,27 @@ def read_check(
     sni = _asked_name(http) if strange else None
     guarded = _guarded_name(attributes, listener, host)
     facts = HttpFacts(
-        principal=_principal(attributes.source.principal, listener, mesh),
+        principal=principal_of(attributes.source.principal, listener, mesh),
         service="" if outside else listener.service,
         method=method,
         target=http.path,
         host=host if sni is None else sni,
         time=now,
-        source=_endpoint(attributes.source, "source"),
-        destination=Endpoint(_endpoint(attributes.destination, "destination").ip, port),
+        source=endpoint(attributes.source.address.socket_address, "source"),
+        destination=Endpoint(endpoint(attributes.destination.address.socket_address, "destination").ip, port),
         instance=listener.instance,
         headers=headers,
         outside=outside,
         sni=sni or guarded,
     )
-    trace_id, span_id = _trace(headers)
+    trace_id, span_id = trace_of(headers)
     request_id = headers.get("x-request-id", http.id)
-    usable = len(request_id) <= MAX_REQUEST_ID and _VISIBLE.fullmatch(request_id)
-    return Query(facts, listener, request_id if usable else "", trace_id, span_id)
+    return Query(facts, listener, usable_id(request_id), trace_id, span_id)
+
+
+def usable_id(text: str) -> str:
+    """The id of a request, "" where it is none that a record has."""
+    return text if len(text) <= MAX_REQUEST_ID and _VISIBLE.fullmatch(text) else ""
 
 
 def _check_kind(method: str, listener: Listener) -> None:
@@ -133,7 +137,7 @@ def _check_own(attributes: Any, listener: Listener, peer: SpiffeId) -> None:
         raise IncompleteRequest(f"`{peer}` asks about a connection to `{own[:80]!a}`")
 
 
-def _principal(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
+def principal_of(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
     """The caller; None, the unauthenticated one, wherever the listener does not verify against the mesh's
     bundles. Who asks for the outside is the owner of the proxy that it asks through.
     """
@@ -179,9 +183,8 @@ def spiffe_id(text: str) -> SpiffeId | None:
         return None
 
 
-def _endpoint(peer: Any, end: str) -> Endpoint:
-    """The address of one end; only IP sockets have one."""
-    address = peer.address.socket_address
+def endpoint(address: Any, end: str) -> Endpoint:
+    """The address of one end (core.v3.SocketAddress); only IP sockets have one. Raises IncompleteRequest."""
     ip = _ip(address.address)
     if ip is None:
         raise IncompleteRequest(f"the {end} of the connection has no address")
@@ -199,8 +202,11 @@ def _ip(text: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _host(text: str) -> str:
-    """Lower case and without port (an address in brackets keeps them)."""
+def host_asked(text: str) -> str:
+    """What was asked for: lower case and without port (an address in brackets keeps them).
+
+    Raises IncompleteRequest.
+    """
     if not text or len(text) > MAX_HOST or not _VISIBLE.fullmatch(text):
         raise IncompleteRequest("the check has no usable host")
     return _PORT.sub("", text).lower()
@@ -237,7 +243,7 @@ def _all(http: Any) -> dict[str, str]:
     return headers
 
 
-def _trace(headers: Mapping[str, str]) -> tuple[str, str]:
+def trace_of(headers: Mapping[str, str]) -> tuple[str, str]:
     """The trace and span that the request says it belongs to, W3C's or B3's words."""
     parent = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
     if parent is not None:

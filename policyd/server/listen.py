@@ -18,6 +18,7 @@ from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import ATTESTATION_OPTIONS, AgentsService, AttestationService
 from policyd.config import Address
 from policyd.server.health import Health
+from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, bind, credentials
 from policyd.telemetry.service import TracesService
 from policyd.xds import service as xds
@@ -35,13 +36,14 @@ async def serve_xds(
     agents: AgentsService,
     inspections: InspectionsService,
     traces: TracesService,
+    refused: RefusedTokens,
     address: Address,
     identity: ServerIdentity,
     health: Health,
 ) -> None:
-    """Configuration, certificates and spans, for Envoys and agents that have an identity."""
+    """Configuration, certificates and spans, for Envoys and agents of the mesh; and what Envoys refuse themselves."""
     server = grpc.aio.server(options=[ALONE, PINGS, *AGE])
-    server.add_generic_rpc_handlers((discovery.handler(), health.handler()))
+    server.add_generic_rpc_handlers((discovery.handler(), refused.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(traces, server)  # type: ignore[no-untyped-call]
@@ -51,6 +53,7 @@ async def serve_xds(
     stack.callback(discovery.close)
     stack.callback(agents.close)
     stack.callback(inspections.close)
+    stack.callback(refused.close)
 
 
 async def serve_attestation(

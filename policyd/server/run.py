@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
 from policyd.server.pausing_tasks import PausingTasks, pause
+from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.state import (
     ADMIN_SOCKET,
     Placer,
@@ -268,8 +270,9 @@ class Server:
         self._window = Window(settings.tracing.window)
         self._metrics.window(self._window.fill())
         traces = TracesService(self._window, self._served_by, self._metrics, peer=peer_of, clock=time.monotonic)
+        refused = RefusedTokens(self._in_force, self._keep_entry, clock=time.monotonic, wall=_now)
         await listen.serve_xds(
-            stack, self._discovery, self._agents, self._inspections, traces, at["xds"], identity, streams
+            stack, self._discovery, self._agents, self._inspections, traces, refused, at["xds"], identity, streams
         )
         attestation = AttestationService(
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
@@ -417,6 +420,9 @@ class Server:
         self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
         asyncio.run_coroutine_threadsafe(self._deciders.hand_over(live.ruling), self._loop).result()
 
+    async def _keep_entry(self, entry: Entry) -> object:
+        return await PausingTasks(self._loop).run(partial(self._journal.append, entry))
+
     def _keep_revision(self, live: Live) -> None:
         ruling = live.ruling
         self._revisions.keep(ruling.revision, len(ruling.policy_set.policies), live.texts, ruling.schema.text)
@@ -467,6 +473,10 @@ class Server:
 
     def _mesh(self) -> Mesh:
         return self._keeper.live.mesh
+
+    def _in_force(self) -> tuple[Mesh, str]:
+        live = self._keeper.live
+        return live.mesh, live.ruling.revision
 
     def _authorize_proxy(self, peer: SpiffeId, node_id: str) -> None:
         """A proxy may be any instance of the identity that it has proved, and no other."""

@@ -256,6 +256,51 @@ def test_a_bad_token_is_401_even_where_none_is_needed(web: httpx.Client, token: 
 
 
 @pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("expired", "Envoy refused the token: Jwt is expired"),
+        ("of a stranger", "Envoy refused the token: Jwt issuer is not configured"),
+        ("for others", "Envoy refused the token: Audiences in Jwt are not allowed"),
+        ("without a user", "the token names no user (`sub`)"),
+    ],
+)
+def test_a_refused_token_is_on_record_by_the_id_in_the_answer(
+    mesh: RunningMesh, web: httpx.Client, bad: str, why: str
+) -> None:
+    """By policyd's own id where it was asked, else by that of the Envoy that refused it before."""
+    reply = web.get("http://api/open?a=secret", headers=bearer(BAD[bad]) | {"x-request-id": f"why-{bad}"})
+    id_ = reply.headers["x-policyd-decision-id"]
+    assert (reply.status_code, reply.headers.get_list("x-policyd-decision-id")) == (401, [id_])
+
+    def kept() -> list[dict[str, Any]]:
+        return records(mesh.directory, decision_id=id_)
+
+    wait_until(lambda: bool(kept()), 20, lambda: "no record")
+    [record] = kept()
+    assert (record["kind"], record["decision"], record["status"], record["proxy"]) == (
+        "decision", "deny", 401, "api-v1",
+    )  # fmt: skip
+    assert (record["principal"], record["resource"]) == (
+        'Workload::"spiffe://cluster.local/ns/default/sa/web"',
+        'Service::"api.default"',
+    )
+    assert record["errors"] == [{"source": "unacceptable_token", "message": why}]
+    assert record["context"]["request"] == {"method": "GET", "host": "api", "path": "/open"}
+    assert mesh.record(id_)["decision_id"] == id_
+
+
+def test_at_a_gateway_a_refused_token_is_on_record_too(mesh: RunningMesh) -> None:
+    reply = httpx.get(f"{mesh.gateway}/me", headers=bearer(BAD["expired"]) | {"x-policyd-decision-id": "forged"})
+    id_ = reply.headers["x-policyd-decision-id"]
+
+    wait_until(lambda: bool(records(mesh.directory, decision_id=id_)), 20, lambda: "no record")
+    [record] = records(mesh.directory, decision_id=id_)
+    assert (reply.status_code, record["principal"], record["resource"]) == (
+        401, 'Unauthenticated::"anonymous"', 'Service::"ingress.default"',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"authorization": "Basic YWxpY2U6c2VjcmV0"},

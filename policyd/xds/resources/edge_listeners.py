@@ -34,6 +34,7 @@ class _Behind:
 
     filters: list[dict[str, Any]]
     said: dict[str, Any]
+    verification: list[dict[str, Any]]
 
 
 def gateway(
@@ -47,6 +48,7 @@ def gateway(
     behind = _Behind(
         [counting.says_who(instance), *filters.decision(control, verification), *lookup, *faults.FILTERS],
         {**observing.observed(control, instance, counting.outbound(instance)), **tokens.replies(verification)},
+        verification,
     )
     servers = list(edges.opened(mesh, instance, listen.declared))
     encrypted = [one for one in servers if one.server.encrypted]
@@ -73,7 +75,7 @@ def _peers(instance: Instance, listen: Listen, encrypted: Sequence[edges.Opened]
         "preserve_external_request_id": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}, tcp.CONNECT],
     }
-    told = _Behind([*behind.filters, inner.tells()], behind.said)
+    told = _Behind([*behind.filters, inner.tells()], behind.said, behind.verification)
     manager = _edge(name, peers_routes(listen.declared), told, **known)
     names = [host for one in encrypted if one.server.for_peers for host in one.server.bare_hosts]
     match: dict[str, Any] = {"transport_protocol": "tls"} if not encrypted else {}
@@ -112,6 +114,6 @@ def _edge(name: str, routes: str, behind: _Behind, **more: Any) -> dict[str, Any
         always_set_request_id_in_response=True,
         # nobody outside the mesh may claim a certificate that no one checked
         forward_client_cert_details="SANITIZE",
-        **behind.said,
+        **tokens.told(behind.said, name, behind.verification),
         **more,
     )

@@ -108,6 +108,7 @@ def _application(
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
+    observed = observing.observed(control, instance, counting.inbound(instance, served, encrypted=encrypted))
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
@@ -118,7 +119,7 @@ def _application(
         skip_xff_append=True,
         # as in Istio: a stream may be quiet for as long as both ends like
         stream_idle_timeout="0s",
-        **observing.observed(control, instance, counting.inbound(instance, served, encrypted=encrypted)),
+        **tokens.told(observed, asked_for, verification),
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
         **(_PEER if encrypted else _STRANGER),

@@ -1,7 +1,8 @@
 """The filter that verifies end users' tokens (jwt_authn), in front of the question to policyd.
 
 Law: a request without a token passes, one with a bad token gets 401 here. What is verified goes to policyd as dynamic
-metadata, under the name of its rule; headers that tell a claim are the filter's alone.
+metadata, under the name of its rule; headers that tell a claim are the filter's alone. A refusal is an answer with an
+id of its own, and policyd hears of it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from policyd.mesh.istio.request_authentication import JwtRule
 from policyd.mesh.jwks import nobodys_keys
 from policyd.mesh.model import Instance, Mesh
 from policyd.mesh.tokens import rules_of
-from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS
-from policyd.xds.resources import claims
+from policyd.names import DECISION_ID_HEADER, METADATA_TOKEN_FAILED, METADATA_TOKENS
+from policyd.xds.resources import claims, counting
+from policyd.xds.resources.model import XDS_CLUSTER
 
 AUTHENTICATION = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 
@@ -40,12 +42,53 @@ def replies(verification: list[dict[str, Any]]) -> dict[str, Any]:
     """
     if not verification:
         return {}
-    forbidden = {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "policyd.forbidden"}}}
     code = {"double_match": {"range": {"start": 2, "end": 1000}}}  # 1: there is no token (google::jwt_verify::Status)
     matcher = {"filter": METADATA_TOKENS, "path": [{"key": METADATA_TOKEN_FAILED}, {"key": "code"}], "value": code}
     found = {"matcher": matcher, "match_if_key_not_found": False}
-    both = {"and_filter": {"filters": [{"status_code_filter": forbidden}, {"metadata_filter": found}]}}
-    return {"local_reply_config": {"mappers": [{"filter": both, "status_code": 401}]}}
+    both = {"and_filter": {"filters": [_is(403, "policyd.forbidden"), {"metadata_filter": found}]}}
+    # what policyd has refused has an id already
+    id_ = {"header": {"key": DECISION_ID_HEADER, "value": "%UNIQUE_ID%"}, "append_action": "ADD_IF_ABSENT"}
+    other = {"filter": both, "status_code": 401, "headers_to_add": [id_]}
+    return {
+        "local_reply_config": {"mappers": [other, {"filter": _is(401, "policyd.refused"), "headers_to_add": [id_]}]}
+    }
+
+
+def _is(status: int, key: str) -> dict[str, Any]:
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": key}}}}
+
+
+def told(said: dict[str, Any], listener: str, verification: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is `said` of a listener's requests, and of tokens that the filter refused to policyd, under its name."""
+    if not verification:
+        return said
+    return {**said, "access_log": [*said["access_log"], _log(listener)]}
+
+
+def _log(listener: str) -> dict[str, Any]:
+    """Requests that the filter refused, told at once (access_loggers.grpc.v3.HttpGrpcAccessLogConfig)."""
+    refused = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        "expression": "response.code_details.startsWith('jwt_authn_access_denied')",
+    }
+    common = {
+        "log_name": listener,
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}},
+        "buffer_flush_interval": "0.2s",
+    }
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        "common_config": common,
+        "additional_request_headers_to_log": [":method", "traceparent", "x-b3-traceid", "x-b3-spanid"],
+        "additional_response_headers_to_log": [DECISION_ID_HEADER],
+    }
+    cel = {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": refused}
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "filter": {"and_filter": {"filters": [counting.ENDED, {"extension_filter": cel}]}},
+        "typed_config": config,
+    }
 
 
 def _provider(name: str, rule: JwtRule, mesh: Mesh) -> dict[str, Any]:

@@ -109,6 +109,25 @@ def test_tokens_are_verified_before_policyd_is_asked_and_told_to_it(instance: st
     assert {"exact": "authorization"} in asked["disallowed_headers"]["patterns"]
 
 
+@pytest.mark.parametrize(("instance", "listener"), [("api-v1", "api-v1/inbound"), ("ingress", "ingress/gateway/8080")])
+def test_what_the_filter_refuses_has_an_id_and_is_told_under_the_name_of_its_listener(
+    instance: str, listener: str
+) -> None:
+    rules = RULES.replace("EXTRA", "").replace("  selector: {matchLabels: {app: api}}\n", "")
+    made = build_snapshots(mesh_of({"workloads.yaml": WORKLOADS, "mesh/it.yaml": rules}), CONTROL)[instance]
+    (chain,) = shown(made.of(LISTENER)[listener])["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+
+    (log,) = [one["typed_config"] for one in manager["access_log"] if one["name"] == "envoy.access_loggers.http_grpc"]
+    assert (log["common_config"]["log_name"], log["additional_response_headers_to_log"]) == (
+        listener,
+        ["x-policyd-decision-id"],
+    )
+    for mapper in manager["local_reply_config"]["mappers"]:
+        (added,) = mapper["headers_to_add"]
+        assert (added["header"]["key"], added["append_action"]) == ("x-policyd-decision-id", "ADD_IF_ABSENT")
+
+
 def test_where_nobody_is_believed_no_metadata_is_told() -> None:
     mesh = mesh_of({"workloads.yaml": WORKLOADS})
     listener = shown(build_snapshots(mesh, CONTROL)["api-v1"].of(LISTENER)["api-v1/inbound"])
