@@ -243,7 +243,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         authority = parts.issuer.authority
         token = JoinToken(
             address=parts.addresses.attestation,
-            root_sha256=authority.root_sha256,
+            root_sha256=authority.anchor_sha256,
             agent=request.agent,
             trust_domain=authority.trust_domain,
             secret=made.secret,
@@ -290,7 +290,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             parts.issuer.refuse(order, error)
             raise error
         svid = parts.issuer.issue(order, request.csr, kind="operator")
-        return pb.IssueReply(chain=svid.chain, roots=[parts.issuer.authority.root_der])
+        return pb.IssueReply(chain=svid.chain, roots=parts.issuer.bundle.roots)
 
     async def Instances(self, _request: pb.InstancesRequest, _context: Context) -> pb.InstancesReply:  # noqa: N802
         """Where each instance is, with the secrets that its application needs."""

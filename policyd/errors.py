@@ -188,6 +188,12 @@ class FederationError(IdentityError):
     code = "federation"
 
 
+class RotationError(IdentityError):
+    """A step of a rotation that would cut somebody off, or that does not follow on the last one."""
+
+    code = "rotation"
+
+
 class IssuanceDenied(IdentityError):
     """The issuance policies, or the registration, do not grant the identity."""
 

@@ -89,7 +89,10 @@ class Agent:
         )
         bound = await self._metrics.start(self._where)
         self._outside.say("agent.metrics", address=str(bound))
-        tasks = [self._guarded(work) for work in (session.renew(), session.watch(), session.work(), probes.report())]
+        tasks = [
+            self._guarded(work)
+            for work in (session.renew(), session.watch(), session.work(), session.tell(), probes.report())
+        ]
         self._changed()
         try:
             await self._stopping.wait()
@@ -137,6 +140,8 @@ class Agent:
 
     def _changed(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._session is not None:
+            self._session.look()
         if self._quiet is not None:
             self._quiet.cancel()
         self._quiet = loop.call_later(QUIET, give_back)

@@ -20,6 +20,7 @@ from proxy.events import stamp
 from proxy.identity import Bundle, Svid
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
+from proxy.tainted import Tainted, signers
 
 LINGER: Final = 600.0  # seconds for which an identity that nobody uses is kept fresh
 MAX_HELD: Final = 512
@@ -60,6 +61,7 @@ class Book:
         self._tokens: dict[tuple[SpiffeId, Selectors, tuple[str, ...]], _Token] = {}
         self._limit = RateLimit(RATE, outside.monotonic)
         self._rung = asyncio.Event()
+        self._tainted = Tainted()
         self.bundle: Bundle | None = None
         self.federated: tuple[Bundle, ...] = ()
         self.number = 0  # of changes
@@ -68,10 +70,17 @@ class Book:
         """Obtain identities over this line from now on."""
         self._control = control
 
-    def hear(self, registered: Iterable[Registered], bundle: Bundle, federated: Iterable[Bundle] = ()) -> None:
+    def hear(
+        self,
+        registered: Iterable[Registered],
+        bundle: Bundle,
+        federated: Iterable[Bundle] = (),
+        tainted: Iterable[bytes] = (),
+    ) -> None:
         """Take what policyd says now; those that are nobody any more lose what they hold."""
         self._registered = tuple(registered)
         self.federated = tuple(federated)
+        self._tainted.hear(frozenset(tainted))
         self._trust(bundle)
         for spiffe_id, selectors in tuple(self._held):
             if not any(one.spiffe_id == spiffe_id for one in self.fitting(selectors)):
@@ -88,6 +97,10 @@ class Book:
             if one.selectors <= selectors:
                 found.setdefault(one.spiffe_id, one)
         return tuple(found.values())
+
+    def signers(self) -> frozenset[bytes]:
+        """The SHA-256 of each certificate that signed what processes use."""
+        return frozenset(one for held in self._held.values() if held.svid for one in signers(held.svid))
 
     def wants_hashes(self) -> bool:
         """Whether the hash of a process's program can matter."""
@@ -152,7 +165,7 @@ class Book:
             held = self._held[key] = _Held(self._outside.monotonic())
             get = partial(self._obtain, key, held)
             deliver = partial(self._deliver, held)
-            held.task = asyncio.create_task(keep_fresh(spiffe_id, None, get, deliver, self._outside))
+            held.task = asyncio.create_task(keep_fresh(spiffe_id, None, get, deliver, self._outside, self._tainted))
         return held
 
     def _line(self) -> Control:

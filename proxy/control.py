@@ -22,6 +22,7 @@ from policyd.svid.jwt import read
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle
+from proxy.tainted import Tainted
 
 SIGN_TIMEOUT = 10.0
 REPORT_TIMEOUT = 5.0
@@ -30,6 +31,7 @@ MAX_PERIOD = 3600.0  # seconds
 MAX_REASON = 200  # characters
 MAX_REGISTRATIONS = 4096
 MAX_FEDERATED = 64
+MAX_TAINTED = 64
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.ssl_target_name_override", "policyd"),
     ("grpc.max_receive_message_length", 1 << 20),
@@ -77,6 +79,18 @@ class Assigned:
     probes: tuple[Probe, ...] = ()
     registered: tuple[Registered, ...] = ()
     federated: tuple[Bundle, ...] = ()
+    tainted: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What policyd is told: the bundle that is held, the instances whose Envoys have not confirmed it, and the SHA-256
+    of each certificate that signed what is in use.
+    """
+
+    sequence: int
+    behind: tuple[str, ...] = ()
+    authorities: frozenset[bytes] = frozenset()
 
 
 def bundle_of(message: agent_pb2.Bundle, trust_domain: str) -> Bundle:
@@ -101,7 +115,9 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     probes = tuple(_probes_of(message.probes, {spec.instance for spec in specs}))
     bundle, xds = bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address)
     federated = tuple(_federated(message.federated, trust_domain))
-    return Assigned(specs, bundle, xds, server, probes, registered, federated)
+    if len(message.tainted) > MAX_TAINTED:
+        raise IdentityError(f"an agent is told at most {MAX_TAINTED} tainted authorities, not {len(message.tainted)}")
+    return Assigned(specs, bundle, xds, server, probes, registered, federated, frozenset(message.tainted))
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:
@@ -179,6 +195,7 @@ class Control:
         self.address = address
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self.tainted = Tainted()
 
     def use(self, svid: Svid, bundle: Bundle) -> None:
         """Connect anew as `svid`, trusting `bundle`; calls under way on the old connection may still end well."""
@@ -240,6 +257,17 @@ class Control:
         if said.spiffe_id != spiffe_id or set(said.audiences) != set(audiences):
             raise IdentityError("policyd's token is not the one that was asked for")
         return reply.token, said.expires
+
+    async def hold(self, holding: Holding) -> None:
+        """Tell which bundle is held and what is in use; raises as `sign`."""
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        told = agent_pb2.Holding(
+            sequence=holding.sequence, behind=holding.behind, authorities=sorted(holding.authorities)
+        )
+        try:
+            await stub.Hold(told, timeout=REPORT_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
 
     async def watch(self, version: str, envoy_version: str) -> AsyncIterator[agent_pb2.Assignment]:
         """The assignments that one connection brings; ends by raising Unreachable or IssuanceDenied."""

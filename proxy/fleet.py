@@ -67,6 +67,14 @@ class Fleet:
         for sidecar in self._sidecars.values():
             sidecar.trust(bundle, federated)
 
+    def behind(self, sequence: int) -> tuple[str, ...]:
+        """The instances whose Envoys have not confirmed the bundle of `sequence`."""
+        return tuple(sorted(name for name, sidecar in self._sidecars.items() if not sidecar.confirmed(sequence)))
+
+    def signers(self) -> frozenset[bytes]:
+        """The SHA-256 of each certificate that signed what the sidecars show."""
+        return frozenset(one for sidecar in self._sidecars.values() for one in sidecar.signers)
+
     def stop(self) -> None:
         """Let every sidecar drain and end; called again, end at once."""
         for sidecar in self._sidecars.values():

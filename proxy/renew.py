@@ -5,6 +5,7 @@ Law: while policyd is away the held SVID goes on being used, and the next attemp
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
@@ -15,9 +16,11 @@ from proxy.control import Control
 from proxy.events import stamp
 from proxy.identity import Bundle, Svid, check_svid, make_key, renewal, request
 from proxy.outside import Outside
+from proxy.tainted import Tainted
 
 FIRST_WAIT = 0.25
 MOST_WAIT = 15.0
+TAINT_SPREAD = 2.0  # seconds within which what is tainted is renewed
 LONGEST_SLEEP = 30.0  # the wall clock may jump while a laptop sleeps; look again at least this often
 
 Obtain = Callable[[], Awaitable[tuple[Svid, Bundle]]]
@@ -36,12 +39,14 @@ async def obtain(
     return check_svid(key, spiffe_id, chain, bundle, clock()), bundle
 
 
-async def keep_fresh(spiffe_id: SpiffeId, held: Svid | None, get: Obtain, deliver: Deliver, outside: Outside) -> None:
-    """Run for ever: deliver a first SVID where none is `held`, then a new one each time that it is due."""
+async def keep_fresh(
+    spiffe_id: SpiffeId, held: Svid | None, get: Obtain, deliver: Deliver, outside: Outside, tainted: Tainted
+) -> None:
+    """Run for ever: deliver a first SVID where none is `held`, then a new one each time that it is due, or tainted."""
     since = held.not_before if held is not None else outside.clock()  # when one that is held was issued is not kept
     while True:
         if held is not None:
-            await _until(renewal(held, since, outside.clock(), outside.spread()), outside)
+            await _until(renewal(held, since, outside.clock(), outside.spread()), held, tainted, outside)
         held = await _persist(spiffe_id, held, get, deliver, outside)
         since = outside.clock()
 
@@ -69,6 +74,16 @@ def _say_failure(spiffe_id: SpiffeId, held: Svid | None, error: PolicydError, wa
     outside.say("identity.failed", spiffe_id=str(spiffe_id), **facts)
 
 
-async def _until(moment: datetime, outside: Outside) -> None:
+async def _until(moment: datetime, held: Svid, tainted: Tainted, outside: Outside) -> None:
+    """Return at `moment`, or soon after what is held is tainted, not all at once with others."""
     while (left := (moment - outside.clock()).total_seconds()) > 0:
-        await outside.sleep(min(left, LONGEST_SLEEP))
+        if tainted.holds(held):
+            await outside.sleep(min(left, TAINT_SPREAD * (1 + outside.spread()) / 2))
+            return
+        sleeping = asyncio.ensure_future(outside.sleep(min(left, LONGEST_SLEEP)))
+        hearing = asyncio.ensure_future(tainted.changed())
+        try:
+            await asyncio.wait((sleeping, hearing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            hearing.cancel()

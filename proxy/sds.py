@@ -7,14 +7,14 @@ secrets change. Envoy takes a new secret without ending a connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from policyd.envoy_api import EnvoyApi
+from policyd.envoy_api import SECRET, EnvoyApi
 from policyd.xds import stream
 from policyd.xds.snapshot import Snapshot, make_snapshot
 from proxy.outside import Outside
@@ -26,9 +26,19 @@ _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 1
 
 
 class SdsServer:
-    """Serves the secrets of one sidecar at `socket`: `start` once, `serve` after each change, `stop` at the end."""
+    """Serves the secrets of one sidecar at `socket`: `start` once, `serve` after each change, `stop` at the end.
 
-    def __init__(self, api: EnvoyApi, socket: Path, instance: str, outside: Outside) -> None:
+    `confirmed` is called after Envoy has answered; `holds` tells what it has.
+    """
+
+    def __init__(
+        self,
+        api: EnvoyApi,
+        socket: Path,
+        instance: str,
+        outside: Outside,
+        confirmed: Callable[[], object] = lambda: None,
+    ) -> None:
         self._socket = socket
         self._instance = instance
         self._say = outside.say
@@ -38,6 +48,8 @@ class SdsServer:
         self._server: grpc.aio.Server | None = None
         self._snapshot: Snapshot = make_snapshot(())
         self._changes: set[asyncio.Event] = set()
+        self._streams: dict[asyncio.Event, stream.StreamState] = {}
+        self._confirmed = confirmed
 
     async def start(self, snapshot: Snapshot) -> None:
         """Listen; the folder of the socket must be its owner's alone."""
@@ -56,6 +68,12 @@ class SdsServer:
         self._snapshot = snapshot
         for change in self._changes:
             change.set()
+
+    def holds(self, name: str) -> bool:
+        """Whether every open stream that asked for the secret has confirmed the newest; true where none is open."""
+        newest = self._snapshot.of(SECRET)[name].version
+        asked = (state.types[SECRET] for state in self._streams.values() if SECRET in state.types)
+        return all(known.has.get(name) == newest and not known.pending for known in asked if known.wants(name))
 
     async def stop(self) -> None:
         """End every stream and remove the socket."""
@@ -82,10 +100,14 @@ class SdsServer:
                     state, pushes = stream.receive(state, request, self._snapshot, self._clock())
                 else:
                     state, pushes = stream.update(state, self._snapshot, self._clock())
+                self._streams[change] = state
+                self._confirmed()
                 for push in pushes:
                     yield self._said(push)
         finally:
             self._changes.discard(change)
+            self._streams.pop(change, None)
+            self._confirmed()
             reading.cancel()
             changing.cancel()
 

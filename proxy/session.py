@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from policyd.envoy_api import ENVOY_VERSION
 from policyd.errors import PolicydError, StateError
 from proxy.backoff import backoff
 from proxy.book import Book
-from proxy.control import Assigned, Control, assigned_of
+from proxy.control import Assigned, Control, Holding, assigned_of
 from proxy.events import stamp
 from proxy.fleet import Fleet
 from proxy.identity import Bundle, Svid
@@ -27,12 +28,15 @@ from proxy.probes import Probes
 from proxy.renew import keep_fresh, obtain
 from proxy.sidecar import Running
 from proxy.state import StateFolder
+from proxy.tainted import signers
 
 FIRST_WAIT, MOST_WAIT = 0.1, 5.0  # between two attempts to reach policyd
+LOOK_EVERY = 5.0  # seconds, where nothing says that what is held has changed
+TELL_PAUSE = 0.05
 
 
 class Session:
-    """Run `renew`, `watch` and `work`, all endless, in tasks; `changed` is called when `status` did."""
+    """Run `renew`, `watch`, `work` and `tell`, all endless, in tasks; `changed` is called when `status` did."""
 
     def __init__(
         self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes, book: Book,
@@ -49,13 +53,15 @@ class Session:
         self._wanted: asyncio.Queue[Assigned] = asyncio.Queue(maxsize=1)
         self._reconnect = asyncio.Event()
         self._connected = False
+        self._told: Holding | None = None
+        self._news = asyncio.Event()
         control.use(joined.svid, joined.bundle)
 
     async def renew(self) -> None:
         """Keep the agent's own SVID fresh."""
         svid = self._joined.svid
         get = partial(obtain, self._control, svid.id, self._outside.clock)
-        await keep_fresh(svid.id, svid, get, self._renewed, self._outside)
+        await keep_fresh(svid.id, svid, get, self._renewed, self._outside, self._control.tainted)
 
     async def watch(self) -> None:
         """Hear what is to run, over one connection after another."""
@@ -81,10 +87,32 @@ class Session:
         while True:
             assigned = await self._wanted.get()
             self._trust(assigned.bundle, assigned.federated)
-            self._book.hear(assigned.registered, assigned.bundle, assigned.federated)
+            self._control.tainted.hear(assigned.tainted)
+            self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
+
+    async def tell(self) -> None:
+        """Tell policyd what is held, soon after it changed and after each new connection."""
+        failures = 0
+        while True:
+            await self._some_news()
+            holding = self._holding()
+            if not self._connected or holding == self._told:
+                continue
+            try:
+                await self._control.hold(holding)
+            except PolicydError:
+                failures += 1
+                await self._outside.sleep(backoff(failures, self._outside.spread(), first=FIRST_WAIT, most=MOST_WAIT))
+                self._news.set()
+            else:
+                failures, self._told = 0, holding
+
+    def look(self) -> None:
+        """Something has changed of what is held."""
+        self._news.set()
 
     @property
     def connected(self) -> bool:
@@ -103,6 +131,19 @@ class Session:
             "envoy_version": ENVOY_VERSION,
         }
 
+    async def _some_news(self) -> None:
+        """Wait for a change, or look by oneself; changes that come together are told together."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY):
+                await self._news.wait()
+        await asyncio.sleep(TELL_PAUSE)
+        self._news.clear()
+
+    def _holding(self) -> Holding:
+        sequence = self._joined.bundle.sequence
+        used = signers(self._joined.svid) | self._fleet.signers() | self._book.signers()
+        return Holding(sequence, self._fleet.behind(sequence), used)
+
     async def _listen(self) -> None:
         async for message in self._control.watch(__version__, ENVOY_VERSION):
             self._hear(message)
@@ -118,7 +159,8 @@ class Session:
 
     def _hear(self, message: agent_pb2.Assignment) -> None:
         if not self._connected:
-            self._connected = True
+            self._connected, self._told = True, None
+            self._news.set()
             self._outside.say("agent.connected", server=self._control.address)
             self._changed()
         try:

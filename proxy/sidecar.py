@@ -31,7 +31,8 @@ from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
 from proxy.sds import SdsServer
-from proxy.secret import secrets
+from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET, secrets
+from proxy.tainted import signers
 
 FIRST_WAIT, MOST_WAIT = 0.5, 15.0  # between two attempts to get as far as Envoy
 MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
@@ -82,7 +83,7 @@ class Sidecar:
         self._federated: tuple[Bundle, ...] = ()
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside)
+        self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside, changed)
         self._command = Command(
             binary=settings.envoy,
             bootstrap=self._folder / "bootstrap.json",
@@ -110,6 +111,17 @@ class Sidecar:
         if self._svid is not None and changed:
             self._deliver(self._svid, bundle)
 
+    def confirmed(self, sequence: int) -> bool:
+        """Whether its Envoy, where one runs, has the bundle of `sequence` and the newest certificate."""
+        if self._bundle is None:
+            return True
+        return self._bundle.sequence >= sequence and all(map(self._sds.holds, (IDENTITY_SECRET, ROOTS_SECRET)))
+
+    @property
+    def signers(self) -> frozenset[bytes]:
+        """The SHA-256 of each certificate that signed what it shows."""
+        return signers(self._svid) if self._svid is not None else frozenset()
+
     async def run(self) -> None:
         """Return when stopped and cleaned up; what goes wrong before Envoy runs is said and tried again."""
         failures = 0
@@ -131,7 +143,8 @@ class Sidecar:
         identity: asyncio.Future[None] | None = None
         try:
             self._prepare()
-            identity = asyncio.ensure_future(keep_fresh(spec_id, self._svid, get, self._deliver, self._outside))
+            fresh = keep_fresh(spec_id, self._svid, get, self._deliver, self._outside, self._control.tainted)
+            identity = asyncio.ensure_future(fresh)
             await self._first_identity(identity)
             if not self._stopping.is_set():
                 await self._serve()

@@ -56,13 +56,30 @@ class Svid:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """The key that signs, vouched for by the root before as well: who trusts that root alone can verify even so."""
+
+    certificate: x509.Certificate
+    root: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
 class Authority:
-    """Signs X.509-SVIDs of one trust domain with the intermediate's key."""
+    """Signs X.509-SVIDs of one trust domain with the intermediate's key.
+
+    While its root is new there is a `bridge` from the root before: policyd itself always shows it, and with `bridging`
+    so do all. `others` are trusted besides the root; `sequence` is that of the trusted roots, 0 while there was only
+    ever one.
+    """
 
     trust_domain: str
     root: x509.Certificate
     intermediate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    bridge: Bridge | None = None
+    bridging: bool = False
+    others: tuple[x509.Certificate, ...] = ()
+    sequence: int = 0
 
     def sign(
         self,
@@ -73,26 +90,44 @@ class Authority:
         random: Random,
         ttl: timedelta = template.LEAF_LIFE,
         dns_names: tuple[str, ...] = (),
+        own: bool = False,
     ) -> Svid:
         """An SVID for `spiffe_id` and `key`, from two minutes before `now` (UTC) until `ttl` after it.
 
-        It ends with its chain at the latest. Raises IdentityError for an identity of another trust domain,
-        for the authority's own keys, where less than five minutes would remain, and where what was signed
-        fails its check.
+        `own` is policyd's, which even those have to verify that have missed a new root.
+
+        It ends with its chain at the latest. Raises IdentityError for an identity of another trust domain, for the
+        authority's own keys, where less than five minutes would remain, and where what was signed fails its check.
         """
         if spiffe_id.trust_domain != self.trust_domain:
             raise IdentityError(f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
         if any(check.same_key(key, own.public_key()) for own in (self.root, self.intermediate)):
             raise IdentityError("the authority's own key is nobody else's")
-        life = template.validity(now, ttl, within=template.life_of(self.intermediate))
-        order = template.leaf(self.intermediate, spiffe_id, key, life, random, dns_names)
-        svid = Svid(spiffe_id, order.sign(self.key, hashes.SHA256()), self.intermediate)
+        issuer = self.bridge.certificate if self.bridge and (own or self.bridging) else self.intermediate
+        life = template.validity(now, ttl, within=template.life_of(issuer))
+        order = template.leaf(issuer, spiffe_id, key, life, random, dns_names)
+        svid = Svid(spiffe_id, order.sign(self.key, hashes.SHA256()), issuer)
         self._check(svid, key, dns_names, now)
         return svid
 
     @property
+    def anchor(self) -> x509.Certificate:
+        """The root that policyd's own chain ends at: what a join token pins."""
+        return self.bridge.root if self.bridge else self.root
+
+    @property
+    def anchor_sha256(self) -> str:
+        """Of its DER, in lower-case hex."""
+        return hashlib.sha256(self.anchor.public_bytes(Encoding.DER)).hexdigest()
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """All that are trusted, that of the key which signs first."""
+        return (self.root, *self.others)
+
+    @property
     def root_sha256(self) -> str:
-        """Of the root's DER, in lower-case hex: what a join token pins."""
+        """Of the root's DER, in lower-case hex."""
         return hashlib.sha256(self.root_der).hexdigest()
 
     @property
@@ -102,8 +137,8 @@ class Authority:
 
     @property
     def bundle_sequence(self) -> int:
-        """Grows with every new root: the second from which the root is valid, since the epoch."""
-        return int(self.root.not_valid_before_utc.timestamp())
+        """Grows with every change of the trusted roots; of the first root: the second from which it is valid."""
+        return self.sequence or int(self.root.not_valid_before_utc.timestamp())
 
     def _check(self, svid: Svid, key: PublicKey, dns_names: tuple[str, ...], now: datetime) -> None:
         if check.check_leaf(svid.leaf, svid.intermediate, self.trust_domain, now) != svid.spiffe_id:

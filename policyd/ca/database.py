@@ -1,4 +1,4 @@
-"""The small database of the issuing side: join tokens, agents, entries of processes, the count of certificates.
+"""The small database of the issuing side: join tokens, agents and what they hold, entries of processes, counts.
 
 Law: one file of mode 0600, one writer at a time, and a transaction either holds as a whole or never was; what must
 not be forgotten, as a used token, is on the disk before anybody hears of it.
@@ -17,7 +17,7 @@ from typing import Final
 from policyd.ca.files import check_private, write_new
 from policyd.errors import StateError
 
-VERSION: Final = 3
+VERSION: Final = 4
 BUSY_SECONDS: Final = 5.0
 
 _SCHEMA: Final = """
@@ -35,7 +35,11 @@ CREATE TABLE IF NOT EXISTS entry (
 CREATE TABLE IF NOT EXISTS revoked (
   spiffe_id TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL
 ) STRICT;
-PRAGMA user_version = 3;
+CREATE TABLE IF NOT EXISTS holding (
+  agent TEXT PRIMARY KEY, sequence INTEGER NOT NULL, behind TEXT NOT NULL, authorities TEXT NOT NULL,
+  heard INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 4;
 """
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from policyd.audit.record import Entry, Fault, Outcome
 from policyd.ca import jwt, template
 from policyd.ca.authority import Authority, Svid
@@ -53,7 +55,7 @@ class Ports:
 
 
 class Issuer:
-    """Issues the certificates of one authority."""
+    """Issues the certificates of one authority; another value of `authority` is in force from the next call on."""
 
     def __init__(self, authority: Authority, ports: Ports) -> None:
         self.authority = authority
@@ -135,8 +137,9 @@ class Issuer:
     def bundle(self) -> Bundle:
         """What verifiers of this trust domain hold, as it is published now."""
         authority, keys = self.authority, self._ports.jwt_keys()
-        sequence = max(authority.bundle_sequence, keys.sequence)
-        return Bundle(authority.trust_domain, (authority.root_der,), keys.public, sequence, REFRESH_HINT)
+        sequence = authority.bundle_sequence + keys.sequence  # each only grows, so a change of either shows
+        roots = tuple(root.public_bytes(Encoding.DER) for root in authority.roots)
+        return Bundle(authority.trust_domain, roots, keys.public, sequence, REFRESH_HINT)
 
     def refuse(self, order: AnyOrder, error: PolicydError, **detail: str) -> None:
         """Record that an order was refused before the policies were asked; the caller then raises `error`."""
@@ -159,7 +162,7 @@ class Issuer:
 
     def _issue_own(self, spiffe_id: SpiffeId, key: PublicKey, kind: str, dns_names: tuple[str, ...] = ()) -> Svid:
         order = Order(spiffe_id, spiffe_id, Evidence("self"), template.LEAF_LIFE, self._ports.clock(), dns_names)
-        svid = self._sign(order, key)
+        svid = self._sign(order, key, own=kind == "server")
         self._record(order, Decision(True), {"requested_by": kind} | _described(svid), {})
         self._ports.count(kind)
         return svid
@@ -179,7 +182,7 @@ class Issuer:
         own = (self.authority.root.public_key(), self.authority.intermediate.public_key())
         return parse_csr(csr, identity, own_keys=own)
 
-    def _sign(self, order: Order, key: PublicKey) -> Svid:
+    def _sign(self, order: Order, key: PublicKey, *, own: bool = False) -> Svid:
         return self.authority.sign(
             order.identity,
             key,
@@ -187,6 +190,7 @@ class Issuer:
             random=self._ports.random,
             ttl=order.ttl,
             dns_names=order.dns_names,
+            own=own,
         )
 
     def _record(

@@ -76,7 +76,7 @@ def load(state: Path, passphrase: bytes | None, random: Random) -> Loaded:
     Raises StateError for a folder or certificate, KeyFileError for a key that is missing, broken or too open.
     """
     folder = state / FOLDER
-    _check_folder(folder)
+    check_folder(folder)
     missing = [name for name in FILES if not os.path.lexists(folder / name)]
     if missing:
         raise StateError(f"`{folder}` lacks {' and '.join(missing)}", remedy=f"restore from a copy, or {_ANEW}")
@@ -99,7 +99,8 @@ def _encrypt_plain(folder: Path, material: Material, passphrase: bytes | None, r
     return tuple(plain)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is none, or that others may use; raises StateError."""
     try:
         status = folder.lstat()
     except OSError as error:

@@ -14,8 +14,9 @@ from typing import Final
 
 from cryptography import x509
 
-from policyd.ca import keystore, template
+from policyd.ca import authorities_store, keystore, template
 from policyd.ca.authority import Authority, Material, authority_of, new_material
+from policyd.ca.rotation import Authorities, Generation, authority
 from policyd.ca.template import Random
 from policyd.errors import IdentityError, StateError
 from policyd.svid.x509 import read_trust_domain
@@ -29,10 +30,14 @@ _ANEW: Final = "start anew with `--fresh`: every agent then joins again"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authority ready to sign; `notices` say what this start changed, `warnings` what needs care soon."""
+    """An authority ready to sign; `notices` say what this start changed, `warnings` what needs care soon.
+
+    `held` are all its generations.
+    """
 
     authority: Authority
     created: bool
+    held: Authorities
     notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -54,14 +59,38 @@ def open_authority(
     if not keystore.exists(state):
         material = new_material(trust_domain, now=now, random=random)
         keystore.create(state, material, passphrase, random)
-        authority = authority_of(material, trust_domain, now=now)
-        notice = f"made a certificate authority for `{trust_domain}`, root SHA-256 {authority.root_sha256}"
-        return Opened(authority, True, (notice,))
-    loaded = keystore.load(state, passphrase, random)
+        first = authority_of(material, trust_domain, now=now)
+        notice = f"made a certificate authority for `{trust_domain}`, root SHA-256 {first.root_sha256}"
+        return Opened(first, True, _first(material), (notice,))
     folder = state / keystore.FOLDER
-    authority = _checked(loaded.material, folder, trust_domain, now)
+    if authorities_store.exists(folder):
+        return _open_generations(state, trust_domain, now, passphrase, random)
+    loaded = keystore.load(state, passphrase, random)
+    checked = _checked(loaded.material, folder, trust_domain, now)
     notices = tuple(f"`{folder / name}` is encrypted from now on" for name in loaded.encrypted_now)
-    return Opened(authority, False, notices, expiry_warnings(authority, now))
+    return Opened(checked, False, _first(loaded.material), notices, expiry_warnings(checked, now))
+
+
+def _first(material: Material) -> Authorities:
+    return Authorities((Generation(material, "active", material.intermediate.not_valid_before_utc),))
+
+
+def _open_generations(
+    state: Path, trust_domain: str, now: datetime, passphrase: bytes | None, random: Random
+) -> Opened:
+    """The authority where there was a rotation."""
+    folder = state / keystore.FOLDER
+    keystore.check_folder(folder)
+    kept = authorities_store.load(folder, passphrase)
+    held, notices = kept.authorities, tuple[str, ...]()
+    if kept.plain:
+        authorities_store.save(folder, held, passphrase, random)
+        notices = (f"`{folder / authorities_store.FILE}` is encrypted from now on",)
+    else:
+        authorities_store.tidy(folder, held)
+    _checked(held.active.material, folder, trust_domain, now)
+    made = authority(held, trust_domain, now)
+    return Opened(made, False, held, notices, expiry_warnings(made, now))
 
 
 def expiry_warnings(authority: Authority, now: datetime) -> tuple[str, ...]:

@@ -76,9 +76,10 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True)
 class JournalTrust:
-    """Trusts what `root` vouches for as its journal."""
+    """Trusts what one of the roots vouches for as its journal: `root`, or those `others` that were before or after."""
 
     root: x509.Certificate
+    others: tuple[x509.Certificate, ...] = ()
 
     def __call__(self, chain: tuple[bytes, ...], time: datetime) -> TrustedKey:
         """The key of a chain; raises IdentityError."""
@@ -86,7 +87,9 @@ class JournalTrust:
             certificates = [x509.load_der_x509_certificate(one) for one in chain]
         except ValueError as error:
             raise IdentityError("it has no certificate") from error
-        identity = check_svid(certificates, self.root, time)
+        issuer = certificates[-1].issuer if certificates else None
+        root = next((one for one in self.others if one.subject == issuer), self.root)
+        identity = check_svid(certificates, root, time)
         if identity != SpiffeId.journal(identity.trust_domain):
             raise IdentityError(f"`{identity}` is not the journal")
         leaf = certificates[0]
@@ -95,10 +98,10 @@ class JournalTrust:
         return TrustedKey(leaf)
 
 
-def read_root(pem: bytes) -> x509.Certificate:
-    """A root certificate from PEM; raises IdentityError."""
+def read_roots(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """The root certificates in PEM, at least one; raises IdentityError."""
     try:
-        return x509.load_pem_x509_certificate(pem)
+        return tuple(x509.load_pem_x509_certificates(pem))
     except ValueError as error:
         raise IdentityError("this is no certificate in PEM") from error
 

@@ -1,4 +1,4 @@
-"""policyd's own certificate: renewed at half of its life, handed to every new connection.
+"""policyd's own certificate: renewed at half of its life and with its authority, handed to every new connection.
 
 Law: the chain holds the root as well, so that a joining agent can pin it before it trusts anything. A renewal that
 fails changes nothing while the old certificate lasts; the key never touches the disk.
@@ -35,13 +35,14 @@ class ServerIdentity:
         self._clock = clock
         self._failed = failed
         self._lock = threading.Lock()
+        self._authority = issuer.authority
         self._current = self._issue()
 
     def current(self) -> ServerCertificate:
         """The certificate for a connection of now; raises what issuing raises once the last one has ended."""
         with self._lock:
             now = self._clock()
-            if now >= self._current.renew_at:
+            if now >= self._current.renew_at or self._issuer.authority is not self._authority:
                 try:
                     self._current = self._issue()
                 except PolicydError as error:
@@ -51,22 +52,21 @@ class ServerIdentity:
             return self._current
 
     def _issue(self) -> ServerCertificate:
-        key = ec.generate_private_key(ec.SECP256R1())
-        return server_certificate(
-            self._issuer.issue_server(key.public_key()), key, self._issuer.authority, self._clock()
-        )
+        key, authority = ec.generate_private_key(ec.SECP256R1()), self._issuer.authority
+        made = server_certificate(self._issuer.issue_server(key.public_key()), key, authority, self._clock())
+        self._authority = authority
+        return made
 
 
 def server_certificate(
     svid: Svid, key: ec.EllipticCurvePrivateKey, authority: Authority, now: datetime
 ) -> ServerCertificate:
     """Put together what a TLS server needs; renewal is due at half of what is left of the certificate's life."""
-    root = authority.root.public_bytes(Encoding.PEM)
-    chain = (svid.leaf.public_bytes(Encoding.PEM), svid.intermediate.public_bytes(Encoding.PEM), root)
+    chain = tuple(one.public_bytes(Encoding.PEM) for one in (svid.leaf, svid.intermediate, authority.anchor))
     return ServerCertificate(
         key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         chain=b"".join(chain),
-        roots=root,
+        roots=b"".join(root.public_bytes(Encoding.PEM) for root in authority.roots),
         not_after=svid.not_after,
         renew_at=now + (svid.not_after - now) / 2,
     )

@@ -7,7 +7,7 @@ text gives nothing away: neither why a token failed, nor what policies say, nor 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -21,11 +21,20 @@ from policyd.ca.authority import Svid
 from policyd.ca.changes import Changes
 from policyd.ca.entries import Entry
 from policyd.ca.health import MAX_REPORTED, probes_for, said_by
+from policyd.ca.holdings import Holding, checked
 from policyd.ca.issuance import AnyOrder, Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import Peer, address_of, peer_of
 from policyd.ca.tokens import Refused, Tokens
-from policyd.errors import CsrError, IdentityError, IssuanceDenied, PolicydError, SpiffeIdError, TokenError
+from policyd.errors import (
+    CsrError,
+    IdentityError,
+    IssuanceDenied,
+    PolicydError,
+    RotationError,
+    SpiffeIdError,
+    TokenError,
+)
 from policyd.mesh.model import Mesh
 from policyd.peer import check_tls
 from policyd.rate import Rate, RateLimit
@@ -79,7 +88,7 @@ def translated() -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except (CsrError, SpiffeIdError) as error:
+    except (CsrError, SpiffeIdError, RotationError) as error:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
     except (TokenError, IssuanceDenied) as error:
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, error.message) from error
@@ -151,8 +160,9 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     """Served over mutual TLS to agents that have joined.
 
     `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
-    never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not. `run`
-    makes the calls that issue. `federated` are the bundles of other trust domains.
+    never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not, `hold`
+    which bundles agents hold; `tainted` are the authorities by which nothing is to be signed any more. `run` makes the
+    calls that issue. `federated` are the bundles of other trust domains.
     """
 
     def __init__(
@@ -170,11 +180,15 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         rate: Rate = SIGN_RATE,
         run: Run = at_once,
         federated: Callable[[], Sequence[Bundle]] = tuple,
+        hold: Callable[[Holding], object] = lambda holding: None,
+        tainted: Callable[[], Collection[bytes]] = tuple,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
         self._run = run
         self._federated = federated
+        self._hold = hold
+        self._tainted = tainted
         self._bundles = BundleMessages()
         self._mesh = mesh
         self._changes = changes
@@ -239,6 +253,19 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                     raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"a report is of at most {MAX_REPORTED} instances")
                 self._hear(said_by(registration, request, self._mesh(), self._tokens.agents()))
                 return agent_pb2.HealthReply()
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def Hold(self, request: agent_pb2.Holding, context: Context) -> agent_pb2.HoldingReply:  # noqa: N802
+        """Hear which bundle the agent and its Envoys hold, and certificates of which authorities they use."""
+        try:
+            with translated():
+                agent = self._admit(context)[0].agent
+                if not self._reports.allow(agent):
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reports, wait a little")
+                heard = int(self._wall().timestamp())
+                self._hold(checked(agent, request.sequence, request.behind, request.authorities, heard))
+                return agent_pb2.HoldingReply()
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -356,6 +383,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 for one in self._of(registration)
             ],
             federated=map(bundle_message, self._federated()),
+            tainted=sorted(self._tainted()),
         )
 
 

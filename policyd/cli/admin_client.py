@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 
 from policyd._pb import admin_pb2 as pb
-from policyd._pb import admin_pb2_grpc, authority_pb2_grpc
+from policyd._pb import admin_pb2_grpc, authority_pb2_grpc, rotation_pb2, rotation_pb2_grpc
 from policyd._pb import authority_pb2 as ca
 from policyd.errors import NotRunning, PolicydError
 
@@ -43,6 +43,7 @@ class AdminClient:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
         self._stub: Any = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
         self._authority: Any = authority_pb2_grpc.CertificateAuthorityStub(self._channel)  # type: ignore[no-untyped-call]
+        self._rotation: Any = rotation_pb2_grpc.RotationStub(self._channel)  # type: ignore[no-untyped-call]
         self._directory = directory
         self._seconds = seconds
 
@@ -92,6 +93,20 @@ class AdminClient:
     def ca_status(self) -> ca.CaStatusReply:
         """All of the certificate authority that can end."""
         reply: ca.CaStatusReply = self._call(self._authority.CaStatus, ca.CaStatusRequest())
+        return reply
+
+    def rotation(self) -> rotation_pb2.RotationReply:
+        """How far a rotation of the authority is."""
+        request = rotation_pb2.RotationStatusRequest()
+        reply: rotation_pb2.RotationReply = self._call(self._rotation.RotationStatus, request)
+        return reply
+
+    def rotate(
+        self, step: str, what: str = "", without: Sequence[str] = (), *, early: bool = False
+    ) -> rotation_pb2.RotationReply:
+        """Make one step of it."""
+        request = rotation_pb2.RotationStepRequest(step=step, what=what, without=without, early=early)
+        reply: rotation_pb2.RotationReply = self._call(self._rotation.RotationStep, request)
         return reply
 
     def bundle(self) -> ca.ShowBundleReply:

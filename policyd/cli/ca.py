@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policyd.cli import ca_bundle, ca_entry, ca_federation
+from policyd.cli import ca_bundle, ca_entry, ca_federation, ca_rotate
 from policyd.cli.ca_init import init
 from policyd.cli.ca_inspect import inspect
 from policyd.cli.ca_ledger import listed, log, show_record
@@ -27,6 +27,7 @@ app.add_typer(token, name="token")
 app.add_typer(ca_entry.app, name="entry")
 app.add_typer(ca_bundle.app, name="bundle")
 app.add_typer(ca_federation.app, name="federation")
+app.add_typer(ca_rotate.app, name="rotate")
 app.command("init")(init)
 app.command("list")(listed)
 app.command("log")(log)

@@ -1,6 +1,6 @@
 """`policyd log verify`: prove that the journal is whole, or name the first record that is not.
 
-Law: reads and changes nothing; what it trusts is one certificate, which an auditor brings along.
+Law: reads and changes nothing; what it trusts are root certificates, which an auditor brings along.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The mesh's root certificate (PEM) that the seals have to lead to, from a source that you trust. "
+            help="The mesh's root certificate (PEM; those before it too) that the seals have to lead to, from a source "
+            "that you trust. "
             "Without it: the folder's own.",
             show_default=False,
         ),
@@ -59,10 +60,10 @@ def verify(
     from policyd.cli.output import print_json
 
     journal = journal_of(directory)
-    certificate = _root(root, journal)
-    how = _how(certificate, seals, expect)
+    roots = _roots(root, journal)
+    how = _how(roots, seals, expect)
     verdict = verify_journal(journal, how, _progress())
-    trusted = fingerprint(certificate) if certificate else ""
+    trusted = fingerprint(roots[-1]) if roots else ""
     if as_json:
         print_json(_value(verdict, trusted))
     else:
@@ -70,11 +71,11 @@ def verify(
     return Exit.ERROR if verdict.problems else Exit.OK
 
 
-def _how(certificate: Certificate | None, seals: bool, expect: str | None) -> How:
+def _how(roots: tuple[Certificate, ...], seals: bool, expect: str | None) -> How:
     from policyd.audit.verify import How
     from policyd.ca.sealing import JournalTrust
 
-    trust = JournalTrust(certificate) if certificate else None
+    trust = JournalTrust(roots[-1], roots) if roots else None
     return How(trust, seals, _noted(expect), jobs=len(os.sched_getaffinity(0)))
 
 
@@ -89,17 +90,17 @@ def _noted(text: str | None) -> tuple[int, str] | None:
     return int(found[1]), found[2]
 
 
-def _root(file: Path | None, journal: Path) -> Certificate | None:
-    """The certificate that is trusted; None where the folder has no authority. Raises UsageError."""
-    from policyd.ca.sealing import read_root
+def _roots(file: Path | None, journal: Path) -> tuple[Certificate, ...]:
+    """The certificates that are trusted, the newest last; none where the folder has no authority. Raises UsageError."""
+    from policyd.ca.sealing import read_roots
     from policyd.errors import IdentityError, UsageError
 
     path = file or journal.parent / "ca" / "root.pem"
     try:
-        return read_root(path.read_bytes())
+        return read_roots(path.read_bytes())
     except FileNotFoundError as error:
         if file is None:
-            return None
+            return ()
         raise UsageError(f"`{path}` is not there", remedy="name the mesh's root certificate") from error
     except OSError as error:
         raise UsageError(f"`{path}` cannot be read: {error.strerror}", remedy="name another copy of it") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,11 +12,15 @@ from pathlib import Path
 import structlog
 
 from policyd.audit.journal import Journal
+from policyd.authz.operators import may
+from policyd.ca import rotator
 from policyd.ca.files import read_passphrase
+from policyd.ca.holdings import Holding
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
 from policyd.ca.revocations import FILE, Revocations, forbids
+from policyd.ca.rotator import Rotator
 from policyd.cedar.model import Decision, Request
 from policyd.config import Settings, StatePaths
 from policyd.keeper import Keeper
@@ -34,7 +39,7 @@ def open_folders_authority(
         settings.trust_domain,
         clock=clock,
         random=secrets.token_bytes,
-        passphrase=_passphrase(directory, settings),
+        passphrase=passphrase_of(directory, settings),
     )
     for notice in opened.notices:
         _log.info("ca.notice", text=notice)
@@ -43,7 +48,39 @@ def open_folders_authority(
 
 def open_jwt_keys(directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]) -> JwtKeyStore:
     """The keys of the authority's tokens, made at the first start; raises StateError or KeyFileError."""
-    return JwtKeyStore(paths.ca, clock, secrets.token_bytes, _passphrase(directory, settings))
+    return JwtKeyStore(paths.ca, clock, secrets.token_bytes, passphrase_of(directory, settings))
+
+
+def make_rotator(
+    opened: Opened,
+    issuer: Issuer,
+    paths: StatePaths,
+    passphrase: bytes | None,
+    *,
+    keeper: Keeper,
+    journal: Journal,
+    clock: Callable[[], datetime],
+    present: Callable[[], Collection[str]],
+    holdings: Callable[[], Collection[Holding]],
+    changed: Callable[[], object],
+) -> Rotator:
+    """Gives the issuer new keys, step by step; the operators' policies in force decide."""
+
+    def decide() -> Decision:
+        live = keeper.live
+        return may(live.operators, live.ruling.entities, live.mesh.trust_domain, os.getuid(), "rotate", clock())
+
+    ports = rotator.Ports(
+        clock=clock,
+        random=secrets.token_bytes,
+        decide=decide,
+        record=journal.append,
+        present=present,
+        holdings=holdings,
+        changed=changed,
+        life=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
+    )
+    return Rotator(paths.ca, issuer, opened.held, ports, passphrase)
 
 
 def make_issuer(
@@ -87,6 +124,7 @@ def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
     return replace(folder, texts=texts, digest=digest({FILE: text, "": folder.digest}))
 
 
-def _passphrase(directory: Path, settings: Settings) -> bytes | None:
+def passphrase_of(directory: Path, settings: Settings) -> bytes | None:
+    """What the keys at rest are encrypted under; None where they are not."""
     file = settings.ca.passphrase_file
     return read_passphrase(directory / file) if file else None

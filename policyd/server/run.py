@@ -25,13 +25,15 @@ from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
-from policyd.ca import desk
+from policyd.ca import desk, rotation_desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
 from policyd.ca.entries import Entries
+from policyd.ca.holdings import Holdings
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.revocations import Revocations
+from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
@@ -156,6 +158,7 @@ class Server:
         self._cache = SnapshotCache()
         self._changes = Changes()
         self._earlier = Earlier()
+        self._rotation_trouble = ""
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -181,6 +184,7 @@ class Server:
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
         self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
+        self._holdings = Holdings(database)
         stack.callback(self._write_counts)
         self._addresses = choose_ports(self._paths, settings.listen, self._count, settings.ca.bundle_endpoint)
         # server.json is removed by an orderly end, and by `policyd up` before its first start
@@ -206,6 +210,18 @@ class Server:
             issued=self._issued,
             revoked=self._revocations.holds,
             refused=self._metrics.refused,
+        )
+        self._rotator = issuing.make_rotator(
+            self._opened,
+            self._issuer,
+            self._paths,
+            issuing.passphrase_of(self._directory, settings),
+            keeper=self._keeper,
+            journal=self._journal,
+            clock=_now,
+            present=self._present,
+            holdings=self._holdings.all,
+            changed=lambda: self._loop.call_soon_threadsafe(self._authority_changed),
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
         self._federating = Federating(self._federation, self._changes.announce)
@@ -265,6 +281,8 @@ class Server:
             hear=self._liveness.hear,
             run=PausingTasks(self._loop).run,
             federated=self._federation.bundles,
+            hold=self._holdings.hear,
+            tainted=lambda: self._rotator.held.tainted,
         )
         self._inspections = InspectionsService(self._agents.admit)
         self._window = Window(settings.tracing.window)
@@ -334,6 +352,7 @@ class Server:
         server = grpc.aio.server()
         admin.handler(server, admin.AdminService(parts))
         desk.handler(server, desk.Desk(self._desk()))
+        rotation_desk.handler(server, rotation_desk.RotationDesk(self._rotator, self._rotate))
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
         socket.chmod(0o600)
@@ -381,11 +400,12 @@ class Server:
 
     async def _look_after(self) -> None:
         """What only time brings: the authority's end comes nearer, old records go."""
-        authority = self._opened.authority
         while True:
+            authority = self._issuer.authority
             self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
             self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await self._turn_jwt_keys()
+            await self._turn_authority()
             await self._deciders.refresh()
             await asyncio.to_thread(self._write_counts)
             await asyncio.to_thread(self._journal.turn)
@@ -395,6 +415,28 @@ class Server:
             if self._keeper.refused:  # perhaps for want of space, or of a port, that has come since
                 await asyncio.to_thread(self._keeper.look)
             await asyncio.sleep(LOOK_AFTER_SECONDS)
+
+    def _present(self) -> tuple[str, ...]:
+        return self._agents.connected()
+
+    async def _rotate(self, step: Step) -> None:
+        await asyncio.to_thread(self._rotator.do, step)
+        await self._deciders.refresh()
+
+    def _authority_changed(self) -> None:
+        self._changes.announce()
+        _log.info("ca.authority", next=self._rotator.held.next, sequence=self._issuer.bundle.sequence)
+
+    async def _turn_authority(self) -> None:
+        """What time demands of the authority, and who is there to be waited for."""
+        try:
+            await asyncio.to_thread(self._holdings.seen, self.agents(), int(_now().timestamp()))
+            step, trouble = await asyncio.to_thread(self._rotator.turn)
+        except PolicydError as error:
+            step, trouble = "turn", str(error)
+        self._rotation_trouble = f"the authority's key is due to be replaced: {trouble}" if trouble else ""
+        if trouble:
+            _log.error("ca.not_rotated", step=step, error=trouble)
 
     async def _turn_jwt_keys(self) -> None:
         try:
@@ -551,7 +593,9 @@ class Server:
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from self._key_sets.problems()
         yield from self._federation.problems()
-        yield from expiry_warnings(self._opened.authority, _now())
+        yield from expiry_warnings(self._issuer.authority, _now())
+        if self._rotation_trouble:
+            yield self._rotation_trouble
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"
         if self._sealer.trouble:

@@ -37,6 +37,9 @@ class ControlPlane:
     sidecars: list[agent_pb2.Sidecar] = field(default_factory=list)
     probes: list[agent_pb2.Probe] = field(default_factory=list)
     reports: list[dict[str, tuple[bool, str]]] = field(default_factory=list)
+    holdings: list[agent_pb2.Holding] = field(default_factory=list)
+    tainted: list[bytes] = field(default_factory=list)
+    more_roots: list[bytes] = field(default_factory=list)
     listener_port: int = 0
     secrets_used: list[str] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
@@ -91,8 +94,9 @@ class ControlPlane:
         return JoinToken(f"127.0.0.1:{self.attestation_port}", pin, agent, self.ca.trust_domain, SECRET)
 
     def bundle(self) -> agent_pb2.Bundle:
-        """The root, under the trust domain."""
-        return agent_pb2.Bundle(trust_domain=self.ca.trust_domain, roots=[self.ca.root.der], sequence=self.sequence)
+        """The root, and what is published besides, under the trust domain."""
+        roots = [self.ca.root.der, *self.more_roots]
+        return agent_pb2.Bundle(trust_domain=self.ca.trust_domain, roots=roots, sequence=self.sequence)
 
     def assignment(self) -> agent_pb2.Assignment:
         """What the agent is to run."""
@@ -103,6 +107,7 @@ class ControlPlane:
             bundle=self.bundle(),
             xds_address=f"127.0.0.1:{self.agents_port}",
             server_id=str(self.server_id),
+            tainted=self.tainted,
         )
 
     def certify(self, spiffe_id: str, csr: bytes) -> agent_pb2.Svid:
@@ -147,6 +152,12 @@ class _Agents(agent_pb2_grpc.AgentsServicer):
     ) -> agent_pb2.HealthReply:
         self._plane.reports.append({one.instance: (one.healthy, one.reason) for one in request.instances})
         return agent_pb2.HealthReply()
+
+    async def Hold(  # type: ignore[override] # noqa: N802
+        self, request: agent_pb2.Holding, context: grpc.aio.ServicerContext
+    ) -> agent_pb2.HoldingReply:
+        self._plane.holdings.append(request)
+        return agent_pb2.HoldingReply()
 
     async def Sign(self, request: agent_pb2.SignRequest, context: grpc.aio.ServicerContext) -> agent_pb2.Svid:  # type: ignore[override] # noqa: N802
         if request.spiffe_id in self._plane.denied:

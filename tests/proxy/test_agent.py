@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from policyd.envoy_api import shared
 from policyd.join_token import format_token
 from proxy import envoy_admin
 from proxy.envoy import DRAIN_LOOK
+from proxy.identity import make_key
 from tests.fakes.control_plane import ControlPlane
 from tests.fakes.toy_ca import ToyCa
 from tests.ports import free_port
@@ -154,6 +156,28 @@ async def test_a_new_certificate_reaches_envoy_and_no_connection_ends(plane: Con
     await agent.says("agent.renewed")
     await until(lambda: plane.watches >= 2)
     assert not agent.said("sidecar.crashed")
+    assert await agent.stop() == 0
+
+
+async def test_it_tells_which_bundle_its_envoy_has_confirmed_and_renews_what_is_tainted(
+    plane: ControlPlane, agent: Agent
+) -> None:
+    plane.sidecars, plane.listener_port = [WEB_1], free_port()
+    await agent.start("--join", format_token(plane.token()))
+    await agent.says("sidecar.ready")
+    signer = hashlib.sha256(plane.ca.sign(make_key().public_key(), [WEB])[1]).digest()
+
+    def told(sequence: int) -> bool:
+        return agent_pb2.Holding(sequence=sequence, authorities=[signer]) in plane.holdings
+
+    await until(lambda: told(1))
+    plane.sequence, plane.more_roots = 2, [ToyCa().root.der]
+    plane.announce()
+    await until(lambda: told(2))
+    assert sorted(set(plane.signed)) == [WEB]
+    plane.tainted = [signer]
+    plane.announce()
+    await until(lambda: {WEB, "spiffe://cluster.local/agent/a1"} <= set(plane.signed) and plane.signed.count(WEB) > 1)
     assert await agent.stop() == 0
 
 
