@@ -98,6 +98,17 @@ def test_a_request_for_anything_else_is_refused(der: bytes, message: str) -> Non
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize("key", [KEY, ec.generate_private_key(ec.SECP384R1())], ids=["P-256", "P-384"])
+def test_a_key_in_place_of_another_is_not_proven(key: ec.EllipticCurvePrivateKey) -> None:
+    """Who has somebody's public key, and not the private one, signs with their own."""
+    victim = ec.generate_private_key(key.curve)
+    own, wanted = spki(key.public_key()), spki(victim.public_key())
+    signed = a_csr(key)
+    assert signed.count(own) == 1
+    with pytest.raises(CsrError, match="is not signed by its key"):
+        parse_csr(signed.replace(own, wanted), REVIEWS)
+
+
 def test_the_authority_s_own_key_is_refused() -> None:
     with pytest.raises(CsrError, match="the authority's own key"):
         parse_csr(a_csr(KEY), REVIEWS, own_keys=[a_key().public_key(), KEY.public_key()])

@@ -340,6 +340,17 @@ async def test_a_bad_request_costs_no_token(house: House, csr: bytes, text: str)
     assert (await house.attest(token)).spiffe_id == str(LAPTOP)
 
 
+async def test_an_attestation_that_is_said_again_gets_nothing(house: House) -> None:
+    """Whoever has recorded a whole request, token and all, and sends its very bytes again."""
+    said = pb.AttestRequest(token=house.token(REVIEWS), csr=a_csr()).SerializeToString()
+    async with house.attestation() as channel:
+        attest = channel.unary_unary("/policyd.v1.Attestation/Attest")
+        first = pb.Svid.FromString(await attest(said))
+        again = await code_of(attest(said))
+    assert (first.spiffe_id, again) == (str(LAPTOP), (Code.PERMISSION_DENIED, "the join token is not accepted"))
+    assert [one.decision for one in house.office.recorder.entries] == ["allow", "deny"]
+
+
 async def test_without_a_record_there_is_no_certificate_and_the_token_stays_good(house: House) -> None:
     token = house.token()
     house.office.recorder.full = True

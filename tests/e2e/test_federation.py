@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 from policyd.svid import bundle
 from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
 from tests.e2e.terminal import wait_until
+from tests.e2e.wire import issue
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("federation")]
 
@@ -157,11 +162,32 @@ def test_bundles_are_fetched_from_where_they_are_published(world: World) -> None
     assert world.asks("web-v1").status_code == 200
 
 
-def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World) -> None:
+def resumed(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> tuple[int, ssl.SSLSession]:
+    """Ask by hand, with the session of a connection before: the status, and the session to go on with."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
+        context.wrap_socket(raw, session=session) as connection,
+    ):
+        connection.sendall(b"GET /balance HTTP/1.1\r\nHost: pay\r\nConnection: close\r\n\r\n")
+        with closing(http.client.HTTPResponse(connection, method="GET")) as response:
+            response.begin()
+            response.read()
+            assert connection.session is not None
+            return response.status, connection.session
+
+
+def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World, tmp_path: Path) -> None:
     wait_until(lambda: world.asks("web-v1").status_code == 200, 30)
+    papers = issue(world.shop.directory, "web-v1", tmp_path / "web")
+    context, port = papers.context(), world.bank.place("pay-v1")["inbound_port"]
+    context.verify_mode = ssl.CERT_NONE  # whom the bank trusts is what is asked here
+    status, session = resumed(context, port, None)
+    assert (status, resumed(context, port, session)[0]) == (200, 200)
     file = world.bank.directory / "policyd.yaml"
     before = file.read_text()
     file.write_text(f"trustDomain: {BANK}\nca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}}}\n"
                     "egress: {allowAddresses: [127.0.0.1/32]}\n")  # fmt: skip
     wait_until(lambda: world.asks("web-v1").status_code == 503, 30, lambda: world.asks("web-v1").text)
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        resumed(context, port, session)  # the session was good; those who began it are strangers now
     file.write_text(before)
