@@ -17,6 +17,7 @@ BENCHMARKS = (
     "mesh",
     "proxy",
     "telemetry",
+    "local",
     "ca",
     "deciders",
     "demo",

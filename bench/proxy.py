@@ -56,7 +56,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _rbac() -> dict[str, Any]:
+def rbac_by_hand() -> dict[str, Any]:
     """The rule that Bookinfo's gateway has: anyone, the schema's methods."""
     methods = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
     permissions = [{"header": {"name": ":method", "string_match": {"exact": method}}} for method in methods]
@@ -104,7 +104,11 @@ Variants = dict[str, tuple[list[dict[str, Any]], Fields]]
 
 def variants(control: Control) -> Variants:
     """What is compared here: filters, and other fields of the connection manager."""
-    return {"no filter": ([], {}), "native RBAC": ([_rbac()], {}), "policyd": ([filters.authorization(control)], {})}
+    return {
+        "no filter": ([], {}),
+        "native RBAC": ([rbac_by_hand()], {}),
+        "policyd": ([filters.authorization(control)], {}),
+    }
 
 
 @contextmanager

@@ -7,7 +7,7 @@ that fails does not apply; a forbid that fails denies, after those that apply.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cedarpy import pst
@@ -28,6 +28,8 @@ from policyd.policy.nearest import conditions_of, written
 
 MAX_TESTS: Final = 4_096  # of fields, in the filter of one listener
 MAX_EXPRESSION: Final = 4_096  # characters; Envoys of ours take programs of 32,768 steps
+
+Source = tuple[str, str, str, int]  # a policy's id, text, file and line
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,15 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles a ruling for its listeners, of which each asks only what is filed under its service."""
+    """Compiles a ruling for its listeners, of which each asks only what is filed under its service.
 
-    def __init__(self, ruling: Ruling) -> None:
+    What was compiled `before` over the same Mesh is taken over where no policy of the listener is another one.
+    """
+
+    def __init__(self, ruling: Ruling, before: Compiler | None = None) -> None:
         self._ruling = ruling
+        self._before = before._kept if before is not None and before._ruling.mesh is ruling.mesh else {}
+        self._kept: dict[str, tuple[tuple[Source, ...], Compiled]] = {}
         self._known: Known = known_of(ruling)
         self._by_resource: dict[Key, list[Policy]] = {}
         for policy in ruling.policy_set.policies:
@@ -105,7 +112,15 @@ class Compiler:
         if found.obstacles:
             return found
         place = Place(self._known, listener, mesh.instances[listener.instance])
-        return _bounded(_compiled(found, self._candidates(place), place))
+        policies = self._candidates(place)
+        sources = tuple((one.id, one.text, one.file, one.line) for one in policies)
+        before = self._before.get(listener.name)
+        if before is not None and before[0] == sources:
+            compiled = replace(before[1], revision=found.revision)
+        else:
+            compiled = _bounded(_compiled(found, policies, place))
+        self._kept[listener.name] = (sources, compiled)
+        return compiled
 
     def _obstacles(self, listener: Listener) -> Iterator[str]:
         if listener.side != "inbound":
@@ -146,16 +161,13 @@ def _compiled(empty: Compiled, policies: Sequence[Policy], place: Place) -> Comp
             failing.append(Rule(policy.id, outcome.error))
         elif outcome.true == NO:
             unused.append((policy.id, policy.effect))
-    return Compiled(
-        empty.listener,
-        empty.service,
-        empty.revision,
-        tuple(rules["forbid"]),
-        tuple(failing),
-        tuple(rules["permit"]),
-        tuple(unused),
-        tuple(left),
-        verified=empty.verified,
+    return replace(
+        empty,
+        forbids=tuple(rules["forbid"]),
+        failing=tuple(failing),
+        permits=tuple(rules["permit"]),
+        unused=tuple(unused),
+        left=tuple(left),
     )
 
 
@@ -239,4 +251,4 @@ def _bounded(compiled: Compiled) -> Compiled:
         obstacles.append(f"a filter of {tests} tests, and at most {MAX_TESTS} are sent")
     if not obstacles:
         return compiled
-    return Compiled(compiled.listener, compiled.service, compiled.revision, obstacles=tuple(obstacles))
+    return replace(compiled, forbids=(), failing=(), permits=(), unused=(), left=(), obstacles=tuple(obstacles))

@@ -121,15 +121,19 @@ def some(*parts: Formula) -> Formula:
 
 
 def _joined(kind: Any, neutral: Constant, settling: Constant, parts: tuple[Formula, ...]) -> Formula:
+    left = [part for part in parts if part is not neutral]
+    if settling in left:
+        return settling
+    if len(left) < 2:
+        return left[0] if left else neutral
     found: dict[Formula, None] = {}  # in their order, each once
-    for part in parts:
+    for part in left:
         for one in part.parts if isinstance(part, kind) else (part,):
             found.setdefault(one)
-    found.pop(neutral, None)
-    if settling in found or any(negated(one) in found for one in found):
+    if any(negated(one) in found for one in found):
         return settling
     if len(found) < 2:
-        return next(iter(found), neutral)
+        return next(iter(found))
     made: Formula = kind(tuple(found))
     return made
 

@@ -264,3 +264,26 @@ def test_what_is_compiled_alike_is_told_once(mesh: Mesh, schema: Schema) -> None
         compiler = Compiler(ruling_of(mesh, schema, text))
         found = alike([compiler.compile(one) for one in listeners_of(mesh, "shop.default")])
         assert [names for _, names in found] == groups
+
+
+def test_only_what_a_change_touches_is_compiled_again(mesh: Mesh, schema: Schema) -> None:
+    def texts(path: str) -> str:
+        to = 'resource == Service::"{}.{}"'
+        services = {"a": to.format("shop", "default"), "b": to.format("web", "default")}
+        paths = {"a": "/a", "b": path}
+        return "\n".join(
+            f'@id("{id_}") permit (principal, {HTTP}, {service}) when {{ context.request.path == "{paths[id_]}" }};'
+            for id_, service in services.items()
+        )
+
+    shop, web = (mesh.listeners[name] for name in (INBOUND, "web-v1/inbound"))
+    before = Compiler(ruling_of(mesh, schema, texts("/b")))
+    old = [before.compile(shop), before.compile(web)]
+    after = Compiler(ruling_of(mesh, schema, texts("/c")), before)
+    new = [after.compile(shop), after.compile(web)]
+    assert new[0].permits is old[0].permits
+    assert [words_of(one.permits[0].when) for one in (old[1], new[1])] == ['path is "/b"', 'path is "/c"']
+    assert new[0].revision == new[1].revision != old[0].revision
+
+    elsewhere = Compiler(ruling_of(world.meshes(), schema, texts("/b")), before)  # groups and labels may be others
+    assert elsewhere.compile(shop).permits is not old[0].permits

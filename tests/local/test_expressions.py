@@ -39,7 +39,9 @@ def canonical(target: str) -> str | None:
 
 
 def is_refused(target: str) -> bool:
-    return not re.fullmatch(ACCEPTABLE_PATH, target) or any(re.fullmatch(one, target) for one in UNACCEPTABLE_PATH)
+    return not re.fullmatch(ACCEPTABLE_PATH, target) or any(
+        text in target and re.fullmatch(one, target) for text, one in UNACCEPTABLE_PATH
+    )
 
 
 def like(text: str, found: list[str]) -> bool:

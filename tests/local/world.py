@@ -155,8 +155,6 @@ def _of_place(chosen: random.Random) -> str:
         'action in Action::"read"',
         'action == Action::"other"',
         'action in [Action::"write", Action::"GET"]',
-        OVERFLOW,
-        f"!({OVERFLOW})",
         "1 + 2 < 4",
     )
     return chosen.choice(forms)
@@ -186,7 +184,16 @@ def condition(chosen: random.Random, depth: int = 3) -> str:
                 return f"!({left})"
             case _:
                 return f"if {condition(chosen, depth - 1)} then {left} else {right}"
+    if chosen.random() < 0.12:
+        return _failing(chosen)
     return chosen.choice((_of_text, _of_text, _of_header, _of_caller, _of_place))(chosen)
+
+
+def _failing(chosen: random.Random) -> str:
+    """What fails, or fails for some requests."""
+    one = chosen.choice((_of_text, _of_header, _of_caller))(chosen)
+    forms = (OVERFLOW, f"({one}) && {OVERFLOW}", f"({one}) || {OVERFLOW}", f"if {one} then {OVERFLOW} else 1 < 2")
+    return f"({chosen.choice(forms)})"
 
 
 PRINCIPALS = (
@@ -210,7 +217,10 @@ def policy(chosen: random.Random, number: int) -> str:
     """A policy on one line."""
     effect = chosen.choice(("permit", "permit", "forbid"))
     scope = ", ".join(chosen.choice(one) for one in (PRINCIPALS, ACTIONS, RESOURCES))
-    clauses = [f"{chosen.choice(('when', 'unless'))} {{ {condition(chosen)} }}" for _ in range(chosen.randrange(3))]
+    clauses = [
+        f"{chosen.choice(('when', 'unless'))} {{ {condition(chosen, chosen.randrange(4))} }}"
+        for _ in range(chosen.choice((0, 1, 1, 1, 2)))
+    ]
     return f'@id("p{number:05}") {effect} ({scope}) {" ".join(clauses)};'
 
 

@@ -1,0 +1,117 @@
+"""What deciding in the proxy would cost: one Envoy without a filter, with rules by hand, with the compiled filter, and
+asking policyd; and what compiling costs.
+
+Every variant counts requests as a sidecar does. The rule is Bookinfo's at its gateway, as a sidecar in plain text has
+it; the filter by hand has that rule alone, the compiled one also refuses what policyd refuses before any rule. Proxies
+are sent no such filter yet, so records of what they decide are not measured here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+from bench.engine_sets import policies_in_files, traffic_schema
+from bench.processes import ROOT
+from bench.proxy import CONNECTIONS, Variants, measure, rbac_by_hand
+from bench.table import Row, row
+from bench.telemetry import COUNTED
+from policyd.authz.ruling import make_ruling
+from policyd.cedar.policies import Checked, load_policies
+from policyd.local import envoy
+from policyd.local.compile import Compiler
+from policyd.local.told import size
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Mesh, Served
+from policyd.mesh.placement import assumed
+from policyd.xds.resources import counting, filters
+from policyd.xds.resources.model import Control
+
+POLICIES, SERVICES, GROUPS = 10_000, 1_000, 50
+INGRESS = (
+    "workloads: {ingress-v1: {service: ingress, port: 80}}\ndefaults: {namespace: default, serviceAccount: ingress}\n"
+)
+PLAINTEXT = (
+    "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+    "metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: PERMISSIVE}}\n"
+)
+
+
+def _mesh(texts: dict[str, str]) -> Mesh:
+    declaration = declare(texts)
+    return build(declaration, "cluster.local", assumed(declaration))
+
+
+def _compiled_filter() -> dict[str, object]:
+    mesh = _mesh({"workloads.yaml": INGRESS, "mesh/peers.yaml": PLAINTEXT})
+    schema = traffic_schema()
+    text = (ROOT / "examples/bookinfo/policies/ingress.cedar").read_text(encoding="utf-8")
+    ruling = make_ruling(mesh, load_policies({"ingress.cedar": text}, schema), schema)
+    compiled = Compiler(ruling).compile(mesh.listeners["ingress-v1/inbound/plaintext"])
+    return {"name": envoy.FILTER, "typed_config": envoy.rbac(compiled)}
+
+
+def variants(control: Control) -> Variants:
+    """Each counts what a sidecar counts."""
+    fields = {
+        "access_log": counting.inbound(COUNTED, Served(80, 80), encrypted=True),
+        "access_log_options": counting.TUNNELS,
+    }
+    decided = {
+        "no filter": [],
+        "by hand": [rbac_by_hand()],
+        "compiled": [_compiled_filter()],
+        "policyd": [filters.authorization(control)],
+    }
+    return {name: ([counting.hears_who(), *chain], fields) for name, chain in decided.items()}
+
+
+def run() -> list[Row]:
+    """Measure and compare; needs wrk."""
+    return [*_compiling(), *_deciding()]
+
+
+def _deciding() -> Iterator[Row]:
+    medians = measure(variants).medians
+    for (variant, connections), load in medians.items():
+        name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
+        yield row(f"{name}: throughput", load.per_second, "requests/s")
+        yield row(f"{name}: p50", load.p50, "ms")
+        yield row(f"{name}: CPU of Envoy", load.envoy_cpu, "us/request")
+    compiled, by_hand, central = (medians[name, CONNECTIONS].per_second for name in ("compiled", "by hand", "policyd"))
+    yield row("throughput, compiled / by hand", compiled / by_hand, "ratio", at_least=0.95)
+    yield row("throughput, compiled / policyd", compiled / central, "ratio", at_least=5)
+    added = medians["compiled", 1].p50 - medians["no filter", 1].p50
+    yield row("p50 added at one connection", added, "ms", at_most=0.05)
+
+
+def _large() -> Mesh:
+    services = "".join(f"  s{number}-v1: {{service: s{number}, port: 80}}\n" for number in range(SERVICES))
+    members = (f"spiffe://cluster.local/ns/shop/sa/s{number}" for number in range(GROUPS))
+    groups = "".join(f"  g{number}: {{workloads: [{member}]}}\n" for number, member in enumerate(members))
+    workloads = f"workloads:\n{services}defaults: {{namespace: shop, serviceAccount: '{{service}}'}}\n"
+    return _mesh({"workloads.yaml": workloads, "groups.yaml": f"groups:\n{groups}"})
+
+
+def _compiling() -> Iterator[Row]:
+    mesh, schema, checked = _large(), traffic_schema(), Checked()
+    texts = policies_in_files(POLICIES)
+    ruling = make_ruling(mesh, load_policies(texts, schema, checked), schema)
+    listeners = [one for one in mesh.listeners.values() if one.side == "inbound"]
+    started = time.perf_counter()
+    compiler = Compiler(ruling)
+    before = [compiler.compile(one) for one in listeners]
+    sizes = [size(one) for one in before]  # in Envoy's words
+    yield row(f"{POLICIES:,} policies for {SERVICES:,} services", time.perf_counter() - started, "s", at_most=5)
+    texts["s7.cedar"] = texts["s7.cedar"].replace("/api/", "/v2/")
+    changed = make_ruling(mesh, load_policies(texts, schema, checked), schema)
+    started = time.perf_counter()
+    after = Compiler(changed, compiler)
+    again = [after.compile(one) for one in listeners]
+    yield row("policies of one service changed", time.perf_counter() - started, "s")
+    touched = sum(new.permits is not old.permits for new, old in zip(again, before, strict=True))
+    yield row("listeners compiled again", touched, "listeners", at_most=1)
+    yield row("filter of a workload, median", statistics.median(sizes), "bytes")
+    yield row("filter of a workload, largest", max(sizes), "bytes")
