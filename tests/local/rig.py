@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 
@@ -257,7 +258,9 @@ def answers(place: Place, caller: str, source: str, requests: Sequence[Asked]) -
         assert done, "a connection without an answer"
 
 
-def _asked(connection: socket.socket, reader: Any, requests: Sequence[Asked]) -> Iterator[tuple[Asked, Answer, bool]]:
+def _asked(
+    connection: socket.socket, reader: IO[bytes], requests: Sequence[Asked]
+) -> Iterator[tuple[Asked, Answer, bool]]:
     for start in range(0, len(requests), AT_ONCE):
         some = requests[start : start + AT_ONCE]
         connection.sendall(b"".join(one.raw for one in some))
@@ -268,7 +271,19 @@ def _asked(connection: socket.socket, reader: Any, requests: Sequence[Asked]) ->
             yield (request, *read)
 
 
-def _read(reader: Any, method: str) -> tuple[Answer, bool] | None:
+def over_http_2(place: Place, request: Asked) -> Answer:
+    """Ask in plain text."""
+    given = [b"Host: " + request.host.encode(), *(name.encode() + b": " + value for name, value in request.headers)]
+    options = [part for one in (*given, b"x-set: %d" % request.case) for part in (b"-H", one)]
+    line = [b"-X", request.method.encode(), b"--request-target", request.target, f"http://127.0.0.1:{place.plain}/"]
+    command = ["curl", "-si", "--max-time", "60", "--http2-prior-knowledge", "--path-as-is", *options, *line]
+    with BytesIO(subprocess.run(command, check=True, capture_output=True).stdout) as reader:
+        read = _read(reader, request.method)
+    assert read is not None
+    return read[0]
+
+
+def _read(reader: IO[bytes], method: str) -> tuple[Answer, bool] | None:
     first = reader.readline()
     if not first:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,7 +12,7 @@ from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema
 from policyd.local.compile import Compiler
 from tests.local import world
-from tests.local.rig import Place, answers, running
+from tests.local.rig import Place, answers, over_http_2, running
 from tests.local.world import Asked, Case
 
 pytestmark = pytest.mark.e2e
@@ -114,12 +114,33 @@ ODD = (
 )
 
 
+# over HTTP/2, where more methods and characters come through
+ODD_2 = (
+    Odd("any method", '@id("p") permit (principal, action == Action::"other", resource);', ALLOWED, method="FOO"),
+    Odd("a method in lower case", PERMIT.format('context.request.method == "get"'), ALLOWED, method="get"),
+    Odd(
+        "a method that is no GET",
+        '@id("p") permit (principal, action == Action::"GET", resource);',
+        DENIED,
+        method="get",
+    ),
+    Odd("a method as long as policyd takes it", PERMIT.format("context has request"), ALLOWED, method="a" * 64),
+    Odd("a method that is longer", OPEN, BROKEN, method="a" * 65),
+    Odd("a host as long as policyd takes it", PERMIT.format("context has request"), ALLOWED, host="h" * 260),
+    Odd("a host that is longer", OPEN, BROKEN, host="h" * 261),
+    Odd("letters in a path", PERMIT.format('context.request.path == "/%C3%A9"'), ALLOWED, target="/é".encode()),
+    Odd("a byte in a path", PERMIT.format('context.request.path == "/%FF"'), ALLOWED, target=b"/\xff"),
+    Odd("two values", PERMIT.format(f'{X_A} == "a,b"'), ALLOWED, headers=(("x-a", b"a"), ("x-a", b"b"))),
+    Odd("a tab", PERMIT.format(f'{X_A} like "a*b"'), ALLOWED, headers=(("x-a", b"a\tb"),)),
+)
+
+
 @pytest.fixture(scope="module")
 def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
     mesh = world.meshes()
     cases = []
-    for number, odd in enumerate(ODD):
+    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2))):
         ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)
         listener = mesh.listeners["shop-v1/inbound" if odd.caller else "shop-v1/inbound/plaintext"]
         compiled = Compiler(ruling).compile(listener)
@@ -134,4 +155,13 @@ def test_both_give_the_answer(place: Place, number: int) -> None:
     odd = ODD[number]
     request = Asked(number, odd.method, odd.target, odd.host, odd.headers)
     ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
+    assert (answer.central, answer.local) == (odd.answer, odd.answer)
+
+
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("number", range(len(ODD_2)), ids=[odd.name for odd in ODD_2])
+def test_both_give_the_answer_over_http_2(place: Place, number: int) -> None:
+    odd = ODD_2[number]
+    request = Asked(len(ODD) + number, odd.method, odd.target, odd.host, odd.headers)
+    answer = over_http_2(place, request)
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
