@@ -1,12 +1,13 @@
 """Fills a message from its JSON form, several times faster than protobuf's own reader of JSON.
 
 Law: what this makes is what `json_format.ParseDict` makes, or an error. What has a JSON form of its own that is not
-here (Struct, Timestamp and the like) is left to ParseDict. An Any that was packed before is not packed again.
+here (Struct, Timestamp and the like) is left to ParseDict. An Any that was packed lately is not packed again.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import marshal
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -22,9 +23,16 @@ _OWN_FORMS: Final = frozenset(
     f"google.protobuf.{name}"
     for name in ("Struct", "Value", "ListValue", "Timestamp", "FieldMask", "BytesValue", "Empty")
 )
-_MAX_KEPT: Final = 50_000  # packed Any values; a mesh of a thousand services has some thousands
+_MAX_KEPT: Final = 2_000  # packed Any values of an age; what many resources have in them is asked for soon again
+_KEY_BYTES: Final = 16
 
 _Set = Callable[[Any, Any], None]  # the message and the value of one of its fields
+
+
+def content_key(content: Any) -> bytes:
+    """What stands for a value in JSON form: the same for equal ones, another one for others, and short."""
+    form = marshal.dumps(content, 2)  # a form without back references, equal for what is equal
+    return hashlib.blake2b(form, digest_size=_KEY_BYTES).digest()
 
 
 class Filler:
@@ -35,6 +43,7 @@ class Filler:
         self._parse = parse
         self._plans: dict[str, dict[str, _Set]] = {}
         self._packed: dict[bytes, tuple[str, bytes]] = {}
+        self._aged: dict[bytes, tuple[str, bytes]] = {}  # those before; whoever is not asked for meanwhile goes
 
     def fill(self, made: Any, fields: Mapping[str, Any]) -> None:
         """Set the fields of a message; raises KeyError, TypeError or ValueError for what it does not have."""
@@ -113,8 +122,8 @@ class Filler:
     def _any(self, made: Any, fields: Any) -> None:
         if not fields:
             return  # one that is there and holds nothing
-        key = marshal.dumps(fields, 2)  # a form without back references, equal for what is equal
-        kept = self._packed.get(key)
+        key = content_key(fields)
+        kept = self._packed.get(key) or self._aged.get(key)
         if kept is None:
             type_url = fields["@type"]
             inner = self._message(type_url.rpartition("/")[2])()
@@ -123,9 +132,9 @@ class Filler:
                 return
             self.fill(inner, {name: value for name, value in fields.items() if name != "@type"})
             kept = (type_url, inner.SerializeToString(deterministic=True))
-            if len(self._packed) >= _MAX_KEPT:
-                self._packed.clear()
-            self._packed[key] = kept
+        if len(self._packed) >= _MAX_KEPT:
+            self._packed, self._aged = {}, self._packed
+        self._packed[key] = kept
         made.type_url, made.value = kept
 
 

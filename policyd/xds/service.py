@@ -230,13 +230,15 @@ class DiscoveryService:
                 await self._woken(connection)
                 if connection.ended_because:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, connection.ended_because)
-                if reading.done():
+                has_come = reading.done()
+                if has_come:
                     data = reading.result()
                     if data is grpc.aio.EOF:
                         return
                     await self._receive(connection, wire.decode(data, self._api)[0], context)
                     reading = self._read(connection, context)
-                await self._update(connection, context)
+                if connection.is_due or not has_come:  # a request is answered with all that is to be sent
+                    await self._update(connection, context)
         finally:
             reading.cancel()
 

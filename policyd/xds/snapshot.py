@@ -28,7 +28,15 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _VERSION_LETTERS = 16
 # maps of free keys, whose `cluster` means nothing to Envoy
-_OPAQUE = frozenset({"metadata", "filter_metadata", "typed_filter_metadata", "context_extensions", "json_format"})
+_OPAQUE = frozenset(
+    {
+        *("metadata", "filter_metadata", "typed_filter_metadata", "context_extensions", "json_format"),
+        *("counters", "histograms"),  # of a stats access log: what is counted, most of a listener
+    }
+)
+# fields that may name a resource
+_TELLING = frozenset({"cluster", "envoy_grpc", "weighted_clusters", "rds", "object_key", "metadata"})
+_NESTED = (dict, list)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -137,28 +145,33 @@ def _references(type_url: str, shown: Mapping[str, Any]) -> Iterator[Reference]:
         yield from _named(shown)
 
 
-def _named(node: Any) -> Iterator[Reference]:
+def _named(shown: Mapping[str, Any]) -> Iterator[Reference]:
     """What a message's JSON form names, anywhere in it: routes by `rds`, clusters by several fields."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _named(item)
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        if key == "cluster" and isinstance(value, str):
+    left: list[Any] = [shown]
+    while left:  # no recursion: a listener holds hundreds of messages
+        node = left.pop()
+        if isinstance(node, list):
+            left += [item for item in node if isinstance(item, _NESTED)]
+            continue
+        for key in _TELLING & node.keys():
+            yield from _by_field(key, node[key], node)
+        left += [value for key, value in node.items() if isinstance(value, _NESTED) and key not in _OPAQUE]
+
+
+def _by_field(key: str, value: Any, node: Mapping[str, Any]) -> Iterator[Reference]:
+    match key:
+        case "cluster" if isinstance(value, str):
             yield Reference(CLUSTER, value)
-        elif key == "envoy_grpc":
+        case "envoy_grpc":
             yield Reference(CLUSTER, value["cluster_name"])
-        elif key == "weighted_clusters":
+        case "weighted_clusters":
             yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
-        elif key == "rds":
+        case "rds":
             yield Reference(ROUTE, value["route_config_name"])
-        elif key == "object_key" and value == STATE_CLUSTER:
+        case "object_key" if value == STATE_CLUSTER:
             yield from _noted(node)
-        elif key == "metadata" and isinstance(value, Mapping):
+        case "metadata" if isinstance(value, dict):
             yield from _marked(value)
-        if key not in _OPAQUE:
-            yield from _named(value)
 
 
 def _marked(metadata: Mapping[str, Any]) -> Iterator[Reference]:
@@ -175,30 +188,47 @@ def _noted(note: Mapping[str, Any]) -> Iterator[Reference]:
 
 
 def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None) -> Snapshot:
-    """Gather resources on top of `shared`; raises InvalidInput when two of a type have one name, as Envoy would.
-
-    Of a type that only `shared` has, the mapping is the very one of `shared`.
-    """
+    """Gather resources on top of `shared`; raises InvalidInput when two of a type have one name, as Envoy would."""
     gathered: dict[str, dict[str, Resource]] = {}
-    below = shared.resources if shared else {}
-    sums = dict(shared.sums) if shared else {}
+    sums: dict[str, int] = {}
     problems = []
     for one in resources:
         names = gathered.setdefault(one.type_url, {})
-        if one.name in names or one.name in below.get(one.type_url, _NOTHING):
-            problems.append(Problem("xds_duplicate", f"two {kind(one.type_url)} are called `{one.name}`"))
+        if one.name in names:
+            problems.append(_twice(one))
         names[one.name] = one
         sums[one.type_url] = (sums.get(one.type_url, 0) + _number(one)) % _NUMBERS
     if problems:
         raise InvalidInput(problems)
-    laid: dict[str, Mapping[str, Resource]] = {**below}
-    for type_url, names in gathered.items():
-        laid[type_url] = Laid(names, below[type_url]) if type_url in below else MappingProxyType(names)
-    known = shared.versions if shared else {}
-    versions = {url: known[url] if url in known and url not in gathered else _text(sums[url]) for url in sums}
+    frozen = {type_url: MappingProxyType(names) for type_url, names in gathered.items()}
+    own = _snapshot(frozen, {type_url: _text(total) for type_url, total in sums.items()}, sums)
+    return own if shared is None else lay(own, shared)
+
+
+def lay(own: Snapshot, shared: Snapshot) -> Snapshot:
+    """One Snapshot on top of another; raises InvalidInput when both have a resource of one type and name.
+
+    Of a type that only one of them has, the mapping is the very one of it.
+    """
+    below = shared.resources
+    both = own.resources.keys() & below.keys()
+    twice = [one for url in both for name, one in own.resources[url].items() if name in below[url]]
+    if twice:
+        raise InvalidInput([_twice(one) for one in twice])
+    laid = {**below, **own.resources, **{url: Laid(own.resources[url], below[url]) for url in both}}
+    sums = {**shared.sums, **own.sums, **{url: (own.sums[url] + shared.sums[url]) % _NUMBERS for url in both}}
+    return _snapshot(laid, {**shared.versions, **own.versions, **{url: _text(sums[url]) for url in both}}, sums)
+
+
+def _snapshot(
+    resources: Mapping[str, Mapping[str, Resource]], versions: Mapping[str, str], sums: Mapping[str, int]
+) -> Snapshot:
     whole = _hash(f"{type_url} {versions[type_url]}".encode() for type_url in sorted(versions))
-    frozen = MappingProxyType(laid), MappingProxyType(versions), MappingProxyType(sums)
-    return Snapshot(whole, *frozen)
+    return Snapshot(whole, MappingProxyType(resources), MappingProxyType(versions), MappingProxyType(sums))
+
+
+def _twice(one: Resource) -> Problem:
+    return Problem("xds_duplicate", f"two {kind(one.type_url)} are called `{one.name}`")
 
 
 def _number(one: Resource) -> int:

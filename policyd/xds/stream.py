@@ -101,12 +101,12 @@ def _open(request: Request) -> TypeState:
 
 def _subscribe(state: TypeState, request: Request) -> TypeState:
     """Apply the changes of subscription, whatever nonce the request carries."""
+    if not request.subscribe and not request.unsubscribe:
+        return state
     subscribed = frozenset(request.subscribe)
     gone = frozenset(request.unsubscribe) - subscribed
     wildcard = (state.wildcard or WILDCARD in subscribed) and WILDCARD not in gone
     names = (state.names | subscribed) - gone - {WILDCARD}
-    if not subscribed and not gone:
-        return state
     asked = state.asked | (subscribed - {WILDCARD})
     if wildcard:
         asked |= gone - {WILDCARD}  # "*" still covers the name, so the proxy must be told what it is now
@@ -130,11 +130,10 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
     push = state.pending
     if push is None or request.nonce != push.nonce:
         return state
-    state = replace(state, pending=None, answered_at=now)
     after = _accepted(state, push) if request.error is None else _rejected(state, push, request.error, now)
     touched = {*push.removed, *(one.name for one in push.resources)}
     # what was sent because it was asked for was not behind, and is now if it was rejected
-    after = replace(after, behind=after.behind | touched)
+    after = replace(after, pending=None, answered_at=now, behind=after.behind | touched)
     return after if all(map(after.wants, touched)) else _forget(after)
 
 

@@ -7,14 +7,14 @@ together when somebody asks for it, and everything that it can be made of was ch
 from __future__ import annotations
 
 import hashlib
-import marshal
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from policyd.envoy_api import CLUSTER
+from policyd.envoy_api.fill import content_key
 from policyd.errors import InvalidInput, Problem
-from policyd.xds.snapshot import Reference, Resource, Snapshot, check_snapshot, kind, make_snapshot, resource
+from policyd.xds.snapshot import Reference, Resource, Snapshot, check_snapshot, kind, lay, make_snapshot, resource
 
 C = TypeVar("C")  # a class of proxies
 
@@ -27,7 +27,7 @@ class Kept:
 
     def make(self, type_url: str, fields: dict[str, Any]) -> Resource:
         """The Resource of a message's JSON form."""
-        key = marshal.dumps((type_url, fields), 2)  # a form without back references, equal for what is equal
+        key = content_key((type_url, fields))
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = resource(type_url, fields.get("cluster_name") or fields["name"], fields)
@@ -57,13 +57,15 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     of_classes: Mapping[C, tuple[Resource, ...]]
     kept: Kept
     _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
+    _gathered: dict[str, Snapshot] = field(default_factory=dict, repr=False)  # of what is an instance's own
     _good: set[str] = field(default_factory=set, repr=False)  # instances whose references lead somewhere
 
     def __getitem__(self, name: str) -> Snapshot:
         """The Snapshot of an instance."""
         found = self._laid.get(name)
         if found is None:
-            found = self._laid[name] = make_snapshot(self.own[name], self.shared[self.classes[name]])
+            own = self._gathered.get(name) or self._gathered.setdefault(name, make_snapshot(self.own[name]))
+            found = self._laid[name] = lay(own, self.shared[self.classes[name]])
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -81,11 +83,13 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
             now = self.classes.get(name)
             if now in alike and now == before.classes[name] and self.own.get(name) is before.own[name]:
                 self._good.add(name)
-        for name, snapshot in list(before._laid.items()):
-            was, now = before.classes.get(name), self.classes.get(name)
-            same_own = self.own.get(name) is before.own.get(name)
-            if was is not None and now is not None and same_own and self.shared[now] is before.shared[was]:
-                self._laid[name] = snapshot
+        for name, gathered in list(before._gathered.items()):
+            if self.own.get(name) is not before.own[name]:
+                continue
+            self._gathered[name] = gathered
+            laid = before._laid.get(name)
+            if laid is not None and self.shared[self.classes[name]] is before.shared[before.classes[name]]:
+                self._laid[name] = laid
         return self
 
     @property
