@@ -257,6 +257,7 @@ class Server:
             return issuing.with_revoked(with_keys(self._read(), self._key_sets), self._revocations)
 
         keeper = Keeper(read, build, self._keep, self._heard)
+        gc.set_threshold(20_000, 10, 10)
         gc.freeze()  # most of it stays: the collector need not look at it at every change
         return keeper
 
