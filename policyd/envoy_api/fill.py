@@ -23,7 +23,7 @@ _OWN_FORMS: Final = frozenset(
     f"google.protobuf.{name}"
     for name in ("Struct", "Value", "ListValue", "Timestamp", "FieldMask", "BytesValue", "Empty")
 )
-_MAX_KEPT: Final = 2_000  # packed Any values of an age; what many resources have in them is asked for soon again
+_MAX_KEPT: Final = 500  # packed Any values of an age; what many resources have in them is asked for soon again
 _KEY_BYTES: Final = 16
 
 _Set = Callable[[Any, Any], None]  # the message and the value of one of its fields

@@ -89,6 +89,7 @@ from policyd.xds.status import ProxyStatus
 
 LOOK_AFTER_SECONDS: Final = 5.0
 LINGER_SECONDS: Final = 0.002  # how long a commit of the journal waits for more that are issued meanwhile
+COLLECT_AFTER: Final = 20_000  # new objects; what streams hold of proxies is seldom looked through for what goes
 ROLE: Final = "serve"  # in the name of the journal's writer
 _log = structlog.get_logger("policyd.server")
 
@@ -257,8 +258,8 @@ class Server:
             return issuing.with_revoked(with_keys(self._read(), self._key_sets), self._revocations)
 
         keeper = Keeper(read, build, self._keep, self._heard)
-        gc.set_threshold(20_000, 10, 10)
         gc.freeze()  # most of it stays: the collector need not look at it at every change
+        gc.set_threshold(COLLECT_AFTER)
         return keeper
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:

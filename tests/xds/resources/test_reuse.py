@@ -144,6 +144,7 @@ def test_a_copy_more_changes_the_endpoints_of_its_service_and_nothing_else_is_ma
 
     assert changed(before, after, "b-1") == {"endpoints": {"outbound|80||a.default"}}
     assert after.own["b-1"] is before.own["b-1"]
+    assert after["b-1"].of(LISTENER) is before["b-1"].of(LISTENER)  # so that a stream need not compare them
     same = before["b-1"].of(ENDPOINT)["outbound|80||b.default"]
     assert after["b-1"].of(ENDPOINT)["outbound|80||b.default"] is same
 
