@@ -67,7 +67,7 @@ class Agent:
     async def run(self) -> None:
         """Return when stopped; raises PolicydError when the agent is nobody."""
         book = Book(self._outside)
-        workloads = WorkloadServer(self._place, book, self._outside)
+        workloads = WorkloadServer(self._place, book, self._outside, self._api)
         try:
             await workloads.start()  # who asks before anybody is known is told to try again
             joined = await self._enter()

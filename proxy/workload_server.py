@@ -1,4 +1,5 @@
-"""The Workload API as it is served: the front on its socket, the gRPC server behind it in a folder of its own.
+"""The Workload API and the secrets of Envoys as they are served: the front on its socket, the gRPC server behind it in
+a folder of its own.
 
 Law: what is served here ends with the agent and leaves no file.
 """
@@ -15,6 +16,7 @@ from typing import Final
 import grpc.aio
 
 from policyd._pb import workload_pb2_grpc
+from policyd.envoy_api import EnvoyApi, shared
 from policyd.errors import StateError
 from proxy import applications
 from proxy.book import Book
@@ -22,6 +24,7 @@ from proxy.caller import Caller, Options, Started, identify
 from proxy.front import Front
 from proxy.outside import Outside
 from proxy.workload_api import WorkloadApi
+from proxy.workload_sds import WorkloadSds
 
 SOCKET: Final = "workload.sock"  # in the runtime folder, where no other place is named
 _INNER: Final = "api"
@@ -29,7 +32,7 @@ _OWNER_ONLY: Final = 0o600
 _ALL_USERS: Final = 0o666
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 64 << 10),
+    ("grpc.max_receive_message_length", 256 << 10),  # an Envoy tells all that it can do, which is 61 KB
     ("grpc.max_concurrent_streams", 64),
     ("grpc.max_metadata_size", 16 << 10),
 )
@@ -50,7 +53,9 @@ class Place:
 class WorkloadServer:
     """`start` once, `stop` at the end."""
 
-    def __init__(self, place: Place, book: Book, outside: Outside) -> None:
+    def __init__(self, place: Place, book: Book, outside: Outside, api: EnvoyApi | None = None) -> None:
+        """`api` are the messages of the Envoy that is at hand; None: the wheel's."""
+        self._api = api or shared()
         self._place = place
         self._book = book
         self._outside = outside
@@ -77,6 +82,8 @@ class WorkloadServer:
             server = grpc.aio.server(options=_OPTIONS)
             api = WorkloadApi(self._book, self._front.caller, self._outside.clock, self._outside.say)
             workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(api, server)  # type: ignore[no-untyped-call]
+            secrets = WorkloadSds(self._api, self._book, self._front.caller, self._outside.say)
+            server.add_generic_rpc_handlers((secrets.handler(),))
             server.add_insecure_port(f"unix:{self._folder / 's'}")
             await server.start()
         except (OSError, RuntimeError) as error:  # gRPC reports a socket that it cannot bind so

@@ -70,13 +70,15 @@ def bootstrap(node_id: str, admin: Path, xds: Path) -> dict[str, Any]:
 
 
 class EnvoyProcess:
-    """`async with EnvoyProcess("node") as envoy`: runs until the end of the block. Serve xDS at `envoy.xds`."""
+    """`async with EnvoyProcess("node") as envoy`: runs until the end of the block. Serve xDS at `envoy.xds`, or give it
+    a bootstrap of your own.
+    """
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, config: dict[str, Any] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="policyd-"))  # of mode 0700, and short, as sockets need
         self.xds = self.folder / "xds.sock"
         self.admin = self.folder / "admin.sock"
-        self._config = json.dumps(bootstrap(node_id, self.admin, self.xds))
+        self._config = json.dumps(config or bootstrap(node_id, self.admin, self.xds))
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> EnvoyProcess:
