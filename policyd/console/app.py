@@ -15,7 +15,7 @@ from policyd.console.desk import HERE, Desk, failing
 from policyd.console.door import Door
 from policyd.console.entrance import GUESSES, Entrance, nothing_here
 from policyd.console.live import Streams
-from policyd.console.views import certificates, decisions, graph, mesh, policies
+from policyd.console.views import certificates, decisions, graph, mesh, policies, traces
 from policyd.rate import RateLimit
 
 PAGES: Final = {
@@ -28,6 +28,8 @@ PAGES: Final = {
     "/policies/revisions": policies.revisions,
     "/policies/playground": policies.playground,
     "/certificates": certificates.certificates,
+    "/traces": traces.traces,
+    "/traces/{id}": traces.trace,
     "/mesh": mesh.mesh,
     "/mesh/resources": mesh.resources,
     "/mesh/analysis": mesh.analysis,

@@ -165,11 +165,63 @@ async def test_a_nack_is_shown_in_the_proxys_own_words(console: Console, world: 
     assert "NACK" in page.text
 
 
+async def test_a_trace_is_a_waterfall_that_leads_to_its_decisions(console: Console, world: World) -> None:
+    summary = pb.TraceSummary(
+        id="0a" * 16, name="ingress", service="web.default", start_ns=int(NOW.timestamp() * 1e9),
+        duration_ns=10_000_000,
+        spans=2, services=["web.default", "details.default"], denied=True,
+    )  # fmt: skip
+    rows = [
+        pb.TraceRow(name="ingress", service="web.default", kind="server", duration_ns=10_000_000),
+        pb.TraceRow(
+            name="egress", service="details.default", kind="client", depth=1, offset_ns=5_000_000,
+            duration_ns=2_500_000,
+            moved_ns=-3_000_000, orphan=True, decision="deny", policy="p", decision_id="0b" * 16,
+            tags=[pb.TraceTag(name="http.method", value="GET")],
+        ),
+    ]  # fmt: skip
+    world.fake.replies["Traces"] = pb.TracesReply(traces=[summary], window=pb.TraceWindow(bound=1 << 25, traces=1))
+    world.fake.replies["Trace"] = pb.TraceReply(summary=summary, rows=rows, cut=7)
+
+    listed = check_harmless((await console.get("/traces?service=web&slower=5ms&denied=1")).text)
+    [(_, asked)] = [one for one in world.fake.requests if one[0] == "Traces"]
+    assert (asked.service, asked.denied, asked.failed, asked.slower_ns) == ("web", True, False, 5_000_000)
+    assert f"/traces/{'0a' * 16}" in listed.of("a", "href")
+    shown = check_harmless((await console.get(f"/traces/{'0a' * 16}")).text)
+    assert f"/decisions/{'0b' * 16}" in shown.of("a", "href")
+    bars = [a for tag, a in shown.elements if tag == "rect" and a["class"] != "track"]
+    assert [(one["class"], one["x"], one["width"]) for one in bars] == [
+        ("life", "0.0", "100.0"),
+        ("failed", "50.0", "25.0"),
+    ]
+    for words in ("7 more were not kept", "… details.default egress", "~5.0 ms", "GET"):
+        assert words in shown.text
+    for url in ("/traces?slower=soon", "/traces/nonsense", f"/traces/{'0g' * 16}"):
+        assert (await console.get(url)).status_code == 400
+
+
 async def test_routes_follow_a_request(console: Console) -> None:
     url = "/mesh/routes?request=reviews-v1+GET+http://details/details/0"
     assert "a policy denies it" in check_harmless((await console.get(url)).text).text
     assert "it gets through" in (await console.get(url.replace("reviews-v1", "productpage"))).text
     assert "is no" in (await console.get("/mesh/routes?request=nobody+GET+http://x/")).text
+
+
+ASKED = {
+    "/": ("", "edge", "focus", "namespace", "by", "range", "busy"),
+    "/graph/part": ("", "edge", "focus", "namespace"),
+    "/decisions": ("", "path", "principal", "policy", "since", "decision", "method", "status", "count"),
+    "/policies": ("", "q"),
+    "/policies/tests": ("",),
+    "/policies/revisions": ("", "old"),
+    "/policies/playground": ("", "file", "request", "headers"),
+    "/certificates": ("", "identity"),
+    "/traces": ("", "service", "slower"),
+    "/mesh": ("",),
+    "/mesh/resources": ("", "q", "kind"),
+    "/mesh/analysis": ("",),
+    "/mesh/routes": ("", "request", "headers"),
+}
 
 
 @pytest.mark.parametrize("path", [path for path in PAGES if "{" not in path])
@@ -180,8 +232,7 @@ async def test_hostile_text_is_text_in_every_view(console: Console, world: World
     )
     from urllib.parse import urlencode
 
-    for name in ("", "q", "edge", "focus", "namespace", "by", "range", "file", "request", "headers", "identity", "kind",
-                 "path", "principal", "since", "old", "decision"):  # fmt: skip
+    for name in ASKED[path]:
         query = f"?{urlencode({name: HOSTILE, 'new': HOSTILE})}" if name else ""
         answer = await console.get(path + query)
         assert answer.status_code in (200, 400), (path, name, answer.text)
@@ -194,6 +245,7 @@ async def test_hostile_text_is_text_in_a_decision(console: Console, world: World
     for at in (1, 2):
         page = check_harmless((await console.get(f"/decisions/{at:032x}")).text)
         assert "evil.example" in page.text
+    check_harmless((await console.get(f"/traces/{'0a' * 16}")).text)
     check_harmless((await console.get("/decisions/" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E")).text)
     check_harmless((await console.get("/%3Cscript%3Ealert(1)")).text)
 
@@ -222,6 +274,12 @@ def beset(world: World) -> None:
             )
         ]
     )
+    summary = pb.TraceSummary(id=HOSTILE, name=HOSTILE, service=HOSTILE, services=[HOSTILE])
+    replies["Traces"] = pb.TracesReply(traces=[summary])
+    tags = [pb.TraceTag(name=HOSTILE, value=HOSTILE), pb.TraceTag(name="http.url", value=HOSTILE)]
+    row = pb.TraceRow(name=HOSTILE, service=HOSTILE, kind=HOSTILE, peer=HOSTILE, decision=HOSTILE, policy=HOSTILE,
+                      decision_id=HOSTILE, tags=tags)  # fmt: skip
+    replies["Trace"] = pb.TraceReply(summary=summary, rows=[row])
     replies["CaStatus"] = ca.CaStatusReply(
         trust_domain=HOSTILE, warnings=[HOSTILE], elements=[ca.Element(name=HOSTILE, id=HOSTILE, state=HOSTILE, ends=1)]
     )

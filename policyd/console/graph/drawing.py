@@ -17,6 +17,7 @@ from policyd.console.graph.picture import Link, Node, Picture
 MAX_NAME: Final = 19  # characters that fit into a node
 FEW_LINKS: Final = 12  # of which those that rest are labelled too
 NOTHING: Final = "–"
+_RANK: Final = ("idle", "busy", "failing", "denied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def draw(picture: Picture, layout: Layout | None = None) -> Drawing:
     small = len(picture.nodes) > FEW
     worst = _worst(picture.links)
     boxes = tuple(_box(node, layout, worst.get(node.key, "idle"), small) for node in picture.nodes)
-    arrows = tuple(_arrow(link, picture, layout, small) for link in picture.links)
+    behind_first = sorted(picture.links, key=lambda link: _RANK.index(link.state))  # what is denied is on top
+    arrows = tuple(_arrow(link, picture, layout, small) for link in behind_first)
     return Drawing(boxes, arrows, layout.width, layout.height, small)
 
 
@@ -98,11 +100,10 @@ def share(part: float, whole: float) -> str:
 
 def _worst(links: Sequence[Link]) -> Mapping[str, str]:
     """The worst state of what arrives at each node."""
-    order = ("idle", "busy", "failing", "denied")
     found: dict[str, str] = {}
     for link in links:
         for key, state in ((link.target, link.state), (link.source, "busy" if link.is_busy else "idle")):
-            found[key] = max(found.get(key, "idle"), state, key=order.index)
+            found[key] = max(found.get(key, "idle"), state, key=_RANK.index)
     return found
 
 
@@ -124,8 +125,8 @@ def _box(node: Node, layout: Layout, state: str, small: bool) -> Box:
 def _arrow(link: Link, picture: Picture, layout: Layout, small: bool) -> Arrow:
     path, middle = _curve(link, layout)
     words, more = _words(link)
-    labelled = link.state == "denied" or (not small and (link.is_busy or len(picture.links) <= FEW_LINKS))
-    stroke = 1.4 + min(log10(1 + link.traffic.rate) * 1.5, 4.6)
+    labelled = not small and (link.is_busy or len(picture.links) <= FEW_LINKS)
+    stroke = (1.4 + min(log10(1 + link.traffic.rate) * 1.5, 4.6)) * (0.6 if small else 1.0)
     return Arrow(link, path, round(stroke, 2), *middle, words, more, _title(link), labelled)
 
 

@@ -120,14 +120,15 @@ function pointed(event) {
   const [x, y, w, h] = seen || fitted();
   return [x + ((event.clientX - box.left) / box.width) * w, y + ((event.clientY - box.top) / box.height) * h];
 }
+let pointedAt = ""; // the node below the pointer, where there are many
 function seek() {
   const one = svg(); const field = $("#find");
   if (!one || !field) return;
-  const wanted = field.value.trim().toLowerCase();
+  const wanted = field.value.trim().toLowerCase() || pointedAt;
   one.classList.toggle("seeking", Boolean(wanted));
   const hits = new Set();
   for (const node of $$(".node", one)) {
-    const hit = wanted && (node.dataset.name.includes(wanted) || node.dataset.key.toLowerCase().includes(wanted));
+    const hit = wanted && (wanted === pointedAt ? node.dataset.key === wanted : node.dataset.name.includes(wanted) || node.dataset.key.toLowerCase().includes(wanted));
     if (hit) hits.add(node.dataset.key);
     node.classList.toggle("hit", Boolean(hit));
   }
@@ -195,6 +196,11 @@ if (parts) {
     event.preventDefault();
     if (moved) { moved = false; return; }
     go(link.getAttribute("href"));
+  });
+  for (const kind of ["pointerover", "focusin"]) parts.addEventListener(kind, (event) => {
+    const node = event.target.closest("svg.small .node");
+    const now = node ? node.dataset.key : "";
+    if (now !== pointedAt) { pointedAt = now; seek(); }
   });
   let held = null, moved = false;
   parts.addEventListener("pointerdown", (event) => { if (event.target.closest("svg.graph") && !event.button) { held = pointed(event); moved = false; } });

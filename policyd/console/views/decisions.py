@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse
 
@@ -103,6 +104,7 @@ async def decision(request: Request) -> Response:
     return await page(
         request, "decision.html", record=record, explained=explained, facts=list(_flat(plain(record))), hops=hops,
         change=change_of(record), tried=form_of(record), headers=_headers(record), first_file=_file(explained),
+        trace_href=f"/traces/{quote(record.trace_id, safe='')}",
     )  # fmt: skip
 
 
