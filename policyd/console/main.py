@@ -59,6 +59,7 @@ def main() -> None:
 
 def serve(directory: Path) -> None:
     """Serve the console of a folder; raises PolicydError where it cannot be started."""
+    signal.signal(signal.SIGTERM, _end)  # until the loop takes it over; what is announced is taken back
     paths = prepare_state(directory, os.getuid())
     settings = parse_settings(read_folder(directory).text(SETTINGS_FILE) or "").console
     kept = paths.root / "console-ports.json"
@@ -130,6 +131,10 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):  # after uvicorn's own
         loop.add_signal_handler(number, stop)
     await serving
+
+
+def _end(_number: int, _frame: object) -> None:
+    sys.exit(0)
 
 
 def _beside(directory: Path, name: str | None) -> str | None:
