@@ -1,13 +1,14 @@
-"""Certificates that live seconds: rotated again and again under load, and not one request is lost."""
+"""Certificates that live seconds, and then a new root: rotated under load, and not one request is lost."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
+from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
-from tests.e2e.wire import Refused, admin, https, issue, records
+from tests.e2e.wire import Identity, Refused, admin, https, issue, records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("rotation")]
 
@@ -191,3 +192,108 @@ def test_a_certificate_that_has_ended_is_refused(brief: RunningMesh, tmp_path: P
     wait_until(lambda: datetime.now(UTC) > identity.leaf.not_valid_after_utc, 10)
     with pytest.raises(Refused):
         https(port, identity, "/ratings/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Rerooted:
+    """What came of the requests while the root was replaced, and of new connections under either root after each step.
+
+    `states` are those of the generations after each step; `old` and `new` are identities issued by hand.
+    """
+
+    edge: Counter[object]
+    inside: Counter[object]
+    burst: Counter[object]
+    single: dict[str, int]
+    states: dict[str, list[str]]
+    old: Identity
+    new: Identity
+
+
+def step(mesh: RunningMesh, *words: str) -> list[str]:
+    """Make a step of the rotation as soon as it is let; the states of the generations then."""
+    command = [PROGRAM, "ca", "rotate", *words, "--dir", str(mesh.directory), "--json"]
+    tried: list[subprocess.CompletedProcess[str]] = []
+
+    def made() -> bool:
+        tried.append(subprocess.run(command, capture_output=True, text=True, timeout=60))
+        return tried[-1].returncode == 0
+
+    wait_until(made, 60, lambda: tried[-1].stderr)
+    return [one["state"] for one in json.loads(tried[-1].stdout)["generations"]]
+
+
+@pytest.fixture(scope="module")
+def rerooted(brief: RunningMesh, rotated: Seen, tmp_path_factory: pytest.TempPathFactory) -> Rerooted:
+    """What was seen while the root was replaced under load, from the first step to the last."""
+    folder = tmp_path_factory.mktemp("rerooted")
+    old = issue(brief.directory, "productpage-v1", folder / "old", "--ttl", "1h")
+    port, width = brief.place("ratings-v1")["inbound_port"], sum(rotated.burst.values())
+    single: dict[str, int] = {}
+    states: dict[str, list[str]] = {}
+    burst: Counter[object] = Counter()
+    gateway = httpx.Client(base_url=brief.gateway, timeout=20)
+    page = brief.client("productpage-v1")
+    with (
+        page, gateway,
+        Load(lambda: gateway.get("/productpage").status_code) as edge,
+        Load(lambda: page.get("http://ratings:9080/ratings/0").status_code) as inside,
+    ):  # fmt: skip
+        for words in (("prepare", "root"), ("activate",), ("taint",), ("revoke", "--early")):
+            states[words[0]] = step(brief, *words)
+            if words[0] == "prepare":  # it believes the new root as well, as everybody does now
+                brief.says("ca", "bundle", "export", str(folder / "roots.pem"), "--pem")
+                old = replace(old, roots=folder / "roots.pem")
+            if words[0] != "revoke":
+                single[words[0]] = https(port, old, "/ratings/0").status
+        new = issue(brief.directory, "productpage-v1", folder / "new", "--ttl", "1h")
+        before = handshakes(brief, "productpage-v1", RATINGS)
+        while handshakes(brief, "productpage-v1", RATINGS) == before:
+            width *= 2
+            burst.update(_at_once(brief, width))
+    return Rerooted(edge.seen, inside.seen, burst, single, states, old, new)
+
+
+def test_not_one_request_fails_while_the_root_is_replaced(rerooted: Rerooted) -> None:
+    assert rerooted.states == {
+        "prepare": ["active", "prepared"],
+        "activate": ["retired", "active"],
+        "taint": ["tainted", "active"],
+        "revoke": ["active"],
+    }
+    assert set(rerooted.edge) == {200}
+    assert set(rerooted.inside) == {200}
+    assert rerooted.edge[200] > 5
+    assert rerooted.inside[200] > 20
+    assert set(rerooted.burst) == {200}
+
+
+def test_what_the_old_root_signed_is_good_until_it_is_gone(brief: RunningMesh, rerooted: Rerooted) -> None:
+    port = brief.place("ratings-v1")["inbound_port"]
+    assert rerooted.single == {"prepare": 200, "activate": 200, "taint": 200}
+    assert https(port, rerooted.new, "/ratings/0").status == 200
+    wait_until(lambda: _is_refused(port, rerooted.old), 20)
+
+
+def _is_refused(port: int, identity: Identity) -> bool:
+    try:
+        assert https(port, identity, "/ratings/0").status == 200
+    except Refused:
+        return True
+    return False
+
+
+def test_the_journal_is_sealed_under_both_roots_and_tells_each_step(brief: RunningMesh, rerooted: Rerooted) -> None:
+    assert rerooted.states
+    steps = [
+        record["detail"]["operation"].removeprefix("ca.rotate.")
+        for record in records(brief.directory, kind="operation")
+        if record["detail"]["operation"].startswith("ca.rotate.")
+    ]
+    assert steps == ["prepare", "activate", "taint", "revoke"]
+    assert brief.says("log", "verify")["whole"]
+
+
+def test_no_envoy_was_started_anew_for_a_root(brief: RunningMesh, rotated: Seen, rerooted: Rerooted) -> None:
+    assert rerooted.states
+    assert {name: sidecar(brief, name)["pid"] for name in SIDECARS} == rotated.pids
