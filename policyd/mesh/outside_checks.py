@@ -115,7 +115,7 @@ def check_outside_rule(
             message = f"no endpoint of `{led[0].host}` has a `locality`"
             where = (*path, "loadBalancer", "localityLbSetting")
             problems.append(declared.problem("reference", message, where, "add it in its ServiceEntry, or remove this"))
-        if balancer is not None and any(one.is_dynamic for one in led):
+        if balancer is not None and not balancer.passes_through and any(one.is_dynamic for one in led):
             message = "a host that is looked up as it is asked for has nothing to balance"
             problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))
 

@@ -39,7 +39,8 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", a
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
   resource in Group::"partners");
 """
-GROUPS = "groups: {partners: {hosts: [mutual.test, good.test, revoked.test, headed.test, parted.test, placed.test]}}\n"
+PARTNERS = ("mutual.test", "good.test", "revoked.test", "headed.test", "parted.test", "placed.test", "passed.test")
+GROUPS = f"groups: {{partners: {{hosts: [{', '.join(PARTNERS)}]}}}}\n"
 
 
 def resources(port: int, roots: Path) -> str:
@@ -144,6 +145,20 @@ spec:
   endpoints:
     - {{address: 127.0.0.2, ports: {{http: {headed}}}, labels: {{version: v1}}}}
     - {{address: 127.0.0.2, ports: {{http: {plain}}}, labels: {{version: v2}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: passed}}
+spec:
+  hosts: [passed.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {plain}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.2, ports: {{http: {headed}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: passed}}
+spec: {{host: passed.test, trafficPolicy: {{loadBalancer: {{simple: PASSTHROUGH}}}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -262,7 +277,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     chain, key = certificate(folder, "www.books.test")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain, key)
-    called = ("www.books.test", "other.books.test", "mutual.test", "good.test", "revoked.test", "headed.test")
+    called = (
+        "www.books.test",
+        "other.books.test",
+        "mutual.test",
+        "good.test",
+        "revoked.test",
+        "headed.test",
+        "passed.test",
+    )
     names = {name: ["127.0.0.2"] for name in called}
     directory = folder / "mesh"
     wary = keep(folder, directory / "credentials" / "partner")
@@ -339,3 +362,8 @@ def test_routes_lead_to_parts_of_a_host(world: World, host: str) -> None:
 
 def test_what_is_near_goes_before_what_is_far(world: World) -> None:
     assert {world.get("http://placed.test/", by="details-v2").text for _ in range(10)} == {"127.0.0.2\n"}
+
+
+def test_what_is_passed_through_goes_to_what_the_name_means_and_not_to_declared_endpoints(world: World) -> None:
+    answer = world.get("http://passed.test/", by="details-v2")
+    assert (answer.status_code, answer.text) == (200, "127.0.0.2\n")

@@ -163,10 +163,20 @@ REFUSED: list[tuple[str, str, str]] = [
     ("name: v2,", "name: v1,", "mesh/rules.yaml:4: `spec`: the subset `v1` is there twice; rename one"),
     (
         "simple: ROUND_ROBIN",
-        "simple: PASSTHROUGH",
-        "mesh/rules.yaml:7: `spec.trafficPolicy.loadBalancer`: `PASSTHROUGH` goes to the address that"
-        " the caller dialled, and an"
-        " application asks its proxy by name; leave it out, or choose `LEAST_REQUEST`, `ROUND_ROBIN` or `RANDOM`",
+        "simple: PASSTHROUGH, localityLbSetting: {enabled: true}",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.loadBalancer`: `PASSTHROUGH` looks at no locality; choose another, or"
+        " leave `localityLbSetting` out",
+    ),
+    (
+        "simple: ROUND_ROBIN",
+        "simple: PASSTHROUGH, warmup: {duration: 10s}",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.loadBalancer`: only `LEAST_REQUEST` and `ROUND_ROBIN` warm up;"
+        " choose one, or leave `warmup` out",
+    ),
+    (
+        "simple: ROUND_ROBIN",
+        "simple: PASSTHROUGH, consistentHash: {useSourceIp: true}",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.loadBalancer`: both `simple` and `consistentHash`; keep one",
     ),
     (
         "loadBalancer: {simple: ROUND_ROBIN}",

@@ -21,12 +21,8 @@ from policyd.strict import Duration, Many, Model, PortNumber
 LATER: Final[Mapping[str, str]] = {
     "consecutiveErrors": "Istio no longer reads it; write `consecutive5xxErrors` or `consecutiveGatewayErrors`",
     "tunnel": "a sidecar leads CONNECT where its application asks for; let the application name the forward proxy",
-    "zoneAwareLbSetting": "it is experimental in Istio; write `localityLbSetting`",
+    "zoneAwareLbSetting": "Istio has it from 1.31 on, as an experiment; write `localityLbSetting`",
 }
-CALLERS_ADDRESS: Final = (
-    "`PASSTHROUGH` goes to the address that the caller dialled, and an application asks its proxy by name; "
-    "leave it out, or choose `LEAST_REQUEST`, `ROUND_ROBIN` or `RANDOM`"
-)
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 CountOrNone = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -192,20 +188,17 @@ class Warmup(Model):
 
 
 class LoadBalancer(Model):
-    """Which instance gets a request."""
+    """Which instance gets a request.
 
-    simple: Literal["UNSPECIFIED", "LEAST_CONN", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] | None = None
+    With PASSTHROUGH nothing is balanced: a Host is reached at what its own name means, whatever endpoints are declared,
+    and of a Service any instance as it comes, as behind its address in a cluster of Kubernetes.
+    """
+
+    simple: Literal["UNSPECIFIED", "LEAST_CONN", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM", "PASSTHROUGH"] | None = None
     consistent_hash: ConsistentHash | None = None
     locality_lb_setting: LocalityBalancing | None = None
     warmup: Warmup | None = None
     warmup_duration_secs: Wait | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reachable(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("simple") == "PASSTHROUGH":
-            raise ValueError(CALLERS_ADDRESS)
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> LoadBalancer:
@@ -213,9 +206,16 @@ class LoadBalancer(Model):
             raise ValueError("both `simple` and `consistentHash`; keep one")
         if self.warmup is not None and self.warmup_duration_secs is not None:
             raise ValueError("both `warmup` and `warmupDurationSecs`; keep `warmup`")
-        if self.slow_start is not None and (self.simple == "RANDOM" or self.consistent_hash is not None):
+        if self.passes_through and self.locality_lb_setting is not None:
+            raise ValueError("`PASSTHROUGH` looks at no locality; choose another, or leave `localityLbSetting` out")
+        if self.slow_start is not None and (self.simple in ("RANDOM", "PASSTHROUGH") or self.consistent_hash):
             raise ValueError("only `LEAST_REQUEST` and `ROUND_ROBIN` warm up; choose one, or leave `warmup` out")
         return self
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether nothing is balanced."""
+        return self.simple == "PASSTHROUGH"
 
     @property
     def slow_start(self) -> Warmup | None:

@@ -258,13 +258,15 @@ def _cluster(
         cluster["transport_socket"] = tls.behind_header(version, cluster.get("transport_socket"))
     if outside.is_dynamic:
         return _dynamic(mesh, cluster, ranges)
-    where = outside.endpoints or (OutsideEndpoint(outside.host),)
-    cluster["type"] = "STATIC" if outside.resolution == "STATIC" else "STRICT_DNS"
+    passes = policy.load_balancer is not None and policy.load_balancer.passes_through
+    where = (not passes and outside.endpoints) or (OutsideEndpoint(outside.host),)
+    static = outside.resolution == "STATIC" and not passes
+    cluster["type"] = "STATIC" if static else "STRICT_DNS"
     endpoints = localities.groups((_spot(one, port) for one in where), caller, policy)
     cluster["load_assignment"] = {"cluster_name": name, "endpoints": endpoints}
     if outside.resolution == "DNS_ROUND_ROBIN" and policy.load_balancer is None:
         cluster["lb_policy"] = "ROUND_ROBIN"
-    if outside.resolution != "STATIC":
+    if not static:
         # each address is an endpoint of its own; a LOGICAL_DNS cluster would try addresses behind upstream_rbac's back
         cluster |= {**_LOOKUP, "respect_dns_ttl": True, **_resolver(mesh)}
     return cluster

@@ -40,7 +40,8 @@ def groups(found: Iterable[Spot], caller: Caller, policy: Sections) -> list[dict
     if by_distribution(policy):
         return _shared(_gathered(spots, [0] * len(spots)), caller, wanted.distribute)
     priorities = [0] * len(spots)
-    if wanted.enabled and policy.outlier_detection is not None:
+    balanced = policy.load_balancer is None or not policy.load_balancer.passes_through
+    if wanted.enabled and balanced and policy.outlier_detection is not None:
         priorities = _priorities(spots, caller, wanted)
     return [
         {**_group(members, place), **({"priority": priority} if priority else {})}

@@ -21,7 +21,8 @@ from policyd.xds.resources.model import seconds
 CONNECT_TIMEOUT = "10s"  # Istio's default
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 UNBOUNDED = 4294967295  # Envoy's own limits of 1,024 are no policy of ours
-SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}  # every other one is LEAST_REQUEST
+# every other one is LEAST_REQUEST
+SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "PASSTHROUGH": "RANDOM"}
 
 
 def cluster_fields(policy: Sections, *, http2: bool = False, either: bool = False) -> dict[str, Any]:

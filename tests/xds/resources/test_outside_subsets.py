@@ -142,3 +142,14 @@ def test_what_is_near_outside_goes_before_or_gets_its_share(
          group.get("priority"), group.get("load_balancing_weight"))
         for group in cluster["load_assignment"]["endpoints"]
     ] == found  # fmt: skip
+
+
+def test_what_is_passed_through_is_looked_up_by_its_own_name() -> None:
+    policy = "{outlierDetection: {}, loadBalancer: {simple: PASSTHROUGH}}"
+    mesh = mesh_of({"workloads.yaml": WORKLOADS, "mesh/it.yaml": PLACED.replace("{POLICY}", policy)})
+    cluster = shown(build_snapshots(mesh, CONTROL)["web-v1"].of(CLUSTER)["outbound|80||books.example.com"])
+
+    [group] = cluster["load_assignment"]["endpoints"]
+    [endpoint] = group["lb_endpoints"]
+    assert (cluster["type"], cluster["lb_policy"]) == ("STRICT_DNS", "RANDOM")
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "books.example.com", "port_value": 80}

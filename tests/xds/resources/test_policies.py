@@ -25,6 +25,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("loadBalancer: {simple: LEAST_CONN}", {"lb_policy": "LEAST_REQUEST"}),
     ("loadBalancer: {simple: ROUND_ROBIN}", {"lb_policy": "ROUND_ROBIN"}),
     ("loadBalancer: {simple: RANDOM}", {"lb_policy": "RANDOM"}),
+    ("loadBalancer: {simple: PASSTHROUGH}", {"lb_policy": "RANDOM"}),
     (
         "loadBalancer: {consistentHash: {httpHeaderName: X-User}}",
         {
