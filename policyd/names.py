@@ -27,6 +27,7 @@ METADATA_CLUSTER: Final = "cluster"  # of a route: where the bytes of its tunnel
 METADATA_LEAVES: Final = "leaves"  # the same, where they go by one tunnel more
 METADATA_ASKED: Final = "asked"  # and what these are for, where that is not the name that is asked for
 STATE_CLUSTER: Final = "policyd.cluster"  # the same, of a tunnel within an Envoy (filter state)
+STATE_TCP: Final = "envoy.tcp_proxy.cluster"  # the same, of one that is no tunnel any more: Envoy's own name
 METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified

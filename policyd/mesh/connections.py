@@ -11,7 +11,7 @@ from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declared
-from policyd.mesh.hosts import covers
+from policyd.mesh.hosts import covers, resolve
 from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.connection_route import ConnectionMatch, TlsMatch
 from policyd.mesh.istio.gateway import Gateway
@@ -47,15 +47,23 @@ def check_connections(
                 problems.append(declared.problem("reference", message, (*path, "sniHosts", at), remedy))
 
 
-def unspoken(virtual: VirtualService, service: Service) -> tuple[str, str] | None:
+def unspoken(virtual: VirtualService, service: Service, services: Mapping[str, Service]) -> tuple[str, str] | None:
     """What is wrong where none of the rules is for what a Service of the mesh speaks, and what to do."""
     if not any(port.takes_requests for port in service.ports) and not (virtual.spec.tcp or virtual.spec.tls):
         return "speaks TCP only, for which there are no `http` rules", "write `tcp` rules"
     if not any(port.takes_connections for port in service.ports) and not virtual.spec.http:
         return "answers requests only, for which there are no `tcp` and `tls` rules", "write `http` rules"
     unsaid = next((port.number for port in service.ports if port.protocol == "auto"), None)
-    if unsaid is not None and (virtual.spec.tcp or virtual.spec.tls):
-        return f"has port {unsaid}, whose first bytes tell what it speaks, and `http` rules only", "name its protocol"
+    if unsaid is not None and virtual.spec.tls:
+        message = (
+            f"has port {unsaid}, whose first bytes tell what it speaks, so that nobody looks at a name in TLS there"
+        )
+        return message, "write `tcp` rules, or name its protocol `tls`"
+    led = (one.destination for rule in virtual.spec.tcp for one in rule.route)
+    if unsaid is not None and any(resolve(one.host, virtual.namespace) not in services for one in led):
+        # what leaves is decided when it is asked for, and here nobody knows yet whether it is a connection
+        message = f"has port {unsaid}, whose first bytes tell what it speaks, so that no `tcp` rule leads outside"
+        return message, "name its protocol"
     return None
 
 

@@ -89,7 +89,7 @@ def _check_hosts(
     for at, host in enumerate(virtual.spec.hosts):
         path = ("spec", "hosts", at)
         named = services.get(key(host, virtual.namespace, services))
-        if virtual.in_mesh and named is not None and (problem := unspoken(virtual, named)):
+        if virtual.in_mesh and named is not None and (problem := unspoken(virtual, named, services)):
             problems.append(declared.problem("reference", f"the host `{host}` {problem[0]}", path, problem[1]))
             continue
         if any(overlap(host, pattern) for pattern in served):

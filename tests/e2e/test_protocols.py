@@ -40,6 +40,9 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", actio
 @id("other-connects-to-either")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/other", action == Action::"connect",
   resource == Service::"either.default");
+@id("third-connects-to-raw")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/third", action == Action::"connect",
+  resource == Service::"raw.default");
 @id("web-in-browsers")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
   resource == Service::"greeter.default")
@@ -60,6 +63,22 @@ spec:
     - match: [{port: 50051}]
       route: [{destination: {host: greeter, port: {number: 50051}}}]
     - route: [{destination: {host: greeter, port: {number: 8080}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: either}
+spec:
+  hosts: [either]
+  tcp:
+    - match: [{sourceLabels: {app: third}}]
+      route:
+        - {destination: {host: raw}, weight: 50}
+        - {destination: {host: raw, subset: same}, weight: 50}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: raw}
+spec: {host: raw, subsets: [{name: same}]}
 """
 
 
@@ -192,6 +211,7 @@ class World:
     secure: Outside
     outside: Outside
     either: Either
+    raw: Either
 
     def proxy(self, by: str) -> str:
         found: str = self.mesh.place(by)["proxy_url"]
@@ -219,13 +239,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("protocols") / "mesh"
     (directory / "policies").mkdir(parents=True)
     (directory / "mesh").mkdir()
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port() for _ in range(6)]
     (directory / "workloads.yaml").write_text(
         "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
         "  greeter-v1:\n    service: greeter\n    ports:\n"
         f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
         f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
         f"      - {{port: 9000, name: calls, appPort: {ports[4]}}}\n"
+        "  third-v1: {service: third, port: 80}\n"
+        f"  raw-v1: {{service: raw, port: 9100, protocol: tcp, appPort: {ports[5]}}}\n"
         f"  either-v1: {{service: either, ports: [{{port: 9000, name: any, appPort: {ports[3]}}}]}}\n"
         f"  secure-v1: {{service: secure, port: 443, protocol: tls, appPort: {ports[2]}}}\n"
     )
@@ -251,13 +273,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for port in (*ports[:2], ports[4]):
                 server.add_insecure_port(f"127.0.0.1:{port}")
             server.start()
-            either = Either()
+            either, raw = Either(), Either()
             with (
                 Outside("127.0.0.1", ports[2], tls=tls) as secure,
                 socket.create_server(("127.0.0.1", ports[3])) as listening,
+                socket.create_server(("127.0.0.1", ports[5])) as listening_too,
             ):
-                threading.Thread(target=either.serve, args=(listening,), daemon=True).start()
-                yield World(mesh, greeter, secure, outside, either)
+                for served, at in ((either, listening), (raw, listening_too)):
+                    threading.Thread(target=served.serve, args=(at,), daemon=True).start()
+                yield World(mesh, greeter, secure, outside, either, raw)
         finally:
             down(directory)
             server.stop(None)
@@ -523,6 +547,18 @@ def test_requests_are_told_from_connections_by_the_first_bytes(world: World) -> 
         ("connect", "deny"),
         ("GET", "deny"),
     ]
+
+
+def test_what_is_no_http_is_led_by_tcp_rules_and_requests_are_not(world: World) -> None:
+    get, other = b"GET /it HTTP/1.1\r\nHost: either:9000\r\n\r\n", b"\x00\x01 no HTTP\r\n\r\n"
+    opened, before = "HTTP/1.1 200 OK", len(world.either.seen)
+
+    for _ in range(4):  # by both shares
+        assert through(world, "third-v1", "either:9000", other) == [opened, "\x00\x01 no HTTP"]
+    assert through(world, "third-v1", "either:9000", get) == [opened, "HTTP/1.1 403 Forbidden"]
+    assert (world.raw.seen, len(world.either.seen)) == ([other] * 4, before)
+    record = records(world.mesh.directory, resource='Service::"raw.default"')[-1]
+    assert (record["decision"], record["reasons"]) == ("allow", ["third-connects-to-raw"])
 
 
 def test_requests_come_without_a_tunnel_too(world: World) -> None:

@@ -96,13 +96,30 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: a}
 spec: {hosts: [a], tcp: [{route: [{destination: {host: a}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out}
+spec: {hosts: [out.example.com], resolution: DNS, ports: [{number: 443, name: tcp, protocol: TCP}]}
 """
 
 
-def test_where_the_first_bytes_tell_no_rules_of_connections_hold() -> None:
-    files = {"workloads.yaml": "workloads: {a: {service: a, port: 9000, protocol: auto}}\n", "mesh/a.yaml": IN_MESH}
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ("tcp: [{route: [{destination: {host: a}}]}]", ""),
+        ("tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}]",
+         "so that nobody looks at a name in TLS there; write `tcp` rules, or name its protocol `tls`"),
+        ("tcp: [{route: [{destination: {host: out.example.com}}]}]",
+         "so that no `tcp` rule leads outside; name its protocol"),
+    ],
+)  # fmt: skip
+def test_where_the_first_bytes_tell_rules_of_connections_hold_inside_the_mesh(rules: str, problem: str) -> None:
+    text = IN_MESH.replace("tcp: [{route: [{destination: {host: a}}]}]", rules)
+    files = {"workloads.yaml": "workloads: {a: {service: a, port: 9000, protocol: auto}}\n", "mesh/a.yaml": text}
 
-    assert problems(files) == [
-        "mesh/a.yaml:4: the host `a` has port 9000, whose first bytes tell what it speaks, and `http` rules only; "
-        "name its protocol"
-    ]
+    place = "mesh/a.yaml:4: the host `a` has port 9000, whose first bytes tell what it speaks, "
+    if not problem:
+        assert meshed(files).virtual_services
+        return
+    assert problems(files) == [place + problem]

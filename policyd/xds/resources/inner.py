@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from policyd.names import METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER
+from policyd.names import (
+    METADATA_ASKED,
+    METADATA_CLUSTER,
+    METADATA_LEAVES,
+    METADATA_NAMESPACE,
+    STATE_CLUSTER,
+    STATE_TCP,
+)
 from policyd.xds.resources import filters, tcp
 from policyd.xds.resources.model import INNER, OUTBOUND_ROUTES
 
@@ -20,7 +27,6 @@ ASKED: Final = "policyd.asked"  # the name that was asked for, and a colon after
 AUTHORITY: Final = "policyd.authority"  # and with its port
 CLUSTER: Final = STATE_CLUSTER  # by which it leaves
 _AUTHORITY: Final = "%REQ(:AUTHORITY)%"
-_TCP_CLUSTER: Final = "envoy.tcp_proxy.cluster"  # where it goes: Envoy's own name
 
 
 def cluster(name: str = INNER) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def tells(asked: str = _AUTHORITY) -> dict[str, Any]:
     ]
     ways = [
         _kept(CLUSTER, leaves_by, factory_key="envoy.string", skip_if_empty=True),
-        _kept(_TCP_CLUSTER, goes_to, skip_if_empty=True),
+        _kept(STATE_TCP, goes_to, skip_if_empty=True),
     ]
     return {"name": _FILTER, "typed_config": _notes(names, ways), "disabled": True}
 
@@ -77,6 +83,11 @@ def share(cluster: str, name: str) -> dict[str, Any]:
     """The same of one share of a route, which has no marks of its own: it leaves by `cluster`; `name` "": as asked."""
     names = [_kept(ASKED, f"{name or _AUTHORITY}:", factory_key="envoy.string")]
     return {_FILTER: _notes(names, [_kept(CLUSTER, cluster, factory_key="envoy.string")])}
+
+
+def share_inside(cluster: str) -> dict[str, Any]:
+    """And of one that goes on to a cluster of the mesh."""
+    return {_FILTER: _notes([], [_kept(STATE_TCP, cluster)])}
 
 
 def _notes(names: list[dict[str, Any]], ways: list[dict[str, Any]]) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
     declared = rules.routes_of(mesh, owner, view) if owner is not None else []
     found = declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
     if port.takes_connections:
-        return [*found, sniffed.outbound(service, port.number)]
+        ruled = list(connections.tcp_routes(mesh, owner, view)) if owner is not None else []
+        return [*found, sniffed.outbound(ruled[0] if ruled else tcp.outbound(service, port.number))]
     return [*found, inner.route()]
 
 

@@ -6,12 +6,13 @@ takes no HTTP, not at the caller's end and not at the application's, however it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from policyd.mesh.model import Instance, Service
+from policyd.mesh.model import Instance
 from policyd.names import METADATA_CLUSTER
-from policyd.xds.resources import counting, filters, guard, inner
-from policyd.xds.resources.model import SERVED_ANY, SNIFFED, outbound_cluster
+from policyd.xds.resources import counting, filters, guard, inner, tcp
+from policyd.xds.resources.model import SERVED_ANY, SNIFFED
 
 _HTTP: Final = {"filter_chain_match": {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}}
 _INSPECTOR: Final = {
@@ -28,9 +29,14 @@ _NOBODY: Final = {
 }
 
 
-def outbound(service: Service, port: int) -> dict[str, Any]:
-    """The route of a tunnel to a port: what is no HTTP goes on as a tunnel, which the other end asks about."""
-    return inner.into(SNIFFED, {METADATA_CLUSTER: outbound_cluster(service.id, port)}, filters.unasked())
+def outbound(route: Mapping[str, Any]) -> dict[str, Any]:
+    """The route of a tunnel to such a port: what is no HTTP goes on where `route` leads; the other end asks."""
+    shares = route["route"].get("weighted_clusters", {}).get("clusters", ())
+    if not shares:
+        return inner.into(SNIFFED, {METADATA_CLUSTER: route["route"]["cluster"]}, filters.unasked())
+    clusters = [{**one, "name": SNIFFED, "typed_per_filter_config": inner.share_inside(one["name"])} for one in shares]
+    action = {"weighted_clusters": {"clusters": clusters}, **tcp.ENDS_HERE}
+    return {"match": route["match"], "route": action, "typed_per_filter_config": filters.unasked()}
 
 
 def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from policyd.names import (
     METADATA_TOKENS,
     SNI_HEADER,
     STATE_CLUSTER,
+    STATE_TCP,
 )
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.change import forwarded, normalised, redirected
@@ -203,7 +204,9 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
 def _noted(share: Mapping[str, Any]) -> str:
     """Where a share goes through listeners inside, which only look at what comes; "" where there are none."""
     notes = share.get("typed_per_filter_config", {}).get(_NOTES, {}).get("on_request_headers", ())
-    texts = (one["format_string"]["text_format_source"] for one in notes if one["object_key"] == STATE_CLUSTER)
+    texts = (
+        one["format_string"]["text_format_source"] for one in notes if one["object_key"] in (STATE_CLUSTER, STATE_TCP)
+    )
     return next((text["inline_string"] for text in texts), "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.envoy_api import CLUSTER, LISTENER, ROUTE
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.policies import HTTP_OPTIONS
 from policyd.xds.resources.tls import SDS_CLUSTER
@@ -98,6 +98,56 @@ def test_nothing_looks_at_first_bytes_where_all_is_said() -> None:
     found = snapshot("http")
 
     assert {name for name in found.of(LISTENER) if name.startswith("inner")} == {"inner"}
+
+
+RULED = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a}
+spec: {host: a, subsets: [{name: v1, labels: {app: a}}, {name: v2}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec: {hosts: [a], tcp: [{route: [ROUTE]}]}
+"""
+
+
+def sniffed(route: str) -> Snapshot:
+    found = snapshot("metrics", RULED.replace("ROUTE", route))
+    return check_snapshot(found, static_clusters={SDS_CLUSTER})
+
+
+def test_what_is_no_http_there_is_led_by_tcp_rules() -> None:
+    [table] = sniffed("{destination: {host: a, subset: v1}}").of(ROUTE).values()
+    requests, tunnels = shown(table)["virtual_hosts"][0]["routes"]
+
+    assert requests["route"]["cluster"] == "outbound|80||a.default"
+    assert tunnels["route"]["cluster"] == "inner/sniffed"
+    assert tunnels["metadata"]["filter_metadata"]["policyd"] == {"cluster": "outbound|80|v1|a.default"}
+
+
+SHARED = "{destination: {host: a, subset: v1}, weight: 9}, {destination: {host: a, subset: v2}, weight: 1}"
+
+
+def test_in_shares_too() -> None:
+    [table] = sniffed(SHARED).of(ROUTE).values()
+    _, tunnels = shown(table)["virtual_hosts"][0]["routes"]
+
+    def led(share: dict[str, Any]) -> dict[str, str]:
+        notes = share["typed_per_filter_config"]["envoy.filters.http.set_filter_state"]["on_request_headers"]
+        return {one["object_key"]: one["format_string"]["text_format_source"]["inline_string"] for one in notes}
+
+    shares = tunnels["route"]["weighted_clusters"]["clusters"]
+    assert [(one["name"], one["weight"], led(one)["envoy.tcp_proxy.cluster"]) for one in shares] == [
+        ("inner/sniffed", 9, "outbound|80|v1|a.default"),
+        ("inner/sniffed", 1, "outbound|80|v2|a.default"),
+    ]
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_shares(tmp_path: Path) -> None:
+    accepted(sniffed(SHARED), tmp_path)
 
 
 @pytest.mark.e2e
