@@ -40,6 +40,7 @@ _FORBIDDEN: Final = _Refusal("denied_response", "Forbidden", 7, "access denied\n
 _BAD_PATH: Final = _Refusal("denied_response", "BadRequest", 3, "the path of the request is not acceptable\n")
 _BAD_TOKEN: Final = _Refusal("denied_response", "Unauthorized", 16, "the token of the request is not acceptable\n")
 _BROKEN: Final = _Refusal("error_response", "ServiceUnavailable", 14, "authorization is not available\n")
+BODIES: Final = {403: _FORBIDDEN.body, 400: _BAD_PATH.body, 401: _BAD_TOKEN.body, 503: _BROKEN.body}  # by status
 
 
 def allow(decision_id: str, policy: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 def compile_(
     service: Annotated[
-        str, typer.Option("--service", metavar="S", help="A service, as in reviews.default.", show_default=False)
-    ],
+        str,
+        typer.Option(
+            "--service", metavar="S", help="A service, as in reviews.default; without it, all.", show_default=False
+        ),
+    ] = "",
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
@@ -26,6 +29,7 @@ def compile_(
     For each listener: every policy that is about the service, whether it is compiled, and otherwise the expression that
     prevents it; then the filter, whose first match decides. What is compiled gives policyd's own answers; one policy
     that is not keeps the whole listener from it. Proxies do not get these filters: policyd decides every request.
+    Without --service, a line for each listener.
     """
     from policyd.cli import output
     from policyd.cli.instance import folder
@@ -35,14 +39,17 @@ def compile_(
     from policyd.local.told import as_json as told
 
     live = load_folder(folder(directory), cases=False).live
-    name = _service(service, live.mesh, live.declaration.workloads.defaults.namespace)
+    namespace = live.declaration.workloads.defaults.namespace
+    names = [_service(service, live.mesh, namespace)] if service else live.mesh.services
     compiler = Compiler(live.ruling)
-    found = alike([compiler.compile(one) for one in listeners_of(live.mesh, name)])
+    found = {name: alike([compiler.compile(one) for one in listeners_of(live.mesh, name)]) for name in sorted(names)}
     if as_json:
-        listeners = [told(*one) for one in found]
-        output.print_json({"service": name, "revision": live.ruling.revision, "listeners": listeners})
+        services = [{"service": name, "listeners": [told(*one) for one in of]} for name, of in found.items()]
+        output.print_json({"revision": live.ruling.revision, "services": services})
+    elif service:
+        output.show(*(line for name, of in found.items() for line in lines(name, of)))
     else:
-        output.show(*lines(name, found))
+        output.show(summary(found))
 
 
 def _service(text: str, mesh: Mesh, namespace: str) -> str:
@@ -55,6 +62,19 @@ def _service(text: str, mesh: Mesh, namespace: str) -> str:
         known = [name for one in mesh.services.values() for name in (one.id, one.name)]
         raise UsageError(f"the mesh has no service `{text}`", remedy=did_you_mean(text, known, ()))
     return found
+
+
+def summary(found: Mapping[str, Sequence[tuple[Compiled, Sequence[str]]]]) -> Any:
+    """Return a row for each service and outcome."""
+    from policyd.cli import output
+    from policyd.local.told import size
+
+    rows = [
+        (service, ", ".join(names), _outcome(compiled), f"{size(compiled):,}" if compiled.is_exact else "-")
+        for service, of in found.items()
+        for compiled, names in of
+    ]
+    return output.table(("SERVICE", "LISTENERS", "OUTCOME", "BYTES"), rows)
 
 
 def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from policyd import envoy_api
 from policyd.local.compile import Compiled, Left
 from policyd.local.envoy import BAD_PATH, FAILED, INCOMPLETE, NOBODY, rbac, rules
 from policyd.local.logic import NO, YES, words_of
+from policyd.local.replies import identified, mappers
 
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _OURS = {
@@ -81,7 +82,10 @@ def as_json(compiled: Compiled, listeners: Sequence[str]) -> dict[str, Any]:
             for row in rows(compiled)
         ],
     }
-    return told | ({"bytes": size(compiled), "filter": rbac(compiled)} if compiled.is_exact else {})
+    if not compiled.is_exact:
+        return told
+    filters = {"identified": identified(), "filter": rbac(compiled), "local_reply_mappers": mappers()}
+    return told | {"bytes": size(compiled), **filters}
 
 
 def alike(found: Sequence[Compiled]) -> list[tuple[Compiled, list[str]]]:

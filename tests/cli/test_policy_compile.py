@@ -37,13 +37,14 @@ def test_each_service_is_told_policy_by_policy(
 ) -> None:
     asked = [policyd("policy", "compile", "--service", name, "--dir", bookinfo) for name in ("reviews", "details")]
     asked.append(policyd("policy", "compile", "--service", "ingress.default", "--dir", bookinfo))
-    assert [(one.code, one.err) for one in asked] == [(Exit.OK, "")] * 3
+    asked.append(policyd("policy", "compile", "--dir", bookinfo))
+    assert [(one.code, one.err) for one in asked] == [(Exit.OK, "")] * 4
     text = "\n".join(one.out for one in asked)
     check_text("cli/policy_compile.txt", text, update=pytestconfig.getoption("--update-golden"))
 
 
 def test_programs_get_the_filter_too(policyd: Callable[..., Said], bookinfo: Path) -> None:
-    found = policyd("policy", "compile", "--service", "details", "--dir", bookinfo, "--json").value
+    (found,) = policyd("policy", "compile", "--service", "details", "--dir", bookinfo, "--json").value["services"]
     (details,) = found["listeners"]
     assert (found["service"], details["exact"], "filter" in details) == ("details.default", False, False)
     assert {one["policy"]: one.get("why", "") for one in details["policies"]} == {
@@ -51,7 +52,8 @@ def test_programs_get_the_filter_too(policyd: Callable[..., Said], bookinfo: Pat
         "freeze": '`context.time` in `context.time >= datetime("2026-12-24T00:00:00Z")` (policies/more.cedar:4)',
         "no-deletes": "",
     }
-    (reviews,) = policyd("policy", "compile", "--service", "reviews", "--dir", bookinfo, "--json").value["listeners"]
+    services = policyd("policy", "compile", "--dir", bookinfo, "--json").value["services"]
+    (reviews,) = next(one["listeners"] for one in services if one["service"] == "reviews.default")
     assert (reviews["exact"], reviews["listeners"]) == (True, [f"reviews-v{number}/inbound" for number in (1, 2, 3)])
     assert reviews["bytes"] > 1000
     assert reviews["filter"]["@type"].endswith(".rbac.v3.RBAC")

@@ -29,7 +29,7 @@ from policyd import envoy_api
 from policyd.audit.record import Entry
 from policyd.authz.service import SERVICE, Authorizer
 from policyd.envoy_api import envoy_binary
-from policyd.local import envoy
+from policyd.local import envoy, replies
 from policyd.names import EXTENSION_LISTENER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import filters
@@ -43,7 +43,7 @@ TYPE = "type.googleapis.com/"
 CENTRAL, LOCAL, DETAILS = "x-central", "x-local", "x-details"
 ASIDE = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"), authz_timeout_seconds=100)
 AT_ONCE = 40  # requests on their way on one connection
-REFUSED = {envoy.INCOMPLETE: (503, ""), envoy.BAD_PATH: (400, ""), envoy.FAILED: (403, ""), envoy.NOBODY: (403, "")}
+NO_POLICY = {name.replace(" ", "_") for name in (envoy.INCOMPLETE, envoy.BAD_PATH, envoy.FAILED, envoy.NOBODY)}
 
 
 class Central:
@@ -119,15 +119,15 @@ def _untyped(config: Mapping[str, Any]) -> dict[str, Any]:
 def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, Any]) -> dict[str, Any]:
     decided = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%"
     told = [{"header": {"key": LOCAL, "value": decided}}]
-    why = [{"header": {"key": DETAILS, "value": "%RESPONSE_CODE_DETAILS%"}}]
-    denied = {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "x"}}}}
+    why = {"header": {"key": DETAILS, "value": "%RESPONSE_CODE_DETAILS%"}}
+    denials = [{**one, "headers_to_add": [*one["headers_to_add"], why]} for one in replies.mappers()]
     rbac = {"name": envoy.FILTER, "typed_config": {"@type": f"{filters.HTTP}.rbac.v3.RBAC"}}
     hosts = [{"name": "all", "domains": ["*"], "response_headers_to_add": told, "routes": list(map(_route, cases))}]
     manager = filters.manager(
         name,
-        [filters.authorization(ASIDE), rbac],
+        [filters.authorization(ASIDE), replies.identified(), rbac],
         {"route_config": {"name": name, "virtual_hosts": hosts}},
-        local_reply_config={"mappers": [{"filter": denied, "headers_to_add": why}]},
+        local_reply_config={"mappers": denials},
     )
     return {
         "name": name,
@@ -236,11 +236,12 @@ def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """Both decisions as status and policy; None where Envoy itself refused before any."""
+    """Both decisions as status and policy, None where Envoy itself refused before any; and what the caller gets."""
 
     central: tuple[int, str] | None
     local: tuple[int, str] | None
-    status: int
+    body: str
+    headers: Mapping[str, str]
 
 
 def answers(place: Place, caller: str, source: str, requests: Sequence[Asked]) -> Iterator[tuple[Asked, Answer]]:
@@ -292,10 +293,9 @@ def _read(reader: IO[bytes], method: str) -> tuple[Answer, bool] | None:
     while line := reader.readline().rstrip(b"\r\n"):
         name, _, value = line.decode("latin-1").partition(": ")
         headers[name] = value
-    if method != "HEAD":
-        reader.read(int(headers.get("content-length", "0")))
+    body = reader.read(int(headers.get("content-length", "0"))).decode() if method != "HEAD" else ""
     central = headers.get(CENTRAL)
-    answer = Answer(_decided(central) if central else None, _local(status, headers), status)
+    answer = Answer(_decided(central) if central else None, _local(status, headers), body, headers)
     return answer, headers.get("connection") == "close"
 
 
@@ -312,5 +312,4 @@ def _local(status: int, headers: Mapping[str, str]) -> tuple[int, str] | None:
     if not details.startswith(prefix):
         return None
     policy = details.removeprefix(prefix).removesuffix("]")
-    ours = {name.replace(" ", "_"): answer for name, answer in REFUSED.items()}
-    return ours.get(policy, (403, policy))
+    return status, "" if policy in NO_POLICY else policy

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 import pytest
 
+from policyd import envoy_api
+from policyd.authz import reply
 from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema
 from policyd.local.compile import Compiler
+from policyd.names import DECISION_ID_HEADER
 from tests.local import world
-from tests.local.rig import Place, answers, over_http_2, running
+from tests.local.rig import CENTRAL, DETAILS, Answer, Place, answers, over_http_2, running
 from tests.local.world import Asked, Case
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +74,7 @@ ODD = (
     path("another case is another path", '== "/a"', b"/A", DENIED),
     path("a path as long as policyd takes it", 'like "*"', b"/" + b"a" * 8191, ALLOWED),
     path("a path that is longer", 'like "*"', b"/" + b"a" * 8192, BAD),
+    path("an expression as long as is compiled", f'== "/{"@" * 239}"', b"/" + b"%40" * 239, ALLOWED),
     header("one value", '== "a"', [b"a"], ALLOWED),
     header("two values are no one value", '== "a"', [b"a", b"b"], DENIED),
     header("the same value twice", '== "a"', [b"a", b"a"], DENIED),
@@ -165,3 +170,26 @@ def test_both_give_the_answer_over_http_2(place: Place, number: int) -> None:
     request = Asked(len(ODD) + number, odd.method, odd.target, odd.host, odd.headers)
     answer = over_http_2(place, request)
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
+
+
+def denial_of(answer: Answer) -> tuple[int, str, str, list[str]]:
+    """What a caller sees of a denial."""
+    assert answer.local is not None
+    ours = sorted(name for name in answer.headers if name not in (CENTRAL, DETAILS, "date", "server"))
+    return answer.local[0], answer.body, answer.headers["content-type"], ours
+
+
+@pytest.mark.parametrize("reply_of", [reply.refuse_path, lambda id_: reply.deny(id_, "f"), reply.fail])
+def test_denials_are_policyds_own_to_callers(place: Place, reply_of: Callable[[str], bytes]) -> None:
+    said = envoy_api.message("envoy.service.auth.v3.CheckResponse").FromString(reply_of("0" * reply.ID_LENGTH))
+    meant = said.denied_response if said.HasField("denied_response") else said.error_response
+    number = next(at for at, odd in enumerate(ODD) if odd.answer[0] == meant.status.code)
+    odd = ODD[number]
+    sent = (*odd.headers, (DECISION_ID_HEADER, b"the-callers-own"))
+    asked = [Asked(number, odd.method, odd.target, odd.host, sent) for _ in range(2)]
+    both = [answer for _, answer in answers(place, odd.caller, "127.0.0.1", asked)]
+
+    names = sorted(("content-length", "content-type", *(one.header.key for one in meant.headers)))
+    assert [denial_of(one) for one in both] == [(meant.status.code, meant.body, "text/plain", names)] * 2
+    ids = {one.headers[DECISION_ID_HEADER] for one in both}
+    assert len({UUID(one).hex for one in ids}) == 2  # each its own, and not what was sent
