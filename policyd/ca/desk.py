@@ -6,23 +6,21 @@ even so, and every answer that gives somebody an identity is on record first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc
 from policyd.audit import record as audit
 from policyd.ca.entries import ID_BYTES, Entries, Entry, check_entry
+from policyd.ca.expiry import Element
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
-from policyd.ca.jwt_keys import LIFE, JwtKeys
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.revocations import Revocation, Revocations
@@ -63,8 +61,8 @@ class Federation(Protocol):
 class Parts:
     """What the desk works on; `uid` is the owner's.
 
-    `changed` is called after agents have something new to hear; `enforce` puts revocations in force, and says why
-    decisions do not know them yet, "" where they do.
+    `changed` is called after agents have something new to hear; `elements` are all that can end; `enforce` puts
+    revocations in force, and says why decisions do not know them yet, "" where they do.
     """
 
     issuer: Issuer
@@ -73,7 +71,7 @@ class Parts:
     revocations: Revocations
     enforce: Callable[[], Awaitable[str]]
     ledger: Ledger
-    jwt_keys: Callable[[], JwtKeys]
+    elements: Callable[[], Iterable[Element]]
     mesh: Callable[[], Mesh]
     record: Callable[[audit.Entry], object]
     changed: Callable[[], object]
@@ -112,21 +110,15 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
 
     def _status(self) -> pb.CaStatusReply:
         parts, authority, now = self._parts, self._issuer.authority, self._issuer.now()
-        keys = parts.jwt_keys()
-        signing = keys.signing(now)
         elements = [
-            _certificate("root", authority.root, "trusted"),
-            _certificate("intermediate", authority.intermediate, "signs"),
-        ]
-        elements += [
             pb.Element(
-                name="token key",
-                id=one.kid,
-                state="signs" if one is signing else "published",
-                begins=int(one.signs.timestamp()),
-                ends=int((one.signs + LIFE).timestamp()),
+                name=one.name,
+                id=one.id,
+                state=one.state,
+                begins=int(one.begins.timestamp()),
+                ends=int(one.ends.timestamp()),
             )
-            for one in keys.keys
+            for one in parts.elements()
         ]
         return pb.CaStatusReply(
             trust_domain=authority.trust_domain,
@@ -303,16 +295,6 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
 def handler(server: grpc.aio.Server, desk: Desk) -> None:
     """Serve the desk on a server that only the owner reaches."""
     authority_pb2_grpc.add_CertificateAuthorityServicer_to_server(desk, server)  # type: ignore[no-untyped-call]
-
-
-def _certificate(name: str, certificate: x509.Certificate, state: str) -> pb.Element:
-    return pb.Element(
-        name=name,
-        id=certificate.fingerprint(hashes.SHA256()).hex(),
-        state=state,
-        begins=int(certificate.not_valid_before_utc.timestamp()),
-        ends=int(certificate.not_valid_after_utc.timestamp()),
-    )
 
 
 def _entry(entry: Entry) -> pb.Entry:

@@ -183,25 +183,23 @@ def met(held: Authorities, waiting: Waiting) -> Authorities:
 
 
 def due(held: Authorities, now: datetime) -> tuple[str, What | None] | None:
-    """The step that time demands: what to prepare at half of a life, and to let it sign at five sixths."""
-    active = held.active
-    if held.prepared is not None:
-        what = what_differs(held.prepared, active)
-        return ("activate", None) if now >= _at(_certificate(active, what), ACTIVATE) else None
-    if len(held.generations) > 1:
-        return None
-    kinds: tuple[What, ...] = ("root", "intermediate")
-    return next((("prepare", what) for what in kinds if now >= _at(_certificate(active, what), PREPARE)), None)
+    """The step that time demands: what to prepare at half of a life, to let it sign at five sixths, to clear away."""
+    if len(held.generations) == 1:
+        kinds: tuple[What, ...] = ("root", "intermediate")
+        active = held.active.material
+        ends = {"root": active.root, "intermediate": active.intermediate}
+        return next((("prepare", what) for what in kinds if now >= _at(ends[what], PREPARE)), None)
+    step, moment = comes(held)
+    return (step, None) if now >= moment else None
 
 
-def comes(held: Authorities) -> tuple[str, datetime] | None:
+def comes(held: Authorities) -> tuple[str, datetime]:
     """The next step that time brings by itself, and when."""
-    active = held.active
-    if held.prepared is not None:
-        return "activate", _at(_certificate(active, what_differs(held.prepared, active)), ACTIVATE)
-    if len(held.generations) > 1:
-        return None
-    return "prepare", min(_at(one, PREPARE) for one in (active.material.root, active.material.intermediate))
+    if held.old is not None:
+        return held.next, held.old.since + AFTERLIFE
+    share = PREPARE if held.prepared is None else ACTIVATE  # what is prepared has a new intermediate in any case
+    active = held.active.material
+    return held.next or "prepare", min(_at(one, share) for one in (active.root, active.intermediate))
 
 
 def what_differs(one: Generation, other: Generation) -> What:
@@ -252,10 +250,6 @@ def _refuse(waiting: Waiting, without: Collection[str], why: str) -> None:
 
 def _follow(held: Authorities) -> str:
     return f"the next step is `{held.next}`" if held.next else "begin with `prepare`"
-
-
-def _certificate(generation: Generation, what: What) -> x509.Certificate:
-    return generation.material.root if what == "root" else generation.material.intermediate
 
 
 def _at(certificate: x509.Certificate, share: float) -> datetime:

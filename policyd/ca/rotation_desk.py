@@ -57,7 +57,7 @@ class RotationDesk(rotation_pb2_grpc.RotationServicer):
             generations=[_generation(one) for one in held.generations],
             waited=waited,
             next=held.next,
-            next_at=f"{coming[0]} at {coming[1]:%FT%TZ}" if coming else "",
+            next_at=f"{coming[0]} at {coming[1]:%FT%TZ}",
         )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
-from policyd.ca import desk, rotation_desk
+from policyd.ca import desk, expiry, rotation_desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
 from policyd.ca.entries import Entries
@@ -160,6 +160,7 @@ class Server:
         self._changes = Changes()
         self._earlier = Earlier()
         self._rotation_trouble = ""
+        self._notices = expiry.Notices()
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -366,7 +367,7 @@ class Server:
             entries=self._entries,
             tokens=self._tokens,
             ledger=self._ledger,
-            jwt_keys=lambda: self._jwt_keys.keys,
+            elements=self._elements,
             mesh=lambda: self._keeper.live.mesh,
             record=self._journal.append,
             changed=self._changes.announce,
@@ -403,11 +404,9 @@ class Server:
     async def _look_after(self) -> None:
         """What only time brings: the authority's end comes nearer, old records go."""
         while True:
-            authority = self._issuer.authority
-            self._metrics.ca_expiry("root", authority.root.not_valid_after_utc.timestamp())
-            self._metrics.ca_expiry("intermediate", authority.intermediate.not_valid_after_utc.timestamp())
             await self._turn_jwt_keys()
             await self._turn_authority()
+            self._speak_of_ends()
             await self._deciders.refresh()
             await asyncio.to_thread(self._write_counts)
             await asyncio.to_thread(self._journal.turn)
@@ -436,9 +435,21 @@ class Server:
             step, trouble = await asyncio.to_thread(self._rotator.turn)
         except PolicydError as error:
             step, trouble = "turn", str(error)
-        self._rotation_trouble = f"the authority's key is due to be replaced: {trouble}" if trouble else ""
-        if trouble:
+        if trouble and trouble not in self._rotation_trouble:
             _log.error("ca.not_rotated", step=step, error=trouble)
+        self._rotation_trouble = f"the authority's key is due to be replaced: {trouble}" if trouble else ""
+
+    def _elements(self) -> tuple[expiry.Element, ...]:
+        return expiry.elements(self._rotator.held, self._jwt_keys.keys, _now())
+
+    def _speak_of_ends(self) -> None:
+        """What can end is shown in the metrics, and on record as its life passes."""
+        found = self._elements()
+        self._metrics.ca_expiry({one.name: one.ends.timestamp() for one in found})
+        for one, share in self._notices.news(found, _now()):
+            detail = {"element": one.name, "id": one.id, "ends": f"{one.ends:%FT%TZ}", "passed": share}
+            _log.warning("ca.ends", **detail)
+            self._note("ca.expiry", detail)
 
     async def _turn_jwt_keys(self) -> None:
         try:
@@ -568,7 +579,8 @@ class Server:
 
     def not_ready(self) -> str:
         """Why the server is not ready; "" when it is. What is in force decides on while a change is refused."""
-        return self._journal.trouble() or self._deciders.trouble()
+        authority = expiry.trouble(self._rotator.held, _now(), self._life())
+        return self._journal.trouble() or self._deciders.trouble() or authority
 
     def deciders(self) -> Iterable[DeciderLife]:
         """The decision processes."""
@@ -580,7 +592,13 @@ class Server:
 
     def remark(self) -> str:
         """What else a reader of the readiness should know."""
-        return f"a change is refused: {self._keeper.refused[0]}" if self._keeper.refused else ""
+        said = [f"a change is refused: {self._keeper.refused[0]}"] if self._keeper.refused else []
+        said += [*expiry_warnings(self._issuer.authority, _now()), self._rotation_trouble]
+        return "; ".join(one for one in said if one)
+
+    def _life(self) -> timedelta:
+        """Of a certificate, as the settings say now."""
+        return timedelta(seconds=self._keeper.live.settings.ca.ttl)
 
     def counts(self) -> admin.Counts:
         """Decisions since the start."""

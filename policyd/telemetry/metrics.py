@@ -6,7 +6,7 @@ other counts as `other`. What decision processes count too is in memory that the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
 
@@ -34,7 +34,7 @@ RELOADS: Final = ("taken", "refused")
 TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
 ISSUANCES: Final = ("attestation", "agent", "workload", "operator", "server", "journal")
 KEY_FETCHES: Final = ("new", "same", "failed")
-CHAIN: Final = ("root", "intermediate")
+CHAIN: Final = tuple(f"{which}{kind}" for which in ("", "next ", "old ") for kind in ("root", "intermediate"))
 SPANS: Final = ("taken", "refused")
 REFUSALS: Final = tuple(
     kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
@@ -84,6 +84,7 @@ class Metrics:
         self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, ISSUANCES)
         self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
+        self._shown: frozenset[str] = frozenset()
         self._sealed = _plain(registry, names.JOURNAL_SEALED)
         self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
         self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
@@ -185,9 +186,14 @@ class Metrics:
         self._window_limit.set(fill.bound)
         self._window_traces.set(fill.traces)
 
-    def ca_expiry(self, which: str, timestamp: float) -> None:
-        """The `root` or `intermediate` expires at `timestamp`, in seconds since the epoch."""
-        self._expiry.labels(which if which in CHAIN else OTHER).set(timestamp)
+    def ca_expiry(self, ends: Mapping[str, float]) -> None:
+        """When each certificate of the authority expires, in seconds since the epoch; none but these are there."""
+        for which in CHAIN:
+            if which in ends:
+                self._expiry.labels(which).set(ends[which])
+            elif which in self._shown:
+                self._expiry.remove(which)
+        self._shown = frozenset(ends) & frozenset(CHAIN)
 
     def sealed(self, segments: int, trouble: str) -> None:
         """So many segments of the journal were sealed; `trouble` is why some were not, "" if all were."""

@@ -15,12 +15,15 @@ from cryptography.hazmat.primitives import hashes
 
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc as stubs
+from policyd.ca.authority import Material
 from policyd.ca.database import Database, open_database
 from policyd.ca.desk import Desk, Parts, handler
 from policyd.ca.entries import MAX_ENTRIES, Entries, Entry, check_entry, entry_of_instance
+from policyd.ca.expiry import Element, elements
 from policyd.ca.jwt_keys import LIFE, turn
 from policyd.ca.ledger import Ledger
 from policyd.ca.revocations import Revocations
+from policyd.ca.rotation import Authorities, Generation
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.errors import EntryError, JournalError
@@ -143,7 +146,7 @@ class Counter:
                 revocations=self.revocations,
                 enforce=self._enforce,
                 ledger=Ledger(database),
-                jwt_keys=lambda: self.office.jwt_keys,
+                elements=self._elements,
                 mesh=lambda: self.office.mesh,
                 record=self.office.recorder,
                 changed=self._changed,
@@ -152,6 +155,12 @@ class Counter:
             )
         )
         self.stub: Any = None
+
+    def _elements(self) -> tuple[Element, ...]:
+        authority = self.office.authority
+        material = Material(authority.root, authority.key, authority.intermediate, authority.key)
+        held = Authorities((Generation(material, "active", NOW),))
+        return elements(held, self.office.jwt_keys, self.office.clock())
 
     async def _enforce(self) -> str:
         self.enforced.append(tuple(str(one.spiffe_id) for one in self.revocations.all()))

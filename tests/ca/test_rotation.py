@@ -133,11 +133,15 @@ YEAR = timedelta(days=365)
         (started, YEAR * 5.1, ("prepare", "root")),
         (lambda: prepared("intermediate"), YEAR * 0.83, None),
         (lambda: prepared("intermediate"), YEAR * 0.84, ("activate", None)),
-        (prepared, YEAR * 0.84, None),
-        (activated, YEAR * 5.1, None),
+        (prepared, YEAR * 0.83, None),
+        (prepared, YEAR * 0.84, ("activate", None)),  # the root has years, but what it signs by has not
+        (activated, DAY * 0.9, None),
+        (activated, DAY, ("taint", None)),
+        (tainted, DAY * 0.9, None),
+        (tainted, DAY, ("revoke", None)),
     ],
 )
-def test_time_prepares_at_half_of_a_life_and_activates_at_five_sixths(
+def test_time_prepares_at_half_of_a_life_activates_at_five_sixths_and_clears_away_after_a_day(
     held: Callable[[], Authorities], after: timedelta, step: tuple[str, str | None] | None
 ) -> None:
     assert rotation.due(held(), NOW + after) == step

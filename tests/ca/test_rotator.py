@@ -252,14 +252,21 @@ def test_time_rotates_by_itself_and_says_who_keeps_it_from_it(house: House) -> N
     house.clock.advance(timedelta(days=122).total_seconds())
     assert house.rotator.turn() == ("activate", "")
     assert house.states() == ["retired", "active"]
+    for step, states in (("taint", ["tainted", "active"]), ("revoke", ["active"])):
+        assert house.rotator.turn() == ("", "")
+        house.clock.advance(timedelta(days=1).total_seconds())
+        assert house.rotator.turn() == (step, "")
+        assert house.states() == states
 
 
 def test_a_root_that_is_due_waits_for_all_even_so(house: House) -> None:
     house.rotator.do(STEPS[0])
     house.present = {"laptop"}
-    house.clock.advance(timedelta(days=364).total_seconds())
-    done = house.rotator.turn()
-    assert done == ("", "")  # the root has years, and a new intermediate comes with it
+    house.clock.advance(timedelta(days=305).total_seconds())
+    step, trouble = house.rotator.turn()
+    assert (step, "`laptop` does not trust the new root yet" in trouble) == ("activate", True)
+    house.hold("laptop")
+    assert house.rotator.turn() == ("activate", "")
 
 
 def test_what_is_signed_under_the_new_key_is_what_the_bundle_verifies(house: House) -> None:
