@@ -39,6 +39,7 @@ from policyd.audit.sealer import Sealer, pack_apart
 from policyd.audit.verify import How, verify
 from policyd.ca.authority import Authority, authority_of, new_material
 from policyd.ca.sealing import JournalTrust, SealingKeys
+from policyd.server.deciders import GRPC
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import filters
 from policyd.xds.resources.model import Control
@@ -244,7 +245,8 @@ def through_envoy() -> list[Row]:
         ports = {journal: free_port() for journal in JOURNALS}
         servers, asked = {}, dict.fromkeys(JOURNALS, 0)
         for journal, port in ports.items():
-            command = [sys.executable, "-m", "bench.journal_server", str(work), str(port), journal]
+            program = [sys.executable, "-m", "bench.journal_server", str(work), str(port), journal]
+            command = ["env", *(f"{name}={value}" for name, value in GRPC.items()), *program]
             ready = lambda port=port: listens(port)  # noqa: E731
             servers[journal] = stack.enter_context(running(command, work / f"{journal}.log", ready)).pid
         envoy, listeners = stack.enter_context(_envoy(work, ports))

@@ -6,6 +6,7 @@ The journal is in the folder's `journal-<durability>`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -21,11 +22,13 @@ from bench.processes import ROOT
 from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
+from policyd.authz.silence import Silence
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cli.loaded import load_folder
 from policyd.config import Address
 from policyd.server.check_threads import CheckThreads
-from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, PAUSING_THREADS, SWITCH_SECONDS
+from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, SWITCH_SECONDS
+from policyd.server.deciders import core_of
 from policyd.server.pausing_threads import PausingThreads
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.metrics import Metrics
@@ -43,14 +46,17 @@ class _Identity:
 
 def _threads(durability: str, idle: Callable[[], None]) -> tuple[CheckThreads | PausingThreads, Waiting | None]:
     if durability != "fsync":
-        return CheckThreads(CHECK_THREADS), None
-    threads = PausingThreads(PAUSING_THREADS, idle)
+        return CheckThreads(CHECK_THREADS, MOST_THREADS), None
+    threads = PausingThreads(CHECK_THREADS, idle, MOST_THREADS)
     return threads, Waiting(threads.pause, LINGER_SECONDS)
 
 
 def main(folder: Path, port: int, durability: Any) -> None:
     """Serve until SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    core = core_of(1, sorted(os.sched_getaffinity(0)))
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     ruling, metrics = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Metrics()
     clock = lambda: datetime.now(UTC)  # noqa: E731
     journal: Journal | None = None
@@ -67,7 +73,7 @@ def main(folder: Path, port: int, durability: Any) -> None:
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
     server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
-    add_to_server(authorizer, server)
+    add_to_server(authorizer, server, Silence(time.monotonic))
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -79,16 +79,19 @@ class Appender:
 
     def write(self, lines: bytes, first_seq: int) -> None:
         """As `append`, for who takes back more than these lines; raises OSError."""
+        length = len(lines)
         try:
-            fd = self._open(len(lines), first_seq)
+            fd = self._fd
+            if fd is None or self._is_full(length):
+                fd = self._open(length, first_seq)
             taken = self._disk.write(fd, lines)
-            if taken < len(lines):
-                raise OSError(errno.ENOSPC, f"only {taken} of {len(lines)} bytes were taken")
+            if taken < length:
+                raise OSError(errno.ENOSPC, f"only {taken} of {length} bytes were taken")
         except OSError:
             self._undo()
             raise
         self._trouble = ""
-        self._size += len(lines)
+        self._size += length
         self._next_seq = first_seq + lines.count(b"\n")
 
     def mark(self) -> Mark:
@@ -161,9 +164,9 @@ class Appender:
     def _is_full(self, more: int) -> bool:
         if not self._size:
             return False
-        age = (self._clock() - self._started).total_seconds()
-        too_old = age >= self._limits.max_age or age < -BACKWARD_SECONDS
-        return self._size + more > self._limits.max_bytes or too_old
+        if self._size + more > self._limits.max_bytes:
+            return True
+        return not -BACKWARD_SECONDS <= (self._clock() - self._started).total_seconds() < self._limits.max_age
 
     def _begin(self, first_seq: int) -> None:
         path = self._directory / segment_name(self._writer, first_seq)

@@ -300,16 +300,18 @@ class Journal:
         """Write what is ready in its place; raises JournalError."""
         if self._closed:
             raise JournalError("the journal is closed")
-        trouble = self._settle()
-        if trouble is not None:
-            raise trouble
+        if self._notes or self._gap is not None:
+            trouble = self._settle()
+            if trouble is not None:
+                raise trouble
         return self._put(entry, body)
 
     def _put(self, entry: Entry, body: bytes) -> Placed:
-        seq, prev = self._next.seq, self._next.prev
+        place = self._next
+        seq, prev = place.seq, place.prev
         line = line_of(body, self.writer, seq, prev)
         self._sink.append(line, seq)
-        self._next.seq, self._next.prev = seq + 1, digest(line)
+        place.seq, place.prev = seq + 1, digest(line)
         return Placed(entry, seq, prev)
 
     def _miss(self, error: JournalError) -> None:

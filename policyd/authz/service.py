@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol, cast
@@ -23,6 +23,7 @@ from policyd.authz.record import NOTHING, Include, Outcome, Status, entry_of
 from policyd.authz.request import Metadata, headers_of, read_check, traced
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
+from policyd.authz.silence import Silence
 from policyd.authz.user import identified
 from policyd.errors import (
     DecisionError,
@@ -181,17 +182,19 @@ def _reply(outcome: Outcome, decision_id: str) -> bytes:
 # ---- the gRPC shell
 
 
-def add_to_server(authorizer: Authorizer, server: grpc.Server) -> None:
-    """Serve `Authorization/Check` on a synchronous server with mutual TLS."""
+def add_to_server(authorizer: Authorizer, server: grpc.Server, silence: Silence) -> None:
+    """Serve `Authorization/Check` on a synchronous server with mutual TLS; `silence` is to be looked at."""
 
-    def check(body: bytes, context: grpc.ServicerContext) -> bytes:
+    def check(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
             peer = spiffe_peer(cast("Facts", context.auth_context()))
         except PolicydError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
+        body = silence.message(messages, context, peer)
         metadata = cast("Callable[[], Metadata]", context.invocation_metadata)
         return authorizer.check(body, peer, context.time_remaining(), metadata)
 
-    # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already
-    handlers: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    # no (de)serialiser: the bytes are read where their size has been looked at, and the replies are bytes already;
+    # the same on the wire as a call of one message, for which gRPC would wait before it asked us, and without an end
+    handlers: dict[str, Any] = {"Check": grpc.stream_unary_rpc_method_handler(check)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -27,6 +27,7 @@ from policyd.authz import service as authz
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
+from policyd.authz.silence import SILENT_PER_PEER, Silence
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.config import IncludeSettings
 from policyd.errors import JournalError, PolicydError
@@ -42,8 +43,8 @@ from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
-CHECK_THREADS: Final = 4
-PAUSING_THREADS: Final = 2
+CHECK_THREADS: Final = 2 * SILENT_PER_PEER  # what one peer can hold up, and as many for the others
+MOST_THREADS: Final = 8 * SILENT_PER_PEER
 LINGER_SECONDS: Final = 0.002  # how long a commit waits at most for more, while there are checks to decide
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
@@ -79,6 +80,8 @@ class Decider:
         self._opened = threading.Event()
         self._trouble = ""
         self._waiting: Waiting | None = None
+        self._threads: CheckThreads | PausingThreads | None = None
+        self._silence = Silence(time.monotonic)
 
     def run(self, stack: ExitStack) -> None:
         """Serve until the control process has gone; raises PolicydError where this process is of no use."""
@@ -113,7 +116,7 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        threads = self._threads()
+        threads = self._threads = self._make_threads()
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
@@ -124,7 +127,7 @@ class Decider:
             stopwatch=time.perf_counter,
             include=_include(self._setup.audit.include),
         )
-        add_to_server(authorizer, server)
+        add_to_server(authorizer, server, self._silence)
         health = Health((authz.SERVICE,), self._not_ready, _now)
         server.add_generic_rpc_handlers((health.blocking_handler(),))
         bind(server, self._setup.address, credentials(self._identity, mutual=True))
@@ -134,11 +137,11 @@ class Decider:
         stack.callback(health.end)
         self._up.say(Listening())
 
-    def _threads(self) -> CheckThreads | PausingThreads:
+    def _make_threads(self) -> CheckThreads | PausingThreads:
         """Under `fsync` a thread decides others while some of its checks wait for the medium."""
         if self._setup.audit.durability != "fsync":
-            return CheckThreads(CHECK_THREADS)
-        threads = PausingThreads(PAUSING_THREADS, self._hurry)
+            return CheckThreads(CHECK_THREADS, MOST_THREADS)
+        threads = PausingThreads(CHECK_THREADS, self._hurry, MOST_THREADS)
         self._waiting = Waiting(threads.pause, LINGER_SECONDS)
         return threads
 
@@ -167,6 +170,9 @@ class Decider:
         return kept
 
     def _idle(self) -> None:
+        self._silence.look()
+        if self._threads is not None:
+            self._threads.look()
         if self._journal is not None:
             self._journal.turn()
             self._tell(self._journal.trouble())

@@ -56,25 +56,22 @@ class _Worker:
 
 
 class PausingThreads:
-    """A pool of `count` threads, for a synchronous gRPC server, whose calls may `pause`.
+    """A pool of `count` to `most` threads, for a synchronous gRPC server, whose calls may `pause`.
 
     `idle` is called by the last one that has nothing to do.
     """
 
-    def __init__(self, count: int, idle: Callable[[], None]) -> None:
+    def __init__(self, count: int, idle: Callable[[], None], most: int | None = None) -> None:
+        self._most = most or count
+        self._taken = self._seen = 0
         self._idle = idle
         self._mutex = threading.Lock()
         self._queue: deque[Call] = deque()
         self._resting: list[_Worker] = []
         self._closing = False
         self._here = threading.local()
-        self._workers = [_Worker() for _ in range(count)]
-        self._threads = [
-            threading.Thread(target=self._run, args=(worker,), name=f"check-{number}")
-            for number, worker in enumerate(self._workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start(count)
 
     def submit(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have `call` made with these arguments by the next thread that is free."""
@@ -94,6 +91,14 @@ class PausingThreads:
         worker.loop.switch()
         worker.pausing -= 1
 
+    def look(self) -> None:
+        """Start more threads if none has taken a new call since the last look, though there are some."""
+        with self._mutex:
+            held_up = self._taken == self._seen
+            self._seen = self._taken
+            if held_up:
+                self._start(min(len(self._queue), self._most - len(self._threads)))
+
     def shutdown(self) -> None:
         """End the threads after what was submitted is done."""
         with self._mutex:
@@ -103,6 +108,16 @@ class PausingThreads:
             self._resting.clear()
         for thread in self._threads:
             thread.join()
+
+    def _start(self, count: int) -> None:
+        first = len(self._threads)
+        new = [
+            threading.Thread(target=self._run, args=(_Worker(),), name=f"check-{first + number}")
+            for number in range(count)
+        ]
+        self._threads += new  # all, before one looks whether all rest
+        for thread in new:
+            thread.start()
 
     def _wake(self, worker: _Worker, call: greenlet) -> None:
         with self._mutex:
@@ -125,12 +140,13 @@ class PausingThreads:
                 if worker.ready:
                     return worker.ready.popleft()
                 if self._queue:
+                    self._taken += 1
                     worker.call = self._queue.popleft()
                     return worker.stack()
                 if self._closing and not worker.pausing:
                     return None
                 self._resting.append(worker)
-                all_rest = len(self._resting) == len(self._workers)
+                all_rest = len(self._resting) == len(self._threads)
             if all_rest:
                 self._idle()
             worker.bell.acquire()

@@ -1,0 +1,135 @@
+"""Calls that have begun and send no message: they hold up nobody else, and not for long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+
+from policyd.authz import reply
+from policyd.authz.ruling import Ruling
+from policyd.authz.service import add_to_server
+from policyd.authz.silence import LATE_SECONDS, SILENT_PER_PEER, SILENT_SECONDS, Silence
+from policyd.server.check_threads import CheckThreads
+from policyd.server.pausing_threads import PausingThreads
+from policyd.spiffe import SpiffeId
+from tests.audit.samples import wait_until
+from tests.authz.checks import PAGE, REVIEWS, check_of
+from tests.authz.test_service import ID, House
+from tests.authz.test_servicer import METHOD, key_and_chain
+from tests.fakes.toy_ca import ToyCa
+
+ALLOWED = reply.allow(ID, "reviews-from-productpage")
+CHECK = check_of().SerializeToString()
+POOLS = {"written": partial(CheckThreads, 2, 12), "fsync": partial(PausingThreads, 2, lambda: None, 12)}
+
+
+class Watch:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """A server of two threads and at most twelve, its silent calls, and channels to it."""
+
+    def __init__(self, ruling: Ruling, pool: str) -> None:
+        self.ca, self.watch = ToyCa(), Watch()
+        self.silence, self.threads = Silence(self.watch), POOLS[pool]()
+        self.server = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
+        add_to_server(House(ruling).authorizer, self.server, self.silence)
+        own = key_and_chain(self.ca, str(SpiffeId.server("cluster.local")), dns=("policyd",))
+        self.port = self.server.add_secure_port(
+            "127.0.0.1:0", grpc.ssl_server_credentials([own], self.ca.root.pem, require_client_auth=True)
+        )
+        self.server.start()
+        self.quiet = threading.Event()
+
+    @contextmanager
+    def channel(self, who: SpiffeId) -> Iterator[grpc.Channel]:
+        credentials = grpc.ssl_channel_credentials(self.ca.root.pem, *key_and_chain(self.ca, str(who)))
+        options = [("grpc.ssl_target_name_override", "policyd")]
+        with grpc.secure_channel(f"127.0.0.1:{self.port}", credentials, options) as channel:
+            yield channel
+
+    def silent(self, channel: grpc.Channel) -> Any:
+        """A call that sends no message until the test ends."""
+
+        def messages() -> Iterator[bytes]:
+            self.quiet.wait(60)
+            yield CHECK
+
+        return channel.stream_unary(METHOD).future(messages(), timeout=60)
+
+    def looked(self, calls: list[Any]) -> bool:
+        """Whether all are answered; looks whether threads are held up."""
+        self.threads.look()
+        return all(call.done() for call in calls)
+
+    def waiting(self) -> int:
+        return len(self.silence._calls)
+
+
+@pytest.fixture(params=POOLS)
+def server(request: pytest.FixtureRequest, ruling: Ruling) -> Iterator[Server]:
+    server = Server(ruling, request.param)
+    yield server
+    server.quiet.set()
+    server.server.stop(None).wait()
+    server.threads.shutdown()
+
+
+def _code(call: Any) -> grpc.StatusCode:
+    error = call.exception(60)
+    assert isinstance(error, grpc.RpcError), error
+    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
+    return code
+
+
+def test_calls_without_a_message_hold_up_neither_others_nor_the_same_peers_checks(server: Server) -> None:
+    with server.channel(PAGE) as quiet, server.channel(REVIEWS) as lively:
+        held = [server.silent(quiet) for _ in range(SILENT_PER_PEER)]
+        wait_until(lambda: server.looked(held) or server.waiting() == SILENT_PER_PEER)
+        for channel, answer in ((lively, ALLOWED), (quiet, reply.fail(ID))):
+            asked = [channel.unary_unary(METHOD).future(CHECK, timeout=60) for _ in range(10)]
+            wait_until(lambda asked=asked: server.looked(asked))
+            assert [one.result() for one in asked] == [answer] * 10
+        assert not [one for one in held if one.done()]
+
+
+def test_a_peer_has_a_few_such_calls_at_a_time(server: Server) -> None:
+    with server.channel(PAGE) as quiet, server.channel(REVIEWS) as lively:
+        held = [server.silent(quiet) for _ in range(SILENT_PER_PEER)]
+        wait_until(lambda: server.looked(held) or server.waiting() == SILENT_PER_PEER)
+        server.watch.now += LATE_SECONDS * 2
+        one_more = server.silent(quiet)
+        wait_until(lambda: server.looked([one_more]))
+        assert _code(one_more) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert lively.unary_unary(METHOD)(CHECK, timeout=60) == ALLOWED
+
+
+def test_a_call_that_stays_silent_is_ended(server: Server) -> None:
+    with server.channel(PAGE) as quiet:
+        held = server.silent(quiet)
+        wait_until(lambda: server.waiting() == 1)
+        server.silence.look()
+        assert not held.done()
+        server.watch.now += SILENT_SECONDS * 2
+        server.silence.look()
+        assert _code(held) == grpc.StatusCode.CANCELLED
+        wait_until(lambda: server.waiting() == 0)
+
+
+def test_a_call_that_ends_without_a_message_is_told_so(server: Server) -> None:
+    with server.channel(PAGE) as quiet:
+        ended = quiet.stream_unary(METHOD).future(iter(()), timeout=60)
+        assert _code(ended) == grpc.StatusCode.INVALID_ARGUMENT
+        wait_until(lambda: server.waiting() == 0)
