@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from policyd.access_log import check_format, check_json
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import SpiffeId, check_trust_domain
-from policyd.strict import Duration, Many, Model, Name, Size, parse
+from policyd.strict import NOTHING, Duration, Many, Model, Name, Size, parse
 from policyd.yaml import load_one
 
 SETTINGS_FILE: Final = "policyd.yaml"
@@ -106,12 +106,14 @@ def check_claim(name: str) -> str:
     return name
 
 
+_BUILT_IN: Final = frozenset({"prometheus", "envoy", "policyd"})
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
 _ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
 _USERS_OWN: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "iss": (("user", "issuer"), ("user", "__entity", "id")),
     "sub": (("user", "subject"), ("user", "__entity", "id")),
 }
+LogPath = Annotated[str, Field(pattern=r"^/[\x21-\x7e]{1,255}$")]
 HeaderName = Annotated[str, AfterValidator(check_header)]
 ClaimName = Annotated[str, AfterValidator(check_claim)]
 Listen = Annotated[Address, BeforeValidator(parse_address)]
@@ -130,6 +132,12 @@ def _check_collector(url: str) -> str:
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError(f"`{url[:80]}` would be told in the clear; use https, or a collector on this machine")
     return url
+
+
+def _check_provider(name: str) -> str:
+    if name in _BUILT_IN:
+        raise ValueError(f"the provider `{name}` is there without being declared; use another name")
+    return name
 
 
 def _is_loopback(host: str) -> bool:
@@ -335,6 +343,50 @@ class TracingSettings(Model):
     window: Annotated[Size, Field(ge=0, le=1 << 32)] = 32 << 20
 
 
+class LogFormatSettings(Model):
+    """What a line says: a `text` in the words of Envoy's access logs, or `labels`, an object of them."""
+
+    text: Annotated[str, AfterValidator(check_format)] | None = None
+    labels: Mapping[str, Annotated[str, AfterValidator(check_format)]] = NOTHING
+
+    @model_validator(mode="after")
+    def _one(self) -> LogFormatSettings:
+        if (self.text is None) is not bool(self.labels):
+            raise ValueError("a form is a `text`, or an object of `labels`")
+        return self
+
+
+class FileLogSettings(Model):
+    """Lines in a file of each proxy's machine."""
+
+    path: LogPath
+    log_format: LogFormatSettings | None = None
+
+
+class CollectorSettings(Model):
+    """A collector of OTLP over HTTP, or Zipkin; here a whole URL, where Istio has a service and a port."""
+
+    endpoint: Annotated[str, AfterValidator(_check_collector)]
+
+
+class ProviderSettings(Model):
+    """Where Telemetries may send what is seen of requests, by its name."""
+
+    name: Annotated[Name, AfterValidator(_check_provider)]
+    envoy_file_access_log: FileLogSettings | None = None
+    envoy_otel_als: CollectorSettings | None = None
+    opentelemetry: CollectorSettings | None = None
+    zipkin: CollectorSettings | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ProviderSettings:
+        kinds = (self.envoy_file_access_log, self.envoy_otel_als, self.opentelemetry, self.zipkin)
+        if kinds.count(None) != len(kinds) - 1:
+            known = "`envoyFileAccessLog`, `envoyOtelAls`, `opentelemetry` or `zipkin`"
+            raise ValueError(f"a provider is one of {known}")
+        return self
+
+
 class Settings(Model):
     """policyd.yaml; every line is optional. `workers` is how many processes decide, by default one a core but one."""
 
@@ -349,9 +401,10 @@ class Settings(Model):
     outbound_traffic_policy: OutboundSettings = OutboundSettings()
     egress: EgressSettings = EgressSettings()
     tracing: TracingSettings = TracingSettings()
-    access_log_file: Annotated[str, Field(pattern=r"^/[\x21-\x7e]{1,255}$")] | None = None
+    access_log_file: LogPath | None = None
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     access_log_format: str = ""
+    extension_providers: Annotated[Many[ProviderSettings], MaxLen(32)] = ()
 
     @model_validator(mode="after")
     def _knows_others(self) -> Settings:
@@ -363,6 +416,9 @@ class Settings(Model):
     def _check_access_log(self) -> Settings:
         if self.access_log_format:
             (check_json if self.access_log_encoding == "JSON" else check_format)(self.access_log_format)
+        names = [one.name for one in self.extension_providers]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two of `extensionProviders` are called `{twice}`; give each a name of its own")
         return self
 
 

@@ -24,6 +24,7 @@ from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import Placement
+from policyd.mesh.telemetry import FILE, WINDOW, Providers
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.sources.files import Folder, digest
@@ -169,8 +170,9 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         placement = place(declaration)
         known = settings or Settings()
         federated = frozenset(one.trust_domain for one in known.ca.federation)
-        outbound = outbound_of(known)
-        return placement, build(declaration, known.trust_domain, placement, outbound, folder.credentials, federated)
+        outbound, providers = outbound_of(known), providers_of(known)
+        mesh = build(declaration, known.trust_domain, placement, outbound, folder.credentials, federated, providers)
+        return placement, mesh
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts, earlier.declaration))
@@ -210,6 +212,15 @@ def outbound_of(settings: Settings) -> Outbound:
         tuple(ip_network(text) for text in egress.allow_addresses),
         tuple((server.host, server.port) for server in egress.dns_resolvers),
     )
+
+
+def providers_of(settings: Settings) -> Providers:
+    """The providers that Telemetries may name."""
+    declared = settings.extension_providers
+    spans = {one.name for one in declared if one.opentelemetry or one.zipkin}
+    logs = {one.name for one in declared if one.envoy_file_access_log or one.envoy_otel_als}
+    window = {WINDOW} if settings.tracing.window else set()
+    return Providers(frozenset(spans | window), frozenset(logs | {FILE}))
 
 
 def _texts(folder: Folder, name: str) -> dict[str, str]:

@@ -26,6 +26,11 @@ GRPC_STATUS: Final = "grpc_response_status"
 SECURITY: Final = "connection_security_policy"  # where it is not mutual TLS
 DECISION: Final = "decision"
 POLICY: Final = "policy"
+WITHOUT: Final = "without"  # labels that a Telemetry removes, with commas between them
+# whatever else an Envoy counts by is a label of that name, which a Telemetry adds
+TAGS: Final = frozenset({
+    LOCAL, REMOTE, REMOTE_ID, CLUSTER, CODE, FLAGS, GRPC_STATUS, SECURITY, DECISION, POLICY, WITHOUT,
+})  # fmt: skip
 
 # ---- the metrics, without their prefix: name -> (kind, help)
 REQUESTS: Final = "requests_total"
@@ -103,8 +108,16 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
         DECISION: tags.get(DECISION, ""),
         POLICY: tags.get(POLICY, ""),
     }
-    kept_empty = (GRPC_STATUS, DECISION, POLICY)
-    return {name: value if value or name in kept_empty else UNKNOWN for name, value in labels.items()}
+    labels.update((name, value) for name, value in tags.items() if name not in TAGS)
+    without = tags.get(WITHOUT, "").split(",")
+    return {
+        name: value if value or name in _KEPT_EMPTY else UNKNOWN
+        for name, value in labels.items()
+        if name not in without
+    }
+
+
+_KEPT_EMPTY: Final = (GRPC_STATUS, DECISION, POLICY)
 
 
 def asked_service(cluster: str, destination: Party) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import nan
 
 from policyd import names, signals
 
@@ -15,6 +16,7 @@ _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([^ ]+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 _TYPE = re.compile(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) ([a-z]+)")
 _STANDARD = f"envoy_{signals.PREFIX}_"
+_WITHOUT = f'{signals.WITHOUT}="'
 _BOUND = re.compile(r',?le="([^"]*)"$')
 _ESCAPES = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
 _ESCAPED = re.compile(r'\\[\\"n]')
@@ -23,10 +25,11 @@ KEPT_LABELS = 4096
 
 @dataclass(slots=True)
 class Family:
-    """All lines of one metric; `lines` are without the line's end."""
+    """All lines of one metric; `lines` are without the line's end. `merges`: some lack labels that told them apart."""
 
     kind: str
     lines: list[str] = field(default_factory=list)
+    merges: bool = False
 
 
 class Page:
@@ -49,6 +52,7 @@ class Page:
                 if (match := _LINE.fullmatch(line)) is None or family is None:
                     self.odd += 1
                     continue
+                family.merges |= _WITHOUT in (match[2] or "")
                 family.lines.append(self._line(match[1], match[2] or "", match[3], mine))
                 series += match[1].startswith(_STANDARD) and "_bucket" not in match[1]
         return series
@@ -67,7 +71,7 @@ class Page:
         for name, family in self.families.items():
             if family.lines:
                 yield f"# TYPE {name} {family.kind}\n"
-                yield "\n".join(family.lines)
+                yield "\n".join(_summed(family.lines) if family.merges else family.lines)
                 yield "\n"
 
     def _line(self, name: str, labels: str, value: str, mine: str) -> str:
@@ -82,6 +86,22 @@ class Page:
             known = self._labels[tags] = written(signals.standard_labels(read(tags)))
         end = f',le="{bound[1]}"' if bound else ""
         return f"{_renamed(name)}{{{known},{mine}{end}}} {value}"
+
+
+def _summed(lines: Iterable[str]) -> list[str]:
+    """What is told apart no more, as one line."""
+    sums: dict[str, float] = {}
+    for line in lines:
+        series, _, value = line.rpartition(" ")
+        sums[series] = sums.get(series, 0.0) + _number(value)
+    return [f"{series} {value:.16g}" for series, value in sums.items()]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return nan
 
 
 def read(labels: str) -> dict[str, str]:

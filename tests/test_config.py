@@ -147,6 +147,33 @@ def test_every_setting_is_read() -> None:
             "`https://collector:4318/v1/logs`",
         ),
         ("audit: {export: {}}", "`audit.export.otlp` is missing; add it"),
+        (
+            "extensionProviders: [{name: a}]",
+            "`extensionProviders[0]`: a provider is one of `envoyFileAccessLog`, `envoyOtelAls`, `opentelemetry` or "
+            "`zipkin`",
+        ),
+        (
+            "extensionProviders: [{name: envoy, zipkin: {endpoint: 'https://z/'}}]",
+            "`extensionProviders[0].name`: the provider `envoy` is there without being declared; use another name",
+        ),
+        (
+            "extensionProviders: [{name: a, zipkin: {endpoint: 'http://z/'}}]",
+            "`extensionProviders[0].zipkin.endpoint`: `http://z/` would be told in the clear; use https, or a "
+            "collector on this machine",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyFileAccessLog: {path: /l, logFormat: {text: '%REQ(COOKIE)%'}}}]",
+            "`extensionProviders[0].envoyFileAccessLog.logFormat.text`: `COOKIE` is a credential, which no log shows",
+        ),
+        (
+            "extensionProviders: [{name: a, envoyFileAccessLog: {path: /l, logFormat: {}}}]",
+            "`extensionProviders[0].envoyFileAccessLog.logFormat`: a form is a `text`, or an object of `labels`",
+        ),
+        (
+            "extensionProviders: [{name: a, zipkin: {endpoint: 'https://z/'}}, {name: a, zipkin: {endpoint: "
+            "'https://z/'}}]",
+            "two of `extensionProviders` are called `a`; give each a name of its own",
+        ),
         ("audit: no", "`audit` must be a mapping, not the text `no`"),
         ("[]", "the document must be a mapping, not an empty list"),
     ],

@@ -119,3 +119,12 @@ def test_a_party_is_read_as_it_was_written(party: Party) -> None:
 )
 def test_a_peer_that_calls_itself_anything_else_is_unknown(text: str) -> None:
     assert Party.parse(text) == Party()
+
+
+def test_a_telemetry_adds_changes_and_removes_labels() -> None:
+    tags = {**INBOUND, "request_host": "details", "source_app": "", "without": "source_principal,policy"}
+
+    wanted = {**LABELS, "request_host": "details", "source_app": "unknown"}
+    assert standard_labels(tags) == {
+        name: value for name, value in wanted.items() if name not in ("source_principal", "policy")
+    }

@@ -25,7 +25,8 @@ HOLDS: Final[Mapping[str, str]] = {
     "mesh": "[Gateway](#gateway), [VirtualService](#virtualservice), [DestinationRule](#destinationrule), "
     "[ServiceEntry](#serviceentry), [WorkloadEntry](#workloadentry), [WorkloadGroup](#workloadgroup), "
     "[Service](#service), [Sidecar](#sidecar), "
-    "[RequestAuthentication](#requestauthentication) and [PeerAuthentication](#peerauthentication)",
+    "[RequestAuthentication](#requestauthentication), [PeerAuthentication](#peerauthentication) "
+    "and [Telemetry](#telemetry)",
     "policies": "traffic policies, one file a service; the [schema](schema.md) says what they may name",
     "credentials": "`tls.crt`, `tls.key`, `ca.crt` of gateways; only the gateway reads its key, of mode 0600",
     "cases": "[policy tests](#cases); checked before a change takes effect",

@@ -20,6 +20,7 @@ from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.sidecar import Sidecar
+from policyd.mesh.istio.telemetry import Telemetry
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import (
     Instance,
@@ -38,6 +39,7 @@ from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.scope import check_sidecars, with_ingress
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
+from policyd.mesh.telemetry import Providers, check_telemetries
 from policyd.mesh.tokens import build_key_sets, issuers_of
 from policyd.spiffe import SpiffeId
 from policyd.strict import check_label
@@ -53,11 +55,13 @@ def build(
     outbound: Outbound = REGISTRY_ONLY,
     credentials: Credentials | None = None,
     federated: frozenset[str] = frozenset(),
+    providers: Providers | None = None,
 ) -> Mesh:
     """Resolve and cross-check what is declared; raises InvalidInput with every Problem.
 
     `placement` places this very declaration (see mesh.placement.place). `credentials` are the files that Gateways
-    name; None where they are not at hand, for a Mesh that no proxy is sent. `federated` are other trust domains.
+    name, `providers` what Telemetries may; None where that is not at hand, for a Mesh that no proxy is sent.
+    `federated` are other trust domains.
     """
     builder = _Instances(declaration, trust_domain, placement)
     instances = builder.build()
@@ -77,6 +81,7 @@ def build(
     key_sets = build_key_sets(declaration, instances, problems)
     check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
+    check_telemetries(declaration, instances, providers, problems)
     if problems:
         raise InvalidInput(problems)
     gateways = tuple(found.resource for found in declaration.of(Gateway))
@@ -100,6 +105,7 @@ def build(
         sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
         peers_at=peers,
         federated=federated,
+        telemetries=tuple(found.resource for found in declaration.of(Telemetry)),
     )
 
 

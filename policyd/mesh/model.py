@@ -17,6 +17,7 @@ from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.probe import Probe
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.sidecar import Sidecar
+from policyd.mesh.istio.telemetry import Telemetry
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
@@ -208,6 +209,7 @@ class Mesh:
     request_authentications: tuple[RequestAuthentication, ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()
+    telemetries: tuple[Telemetry, ...] = ()
     peers_at: frozenset[tuple[str, int]] = frozenset()  # gateways, and their declared ports that workloads come to
     leaves_by_tunnel: bool = field(init=False, repr=False, compare=False)  # whether a Host has a port for no requests
     federated: frozenset[str] = frozenset()  # other trust domains, whose workloads are known here

@@ -109,6 +109,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "agent's folder. Without it, as in Istio, there is none.",
         "accessLogEncoding": "`TEXT`, or `JSON`: an object a line.",
         "accessLogFormat": "The line in Envoy's operators, with `JSON` an object of them; otherwise Istio's own.",
+        "extensionProviders": "Where a Telemetry of the mesh may send spans and lines to, by name. `prometheus`, "
+        "`envoy` (the access log above) and `policyd` (its window of traces) are there without being declared.",
     },
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
@@ -195,6 +197,25 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "`traceparent` is traced.",
         "window": "How much memory policyd's own traces may take, the oldest go first; `0MiB` traces nothing without "
         "an `endpoint`.",
+    },
+    "ProviderSettings": {
+        "name": "By which a Telemetry names it.",
+        "envoyFileAccessLog": "A file on each proxy's machine.",
+        "envoyOtelAls": "A collector that takes lines as OTLP logs over HTTP.",
+        "opentelemetry": "A collector that takes spans as OTLP over HTTP; requests carry W3C's `traceparent`.",
+        "zipkin": "A collector that takes spans as Zipkin's JSON, as in `http://127.0.0.1:9411/api/v2/spans`; requests "
+        "carry B3's headers.",
+    },
+    "FileLogSettings": {
+        "path": "As `accessLogFile`.",
+        "logFormat": "What a line says; otherwise Istio's own.",
+    },
+    "LogFormatSettings": {
+        "text": "A line in Envoy's operators.",
+        "labels": "An object of them, a line each.",
+    },
+    "CollectorSettings": {
+        "endpoint": "Its whole URL; plain `http` on this machine only.",
     },
     "LogSettings": {"level": "The least that is said."},
     "ShadowSettings": {

@@ -3,31 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from policyd import access_log
-from policyd.config import Address, Settings
+from policyd.config import Address, FileLogSettings, Settings
+from policyd.mesh.telemetry import FILE, WINDOW
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources.model import AccessLog, Control, Tracing
+from policyd.xds.resources.model import OTLP_CLUSTER, AccessLog, Control, OtlpLog, Tracing
+
+STDOUT = "/dev/stdout"
 
 
 def control_of(settings: Settings, decide: Sequence[Address]) -> Control:
     """Where decisions are asked for (`decide`), and where lines and spans of requests go."""
     ports = tuple(address.port for address in decide)
-    spans = settings.tracing
     return Control(
         decide[0].host,
         ports,
         SpiffeId.server(settings.trust_domain),
-        tracing=Tracing(spans.endpoint or "", spans.sampling) if spans.endpoint or spans.window else None,
-        access_log=_access_log(settings),
+        tracing=_tracing(settings),
+        access_log=_access_log(settings, settings.access_log_file) if settings.access_log_file else None,
+        spans=dict(_spans(settings)),
+        logs=dict(_logs(settings)),
     )
 
 
-def _access_log(settings: Settings) -> AccessLog | None:
-    path, form = settings.access_log_file, settings.access_log_format
-    if path is None:
-        return None
+def _tracing(settings: Settings) -> Tracing | None:
+    spans = settings.tracing
+    return Tracing(spans.endpoint or "", spans.sampling) if spans.endpoint or spans.window else None
+
+
+def _access_log(settings: Settings, path: str) -> AccessLog:
+    form = settings.access_log_format
     if settings.access_log_encoding == "JSON":
         return AccessLog(path, json.loads(form) if form else access_log.JSON)
     return AccessLog(path, form or access_log.TEXT)
+
+
+def _spans(settings: Settings) -> Iterator[tuple[str, Tracing]]:
+    percent = settings.tracing.sampling
+    if settings.tracing.window:
+        yield WINDOW, Tracing("", percent)
+    for one in settings.extension_providers:
+        collector = one.opentelemetry or one.zipkin
+        if collector is not None:
+            yield one.name, Tracing(collector.endpoint, percent, _cluster(one.name), zipkin=one.zipkin is not None)
+
+
+def _logs(settings: Settings) -> Iterator[tuple[str, AccessLog | OtlpLog]]:
+    yield FILE, _access_log(settings, settings.access_log_file or STDOUT)
+    for one in settings.extension_providers:
+        if one.envoy_file_access_log is not None:
+            yield one.name, _file(one.envoy_file_access_log)
+        elif one.envoy_otel_als is not None:
+            yield one.name, OtlpLog(one.envoy_otel_als.endpoint, _cluster(one.name))
+
+
+def _file(provider: FileLogSettings) -> AccessLog:
+    form = provider.log_format
+    return AccessLog(provider.path, access_log.TEXT if form is None else form.text or form.labels)
+
+
+def _cluster(name: str) -> str:
+    return f"{OTLP_CLUSTER}/{name}"

@@ -13,12 +13,39 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from proxy.exposition import read
 from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
 
 pytestmark = pytest.mark.e2e
 
 ASKS_POLICYD = "async envoy.service.auth.v3.Authorization.Check egress"
+
+
+TELEMETRY = """\
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: all, namespace: istio-system}
+spec:
+  tracing: [{customTags: {team: {literal: {value: books}}}}]
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: details}
+spec:
+  selector: {matchLabels: {app: details}}
+  metrics:
+    - overrides:
+        - match: {metric: REQUEST_COUNT, mode: SERVER}
+          tagOverrides:
+            asked_for: {value: "request.url_path == '/health' ? 'health' : 'book'"}
+            source_principal: {operation: REMOVE}
+            response_code: {operation: REMOVE}
+  accessLogging:
+    - providers: [{name: envoy}]
+    - providers: [{name: errors}]
+      filter: {expression: response.code >= 400}
+"""
 
 
 class Seen(NamedTuple):
@@ -94,7 +121,9 @@ def traced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tra
     collector = Collector()
     settings = f"tracing: {{endpoint: 'http://127.0.0.1:{collector.port}/v1/traces', sampling: 100}}\n"
     settings += f"accessLogFile: {directory}/access.log\naccessLogEncoding: JSON\n"
+    settings += f"extensionProviders: [{{name: errors, envoyFileAccessLog: {{path: {directory}/errors.log}}}}]\n"
     (directory / "policyd.yaml").write_text(settings)
+    (directory / "mesh" / "telemetry.yaml").write_text(TELEMETRY)
     try:
         yield Traced(up(directory), collector)
     finally:
@@ -107,6 +136,7 @@ def test_a_request_through_the_mesh_is_one_trace_with_the_question_to_policyd_in
 
     # spans come when they have ended, each Envoy's at its own time
     wait_until(lambda: whole(traced.collector.spans), 30)
+    assert {span.tags.get("team") for span in traced.collector.spans if span.name != ASKS_POLICYD} == {"books"}
 
 
 def whole(spans: Sequence[Seen]) -> bool:
@@ -158,3 +188,29 @@ def test_each_proxy_writes_a_line_for_each_request_with_istio_s_names(traced: Tr
     assert (asked["response_code"], asked["response_code_details"]) == (403, "ext_authz_denied")
     assert (asking["response_code"], asking["upstream_cluster"]) == (403, "outbound|9080||details.default")
     assert asked["request_id"] == asking["request_id"]
+
+
+def test_a_telemetry_changes_labels_and_says_which_requests_have_lines(traced: Traced) -> None:
+    with traced.mesh.client("reviews-v3") as inside:
+        assert inside.get("http://details:9080/details/8").status_code == 403
+    assert httpx.get(f"{traced.mesh.gateway}/productpage", trust_env=False, timeout=20).status_code == 200
+
+    def counted() -> dict[tuple[str, str], float]:
+        page = httpx.get(traced.mesh.metrics, trust_env=False, timeout=20).text
+        found = {}
+        for line in page.splitlines():
+            if line.startswith("istio_requests_total{") and 'proxy="details-v1"' in line:
+                labels = read(line.partition("{")[2].rpartition("}")[0])
+                assert ("source_principal" in labels, "response_code" in labels) == (False, False)
+                found[labels["asked_for"], labels["source_workload"]] = float(line.rpartition(" ")[2])
+        return found
+
+    wait_until(lambda: counted().keys() >= {("book", "reviews-v3"), ("book", "productpage-v1")}, 30)
+
+    def lines() -> list[str]:
+        file = traced.mesh.directory / "errors.log"
+        return file.read_text().splitlines() if file.exists() else []
+
+    wait_until(lambda: any("/details/8" in line for line in lines()), 30)
+    assert {line.split('"')[2].split()[0] for line in lines()} == {"403"}
+    assert not any("productpage" in line for line in lines())

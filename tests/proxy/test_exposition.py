@@ -59,6 +59,20 @@ def test_what_is_no_line_is_left_out_and_counted() -> None:
     assert page.odd == 3
 
 
+def test_what_is_told_apart_no_more_is_one_line() -> None:
+    page = Page()
+    lines = [
+        f'envoy_istio_requests_total{{{TAGS},decision="{decision}",without="decision"}} {count}'
+        for decision, count in (("allow", "4"), ("deny", "2"), ("error", "odd"))
+    ]
+    page.add("web", "\n".join(["# TYPE envoy_istio_requests_total counter", *lines[:2], ""]))
+    page.add("api", "\n".join(["# TYPE envoy_istio_requests_total counter", lines[0], lines[2], ""]))
+
+    _, web, api = page.text().splitlines()
+    assert (web.endswith(',proxy="web"} 6'), "decision" in web) == (True, False)
+    assert api.endswith(',proxy="api"} nan')
+
+
 def test_figures_of_our_own_stand_beside_them() -> None:
     page = Page()
 

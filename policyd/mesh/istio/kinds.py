@@ -13,6 +13,7 @@ from policyd.mesh.istio import (
     service,
     service_entry,
     sidecar,
+    telemetry,
     virtual_service,
     workload_entry,
     workload_group,
@@ -25,6 +26,7 @@ from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.service import CoreService
 from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.istio.sidecar import Sidecar
+from policyd.mesh.istio.telemetry import Telemetry
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.istio.workload_entry import WorkloadEntry
 from policyd.mesh.istio.workload_group import WorkloadGroup
@@ -41,6 +43,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "RequestAuthentication": RequestAuthentication,
     "PeerAuthentication": PeerAuthentication,
     "Sidecar": Sidecar,
+    "Telemetry": Telemetry,
 }
 
 
@@ -61,6 +64,7 @@ LATER: Final[Mapping[str, Refused]] = {
         ("Sidecar", sidecar.LATER),
         ("PeerAuthentication", peer_authentication.LATER),
         ("RequestAuthentication", request_authentication.LATER),
+        ("Telemetry", telemetry.LATER),
     )
 }
 # Kinds that Istio has and a folder does not: what to do instead.
@@ -68,7 +72,6 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "AuthorizationPolicy": "turn it into Cedar with `policyd policy import istio FILE`, then take it out",
     "EnvoyFilter": "proxies take nothing but what is made from resources; say what you need by another kind",
     "ProxyConfig": "an agent's own options are those of `policyd-proxy run`",
-    "Telemetry": "policyd records every decision and measures every request without being told to",
     "TrafficExtension": "no code is loaded into proxies, each decides by policies alone",
     "WasmPlugin": "no code is loaded into proxies, each decides by policies alone",
 }

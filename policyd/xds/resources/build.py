@@ -21,7 +21,6 @@ from policyd.xds.resources import (
     by_sni,
     certificates,
     clusters,
-    counting,
     edge_connections,
     edge_listeners,
     edges,
@@ -71,8 +70,7 @@ def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Ite
 def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
-    if control.tracing is not None and control.tracing.url:
-        yield kept.make(CLUSTER, observing.cluster(control.tracing))
+    yield from (kept.make(CLUSTER, one) for one in observing.clusters(control))
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))
     if proxies.role == "sidecar":
@@ -122,11 +120,11 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
         yield kept.make(LISTENER, edge_listeners.gateway(mesh, instance, listen, control, lookup))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
         if edge_connections.opened(mesh, instance, listen):
-            yield kept.make(LISTENER, edge_connections.listener(instance, listen, control))
+            yield kept.make(LISTENER, edge_connections.listener(mesh, instance, listen, control))
             yield kept.make(CLUSTER, edge_connections.cluster(instance, listen))
             yield kept.make(ROUTE, edge_connections.table(mesh, instance, listen))
     if instance.listens and egress.is_guarded_at_gateways(mesh):
-        observed = observing.observed(control, instance, counting.outbound(instance))
+        observed = observing.seen(mesh, control, instance).outbound()
         yield from (kept.make(LISTENER, one) for one in guard.on_the_way_out(lookup, observed))
     passed_on = {one["name"]: one for listen in instance.listens for one in by_sni.ways(mesh, instance, listen)}
     yield from (kept.make(CLUSTER, one) for one in passed_on.values())

@@ -6,14 +6,19 @@ calls itself besides is believed of peers of the mesh only, is bounded, and reac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from policyd import signals
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.protocols import takes_connections, takes_requests
+from policyd.mesh.telemetry import Count
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
 from policyd.xds.resources.model import GUARD, INNER, SNIFFED
+
+Tags = dict[str, str]  # by their names, each in the words of access logs
+Counts = Mapping[str, Count]  # what Telemetries say of metrics, by their names
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
 _AUTHZ: Final = "envoy.filters.http.ext_authz"
@@ -28,6 +33,11 @@ _GOES_ON: Final = {
         },
     }
 }
+MAX_LABEL: Final = 128  # bytes of a label's value that a Telemetry adds
+AS_IT_IS: Final = Count()
+NONE: Final[Mapping[str, Count]] = {}
+# tags that other labels come from, too: which protocol it was, and who stands at the ends
+_NEEDED: Final = frozenset({signals.GRPC_STATUS, signals.LOCAL, signals.REMOTE, signals.CLUSTER})
 CONNECTED: Final = {"flush_access_log_on_connected": True}  # of the filter of connections
 TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # access_log_options of a connection manager
 
@@ -98,30 +108,30 @@ TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
 # ---- access loggers
 
 
-def inbound(instance: Instance, served: Served, *, encrypted: bool) -> list[dict[str, Any]]:
+def inbound(instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE) -> list[dict[str, Any]]:
     """What the sidecar of who is asked counts at a port; of plain text it knows no peer."""
     tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
-    requests = [_of_requests(tags)] if takes_requests(served.protocol) else []
-    return [*requests, *(_of_tunnels(tags) if takes_connections(served.protocol) else ())]
+    requests = _of_requests(tags, counts) if takes_requests(served.protocol) else []
+    return [*requests, *(_of_tunnels(tags, counts) if takes_connections(served.protocol) else ())]
 
 
-def outbound(instance: Instance) -> list[dict[str, Any]]:
+def outbound(instance: Instance, counts: Counts = NONE) -> list[dict[str, Any]]:
     """What the Envoy of who asks counts, a gateway too."""
     tags = {**_local(instance), **_REACHED, **_ANSWER}
-    return [_of_requests(tags), *_of_tunnels(tags, _GOES_ON)]
+    return [*_of_requests(tags, counts), *_of_tunnels(tags, counts, _GOES_ON)]
 
 
-def inside(instance: Instance) -> list[dict[str, Any]]:
+def inside(instance: Instance, counts: Counts = NONE) -> list[dict[str, Any]]:
     """What it counts of requests that came through a tunnel within it."""
-    return [_of_requests({**_local(instance), **_REACHED, **_ANSWER})]
+    return _of_requests({**_local(instance), **_REACHED, **_ANSWER}, counts)
 
 
-def connections(instance: Instance) -> list[dict[str, Any]]:
+def connections(instance: Instance, counts: Counts = NONE) -> list[dict[str, Any]]:
     """What it counts of connections that become tunnels within it."""
-    tags = _listed({**_local(instance), **_REACHED})
+    tags = {**_local(instance), **_REACHED}
     return [
-        _logger([_at("TcpUpstreamConnected")], _opened(tags)),
-        _logger([_at("TcpConnectionEnd")], _closed(tags, tags)),
+        *_logger([_at("TcpUpstreamConnected")], _opened(tags, counts)),
+        *_logger([_at("TcpConnectionEnd")], _closed(tags, tags, counts)),
     ]
 
 
@@ -129,21 +139,18 @@ def _local(instance: Instance) -> dict[str, str]:
     return {signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
 
 
-def _listed(tags: dict[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value_format": value} for name, value in tags.items()]
-
-
-def _of_requests(tags: dict[str, str]) -> dict[str, Any]:
+def _of_requests(tags: Tags, counts: Counts) -> list[dict[str, Any]]:
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
-    return _logger([plain, ENDED], _requests(_listed({**tags, **_DECISIONS}), _listed(tags)))
+    return _logger([plain, ENDED], _requests({**tags, **_DECISIONS}, tags, counts))
 
 
-def _of_tunnels(tags: dict[str, str], *which: dict[str, Any]) -> list[dict[str, Any]]:
+def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:
     tunnel = {"header_filter": {"header": _CONNECT}}
-    decided = _listed({**tags, **_DECISIONS})
+    decided = {**tags, **_DECISIONS}
+    opened = [tunnel, *which, _at("DownstreamTunnelSuccessfullyEstablished")]
     return [
-        _logger([tunnel, *which, _at("DownstreamTunnelSuccessfullyEstablished")], _opened(decided)),
-        _logger([tunnel, *which, ENDED], _closed(decided, _listed(tags))),
+        *_logger(opened, _opened(decided, counts)),
+        *_logger([tunnel, *which, ENDED], _closed(decided, tags, counts)),
     ]
 
 
@@ -154,7 +161,9 @@ def _at(moment: str) -> dict[str, Any]:
 ENDED: Final = _at("DownstreamEnd")
 
 
-def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, Any]:
+def _logger(filters: list[dict[str, Any]], counted: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The logger that counts this, none where nothing is left to count."""
+    left = {kind: stats for kind, stats in counted.items() if stats}
     config = {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
         "stats_scope": {
@@ -162,39 +171,60 @@ def _logger(filters: list[dict[str, Any]], counts: dict[str, Any]) -> dict[str, 
             "max_counters": signals.MAX_SERIES,
             "max_histograms": signals.MAX_SERIES,
         },
-        **counts,
+        **left,
     }
-    return {
+    logger = {
         "name": "envoy.access_loggers.stats",
         "filter": {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0],
         "typed_config": config,
     }
+    return [logger] if left else []
 
 
-def _requests(tags: list[dict[str, str]], few: list[dict[str, str]]) -> dict[str, Any]:
+def _requests(tags: Tags, few: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
     """How many there were; how long they took and how large they were without what was decided."""
-    timed = {"stat": {"name": signals.DURATION, "tags": few}, "unit": "Milliseconds"}
-    sizes = [
-        {"stat": {"name": name, "tags": few}, "unit": "Bytes", "value_format": value}
+    timed = _stat(signals.DURATION, few, counts, unit="Milliseconds", value_format="%DURATION%")
+    sizes = (
+        _stat(name, few, counts, unit="Bytes", value_format=value)
         for name, value in ((signals.REQUEST_BYTES, "%BYTES_RECEIVED%"), (signals.RESPONSE_BYTES, "%BYTES_SENT%"))
-    ]
+    )
     return {
-        "counters": [_one(signals.REQUESTS, tags)],
-        "histograms": [{**timed, "value_format": "%DURATION%"}, *sizes],
+        "counters": _stat(signals.REQUESTS, tags, counts, value_fixed=1),
+        "histograms": [*timed, *(one for size in sizes for one in size)],
     }
 
 
-def _opened(tags: list[dict[str, str]]) -> dict[str, Any]:
-    return {"counters": [_one(signals.OPENED, tags)]}
+def _opened(tags: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
+    return {"counters": _stat(signals.OPENED, tags, counts, value_fixed=1)}
 
 
-def _closed(tags: list[dict[str, str]], few: list[dict[str, str]]) -> dict[str, Any]:
-    moved = [
-        {"stat": {"name": name, "tags": few}, "value_format": value}
-        for name, value in ((signals.RECEIVED, "%BYTES_RECEIVED%"), (signals.SENT, "%BYTES_SENT%"))
-    ]
-    return {"counters": [_one(signals.CLOSED, tags), *moved]}
+def _closed(tags: Tags, few: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
+    received = _stat(signals.RECEIVED, few, counts, value_format="%BYTES_RECEIVED%")
+    sent = _stat(signals.SENT, few, counts, value_format="%BYTES_SENT%")
+    return {"counters": [*_stat(signals.CLOSED, tags, counts, value_fixed=1), *received, *sent]}
 
 
-def _one(name: str, tags: list[dict[str, str]]) -> dict[str, Any]:
-    return {"stat": {"name": name, "tags": tags}, "value_fixed": 1}
+def _stat(name: str, tags: Tags, counts: Counts, **value: Any) -> list[dict[str, Any]]:
+    """A metric as it is counted, and as Telemetries will have it; none where they will not."""
+    count = counts.get(name, AS_IT_IS)
+    if count.disabled:
+        return []
+    listed = [{"name": tag, "value_format": form} for tag, form in _overridden(tags, count.labels).items()]
+    return [{"stat": {"name": name, "tags": listed}, **value}]
+
+
+def _overridden(tags: Tags, labels: Mapping[str, str | None]) -> Tags:
+    """The tags with labels added, set to another value, and taken away: from what is counted by, where they are that
+    by themselves, else by who collects it.
+    """
+    if not labels:
+        return tags
+    removed = sorted(name for name, value in labels.items() if value is None)
+    gone = set(removed)
+    if signals.CLUSTER in tags:  # of who asks the other end is the destination
+        gone |= {signals.REMOTE_ID} if f"{signals.DESTINATION}_principal" in removed else set()
+    elif f"{signals.SOURCE}_principal" in removed:
+        gone.add(signals.REMOTE_ID)
+    kept = {name: form for name, form in tags.items() if name not in gone or name in _NEEDED}
+    added = {name: f"%CEL({value}):{MAX_LABEL}%" for name, value in labels.items() if value is not None}
+    return {**kept, **added, **({signals.WITHOUT: ",".join(removed)} if removed else {})}

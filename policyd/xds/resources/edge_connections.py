@@ -62,7 +62,7 @@ def into_tunnel(instance: Instance, listen: Listen, one: edges.Opened) -> list[d
     ]
 
 
-def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
+def listener(mesh: Mesh, instance: Instance, listen: Listen, control: Control) -> dict[str, Any]:
     """Where the tunnels of a port are decided and routed; nobody outside of this Envoy reaches it."""
     name = connections_listener(instance.name, listen.declared)
     restored = {"@type": f"{_EXTENSIONS}.filters.listener.original_dst.v3.OriginalDst"}
@@ -72,7 +72,7 @@ def listener(instance: Instance, listen: Listen, control: Control) -> dict[str, 
         filters.rds(name),
         upgrade_configs=[tcp.CONNECT],
         **tcp.SOON_CLOSED,
-        **observing.observed(control, instance, counting.outbound(instance)),
+        **observing.seen(mesh, control, instance).outbound(),
     )
     return {
         "name": name,

@@ -47,7 +47,7 @@ def gateway(
     verification = tokens.verification(mesh, instance)
     behind = _Behind(
         [counting.says_who(instance), *filters.decision(control, verification), *lookup, *faults.FILTERS],
-        {**observing.observed(control, instance, counting.outbound(instance)), **tokens.replies(verification)},
+        {**observing.seen(mesh, control, instance).outbound(), **tokens.replies(verification)},
         verification,
     )
     servers = list(edges.opened(mesh, instance, listen.declared))

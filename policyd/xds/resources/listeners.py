@@ -67,14 +67,15 @@ def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: 
 def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) -> dict[str, Any]:
     """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application."""
     verification = tokens.verification(mesh, instance)
+    seen = observing.seen(mesh, control, instance)
     chains = []
     if served.peers != "DISABLE":
         asked_for = inbound_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, encrypted=True)]
+        filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=True)]
         chains.append({"transport_socket": tls.downstream(), "filters": filters_})
     if served.peers != "STRICT":
         asked_for = plaintext_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, encrypted=False)]
+        filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=False)]
         chains.append({**_for_strangers(mesh, instance, served), "filters": filters_})
     name = inbound_listener(instance, served)
     made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
@@ -100,6 +101,7 @@ def _application(
     served: Served,
     control: Control,
     verification: list[dict[str, Any]],
+    seen: observing.Seen,
     *,
     encrypted: bool,
 ) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _application(
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
-    observed = observing.observed(control, instance, counting.inbound(instance, served, encrypted=encrypted))
+    observed = seen.inbound(served, encrypted=encrypted)
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
@@ -162,12 +164,13 @@ def outbound(
         filters.asks_as(egress_listener(instance.name)),
         filters.authorization(control),
     ]
-    observed = observing.observed(control, instance, counting.outbound(instance))
+    seen = observing.seen(mesh, control, instance)
+    observed = seen.outbound()
     inside = [*asked, *lookup, *faults.FILTERS]
-    within = observing.observed(control, instance, counting.inside(instance))
+    within = seen.inside()
     yield inner.listener(inside, within)
     if mesh.is_sniffed:
-        yield sniffed.at_caller(instance, inner.requests(inside, within))
+        yield sniffed.at_caller(seen.connections(), inner.requests(inside, within))
     if egress.is_guarded(mesh):
         yield from guard.on_the_way_out(lookup, observed, any_name=any_name_somewhere(mesh))
     chain = {

@@ -6,12 +6,13 @@ Law: names of clusters and routes are made here, so that a route cannot name a c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policyd.spiffe import SpiffeId
 
 AUTHZ_CLUSTER = "policyd-authz"
+OTLP_CLUSTER = "policyd-otlp"  # the way to a collector
 XDS_CLUSTER = "policyd-xds"  # of every proxy's bootstrap
 OUTBOUND_ROUTES = "outbound"
 # clusters, and the listeners that they lead to, which no socket leads to
@@ -26,10 +27,15 @@ SERVED_ANY = "inner/served-any"
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go (OTLP over HTTP; "": to policyd), and of how many requests in a hundred."""
+    """Where spans go (OTLP over HTTP, or `zipkin`'s JSON; "": to policyd), and of how many requests in a hundred.
+
+    `cluster` is the way there.
+    """
 
     url: str
     percent: float
+    cluster: str = OTLP_CLUSTER
+    zipkin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,19 @@ class AccessLog:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpLog:
+    """Where proxies tell of each request by OTLP logs over HTTP."""
+
+    url: str
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
-    """Where proxies ask for decisions: `host:port`, and the identity that must answer; where their spans go, if so."""
+    """Where proxies ask for decisions: `host:port`, and the identity that must answer; where their spans go, if so.
+
+    `spans` and `logs` are the providers that Telemetries may name besides.
+    """
 
     authz_host: str
     authz_ports: tuple[int, ...]
@@ -50,6 +67,8 @@ class Control:
     authz_timeout_seconds: float = 1.0
     tracing: Tracing | None = None
     access_log: AccessLog | None = None
+    spans: Mapping[str, Tracing] = field(default_factory=dict)
+    logs: Mapping[str, AccessLog | OtlpLog] = field(default_factory=dict)
 
 
 def outbound_cluster(service: str, port: int, subset: str = "") -> str:

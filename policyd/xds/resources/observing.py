@@ -7,74 +7,189 @@ to the record; the query of a URL is not in it, as it is in no record.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from policyd.mesh.model import Instance
+from policyd import access_log
+from policyd.mesh.model import Instance, Mesh, Served
+from policyd.mesh.telemetry import NOTHING_SAID, Said, Spans, said_of
 from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
 from policyd.xds.resources import counting, policies, tls
 from policyd.xds.resources.filters import AUTHZ_FILTER
-from policyd.xds.resources.model import XDS_CLUSTER, AccessLog, Control, Tracing, socket
+from policyd.xds.resources.model import XDS_CLUSTER, AccessLog, Control, OtlpLog, Tracing, socket
 
-CLUSTER: Final = "policyd-otlp"
 STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
 TIMEOUT: Final = "5s"
+_LOGGERS: Final = "type.googleapis.com/envoy.extensions.access_loggers"
 _SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
 
 
-def observed(control: Control, instance: Instance, counted: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a connection manager says of its requests: what is `counted` of them, and their spans, if so."""
-    logged = [_written(control.access_log)] if control.access_log is not None else []
-    return {
-        "access_log": [*counted, *logged],
-        "access_log_options": counting.TUNNELS,
-        **_traced(control, instance),
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen of an instance's requests: `asks` is said of those that it sends, `asked` of those that it gets.
+
+    Each method gives what a connection manager says of its requests (HttpConnectionManager).
+    """
+
+    control: Control
+    instance: Instance
+    asks: Said = NOTHING_SAID
+    asked: Said = NOTHING_SAID
+
+    def inbound(self, served: Served, *, encrypted: bool) -> dict[str, Any]:
+        """At the sidecar of who is asked."""
+        counted = counting.inbound(self.instance, served, encrypted=encrypted, counts=self.asked.counts)
+        return self._said(self.asked, counted)
+
+    def outbound(self) -> dict[str, Any]:
+        """At the Envoy of who asks, a gateway too."""
+        return self._said(self.asks, counting.outbound(self.instance, self.asks.counts))
+
+    def inside(self) -> dict[str, Any]:
+        """Of requests that came through a tunnel within it."""
+        return self._said(self.asks, counting.inside(self.instance, self.asks.counts))
+
+    def connections(self) -> dict[str, Any]:
+        """Of connections that become tunnels within it (TcpProxy)."""
+        counted = counting.connections(self.instance, self.asks.counts)
+        return {"access_log": counted, "access_log_options": counting.CONNECTED}
+
+    def _said(self, said: Said, counted: list[dict[str, Any]]) -> dict[str, Any]:
+        written = [_written(self.instance, log, only) for log, only in _logs(self.control, said)]
+        return {
+            "access_log": [*counted, *written],
+            "access_log_options": counting.TUNNELS,
+            **_traced(self.control, self.instance, said.spans),
+        }
+
+
+def seen(mesh: Mesh, control: Control, instance: Instance) -> Seen:
+    """What the settings and the Telemetries of a mesh say of an instance."""
+    if not mesh.telemetries:
+        return Seen(control, instance)
+    is_logged = control.access_log is not None
+    asks = said_of(mesh.telemetries, instance, "CLIENT", is_logged=is_logged)
+    return Seen(control, instance, asks, said_of(mesh.telemetries, instance, "SERVER", is_logged=is_logged))
+
+
+def _logs(control: Control, said: Said) -> Iterator[tuple[AccessLog | OtlpLog, str]]:
+    """Where lines are written, and of which requests ("": of all)."""
+    if said.logs is None:
+        yield from [(control.access_log, "")] if control.access_log is not None else ()
+        return
+    for name, only in said.logs.items():
+        if name in control.logs:
+            yield control.logs[name], only
+
+
+def _written(instance: Instance, log: AccessLog | OtlpLog, only: str) -> dict[str, Any]:
+    """A line for each request that has ended."""
+    made = _to_collector(instance, log) if isinstance(log, OtlpLog) else _to_file(log)
+    if not only:
+        return {**made, "filter": counting.ENDED}
+    which = {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {"@type": f"{_LOGGERS}.filters.cel.v3.ExpressionFilter", "expression": only},
+        }
     }
+    return {**made, "filter": {"and_filter": {"filters": [counting.ENDED, which]}}}
 
 
-def _written(log: AccessLog) -> dict[str, Any]:
-    """A line for each request that has ended (access_loggers.file.v3.FileAccessLog)."""
+def _to_file(log: AccessLog) -> dict[str, Any]:
     form: dict[str, Any] = {"text_format_source": {"inline_string": log.form}}
     if not isinstance(log.form, str):
         form = {"json_format": dict(log.form)}
+    config = {"@type": f"{_LOGGERS}.file.v3.FileAccessLog", "path": log.path, "log_format": form}
+    return {"name": "envoy.access_loggers.file", "typed_config": config}
+
+
+def _to_collector(instance: Instance, log: OtlpLog) -> dict[str, Any]:
+    """Istio's line as the body, and what its JSON form has as attributes, as in Istio (envoyOtelAls)."""
+
+    def listed(values: Mapping[str, str]) -> dict[str, Any]:
+        return {"values": [{"key": name, "value": {"string_value": value}} for name, value in values.items()]}
+
     config = {
-        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        "path": log.path,
-        "log_format": form,
+        "@type": f"{_LOGGERS}.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+        "log_name": "otel_envoy_accesslog",
+        "http_service": {"http_uri": {"uri": log.url, "cluster": log.cluster, "timeout": TIMEOUT}},
+        "disable_builtin_labels": True,
+        "resource_attributes": listed({"service.name": instance.service, "service.instance.id": instance.name}),
+        "body": {"string_value": access_log.TEXT.rstrip()},
+        "attributes": listed(access_log.JSON),
     }
-    return {"name": "envoy.access_loggers.file", "filter": counting.ENDED, "typed_config": config}
+    return {"name": "envoy.access_loggers.open_telemetry", "typed_config": config}
 
 
-def _traced(control: Control, instance: Instance) -> dict[str, Any]:
-    if control.tracing is None:
+def _traced(control: Control, instance: Instance, said: Spans) -> dict[str, Any]:
+    tracing = control.spans.get(said.provider) if said.provider else control.tracing
+    if tracing is None or said.disabled:
         return {}
+    percent = tracing.percent if said.percent is None else said.percent
+    fields: dict[str, Any] = {"custom_tags": [*_own_tags(instance, said), *_custom_tags(said)]}
+    if tracing.zipkin:
+        fields["random_sampling"] = {"value": percent}
+    if not said.propagates:
+        fields["no_context_propagation"] = True
+    provider = _zipkin(tracing) if tracing.zipkin else _opentelemetry(tracing, instance, percent)
+    return {"tracing": {"provider": provider, **fields}}
+
+
+def _own_tags(instance: Instance, said: Spans) -> Iterator[dict[str, Any]]:
+    party = counting.party(instance)
+    yield {"tag": "policyd.instance", "literal": {"value": party.workload}}
+    if said.istio_tags:
+        istio = {"canonical_revision": party.version}
+        yield from ({"tag": f"istio.{name}", "literal": {"value": value}} for name, value in istio.items())
+    yield {"tag": "http.url", "value": "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ)%"}
+    yield from (_decided(name) for name in _DECISION)
+
+
+def _custom_tags(said: Spans) -> Iterator[dict[str, Any]]:
+    """Those of Telemetries (type.tracing.v3.CustomTag)."""
+    for name, tag in sorted(said.tags.items()):
+        if tag.literal is not None:
+            yield {"tag": name, "literal": {"value": tag.literal.value}}
+        elif tag.header is not None:
+            header = {"name": tag.header.name, "default_value": tag.header.default_value}
+            yield {"tag": name, "request_header": header}
+        elif tag.formatter is not None:
+            yield {"tag": name, "value": tag.formatter.value}
+
+
+def _opentelemetry(tracing: Tracing, instance: Instance, percent: float) -> dict[str, Any]:
     config = {
         "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-        **_collector(control.tracing),
-        "sampler": _sampler(control.tracing.percent),
+        **_collector(tracing),
+        "sampler": _sampler(percent),
         "service_name": instance.service,
     }
-    party = counting.party(instance)
-    said = {"policyd.instance": party.workload, "istio.canonical_revision": party.version}
-    tags = [
-        *({"tag": name, "literal": {"value": value}} for name, value in said.items()),
-        {"tag": "http.url", "value": "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ)%"},
-        *(_decided(name) for name in _DECISION),
-    ]
-    return {
-        "tracing": {
-            "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
-            "custom_tags": tags,
-        }
+    return {"name": "envoy.tracers.opentelemetry", "typed_config": config}
+
+
+def _zipkin(tracing: Tracing) -> dict[str, Any]:
+    parts = urlsplit(tracing.url)
+    config = {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+        "collector_cluster": tracing.cluster,
+        "collector_endpoint": parts.path or "/api/v2/spans",
+        "collector_endpoint_version": "HTTP_JSON",
+        "collector_hostname": parts.netloc,
+        "trace_id_128bit": True,
+        "shared_span_context": False,
     }
+    return {"name": "envoy.tracers.zipkin", "typed_config": config}
 
 
 def _collector(tracing: Tracing) -> dict[str, Any]:
     """Where spans go: to a server, or to policyd, on the way by which configuration comes."""
     if not tracing.url:
         return {"grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}, "timeout": TIMEOUT}}
-    return {"http_service": {"http_uri": {"uri": tracing.url, "cluster": CLUSTER, "timeout": TIMEOUT}}}
+    return {"http_service": {"http_uri": {"uri": tracing.url, "cluster": tracing.cluster, "timeout": TIMEOUT}}}
 
 
 def _sampler(percent: float) -> dict[str, Any]:
@@ -91,16 +206,23 @@ def _sampler(percent: float) -> dict[str, Any]:
     return {"name": "envoy.tracers.opentelemetry.samplers.parent_based", "typed_config": by_parent}
 
 
-def cluster(tracing: Tracing) -> dict[str, Any]:
-    """The way to a collector that is no part of policyd."""
-    parts = urlsplit(tracing.url)
+def clusters(control: Control) -> Iterator[dict[str, Any]]:
+    """The ways to collectors that are no part of policyd."""
+    spans = [*([control.tracing] if control.tracing is not None else []), *control.spans.values()]
+    logs = [one for one in control.logs.values() if isinstance(one, OtlpLog)]
+    ways = [*((one.cluster, one.url) for one in spans), *((one.cluster, one.url) for one in logs)]
+    yield from (_cluster(name, url) for name, url in ways if url)
+
+
+def _cluster(name: str, url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     endpoint = {"endpoint": {"address": socket(host, port)}}
     made: dict[str, Any] = {
-        "name": CLUSTER,
+        "name": name,
         "type": "STATIC" if _is_address(host) else "STRICT_DNS",
         "connect_timeout": policies.CONNECT_TIMEOUT,
-        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
     }
     if parts.scheme == "https":

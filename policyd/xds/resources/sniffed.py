@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policyd.mesh.model import Instance
 from policyd.names import METADATA_CLUSTER
-from policyd.xds.resources import counting, filters, guard, inner, tcp
+from policyd.xds.resources import filters, guard, inner, tcp
 from policyd.xds.resources.model import SERVED_ANY, SNIFFED
 
 _HTTP: Final = {"filter_chain_match": {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}}
@@ -44,10 +43,9 @@ def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
     return inner.into(SERVED_ANY, {METADATA_CLUSTER: cluster}, said)
 
 
-def at_caller(instance: Instance, requests: dict[str, Any]) -> dict[str, Any]:
-    """What looks at an application's tunnels; `requests` reads those that hold requests."""
+def at_caller(counted: dict[str, Any], requests: dict[str, Any]) -> dict[str, Any]:
+    """What looks at an application's tunnels; `requests` reads those with requests, `counted` is said of the others."""
     tunnel = {"hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%"}
-    counted = {"access_log": counting.connections(instance), "access_log_options": counting.CONNECTED}
     other = guard.proxy("sniffed", SNIFFED, tunneling_config=tunnel, **counted)
     chains: list[dict[str, Any]] = [{**_HTTP, "filters": [requests]}, {"filters": [other]}]
     return inner.internal(SNIFFED, chains, inner.knows_ends(), _INSPECTOR)

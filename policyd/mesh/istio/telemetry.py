@@ -1,0 +1,196 @@
+"""Istio's Telemetry: which metrics, spans and lines of access logs there are of requests, and what they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policyd import signals
+from policyd.access_log import SECRET_HEADERS, check_format
+from policyd.mesh.cel import check_cel, check_shown
+from policyd.mesh.istio.common import HeaderName, Resource, WorkloadSelector
+from policyd.strict import NOTHING, Many, Model
+
+LATER: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("targetRef", "targetRefs"), "waypoints and Kubernetes' Gateways are not here; name instances by `selector`"
+    ),
+    "reportingInterval": "Envoy counts when a connection opens and when it ends; Prometheus asks when it likes",
+    "customMetric": "only Istio's own metrics are counted; name one by `metric`",
+    "useRequestIdForTraceSampling": "the id of the trace decides, so that it is decided alike at every hop",
+    "environment": "an Envoy has none of its application's variables; write a `literal`",
+}
+MAX_ENTRIES: Final = 16
+MAX_TAGS: Final = 32
+# as Istio names the metrics -> as they are counted
+METRICS: Final[Mapping[str, str]] = {
+    "REQUEST_COUNT": signals.REQUESTS,
+    "REQUEST_DURATION": signals.DURATION,
+    "REQUEST_SIZE": signals.REQUEST_BYTES,
+    "RESPONSE_SIZE": signals.RESPONSE_BYTES,
+    "TCP_OPENED_CONNECTIONS": signals.OPENED,
+    "TCP_CLOSED_CONNECTIONS": signals.CLOSED,
+    "TCP_SENT_BYTES": signals.SENT,
+    "TCP_RECEIVED_BYTES": signals.RECEIVED,
+}
+# labels that others depend on: of histograms, of scrapes, and by which both ends of a request are told apart
+_KEPT_LABELS: Final = frozenset({"le", "proxy", "instance", "job", signals.REPORTER})
+_LABEL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,62}")
+
+Metric = Literal[
+    "ALL_METRICS", "REQUEST_COUNT", "REQUEST_DURATION", "REQUEST_SIZE", "RESPONSE_SIZE", "TCP_OPENED_CONNECTIONS",
+    "TCP_CLOSED_CONNECTIONS", "TCP_SENT_BYTES", "TCP_RECEIVED_BYTES",
+]  # fmt: skip
+Mode = Literal["CLIENT_AND_SERVER", "CLIENT", "SERVER"]
+
+
+def check_metric_label(name: str) -> str:
+    if not _LABEL.fullmatch(name):
+        raise ValueError(f"`{name[:80]}` is no label of a metric; write letters, digits and `_`, as in `request_host`")
+    if name in _KEPT_LABELS or name in signals.TAGS - signals.standard_labels({}).keys():
+        raise ValueError(f"the label `{name}` is not for Telemetry; use another name")
+    return name
+
+
+def check_shown_header(name: str) -> str:
+    if name.lower() in SECRET_HEADERS:
+        raise ValueError(f"`{name}` is a credential, which no span shows")
+    return name
+
+
+class Provider(Model):
+    """One of policyd.yaml's `extensionProviders`, or `prometheus`, `envoy`, `policyd`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class Selector(Model):
+    """CLIENT: the proxy of who asks, a gateway too. SERVER: the proxy of who is asked."""
+
+    mode: Mode = "CLIENT_AND_SERVER"
+
+
+class MetricSelector(Model):
+    """One of Istio's metrics (none named: all), and at whose proxy."""
+
+    metric: Metric = "ALL_METRICS"
+    mode: Mode = "CLIENT_AND_SERVER"
+
+
+class TagOverride(Model):
+    """A label with another value, or none: `value` is an expression in CEL, and needed for UPSERT."""
+
+    operation: Literal["UPSERT", "REMOVE"] = "UPSERT"
+    value: Annotated[str, AfterValidator(check_shown)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> TagOverride:
+        if (self.value is None) == (self.operation == "UPSERT"):
+            raise ValueError("`value` goes with UPSERT, and with nothing else")
+        return self
+
+
+class MetricsOverride(Model):
+    """What is otherwise with some metrics: not counted, or by other labels."""
+
+    match: MetricSelector = MetricSelector()
+    disabled: bool | None = None
+    tag_overrides: Annotated[
+        Mapping[Annotated[str, AfterValidator(check_metric_label)], TagOverride], Field(max_length=MAX_TAGS)
+    ] = NOTHING
+
+
+class Metrics(Model):
+    """Changes of the standard metrics; the only provider is `prometheus`."""
+
+    providers: Many[Provider] = ()
+    overrides: Annotated[Many[MetricsOverride], Field(max_length=64)] = ()
+
+
+class LogFilter(Model):
+    """Only what this expression in CEL is true of is written, as in `response.code >= 400`."""
+
+    expression: Annotated[str, Field(min_length=1), AfterValidator(check_cel)]
+
+
+class AccessLogging(Model):
+    """Who writes a line of each request, of which ones, or that nobody does."""
+
+    match: Selector = Selector()
+    providers: Many[Provider] = ()
+    disabled: bool | None = None
+    filter: LogFilter | None = None
+
+
+class LiteralTag(Model):
+    """A tag that is always the same."""
+
+    value: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class HeaderTag(Model):
+    """A tag from a header of the request; no credential."""
+
+    name: Annotated[HeaderName, AfterValidator(check_shown_header)]
+    default_value: Annotated[str, Field(max_length=256)] = ""
+
+
+class FormatterTag(Model):
+    """A tag in the words of access logs, as in `%PROTOCOL%`."""
+
+    value: Annotated[str, Field(min_length=1), AfterValidator(check_format)]
+
+
+class CustomTag(Model):
+    """One more tag of spans, from one place."""
+
+    literal: LiteralTag | None = None
+    header: HeaderTag | None = None
+    formatter: FormatterTag | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> CustomTag:
+        if [self.literal, self.header, self.formatter].count(None) != 2:
+            raise ValueError("a tag comes from one place: a `literal`, a `header` or a `formatter`")
+        return self
+
+
+class Tracing(Model):
+    """Where spans go, of how many requests, and what they say. With `disableSpanReporting` there are none."""
+
+    match: Selector = Selector()
+    providers: Annotated[Many[Provider], Field(max_length=1)] = ()
+    random_sampling_percentage: Annotated[float, Field(ge=0, le=100)] | None = None
+    disable_span_reporting: bool | None = None
+    custom_tags: (
+        Annotated[Mapping[Annotated[str, Field(min_length=1, max_length=128)], CustomTag], Field(max_length=MAX_TAGS)]
+        | None
+    ) = None
+    enable_istio_tags: bool | None = None
+    disable_context_propagation: bool | None = None
+
+
+class TelemetrySpec(Model):
+    """What holds for instances: of this namespace, with a selector those with its labels; in the root one for all."""
+
+    selector: WorkloadSelector = WorkloadSelector()
+    metrics: Annotated[Many[Metrics], Field(max_length=MAX_ENTRIES)] = ()
+    tracing: Annotated[Many[Tracing], Field(max_length=MAX_ENTRIES)] = ()
+    access_logging: Annotated[Many[AccessLogging], Field(max_length=MAX_ENTRIES)] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> TelemetrySpec:
+        if not (self.metrics or self.tracing or self.access_logging):
+            raise ValueError("it says nothing; add `metrics`, `tracing` or `accessLogging`, or remove it")
+        return self
+
+
+class Telemetry(Resource):
+    """Istio's Telemetry."""
+
+    api_version: Literal["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"] = "telemetry.istio.io/v1"
+    kind: Literal["Telemetry"] = "Telemetry"
+    spec: TelemetrySpec

@@ -1,0 +1,145 @@
+"""Telemetries and settings to what proxies count, trace and write of requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyd.config import Address, parse_settings
+from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.mesh.istio.telemetry import METRICS
+from policyd.server.control import control_of
+from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.model import Control
+from policyd.xds.snapshot import Snapshot
+from tests.golden import check_json
+from tests.xds.resources.folders import mesh_with
+from tests.xds.resources.test_build import accepted, shown
+
+SETTINGS = """\
+tracing: {sampling: 25}
+extensionProviders:
+  - {name: jaeger, opentelemetry: {endpoint: "http://127.0.0.1:4318/v1/traces"}}
+  - {name: zipkin, zipkin: {endpoint: "https://zipkin.example/api/v2/spans"}}
+  - {name: loki, envoyOtelAls: {endpoint: "http://127.0.0.1:3100/otlp/v1/logs"}}
+  - {name: errors, envoyFileAccessLog: {path: /tmp/errors.log, logFormat: {labels: {code: "%RESPONSE_CODE%"}}}}
+"""
+TELEMETRY = """\
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: all, namespace: istio-system}
+spec:
+  metrics:
+    - providers: [{name: prometheus}]
+      overrides:
+        - match: {metric: REQUEST_COUNT}
+          tagOverrides:
+            request_host: {value: request.host}
+            response_code: {value: "response.code >= 500 ? 'broken' : 'fine'"}
+            source_principal: {operation: REMOVE}
+            policy: {operation: REMOVE}
+        - match: {metric: REQUEST_SIZE, mode: SERVER}
+          disabled: true
+  tracing:
+    - providers: [{name: zipkin}]
+      match: {mode: CLIENT}
+      randomSamplingPercentage: 50
+    - match: {mode: SERVER}
+      providers: [{name: jaeger}]
+      disableContextPropagation: true
+      enableIstioTags: false
+      customTags:
+        team: {literal: {value: a}}
+        agent: {header: {name: user-agent, defaultValue: none}}
+        protocol: {formatter: {value: "%PROTOCOL%"}}
+  accessLogging:
+    - providers: [{name: errors}, {name: loki}]
+      filter: {expression: response.code >= 400}
+---
+apiVersion: telemetry.istio.io/v1alpha1
+kind: Telemetry
+metadata: {name: quiet, namespace: far}
+spec:
+  metrics: [{overrides: [{disabled: true}]}]
+  tracing: [{disableSpanReporting: true}]
+  accessLogging: [{disabled: true}]
+"""
+
+
+def snapshots(telemetry: str = TELEMETRY, settings: str = SETTINGS) -> dict[str, Snapshot]:
+    control = control_of(parse_settings(settings), [Address("127.0.0.1", 12000)])
+    return dict(build_snapshots(mesh_with(telemetry), control))
+
+
+def filters(listener: dict[str, Any]) -> list[dict[str, Any]]:
+    """The filters of a listener's connections."""
+    return [each["typed_config"] for chain in listener["filter_chains"] for each in chain["filters"]]
+
+
+def seen(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """What is said of the requests of a listener's only connection manager."""
+    [manager] = filters(shown(snapshot.of(LISTENER)[name]))
+    return {part: manager[part] for part in ("access_log", "tracing") if part in manager}
+
+
+@pytest.mark.parametrize("name", ["api-v1/inbound", "api-v1/outbound"])
+def test_what_telemetries_say_is_what_proxies_are_told(name: str, pytestconfig: pytest.Config) -> None:
+    golden = f"xds/telemetry_{name.partition('/')[2]}.json"
+
+    check_json(golden, seen(snapshots()["api-v1"], name), update=pytestconfig.getoption("--update-golden"))
+
+
+def test_every_provider_that_is_elsewhere_has_a_way_there() -> None:
+    clusters = snapshots()["api-v1"].of(CLUSTER)
+
+    assert {name for name in clusters if name.startswith("policyd-otlp")} == {
+        "policyd-otlp/jaeger", "policyd-otlp/zipkin", "policyd-otlp/loki",
+    }  # fmt: skip
+    assert "transport_socket" in shown(clusters["policyd-otlp/zipkin"])
+
+
+def test_what_is_switched_off_is_not_there() -> None:
+    for name in ("other-v1/inbound", "other-v1/outbound"):
+        assert seen(snapshots()["other-v1"], name) == {}
+
+
+def test_a_gateway_s_requests_are_seen_as_those_that_it_sends() -> None:
+    edge, sidecar = (
+        seen(snapshots()[name], at) for name, at in (("ingress", "ingress/gateway/8080"), ("web-v1", "web-v1/outbound"))
+    )
+
+    provider = edge["tracing"]["provider"]["name"], edge["tracing"]["random_sampling"]
+    assert provider == ("envoy.tracers.zipkin", {"value": 50.0})
+    assert [one["name"] for one in edge["access_log"]] == [one["name"] for one in sidecar["access_log"]]
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_each_metric_by_itself_is_switched_off_everywhere(metric: str) -> None:
+    spec = f"metrics: [{{overrides: [{{match: {{metric: {metric}}}, disabled: true}}]}}]"
+    kind = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a, namespace: istio-system}\n"
+    counted = {
+        stat["stat"]["name"]
+        for snapshot in snapshots(f"{kind}spec: {{{spec}}}").values()
+        for listener in snapshot.of(LISTENER).values()
+        for one in filters(shown(listener))
+        for log in one.get("access_log", [])
+        for kind in ("counters", "histograms")
+        for stat in log["typed_config"].get(kind, [])
+    }
+
+    assert set(METRICS.values()) - counted >= {METRICS[metric]}
+    assert METRICS["REQUEST_COUNT"] in counted or metric == "REQUEST_COUNT"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("instance", ["api-v1", "ingress", "other-v1"])
+def test_the_real_envoy_accepts_it(tmp_path: Path, instance: str) -> None:
+    accepted(snapshots()[instance], tmp_path)
+
+
+def test_without_a_window_and_without_a_collector_nothing_is_traced() -> None:
+    control: Control = control_of(parse_settings("tracing: {window: 0MiB}"), [Address("127.0.0.1", 12000)])
+
+    assert (control.tracing, dict(control.spans), list(control.logs)) == (None, {}, ["envoy"])
