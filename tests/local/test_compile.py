@@ -28,7 +28,7 @@ INBOUND = "shop-v1/inbound"
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
     """Services, identities, labels and groups."""
-    return world.meshes()
+    return world.mesh_of()
 
 
 def ruling_of(mesh: Mesh, schema: Schema, text: str) -> Ruling:
@@ -285,5 +285,5 @@ def test_only_what_a_change_touches_is_compiled_again(mesh: Mesh, schema: Schema
     assert [words_of(one.permits[0].when) for one in (old[1], new[1])] == ['path is "/b"', 'path is "/c"']
     assert new[0].revision == new[1].revision != old[0].revision
 
-    elsewhere = Compiler(ruling_of(world.meshes(), schema, texts("/b")), before)  # groups and labels may be others
+    elsewhere = Compiler(ruling_of(world.mesh_of(), schema, texts("/b")), before)  # groups and labels may be others
     assert elsewhere.compile(shop).permits is not old[0].permits

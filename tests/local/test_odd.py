@@ -113,6 +113,12 @@ ODD = (
     Odd("policyd is no workload", OPEN, BROKEN, caller=f"{world.TRUST}/policyd/server"),
     Odd("a trust domain that nobody verifies", OPEN, BROKEN, caller="spiffe://partner.org/ns/default/sa/web"),
     Odd("a workload that nobody declared", OPEN, (200, "open"), caller=f"{world.TRUST}/odd"),
+    Odd(
+        "an address that a header claims is nobody's",
+        PERMIT.format('context.client_ip == ip("127.0.0.1")'),
+        ALLOWED,
+        headers=(("x-forwarded-for", b"10.0.0.1"), ("x-real-ip", b"10.0.0.2")),
+    ),
     Odd("no policy", "", DENIED),
     Odd("who has no certificate", PERMIT.format("principal is Unauthenticated"), ALLOWED, caller=STRANGER),
     Odd("the first policy by id", OPEN + '\n@id("a") forbid (principal, action, resource);', (403, "a")),
@@ -143,7 +149,7 @@ ODD_2 = (
 @pytest.fixture(scope="module")
 def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
-    mesh = world.meshes()
+    mesh = world.mesh_of()
     cases = []
     for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2))):
         ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)

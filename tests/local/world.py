@@ -5,6 +5,7 @@ Policies and requests are made of the same few words, so that they meet.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -235,10 +236,36 @@ def policies(chosen: random.Random, count: int, schema: Schema) -> Sequence[Poli
             lines = [line for at, line in enumerate(lines) if at not in bad]
 
 
-def meshes() -> Mesh:
+def mesh_of(workloads: str = WORKLOADS, groups: str = GROUPS) -> Mesh:
     """Services, identities, labels and groups, whose sidecars take mutual TLS and plain text."""
-    declaration = declare({"workloads.yaml": WORKLOADS, "groups.yaml": GROUPS, "mesh/peers.yaml": PLAINTEXT})
+    declaration = declare({"workloads.yaml": workloads, "groups.yaml": groups, "mesh/peers.yaml": PLAINTEXT})
     return build(declaration, "cluster.local", assumed(declaration))
+
+
+def meshes(chosen: random.Random) -> Iterator[Mesh]:
+    """The same services and identities, each time with other labels, and in other groups."""
+    accounts = {"shop": CALLERS[2], "web": CALLERS[0], "api.back": CALLERS[1]}
+    while True:
+        labels = {name: _labels(chosen) for name in accounts}
+        version = chosen.choice(("v1", "v2"))
+        workloads = WORKLOADS[: WORKLOADS.index("serviceAccounts")].replace("version: v1", f"version: {version}")
+        declared = "".join(f"  {name}: {{labels: {json.dumps(found)}}}\n" for name, found in labels.items())
+        rest = f'serviceAccounts:\n{declared}defaults: {{namespace: default, serviceAccount: "{{service}}"}}\n'
+        fronts, members = (chosen.sample(sorted(accounts.values()), chosen.randrange(3)) for _ in range(2))
+        services = chosen.choice(([], ["shop.default"], ["shop.default", "web.default"]))
+        inner = chosen.choice(([], ["fronts"]))
+        groups = {
+            "fronts": {"workloads": fronts},
+            "all": {"groups": inner, "workloads": members},
+            "shops": {"services": services},
+            "nobody": {},
+        }
+        yield mesh_of(workloads + rest, json.dumps({"groups": groups}))
+
+
+def _labels(chosen: random.Random) -> dict[str, str]:
+    values = {"team": ("red", "blue"), "tier": ("", "x"), "app": ("shop", "web"), "a.b": ("x",)}
+    return {name: chosen.choice(among) for name, among in values.items() if chosen.random() < 0.5}
 
 
 @dataclass(frozen=True)
@@ -268,12 +295,11 @@ def case_of(number: int, found: Sequence[Policy], listener: Listener, mesh: Mesh
 
 def cases(chosen: random.Random, count: int, schema: Schema) -> Iterator[Case]:
     """So many sets."""
-    mesh = meshes()
     pool = policies(chosen, 3 * count, schema)
-    listeners = [one for one in mesh.listeners.values() if one.service == "shop.default" and one.side == "inbound"]
-    for number in range(count):
+    names = ("shop-v1/inbound", "shop-v1/inbound/plaintext", "shop-v2/inbound", "shop-v2/inbound/plaintext")
+    for number, mesh in zip(range(count), meshes(chosen), strict=False):
         some = chosen.sample(pool, min(len(pool), chosen.choice((1, 3, 6, 10))))
-        yield case_of(number, some, listeners[number % len(listeners)], mesh, schema)
+        yield case_of(number, some, mesh.listeners[names[number % len(names)]], mesh, schema)
 
 
 @dataclass(frozen=True)
