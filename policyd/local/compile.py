@@ -19,14 +19,27 @@ from policyd.cedar.scope import Constraint, Key, asked_keys, keys_of
 from policyd.cedar.syntax_tree import uid_of
 from policyd.errors import NotCompilable
 from policyd.local.evaluate import Evaluator
-from policyd.local.logic import FALSE, NO, TRUE, YES, Formula, OneOf, Outcome, Pattern, atoms_of, both, opposite, some
+from policyd.local.logic import (
+    FALSE,
+    MAX_TESTS,
+    NO,
+    TRUE,
+    YES,
+    Formula,
+    Outcome,
+    Pattern,
+    atoms_of,
+    both,
+    opposite,
+    some,
+    tests_of,
+)
 from policyd.local.place import Known, Place, known_of
 from policyd.local.values import Unknown
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.policy.nearest import conditions_of, written
 
-MAX_TESTS: Final = 4_096  # of fields, in the filter of one listener
 MAX_EXPRESSION: Final = 4_096  # characters; Envoys of ours take programs of 32,768 steps
 
 Source = tuple[str, str, str, int]  # a policy's id, text, file and line
@@ -240,15 +253,16 @@ def _left(policy: Policy, place: Place, why: str) -> Left:
 
 def _bounded(compiled: Compiled) -> Compiled:
     """Refuse what would make too large a filter."""
-    tests = 0
-    obstacles: list[str] = []
-    for rule in (*compiled.forbids, *compiled.failing, *compiled.permits):
-        for atom in atoms_of(rule.when):
-            tests += len(atom.test.texts) if isinstance(atom.test, OneOf) else 1
-            if isinstance(atom.test, Pattern) and len(atom.test.regex) > MAX_EXPRESSION:
-                obstacles.append(f"an expression of over {MAX_EXPRESSION} characters ({atom.words[:80]})")
+    found = [rule.when for rule in (*compiled.forbids, *compiled.failing, *compiled.permits)]
+    tests = sum(map(tests_of, found))
+    obstacles = [
+        f"an expression of over {MAX_EXPRESSION:,} characters ({atom.words[:80]})"
+        for formula in found
+        for atom in atoms_of(formula)
+        if isinstance(atom.test, Pattern) and len(atom.test.regex) > MAX_EXPRESSION
+    ]
     if tests > MAX_TESTS:
-        obstacles.append(f"a filter of {tests} tests, and at most {MAX_TESTS} are sent")
+        obstacles.append(f"a filter of {tests:,} tests, and at most {MAX_TESTS:,} are sent")
     if not obstacles:
         return compiled
     return replace(compiled, forbids=(), failing=(), permits=(), unused=(), left=(), obstacles=tuple(obstacles))

@@ -129,11 +129,11 @@ def _predicate(formula: Formula) -> dict[str, Any]:
     match formula:
         case Atom(field, test, _):
             return _test(field, test)
-        case Not(part):
+        case Not(part, _):
             return {"not_matcher": _predicate(part)}
-        case Every(parts):
+        case Every(parts, _):
             return {"and_matcher": {"predicate": [_predicate(one) for one in parts]}}
-        case Some(parts):
+        case Some(parts, _):
             return {"or_matcher": {"predicate": [_predicate(one) for one in parts]}}
         case Constant():
             raise ValueError("a constant has no test")

@@ -58,6 +58,7 @@ _BOOLEAN: Final = frozenset(
     }
 )  # fmt: skip
 _KINDS: Final = frozenset({"is_ipv4", "is_ipv6", "is_loopback", "is_multicast"})
+MAX_CASES: Final = 1_024  # of one value
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 # Envoy keeps these elsewhere than other headers, or does not show them to policyd
@@ -253,15 +254,11 @@ class Evaluator:
         return _possible(made)
 
     def _set(self, elements: tuple[pst.Expr, ...]) -> Cases:
-        made: list[tuple[Formula, tuple[Value, ...] | None]] = [(YES, ())]
+        made: Cases = [(YES, Items(()))]
         for element in elements:
             cases = self.value(element)
-            made = [
-                (every(under, when), None if before is None or one is Unknown.FAILED else (*before, one))
-                for under, before in made
-                for when, one in (cases if before is not None else [(YES, Unknown.FAILED)])
-            ]
-        return _possible([(under, Unknown.FAILED if all_ is None else Items(all_)) for under, all_ in made])
+            made = _possible([case for before in made for case in _with(before, cases)])
+        return made
 
     def _chosen(self, condition: Outcome, then: pst.Expr, otherwise: pst.Expr) -> Cases:
         firsts = [] if condition.true == NO else self.value(then)
@@ -286,8 +283,20 @@ class Evaluator:
         return _possible(found)
 
 
+def _with(before: Case, cases: Cases) -> list[Case]:
+    """A set with one more element."""
+    under, items = before
+    if not isinstance(items, Items):
+        return [before]
+    return [(every(under, when), one if one is Unknown.FAILED else Items((*items.values, one))) for when, one in cases]
+
+
 def _possible(cases: list[Case]) -> Cases:
-    return [(under, one) for under, one in cases if under != NO]
+    """Those that can be, if they are not too many to be told apart."""
+    found = [(under, one) for under, one in cases if under != NO]
+    if len(found) > MAX_CASES:
+        raise NotCompilable(f"what can be one of over {MAX_CASES:,} values")
+    return found
 
 
 def _calculated(op: str, left: Value, right: Value) -> Value:

@@ -7,8 +7,12 @@ The order in which Cedar looks at things is kept: what stands behind a part that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from policyd.errors import NotCompilable
+
+MAX_TESTS: Final = 4_096  # of fields, in the filter of one listener
 
 Field = str  # a header's name in lower case, or one of the following, which no header has for a name
 PATH: Final = ":path"  # with its query, as Envoy passes it on
@@ -77,6 +81,7 @@ class Not:
     """The opposite."""
 
     part: Formula
+    tests: int = field(compare=False, repr=False, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Every:
     """All of two or more."""
 
     parts: tuple[Formula, ...]
+    tests: int = field(compare=False, repr=False, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class Some:
     """At least one of two or more."""
 
     parts: tuple[Formula, ...]
+    tests: int = field(compare=False, repr=False, default=0)
 
 
 Formula = Constant | Atom | Not | Every | Some
@@ -104,10 +111,10 @@ def negated(part: Formula) -> Formula:
     match part:
         case Constant(value):
             return NO if value else YES
-        case Not(inner):
+        case Not(inner, _):
             return inner
         case _:
-            return Not(part)
+            return Not(part, tests_of(part))
 
 
 def every(*parts: Formula) -> Formula:
@@ -134,8 +141,22 @@ def _joined(kind: Any, neutral: Constant, settling: Constant, parts: tuple[Formu
         return settling
     if len(found) < 2:
         return next(iter(found))
-    made: Formula = kind(tuple(found))
+    tests = sum(map(tests_of, found))
+    if tests > MAX_TESTS:
+        raise NotCompilable(f"what takes over {MAX_TESTS:,} tests")
+    made: Formula = kind(tuple(found), tests)
     return made
+
+
+def tests_of(formula: Formula) -> int:
+    """How many tests it takes at the most."""
+    match formula:
+        case Constant():
+            return 0
+        case Atom(_, test, _):
+            return len(test.texts) if isinstance(test, OneOf) else 1
+        case _:
+            return formula.tests
 
 
 def atoms_of(formula: Formula) -> Iterator[Atom]:
@@ -143,9 +164,9 @@ def atoms_of(formula: Formula) -> Iterator[Atom]:
     match formula:
         case Atom():
             yield formula
-        case Not(inner):
+        case Not(inner, _):
             yield from atoms_of(inner)
-        case Every(parts) | Some(parts):
+        case Every(parts, _) | Some(parts, _):
             for part in parts:
                 yield from atoms_of(part)
 
@@ -157,11 +178,11 @@ def words_of(formula: Formula) -> str:
             return "always" if value else "never"
         case Atom(_, _, words):
             return words
-        case Not(inner):
+        case Not(inner, _):
             return f"not ({words_of(inner)})"
-        case Every(parts):
+        case Every(parts, _):
             return " and ".join(f"({words_of(one)})" if isinstance(one, Some) else words_of(one) for one in parts)
-        case Some(parts):
+        case Some(parts, _):
             return " or ".join(f"({words_of(one)})" if isinstance(one, Every) else words_of(one) for one in parts)
 
 

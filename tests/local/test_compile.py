@@ -8,7 +8,7 @@ from policyd import envoy_api
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.policies import load_policies, set_of
 from policyd.cedar.schema import Schema
-from policyd.local.compile import MAX_TESTS, Compiled, Compiler, Left, listeners_of
+from policyd.local.compile import Compiled, Compiler, Left, listeners_of
 from policyd.local.envoy import rbac
 from policyd.local.logic import words_of
 from policyd.local.told import Row, alike, readable, rows, size
@@ -166,13 +166,30 @@ def test_filters_have_a_bound(mesh: Mesh, schema: Schema) -> None:
     listed = ", ".join(f'"/{number}"' for number in range(500))
     one = f"permit (principal, {HTTP}, resource) when {{ [{listed}].contains(context.request.path) }};"
     text = "\n".join(f'@id("p{number}") {one}' for number in range(9))
-    assert compiled(mesh, schema, text).obstacles == (f"a filter of 4500 tests, and at most {MAX_TESTS} are sent",)
+    assert compiled(mesh, schema, text).obstacles == ("a filter of 4,500 tests, and at most 4,096 are sent",)
+
+
+def test_a_policy_has_a_bound_however_it_is_nested(mesh: Mesh, schema: Schema) -> None:
+    condition = 'context.request.path == "/a"'
+    for depth in range(30):
+        one = f'context.request.path == "/{depth}"'
+        condition = f"if ({condition}) then {one} || 9223372036854775807 + 1 > 0 else !({one})"
+    text = f'@id("p") permit (principal, {HTTP}, resource) when {{ {condition} }};'
+    (left,) = compiled(mesh, schema, text).left
+    assert left.why == "what takes over 4,096 tests"
+
+
+def test_a_value_has_a_bound_however_many_there_could_be(mesh: Mesh, schema: Schema) -> None:
+    values = ", ".join(f'if context.request.path == "/{at}" then "{at}" else "x"' for at in range(11))
+    text = f'@id("p") permit (principal, {HTTP}, resource) when {{ [{values}].contains("3") }};'
+    (left,) = compiled(mesh, schema, text).left
+    assert left.why == "what can be one of over 1,024 values"
 
 
 def test_an_expression_has_a_bound(mesh: Mesh, schema: Schema) -> None:
     text = f'@id("p") permit (principal, {HTTP}, resource) when {{ context.request.path == "/{"@" * 300}" }};'
     (obstacle,) = compiled(mesh, schema, text).obstacles
-    assert obstacle.startswith('an expression of over 4096 characters (path is "/@@@')
+    assert obstacle.startswith('an expression of over 4,096 characters (path is "/@@@')
 
 
 TCP = """

@@ -40,11 +40,11 @@ def holds(formula: Formula, facts: Mapping[Atom, bool]) -> bool:
             return value
         case Atom():
             return facts[formula]
-        case Not(part):
+        case Not(part, _):
             return not holds(part, facts)
-        case Every(parts):
+        case Every(parts, _):
             return all(holds(one, facts) for one in parts)
-        case Some(parts):
+        case Some(parts, _):
             return any(holds(one, facts) for one in parts)
 
 
