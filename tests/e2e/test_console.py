@@ -1,0 +1,166 @@
+"""The console in a real browser: from a living graph to the reason of a denial in three clicks, and a policy tried."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
+from tests.e2e.terminal import processes_of, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
+
+SECONDS = 60.0  # for what comes by itself
+EDGE = '.edge[data-key="reviews-v1~details-v1"]'
+OPEN = '@id("details-from-all")\npermit (principal, action, resource == Service::"details.default");\n'
+EVERYWHERE = (
+    "/decisions", "/traces", "/policies", "/policies/tests", "/policies/revisions", "/certificates", "/mesh",
+    "/mesh/routes?request=productpage+GET+http://reviews/reviews/0",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Shown:
+    """A mesh with its console, and a browser that was led there by the link that `up` printed."""
+
+    mesh: RunningMesh
+    address: str
+    page: Page
+    wrong: list[str] = field(default_factory=list)  # what no page may do
+
+    def go(self, path: str) -> None:
+        """Open a page by its address."""
+        self.page.goto(self.address + path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def shown(root: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Shown]:
+    """Bookinfo as `policyd up` runs it, console included."""
+    directory = copy_of_bookinfo(tmp_path_factory.mktemp("console") / "bookinfo", root)
+    (directory / "checks.yaml").unlink()  # one of them is denied, which would be seen
+    try:
+        done = subprocess.run([PROGRAM, "up", str(directory), "--detach"], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        [link] = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("console ")]
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        made = Shown(RunningMesh(directory), link.partition("/enter")[0], page)
+        watch(made, page)
+        page.goto(link)
+        page.wait_for_url(f"{made.address}/")
+        yield made
+        page.context.close()
+    finally:
+        down(directory)
+    assert processes_of(directory) == [], "something of it was left running"
+
+
+def watch(made: Shown, page: Page) -> None:
+    """Note errors, and requests that go elsewhere."""
+    page.set_default_timeout(SECONDS * 1000)
+    page.on("console", lambda said: made.wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: made.wrong.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith(made.address) else made.wrong.append(asked.url))
+
+
+def check_accessible(page: Page) -> None:
+    """What axe says of a page as it is."""
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    page.evaluate(f"() => {{ {axe} }}")
+    told = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in told["violations"]] == []
+
+
+def test_a_denial_turns_an_edge_red_and_leads_to_its_reason(shown: Shown) -> None:
+    page = shown.page
+    shown.go("/?range=10s")
+    with httpx.Client(trust_env=False, timeout=20) as outside, shown.mesh.client("reviews-v1") as reviews:
+
+        def is_calm() -> bool:
+            """The graph lives, and nothing is denied."""
+            outside.get(f"{shown.mesh.gateway}/productpage").raise_for_status()
+            return page.locator(".edge.busy").count() > 0 and page.locator(f"{EDGE}.denied").count() == 0
+
+        wait_until(is_calm, SECONDS)
+        check_accessible(page)
+
+        def is_red() -> bool:
+            assert reviews.get("http://details:9080/details/0").status_code == 403
+            return page.locator(f"{EDGE}.denied").count() > 0
+
+        wait_until(is_red, SECONDS)
+
+    page.locator(f"{EDGE} .reach").click(force=True)
+    panel = page.locator(".edge-panel")
+    expect(panel).to_contain_text("100 %")
+    assert "edge=reviews-v1" in page.url
+    check_accessible(page)
+    panel.locator("a.deny").first.click()
+    expect(page.locator(".verdict")).to_contain_text("no policy permits bookinfo-reviews GET /details/0 on details")
+    expect(page.locator("mark.failed").first).to_contain_text("principal")
+    expect(page.locator(".verdict")).to_contain_text("bookinfo-productpage")
+    check_accessible(page)
+
+
+def test_a_policy_is_edited_and_the_answer_changes_while_nothing_is_enforced(shown: Shown) -> None:
+    page = shown.page
+    decision = next(one["decision_id"] for one in shown.mesh.records("details-v1") if one["decision"] == "deny")
+    shown.go(f"/decisions/{decision}")
+    page.get_by_role("link", name="Try it in the playground").click()
+    expect(page.locator(".versus")).to_contain_text("with this draft deny")
+    page.locator("#text").fill(OPEN + "permit (")
+    expect(page.locator("#findings")).to_contain_text("line 3")
+    page.locator("#text").fill(OPEN)
+    expect(page.locator("#findings .error")).to_have_count(0)
+    page.get_by_role("button", name="Decide").click()
+    expect(page.locator(".versus")).to_contain_text("in force deny")
+    expect(page.locator(".versus")).to_contain_text("with this draft allow")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.locator("#answer")).to_contain_text("change")
+    check_accessible(page)
+    with shown.mesh.client("reviews-v1") as reviews:
+        assert reviews.get("http://details:9080/details/0").status_code == 403
+
+
+def test_decisions_come_as_they_are_made_and_keys_lead_everywhere(shown: Shown) -> None:
+    page = shown.page
+    shown.go("/mesh")
+    page.locator("h1").click()
+    page.keyboard.press("d")
+    page.wait_for_url(f"{shown.address}/decisions")
+    with shown.mesh.client("reviews-v1") as reviews:
+
+        def comes() -> bool:
+            reviews.get("http://details:9080/details/4711")
+            return page.locator("tr.new", has_text="/details/4711").count() > 0
+
+        wait_until(comes, SECONDS)
+    page.keyboard.press("/")
+    page.keyboard.type("bookinfo-reviews")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{shown.address}/decisions?principal=bookinfo-reviews")
+    expect(page.locator("#rows .who").first).to_have_text("bookinfo-reviews")
+
+
+def test_every_page_is_clean_in_the_light_and_in_the_dark(shown: Shown) -> None:
+    page = shown.page
+    for path, scheme in zip(EVERYWHERE, ("light", "dark") * len(EVERYWHERE), strict=False):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        shown.go(path)
+        check_accessible(page)
+    assert shown.wrong == []
