@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,36 @@ def test_every_proxy_holds_what_it_was_sent_also_after_a_change(mesh: RunningMes
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
     (mesh.directory / "mesh" / rules.name).unlink()
     wait_until(lambda: shares(mesh) == [], 45)
+
+
+ANYWHERE = """\
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: details}
+spec:
+  workloadSelector: {labels: {app: details}}
+  ingress: [{port: {number: 9080}, bind: 0.0.0.0}]
+"""
+
+
+def test_what_an_envoy_rejects_is_told_until_it_is_taken_back(mesh: RunningMesh) -> None:
+    """Its port is somebody else's at another address of the machine: policyd cannot know, Envoy does."""
+    file = mesh.directory / "mesh" / "anywhere.yaml"
+    with socket.create_server(("127.0.0.2", mesh.place("details-v1")["inbound_port"])):
+        file.write_text(ANYWHERE)
+        wait_until(lambda: said(mesh, "proxy", "diff", "details-v1").returncode == 2, 45)
+
+        found = json.loads(said(mesh, "proxy", "diff", "details-v1", "--json").stdout)["differences"]
+        assert [(one["kind"], one["name"], one["what"]) for one in found] == [
+            ("listeners", "details-v1/inbound", "other")
+        ]
+        assert "Address already in use" in found[0]["detail"]
+        assert "NACK" in said(mesh, "proxy", "status").stdout
+        # it goes on with what it had
+        with mesh.client("productpage-v1") as client:
+            assert client.get("http://details:9080/details/0").status_code == 200
+        file.unlink()
+    wait_until(lambda: said(mesh, "proxy", "diff", "details-v1").returncode == 0, 45)
 
 
 def shares(mesh: RunningMesh) -> list[int]:

@@ -30,7 +30,7 @@ workloads:
   web-v1: {service: web, port: 80}
   api-v1: {service: api, port: 80}
 gateways:
-  istio-egressgateway: {listen: [80, 443, 444], namespace: istio-system, labels: {istio: egressgateway}}
+  istio-egressgateway: {listen: [80, 443, 444, 445], namespace: istio-system, labels: {istio: egressgateway}}
 """
 POLICIES = f"""\
 @id("web-reads")
@@ -38,8 +38,13 @@ permit (principal == Workload::"{WEB}", action in Action::"read", resource in Gr
 @id("web-connects")
 permit (principal == Workload::"{WEB}", action == Action::"connect", resource in Group::"outside");
 """
-GROUPS = "groups: {outside: {hosts: [www.books.test, origin.books.test, loop.test]}}\n"
-NAMES = {"www.books.test": ["127.0.0.2"], "origin.books.test": ["127.0.0.2"], "loop.test": ["127.0.0.1"]}
+GROUPS = "groups: {outside: {hosts: [www.books.test, origin.books.test, loop.test, tcp.books.test]}}\n"
+NAMES = {
+    "tcp.books.test": ["127.0.0.2"],
+    "www.books.test": ["127.0.0.2"],
+    "origin.books.test": ["127.0.0.2"],
+    "loop.test": ["127.0.0.1"],
+}
 
 
 def resources(plain: int, tls: int, roots: Path) -> str:
@@ -76,6 +81,9 @@ spec:
     - port: {{number: 443, name: tls, protocol: TLS}}
       hosts: [www.books.test, loop.test]
       tls: {{mode: PASSTHROUGH}}
+    - port: {{number: 445, name: tls-for-peers, protocol: TLS}}
+      hosts: [tcp.books.test]
+      tls: {{mode: ISTIO_MUTUAL}}
     - port: {{number: 444, name: https-port-for-tls-origination, protocol: HTTPS}}
       hosts: [origin.books.test]
       tls: {{mode: ISTIO_MUTUAL}}
@@ -115,6 +123,28 @@ spec:
             {{host: istio-egressgateway.istio-system.svc.cluster.local, subset: books, port: {{number: 443}}}}
     - match: [{{gateways: [istio-egressgateway], port: 443, sniHosts: [www.books.test]}}]
       route: [{{destination: {{host: www.books.test, port: {{number: 443}}}}, weight: 100}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: tcp}}
+spec:
+  hosts: [tcp.books.test]
+  ports: [{{number: 9000, name: tcp, protocol: TCP, targetPort: {plain}}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: tcp}}
+spec:
+  hosts: [tcp.books.test]
+  gateways: [istio-egressgateway, mesh]
+  tcp:
+    - match: [{{gateways: [mesh], port: 9000}}]
+      route:
+        - destination:
+            {{host: istio-egressgateway.istio-system.svc.cluster.local, subset: books, port: {{number: 445}}}}
+    - match: [{{gateways: [istio-egressgateway], port: 445}}]
+      route: [{{destination: {{host: tcp.books.test, port: {{number: 9000}}}}}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -183,10 +213,18 @@ class World:
                 answer = http.client.HTTPResponse(raw, method="CONNECT")
                 answer.begin()
                 if answer.status == 200:
-                    return 200, self.over_tls(raw, sni or to.partition(":")[0])
+                    name = to.partition(":")[0]
+                    return 200, self.plainly(raw, name) if to.endswith(":9000") else self.over_tls(raw, sni or name)
                 if answer.status != 503:
                     break
         return answer.status, ""
+
+    def plainly(self, raw: socket.socket, name: str) -> str:
+        """What a request hears in a tunnel of bytes that nobody reads."""
+        raw.sendall(f"GET /through HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        with closing(http.client.HTTPResponse(raw, method="GET")) as through:
+            through.begin()
+            return through.read().decode()
 
     def over_tls(self, raw: socket.socket, name: str) -> str:
         context = ssl.create_default_context(cadata=self.authority.pem)
@@ -320,6 +358,17 @@ def test_tls_goes_through_the_gateway_as_it_is(world: World) -> None:
     for proxy in ("web-v1", GATEWAY):
         record = world.decided(proxy, action='Action::"connect"')
         assert (record["principal"], record["resource"]) == (f'Workload::"{WEB}"', 'Host::"www.books.test"')
+
+
+def test_connections_go_through_a_server_for_workloads_too(world: World) -> None:
+    """TLS with ISTIO_MUTUAL: the gateway ends the mesh's own TLS, and leads on what was in it."""
+    assert world.tunnel("tcp.books.test:9000") == (200, "127.0.0.2\n")
+    for proxy in ("web-v1", GATEWAY):
+        record = world.decided(proxy, action='Action::"connect"')
+        assert (record["principal"], record["resource"]) == (f'Workload::"{WEB}"', 'Host::"tcp.books.test"')
+    before = world.left()
+    assert by_hand(world, "api", 445, "tcp.books.test:9000", "tcp.books.test", "CONNECT") == 403
+    assert (world.tunnel("tcp.books.test:9000", by="api-v1")[0], world.left()) == (403, before)
 
 
 def test_a_workload_asks_for_no_other_name_in_its_tunnel(world: World) -> None:

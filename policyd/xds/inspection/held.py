@@ -60,8 +60,9 @@ def _listener(one: Mapping[str, Any]) -> Iterator[Held]:
     states = [(name, one[name]) for name in ("active_state", "warming_state") if isinstance(one.get(name), dict)]
     for name, state in states:
         yield _held(state, "listener", one, is_active=name == "active_state", problem=problem)
-    if not states and problem:
-        yield Held(str(one.get("name", "")), "", {}, is_active=False, problem=problem)
+    # a name that Envoy has lost says nothing of a listener; where one of its own was rejected, that has the problem too
+    if not states and problem and one.get("name"):
+        yield Held(str(one["name"]), "", {}, is_active=False, problem=problem)
 
 
 def _held(

@@ -129,6 +129,10 @@ def test_a_listener_that_envoy_cannot_open_says_why() -> None:
     assert list(listener_rows([held])) == [("-", "web/inbound (not active)", "-", "cannot bind: address in use")]
 
 
+def test_a_rejection_without_a_name_is_no_listener() -> None:
+    assert resources("listeners", {"configs": [{"error_state": {"details": "cannot bind"}}]}) == ()
+
+
 def test_a_row_a_route() -> None:
     named = ("outbound", "api.default:80", "api, api.default + 1 more")
 
