@@ -431,6 +431,11 @@ def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:
     return settings
 
 
+# Below Linux's ephemeral range (32768 to 60999), from which any outgoing connection may take a port at any time.
+PICKED_PORTS: Final = range(20_000, 32_768)
+LEAST_PORTS: Final = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What the environment says; None where it says nothing. `temporary` is always there."""
@@ -441,10 +446,11 @@ class Environment:
     cache: Path | None = None
     temporary: Path = Path("/tmp")  # noqa: S108 - POSIX's default of TMPDIR
     log_level: Level | None = None
+    ports: range = PICKED_PORTS
 
 
 def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Read POLICYD_DIR, POLICYD_ENVOY, POLICYD_LOG, the XDG base directories and TMPDIR; raises UsageError.
+    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, the XDG base directories and TMPDIR; raises UsageError.
 
     As the XDG specification says, a base directory that is not absolute is passed over.
     """
@@ -460,7 +466,19 @@ def from_environ(environ: Mapping[str, str]) -> Environment:
         cache=_absolute(environ.get("XDG_CACHE_HOME")) or (home / ".cache" if home else None),
         temporary=_absolute(environ.get("TMPDIR")) or Environment().temporary,
         log_level=known,
+        ports=_ports(environ.get("POLICYD_PORTS", "")),
     )
+
+
+def _ports(text: str) -> range:
+    if not text:
+        return PICKED_PORTS
+    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text, re.ASCII)
+    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    if len(ports) < LEAST_PORTS or not 1024 <= ports[0] <= ports[-1] <= 65_535:
+        remedy = f"write it as FIRST-LAST, of {LEAST_PORTS} ports at least from 1024 to 65535"
+        raise UsageError(f"POLICYD_PORTS is `{text[:80]}`", remedy=remedy)
+    return ports
 
 
 def _absolute(text: str | None) -> Path | None:

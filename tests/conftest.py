@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import keep_apart
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` writes what the code makes now into the golden files."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
+
+
+def pytest_configure() -> None:
+    """Keep apart what several processes start."""
+    keep_apart()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from typing import Final
 
 # Any outgoing connection may take a port of the system's own range (32768 to 60999), and meshes take theirs from 20000.
-FIRST: Final = 10_000
-LAST: Final = 19_999
+OURS: Final = range(10_000, 20_000)
+PICKED: Final = range(20_000, 32_768)
+
+
+def share_of(ports: range, worker: int, workers: int) -> range:
+    """The part that one of several processes which run tests at the same time has for itself."""
+    size = len(ports) // workers
+    return ports[worker * size : (worker + 1) * size]
+
+
+def worker_and_count() -> tuple[int, int]:
+    """Which of how many such processes this is."""
+    name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return int(name.removeprefix("gw")), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
+def keep_apart() -> None:
+    """Have programs that are started from here pick ports that those of other processes do not."""
+    ports = share_of(PICKED, *worker_and_count())
+    os.environ["POLICYD_PORTS"] = f"{ports[0]}-{ports[-1]}"
 
 
 def free_port() -> int:
     """A port of the loopback that was free just now, and that nothing takes by chance."""
+    mine = share_of(OURS, *worker_and_count())
     while True:
-        port = random.randint(FIRST, LAST)
+        port = random.choice(mine)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

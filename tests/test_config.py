@@ -204,12 +204,19 @@ def test_the_environment_is_read_once_into_a_value() -> None:
         "POLICYD_DIR": "mesh",
         "POLICYD_ENVOY": "/opt/envoy",
         "POLICYD_LOG": "DEBUG",
+        "POLICYD_PORTS": "20000-29999",
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "XDG_CACHE_HOME": "/var/cache/me",
         "TMPDIR": "/var/tmp",
     }
     assert from_environ(environ) == Environment(
-        "mesh", "/opt/envoy", Path("/run/user/1000"), Path("/var/cache/me"), Path("/var/tmp"), "debug"
+        "mesh",
+        "/opt/envoy",
+        Path("/run/user/1000"),
+        Path("/var/cache/me"),
+        Path("/var/tmp"),
+        "debug",
+        range(20_000, 30_000),
     )
 
 
@@ -226,6 +233,16 @@ def test_an_unknown_log_level_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         from_environ({"POLICYD_LOG": "loud"})
     assert str(error.value) == "POLICYD_LOG is `loud`; set one of debug, info, warning, error"
+
+
+@pytest.mark.parametrize(
+    "text", ["20000", "20000-20098", "29999-20000", "80-1200", "60000-70000", "-1-2000", "a-b", "1e4-2e4"]
+)
+def test_ports_to_pick_from_that_are_no_range_of_a_hundred_are_refused(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        from_environ({"POLICYD_PORTS": text})
+    remedy = "write it as FIRST-LAST, of 100 ports at least from 1024 to 65535"
+    assert str(error.value) == f"POLICYD_PORTS is `{text}`; {remedy}"
 
 
 def test_the_folder_is_the_option_then_the_variable_then_the_nearest_with_state(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),
     ("POLICYD_ENVOY", "Another Envoy than the installed one; its version must be the same."),
     ("POLICYD_LOG", "`debug`, `info`, `warning` or `error`; wins over `log.level`."),
+    ("POLICYD_PORTS", "`FIRST-LAST`: the ports from which policyd picks those that nobody chose; `20000-32767`."),
     ("XDG_RUNTIME_DIR", "Sockets go to `policyd/` in it; otherwise to a private folder below TMPDIR."),
     ("XDG_CACHE_HOME", "Where what is read from Envoy once is kept; otherwise `~/.cache`."),
     ("TMPDIR", "Where sockets go without XDG_RUNTIME_DIR."),

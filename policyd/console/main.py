@@ -26,7 +26,7 @@ import uvicorn
 
 from policyd.cli.console import LISTENING, key_of
 from policyd.cli.output import show_error
-from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
+from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, from_environ, parse_settings
 from policyd.console.app import application
 from policyd.console.desk import Desk
 from policyd.console.door import Rules
@@ -63,7 +63,7 @@ def serve(directory: Path) -> None:
     paths = prepare_state(directory, os.getuid())
     settings = parse_settings(read_folder(directory).text(SETTINGS_FILE) or "").console
     kept = paths.root / "console-ports.json"
-    picked = placements.candidates(random.SystemRandom())
+    picked = placements.candidates(random.SystemRandom(), from_environ(os.environ).ports)
     address = ports.choose({NAME: settings.listen}, ports.load(kept), placements.is_free, picked)[NAME]
     ports.save(kept, {NAME: address})
     rules = rules_of(settings, address, key_of(paths))

@@ -188,10 +188,12 @@ class Server:
         self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
         self._holdings = Holdings(database)
         stack.callback(self._write_counts)
-        self._addresses = choose_ports(self._paths, settings.listen, self._count, settings.ca.bundle_endpoint)
+        self._addresses = choose_ports(
+            self._paths, settings.listen, self._count, settings.ca.bundle_endpoint, picked_from=environment.ports
+        )
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         ours = [address.port for address in self._addresses.values()]
-        self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists())
+        self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists(), picked_from=environment.ports)
         self._key_sets = KeySets(self._paths.jwks)
         self._federation = Federation(self._paths.federation)
         self._revocations = Revocations(database)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from policyd.config import (
+    PICKED_PORTS,
     Address,
     BundleEndpointSettings,
     Environment,
@@ -67,7 +68,12 @@ def runtime_folder(directory: Path, environment: Environment) -> Iterator[Path]:
 
 
 def choose_ports(
-    paths: StatePaths, listen: ListenSettings, deciders: int, bundles: BundleEndpointSettings | None = None
+    paths: StatePaths,
+    listen: ListenSettings,
+    deciders: int,
+    bundles: BundleEndpointSettings | None = None,
+    *,
+    picked_from: range = PICKED_PORTS,
 ) -> dict[str, Address]:
     """Where to listen, by name; the same as last time where that is free. Raises StateError.
 
@@ -81,7 +87,7 @@ def choose_ports(
     if bundles is not None:
         wanted[BUNDLES] = bundles.listen
     kept = paths.root / "ports.json"
-    picked = placements.candidates(random.SystemRandom())
+    picked = placements.candidates(random.SystemRandom(), picked_from)
     chosen = ports.choose(wanted, ports.load(kept), placements.is_free, picked)
     ports.save(kept, chosen)
     return chosen
@@ -99,7 +105,10 @@ class Placer:
     and applications run already, as after a crash of this process, so their ports are ours.
     """
 
-    def __init__(self, paths: StatePaths, ours: Collection[int], *, resumed: bool) -> None:
+    def __init__(
+        self, paths: StatePaths, ours: Collection[int], *, resumed: bool, picked_from: range = PICKED_PORTS
+    ) -> None:
+        self._picked_from = picked_from
         self._file = paths.placement
         self._kept = placements.load(self._file, os.getuid())
         self._held = (self._kept.ports() if resumed else frozenset()) - frozenset(ours)
@@ -111,7 +120,7 @@ class Placer:
             declaration,
             self._kept,
             is_free=lambda port: port not in self._ours and placements.is_free(port),
-            candidates=placements.candidates(random.SystemRandom()),
+            candidates=placements.candidates(random.SystemRandom(), self._picked_from),
             secret=lambda: secrets.token_urlsafe(24),
             held=self._held,
         )

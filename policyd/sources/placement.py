@@ -22,10 +22,6 @@ from policyd.mesh.placement import Placement, PortPlace, SidecarPlace
 from policyd.sources.state import write_private
 
 MAX_BYTES: Final = 16 * 1_048_576
-# Below Linux's ephemeral range (32768 to 60999), from which any outgoing connection may take a port at any time.
-FIRST_PORT: Final = 20_000
-LAST_PORT: Final = 32_767
-
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
@@ -60,10 +56,10 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def candidates(random: Random) -> Iterator[int]:
-    """Yield ports to try, without end."""
+def candidates(random: Random, ports: range) -> Iterator[int]:
+    """Yield those of `ports` to try, without end."""
     while True:
-        yield random.randint(FIRST_PORT, LAST_PORT)
+        yield random.choice(ports)
 
 
 def load(path: Path, uid: int) -> Placement:
