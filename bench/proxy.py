@@ -14,6 +14,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from bench.table import Row, row
 from policyd import signals
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import clusters, filters
-from policyd.xds.resources.model import Control
+from policyd.xds.resources.model import XDS_CLUSTER, Control
 from proxy.bootstrap import RUNTIME
 
 SECONDS = 4
@@ -85,7 +86,19 @@ def listener(port: int, chain: list[dict[str, Any]], fields: Fields) -> dict[str
 
 def authz_cluster(control: Control, identity: Path) -> dict[str, Any]:
     """The real cluster, its certificate from files instead of the agent."""
-    cluster = clusters.authorization(control)
+    return _with_files(clusters.authorization(control), identity)
+
+
+def xds_cluster(control: Control, address: str, identity: Path) -> dict[str, Any]:
+    """The way to the control process, which Envoys have from their bootstrap."""
+    host, _, port = address.rpartition(":")
+    there = replace(control, authz_host=host, authz_ports=(int(port),))
+    cluster = _with_files(clusters.authorization(there), identity)
+    cluster["load_assignment"]["cluster_name"] = XDS_CLUSTER
+    return {**cluster, "name": XDS_CLUSTER}
+
+
+def _with_files(cluster: dict[str, Any], identity: Path) -> dict[str, Any]:
     context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
     sans = context.pop("combined_validation_context")["default_validation_context"]
     del context["tls_certificate_sds_secret_configs"]
@@ -112,12 +125,15 @@ def variants(control: Control) -> Variants:
 
 
 @contextmanager
-def _envoy(work: Path, control: Control, identity: Path, compared: Variants) -> Iterator[tuple[int, dict[str, int]]]:
+def _envoy(
+    work: Path, control: Control, xds: str, identity: Path, compared: Variants
+) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
 
     ports = {variant: free_port() for variant in compared}
     listeners = [listener(ports[variant], *made) for variant, made in compared.items()]
-    resources = {"clusters": [authz_cluster(control, identity)], "listeners": listeners}
+    ways = [authz_cluster(control, identity), xds_cluster(control, xds, identity)]
+    resources = {"clusters": ways, "listeners": listeners}
     config = work / "envoy.json"
     runtime = {"layers": [{"name": "bench", "static_layer": RUNTIME}]}
     node = {"id": "bench", "cluster": "bench"}
@@ -196,7 +212,7 @@ def measure(compared: Callable[[Control], Variants]) -> Measured:
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
             made = compared(control)
-            with _envoy(work, control, identity, made) as (envoy, listeners):
+            with _envoy(work, control, status["xds_address"], identity, made) as (envoy, listeners):
                 measured: dict[tuple[str, int], list[Load]] = {}
                 for _ in range(ROUNDS):
                     for connections in (1, CONNECTIONS):

@@ -1,18 +1,39 @@
-"""What the mesh's metrics cost: the same requests with and without Envoy counting them, alone and asking policyd.
+"""What it costs to see what the mesh does: counting and tracing in Envoy, the window of traces, the service graph.
 
-The counts, the note of who speaks and its removal are a sidecar's own, with all tags; nothing is scraped meanwhile.
+The counts, the note of who speaks and its removal are a sidecar's own, with all tags; spans go to policyd, one request
+in a hundred, as by default. Nothing is scraped while requests are measured; what a look at 20 sidecars costs is
+measured by itself: the pages of a mesh in which each calls three others, as agents send them and policyd reads them.
 """
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
 from bench.proxy import CALLER, CONNECTIONS, Variants, measure
 from bench.table import Row, row
+from policyd import signals
+from policyd.console.watch import WATCHED_SECONDS
 from policyd.mesh.model import Instance, Served
+from policyd.signals import Party
 from policyd.spiffe import SpiffeId
+from policyd.telemetry.graph import look, traffic
+from policyd.telemetry.traces import Span
+from policyd.telemetry.traces_window import Window
 from policyd.xds.resources import counting, filters
-from policyd.xds.resources.model import Control
+from policyd.xds.resources.model import Control, Tracing
+from policyd.xds.resources.observing import Seen
+from proxy.exposition import Page
 
 COUNTED = Instance("details-v1", SpiffeId.parse(CALLER), "sidecar", "details.default", labels={"version": "v1"})
+TRACED = Instance("ingress", SpiffeId.parse(CALLER), "gateway", "ingress.default")
+SIDECARS, CALLS, CODES = 20, 3, ("200", "403", "503")
+BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+WINDOW = 32 << 20
+LOOKS = 5
 
 
 def variants(control: Control) -> Variants:
@@ -22,20 +43,27 @@ def variants(control: Control) -> Variants:
         "access_log": counting.inbound(COUNTED, Served(80, 80), encrypted=True),
         "access_log_options": counting.TUNNELS,
     }
+    spans = Seen(replace(control, tracing=Tracing("", 1.0)), TRACED).outbound()["tracing"]
     heard = [counting.hears_who()]
     return {
         "no filter": ([], {}),
         "no filter, counted": (heard, fields),
         "policyd": (asked, {}),
         "policyd, counted": ([*heard, *asked], fields),
+        "policyd, traced": (asked, {"tracing": spans}),
     }
 
 
 def run() -> list[Row]:
     """Measure and compare; needs wrk."""
+    return [*_looks(), *_window(), *_requests()]
+
+
+def _requests() -> list[Row]:
     medians = measure(variants).medians
     plain, counted = medians["no filter", CONNECTIONS], medians["no filter, counted", CONNECTIONS]
     alone, beside = medians["policyd", CONNECTIONS], medians["policyd, counted", CONNECTIONS]
+    traced = medians["policyd, traced", CONNECTIONS]
     return [
         row("CPU of Envoy for what is not counted", plain.envoy_cpu, "us/request"),
         row("CPU of Envoy for what is counted", counted.envoy_cpu, "us/request"),
@@ -43,4 +71,120 @@ def run() -> list[Row]:
         row("throughput, decided", alone.per_second, "requests/s"),
         row("throughput, decided and counted", beside.per_second, "requests/s"),
         row("throughput lost by counting", 1 - beside.per_second / alone.per_second, "share", at_most=0.06),
+        row("throughput, decided and traced at 1 %", traced.per_second, "requests/s"),
+        row("throughput lost by tracing at 1 %", 1 - traced.per_second / alone.per_second, "share", at_most=0.03),
     ]
+
+
+# ---- a look at the mesh
+
+
+def _envoy_s_page(number: int) -> str:
+    """What the Envoy of a sidecar prints that calls others and is called by others, every kind of answer once."""
+    ends = []
+    for call in range(1, CALLS + 1):
+        other = (number + call) % SIDECARS
+        ends += [{**_here(number), **_there(other), signals.CLUSTER: f"outbound|80||s{other}.default"}]
+        ends += [{**_here(number), **_there((number - call) % SIDECARS)}]
+    lines = ["# TYPE envoy_istio_requests_total counter"]
+    for tags in ends:
+        for code in CODES:
+            decided = {signals.DECISION: "allow", signals.POLICY: "s-from-s"} if signals.CLUSTER not in tags else {}
+            lines.append(f"envoy_istio_requests_total{{{_labels({**tags, signals.CODE: code, **decided})}}} 100")
+    for name in (signals.DURATION, signals.REQUEST_BYTES, signals.RESPONSE_BYTES):
+        lines.append(f"# TYPE envoy_istio_{name} histogram")
+        for tags in ({**one, signals.CODE: code} for one in ends for code in CODES):
+            lines += [f'envoy_istio_{name}_bucket{{{_labels(tags)},le="{bound}"}} 90' for bound in (*BOUNDS, "+Inf")]
+            lines += [
+                f"envoy_istio_{name}_sum{{{_labels(tags)}}} 900",
+                f"envoy_istio_{name}_count{{{_labels(tags)}}} 90",
+            ]
+    return "\n".join([*lines, ""])
+
+
+def _here(number: int) -> dict[str, str]:
+    return {signals.LOCAL: f"{_party(number)}|spiffe://cluster.local/ns/default/sa/s{number}"}
+
+
+def _there(number: int) -> dict[str, str]:
+    return {signals.REMOTE: str(_party(number)), signals.REMOTE_ID: f"spiffe://cluster.local/ns/default/sa/s{number}"}
+
+
+def _party(number: int) -> Party:
+    return Party(f"s{number}-v1", "default", f"s{number}", "v1", f"s{number}.default")
+
+
+def _labels(tags: dict[str, str]) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in {signals.FLAGS: "-", **tags}.items())
+
+
+def _looks() -> list[Row]:
+    """What a look costs who is looked at, and policyd."""
+    raw = {f"s{number}-v1": _envoy_s_page(number) for number in range(SIDECARS)}
+
+    def told() -> dict[str, bytes]:
+        pages = {}
+        for name, text in raw.items():
+            page = Page()
+            page.add(name, text)
+            pages[name] = zlib.compress(page.text().encode(), 6)
+        return pages
+
+    held = told()
+
+    def read() -> None:
+        pages = {name: zlib.decompress(one).decode() for name, one in held.items()}
+        seen = look(pages, frozenset())
+        traffic(seen, seen, WATCHED_SECONDS)
+
+    agents, policyd = _cpu(told), _cpu(read)
+    return [
+        row("a look at 20 sidecars: their agents' part", agents * 1e3, "ms"),
+        row("a look at 20 sidecars: reading and graph", policyd * 1e3, "ms"),
+        row("scrape and graph, a look every 2 s", policyd / WATCHED_SECONDS, "cores", at_most=0.05),
+    ]
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    """The least CPU time that it took of a few times, in seconds."""
+    took = []
+    for _ in range(LOOKS):
+        before = time.process_time()
+        work()
+        took.append(time.process_time() - before)
+    return min(took)
+
+
+# ---- the window of traces
+
+
+def _window() -> list[Row]:
+    """What a full window really takes."""
+    tags = ("http.url", "http.method", "http.status_code", "upstream_cluster", "peer.address", "user_agent", "guid:x")
+    tracemalloc.start()
+    window = Window(WINDOW)
+    taken = 0
+    while not window.fill().gone:
+        window.add(_spans(taken, tags))
+        taken += 1
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    fill = window.fill()
+    return [
+        row("window of traces: its bound", WINDOW / 2**20, "MiB"),
+        row("window of traces: memory when full", held / 2**20, "MiB", at_most=WINDOW / 2**20),
+        row("window of traces: spans when full", fill.spans, "spans"),
+    ]
+
+
+def _spans(number: int, tags: tuple[str, ...]) -> list[Span]:
+    """A trace of three hops, each with its question to policyd."""
+    start = number * 1_000_000
+    return [
+        Span(
+            f"{number:032x}", f"{number * 6 + at:016x}", f"{number * 6 + at - 1:016x}" if at else "", "ingress",
+            f"s{at}.default", "server", start + at, start + at + 900,
+            tags=tuple((name, f"{name} {number} {at}") for name in tags),
+        )
+        for at in range(6)
+    ]  # fmt: skip

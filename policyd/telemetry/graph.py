@@ -6,13 +6,12 @@ a gateway, and a proxy on the way out, tell what was decided at them. Nothing is
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from policyd import signals
 
@@ -20,6 +19,8 @@ OUTSIDE: Final = "(outside)"
 _REQUESTS: Final = f"{signals.PREFIX}_{signals.REQUESTS}"
 _DURATION: Final = f"{signals.PREFIX}_{signals.DURATION}_bucket"
 _OPENED: Final = f"{signals.PREFIX}_{signals.OPENED}"
+# names have no letters that are written otherwise (signals.Party), decisions neither
+_LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _READ: Final = (_REQUESTS, _DURATION, _OPENED)
 
 
@@ -42,6 +43,14 @@ class Counts:
     buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
 
 
+class Series(NamedTuple):
+    """What lines with the same labels count for."""
+
+    edge: Edge
+    denied: bool
+    failed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """An edge's rates a second, and durations in milliseconds; None where nothing ended meanwhile."""
@@ -62,9 +71,12 @@ def look(pages: Mapping[str, str], gateways: frozenset[str]) -> Look:
     """Read the pages of proxies, by instance, of which `gateways` stand at the edge; raises ValueError for no page."""
     found: dict[Edge, Counts] = defaultdict(Counts)
     for proxy, page in pages.items():
-        for name, labels, value in _samples(page):
-            if edge := _edge(labels, gateway=proxy in gateways):
-                _add(found[edge], name, labels, value)
+        known: dict[str, Series | None] = {}  # a histogram has a line for each of its bounds, alike but for that
+        for name, labels, bound, value in _samples(page):
+            if labels not in known:
+                known[labels] = _series(labels, gateway=proxy in gateways)
+            if (series := known[labels]) is not None:
+                _add(found[series.edge], name, series, bound, value)
     return found
 
 
@@ -91,13 +103,29 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
     return lower
 
 
-def _samples(page: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    # a proxy's page is mostly about other things, and reading it is what a look costs
-    lines = [line for line in page.split("\n") if line.startswith(_READ)]
-    for family in text_string_to_metric_families("\n".join([*lines, ""])):
-        for sample in family.samples:
-            if sample.name in _READ:
-                yield sample.name, sample.labels, sample.value
+def _samples(page: str) -> Iterator[tuple[str, str, float, float]]:
+    """The lines that matter here: the metric, its labels as they stand, the bound of a bucket, the value.
+
+    A page has thousands of others, which are not looked into.
+    """
+    for line in page.split("\n"):
+        name, _, rest = line.partition("{")
+        if name not in (_REQUESTS, _DURATION, _OPENED):
+            continue
+        labels, closed, value = rest.rpartition("} ")
+        bare, _, bound = labels.rpartition(',le="') if name == _DURATION else (labels, "", "")
+        if not closed or (name == _DURATION and not bare):
+            raise ValueError(f"`{line[:120]}` is no line of metrics")
+        yield name, bare, float(bound.rstrip('"')) if bound else 0.0, float(value)
+
+
+def _series(text: str, *, gateway: bool) -> Series | None:
+    """Whose edge the lines with these labels count for; None: somebody else counts it."""
+    labels = dict(_LABEL.findall(text))
+    edge = _edge(labels, gateway=gateway)
+    if edge is None:
+        return None
+    return Series(edge, labels.get(signals.DECISION) == "deny", labels.get(signals.CODE, "").startswith("5"))
 
 
 def _edge(labels: Mapping[str, str], *, gateway: bool) -> Edge | None:
@@ -111,15 +139,15 @@ def _edge(labels: Mapping[str, str], *, gateway: bool) -> Edge | None:
     return Edge(source, service, security) if labels.get(signals.DECISION) else None
 
 
-def _add(counts: Counts, name: str, labels: Mapping[str, str], value: float) -> None:
+def _add(counts: Counts, name: str, series: Series, bound: float, value: float) -> None:
     if name == _DURATION:
-        counts.buckets[float(labels["le"])] += value
+        counts.buckets[bound] += value
     elif name == _OPENED:
         counts.connections += value
     else:
         counts.requests += value
-        counts.denied += value if labels.get(signals.DECISION) == "deny" else 0.0
-        counts.failed += value if labels.get(signals.CODE, "").startswith("5") else 0.0
+        counts.denied += value if series.denied else 0.0
+        counts.failed += value if series.failed else 0.0
 
 
 def _traffic(edge: Edge, before: Counts, now: Counts, seconds: float) -> Traffic:

@@ -107,3 +107,23 @@ def test_a_quantile_lies_within_its_buckets(counts: list[int], share: float) -> 
 
     assert (found is None) == (total == 0)
     assert found is None or 0 <= found <= len(counts)
+
+
+@pytest.mark.parametrize(
+    "line_",
+    [
+        'istio_requests_total{source_workload="a"',
+        'istio_requests_total{source_workload="a"} many',
+        'istio_request_duration_milliseconds_bucket{source_workload="a"} 1',
+        'istio_request_duration_milliseconds_bucket{source_workload="a",le="much"} 1',
+    ],
+)
+def test_what_is_no_page_is_refused(line_: str) -> None:
+    with pytest.raises(ValueError, match=r"is no line of metrics|could not convert"):
+        look({"api-v1": PAGE + line_}, frozenset())
+
+
+def test_what_matters_to_nobody_is_not_looked_into() -> None:
+    page = PAGE + 'istio_request_bytes_bucket{le="odd"} x\n{}{{\nenvoy_server_live 1\n'
+
+    assert look({"api-v1": page}, frozenset()) == look({"api-v1": PAGE}, frozenset())
