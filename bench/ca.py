@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import ca_rotation
 from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
 from bench.table import Row, row
 from policyd._pb import agent_pb2
@@ -52,6 +53,7 @@ def run() -> list[Row]:
         row("the load's own processor time for one", fast["cpu"] / fast["issued"] * 1000, "ms"),
         row("one certificate at 500/s, median", took[len(took) // 2] * 1000, "ms"),
         row("one certificate at 500/s, p99", took[int(len(took) * 0.99)] * 1000, "ms", at_most=50),
+        *ca_rotation.rows(_served),
     ]
 
 

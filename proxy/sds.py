@@ -71,7 +71,8 @@ class SdsServer:
 
     def holds(self, name: str) -> bool:
         """Whether every open stream that asked for the secret has confirmed the newest; true where none is open."""
-        newest = self._snapshot.of(SECRET)[name].version
+        secret = self._snapshot.of(SECRET).get(name)
+        newest = secret.version if secret is not None else ""
         asked = (state.types[SECRET] for state in self._streams.values() if SECRET in state.types)
         return all(known.has.get(name) == newest and not known.pending for known in asked if known.wants(name))
 

@@ -80,6 +80,7 @@ class Sidecar:
         self._folder = runtime_folder(settings.runtime, running.spec.instance)
         self._svid: Svid | None = None
         self._bundle: Bundle | None = None
+        self._earlier: frozenset[bytes] = frozenset()
         self._federated: tuple[Bundle, ...] = ()
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -112,15 +113,14 @@ class Sidecar:
             self._deliver(self._svid, bundle)
 
     def confirmed(self, sequence: int) -> bool:
-        """Whether its Envoy, where one runs, has the bundle of `sequence` and the newest certificate."""
-        if self._bundle is None:
-            return True
-        return self._bundle.sequence >= sequence and all(map(self._sds.holds, (IDENTITY_SECRET, ROOTS_SECRET)))
+        """Whether its Envoy, where one runs, has the bundle of `sequence`."""
+        return self._bundle is None or (self._bundle.sequence >= sequence and self._sds.holds(ROOTS_SECRET))
 
     @property
     def signers(self) -> frozenset[bytes]:
-        """The SHA-256 of each certificate that signed what it shows."""
-        return signers(self._svid) if self._svid is not None else frozenset()
+        """The SHA-256 of each certificate that signed what its Envoy shows, or may still show."""
+        now = signers(self._svid) if self._svid is not None else frozenset()
+        return now if self._sds.holds(IDENTITY_SECRET) else now | self._earlier
 
     async def run(self) -> None:
         """Return when stopped and cleaned up; what goes wrong before Envoy runs is said and tried again."""
@@ -207,7 +207,7 @@ class Sidecar:
         await self._envoy.run()
 
     def _deliver(self, svid: Svid, bundle: Bundle) -> None:
-        first, self._svid = self._svid is None, svid
+        self._earlier, first, self._svid = self.signers, self._svid is None, svid
         if self._bundle is None or bundle.sequence >= self._bundle.sequence:
             self._bundle = bundle
         self._sds.serve(secrets(self._api, svid, self._bundle, self._federated))

@@ -68,11 +68,9 @@ def using(
     found = dict.fromkeys(present, "it has not said yet what it uses")
     for one in awaited(holdings, present, now, life):
         found.pop(one.agent, None)
-        away = "" if one.agent in present else ", and it is away"
         if one.authorities & frozenset(signers):
+            away = "" if one.agent in present else ", and it is away"
             found[one.agent] = f"not all that it shows is renewed{away}"
-        elif one.behind:
-            found[one.agent] = f"the Envoys of {_named(one.behind)} have not confirmed what is new{away}"
     return found
 
 
