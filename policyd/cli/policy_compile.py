@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from policyd.cli.exits import Exit
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def compile_(
             "--service", metavar="S", help="A service, as in reviews.default; without it, all.", show_default=False
         ),
     ] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 2 where a listener is not compiled whole.")
+    ] = False,
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +54,8 @@ def compile_(
         output.show(*(line for name, of in found.items() for line in lines(name, of)))
     else:
         output.show(summary(found))
+    if strict and not all(compiled.is_exact for of in found.values() for compiled, _ in of):
+        raise typer.Exit(Exit.DENIED)
 
 
 def _service(text: str, mesh: Mesh, namespace: str) -> str:

@@ -59,6 +59,15 @@ def test_programs_get_the_filter_too(policyd: Callable[..., Said], bookinfo: Pat
     assert reviews["filter"]["@type"].endswith(".rbac.v3.RBAC")
 
 
+@pytest.mark.parametrize(("service", "code"), [("reviews", Exit.OK), ("details", Exit.DENIED), ("", Exit.DENIED)])
+def test_pipelines_can_ask_for_all_of_it(
+    policyd: Callable[..., Said], bookinfo: Path, service: str, code: Exit
+) -> None:
+    of = ("--service", service) if service else ()
+    asked = [policyd("policy", "compile", *of, *how, "--dir", bookinfo).code for how in (("--strict",), ())]
+    assert asked == [code, Exit.OK]
+
+
 def test_a_service_that_is_not_there_is_named(policyd: Callable[..., Said], bookinfo: Path) -> None:
     said = policyd("policy", "compile", "--service", "detials", "--dir", bookinfo)
     assert said == Said(Exit.USAGE, "", "error: the mesh has no service `detials`\n  did you mean `details`?\n")
