@@ -24,7 +24,8 @@ class Keeper:
 
     `read` reads the folder and `build` checks it all (see `load`). `keep` makes durable what a Live needs before it
     is in force; where it raises, the Live is refused. `heard` is told of each outcome: the Live that is in force now,
-    or None and the problems for which a change was refused.
+    or None and the problems for which a change was refused. `first` is what to begin with where the folder as it is has
+    the problems `refused`; else it begins with that.
     """
 
     def __init__(
@@ -33,15 +34,17 @@ class Keeper:
         build: Callable[[Folder], Live],
         keep: Callable[[Live], object],
         heard: Callable[[Live | None, tuple[Problem, ...]], object],
+        first: Folder | None = None,
+        refused: tuple[Problem, ...] = (),
     ) -> None:
         self._read = read
         self._build = build
         self._keep = keep
         self._heard = heard
         self._looking = Lock()
-        self._live = build(read())
-        self._looked_at = self._live.digest
-        self.refused: tuple[Problem, ...] = ()
+        self._live = build(first or read())
+        self._looked_at = "" if first else self._live.digest
+        self.refused = bounded(refused)
 
     @property
     def live(self) -> Live:

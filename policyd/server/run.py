@@ -55,6 +55,7 @@ from policyd.server.federating import Federating
 from policyd.server.health import Health
 from policyd.server.journal import make_sealer, open_journal
 from policyd.server.key_fetching import KeyFetching, with_keys
+from policyd.server.last_good import LastGood, started
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
 from policyd.server.pausing_tasks import PausingTasks, pause
@@ -124,9 +125,12 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def make(good: LastGood | None) -> Server:
+        return Server(read, paths, stop, speech, deciders, good)
+
     async with AsyncExitStack() as stack:
-        server = Server(read, paths, stop, speech, deciders)
-        await server.start(stack, environment)
+        await started(stack, make, read.directory, paths, environment)
         await stop.wait()
         _log.info("server.stopping")
 
@@ -142,11 +146,18 @@ class Speech:
 class Server:
     """The parts of a control plane and how they hang together; itself the admin API's Facts.
 
-    It ends when `stop` is set; `deciders` is how many processes decide, None for what the settings say.
+    It ends when `stop` is set; `deciders` is how many processes decide, None for what the settings say. `good` is what
+    to begin with where the folder is bad.
     """
 
     def __init__(
-        self, read: FolderReader, paths: StatePaths, stop: asyncio.Event, speech: Speech, deciders: int | None = None
+        self,
+        read: FolderReader,
+        paths: StatePaths,
+        stop: asyncio.Event,
+        speech: Speech,
+        deciders: int | None = None,
+        good: LastGood | None = None,
     ) -> None:
         self._read = read
         self._directory = read.directory
@@ -155,6 +166,7 @@ class Server:
         self._paths = paths
         self._stop = stop
         self._speech = speech
+        self._good = good  # until the folder is
         self._started_at = _now()
         self._cache = SnapshotCache()
         self._changes = Changes()
@@ -168,7 +180,7 @@ class Server:
 
         What has to be undone is put on `stack`.
         """
-        settings = parse_settings(self._read().text(SETTINGS_FILE) or "")
+        settings = parse_settings((self._good.folder if self._good else self._read()).text(SETTINGS_FILE) or "")
         self._speech.level(settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
@@ -178,7 +190,6 @@ class Server:
         self._journal = stack.enter_context(
             open_journal(self._paths, ROLE, settings.audit, _now, self._metrics, Waiting(pause, LINGER_SECONDS))
         )
-        self._note("server.start", {"version": __version__})
         export, journal = settings.audit.export, self._paths.journal
         self._export_health = stack.enter_context(
             exporting(export, journal, self._directory, __version__, _now, self._metrics)
@@ -201,6 +212,7 @@ class Server:
             self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revocations.holds
         )
         self._keeper = self._read_first(settings)
+        self._say_start()
         self._placer.keep(self._keeper.live.placement)
         self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
         self._keep_revision(self._keeper.live)
@@ -257,13 +269,26 @@ class Server:
             self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
             return live
 
-        def read() -> Folder:
-            return issuing.with_revoked(with_keys(self._read(), self._key_sets), self._revocations)
+        def whole(folder: Folder) -> Folder:
+            return issuing.with_revoked(with_keys(folder, self._key_sets), self._revocations)
 
-        keeper = Keeper(read, build, self._keep, self._heard)
+        def read() -> Folder:
+            return whole(self._read())
+
+        begin = (whole(self._good.folder), self._good.problems) if self._good else ()
+        keeper = Keeper(read, build, self._keep, self._heard, *begin)
         gc.freeze()  # most of it stays: the collector need not look at it at every change
         gc.set_threshold(COLLECT_AFTER)
         return keeper
+
+    def _say_start(self) -> None:
+        """On record is with what it starts, and why that is not the folder as it is now."""
+        good = self._good
+        detail = {} if good is None else {"last_good": good.since.isoformat()}
+        self._note("server.start", {"version": __version__, **detail})
+        if good is not None:
+            _log.warning("server.last_good", since=good.since.isoformat(), revision=self._keeper.live.ruling.revision)
+            self._heard(None, self._keeper.refused)
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
         at = self._addresses
@@ -492,6 +517,7 @@ class Server:
             _log.warning("change.refused", problems=[str(problem) for problem in problems])
             self._record_refusal(problems)
             return
+        self._good = None
         _log.info("change.taken", revision=live.ruling.revision, config=live.config)
         self._loop.call_soon_threadsafe(self._put_in_force, live)
 
@@ -594,7 +620,8 @@ class Server:
 
     def remark(self) -> str:
         """What else a reader of the readiness should know."""
-        said = [f"a change is refused: {self._keeper.refused[0]}"] if self._keeper.refused else []
+        refused = self._good or "a change is refused"
+        said = [f"{refused}: {self._keeper.refused[0]}"] if self._keeper.refused else []
         said += [*expiry_warnings(self._issuer.authority, _now()), self._rotation_trouble]
         return "; ".join(one for one in said if one)
 
@@ -612,6 +639,8 @@ class Server:
 
     def warnings(self) -> Iterable[str]:
         """What works and deserves a look."""
+        if self._good is not None:
+            yield str(self._good)
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from self._key_sets.problems()
         yield from self._federation.problems()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -84,6 +86,11 @@ class Server:
 
     def __init__(self, mesh: RunningMesh) -> None:
         self._facts = json.loads((mesh.directory / ".policyd" / "server.json").read_text())
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return int(self._facts["pid"])
 
     @contextmanager
     def without_space(self) -> Iterator[None]:
@@ -206,6 +213,29 @@ def test_a_change_that_cannot_be_is_refused_and_the_page_still_works(
         finally:
             target.write_text(good)
             wait_until(lambda: not server.status().refused, 10)
+
+
+def test_a_server_that_is_lost_while_the_folder_is_bad_comes_back_with_what_was_in_force(mesh: RunningMesh) -> None:
+    facts, target = mesh.directory / ".policyd" / "server.json", mesh.directory / "policies" / "reviews.cedar"
+    good, before = target.read_text(), Server(mesh)
+    revision, gone = before.status().revision, before.pid
+    target.write_text("permit (\n")
+    try:
+        wait_until(lambda: bool(before.status().refused), 10)
+        os.kill(gone, signal.SIGKILL)
+        wait_until(lambda: facts.exists() and json.loads(facts.read_text())["pid"] != gone, 30)
+        after = Server(mesh)
+
+        status = after.status()
+        assert (status.ready, status.revision) == (True, revision)
+        assert [one.file for one in status.refused] == ["policies/reviews.cedar"]
+        assert "the folder is refused, what was in force since" in after.readiness()[1]
+        wait_until(lambda: status_of(mesh) == 200, 10)  # the deciders' connections are new
+        assert status_of(mesh, "/api/v1/products/0/reviews") == 200
+    finally:
+        target.write_text(good)
+        wait_until(lambda: not Server(mesh).status().refused, 10)
+    assert Server(mesh).status().revision == revision
 
 
 # ---- what does not come up

@@ -22,6 +22,7 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from policyd.config import Environment, state_paths
 from policyd.join_token import parse_token
+from policyd.server.last_good import LastGood, started
 from policyd.server.run import Server, Speech
 from policyd.server.state import exclusively
 from policyd.sources.shadow import FolderReader
@@ -114,8 +115,12 @@ async def serving(
     with exclusively(paths):
         async with AsyncExitStack() as stack:
             speech = Speech(served.levels.append)
-            server = Server(FolderReader(directory, shadow), paths, asyncio.Event(), speech, deciders)
-            await server.start(stack, Environment(runtime=runtime))
+            read, stop = FolderReader(directory, shadow), asyncio.Event()
+
+            def make(good: LastGood | None) -> Server:
+                return Server(read, paths, stop, speech, deciders, good)
+
+            await started(stack, make, directory, paths, Environment(runtime=runtime))
             yield served
 
 
