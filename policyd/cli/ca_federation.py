@@ -63,7 +63,7 @@ def said(one: pb.Federated) -> str:
 def _cells(one: pb.Federated) -> tuple[str, ...]:
     source = f"{one.bundle_endpoint} ({one.profile})" if one.bundle_endpoint else "import"
     numbers = [str(number) if one.known else "-" for number in (one.sequence, one.roots, one.jwt_keys)]
-    return (one.trust_domain, source, *numbers, one.problem or ("-" if one.known else "no bundle yet"))
+    return (one.trust_domain, source, *numbers, one.problem or ("-" if one.known else "no bundle is at hand"))
 
 
 def _as_json(one: pb.Federated) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,6 +95,15 @@ def test_a_list_is_of_what_was_asked_for(
     policyd: Policyd, ledger: Path, words: tuple[str, ...], names: list[str]
 ) -> None:
     assert [row["name"] for row in policyd("ca", "list", *words, "--dir", ledger, "--json").value] == names
+
+
+def test_the_index_of_the_ledger_is_made_anew_from_the_journal(policyd: Policyd, ledger: Path) -> None:
+    words = ("ca", "list", "--all", "--dir", ledger, "--json")
+    before = policyd(*words).value
+    index = ledger / ".policyd" / "columns"
+    assert index.is_dir()
+    shutil.rmtree(index)
+    assert policyd(*words).value == before
 
 
 @pytest.mark.parametrize("text", [YOUNG, YOUNG[:8], YOUNG.upper(), f"serial={YOUNG}", ":".join(["0B"] * 16)])

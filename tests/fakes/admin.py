@@ -129,6 +129,15 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
     def ListTokens(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("ListTokens", request, context)
 
+    def ListFederation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ListFederation", request, context)
+
+    def RefreshFederation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RefreshFederation", request, context)
+
+    def ImportBundle(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ImportBundle", request, context)
+
     def RevokeToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("RevokeToken", request, context)
 
