@@ -217,6 +217,14 @@ def _check_bundle_endpoint(url: str) -> str:
     return url
 
 
+def _check_token_issuer(url: str) -> str:
+    """An issuer of OpenID Connect Discovery: https, without query and fragment; tokens are compared to the letter."""
+    url = _check_bundle_endpoint(url)
+    if "?" in url or url.endswith("/"):
+        raise ValueError(f"`{url[:80]}` is no issuer; write it without `?` and without `/` at its end")
+    return url
+
+
 def _check_spiffe_id(text: str) -> str:
     try:
         return str(SpiffeId.parse(text))
@@ -267,6 +275,7 @@ class CaSettings(Model):
     passphrase_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
     federation: Annotated[Many[FederatedSettings], MaxLen(64)] = ()
     bundle_endpoint: BundleEndpointSettings | None = None
+    token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
 
     @model_validator(mode="after")
     def _once(self) -> CaSettings:

@@ -128,6 +128,10 @@ def test_every_setting_is_read() -> None:
             "`ca.federation[0]`: `endpointId` is for a `bundleEndpoint` of `https_spiffe`; remove it",
         ),
         (
+            "ca: {tokenIssuer: 'https://a.org/'}",
+            "`ca.tokenIssuer`: `https://a.org/` is no issuer; write it without `?` and without `/` at its end",
+        ),
+        (
             "ca: {bundleEndpoint: {listen: '127.0.0.1:1', keyFile: k}}",
             "`ca.bundleEndpoint`: `certificateFile` and `keyFile` go together; add the other one",
         ),

@@ -43,6 +43,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_trust_domain": "trust domain",
     "_check_bundle_endpoint": "`https://` URL",
     "_check_spiffe_id": "SPIFFE ID",
+    "_check_token_issuer": "`https://` URL without `/` at its end",
     "_check_time": "time, as `2026-12-24T00:00:00Z`",
     "_check_retry_on": "list of Envoy's retry conditions and statuses, with commas",
     "_check_target": "port, or name of one",

@@ -37,7 +37,7 @@ class Ports:
 
     `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
     JournalError, `count` adds to the number of certificates of a kind, `refused` to that of refusals with a code,
-    `revoked` tells whether an identity is that,
+    `revoked` tells whether an identity is that, `token_issuer` is what tokens bear as `iss`, "" for none,
     `random` gives unpredictable bytes, `jwt_keys` those that sign tokens now.
     """
 
@@ -52,6 +52,7 @@ class Ports:
     ttl: Callable[[], timedelta] = lambda: template.LEAF_LIFE
     refused: Callable[[str], object] = lambda code: None
     revoked: Callable[[SpiffeId], bool] = lambda spiffe_id: False
+    token_issuer: Callable[[], str] = lambda: ""
 
 
 class Issuer:
@@ -123,7 +124,13 @@ class Issuer:
             self._check_granted(decision, order)
             key = self._ports.jwt_keys().signing(order.time)
             token = jwt.sign(
-                order.identity, order.audiences, key, now=order.time, ttl=order.ttl, random=self._ports.random
+                order.identity,
+                order.audiences,
+                key,
+                now=order.time,
+                ttl=order.ttl,
+                random=self._ports.random,
+                issuer=self._ports.token_issuer(),
             )
         except (IdentityError, DecisionError) as error:
             self._record(order, decision, detail, request.context, error)

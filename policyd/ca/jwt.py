@@ -33,9 +33,19 @@ class Token:
 
 
 def sign(
-    spiffe_id: SpiffeId, audiences: tuple[str, ...], key: SigningKey, *, now: datetime, ttl: timedelta, random: Random
+    spiffe_id: SpiffeId,
+    audiences: tuple[str, ...],
+    key: SigningKey,
+    *,
+    now: datetime,
+    ttl: timedelta,
+    random: Random,
+    issuer: str = "",
 ) -> Token:
-    """A token for `spiffe_id` from `now` (UTC) until `ttl` after it; raises IdentityError."""
+    """A token for `spiffe_id` from `now` (UTC) until `ttl` after it; raises IdentityError.
+
+    `issuer` is the URL by which outsiders find the keys, "" for none: SPIFFE needs none.
+    """
     audiences = check_audiences(audiences)
     if not LEAST_LIFE <= ttl <= LONGEST:
         raise IdentityError(
@@ -50,6 +60,7 @@ def sign(
         "exp": int(ends.timestamp()),
         "iat": int(begins.timestamp()),
         "jti": jti,
+        **({"iss": issuer} if issuer else {}),
     }
     text = jose.sign_es256({"alg": "ES256", "kid": key.kid, "typ": "JWT"}, claims, key.key)
     _check(text, spiffe_id, audiences, key, begins)

@@ -152,6 +152,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "federation": "Other trust domains, each once, whose workloads are verified here by their own bundles; what "
         "they may do, policies say. Unlike most of `ca` it may be changed while policyd runs.",
         "bundleEndpoint": "Where other trust domains fetch this one's bundle; without it, nowhere.",
+        "tokenIssuer": "The `https://` URL that tokens bear as `iss`, by which those who know OpenID Connect and no "
+        "SPIFFE find the keys: it leads to the bundle endpoint, which answers for it.",
     },
     "FederatedSettings": {
         "trustDomain": "The other trust domain. A bundle that is of another one is refused.",

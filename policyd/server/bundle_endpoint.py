@@ -1,4 +1,5 @@
-"""The bundle endpoint: this trust domain's bundle for whoever asks, as SPIFFE's federation has it.
+"""The bundle endpoint: this trust domain's bundle for whoever asks, as SPIFFE's federation has it, and for those who
+know OpenID Connect alone the keys of its tokens, as that has it.
 
 Law: nothing here is secret, and nobody has to show who it is. It answers GET with the bundle of now and nothing else,
 to a bounded number of connections, each for a bounded time.
@@ -54,11 +55,11 @@ def endpoint_identity(settings: BundleEndpointSettings, directory: Path, identit
 
 
 class BundleEndpoint:
-    """Serves what `document` gives at `address`, as the block runs; raises StateError or KeyFileError."""
+    """Serves what `page` gives of a path at `address`, as the block runs; raises StateError or KeyFileError."""
 
-    def __init__(self, address: Address, document: Callable[[], bytes], pair: Pair) -> None:
+    def __init__(self, address: Address, page: Callable[[str], bytes], pair: Pair) -> None:
         self._address = address
-        self._document = document
+        self._page = page
         self._pair = pair
         self._shown: tuple[bytes, bytes] | None = None
         self._context = self._renewed()
@@ -110,7 +111,7 @@ class BundleEndpoint:
             if self._open <= MAX_CONNECTIONS:
                 async with asyncio.timeout(SECONDS):
                     head = await reader.readuntil(_ENOUGH)
-                    writer.write(answer(head, self._document()))
+                    writer.write(answer(head, self._page))
                     await writer.drain()
                     writer.close()
                     await writer.wait_closed()
@@ -121,13 +122,15 @@ class BundleEndpoint:
             writer.transport.abort()
 
 
-def answer(head: bytes, document: bytes) -> bytes:
+def answer(head: bytes, page: Callable[[str], bytes]) -> bytes:
     """What is said to a request that begins with `head`."""
     method, _, rest = head.partition(b" ")
-    if not rest.partition(b"\r\n")[0].endswith((b" HTTP/1.1", b" HTTP/1.0")):
+    target, _, version = rest.partition(b"\r\n")[0].rpartition(b" ")
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         return _response("400 Bad Request", b"")
     if method not in (b"GET", b"HEAD"):
         return _response("405 Method Not Allowed", b"", "allow: GET, HEAD\r\n")
+    document = page(target.partition(b"?")[0].decode("latin-1"))
     whole = _response("200 OK", document, "content-type: application/json\r\ncache-control: no-cache\r\n")
     return whole if method == b"GET" else whole[: len(whole) - len(document)]
 

@@ -111,6 +111,7 @@ def make_issuer(
         ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
         refused=refused,
         revoked=revoked,
+        token_issuer=lambda: keeper.live.settings.ca.token_issuer or "",
     )
     return Issuer(opened.authority, ports)
 

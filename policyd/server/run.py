@@ -76,7 +76,7 @@ from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
 from policyd.spiffe import SpiffeId
-from policyd.svid import bundle
+from policyd.svid import bundle, oidc
 from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
@@ -330,7 +330,7 @@ class Server:
         await stack.enter_async_context(http)
         if settings.ca.bundle_endpoint is not None:
             shown = endpoint_identity(settings.ca.bundle_endpoint, self._directory, identity)
-            endpoint = BundleEndpoint(at["bundles"], lambda: bundle.write(self._issuer.bundle), shown)
+            endpoint = BundleEndpoint(at["bundles"], self._published, shown)
             await stack.enter_async_context(endpoint)
         await self._serve_admin(stack)
         stack.callback(streams.end)  # before any port closes
@@ -583,6 +583,12 @@ class Server:
     def _issued(self, kind: str) -> None:
         self._ledger.add(kind)
         self._metrics.issued(kind)
+
+    def _published(self, path: str) -> bytes:
+        """What the bundle endpoint says: the bundle, and at the places of its issuer what verifies tokens."""
+        held, issuer = self._issuer.bundle, self._keeper.live.settings.ca.token_issuer
+        found = oidc.page(issuer, held, path) if issuer else None
+        return bundle.write(held) if found is None else found
 
     def _write_counts(self) -> None:
         try:

@@ -31,7 +31,7 @@ async def serving(
     """An endpoint of `office`, and its URL."""
     identity = ServerIdentity(office.issuer, office.clock)
     endpoint = BundleEndpoint(
-        ANY, lambda: bundles.write(office.issuer.bundle), endpoint_identity(settings, folder, identity)
+        ANY, lambda _: bundles.write(office.issuer.bundle), endpoint_identity(settings, folder, identity)
     )
     async with endpoint:
         yield endpoint, f"https://127.0.0.1:{endpoint.port}/"
@@ -120,7 +120,7 @@ async def test_a_port_that_is_in_use_is_a_clear_error(office: Office, tmp_path: 
         identity = ServerIdentity(office.issuer, office.clock)
         pair = endpoint_identity(OWN, tmp_path, identity)
         with pytest.raises(StateError, match="cannot listen on `127"):
-            async with BundleEndpoint(Address("127.0.0.1", endpoint.port), bytes, pair):
+            async with BundleEndpoint(Address("127.0.0.1", endpoint.port), str.encode, pair):
                 pass
 
 
@@ -137,7 +137,7 @@ async def test_a_port_that_is_in_use_is_a_clear_error(office: Office, tmp_path: 
     ],
 )
 def test_only_reading_is_answered(head: bytes, status: bytes, body: bytes) -> None:
-    said, _, rest = answer(head, b"{}").partition(b"\r\n\r\n")
+    said, _, rest = answer(head, lambda path: b"{}" if path.startswith("/") else b"?").partition(b"\r\n\r\n")
     assert (said.split(b"\r\n")[0], rest) == (b"HTTP/1.1 " + status, body)
 
 
