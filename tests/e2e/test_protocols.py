@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +50,11 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", actio
 when { context.request.path == "/demo.Greeter/Hello" && context.destination.port == 8080 };
 @id("browsers-in")
 permit (principal is Unauthenticated, action == Action::"POST", resource == Service::"edge.default");
+@id("web-and-browsers-talk")
+permit (principal, action == Action::"GET", resource == Service::"talk.default")
+when { context.request.path == "/ws" && principal != Workload::"spiffe://cluster.local/ns/default/sa/other" };
+@id("browsers-talk")
+permit (principal is Unauthenticated, action == Action::"GET", resource == Service::"edge.default");
 @id("edge-greets")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/edge", action == Action::"POST",
   resource == Service::"greeter.default")
@@ -99,7 +105,10 @@ metadata: {name: edge}
 spec:
   hosts: ["*"]
   gateways: [edge]
-  http: [{route: [{destination: {host: greeter, port: {number: 8080}}}]}]
+  http:
+    - match: [{uri: {prefix: /ws}}]
+      route: [{destination: {host: talk}}]
+    - route: [{destination: {host: greeter, port: {number: 8080}}}]
 """
 
 
@@ -223,6 +232,25 @@ class Either:
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nit\n" if http else data)
 
 
+class Talk(Either):
+    """An application that speaks WebSocket (RFC 6455), and sends every frame back; `seen` is what reached it."""
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(1)
+            self.seen.append(head)
+            key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+            accept = sha1(key.partition(b":")[2].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            connection.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + base64.b64encode(accept) + b"\r\n\r\n"
+            )
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+
 @dataclass(frozen=True)
 class World:
     """A mesh with a greeter, an application of TLS and one of which nobody says what it speaks; a server outside."""
@@ -233,6 +261,7 @@ class World:
     outside: Outside
     either: Either
     raw: Either
+    talk: Talk
 
     def proxy(self, by: str) -> str:
         found: str = self.mesh.place(by)["proxy_url"]
@@ -260,13 +289,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("protocols") / "mesh"
     (directory / "policies").mkdir(parents=True)
     (directory / "mesh").mkdir()
-    ports = [free_port() for _ in range(6)]
+    ports = [free_port() for _ in range(7)]
     (directory / "workloads.yaml").write_text(
         "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
         "  greeter-v1:\n    service: greeter\n    ports:\n"
         f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
         f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
         f"      - {{port: 9000, name: calls, appPort: {ports[4]}}}\n"
+        f"  talk-v1: {{service: talk, port: 80, appPort: {ports[6]}}}\n"
         "  third-v1: {service: third, port: 80}\n"
         f"  raw-v1: {{service: raw, port: 9100, protocol: tcp, appPort: {ports[5]}}}\n"
         f"  either-v1: {{service: either, ports: [{{port: 9000, name: any, appPort: {ports[3]}}}]}}\n"
@@ -295,15 +325,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for port in (*ports[:2], ports[4]):
                 server.add_insecure_port(f"127.0.0.1:{port}")
             server.start()
-            either, raw = Either(), Either()
+            either, raw, talk = Either(), Either(), Talk()
             with (
                 Outside("127.0.0.1", ports[2], tls=tls) as secure,
                 socket.create_server(("127.0.0.1", ports[3])) as listening,
                 socket.create_server(("127.0.0.1", ports[5])) as listening_too,
+                socket.create_server(("127.0.0.1", ports[6])) as talking,
             ):
-                for served, at in ((either, listening), (raw, listening_too)):
+                for served, at in ((either, listening), (raw, listening_too), (talk, talking)):
                     threading.Thread(target=served.serve, args=(at,), daemon=True).start()
-                yield World(mesh, greeter, secure, outside, either, raw)
+                yield World(mesh, greeter, secure, outside, either, raw, talk)
         finally:
             down(directory)
             server.stop(None)
@@ -428,6 +459,52 @@ def test_a_page_is_denied_in_its_own_words(world: World) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/grpc-web+proto")
     assert (answer.headers["grpc-status"], answer.headers["grpc-message"]) == ("7", "access denied%0A")
     assert world.mesh.record(answer.headers["x-policyd-decision-id"])["decision"] == "deny"
+
+
+# ---- WebSocket
+
+
+def upgraded(world: World, by: str) -> tuple[str, bytes]:
+    """How who asks for WebSocket is answered ("edge": somebody outside), and what they hear of a frame."""
+    host, target, secret = "talk", "http://talk/ws", ""
+    if by == "edge":
+        address, host, target = ("127.0.0.1", world.mesh.place("edge")["listens"][0]["actual"]), "any.example", "/ws"
+    else:
+        proxy = urlsplit(world.proxy(by))
+        address = (proxy.hostname or "", proxy.port or 0)
+        opens = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+        secret = f"Proxy-Authorization: Basic {opens}\r\n"
+    asked = (
+        f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{secret}Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(address, timeout=20) as raw:
+        first = first_line(raw, asked.encode())
+        if " 101 " not in first:
+            return first, b""
+        raw.sendall(FRAME_OF_HELLO)
+        heard = b""
+        while len(heard) < len(FRAME_OF_HELLO) and (more := raw.recv(100)):
+            heard += more
+        return first, heard
+
+
+FRAME_OF_HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # "Hello", masked: RFC 6455, 5.7
+
+
+@pytest.mark.parametrize("by", ["web-v1", "edge"])
+def test_websocket_goes_through_once_its_request_is_permitted(world: World, by: str) -> None:
+    tries = (upgraded(world, by) for _ in range(5))
+    found = next(one for one in tries if " 503 " not in one[0])  # a busy machine was too late to decide
+
+    assert found == ("HTTP/1.1 101 Switching Protocols", FRAME_OF_HELLO)
+    record = records(world.mesh.directory, resource='Service::"talk.default"')[-1]
+    assert (record["action"], record["reasons"]) == ('Action::"GET"', ["web-and-browsers-talk"])
+
+
+def test_who_may_not_ask_gets_no_websocket(world: World) -> None:
+    before = len(world.talk.seen)
+    assert (upgraded(world, "other-v1"), len(world.talk.seen)) == (("HTTP/1.1 403 Forbidden", b""), before)
 
 
 # ---- tunnels by hand

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from policyd.authz.ruling import Ruling
 from policyd.cedar.schema import Schema
 from policyd.errors import Problem
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
 from policyd.policy.finding_model import RULES, of_problems
 from policyd.policy.request_form import parse_form, resolve_form
 from policyd.policy.whatif import decide_by
@@ -337,3 +340,24 @@ def test_what_is_called_without_effect_has_none(mesh: Mesh, schema: Schema, ruli
 
 
 EFFECTLESS = frozenset(code for code in RULES if "PD0101" <= code <= "PD0203") | {"PD0301", "PD0303"}
+
+
+CANARY = """\
+apiVersion: v1
+kind: Service
+metadata: {name: canary}
+spec: {selector: {app: reviews}, ports: [{port: 9080, name: http}]}
+"""
+
+
+def test_a_service_that_shares_a_port_is_decided_as_the_other(folder: Folder, schema: Schema) -> None:
+    declaration = declare({**folder.texts, "mesh/canary.yaml": CANARY})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    text = policy(scope='principal is Workload, action, resource == Service::"canary.default"')
+
+    [found] = findings_of(mesh, schema, {"p.cedar": text})
+    assert (found.code, str(found.problem())) == (
+        "PD0106",
+        "p.cedar:2: `p` never matches: requests to `canary.default` are decided as requests to `reviews.default`, "
+        "with which it shares a port; write the policy for `reviews.default`",
+    )
