@@ -39,6 +39,11 @@ RULES = {
     "by-source": "loadBalancer: {consistentHash: {useSourceIp: true}}",
     "in-turn": "loadBalancer: {simple: ROUND_ROBIN}",
     "at-random": "loadBalancer: {simple: RANDOM}",
+    "as-it-comes": "loadBalancer: {simple: PASSTHROUGH}",
+    "by-load": "loadBalancer: {simple: LEAST_REQUEST}",
+    "by-ring": "loadBalancer: {consistentHash: {httpHeaderName: x-user, ringHash: {minimumRingSize: 64}}}",
+    "preferred": "outlierDetection: {consecutive5xxErrors: 1, interval: 1s, maxEjectionPercent: 100},"
+    " loadBalancer: {localityLbSetting: {failoverPriority: [topology.kubernetes.io/region]}}",
     "narrow": "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}",
     "one-each": "connectionPool: {http: {maxRequestsPerConnection: 1}}",
     "upgraded": "connectionPool: {http: {h2UpgradePolicy: UPGRADE}}",
@@ -120,7 +125,7 @@ def answers(web: httpx.Client, url: str, times: int = 60, **headers: str) -> Cou
 ALL = {"api-v1", "api-v2", "api-v3"}
 
 
-@pytest.mark.parametrize("name", ["in-turn", "at-random", "warm"])
+@pytest.mark.parametrize("name", ["in-turn", "at-random", "as-it-comes", "by-load", "warm"])
 def test_every_copy_gets_requests(web: httpx.Client, name: str) -> None:
     assert set(answers(web, f"http://{name}/")) == ALL
 
@@ -129,7 +134,7 @@ def test_what_goes_in_turn_is_even(web: httpx.Client) -> None:
     assert min(answers(web, "http://in-turn/").values()) >= 15
 
 
-@pytest.mark.parametrize("name", ["by-header", "by-query"])
+@pytest.mark.parametrize("name", ["by-header", "by-query", "by-ring"])
 def test_equal_requests_go_to_the_same_copy_and_others_elsewhere(web: httpx.Client, name: str) -> None:
     def of(user: str) -> set[str]:
         return set(answers(web, f"http://{name}/?user={user}", 10, **{"x-user": user}))
@@ -213,6 +218,16 @@ def test_the_nearest_answers_until_it_fails_and_then_the_next(
     wait_until(lambda: only("api-v2"), 20, lambda: "the same region did not take over")
     be("api-v2", 500)
     wait_until(lambda: only("api-v3"), 20, lambda: "the other region did not take over")
+
+
+def test_those_with_the_callers_labels_answer_until_they_fail(
+    web: httpx.Client, be: Callable[[str, int], None]
+) -> None:
+    assert set(answers(web, "http://preferred/", 30)) == {"api-v1", "api-v2"}
+
+    be("api-v1", 500)
+    be("api-v2", 500)
+    wait_until(lambda: set(answers(web, "http://preferred/", 12)) == {"api-v3"}, 20, lambda: "nobody took over")
 
 
 def test_localities_get_their_shares(web: httpx.Client) -> None:
