@@ -41,6 +41,8 @@ OPENED: Final = "tcp_connections_opened_total"
 CLOSED: Final = "tcp_connections_closed_total"
 RECEIVED: Final = "tcp_received_bytes_total"
 SENT: Final = "tcp_sent_bytes_total"
+REQUEST_MESSAGES: Final = "request_messages_total"
+RESPONSE_MESSAGES: Final = "response_messages_total"
 
 MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
     REQUESTS: ("counter", "Requests that have ended."),
@@ -51,6 +53,8 @@ MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
     CLOSED: ("counter", "Connections of TCP services that have ended, those that were refused too."),
     RECEIVED: ("counter", "Bytes that callers sent over ended connections."),
     SENT: ("counter", "Bytes that callers got over ended connections."),
+    REQUEST_MESSAGES: ("counter", "Messages of gRPC that callers sent. Of the other end only its Service is known."),
+    RESPONSE_MESSAGES: ("counter", "Messages of gRPC that callers got. Of the other end only its Service is known."),
 }
 
 REPORTER: Final = "reporter"
@@ -118,6 +122,18 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 _KEPT_EMPTY: Final = (GRPC_STATUS, DECISION, POLICY)
+
+
+_OF_ANSWERS: Final = (CODE, FLAGS, GRPC_STATUS, DECISION, POLICY)
+
+
+def message_labels(local: str, cluster: str = "", *, is_service: bool = False) -> dict[str, str]:
+    """The labels of messages that the Envoy of `local` (its tag) passed on to its own application, or to the cluster of
+    whom it asks; `is_service` is whether that is of the mesh.
+    """
+    asked = {CLUSTER: cluster, REMOTE: str(Party(service=cluster.rpartition("|")[2] if is_service else ""))}
+    tags = {LOCAL: local, **(asked if cluster else {}), WITHOUT: ",".join(_OF_ANSWERS)}
+    return standard_labels({**tags, "request_protocol": "grpc"})
 
 
 def asked_service(cluster: str, destination: Party) -> str:

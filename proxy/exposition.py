@@ -16,6 +16,10 @@ _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([^ ]+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 _TYPE = re.compile(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) ([a-z]+)")
 _STANDARD = f"envoy_{signals.PREFIX}_"
+_MESSAGES = re.compile(r"envoy_cluster_(?:(.*)_)?grpc_(request|response)_message_count")
+_COUNTS = {"request": signals.REQUEST_MESSAGES, "response": signals.RESPONSE_MESSAGES}
+_NO_LETTER = re.compile(r"[^a-zA-Z0-9_]")
+_LOCAL = re.compile(rf'(?:^|,){signals.LOCAL}="')
 _WITHOUT = f'{signals.WITHOUT}="'
 _BOUND = re.compile(r',?le="([^"]*)"$')
 _ESCAPES = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
@@ -45,6 +49,7 @@ class Page:
         family: Family | None = None
         series = 0
         mine = f'proxy="{escaped(proxy)}"'
+        messages = _Messages()
         for line in text.split("\n"):
             if match := _TYPE.fullmatch(line):
                 family = self.families.setdefault(_renamed(match[1]), Family(match[2]))
@@ -52,9 +57,14 @@ class Page:
                 if (match := _LINE.fullmatch(line)) is None or family is None:
                     self.odd += 1
                     continue
+                if messages.take(match[1], match[2] or "", match[3]):
+                    continue
                 family.merges |= _WITHOUT in (match[2] or "")
+                messages.look(match[2] or "")
                 family.lines.append(self._line(match[1], match[2] or "", match[3], mine))
                 series += match[1].startswith(_STANDARD) and "_bucket" not in match[1]
+        for name, labels, value in messages.lines():
+            self.families.setdefault(name, Family("counter")).lines.append(f"{name}{{{labels},{mine}}} {value}")
         return series
 
     def put(self, name: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
@@ -86,6 +96,51 @@ class Page:
             known = self._labels[tags] = written(signals.standard_labels(read(tags)))
         end = f',le="{bound[1]}"' if bound else ""
         return f"{_renamed(name)}{{{known},{mine}{end}}} {value}"
+
+
+class _Messages:
+    """What one Envoy says of messages of gRPC, by the cluster alone: its name up to the first dot is a label, the rest
+    is in the metric's name. Who it stands beside, and which clusters there are, other lines of its page tell.
+    """
+
+    def __init__(self) -> None:
+        self._told: list[tuple[str, str, str, str]] = []
+        self._local = ""
+        self._clusters: dict[tuple[str, str], str] = {}
+        self._of_mesh: set[str] = set()
+        self._seen: set[str] = set()
+
+    def take(self, name: str, labels: str, value: str) -> bool:
+        """Keep a line that tells of messages; False for any other."""
+        if (found := _MESSAGES.fullmatch(name)) is None:
+            return False
+        cluster = read(labels).get("envoy_cluster_name", "")
+        self._told.append((found[2], cluster, found[1] or "", value))
+        return True
+
+    def look(self, labels: str) -> None:
+        """Take note of a line of the mesh's metrics, once of those that are alike."""
+        tags = labels.rpartition(',le="')[0] or labels
+        if tags in self._seen or not _LOCAL.search(tags):
+            return
+        self._seen.add(tags)
+        found = read(tags)
+        self._local = found.get(signals.LOCAL, self._local)
+        if cluster := found.get(signals.CLUSTER):
+            first, _, rest = cluster.partition(".")
+            self._clusters[first, _NO_LETTER.sub("_", rest)] = cluster
+            self._of_mesh |= {cluster} if found.get(signals.REMOTE) else set()
+
+    def lines(self) -> Iterator[tuple[str, str, str]]:
+        """The metric, its labels and its value of each line."""
+        for which, first, rest, value in self._told if self._local else ():
+            if first.startswith("inbound|"):
+                made = signals.message_labels(self._local)
+            elif (cluster := self._clusters.get((first, rest))) is not None:
+                made = signals.message_labels(self._local, cluster, is_service=cluster in self._of_mesh)
+            else:
+                continue
+            yield f"{signals.PREFIX}_{_COUNTS[which]}", written(made), value
 
 
 def _summed(lines: Iterable[str]) -> list[str]:

@@ -33,7 +33,10 @@ MAX_HEAD: Final = 16 << 10
 SECONDS: Final = 10.0  # for a whole connection
 ENVOY_SECONDS: Final = 3.0
 # what Istio keeps of Envoy's own by default: the mesh's metrics, the way to policyd, the process
-WANTED: Final = rf"^{signals.PREFIX}\.|^cluster\.policyd|^cluster_manager|^listener_manager|^server\."
+WANTED: Final = (
+    rf"^{signals.PREFIX}\.|^cluster\.policyd|^cluster_manager|^listener_manager|^server\."
+    r"|^cluster\.(in|out)bound\|.*\.grpc\.(request|response)_message_count$"
+)
 
 DEFAULT: Final = Endpoint("127.0.0.1", 15020)  # Istio's
 

@@ -356,6 +356,32 @@ def test_a_stream_of_answers_comes_whole(world: World) -> None:
         assert list(channel.unary_stream("/demo.Greeter/Count")(b"3", timeout=20)) == [b"3", b"2", b"1"]
 
 
+def test_messages_of_grpc_are_counted_at_both_ends_under_istio_s_names(world: World) -> None:
+    before = messages(world)
+    with world.channel("web-v1") as channel:
+        assert len(list(channel.unary_stream("/demo.Greeter/Count")(b"5", timeout=20))) == 5
+
+    def counted() -> dict[tuple[str, str, str], float]:
+        return {key: value - before.get(key, 0.0) for key, value in messages(world).items()}
+
+    wanted = {
+        (name, reporter, "greeter"): count
+        for name, count in (("request", 1.0), ("response", 5.0))
+        for reporter in ("source", "destination")
+    }
+    wait_until(lambda: {key: value for key, value in counted().items() if value} == wanted, 30, lambda: f"{counted()}")
+
+
+def messages(world: World) -> dict[tuple[str, str, str], float]:
+    """Messages so far: sent by callers or got by them, who counted, and the Service."""
+    text, counts = page(world.mesh), {}
+    for name in ("request", "response"):
+        for labels, value in found(text, f"istio_{name}_messages_total"):
+            key = name, labels["reporter"], labels["destination_service_name"]
+            counts[key] = counts.get(key, 0.0) + value
+    return counts
+
+
 def test_who_is_not_permitted_is_told_so_in_the_words_of_grpc(world: World) -> None:
     error = world.refused("other-v1")
 

@@ -59,6 +59,42 @@ def test_what_is_no_line_is_left_out_and_counted() -> None:
     assert page.odd == 3
 
 
+def test_messages_of_grpc_are_counted_by_service() -> None:
+    tags = TAGS.replace('response_code="200"', 'remote="a|n|a|v1|a.n",cluster="outbound|80||a.n"')
+    outside = TAGS.replace('response_code="200"', 'remote="",cluster="outbound|443||api.example"')
+    told = [
+        ("n_", "outbound|80||a", 3),
+        ("example_", "outbound|443||api", 4),
+        ("default_", "inbound|80||web", 5),
+        ("", "policyd-authz", 6),
+        ("n_", "outbound|80||b", 7),
+    ]
+    page = Page()
+    page.add(
+        "web",
+        "".join(
+            f"# TYPE envoy_cluster_{rest}grpc_request_message_count counter\n"
+            f'envoy_cluster_{rest}grpc_request_message_count{{envoy_cluster_name="{name}"}} {count}\n'
+            for rest, name, count in told
+        )
+        + "# TYPE envoy_istio_requests_total counter\n"
+        + "".join(f"envoy_istio_requests_total{{{each}}} 1\n" for each in (tags, outside)),
+    )
+
+    lines = [line for line in page.text().splitlines() if line.startswith("istio_request_messages_total{")]
+    found = [(read(line.partition("{")[2].rpartition("}")[0]), line.rpartition(" ")[2]) for line in lines]
+    assert [
+        (one["reporter"], one["source_workload"], one["destination_workload"], one["destination_service"], count)
+        for one, count in found
+    ] == [
+        ("source", "web-v1", "unknown", "a.n.svc.cluster.local", "3"),
+        ("source", "web-v1", "unknown", "api.example", "4"),
+        ("destination", "unknown", "web-v1", "web.default.svc.cluster.local", "5"),
+    ]
+    assert {(one["request_protocol"], one["proxy"]) for one, _ in found} == {("grpc", "web")}
+    assert not any("response_code" in one or "decision" in one for one, _ in found)
+
+
 def test_what_is_told_apart_no_more_is_one_line() -> None:
     page = Page()
     lines = [

@@ -46,7 +46,13 @@ def gateway(
     """
     verification = tokens.verification(mesh, instance)
     behind = _Behind(
-        [counting.says_who(instance), *filters.decision(control, verification), *lookup, *faults.FILTERS],
+        [
+            counting.says_who(instance),
+            *filters.decision(control, verification),
+            *lookup,
+            *faults.FILTERS,
+            filters.GRPC_STATS,
+        ],
         {**observing.seen(mesh, control, instance).outbound(), **tokens.replies(verification)},
         verification,
     )

@@ -28,6 +28,11 @@ AUTHZ_RETRIES = 9  # with their pauses some 0.6 s: until a process that was lost
 WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization")  # never sent to policyd
 
 GRPC_WEB: Final = {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": f"{HTTP}.grpc_web.v3.GrpcWeb"}}
+# counts messages by the cluster that they go to, for those that are of gRPC
+GRPC_STATS: Final = {
+    "name": "envoy.filters.http.grpc_stats",
+    "typed_config": {"@type": f"{HTTP}.grpc_stats.v3.FilterConfig", "stats_for_all_methods": False},
+}
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
 
 

@@ -111,11 +111,12 @@ def _application(
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
     observed = seen.inbound(served, encrypted=encrypted)
+    messages = [filters.GRPC_STATS] if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
         # translated in front of the decision, so that what is refused is refused in the caller's own words
-        [known, *translated, *filters.decision(control, verification), *told],
+        [known, *translated, *filters.decision(control, verification), *told, *messages],
         {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
@@ -166,7 +167,7 @@ def outbound(
     ]
     seen = observing.seen(mesh, control, instance)
     observed = seen.outbound()
-    inside = [*asked, *lookup, *faults.FILTERS]
+    inside = [*asked, *lookup, *faults.FILTERS, filters.GRPC_STATS]
     within = seen.inside()
     yield inner.listener(inside, within)
     if mesh.is_sniffed:
@@ -177,7 +178,7 @@ def outbound(
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, inner.tells()],
+                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, filters.GRPC_STATS, inner.tells()],
                 filters.rds(OUTBOUND_ROUTES),
                 # tunnels, for the routes that end one
                 upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],

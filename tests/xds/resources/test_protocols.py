@@ -65,7 +65,8 @@ def test_grpc_web_is_translated_before_the_decision(speaks: str, translated: boo
     filters = [one["name"] for one in chain["filters"][0]["typed_config"]["http_filters"]]
 
     front = ["envoy.filters.http.grpc_web"] if translated else []
-    assert filters[1:] == [*front, "envoy.filters.http.ext_authz", "envoy.filters.http.router"]
+    behind = ["envoy.filters.http.grpc_stats", "envoy.filters.http.router"]
+    assert filters[1:] == [*front, "envoy.filters.http.ext_authz", *behind]
 
 
 def chains(snapshot: Snapshot, listener: str) -> list[tuple[list[str], list[str]]]:
