@@ -136,8 +136,12 @@ class Compiler:
         return compiled
 
     def _obstacles(self, listener: Listener) -> Iterator[str]:
-        if listener.side != "inbound":
-            yield "only what reaches a service's own sidecar is decided there"
+        if listener.side == "egress":
+            yield "what leaves the mesh is decided by its Host"
+        if listener.side == "gateway" and self._ruling.mesh.outside:
+            yield "a gateway's routes may lead outside, which is decided by the Host"
+        if listener.side == "gateway" and listener.verifies_peers:
+            yield "workloads bring tunnels to gateways, too"
         if takes_connections(listener.protocol) or not takes_requests(listener.protocol):
             yield f"connections are decided there (`{listener.protocol}`)"
         if listener.issuers:

@@ -196,6 +196,12 @@ TCP = """
 workloads: {shop-v1: {service: shop, port: 9080, protocol: tcp}}
 defaults: {namespace: default, serviceAccount: x}
 """
+OUTSIDE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: default}
+spec: {hosts: [api.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+"""
 AUTHENTICATION = f"""
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -211,8 +217,18 @@ def built(texts: dict[str, str]) -> Mesh:
 
 def test_connections_and_egress_are_asked_about(mesh: Mesh, schema: Schema) -> None:
     egress = compiled(mesh, schema, "", "shop-v1/egress")
-    assert egress.obstacles == ("only what reaches a service's own sidecar is decided there",)
+    assert egress.obstacles == ("what leaves the mesh is decided by its Host",)
     assert compiled(built({"workloads.yaml": TCP}), schema, "").obstacles == ("connections are decided there (`tcp`)",)
+
+
+def test_a_gateway_is_decided_as_a_service_where_nothing_leads_outside(mesh: Mesh, schema: Schema) -> None:
+    text = '@id("p") permit (principal is Unauthenticated, action, resource == Service::"edge.default");'
+    found = compiled(mesh, schema, text, "edge/gateway/8080")
+    assert (found.is_exact, [words_of(one.when) for one in found.permits]) == (True, ["always"])
+
+    entry = {"mesh/outside.yaml": OUTSIDE, "workloads.yaml": world.WORKLOADS}
+    led_outside = compiled(built(entry), schema, text, "edge/gateway/8080")
+    assert led_outside.obstacles == ("a gateway's routes may lead outside, which is decided by the Host",)
 
 
 def test_who_has_a_bad_token_is_refused_by_policyd(schema: Schema) -> None:

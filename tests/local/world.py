@@ -26,6 +26,8 @@ workloads:
   shop-v2: {service: shop, port: 9080, labels: {version: v2, tier: ""}}
   web-v1: {service: web, port: 80, serviceAccount: web}
   api-v1: {service: api, port: 80, serviceAccount: api, namespace: back}
+gateways:
+  edge: {listen: 8080}
 serviceAccounts:
   shop: {labels: {team: red}}
   web: {labels: {team: blue, tier: "", app: shop}}
@@ -296,7 +298,13 @@ def case_of(number: int, found: Sequence[Policy], listener: Listener, mesh: Mesh
 def cases(chosen: random.Random, count: int, schema: Schema) -> Iterator[Case]:
     """So many sets."""
     pool = policies(chosen, 3 * count, schema)
-    names = ("shop-v1/inbound", "shop-v1/inbound/plaintext", "shop-v2/inbound", "shop-v2/inbound/plaintext")
+    names = (
+        "shop-v1/inbound",
+        "shop-v1/inbound/plaintext",
+        "shop-v2/inbound",
+        "shop-v2/inbound/plaintext",
+        "edge/gateway/8080",
+    )
     for number, mesh in zip(range(count), meshes(chosen), strict=False):
         some = chosen.sample(pool, min(len(pool), chosen.choice((1, 3, 6, 10))))
         yield case_of(number, some, mesh.listeners[names[number % len(names)]], mesh, schema)
