@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: help setup demo test lint types floors check bench golden docs clean
+.PHONY: help setup demo test lint types floors check bench golden pictures docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +35,9 @@ bench: $(STAMP) ## every benchmark, or one: make bench ONLY=proxy
 
 golden: $(STAMP) ## rewrite the golden files from what the code makes now
 	$(BIN)/python -m pytest -q --update-golden tests
+
+pictures: $(STAMP) ## take the pictures of the console's pages from a running demo; needs chromium
+	$(BIN)/python -m docs.pictures
 
 docs: $(STAMP) ## rewrite docs/reference from the code
 	$(BIN)/python docs/generate.py

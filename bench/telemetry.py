@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from bench import console
 from bench.proxy import CALLER, CONNECTIONS, Variants, measure
 from bench.table import Row, row
 from policyd import signals
@@ -73,6 +74,7 @@ def _requests() -> list[Row]:
         row("throughput lost by counting", 1 - beside.per_second / alone.per_second, "share", at_most=0.06),
         row("throughput, decided and traced at 1 %", traced.per_second, "requests/s"),
         row("throughput lost by tracing at 1 %", 1 - traced.per_second / alone.per_second, "share", at_most=0.03),
+        *console.run(),
     ]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import jinja2
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 MAX_TEXT: Final = 200_000  # characters of one value on a page
 _TICKED: Final = re.compile(r"`([^`\n]{1,300})`")
+MAX_KEPT: Final = 16  # pictures and parts of pages that several may ask for
 AT_ONCE: Final = 4  # questions that are worked on together
 T = TypeVar("T")
 
@@ -51,12 +54,25 @@ class Desk:
     rules: Rules
     now: Callable[[], datetime]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _kept: OrderedDict[object, Any] = field(default_factory=OrderedDict)
+    _keeping: Lock = field(default_factory=Lock)
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def ask(self, question: Callable[..., T], *values: Any) -> T:
         """Ask something that blocks; a few are worked on at once, others wait for their turn."""
         async with self._turns:
             return await asyncio.to_thread(question, *values)
+
+    def kept(self, key: object, make: Callable[[], T]) -> T:
+        """What was made for a key, if that was not long ago."""
+        found: T | None = self._kept.get(key)
+        if found is None:
+            found = make()
+            with self._keeping:
+                self._kept[key] = found
+                while len(self._kept) > MAX_KEPT:
+                    self._kept.popitem(last=False)
+        return found
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not beyond the console's end."""

@@ -59,16 +59,12 @@ class Watch:
     def __init__(self, see: Callable[[], Seen], clock: Callable[[], float] = time.monotonic) -> None:
         self.trouble = "no look has ended yet"
         self.watchers = 0
+        self.number = 0  # of the last look
         self._see = see
         self._clock = clock
         self._looks: list[Seen] = []
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
-
-    @property
-    def number(self) -> int:
-        """Which look was the last one; changes with every look."""
-        return id(self._looks[-1]) if self._looks else 0
 
     def stretch(self, seconds: float) -> Stretch | None:
         """The last look and one about so long before it, or the longest time that there is."""
@@ -97,6 +93,7 @@ class Watch:
             self.trouble = str(error)
         else:
             self.trouble = ""
+            self.number += 1
             self._looks = kept([*self._looks, seen])
         self._news.set()
         self._news = asyncio.Event()

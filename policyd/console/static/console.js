@@ -89,6 +89,12 @@ function fitted() {
   const [, , width, height] = whole();
   const box = svg().getBoundingClientRect();
   const scale = Math.min(1.15, Math.max(Math.min(box.width / width, box.height / height), svg().classList.contains("small") ? 0.72 : 0.45));
+  const chosen = $(".edge.chosen .line", svg());
+  if (chosen && scale < 0.8) { // small print is no use beside what it is about
+    const at = chosen.getBBox(), [w, h] = [box.width / 0.8, box.height / 0.8];
+    const x = Math.min(Math.max(at.x + at.width / 2 - w / 2, Math.min(0, width - w)), Math.max(width - w, 0));
+    return [x, at.y + at.height / 2 - h / 2, w, h];
+  }
   const [w, h] = [box.width / scale, box.height / scale];
   const x = w >= width ? (width - w) / 2 : 0;
   return [x, (height - h) / 2, w, h];
@@ -158,15 +164,17 @@ function showParts(html) {
 }
 async function go(url, push = true) {
   const address = new URL(url, location.href);
+  const begun = performance.now();
   const answer = await fetch(`/graph/part${address.search}`);
   if (!answer.ok) { location.href = url; return; }
   if (push) history.pushState(null, "", address);
-  const [before, after] = [svg()?.dataset.width, null];
+  const before = svg()?.dataset.width;
   $$(".edge-panel").forEach((panel) => panel.matches(":focus-within") && document.activeElement.blur());
   showParts(await answer.text());
   if (svg()?.dataset.width !== before) { seen = null; look(); }
   for (const pill of $$(".graph-page .pills a")) retarget(pill);
   listen();
+  requestAnimationFrame(() => performance.measure("policyd.graph", { start: begun }));
 }
 function retarget(pill) {
   // the pills say what is chosen, and lead on from what the address says now

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from policyd.audit.ask.filters import Filter
@@ -93,7 +94,11 @@ class Shown:
 
 
 def shown(desk: Desk, asked: Asked) -> Shown:
-    """Draw what is asked for out of the last looks."""
+    """What is asked for out of the last looks, drawn once."""
+    return desk.kept(("shown", desk.watch.number, desk.watch.trouble, asked), lambda: _drawn(desk, asked))
+
+
+def _drawn(desk: Desk, asked: Asked) -> Shown:
     stretch = desk.watch.stretch(RANGES[asked.range])
     if stretch is None:
         nothing = Picture((), ())
@@ -113,8 +118,8 @@ async def graph(request: Request) -> Response:
     desk = desk_of(request)
     asked = Asked.of(request.query_params)
     now = await desk.ask(shown, desk, asked)
-    edge = await desk.ask(edge_values, desk, now)
-    return await page(request, "graph.html", shown=now, edge=edge, ranges=tuple(RANGES), links=_table(now))
+    parts = Markup(await desk.ask(_parts, desk, asked))  # noqa: S704 - rendered by a template of ours
+    return await page(request, "graph.html", shown=now, parts=parts, ranges=tuple(RANGES))
 
 
 async def graph_part(request: Request) -> Response:
@@ -140,6 +145,13 @@ async def _after_each_look(desk: Desk, asked: Asked) -> AsyncIterator[bytes]:
 
 
 def _parts(desk: Desk, asked: Asked) -> str:
+    """The parts as they are after the last look; many who look at the same are shown the same."""
+    if asked.edge:  # whose decisions come at any time
+        return _rendered(desk, asked)
+    return desk.kept(("parts", desk.watch.number, desk.watch.trouble, asked), lambda: _rendered(desk, asked))
+
+
+def _rendered(desk: Desk, asked: Asked) -> str:
     now = shown(desk, asked)
     return part("graph_parts.html", shown=now, edge=edge_values(desk, now), links=_table(now), query=asked.query)
 

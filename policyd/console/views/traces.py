@@ -72,9 +72,15 @@ def bars(reply: pb.TraceReply) -> list[Bar]:
         tags = {tag.name: tag.value for tag in row.tags}
         left = min(at(row.offset_ns), 99.5)
         width = min(max(at(row.duration_ns), 0.5), 100 - left)
-        said = " ".join(tags[name] for name in HTTP if name in tags)
+        said = " ".join(_short(tags[name]) for name in HTTP if name in tags)
         found.append(Bar(row, left, round(width, 2), min(row.depth, MAX_DEPTH), said, tags))
     return found
+
+
+def _short(text: str) -> str:
+    """Of an address its path; where it was sent the span's name says."""
+    parts = text.split("/", 3)
+    return f"/{parts[3]}" if text.startswith(("http://", "https://")) and len(parts) > 3 else text
 
 
 def _traces(desk: Desk, wanted: pb.TracesRequest) -> pb.TracesReply:
