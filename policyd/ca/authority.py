@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from policyd.ca import check, template
+from policyd.ca import check, mould, template
 from policyd.ca.template import PublicKey, Random
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
@@ -105,8 +105,8 @@ class Authority:
             raise IdentityError("the authority's own key is nobody else's")
         issuer = self.bridge.certificate if self.bridge and (own or self.bridging) else self.intermediate
         life = template.validity(now, ttl, within=template.life_of(issuer))
-        order = template.leaf(issuer, spiffe_id, key, life, random, dns_names)
-        svid = Svid(spiffe_id, order.sign(self.key, hashes.SHA256()), issuer)
+        serial = template.serial_number(random)
+        svid = Svid(spiffe_id, mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names), issuer)
         self._check(svid, key, dns_names, now)
         return svid
 

@@ -95,7 +95,7 @@ def leaf(
     spiffe_id: SpiffeId,
     key: PublicKey,
     life: Validity,
-    random: Random,
+    serial: int,
     dns_names: tuple[str, ...] = (),
 ) -> x509.CertificateBuilder:
     """An X.509-SVID (X509-SVID sections 2 to 4): no subject, one URI SAN, so that extension is critical."""
@@ -106,7 +106,6 @@ def leaf(
         *_lasting(issuer, "ec" if isinstance(key, ec.EllipticCurvePublicKey) else "rsa"),
         _extension(x509.SubjectKeyIdentifier.from_public_key(key)),
     ]
-    serial = serial_number(random)
     return x509.CertificateBuilder(  # at once: built step by step, each step copies and compares all before it
         issuer.subject, _NOBODY, key, serial, life.not_before, life.not_after, extensions
     )
