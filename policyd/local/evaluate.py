@@ -15,6 +15,7 @@ from policyd.cedar.model import Uid
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.cedar.syntax_tree import chain_of, chain_read, uid_of
 from policyd.errors import NotCompilable
+from policyd.local.comparing import equal, in_range, is_kind, less
 from policyd.local.logic import (
     FALSE,
     NO,
@@ -33,23 +34,8 @@ from policyd.local.logic import (
     some,
 )
 from policyd.local.place import Place
-from policyd.local.values import (
-    Case,
-    Cases,
-    Items,
-    Range,
-    Text,
-    Unknown,
-    Value,
-    caller_is,
-    each,
-    equal,
-    failing,
-    in_range,
-    is_kind,
-    less,
-    like,
-)
+from policyd.local.texts import like
+from policyd.local.values import Case, Cases, Items, Range, Text, Unknown, Value, caller_is, each, failing
 
 _BOOLEAN: Final = frozenset(
     {
