@@ -109,7 +109,7 @@ def _of_header(chosen: random.Random) -> str:
     name = chosen.choice(HEADERS)
     has = f'context.request.headers.hasTag("{name}")'
     got = texts(chosen, f'context.request.headers.getTag("{name}")', TEXTS, TEXT_PATTERNS)
-    return chosen.choice((has, f"{has} && {got}", f"{has} && {got}", f"!({has}) || {got}"))
+    return chosen.choice((has, f"{has} && {got}", f"{has} && {got}", f"(if {has} then {got} else true)"))
 
 
 def _of_caller(chosen: random.Random) -> str:
@@ -119,7 +119,7 @@ def _of_caller(chosen: random.Random) -> str:
         'principal in Group::"fronts"',
         'principal in Namespace::"default"',
         'principal == Workload::"spiffe://cluster.local/ns/default/sa/web"',
-        'principal in [Group::"nobody", Workload::"spiffe://cluster.local/ns/back/sa/api", TrustDomain::"partner.org"]',
+        'principal in [Group::"nobody", Group::"fronts"]',
         f"{has}",
         f'{has} && principal.getTag("{tag}") == "{chosen.choice(("red", "blue", "", "x"))}"',
         f'{has} && principal.getTag("{tag}") like "{chosen.choice(("r*", "*e*", "*"))}"',
@@ -174,6 +174,31 @@ def _of_text(chosen: random.Random) -> str:
             return texts(chosen, "context.request.path", PATHS, PATTERNS)
 
 
+def _of_values(chosen: random.Random) -> str:
+    """Sets, choices between values, truths compared with truths, and numbers that are calculated."""
+    one, other = (chosen.choice((_of_text, _of_header, _of_caller))(chosen) for _ in range(2))
+    path, text = chosen.choice(PATHS[:12]), chosen.choice(("a", "x"))
+    forms = (
+        f'["{path}", "GET"].containsAny([context.request.path, context.request.method])',
+        f'["{path}", "/a", "GET"].containsAll([context.request.path, context.request.method])',
+        f'[context.request.path, "{path}"].contains("/a")',
+        f'["{text}"].isEmpty() || {one}',
+        f"({one}) == ({other})",
+        f"({one}) != true",
+        f'(if {one} then "{path}" else context.request.path) == "/a"',
+        f'(if {one} then context.request.method else context.request.path) like "*E*"',
+        f'[if {one} then "x" else "y", "z"].contains("x")',
+        f'[if {one} then "x" else "y"].containsAll([if {other} then "x" else "y"])',
+        f"context.request.segments <= (if {one} then 1 else 3)",
+        f"-2 * 3 + {chosen.choice((5, 6, 7))} < context.request.segments",
+        f"(if {one} then 9223372036854775807 + 1 else 1) == 1",
+        f"[if {one} then -9223372036854775807 - 2 else 1, 2].contains(2)",
+        f'principal is Workload in Group::"fronts" && ({one})',
+        f'resource is Service in Namespace::"default" && ({one})',
+    )
+    return chosen.choice(forms)
+
+
 def condition(chosen: random.Random, depth: int = 3) -> str:
     """A boolean expression."""
     if depth and chosen.random() < 0.5:
@@ -189,7 +214,7 @@ def condition(chosen: random.Random, depth: int = 3) -> str:
                 return f"if {condition(chosen, depth - 1)} then {left} else {right}"
     if chosen.random() < 0.12:
         return _failing(chosen)
-    return chosen.choice((_of_text, _of_text, _of_header, _of_caller, _of_place))(chosen)
+    return chosen.choice((_of_text, _of_text, _of_header, _of_caller, _of_place, _of_values))(chosen)
 
 
 def _failing(chosen: random.Random) -> str:
