@@ -50,8 +50,10 @@ class Federation(Protocol):
     def all(self) -> Sequence[pb.Federated]:
         """What is at hand of each."""
 
-    def brought(self, trust_domain: str, document: bytes) -> pb.Federated:
-        """Take a bundle that was brought by hand; raises FederationError."""
+    def brought(
+        self, trust_domain: str, document: bytes, record: Callable[[str, Mapping[str, object]], object]
+    ) -> pb.Federated:
+        """Take a bundle that was brought by hand, once `record` is done; raises FederationError."""
 
     async def refreshed(self, trust_domain: str) -> pb.Federated:
         """Ask for one now; raises FederationError where there is nothing to ask."""
@@ -238,9 +240,7 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         """Know the workloads of another trust domain by a bundle that was brought by hand."""
         try:
             with _answered():
-                found = self._federation().brought(request.trust_domain, request.document)
-                self._note("bundle.import", {"trust_domain": found.trust_domain, "sequence": found.sequence})
-                return found
+                return self._federation().brought(request.trust_domain, request.document, self._note)
         except Refusal as refusal:
             await refused(context, refusal)
 

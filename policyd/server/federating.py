@@ -6,8 +6,9 @@ Law: who answers badly, or not at all, is asked again at the next interval, and 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,10 +16,12 @@ import structlog
 
 from policyd._pb import authority_pb2 as pb
 from policyd.config import FederatedSettings
-from policyd.errors import FederationError
+from policyd.errors import FederationError, JournalError
 from policyd.sources.bundle_fetch import fetch
 from policyd.sources.federation import Federation, Kept
 from policyd.svid.bundle import Bundle
+
+Record = Callable[[str, Mapping[str, object]], object]
 
 AT_ONCE: Final = 8
 _log = structlog.get_logger("policyd.server")
@@ -27,6 +30,8 @@ _log = structlog.get_logger("policyd.server")
 class Federating:
     """Fetches what is due, and calls `changed` when bundles are others; it is the desk's Federation.
 
+    `record` puts a bundle that was fetched on record: the operation, and what is told of it.
+
     All but `fetch` happens in the loop's own thread.
     """
 
@@ -34,12 +39,14 @@ class Federating:
         self,
         known: Federation,
         changed: Callable[[], object],
+        record: Record,
         *,
         fetch: Callable[[FederatedSettings, Bundle | None], Awaitable[bytes]] = fetch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
         self._changed = changed
+        self._record = record
         self._fetch = fetch
         self._clock = clock
         self._woken = asyncio.Event()
@@ -62,14 +69,19 @@ class Federating:
     async def _ask(self, kept: Kept) -> None:
         name = kept.relation.trust_domain
         try:
-            self._take(name, await self._fetch(kept.relation, kept.bundle), "fetched")
-        except FederationError as error:
+            self._take(name, await self._fetch(kept.relation, kept.bundle), self._record, "bundle.fetch")
+        except (FederationError, JournalError) as error:
             self._known.missed(name, error.message, self._clock())
             _log.warning("bundle.not_fetched", trust_domain=name, error=error.message)
 
-    def _take(self, trust_domain: str, document: bytes, how: str) -> None:
-        if self._known.took(trust_domain, document, self._clock()):
-            _log.info(f"bundle.{how}", trust_domain=trust_domain)
+    def _take(self, trust_domain: str, document: bytes, record: Record, operation: str) -> None:
+        """Whom agents trust changes only once that is on record."""
+
+        def on_record(bundle: Bundle) -> None:
+            record(operation, _told(bundle))
+
+        if self._known.took(trust_domain, document, self._clock(), on_record):
+            _log.info(operation, trust_domain=trust_domain)
             self._changed()
 
     # ---- desk.Federation
@@ -78,9 +90,9 @@ class Federating:
         """What is at hand of each."""
         return [_shown(kept) for kept in self._known.all()]
 
-    def brought(self, trust_domain: str, document: bytes) -> pb.Federated:
-        """Take a bundle that was brought by hand; raises FederationError."""
-        self._take(trust_domain, document, "imported")
+    def brought(self, trust_domain: str, document: bytes, record: Record) -> pb.Federated:
+        """Take a bundle that was brought by hand, once `record` is done; raises FederationError."""
+        self._take(trust_domain, document, record, "bundle.import")
         return self._of(trust_domain)
 
     async def refreshed(self, trust_domain: str) -> pb.Federated:
@@ -91,6 +103,16 @@ class Federating:
 
     def _of(self, trust_domain: str) -> pb.Federated:
         return next(one for one in self.all() if one.trust_domain == trust_domain)
+
+
+def _told(bundle: Bundle) -> dict[str, object]:
+    """What a record has of a bundle: enough to know later who was trusted."""
+    return {
+        "trust_domain": bundle.trust_domain,
+        "sequence": bundle.sequence,
+        "roots": [hashlib.sha256(root).hexdigest() for root in bundle.roots],
+        "jwt_keys": [key.kid for key in bundle.jwt_keys],
+    }
 
 
 def _shown(kept: Kept) -> pb.Federated:

@@ -240,7 +240,7 @@ class Server:
             changed=lambda: self._loop.call_soon_threadsafe(self._authority_changed),
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
-        self._federating = Federating(self._federation, self._changes.announce)
+        self._federating = Federating(self._federation, self._changes.announce, self._note)
         self._federating.want(self._keeper.live.settings.ca.federation)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())
@@ -575,7 +575,7 @@ class Server:
             return frozenset()
         return frozenset(one.service for one in self._keeper.live.mesh.instances.values() if one.workload == peer)
 
-    def _note(self, operation: str, detail: dict[str, str]) -> None:
+    def _note(self, operation: str, detail: Mapping[str, object]) -> None:
         self._journal.append(
             Entry(time=_now(), kind="operation", decision="allow", detail={"operation": operation, **detail})
         )

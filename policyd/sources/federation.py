@@ -7,7 +7,7 @@ next is decided here from a clock that is an argument; asking is `bundle_fetch`'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -96,10 +96,10 @@ class Federation:
             raise FederationError(f"`{trust_domain}` has no bundle endpoint", remedy="import its bundle")
         self._put(replace(kept, due=0.0))
 
-    def took(self, trust_domain: str, data: bytes, now: float) -> bool:
-        """Keep a bundle; tells whether it is something new.
+    def took(self, trust_domain: str, data: bytes, now: float, record: Callable[[Bundle], object]) -> bool:
+        """Keep a bundle, once `record` is done with one that is new; tells whether it was.
 
-        Raises FederationError for what is none of that trust domain, and where it cannot be kept.
+        Raises FederationError for what is none of that trust domain, and where it cannot be kept; what `record` raises.
         """
         before = self._of(trust_domain)
         try:
@@ -108,6 +108,7 @@ class Federation:
             raise FederationError(error.message) from None
         after = taken(before, bundle, now)
         if bundle != before.bundle:
+            record(bundle)
             _store(self._folder, bundle)
         self._put(after)
         return bundle != before.bundle

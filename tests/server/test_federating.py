@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from policyd._pb import authority_pb2 as pb
 from policyd.config import FederatedSettings
-from policyd.errors import FederationError
+from policyd.errors import FederationError, JournalError
 from policyd.server.federating import Federating
 from policyd.sources.federation import Federation
 from policyd.svid import bundle as bundles
@@ -22,6 +24,12 @@ RELATION = FederatedSettings(
 BUNDLE = Bundle("partner.org", (ToyCa("partner.org").root.der,), sequence=7)
 
 
+TOLD = {
+    "trust_domain": "partner.org", "sequence": 7, "jwt_keys": [],
+    "roots": [hashlib.sha256(BUNDLE.roots[0]).hexdigest()],
+}  # fmt: skip
+
+
 class World:
     """An endpoint whose answers are a test's, and who heard of changes."""
 
@@ -31,7 +39,14 @@ class World:
         self.changes = 0
         self.now = 0.0
         self.known = Federation(folder)
-        self.federating = Federating(self.known, self.changed, fetch=self.fetch, clock=lambda: self.now)
+        self.recorded: list[tuple[str, dict[str, object]]] = []
+        self.full = False
+        self.federating = Federating(self.known, self.changed, self.record, fetch=self.fetch, clock=lambda: self.now)
+
+    def record(self, operation: str, told: Mapping[str, object]) -> None:
+        if self.full:
+            raise JournalError("the disk is full")
+        self.recorded.append((operation, dict(told)))
 
     def changed(self) -> None:
         self.changes += 1
@@ -68,6 +83,7 @@ async def test_a_trust_domain_that_becomes_known_is_asked_at_once_and_agents_are
     running.cancel()
     assert (world.asked, world.known.bundles()) == ([(RELATION, None)], (BUNDLE,))
     assert world.federating.all() == [shown(known=True, sequence=7, roots=1)]
+    assert world.recorded == [("bundle.fetch", TOLD)]
     world.federating.want([])
     assert (world.changes, world.federating.all()) == (2, [])
 
@@ -83,17 +99,26 @@ async def test_the_owner_asks_now_and_hears_what_came_of_it(world: World) -> Non
     assert (told.known, told.sequence, told.problem.startswith("a bundle has a list `keys`")) == (True, 7, True)
 
 
+async def test_nobody_is_trusted_anew_before_that_is_on_record(world: World) -> None:
+    world.full, world.answers = True, [bundles.write(BUNDLE)]
+    world.federating.want([RELATION])
+    assert (await world.federating.refreshed("partner.org")).problem == "the disk is full"
+    with pytest.raises(JournalError):
+        world.federating.brought("partner.org", bundles.write(BUNDLE), world.record)
+    assert (world.known.bundles(), world.changes) == ((), 0)
+
+
 async def test_the_owner_brings_a_bundle(world: World) -> None:
     world.federating.want([FederatedSettings(trust_domain="partner.org")])
-    assert world.federating.brought("partner.org", bundles.write(BUNDLE)) == pb.Federated(
+    assert world.federating.brought("partner.org", bundles.write(BUNDLE), world.record) == pb.Federated(
         trust_domain="partner.org", known=True, sequence=7, roots=1
     )
-    assert world.changes == 1
+    assert (world.changes, world.recorded) == (1, [("bundle.import", TOLD)])
     for name, document, message in (
         ("other.org", bundles.write(BUNDLE), "is no trust domain that is known here"),
         ("partner.org", b"x", "this is no JSON"),
     ):
         with pytest.raises(FederationError, match=message):
-            world.federating.brought(name, document)
+            world.federating.brought(name, document, world.record)
     with pytest.raises(FederationError, match="has no bundle endpoint"):
         await world.federating.refreshed("partner.org")

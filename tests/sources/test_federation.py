@@ -27,6 +27,10 @@ FETCHED = FederatedSettings(
 STATIC = FederatedSettings(trust_domain="other.org")
 
 
+def unheard(_: Bundle) -> None:
+    """Nothing is to be recorded."""
+
+
 @pytest.fixture
 def known(tmp_path: Path) -> Federation:
     made = Federation(tmp_path / "federation")
@@ -36,21 +40,21 @@ def known(tmp_path: Path) -> Federation:
 
 def test_only_what_has_an_endpoint_is_asked_and_at_its_own_hint(known: Federation) -> None:
     assert [one.relation for one in known.due(0.0)] == [FETCHED]
-    assert known.took("partner.org", bundles.write(BUNDLE), 0.0)
+    assert known.took("partner.org", bundles.write(BUNDLE), 0.0, unheard)
     assert (known.due(59.0), known.pause(10.0)) == ([], 50.0)
     assert [one.relation for one in known.due(60.0)] == [FETCHED]
 
 
 @pytest.mark.parametrize(("hint", "seconds"), [(None, 300.0), (0, 300.0), (1, LEAST_REFRESH), (1 << 60, MOST_REFRESH)])
 def test_a_hint_is_taken_within_bounds(known: Federation, hint: int | None, seconds: float) -> None:
-    known.took("partner.org", bundles.write(replace(BUNDLE, refresh_hint=hint)), 0.0)
+    known.took("partner.org", bundles.write(replace(BUNDLE, refresh_hint=hint)), 0.0, unheard)
     assert known.pause(0.0) == seconds
 
 
 def test_a_failure_waits_for_the_next_interval_and_keeps_what_was_good(known: Federation) -> None:
     known.missed("partner.org", "no answer", 0.0)
     assert (known.pause(0.0), known.bundles()) == (300.0, ())
-    known.took("partner.org", bundles.write(BUNDLE), 300.0)
+    known.took("partner.org", bundles.write(BUNDLE), 300.0, unheard)
     known.missed("partner.org", "the answer is 500", 360.0)
     assert (known.bundles(), known.pause(360.0)) == ((BUNDLE,), 60.0)
     assert list(known.problems()) == [
@@ -80,16 +84,16 @@ def changed(**members: Any) -> bytes:
 def test_what_is_no_better_bundle_of_that_trust_domain_is_refused(
     known: Federation, document: bytes, message: str
 ) -> None:
-    known.took("partner.org", bundles.write(BUNDLE), 0.0)
+    known.took("partner.org", bundles.write(BUNDLE), 0.0, unheard)
     with pytest.raises(FederationError) as caught:
-        known.took("partner.org", document, 1.0)
+        known.took("partner.org", document, 1.0, unheard)
     assert message in caught.value.message
     assert known.bundles() == (BUNDLE,)
 
 
 def test_a_bundle_with_zero_keys_makes_its_workloads_strangers(known: Federation) -> None:
     empty = Bundle("partner.org", sequence=8)
-    assert known.took("partner.org", bundles.write(empty), 0.0)
+    assert known.took("partner.org", bundles.write(empty), 0.0, unheard)
     assert known.bundles() == (empty,)
     assert "the bundle of `partner.org` has no root: its workloads are strangers" in list(known.problems())
 
@@ -97,7 +101,7 @@ def test_a_bundle_with_zero_keys_makes_its_workloads_strangers(known: Federation
 def test_bundles_are_kept_over_a_restart_until_their_trust_domain_is_known_no_more(
     known: Federation, tmp_path: Path
 ) -> None:
-    known.took("partner.org", bundles.write(BUNDLE), 0.0)
+    known.took("partner.org", bundles.write(BUNDLE), 0.0, unheard)
     again = Federation(tmp_path / "federation")
     assert (again.want([FETCHED]), again.bundles()) == (True, (BUNDLE,))
     assert (again.want([FETCHED]), again.want([STATIC]), again.bundles()) == (False, True, ())
@@ -109,7 +113,7 @@ def test_bundles_are_kept_over_a_restart_until_their_trust_domain_is_known_no_mo
 def test_a_kept_bundle_that_is_broken_is_as_if_it_were_not_there(
     known: Federation, tmp_path: Path, content: bytes
 ) -> None:
-    known.took("partner.org", bundles.write(BUNDLE), 0.0)
+    known.took("partner.org", bundles.write(BUNDLE), 0.0, unheard)
     (tmp_path / "federation" / "partner.org.json").write_bytes(content)
     again = Federation(tmp_path / "federation")
     assert (again.want([FETCHED]), again.bundles()) == (False, ())
@@ -117,7 +121,7 @@ def test_a_kept_bundle_that_is_broken_is_as_if_it_were_not_there(
 
 @pytest.mark.parametrize("name", ["third.org", "../partner.org", "partner.org/..", ""])
 def test_a_trust_domain_that_no_operator_named_is_none(known: Federation, tmp_path: Path, name: str) -> None:
-    for work in (lambda: known.took(name, bundles.write(BUNDLE), 0.0), lambda: known.hurry(name)):
+    for work in (lambda: known.took(name, bundles.write(BUNDLE), 0.0, unheard), lambda: known.hurry(name)):
         with pytest.raises(FederationError, match="no trust domain that is known here; name it under"):
             work()
     assert not (tmp_path / "federation").exists()
