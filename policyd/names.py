@@ -66,6 +66,7 @@ CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
 KEY_FETCHES: Final = "policyd_key_fetches"
 KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
+FEDERATED_FAILING: Final = "policyd_federated_trust_domains_failing"
 INSTANCES_UNHEALTHY: Final = "policyd_instances_unhealthy"
 SPANS: Final = "policyd_spans"
 TRACE_WINDOW_BYTES: Final = "policyd_trace_window_bytes"
@@ -98,6 +99,7 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
     KEY_FETCHES: ("Key sets of issuers asked for.", ("outcome",)),
     KEY_SETS_FAILING: ("Key sets of issuers that could not be fetched the last time.", ()),
+    FEDERATED_FAILING: ("Other trust domains of which no bundle, or no new one, could be had the last time.", ()),
     INSTANCES_UNHEALTHY: ("Instances that are probed and not reached now, as they do not answer.", ()),
     SPANS: ("Spans that proxies told of.", ("outcome",)),
     TRACE_WINDOW_BYTES: ("Memory that the window of traces takes.", ()),

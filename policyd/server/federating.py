@@ -30,7 +30,8 @@ _log = structlog.get_logger("policyd.server")
 class Federating:
     """Fetches what is due, and calls `changed` when bundles are others; it is the desk's Federation.
 
-    `record` puts a bundle that was fetched on record: the operation, and what is told of it.
+    `record` puts a bundle that was fetched on record: the operation, and what is told of it; `failing` hears of how
+    many trust domains there is no bundle, or perhaps an old one.
 
     All but `fetch` happens in the loop's own thread.
     """
@@ -41,12 +42,14 @@ class Federating:
         changed: Callable[[], object],
         record: Record,
         *,
+        failing: Callable[[int], object] = lambda count: None,
         fetch: Callable[[FederatedSettings, Bundle | None], Awaitable[bytes]] = fetch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
         self._changed = changed
         self._record = record
+        self._failing = failing
         self._fetch = fetch
         self._clock = clock
         self._woken = asyncio.Event()
@@ -62,6 +65,7 @@ class Federating:
         while True:
             self._woken.clear()
             await asyncio.gather(*map(self._ask, self._known.due(self._clock())[:AT_ONCE]))
+            self._count()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._known.pause(self._clock())):
                     await self._woken.wait()
@@ -84,6 +88,9 @@ class Federating:
             _log.info(operation, trust_domain=trust_domain)
             self._changed()
 
+    def _count(self) -> None:
+        self._failing(len(list(self._known.problems())))
+
     # ---- desk.Federation
 
     def all(self) -> Sequence[pb.Federated]:
@@ -93,12 +100,14 @@ class Federating:
     def brought(self, trust_domain: str, document: bytes, record: Record) -> pb.Federated:
         """Take a bundle that was brought by hand, once `record` is done; raises FederationError."""
         self._take(trust_domain, document, record, "bundle.import")
+        self._count()
         return self._of(trust_domain)
 
     async def refreshed(self, trust_domain: str) -> pb.Federated:
         """Ask for one now; raises FederationError where there is nothing to ask."""
         self._known.hurry(trust_domain)
         await self._ask(next(kept for kept in self._known.all() if kept.relation.trust_domain == trust_domain))
+        self._count()
         return self._of(trust_domain)
 
     def _of(self, trust_domain: str) -> pb.Federated:

@@ -240,7 +240,9 @@ class Server:
             changed=lambda: self._loop.call_soon_threadsafe(self._authority_changed),
         )
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
-        self._federating = Federating(self._federation, self._changes.announce, self._note)
+        self._federating = Federating(
+            self._federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
+        )
         self._federating.want(self._keeper.live.settings.ca.federation)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())

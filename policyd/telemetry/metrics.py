@@ -89,6 +89,7 @@ class Metrics:
         self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
         self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
         self._key_sets_failing = _gauge(registry, names.KEY_SETS_FAILING)
+        self._federated_failing = _gauge(registry, names.FEDERATED_FAILING)
         self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
         self._spans = _Counts(registry, names.SPANS, SPANS)
         self._window_bytes = _gauge(registry, names.TRACE_WINDOW_BYTES)
@@ -166,6 +167,10 @@ class Metrics:
     def keys_fetched(self, outcome: str) -> None:
         """An issuer was asked for its keys: `new`, `same` or `failed`."""
         self._key_fetches.add(outcome)
+
+    def federated_failing(self, count: int) -> None:
+        """So many other trust domains have no bundle, or perhaps an old one."""
+        self._federated_failing.set(count)
 
     def keys_failing(self, count: int) -> None:
         """So many key sets could not be fetched the last time."""

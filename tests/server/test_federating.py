@@ -41,7 +41,17 @@ class World:
         self.known = Federation(folder)
         self.recorded: list[tuple[str, dict[str, object]]] = []
         self.full = False
-        self.federating = Federating(self.known, self.changed, self.record, fetch=self.fetch, clock=lambda: self.now)
+        self.failing: list[int] = []
+        self.federating = Federating(
+            self.known,
+            self.changed,
+            self.record,
+            failing=self.failing.append,
+            fetch=self.fetch,
+            clock=lambda: self.now,
+        )
+            self.known, self.changed, self.record, fetch=self.fetch, clock=lambda: self.now, failing=self.failing.append
+        )
 
     def record(self, operation: str, told: Mapping[str, object]) -> None:
         if self.full:
@@ -94,7 +104,7 @@ async def test_the_owner_asks_now_and_hears_what_came_of_it(world: World) -> Non
     assert await world.federating.refreshed("partner.org") == shown(problem="the answer is 500")
     for _ in range(2):
         assert await world.federating.refreshed("partner.org") == shown(known=True, sequence=7, roots=1)
-    assert world.changes == 1
+    assert (world.changes, world.failing) == (1, [1, 0, 0])
     told = await world.federating.refreshed("partner.org")
     assert (told.known, told.sequence, told.problem.startswith("a bundle has a list `keys`")) == (True, 7, True)
 

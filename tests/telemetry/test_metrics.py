@@ -32,6 +32,7 @@ def busy() -> Metrics:
     metrics.ca_expiry({"root": 1_800_000_000})
     metrics.keys_fetched("new")
     metrics.keys_failing(2)
+    metrics.federated_failing(1)
     metrics.instances_unhealthy(1)
     return metrics
 
