@@ -125,6 +125,7 @@ PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
 PROXY_SERIES: Final = "policyd_proxy_series"
 PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
 PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
+APPLICATION_UP: Final = "policyd_application_up"
 
 AGENT_METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     PROXY_UP: ("gauge", "1 for an Envoy whose metrics are on this page, 0 for one that did not answer.", ("proxy",)),
@@ -137,5 +138,10 @@ AGENT_METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     ),
     PROXY_SERIES: ("gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
     PROXY_SERIES_LIMIT: ("gauge", "How many it keeps of a kind at most; beyond it nothing new is counted.", ()),
-    PROXY_UNREADABLE: ("gauge", "Lines of Envoys' pages that were no metrics and are left out.", ()),
+    PROXY_UNREADABLE: ("gauge", "Lines of pages that were no metrics, or somebody else's, and are left out.", ()),
+    APPLICATION_UP: (
+        "gauge",
+        "1 for an application whose metrics are on this page, 0 for one that did not show them in time.",
+        ("proxy",),
+    ),
 }

@@ -57,6 +57,7 @@ MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
     RESPONSE_MESSAGES: ("counter", "Messages of gRPC that callers got. Of the other end only its Service is known."),
 }
 
+PROXY: Final = "proxy"  # the label of the instance whose Envoy counted
 REPORTER: Final = "reporter"
 SOURCE: Final = "source"
 DESTINATION: Final = "destination"

@@ -152,7 +152,8 @@ class Agent:
         """What Prometheus is told."""
         session, fleet = self._session, self._fleet
         sidecars = fleet.status() if fleet else []
-        return await collect(sidecars, connected=session is not None and session.connected, everything=everything)
+        connected, pages = (session.connected, session.pages) if session is not None else (False, ())
+        return await collect(sidecars, connected=connected, everything=everything, pages=pages)
 
     def _write_status(self) -> None:
         self._status_due = None

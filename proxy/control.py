@@ -19,6 +19,7 @@ from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId, check_trust_domain
 from policyd.svid.jwt import read
+from proxy.application_page import PagePlace
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle
@@ -41,6 +42,8 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.enable_retries", 0),  # the agent has its own back-off
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new handshake, with the new SVID
 )
+LOOPBACK = "127.0.0.1"
+_PATH = re.compile(r"/[\x21-\x7e]{0,1023}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
@@ -80,6 +83,7 @@ class Assigned:
     registered: tuple[Registered, ...] = ()
     federated: tuple[Bundle, ...] = ()
     tainted: frozenset[bytes] = frozenset()
+    pages: tuple[PagePlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +117,12 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
         raise IdentityError(f"an agent is told at most {MAX_REGISTRATIONS} entries, not {len(message.registrations)}")
     registered = tuple(_registered(one, trust_domain) for one in message.registrations)
     probes = tuple(_probes_of(message.probes, {spec.instance for spec in specs}))
+    pages = tuple(_pages(message.pages, {spec.instance for spec in specs}))
     bundle, xds = bundle_of(message.bundle, trust_domain), Endpoint.parse(message.xds_address)
     federated = tuple(_federated(message.federated, trust_domain))
     if len(message.tainted) > MAX_TAINTED:
         raise IdentityError(f"an agent is told at most {MAX_TAINTED} tainted authorities, not {len(message.tainted)}")
-    return Assigned(specs, bundle, xds, server, probes, registered, federated, frozenset(message.tainted))
+    return Assigned(specs, bundle, xds, server, probes, registered, federated, frozenset(message.tainted), pages)
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:
@@ -169,6 +174,16 @@ def _probes_of(messages: Iterable[agent_pb2.Probe], instances: Set[str]) -> Iter
             success_threshold=max(message.success_threshold, 1),
             failure_threshold=max(message.failure_threshold, 1),
         )
+
+
+def _pages(messages: Iterable[agent_pb2.Page], instances: Set[str]) -> Iterator[PagePlace]:
+    """Where applications show their metrics, one page an instance, on this machine only."""
+    found: set[str] = set()
+    for one in messages:
+        is_path = _PATH.fullmatch(one.path) is not None
+        if one.instance in instances - found and one.host == LOOPBACK and 0 < one.port < 65536 and is_path:
+            found.add(one.instance)
+            yield PagePlace(one.instance, one.host, one.port, one.path)
 
 
 def _way_of(message: agent_pb2.Probe) -> Way | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import nan
+from math import isnan, nan
 
 from policyd import names, signals
 
@@ -19,6 +19,15 @@ _STANDARD = f"envoy_{signals.PREFIX}_"
 _MESSAGES = re.compile(r"envoy_cluster_(?:(.*)_)?grpc_(request|response)_message_count")
 _COUNTS = {"request": signals.REQUEST_MESSAGES, "response": signals.RESPONSE_MESSAGES}
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9_]")
+_SAMPLE = re.compile(
+    r"([a-zA-Z_:][a-zA-Z0-9_:]*)"
+    r'(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\]|\\.)*",?)*)\})?'
+    r"[ \t]+([^ \t]+)(?:[ \t]+-?[0-9]+)?[ \t]*"
+)
+_OTHERS = (f"{signals.PREFIX}_", "envoy_", "policyd_")  # what no application counts
+_PARTS = ("", "_bucket", "_sum", "_count", "_total", "_created")
+_THEIRS = "exported_proxy"  # what an application itself calls `proxy`, as Prometheus would say
+MAX_LINES = 20_000  # of one application
 _LOCAL = re.compile(rf'(?:^|,){signals.LOCAL}="')
 _WITHOUT = f'{signals.WITHOUT}="'
 _BOUND = re.compile(r',?le="([^"]*)"$')
@@ -67,6 +76,24 @@ class Page:
             self.families.setdefault(name, Family("counter")).lines.append(f"{name}{{{labels},{mine}}} {value}")
         return series
 
+    def add_application(self, proxy: str, text: str) -> None:
+        """Take the page of the application beside a sidecar, as far as it is one, and none of others' metrics."""
+        family: Family | None = None
+        called = ""
+        for at, line in enumerate(text.split("\n")):
+            if match := _TYPE.fullmatch(line.rstrip("\r")):
+                called = match[1]
+                family = None if called.startswith(_OTHERS) else self.families.setdefault(called, Family(match[2]))
+            elif line.strip() and not line.startswith("#"):
+                made = _of_application(line.rstrip("\r"), proxy) if at < MAX_LINES else None
+                if made is None:
+                    self.odd += 1
+                    continue
+                name, written_line = made
+                of_it = family is not None and name.removeprefix(called) in _PARTS and name.startswith(called)
+                kept = family if of_it and family is not None else self.families.setdefault(name, Family("untyped"))
+                kept.lines.append(written_line)
+
     def put(self, name: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
         """Take a family of our own, one of names.AGENT_METRICS."""
         family = self.families.setdefault(name, Family(names.AGENT_METRICS[name][0]))
@@ -96,6 +123,17 @@ class Page:
             known = self._labels[tags] = written(signals.standard_labels(read(tags)))
         end = f',le="{bound[1]}"' if bound else ""
         return f"{_renamed(name)}{{{known},{mine}{end}}} {value}"
+
+
+def _of_application(line: str, proxy: str) -> tuple[str, str] | None:
+    """The metric of a line, and the line with its proxy, without a time; None for what is none, or another's."""
+    found = _SAMPLE.fullmatch(line)
+    if found is None or found[1].startswith(_OTHERS) or isnan(_number(found[3])) is not (found[3] == "NaN"):
+        return None
+    labels = read(found[2] or "")
+    if signals.PROXY in labels:
+        labels = {_THEIRS if name == signals.PROXY else name: value for name, value in labels.items()}
+    return found[1], f"{found[1]}{{{written({**labels, signals.PROXY: proxy})}}} {found[3]}"
 
 
 class _Messages:

@@ -21,6 +21,7 @@ import h11
 
 from policyd import names, signals
 from policyd.errors import EnvoyError, StateError
+from proxy.application_page import PagePlace, page_of
 from proxy.bootstrap import Endpoint
 from proxy.envoy_admin import ask
 from proxy.events import SidecarStatus
@@ -51,14 +52,21 @@ class Where:
     strict: bool = False
 
 
-async def collect(sidecars: Sequence[SidecarStatus], *, connected: bool, everything: bool) -> str:
+async def collect(
+    sidecars: Sequence[SidecarStatus], *, connected: bool, everything: bool, pages: Sequence[PagePlace] = ()
+) -> str:
     """The page of all Envoys: `everything` that they count, or what is usually looked at; and the agent's own.
+
+    `pages` are those of applications; one that does not answer in time is missed, and no other waits for it longer.
 
     `connected` is whether policyd is there.
     """
     page = Page()
     running = [one for one in sidecars if one.pid]
-    texts = await asyncio.gather(*(_text(one, everything=everything) for one in running))
+    texts, shown = await asyncio.gather(
+        asyncio.gather(*(_text(one, everything=everything) for one in running)),
+        asyncio.gather(*(page_of(one) for one in pages)),
+    )
     series = [page.add(one.instance, text or "") for one, text in zip(running, texts, strict=True)]
     proxies = [{"proxy": one.instance} for one in running]
     answered = zip(proxies, (text is not None for text in texts), strict=True)
@@ -70,6 +78,10 @@ async def collect(sidecars: Sequence[SidecarStatus], *, connected: bool, everyth
     page.put(names.PROXY_SVID_EXPIRY, expire)
     page.put(names.PROXY_SERIES, zip(proxies, series, strict=True))
     page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])
+    for place, text in zip(pages, shown, strict=True):
+        page.add_application(place.instance, text or "")
+    seen = [({"proxy": place.instance}, text is not None) for place, text in zip(pages, shown, strict=True)]
+    page.put(names.APPLICATION_UP, seen)
     page.put(names.PROXY_UNREADABLE, [({}, page.odd)])
     return page.text()
 

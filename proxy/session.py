@@ -15,6 +15,7 @@ from policyd import __version__
 from policyd._pb import agent_pb2
 from policyd.envoy_api import ENVOY_VERSION
 from policyd.errors import PolicydError, StateError
+from proxy.application_page import PagePlace
 from proxy.backoff import backoff
 from proxy.book import Book
 from proxy.control import Assigned, Control, Holding, assigned_of
@@ -55,6 +56,7 @@ class Session:
         self._connected = False
         self._told: Holding | None = None
         self._news = asyncio.Event()
+        self.pages: tuple[PagePlace, ...] = ()  # where applications show their metrics
         control.use(joined.svid, joined.bundle)
 
     async def renew(self) -> None:
@@ -91,6 +93,7 @@ class Session:
             self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
+            self.pages = assigned.pages
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
 
     async def tell(self) -> None:

@@ -375,6 +375,11 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             agent=registration.agent,
             sidecars=sidecars,
             probes=probes_for(instances),
+            pages=[
+                agent_pb2.Page(instance=one.name, host=one.metrics.host, port=one.metrics.port, path=one.metrics.path)
+                for one in instances
+                if one.metrics is not None
+            ],
             bundle=self._bundles.of(self._issuer.bundle),
             xds_address=self._xds_address,
             server_id=str(SpiffeId.server(authority.trust_domain)),

@@ -26,6 +26,7 @@ from policyd.mesh.model import (
     Instance,
     Listener,
     Mesh,
+    MetricsPage,
     Served,
     Workload,
     egress_listener,
@@ -168,6 +169,7 @@ class _Instances:
             proxy_secret=placed.proxy_secret,
             locality=parse_locality(spec.locality) if spec.locality else None,
             weight=spec.weight or 1,
+            metrics=_metrics(spec, placed.ports[0].app_port),
         )
 
     def _gateway(self, name: str, spec: GatewayInstanceSpec) -> Instance:
@@ -220,6 +222,10 @@ class _Instances:
 def _listed(numbers: Iterable[int], what: str = "port") -> str:
     found = [str(number) for number in numbers]
     return " ".join(filter(None, (what + "s" * (what != "" and len(found) > 1), ", ".join(found))))
+
+
+def _metrics(spec: WorkloadSpec, first: int) -> MetricsPage | None:
+    return MetricsPage("127.0.0.1", spec.metrics.port or first, spec.metrics.path) if spec.metrics else None
 
 
 def _workloads(

@@ -78,6 +78,13 @@ class PortSpec(Model):
         return self.name or self.speaks
 
 
+class MetricsSpec(Model):
+    """Where an application shows metrics for Prometheus: on its first port unless another one is given."""
+
+    path: Annotated[str, AfterValidator(check_path)] = "/metrics"
+    port: PortNumber | None = None
+
+
 class WorkloadSpec(Model):
     """One instance to run, in Compose's words; without `command` it is started by someone else.
 
@@ -104,6 +111,7 @@ class WorkloadSpec(Model):
     outbound_port: PortNumber | None = None
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
     weight: Weight | None = None
+    metrics: MetricsSpec | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> WorkloadSpec:

@@ -117,6 +117,15 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsPage:
+    """Where an application shows its metrics, on its own machine."""
+
+    host: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One running copy with its Envoy.
 
@@ -141,6 +150,7 @@ class Instance:
     weight: int = 1
     probe: Probe | None = None
     healthy: bool = True
+    metrics: MetricsPage | None = None
 
     @property
     def service_port(self) -> int:

@@ -47,6 +47,11 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "inboundPort": "Where its sidecar listens for others.",
         "outboundPort": "Its own HTTP proxy, on loopback.",
         "weight": "Its share of the requests to several instances; otherwise 1.",
+        "metrics": "Where the application shows metrics for Prometheus; its agent's page has them, too.",
+    },
+    "MetricsSpec": {
+        "path": "Their path.",
+        "port": "A port on loopback; otherwise the application's first one.",
     },
     "PortSpec": {
         "port": "The Service's port, which callers use.",

@@ -6,7 +6,10 @@ import json
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,47 @@ pytestmark = pytest.mark.e2e
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
+@contextmanager
+def metrics_of_an_application() -> Iterator[int]:
+    """A port on which something shows metrics."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'# TYPE orders_total counter\norders_total{kind="book"} 3\n')
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
-def counted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    """Bookinfo after a few requests."""
+def application() -> Iterator[int]:
+    """Where `reviews-v1` shows its metrics."""
+    with metrics_of_an_application() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def counted(root: Path, tmp_path_factory: pytest.TempPathFactory, application: int) -> Iterator[RunningMesh]:
+    """Bookinfo after a few requests; two of its applications are said to show metrics, and one does."""
     directory = copy_of_bookinfo(tmp_path_factory.mktemp("metrics") / "bookinfo", root)
     (directory / "checks.yaml").unlink()
+    workloads = (directory / "workloads.yaml").read_text()
+    for service, metrics in (("details", "{path: /none}"), ("reviews", f"{{port: {application}}}")):
+        begin = workloads.index("{", workloads.index(f"{service}-v1:")) + 1
+        workloads = f"{workloads[:begin]}metrics: {metrics}, {workloads[begin:]}"
+    (directory / "workloads.yaml").write_text(workloads)
     try:
         mesh = up(directory)
         for _ in range(3):
@@ -221,6 +260,16 @@ def rows(mesh: RunningMesh, trace: str) -> list[dict[str, Any]]:
         return []
     found: list[dict[str, Any]] = mesh.says("traces", "show", trace)["rows"]
     return found
+
+
+def test_applications_metrics_are_on_the_page_and_one_that_shows_none_is_missed(counted: RunningMesh) -> None:
+    text = page(counted)
+
+    assert [(one["kind"], one["proxy"], count) for one, count in found(text, "orders_total")] == [
+        ("book", "reviews-v1", 3.0)
+    ]
+    up_ = {one["proxy"]: count for one, count in found(text, "policyd_application_up")}
+    assert up_ == {"details-v1": 0.0, "reviews-v1": 1.0}
 
 
 def test_a_record_names_its_trace_at_the_first_hop_too(counted: RunningMesh) -> None:

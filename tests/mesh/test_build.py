@@ -15,7 +15,7 @@ from policyd.mesh.istio.gateway import Gateway, GatewaySpec, Server, ServerPort
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import VirtualService, VirtualServiceSpec
-from policyd.mesh.model import Group, Instance, Listen, Listener, Mesh, Port, Served, Service, Workload
+from policyd.mesh.model import Group, Instance, Listen, Listener, Mesh, MetricsPage, Port, Served, Service, Workload
 from policyd.mesh.placement import Placement, SidecarPlace, assumed
 from policyd.spiffe import SpiffeId
 from tests.mesh.sample import GOOD, broken, meshed, problems
@@ -272,3 +272,17 @@ def test_a_thousand_services_build_quickly() -> None:
     mesh = build(declaration, "cluster.local", placement)
     assert len(mesh.services) == 2000
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "page"),
+    [
+        ("{}", MetricsPage("127.0.0.1", 21_000, "/metrics")),
+        ("{path: /stats, port: 9102}", MetricsPage("127.0.0.1", 9102, "/stats")),
+    ],
+)
+def test_an_application_s_metrics_are_on_its_first_port_or_another(metrics: str, page: MetricsPage) -> None:
+    spec = f"web-v1: {{service: web, port: 80, appPort: 21000, metrics: {metrics}, command: [web]}}"
+    instances = meshed(broken("workloads.yaml", "web-v1: {service: web, port: 80, command: [web]}", spec)).instances
+
+    assert (instances["web-v1"].metrics, instances["api-v1"].metrics) == (page, None)

@@ -10,6 +10,7 @@ import pytest
 from policyd._pb import agent_pb2
 from policyd.errors import PolicydError
 from policyd.spiffe import SpiffeId
+from proxy.application_page import PagePlace
 from proxy.bootstrap import Endpoint
 from proxy.control import Assigned, Spec, assigned_of
 from proxy.health import Exec, HttpGet, Probe
@@ -40,6 +41,18 @@ def test_a_good_assignment() -> None:
         xds=Endpoint("127.0.0.1", 15010),
         server=SpiffeId.server("cluster.local"),
     )
+
+
+def test_pages_of_applications_are_of_its_own_instances_and_on_its_own_machine() -> None:
+    message = assignment()
+    good = {"instance": "web-1", "host": "127.0.0.1", "port": 9102, "path": "/metrics?a=b"}
+    for change in (
+        {}, {"port": 1}, {"instance": "other"}, {"instance": "web-2", "host": "169.254.169.254"},
+        {"instance": "web-2", "port": 0}, {"instance": "web-2", "path": "/a b"}, {"instance": "web-2", "path": ""},
+    ):  # fmt: skip
+        message.pages.append(agent_pb2.Page(**{**good, **change}))
+
+    assert assigned_of(message, "cluster.local").pages == (PagePlace("web-1", "127.0.0.1", 9102, "/metrics?a=b"),)
 
 
 PARTNER = ToyCa("partner.org")

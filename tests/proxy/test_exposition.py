@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.exposition import Page, read, written
+from proxy.exposition import MAX_LINES, Page, read, written
 
 TAGS = 'local="web-v1|default|web|v1|web.default|spiffe://d/web",response_code="200"'
 FIRST = f"""# TYPE envoy_istio_requests_total counter
@@ -107,6 +107,58 @@ def test_what_is_told_apart_no_more_is_one_line() -> None:
     _, web, api = page.text().splitlines()
     assert (web.endswith(',proxy="web"} 6'), "decision" in web) == (True, False)
     assert api.endswith(',proxy="api"} nan')
+
+
+APPLICATION = """\
+# HELP orders_total Orders.
+# TYPE orders_total counter
+orders_total{kind="book",proxy="theirs"} 3 1700000000000
+# TYPE took histogram
+took_bucket{le="1"} 2
+took_sum 1.5
+took_count 2
+loose 4
+# TYPE istio_requests_total counter
+istio_requests_total{decision="allow"} 9
+policyd_proxy_up 0
+odd{a=b} 1
+bad many
+"""
+
+
+def test_an_application_s_metrics_stand_beside_with_their_proxy_and_none_of_others() -> None:
+    page = Page()
+    page.add("web", FIRST)
+    before = page.text()
+    page.add_application("api", APPLICATION)
+    page.add_application("web", "# TYPE orders_total counter\r\norders_total 1\r\n# EOF\r\n")
+
+    assert page.text() == before + (
+        "# TYPE orders_total counter\n"
+        'orders_total{kind="book",exported_proxy="theirs",proxy="api"} 3\n'
+        'orders_total{proxy="web"} 1\n'
+        '# TYPE took histogram\ntook_bucket{le="1",proxy="api"} 2\ntook_sum{proxy="api"} 1.5\n'
+        'took_count{proxy="api"} 2\n'
+        '# TYPE loose untyped\nloose{proxy="api"} 4\n'
+    )
+    assert page.odd == 4
+
+
+def test_an_application_has_so_many_lines() -> None:
+    page = Page()
+    page.add_application("api", "\n".join(f'a{{b="{at}"}} 1' for at in range(MAX_LINES + 3)))
+
+    assert (page.text().count("\n"), page.odd) == (MAX_LINES + 1, 3)
+
+
+@given(st.text(max_size=200))
+def test_whatever_an_application_shows_the_page_stays_one(text: str) -> None:
+    page = Page()
+    page.add_application("api", text)
+    again = Page()
+    again.add_application("api", page.text())
+
+    assert again.odd == 0
 
 
 def test_figures_of_our_own_stand_beside_them() -> None:
