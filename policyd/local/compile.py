@@ -37,7 +37,7 @@ from policyd.local.logic import (
 from policyd.local.place import Known, Place, known_of
 from policyd.local.values import Unknown
 from policyd.mesh.model import Listener, Mesh
-from policyd.mesh.protocols import takes_connections, takes_requests
+from policyd.mesh.protocols import takes_connections
 from policyd.policy.nearest import conditions_of, written
 
 MAX_EXPRESSION: Final = 4_096  # characters; Envoys of ours take programs of 32,768 steps
@@ -70,7 +70,8 @@ class Compiled:
     """What of a ruling holds at one listener. Each in the order of ids: the first that applies is the one on record.
 
     `failing` are the forbids that can fail, and when; `unused` are the policies that can apply to no request there, as
-    far as is known, with their effects. `verified` is the trust domain of callers, "" where none is verified.
+    far as is known, with their effects. `verified` is the trust domain of callers, "" where none is verified;
+    `connects` says whether connections are decided there, and no requests.
     """
 
     listener: str
@@ -83,12 +84,13 @@ class Compiled:
     left: tuple[Left, ...] = ()
     obstacles: tuple[str, ...] = ()
     verified: str = ""
+    connects: bool = False
 
     @property
     def content(self) -> tuple[object, ...]:
         """Equal for listeners that are decided alike."""
         rules = (self.forbids, self.failing, self.permits, self.unused, self.left, self.obstacles)
-        return (self.service, self.revision, self.verified, *rules)
+        return (self.service, self.revision, self.verified, self.connects, *rules)
 
     @property
     def is_exact(self) -> bool:
@@ -121,6 +123,7 @@ class Compiler:
             self._ruling.revision,
             obstacles=tuple(self._obstacles(listener)),
             verified=mesh.trust_domain if listener.verifies_peers else "",
+            connects=takes_connections(listener.protocol),
         )
         if found.obstacles:
             return found
@@ -142,8 +145,8 @@ class Compiler:
             yield "a gateway's routes may lead outside, which is decided by the Host"
         if listener.side == "gateway" and listener.verifies_peers:
             yield "workloads bring tunnels to gateways, too"
-        if takes_connections(listener.protocol) or not takes_requests(listener.protocol):
-            yield f"connections are decided there (`{listener.protocol}`)"
+        if takes_connections(listener.protocol) and (listener.protocol != "tcp" or listener.side != "inbound"):
+            yield f"what connections bring is looked at there (`{listener.protocol}`)"
         if listener.issuers:
             yield "tokens are taken there, and who has a bad one is refused before any policy"
         if self._ruling.shadow is not None:

@@ -76,7 +76,8 @@ def _matcher(compiled: Compiled) -> dict[str, Any]:
 def rules(compiled: Compiled) -> Iterator[tuple[str, Formula, str]]:
     """Names, when they match, and what is done then; the first one that matches decides."""
     yield INCOMPLETE, _incomplete(compiled), "DENY"
-    yield BAD_PATH, _bad_path(), "DENY"
+    if not compiled.connects:
+        yield BAD_PATH, _bad_path(), "DENY"
     for rule in compiled.forbids:
         yield rule.policy, rule.when, "DENY"
     yield FAILED, some(*(rule.when for rule in compiled.failing)), "DENY"
@@ -89,7 +90,8 @@ def _incomplete(compiled: Compiled) -> Formula:
     method = Atom(METHOD, Pattern(expressions.USABLE_METHOD), "a usable method")
     host = Atom(HOST, Pattern(expressions.USABLE_HOST), "a usable host")
     connect = Atom(METHOD, OneOf(("CONNECT",)), "CONNECT")
-    return some(negated(method), connect, negated(host), *_strangers(compiled.verified))
+    methods = [negated(connect)] if compiled.connects else [negated(method), connect]
+    return some(*methods, negated(host), *_strangers(compiled.verified))
 
 
 def _strangers(domain: str) -> Iterator[Formula]:

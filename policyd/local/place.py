@@ -30,6 +30,7 @@ from policyd.local.values import (
     method_in,
 )
 from policyd.mesh.model import Instance, Listener, Mesh
+from policyd.mesh.protocols import takes_connections
 from policyd.spiffe import SpiffeId
 
 _ACTIONS = {str(action_of(method).id): method for method in METHODS}
@@ -79,6 +80,7 @@ class Place:
         self.resource = service
         self.labels = known.entities.labels(listener.instance)
         self.principal: Value = Unknown.CALLER if listener.verifies_peers else ANONYMOUS
+        self.connects = takes_connections(listener.protocol)
 
     # ---- attributes
 
@@ -97,12 +99,15 @@ class Place:
                 raise NotCompilable(f"`{'.'.join(chain)}`")
 
     def _context(self, path: str) -> Value:
-        known: dict[str, Value] = {
+        requests: dict[str, Value] = {
             "request.method": Text(METHOD, "method"),
             "request.host": Text(HOST, "host"),
             "request.path": Text(PATH, "path"),
             "request.segments": Unknown.SEGMENTS,
             "request.headers": Unknown.HEADERS,
+        }
+        known: dict[str, Value] = {
+            **({} if self.connects else requests),
             "source.port": Unknown.SOURCE_PORT,
             "destination.port": self.listener.port,
             "destination.labels": self.labels.uid,
@@ -143,6 +148,8 @@ class Place:
                 raise NotCompilable(f"`has` of `{'.'.join(chain)}`")
 
     def _context_has(self, path: str) -> Formula:
+        if path.partition(".")[0] in ("request", "client_ip") and self.connects:
+            return NO
         whole = ("request", "source", "destination", "client_ip", "time")
         inner = ("request.method", "request.host", "request.path", "request.segments", "request.headers")
         ends = ("source.ip", "source.port", "destination.ip", "destination.port", "destination.labels")
@@ -247,11 +254,14 @@ class Place:
         return self._methods(one.id for one in self._own_actions() if one == uid)
 
     def _own_actions(self) -> Iterator[Uid]:
-        yield from (Uid("Action", name) for name in (*sorted(_ACTIONS), "other"))
+        names = ("connect",) if self.connects else (*sorted(_ACTIONS), "other")
+        yield from (Uid("Action", name) for name in names)
 
     def _methods(self, names: Iterator[str]) -> Formula:
         """Every method that is none of the schema's is `other`."""
         found = frozenset(names)
+        if self.connects:
+            return YES if found else NO
         known = frozenset(_ACTIONS)
         if "other" not in found:
             return method_in(found)

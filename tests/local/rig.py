@@ -105,8 +105,9 @@ def _route(case: Case) -> dict[str, Any]:
         envoy.FILTER: {"@type": f"{filters.HTTP}.rbac.v3.RBACPerRoute", "rbac": _untyped(envoy.rbac(case.compiled))},
     }
     is_set = {"name": "x-set", "string_match": {"exact": str(case.number)}}
+    what: dict[str, Any] = {"connect_matcher": {}} if case.compiled.connects else {"prefix": "/"}
     return {
-        "match": {"prefix": "/", "headers": [is_set]},
+        "match": {**what, "headers": [is_set]},
         "direct_response": {"status": 200},
         "typed_per_filter_config": per_route,
     }
@@ -128,6 +129,7 @@ def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, An
         [filters.authorization(ASIDE), replies.identified(), rbac],
         {"route_config": {"name": name, "virtual_hosts": hosts}},
         local_reply_config={"mappers": denials},
+        upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
     )
     return {
         "name": name,

@@ -218,7 +218,22 @@ def built(texts: dict[str, str]) -> Mesh:
 def test_connections_and_egress_are_asked_about(mesh: Mesh, schema: Schema) -> None:
     egress = compiled(mesh, schema, "", "shop-v1/egress")
     assert egress.obstacles == ("what leaves the mesh is decided by its Host",)
-    assert compiled(built({"workloads.yaml": TCP}), schema, "").obstacles == ("connections are decided there (`tcp`)",)
+    either = built({"workloads.yaml": TCP.replace("tcp", "auto")})
+    assert compiled(either, schema, "").obstacles == ("what connections bring is looked at there (`auto`)",)
+
+
+def test_connections_have_one_action_and_no_request(schema: Schema) -> None:
+    tcp = built({"workloads.yaml": TCP})
+    scopes = {"a": 'action == Action::"connect"', "b": HTTP, "c": "action"}
+    found = compiled(
+        tcp, schema, "\n".join(f'@id("{id_}") permit (principal, {one}, resource);' for id_, one in scopes.items())
+    )
+    assert (found.connects, [one.policy for one in found.permits], found.unused) == (
+        True,
+        ["a", "c"],
+        (("b", "permit"),),
+    )
+    assert [done for done, _, _ in readable(found)] == ["503", "allow"]
 
 
 def test_a_gateway_is_decided_as_a_service_where_nothing_leads_outside(mesh: Mesh, schema: Schema) -> None:

@@ -146,12 +146,41 @@ ODD_2 = (
 )
 
 
+CONNECT = 'permit (principal, action == Action::"connect", resource)'
+
+
+def connection(name: str, policies: str, answer: tuple[int, str], *, caller: str = WEB) -> Odd:
+    return Odd(name, policies, answer, b"shop:9080", method="CONNECT", host="shop:9080", caller=caller)
+
+
+# at a service that speaks TCP
+ODD_T = (
+    connection("a connection", f'@id("p") {CONNECT};', ALLOWED),
+    connection("no policy of connections", '@id("p") permit (principal, action in Action::"http", resource);', DENIED),
+    connection("any action", '@id("p") permit (principal, action, resource);', ALLOWED),
+    connection("a port", f'@id("p") {CONNECT} when {{ context.destination.port == 9080 }};', ALLOWED),
+    connection("an address", f'@id("p") {CONNECT} when {{ context.source.ip.isInRange(ip("10.0.0.0/8")) }};', DENIED),
+    connection("no name was asked for", f'@id("p") {CONNECT} when {{ context has sni }};', DENIED),
+    connection(
+        "who connects", f'@id("p") {CONNECT} when {{ principal is Workload && principal in Group::"fronts" }};', ALLOWED
+    ),
+    connection(
+        "a forbid", f'@id("p") {CONNECT};\n@id("f") forbid (principal is Workload, action, resource);', (403, "f")
+    ),
+    connection("no workload", f'@id("p") {CONNECT};', BROKEN, caller=f"{world.TRUST}/agent/node"),
+)
+
+
 @pytest.fixture(scope="module")
 def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
-    mesh = world.mesh_of()
+    requests, connections = (
+        world.mesh_of(),
+        world.mesh_of(world.WORKLOADS.replace("port: 9080,", "port: 9080, protocol: tcp,")),
+    )
     cases = []
-    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2))):
+    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T)):
+        mesh = connections if odd in ODD_T else requests
         ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)
         listener = mesh.listeners["shop-v1/inbound" if odd.caller else "shop-v1/inbound/plaintext"]
         compiled = Compiler(ruling).compile(listener)
@@ -175,6 +204,14 @@ def test_both_give_the_answer_over_http_2(place: Place, number: int) -> None:
     odd = ODD_2[number]
     request = Asked(len(ODD) + number, odd.method, odd.target, odd.host, odd.headers)
     answer = over_http_2(place, request)
+    assert (answer.central, answer.local) == (odd.answer, odd.answer)
+
+
+@pytest.mark.parametrize("number", range(len(ODD_T)), ids=[odd.name for odd in ODD_T])
+def test_both_give_the_answer_about_a_connection(place: Place, number: int) -> None:
+    odd = ODD_T[number]
+    request = Asked(len(ODD) + len(ODD_2) + number, odd.method, odd.target, odd.host, odd.headers)
+    ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
 
 
