@@ -50,8 +50,6 @@ class World:
             fetch=self.fetch,
             clock=lambda: self.now,
         )
-            self.known, self.changed, self.record, fetch=self.fetch, clock=lambda: self.now, failing=self.failing.append
-        )
 
     def record(self, operation: str, told: Mapping[str, object]) -> None:
         if self.full:
