@@ -149,6 +149,8 @@ class Compiler:
             yield f"what connections bring is looked at there (`{listener.protocol}`)"
         if listener.issuers:
             yield "tokens are taken there, and who has a bad one is refused before any policy"
+        if listener.verifies_peers and self._ruling.mesh.federated:
+            yield "workloads of other trust domains are known there"
         if self._ruling.shadow is not None:
             yield "policies are tried beside those in force"
 

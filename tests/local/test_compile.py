@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from policyd import envoy_api
@@ -244,6 +246,12 @@ def test_a_gateway_is_decided_as_a_service_where_nothing_leads_outside(mesh: Mes
     entry = {"mesh/outside.yaml": OUTSIDE, "workloads.yaml": world.WORKLOADS}
     led_outside = compiled(built(entry), schema, text, "edge/gateway/8080")
     assert led_outside.obstacles == ("a gateway's routes may lead outside, which is decided by the Host",)
+
+
+def test_workloads_of_other_trust_domains_keep_a_listener_central(mesh: Mesh, schema: Schema) -> None:
+    federated = replace(mesh, federated=frozenset({"partner.org"}))
+    assert compiled(federated, schema, "").obstacles == ("workloads of other trust domains are known there",)
+    assert compiled(federated, schema, "", "shop-v1/inbound/plaintext").is_exact  # where nobody is verified
 
 
 def test_who_has_a_bad_token_is_refused_by_policyd(schema: Schema) -> None:
