@@ -129,7 +129,7 @@ def _sent(state: StreamState, known: TypeState, push: Push, now: float) -> Strea
     """Note a response that is being sent."""
     answered = {*push.removed, *(one.name for one in push.resources)}
     known = replace(known, pending=push, owed=False, asked=known.asked - answered, sent_at=now)
-    state = with_type(replace(state, sent=state.sent + 1), push.type_url, known)
+    state = with_type(state, push.type_url, known, sent=1)
     return endpoints_again(state, push) if push.type_url == CLUSTER else state
 
 

@@ -130,21 +130,24 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
     push = state.pending
     if push is None or request.nonce != push.nonce:
         return state
-    after = _accepted(state, push) if request.error is None else _rejected(state, push, request.error, now)
     touched = {*push.removed, *(one.name for one in push.resources)}
-    # what was sent because it was asked for was not behind, and is now if it was rejected
-    after = replace(after, pending=None, answered_at=now, behind=after.behind | touched)
+    if request.error is None:
+        after = _accepted(state, push, touched, now)
+    else:
+        after = replace(_rejected(state, push, request.error, now), pending=None, answered_at=now)
+        # what was sent because it was asked for was not behind, and is now
+        after = replace(after, behind=after.behind | touched)
     return after if all(map(after.wants, touched)) else _forget(after)
 
 
-def _accepted(state: TypeState, push: Push) -> TypeState:
-    touched = {*push.removed, *(one.name for one in push.resources)}
+def _accepted(state: TypeState, push: Push, touched: set[str], now: float) -> TypeState:
     has = dict(state.has)
     for name in push.removed:
         has.pop(name, None)
     has.update((one.name, one.version) for one in push.resources)
     rejection = state.rejection and _without(state.rejection, touched)
-    return replace(state, has=has, perhaps=state.perhaps - touched, rejection=rejection)
+    perhaps, behind = state.perhaps - touched, state.behind | touched
+    return replace(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
 
 
 def _rejected(state: TypeState, push: Push, text: str, now: float) -> TypeState:
