@@ -266,9 +266,25 @@ class BundleEndpointSettings(Model):
         return self
 
 
+class UpstreamSettings(Model):
+    """Another authority that ours is under: the file with our certificate, what signed it and the root, and the file of
+    our key, or the program that signs with it. Files are relative to the mesh's folder.
+    """
+
+    chain_file: Annotated[str, Field(min_length=1)]
+    key_file: Annotated[str, Field(min_length=1)] | None = None
+    sign_command: Annotated[Many[Annotated[str, Field(min_length=1)]], MaxLen(64)] = ()
+
+    @model_validator(mode="after")
+    def _one_key(self) -> UpstreamSettings:
+        if (self.key_file is None) is not bool(self.sign_command):
+            raise ValueError("give either `keyFile` or `signCommand`")
+        return self
+
+
 class CaSettings(Model):
     """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase; other trust
-    domains that are known, and where this one's bundle is published.
+    domains that are known, and where this one's bundle is published; another authority that it is under.
     """
 
     ttl: Annotated[Duration, Field(ge=MIN_CERTIFICATE_SECONDS, le=MAX_CERTIFICATE_SECONDS)] = 3600.0
@@ -276,6 +292,7 @@ class CaSettings(Model):
     federation: Annotated[Many[FederatedSettings], MaxLen(64)] = ()
     bundle_endpoint: BundleEndpointSettings | None = None
     token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
+    upstream: UpstreamSettings | None = None
 
     @model_validator(mode="after")
     def _once(self) -> CaSettings:

@@ -95,6 +95,11 @@ def test_every_setting_is_read() -> None:
         ("audit: {retain: 1s}", "`audit.retain` must be at least 3600, not the text `1s`"),
         ("ca: {ttl: 48h}", "`ca.ttl` must be at most 86400.0, not the text `48h`"),
         ("ca: {ttl: 3600}", "`ca.ttl`: `3600` is no duration; write it as in `10s`, `0.5s` or `1m30s`"),
+        ("ca: {upstream: {chainFile: c.pem}}", "`ca.upstream`: give either `keyFile` or `signCommand`"),
+        (
+            "ca: {upstream: {chainFile: c.pem, keyFile: k.pem, signCommand: [sign]}}",
+            "`ca.upstream`: give either `keyFile` or `signCommand`",
+        ),
         ("ca: {passphraseFile: ''}", "`ca.passphraseFile` must have at least 1 characters, not the text ``"),
         (
             "ca: {federation: [{trustDomain: cluster.local}]}",

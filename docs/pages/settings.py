@@ -28,6 +28,7 @@ from policyd.config import (
     Settings,
     ShadowSettings,
     TracingSettings,
+    UpstreamSettings,
     from_environ,
 )
 from policyd.policy.meanings import MEANINGS
@@ -41,6 +42,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     IncludeSettings,
     MaskSettings,
     BundleEndpointSettings,
+    UpstreamSettings,
     CaSettings,
     ConsoleSettings,
     EgressSettings,

@@ -7,6 +7,7 @@ generation that is forgotten go with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.ca import keystore
 from policyd.ca.authority import Material
+from policyd.ca.command_key import CommandKey
 from policyd.ca.files import read_secret, sync_folder, write_secret
 from policyd.ca.pkcs8 import is_encrypted, read_key, write_key
 from policyd.ca.rotation import Authorities, Generation, State
@@ -26,6 +29,8 @@ from policyd.errors import KeyFileError, StateError
 
 FILE: Final = "authorities.json"
 FORMAT: Final = 1
+Elsewhere = Callable[[x509.Certificate], ec.EllipticCurvePrivateKey]
+
 _ANEW: Final = "restore it from a copy, or start anew with `--fresh`: every agent then joins again"
 
 
@@ -37,6 +42,7 @@ class _Generation(msgspec.Struct, frozen=True):
     intermediate: str
     intermediate_key: str
     bridge: str = ""
+    above: list[str] = []
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -60,14 +66,14 @@ def exists(folder: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def load(folder: Path, passphrase: bytes | None) -> Kept:
-    """Read the generations; raises StateError or KeyFileError."""
+def load(folder: Path, passphrase: bytes | None, elsewhere: Elsewhere | None = None) -> Kept:
+    """Read the generations; raises StateError or KeyFileError. `elsewhere` gives the keys that are not kept here."""
     path = folder / FILE
     try:
         file = msgspec.json.decode(read_secret(path), type=_File)
         if file.format != FORMAT:
             raise StateError(f"`{path}` is of a newer version of policyd", remedy="start that version")
-        generations = tuple(_generation(one, passphrase) for one in file.generations)
+        generations = tuple(_generation(one, passphrase, elsewhere) for one in file.generations)
     except KeyFileError as error:
         raise KeyFileError(f"`{path}`: {error.message}", remedy=error.remedy) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -75,7 +81,7 @@ def load(folder: Path, passphrase: bytes | None) -> Kept:
     if [one.state for one in generations].count("active") != 1 or len(generations) > 2:
         raise StateError(f"`{path}` is broken", remedy=_ANEW)
     keys = [key for one in file.generations for key in (one.root_key, one.intermediate_key)]
-    plain = passphrase is not None and not all(is_encrypted(key.encode()) for key in keys)
+    plain = passphrase is not None and not all(is_encrypted(key.encode()) for key in keys if key)
     return Kept(Authorities(generations, file.sequence, frozenset(file.left_out)), plain)
 
 
@@ -108,23 +114,37 @@ def _row(one: Generation, passphrase: bytes | None, random: Random) -> _Generati
         state=one.state,
         since=one.since,
         root=_pem(material.root),
-        root_key=write_key(material.root_key, passphrase, random).decode(),
+        root_key=_key_pem(material.root_key, passphrase, random),
         intermediate=_pem(material.intermediate),
-        intermediate_key=write_key(material.intermediate_key, passphrase, random).decode(),
+        intermediate_key=_key_pem(material.intermediate_key, passphrase, random),
         bridge=_pem(one.bridge) if one.bridge else "",
+        above=[_pem(each) for each in material.above],
     )
 
 
-def _generation(row: _Generation, passphrase: bytes | None) -> Generation:
+def _generation(row: _Generation, passphrase: bytes | None, elsewhere: Elsewhere | None) -> Generation:
+    intermediate = _certificate(row.intermediate)
+    if row.intermediate_key:
+        key = read_key(row.intermediate_key.encode(), passphrase)
+    elif elsewhere is not None:
+        key = elsewhere(intermediate)
+    else:
+        raise KeyFileError("the key is held elsewhere", remedy="name `ca.upstream.signCommand` in policyd.yaml")
     material = Material(
         root=_certificate(row.root),
-        root_key=read_key(row.root_key.encode(), passphrase),
-        intermediate=_certificate(row.intermediate),
-        intermediate_key=read_key(row.intermediate_key.encode(), passphrase),
+        root_key=read_key(row.root_key.encode(), passphrase) if row.root_key else None,
+        intermediate=intermediate,
+        intermediate_key=key,
+        above=tuple(map(_certificate, row.above)),
     )
     if row.since.tzinfo is None:
         raise ValueError("a time without its zone")
     return Generation(material, row.state, row.since, _certificate(row.bridge) if row.bridge else None)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey | None, passphrase: bytes | None, random: Random) -> str:
+    """In PEM; nothing of a key that is not ours, or is held elsewhere."""
+    return "" if key is None or isinstance(key, CommandKey) else write_key(key, passphrase, random).decode()
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,30 +20,38 @@ from policyd.ca import check, mould, template
 from policyd.ca.template import PublicKey, Random
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid import x509 as verifier
+
+NEVER_ISSUED: Final = 1  # the serial number of a certificate that is verified and thrown away
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All that an authority is made of, as it is kept: both certificates and both keys."""
+    """All that an authority is made of, as it is kept: both certificates and both keys.
+
+    Without `root_key` the root is another's, as a company's; `above` are the certificates between it and ours.
+    """
 
     root: x509.Certificate
-    root_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    root_key: ec.EllipticCurvePrivateKey | None = field(repr=False)
     intermediate: x509.Certificate
     intermediate_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    above: tuple[x509.Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Svid:
-    """A signed identity: the leaf and its intermediate, without the root."""
+    """A signed identity: the leaf, its intermediate, and what is between that and the root, without the root."""
 
     spiffe_id: SpiffeId
     leaf: x509.Certificate
     intermediate: x509.Certificate
+    above: tuple[x509.Certificate, ...] = ()
 
     @property
     def chain(self) -> tuple[bytes, ...]:
         """DER, leaf first."""
-        return self.leaf.public_bytes(Encoding.DER), self.intermediate.public_bytes(Encoding.DER)
+        return tuple(one.public_bytes(Encoding.DER) for one in (self.leaf, self.intermediate, *self.above))
 
     @property
     def serial(self) -> str:
@@ -80,6 +89,7 @@ class Authority:
     bridging: bool = False
     others: tuple[x509.Certificate, ...] = ()
     sequence: int = 0
+    above: tuple[x509.Certificate, ...] = ()
 
     def sign(
         self,
@@ -103,10 +113,12 @@ class Authority:
             raise IdentityError(f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
         if any(check.same_key(key, own.public_key()) for own in (self.root, self.intermediate)):
             raise IdentityError("the authority's own key is nobody else's")
-        issuer = self.bridge.certificate if self.bridge and (own or self.bridging) else self.intermediate
-        life = template.validity(now, ttl, within=template.life_of(issuer))
+        issuer, above = self.intermediate, self.above
+        if self.bridge and (own or self.bridging):
+            issuer, above = self.bridge.certificate, ()
+        life = template.validity(now, ttl, within=template.life_of(issuer, *above))
         serial = template.serial_number(random)
-        svid = Svid(spiffe_id, mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names), issuer)
+        svid = Svid(spiffe_id, mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names), issuer, above)
         self._check(svid, key, dns_names, now)
         return svid
 
@@ -163,6 +175,8 @@ def new_material(trust_domain: str, *, now: datetime, random: Random) -> Materia
 
 def authority_of(material: Material, trust_domain: str, *, now: datetime) -> Authority:
     """The authority of `material`; raises IdentityError unless its parts are valid and belong together."""
+    if material.root_key is None:
+        return _under_another(material, trust_domain, now)
     check.check_root(material.root, trust_domain, now)
     check.check_intermediate(material.intermediate, material.root, trust_domain, now)
     for certificate, key, name in (
@@ -172,3 +186,20 @@ def authority_of(material: Material, trust_domain: str, *, now: datetime) -> Aut
         if not check.same_key(certificate.public_key(), key.public_key()):
             raise IdentityError(f"the {name}'s key is not that of its certificate")
     return Authority(trust_domain, material.root, material.intermediate, material.intermediate_key)
+
+
+def _under_another(material: Material, trust_domain: str, now: datetime) -> Authority:
+    """The authority whose root is another's: what it would sign is signed once, and verified by all of its chain."""
+    signer, key = material.intermediate, material.intermediate_key
+    if not check.same_key(signer.public_key(), key.public_key()):
+        raise IdentityError("the key is not that of the certificate", remedy="ours comes first in the file")
+    check.check_key(key.public_key())
+    within = template.life_of(signer, *material.above, material.root)
+    life = template.validity(now, template.LEAF_LIFE, within=within)
+    nobody = SpiffeId.server(trust_domain)
+    anybody = ec.generate_private_key(ec.SECP256R1()).public_key()
+    probe = mould.leaf(signer, nobody, anybody, life, NEVER_ISSUED, key)
+    chain = (probe, signer, *material.above)
+    check.check_leaf(chain[0], signer, trust_domain, now)
+    verifier.verify(chain, (material.root,), trust_domain, now)
+    return Authority(trust_domain, material.root, signer, key, above=material.above)

@@ -41,7 +41,7 @@ def elements(held: Authorities, keys: JwtKeys, now: datetime) -> tuple[Element, 
     roots = dict.fromkeys(one.material.root for one in ordered)
     owner = {root: next(one for one in ordered if one.material.root == root) for root in roots}
     found = [_certificate(f"{_BEFORE[owner[root].state]}root", root, "trusted") for root in roots]
-    found += [_intermediate(one) for one in ordered]
+    found += [element for one in ordered for element in (_intermediate(one), *_above(one))]
     signing = keys.signing(now)
     for one in keys.keys:
         state = "signs" if one is signing else "published"
@@ -83,7 +83,15 @@ class Notices:
 
 
 def _chain(one: Generation) -> tuple[Element, ...]:
-    return _certificate("root", one.material.root, "trusted"), _intermediate(one)
+    return _certificate("root", one.material.root, "trusted"), _intermediate(one), *_above(one)
+
+
+def _above(one: Generation) -> tuple[Element, ...]:
+    """What is between another's root and our intermediate."""
+    found = one.material.above
+    return tuple(
+        _certificate(f"{_BEFORE[one.state]}upstream {number}", each, "signs") for number, each in enumerate(found, 1)
+    )
 
 
 def _intermediate(one: Generation) -> Element:

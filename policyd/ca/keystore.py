@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,10 +51,20 @@ def create(state: Path, material: Material, passphrase: bytes | None, random: Ra
     """Write a new authority into `state`, all or nothing; raises StateError, also where there is one."""
     contents = {
         ROOT: material.root.public_bytes(Encoding.PEM),
-        ROOT_KEY: write_key(material.root_key, passphrase, random),
+        ROOT_KEY: write_key(_ours(material), passphrase, random),
         INTERMEDIATE: material.intermediate.public_bytes(Encoding.PEM),
         INTERMEDIATE_KEY: write_key(material.intermediate_key, passphrase, random),
     }
+
+    def write(folder: Path) -> None:
+        for name, content in contents.items():
+            write_new(folder / name, content)
+
+    create_folder(state, write)
+
+
+def create_folder(state: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a new folder of the authority, all or nothing; raises StateError, also where there is one."""
     folder, new = state / FOLDER, state / f"{FOLDER}.new"
     if exists(state):
         raise StateError(f"`{folder}` holds an authority already", remedy=_ANEW)
@@ -61,8 +72,7 @@ def create(state: Path, material: Material, passphrase: bytes | None, random: Ra
         if new.exists():  # an interrupted first start; nothing was ever signed with these keys
             shutil.rmtree(new)
         new.mkdir(mode=0o700)
-        for name, content in contents.items():
-            write_new(new / name, content)
+        write(new)
         sync_folder(new)
         new.rename(folder)
         sync_folder(state)
@@ -92,11 +102,17 @@ def load(state: Path, passphrase: bytes | None, random: Random) -> Loaded:
 def _encrypt_plain(folder: Path, material: Material, passphrase: bytes | None, random: Random) -> tuple[str, ...]:
     if passphrase is None:
         return ()
-    keys = {ROOT_KEY: material.root_key, INTERMEDIATE_KEY: material.intermediate_key}
+    keys = {ROOT_KEY: _ours(material), INTERMEDIATE_KEY: material.intermediate_key}
     plain = [name for name in keys if not is_encrypted(read_secret(folder / name))]
     for name in plain:
         write_secret(folder / name, write_key(keys[name], passphrase, random))
     return tuple(plain)
+
+
+def _ours(material: Material) -> ec.EllipticCurvePrivateKey:
+    """The root's key, which is here wherever the authority is all ours."""
+    assert material.root_key is not None
+    return material.root_key
 
 
 def check_folder(folder: Path) -> None:

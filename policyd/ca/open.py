@@ -18,6 +18,7 @@ from policyd.ca import authorities_store, keystore, template
 from policyd.ca.authority import Authority, Material, authority_of, new_material
 from policyd.ca.rotation import Authorities, Generation, authority
 from policyd.ca.template import Random
+from policyd.ca.upstream import Upstream, behind_command, read
 from policyd.errors import IdentityError, StateError
 from policyd.svid.x509 import read_trust_domain
 
@@ -49,13 +50,18 @@ def open_authority(
     clock: Callable[[], datetime],
     random: Random,
     passphrase: bytes | None = None,
+    upstream: Upstream | None = None,
 ) -> Opened:
     """The authority of `trust_domain` in the state folder `state` (`DIR/.policyd`), made if there is none.
+
+    With `upstream` it is made of that; one that is there already takes it over by a rotation.
 
     Raises StateError where what is there does not fit together, is of another trust domain, or has expired or
     will within the hour; KeyFileError where a key is missing, broken, too open or needs another passphrase.
     """
     now = clock()
+    if not keystore.exists(state) and upstream is not None:
+        return _begin_upstream(state, trust_domain, upstream, now, passphrase, random)
     if not keystore.exists(state):
         material = new_material(trust_domain, now=now, random=random)
         keystore.create(state, material, passphrase, random)
@@ -64,7 +70,7 @@ def open_authority(
         return Opened(first, True, _first(material), (notice,))
     folder = state / keystore.FOLDER
     if authorities_store.exists(folder):
-        return _open_generations(state, trust_domain, now, passphrase, random)
+        return _open_generations(state, trust_domain, now, passphrase, random, upstream)
     loaded = keystore.load(state, passphrase, random)
     checked = _checked(loaded.material, folder, trust_domain, now)
     notices = tuple(f"`{folder / name}` is encrypted from now on" for name in loaded.encrypted_now)
@@ -75,13 +81,34 @@ def _first(material: Material) -> Authorities:
     return Authorities((Generation(material, "active", material.intermediate.not_valid_before_utc),))
 
 
+def _begin_upstream(
+    state: Path, trust_domain: str, upstream: Upstream, now: datetime, passphrase: bytes | None, random: Random
+) -> Opened:
+    material = read(upstream, passphrase)
+    try:
+        made = authority_of(material, trust_domain, now=now)
+    except IdentityError as error:
+        raise StateError(f"`{upstream.chain}`: {error.message}", remedy=error.remedy) from error
+    held = Authorities((Generation(material, "active", now.replace(microsecond=0)),))
+    keystore.create_folder(state, lambda folder: authorities_store.save(folder, held, passphrase, random))
+    notice = f"the authority for `{trust_domain}` is under another's, root SHA-256 {made.root_sha256}"
+    return Opened(made, True, held, (notice,), expiry_warnings(made, now))
+
+
 def _open_generations(
-    state: Path, trust_domain: str, now: datetime, passphrase: bytes | None, random: Random
+    state: Path,
+    trust_domain: str,
+    now: datetime,
+    passphrase: bytes | None,
+    random: Random,
+    upstream: Upstream | None,
 ) -> Opened:
     """The authority where there was a rotation."""
     folder = state / keystore.FOLDER
     keystore.check_folder(folder)
-    kept = authorities_store.load(folder, passphrase)
+    command = upstream.command if upstream else ()
+    elsewhere = (lambda certificate: behind_command(command, certificate)) if command else None
+    kept = authorities_store.load(folder, passphrase, elsewhere)
     held, notices = kept.authorities, tuple[str, ...]()
     if kept.plain:
         authorities_store.save(folder, held, passphrase, random)
@@ -109,7 +136,7 @@ def expiry_warnings(authority: Authority, now: datetime) -> tuple[str, ...]:
 def _checked(material: Material, folder: Path, trust_domain: str, now: datetime) -> Authority:
     """The expiry and the trust domain first: they have remedies of their own."""
     try:
-        own = read_trust_domain(material.root)
+        own = trust_domain if material.root_key is None else read_trust_domain(material.root)
         if own != trust_domain:
             raise StateError(
                 f"the authority in `{folder}` is of the trust domain `{own}`, not of `{trust_domain}`",

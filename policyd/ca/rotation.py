@@ -103,6 +103,11 @@ def prepare(held: Authorities, what: What, now: datetime, make: MakeKey, random:
     if len(held.generations) > 1:
         raise RotationError("a rotation is under way already", remedy=f"the next step is `{held.next}`, or `abort`")
     before = held.active.material
+    if before.root_key is None:
+        raise RotationError(
+            "the root is another's, what signs under it is not made here",
+            remedy="lay the next certificate and its key where policyd.yaml says under `ca.upstream`",
+        )
     key = make()
     domain = read_trust_domain(before.root)
     if what == "root":
@@ -116,6 +121,16 @@ def prepare(held: Authorities, what: What, now: datetime, make: MakeKey, random:
     bridge = _bridge(before, key, now, random) if what == "root" else None
     made = Generation(material, "prepared", _second(now), bridge)
     return _published(held, (*held.generations, made), now)
+
+
+def adopt(held: Authorities, material: Material, trust_domain: str, now: datetime, random: Random) -> Authorities:
+    """Take in what another authority has made for us, as the generation that signs next."""
+    if len(held.generations) > 1:
+        raise RotationError("a rotation is under way already", remedy=f"the next step is `{held.next}`, or `abort`")
+    authority_of(material, trust_domain, now=now)
+    before = held.active.material
+    bridge = _bridge(before, material.intermediate_key, now, random) if before.root != material.root else None
+    return _published(held, (*held.generations, Generation(material, "prepared", _second(now), bridge)), now)
 
 
 def activate(held: Authorities, waiting: Waiting, now: datetime, *, without: Collection[str] = ()) -> Authorities:
@@ -197,6 +212,8 @@ def comes(held: Authorities) -> tuple[str, datetime]:
     """The next step that time brings by itself, and when."""
     if held.old is not None:
         return held.next, held.old.since + AFTERLIFE
+    if held.prepared is not None and held.prepared.material.root_key is None:
+        return held.next, held.prepared.since  # who made it wants it used
     share = PREPARE if held.prepared is None else ACTIVATE  # what is prepared has a new intermediate in any case
     active = held.active.material
     return held.next or "prepare", min(_at(one, share) for one in (active.root, active.intermediate))
@@ -220,7 +237,9 @@ def authority(held: Authorities, trust_domain: str, now: datetime) -> Authority:
 def _bridge(
     before: Material, key: ec.EllipticCurvePrivateKey, now: datetime, random: Random
 ) -> x509.Certificate | None:
-    """The new key, vouched for by the old root; None where that has no life left to do so."""
+    """The new key, vouched for by the old root; None where that is not ours, or has no life left to do so."""
+    if before.root_key is None:
+        return None
     domain = read_trust_domain(before.root)
     try:
         order = template.intermediate(before.root, domain, key.public_key(), now, random)

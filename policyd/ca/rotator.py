@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd.audit.record import Entry
 from policyd.ca import authorities_store, rotation, template
+from policyd.ca.authority import Material
 from policyd.ca.holdings import Holding, using, waiting
 from policyd.ca.issuer import Issuer
 from policyd.ca.rotation import Authorities, What
@@ -26,6 +27,7 @@ from policyd.cedar.model import Decision
 from policyd.errors import PolicydError, RotationError
 
 STEPS: Final = ("prepare", "activate", "taint", "revoke", "abort")
+UPSTREAM: Final = "upstream"  # the reason of one that came with files
 SCHEDULE: Final = "schedule"  # the reason of a step that no operator asked for
 
 
@@ -79,6 +81,17 @@ class Rotator:
                 why = ", ".join(f"`{one}`" for one in (*decision.reasons, *(one.policy for one in decision.errors)))
                 raise RotationError(f"the operators' policies forbid it: {why}", remedy="see operators.cedar")
             return self._make(step, decision)
+
+    def adopt(self, material: Material) -> bool:
+        """Take in what another authority made for us, as what signs next; False where it is known already."""
+        with self._lock:
+            if any(one.material.intermediate == material.intermediate for one in self.held.generations):
+                return False
+            now, domain = self.ports.clock(), self.issuer.authority.trust_domain
+            made = rotation.adopt(self.held, material, domain, now, self.ports.random)
+            self._record(Decision(True, reasons=(UPSTREAM,)), Step("prepare", "upstream"), _described(made))
+            self._keep(made)
+            return True
 
     def turn(self) -> tuple[str, str]:
         """Make the step that time demands: which, and why it was not made; both "" where there is none."""

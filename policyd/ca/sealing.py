@@ -19,6 +19,7 @@ from policyd.ca.authority import Svid
 from policyd.ca.check import check_svid
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid.x509 import read_identity, read_trust_domain, verify
 
 MARGIN = timedelta(minutes=1)  # before its end a key is not used any more
 
@@ -87,15 +88,29 @@ class JournalTrust:
             certificates = [x509.load_der_x509_certificate(one) for one in chain]
         except ValueError as error:
             raise IdentityError("it has no certificate") from error
-        issuer = certificates[-1].issuer if certificates else None
-        root = next((one for one in self.others if one.subject == issuer), self.root)
-        identity = check_svid(certificates, root, time)
+        identity = self._verified(certificates, time)
         if identity != SpiffeId.journal(identity.trust_domain):
             raise IdentityError(f"`{identity}` is not the journal")
         leaf = certificates[0]
         if not isinstance(leaf.public_key(), ec.EllipticCurvePublicKey):
             raise IdentityError("it is no elliptic key")
         return TrustedKey(leaf)
+
+    def _verified(self, certificates: list[x509.Certificate], time: datetime) -> SpiffeId:
+        issuer = certificates[-1].issuer if certificates else None
+        root = next((one for one in self.others if one.subject == issuer), self.root)
+        if _is_ours(root):
+            return check_svid(certificates, root, time)
+        if not certificates:
+            raise IdentityError("it has no certificate")
+        return verify(certificates, (root,), read_identity(certificates[0]).trust_domain, time)
+
+
+def _is_ours(root: x509.Certificate) -> bool:
+    try:
+        return bool(read_trust_domain(root))
+    except IdentityError:
+        return False
 
 
 def read_roots(pem: bytes) -> tuple[x509.Certificate, ...]:

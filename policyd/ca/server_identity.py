@@ -62,10 +62,10 @@ def server_certificate(
     svid: Svid, key: ec.EllipticCurvePrivateKey, authority: Authority, now: datetime
 ) -> ServerCertificate:
     """Put together what a TLS server needs; renewal is due at half of what is left of the certificate's life."""
-    chain = tuple(one.public_bytes(Encoding.PEM) for one in (svid.leaf, svid.intermediate, authority.anchor))
+    shown = (svid.leaf, svid.intermediate, *svid.above, authority.anchor)
     return ServerCertificate(
         key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        chain=b"".join(chain),
+        chain=b"".join(one.public_bytes(Encoding.PEM) for one in shown),
         roots=b"".join(root.public_bytes(Encoding.PEM) for root in authority.roots),
         not_after=svid.not_after,
         renew_at=now + (svid.not_after - now) / 2,

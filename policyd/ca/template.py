@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
+from policyd.svid.x509 import extension
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Random: TypeAlias = Callable[[int], bytes]  # n -> n unpredictable bytes, as os.urandom
@@ -60,9 +61,10 @@ def validity(now: datetime, ttl: timedelta, *, within: Validity | None = None) -
     return Validity(start, end)
 
 
-def life_of(certificate: x509.Certificate) -> Validity:
-    """When `certificate` is valid."""
-    return Validity(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+def life_of(*certificates: x509.Certificate) -> Validity:
+    """When all of `certificates` are valid."""
+    begins = max(one.not_valid_before_utc for one in certificates)
+    return Validity(begins, min(one.not_valid_after_utc for one in certificates))
 
 
 def serial_number(random: Random) -> int:
@@ -114,13 +116,12 @@ def leaf(
 @lru_cache(maxsize=16)
 def _lasting(issuer: x509.Certificate, kind: Literal["ec", "rsa"]) -> tuple[x509.Extension[x509.ExtensionType], ...]:
     """The extensions that are the same in every leaf of an issuer for a key of that kind."""
-    issuer_key = issuer.public_key()
-    assert isinstance(issuer_key, ec.EllipticCurvePublicKey)
+    name = extension(issuer, x509.SubjectKeyIdentifier).value  # of another's certificate it may be no hash of the key
     return (
         _extension(x509.BasicConstraints(ca=False, path_length=None), critical=True),
         _extension(_key_usage(kind), critical=True),
         _extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])),
-        _extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)),
+        _extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(name)),
     )
 
 

@@ -26,6 +26,7 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     from policyd.cli.instance import folder
     from policyd.config import SETTINGS_FILE, parse_settings
     from policyd.errors import StateError
+    from policyd.server.issuing import upstream_of
     from policyd.server.state import exclusively
     from policyd.sources.files import read_folder
     from policyd.sources.state import prepare_state
@@ -39,7 +40,14 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
         secret = settings.ca.passphrase_file
         passphrase = read_passphrase(here / secret) if secret else None
         random, trust_domain = secrets.token_bytes, settings.trust_domain
-        opened = open_authority(paths.root, trust_domain, clock=_now, random=random, passphrase=passphrase)
+        opened = open_authority(
+            paths.root,
+            trust_domain,
+            clock=_now,
+            random=random,
+            passphrase=passphrase,
+            upstream=upstream_of(here, settings),
+        )
         JwtKeyStore(paths.ca, _now, random, passphrase)
     authority = opened.authority
     facts = {

@@ -151,6 +151,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "`.policyd/mask.key`), or `truncate` it.",
         "length": "How many characters `truncate` leaves.",
     },
+    "UpstreamSettings": {
+        "chainFile": "PEM: policyd's certificate, then what signed it, the root last. Looked at every few seconds; "
+        "another certificate is taken into use by a rotation.",
+        "keyFile": "Its key, PEM, readable by policyd's user only; taken over into the state.",
+        "signCommand": "In place of a key: a program that signs its input (ECDSA with SHA-256, DER).",
+    },
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",
         "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys.",
@@ -159,6 +165,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "bundleEndpoint": "Where other trust domains fetch this one's bundle; without it, nowhere.",
         "tokenIssuer": "The `https://` URL that tokens bear as `iss`, by which those who know OpenID Connect and no "
         "SPIFFE find the keys: it leads to the bundle endpoint, which answers for it.",
+        "upstream": "Another authority, as a company's, that policyd's is an intermediate of; without it, of nobody's.",
     },
     "FederatedSettings": {
         "trustDomain": "The other trust domain. A bundle that is of another one is refused.",

@@ -21,6 +21,7 @@ from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
 from policyd.ca.revocations import FILE, Revocations, forbids
 from policyd.ca.rotator import Rotator
+from policyd.ca.upstream import Upstream
 from policyd.cedar.model import Decision, Request
 from policyd.config import Settings, StatePaths
 from policyd.keeper import Keeper
@@ -40,6 +41,7 @@ def open_folders_authority(
         clock=clock,
         random=secrets.token_bytes,
         passphrase=passphrase_of(directory, settings),
+        upstream=upstream_of(directory, settings),
     )
     for notice in opened.notices:
         _log.info("ca.notice", text=notice)
@@ -49,6 +51,15 @@ def open_folders_authority(
 def open_jwt_keys(directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]) -> JwtKeyStore:
     """The keys of the authority's tokens, made at the first start; raises StateError or KeyFileError."""
     return JwtKeyStore(paths.ca, clock, secrets.token_bytes, passphrase_of(directory, settings))
+
+
+def upstream_of(directory: Path, settings: Settings) -> Upstream | None:
+    """Where another authority's certificate for ours is; None where ours is under nobody's."""
+    said = settings.ca.upstream
+    if said is None:
+        return None
+    key = directory / said.key_file if said.key_file else None
+    return Upstream(directory / said.chain_file, key, tuple(said.sign_command))
 
 
 def make_rotator(

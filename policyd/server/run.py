@@ -37,6 +37,7 @@ from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
+from policyd.ca.upstream import read as read_upstream
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
@@ -462,11 +463,23 @@ class Server:
         try:
             await asyncio.to_thread(self._holdings.seen, self.agents(), int(_now().timestamp()))
             step, trouble = await asyncio.to_thread(self._rotator.turn)
+            await asyncio.to_thread(self._adopt)
         except PolicydError as error:
             step, trouble = "turn", str(error)
         if trouble and trouble not in self._rotation_trouble:
             _log.error("ca.not_rotated", step=step, error=trouble)
-        self._rotation_trouble = f"the authority's key is due to be replaced: {trouble}" if trouble else ""
+        self._rotation_trouble = f"the authority's next key is not in use: {trouble}" if trouble else ""
+
+    def _adopt(self) -> None:
+        """Take in what another authority laid down for us since; raises PolicydError."""
+        settings = self._keeper.live.settings
+        upstream = issuing.upstream_of(self._directory, settings)
+        if upstream is not None:
+            material = read_upstream(upstream, issuing.passphrase_of(self._directory, settings))
+            if self._rotator.adopt(material):
+                _log.info("ca.upstream", chain=str(upstream.chain))
+                if not self._rotator.waiting():  # there is no new root for which somebody had to be waited
+                    self._rotator.turn()
 
     def _elements(self) -> tuple[expiry.Element, ...]:
         return expiry.elements(self._rotator.held, self._jwt_keys.keys, _now())
