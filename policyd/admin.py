@@ -27,7 +27,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
-from policyd.config import Address
+from policyd.config import LEVELS, Address, Level
 from policyd.errors import (
     DecisionError,
     IncompleteRequest,
@@ -165,6 +165,7 @@ class Parts:
     sent: Callable[[str], Snapshot | None]  # what an instance's proxy is sent
     mesh: MeshDesk
     window: Window
+    speak: Callable[[Level | None], Awaitable[Level]]  # log from a level on; None: from that of the settings
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -365,6 +366,21 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
         except DecisionError as error:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+
+    async def SetLogLevel(  # noqa: N802
+        self, request: pb.SetLogLevelRequest, context: Context
+    ) -> pb.SetLogLevelReply:
+        """How much is said from now on."""
+        level = next((one for one in LEVELS if one == request.level), None)
+        if request.level and level is None:
+            what = f"`{request.level[:40]}` is no level; known are {', '.join(LEVELS)}"
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, what))
+        try:
+            with _answered():
+                self._record("log.level", {"level": request.level or "settings"})
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return pb.SetLogLevelReply(level=await self._parts.speak(level))
 
     async def Traces(self, request: pb.TracesRequest, _context: Context) -> pb.TracesReply:  # noqa: N802
         """The traces of the last while that fit."""

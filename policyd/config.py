@@ -35,7 +35,7 @@ MAX_URL: Final = 2_048
 MAX_CLAIM: Final = 256  # characters of its name
 
 Level = Literal["debug", "info", "warning", "error"]
-_LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
+LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,9 +481,9 @@ def from_environ(environ: Mapping[str, str]) -> Environment:
     As the XDG specification says, a base directory that is not absolute is passed over.
     """
     level = environ.get("POLICYD_LOG", "").lower()
-    known = next((known for known in _LEVELS if known == level), None)
+    known = next((known for known in LEVELS if known == level), None)
     if level and known is None:
-        raise UsageError(f"POLICYD_LOG is `{level[:80]}`", remedy=f"set one of {', '.join(_LEVELS)}")
+        raise UsageError(f"POLICYD_LOG is `{level[:80]}`", remedy=f"set one of {', '.join(LEVELS)}")
     home = _absolute(environ.get("HOME"))
     return Environment(
         directory=environ.get("POLICYD_DIR") or None,

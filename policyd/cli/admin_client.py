@@ -206,6 +206,11 @@ class AdminClient:
         reply: pb.DecideReply = self._call(self._stub.Decide, asked)
         return reply
 
+    def set_log_level(self, level: str) -> str:
+        """Have the server's processes log from a level on ("": as the settings say); returns the one that holds now."""
+        reply: pb.SetLogLevelReply = self._call(self._stub.SetLogLevel, pb.SetLogLevelRequest(level=level))
+        return reply.level
+
     def traces(self, wanted: pb.TracesRequest) -> pb.TracesReply:
         """The traces of the last while that fit, the newest first."""
         reply: pb.TracesReply = self._call(self._stub.Traces, wanted)

@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "serve": Entry("policyd.cli.serve", "Run the control plane alone: decisions, certificates, configuration."),
     "restart": Entry("policyd.cli.restart", "Replace the decision processes, without a failed request."),
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
+    "verbosity": Entry("policyd.cli.verbosity", "Change how much a running server says of itself."),
     "top": Entry("policyd.cli.top", "Show live who calls whom, what is denied, and what is slow."),
     "traces": Entry("policyd.cli.traces", "The traces of the last while: where a request spent its time."),
     "console": Entry("policyd.cli.console", "Print a link that opens the console in a browser."),

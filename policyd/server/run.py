@@ -110,12 +110,12 @@ def main(
     """
 
     def speak(level: Level) -> None:
-        configure_logs(json_lines=log_json or None, level=environment.log_level or level)
+        configure_logs(json_lines=log_json or None, level=level)
 
-    speak("info")
+    speak(environment.log_level or "info")
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
-        speech = Speech(speak, log_json or None)
+        speech = Speech(speak, log_json or None, environment.log_level)
         asyncio.run(_serve(FolderReader(directory, shadow), paths, environment, speech, deciders))
 
 
@@ -138,10 +138,14 @@ async def _serve(
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How the processes of a server log: `level` sets that of this one, `as_json` is for the others."""
+    """How the processes of a server log: `level` sets that of this one, `as_json` is for the others.
+
+    `asked` wins over the settings, until somebody asks for another.
+    """
 
     level: Callable[[Level], None]
     as_json: bool | None = None
+    asked: Level | None = None
 
 
 class Server:
@@ -167,6 +171,7 @@ class Server:
         self._paths = paths
         self._stop = stop
         self._speech = speech
+        self._asked_level = speech.asked
         self._good = good  # until the folder is
         self._started_at = _now()
         self._cache = SnapshotCache()
@@ -182,7 +187,7 @@ class Server:
         What has to be undone is put on `stack`.
         """
         settings = parse_settings((self._good.folder if self._good else self._read()).text(SETTINGS_FILE) or "")
-        self._speech.level(settings.log.level)
+        self._speech.level(self._asked_level or settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
         self._jwt_keys = issuing.open_jwt_keys(self._directory, self._paths, settings, _now)
@@ -350,7 +355,7 @@ class Server:
                 audit=settings.audit,
                 core=core_of(number, self._cores),
                 log_json=self._speech.as_json,
-                log_level=settings.log.level,
+                log_level=self._asked_level or settings.log.level,
             )
 
     async def _serve_admin(self, stack: AsyncExitStack) -> None:
@@ -379,6 +384,7 @@ class Server:
             ),
             sent=self._cache.get,
             window=self._window,
+            speak=self._speak,
         )
         socket = self._runtime / ADMIN_SOCKET
         socket.unlink(missing_ok=True)
@@ -543,13 +549,22 @@ class Server:
             self._journal.append(Entry(time=_now(), kind="change", decision="deny", revision=revision, errors=faults))
 
     def _put_in_force(self, live: Live) -> None:
-        self._speech.level(live.settings.log.level)
-        self._speaking = self._loop.create_task(self._deciders.speak(live.settings.log.level))
+        level = self._asked_level or live.settings.log.level
+        self._speech.level(level)
+        self._speaking = self._loop.create_task(self._deciders.speak(level))
         self._cache.set_all(self._keeper.live.snapshots)  # the newest: who answers may have changed since
         self._changes.announce()
         self._fetching.wake()
         self._federating.want(live.settings.ca.federation)
         self._liveness.wake()
+
+    async def _speak(self, asked: Level | None) -> Level:
+        """Log from the level on that is asked for, until the server ends; None: from that of the settings."""
+        self._asked_level = asked
+        level = asked or self._keeper.live.settings.log.level
+        self._speech.level(level)
+        await self._deciders.speak(level)
+        return level
 
     async def _enforce_revocations(self) -> str:
         """Put what is revoked now in force everywhere; returns why decisions do not know it yet, "" where they do."""

@@ -34,6 +34,7 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "Inspect": pb.InspectReply(),
             "Resources": pb.ResourcesReply(),
             "ChangeMesh": pb.ChangeMeshReply(),
+            "SetLogLevel": pb.SetLogLevelReply(level="debug"),
             "Traces": pb.TracesReply(),
             "Trace": pb.TraceReply(),
             "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
@@ -92,6 +93,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
 
     def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Decide", request, context)
+
+    def SetLogLevel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("SetLogLevel", request, context)
 
     def Traces(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Traces", request, context)

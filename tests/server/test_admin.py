@@ -30,7 +30,7 @@ from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
 from policyd.cedar.policies import load_policies
-from policyd.config import Address
+from policyd.config import Address, Level
 from policyd.envoy_api import ROUTE
 from policyd.errors import InvalidInput, Problem
 from policyd.join_token import parse_token
@@ -111,6 +111,7 @@ class Desk:
     shown: bytes | NotShown = b"held"
     invalid: tuple[Problem, ...] = ()
     window: Window = field(default_factory=lambda: Window(1 << 20))
+    spoken: list[Level | None] = field(default_factory=list)
     stub: Any = None
 
     def check(self, folder: Folder) -> None:
@@ -119,6 +120,10 @@ class Desk:
 
     async def restart(self) -> None:
         self.facts.decider = self.facts.decider.started(4712, 1.0).took("r2").opened(2.0)
+
+    async def speak(self, level: Level | None) -> Level:
+        self.spoken.append(level)
+        return level or "warning"
 
     async def inspect(self, agent: str, instance: str, kind: str) -> bytes:
         self.inspected.append((agent, instance, kind))
@@ -174,6 +179,7 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
             )
         ),
         window=made.window,
+        speak=made.speak,
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -683,3 +689,25 @@ async def test_traces_are_listed_and_shown_and_one_that_is_gone_is_said_to_be(de
     code, detail = await desk.refused("Trace", pb.TraceRequest(id="0" * 32))
     gone = f"no trace `{'0' * 32}` is in the window; it was not sampled, or had to make room"
     assert (code, detail) == (Code.NOT_FOUND, gone)
+
+
+# ---- SetLogLevel
+
+
+@pytest.mark.parametrize(
+    ("asked", "spoken", "now"), [("debug", "debug", "debug"), ("error", "error", "error"), ("", None, "warning")]
+)
+async def test_what_is_logged_is_changed_and_on_record(desk: Desk, asked: str, spoken: str | None, now: str) -> None:
+    reply = await desk.stub.SetLogLevel(pb.SetLogLevelRequest(level=asked))
+
+    assert (reply.level, desk.spoken) == (now, [spoken])
+    assert [(one.kind, one.detail) for one in desk.recorded] == [
+        ("operation", {"operation": "log.level", "level": asked or "settings"})
+    ]
+
+
+async def test_a_level_that_is_none_is_refused(desk: Desk) -> None:
+    code, detail = await desk.refused("SetLogLevel", pb.SetLogLevelRequest(level="loud"))
+
+    assert (code, detail) == (Code.INVALID_ARGUMENT, "`loud` is no level; known are debug, info, warning, error")
+    assert (desk.spoken, desk.recorded) == ([], [])

@@ -104,6 +104,20 @@ async def test_its_log_has_the_level_of_the_settings(folder: Path, short: Path) 
         assert served.levels == ["warning", "debug"]
 
 
+async def test_a_level_that_somebody_asks_for_wins_over_the_settings_until_they_are_asked_for(
+    folder: Path, short: Path
+) -> None:
+    async with serving(folder, short) as served, served.admin() as admin:
+        assert (await admin.SetLogLevel(pb.SetLogLevelRequest(level="error"))).level == "error"
+        (folder / "policyd.yaml").write_text("log: {level: debug}\n")
+        async with asyncio.timeout(20):
+            while served.levels == ["info", "error"]:
+                await asyncio.sleep(0.02)
+        assert served.levels == ["info", "error", "error"]
+        assert (await admin.SetLogLevel(pb.SetLogLevelRequest())).level == "debug"
+    assert served.levels[-1] == "debug"
+
+
 async def test_where_it_is_can_be_found_while_it_is_there(folder: Path, short: Path) -> None:
     async with serving(folder, short) as served:
         facts = served.facts
