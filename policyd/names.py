@@ -19,6 +19,7 @@ EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was aske
 SNI_HEADER: Final = "x-policyd-sni"
 # ---- where a tunnel goes, from one listener inside an Envoy to the next
 CLUSTER_HEADER: Final = "x-policyd-cluster"
+TARGET_HEADER: Final = "x-policyd-target"
 
 # ---- dynamic metadata that our own listeners give a check, where many of them share their routes
 METADATA_NAMESPACE: Final = "policyd"
@@ -27,6 +28,7 @@ METADATA_CLUSTER: Final = "cluster"  # of a route: where the bytes of its tunnel
 METADATA_LEAVES: Final = "leaves"  # the same, where they go by one tunnel more
 METADATA_ASKED: Final = "asked"  # and what these are for, where that is not the name that is asked for
 STATE_CLUSTER: Final = "policyd.cluster"  # the same, of a tunnel within an Envoy (filter state)
+METADATA_TARGET: Final = "target"  # and what a forward proxy there is asked to CONNECT to
 STATE_TCP: Final = "envoy.tcp_proxy.cluster"  # the same, of one that is no tunnel any more: Envoy's own name
 METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 

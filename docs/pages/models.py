@@ -77,7 +77,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_spki": "SHA-256 in base64",
     "_check_subnet": "IP address or range of such",
     "_check_server_protocol": "",
-    "_check_server_mode": "",
+    "_check_way": "",
     "_check_body": "text",
     "_check_grpc_status": "gRPC status, as `UNAVAILABLE`",
     "_check_ports": "",

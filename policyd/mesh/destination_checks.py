@@ -55,6 +55,10 @@ def check_destination_rules(
         for path, policy in _policies(rule) if hosts else ():
             _check_ports(declared, hosts, path, policy, problems)
             _check_tls(declared, strict, path, policy, problems)
+            if policy.tunnel is not None:
+                message = f"`{rule.spec.host}` is in the mesh, where connections travel as tunnels already"
+                remedy = "take it out; name a forward proxy outside as `host`"
+                problems.append(declared.problem("field", message, (*path, "tunnel"), remedy))
             if policy.proxy_protocol is not None:
                 message = f"`{rule.spec.host}` is in the mesh, whose sidecars take no header of the PROXY protocol"
                 remedy = "take it out; an identity says who calls"

@@ -33,6 +33,13 @@ class OutsideDestinations:
         """Whether a destination is a Host that some ServiceEntry declares."""
         return destination.host in self._outside
 
+    def is_proxy(self, destination: Destination) -> bool:
+        """Whether connections are led through a destination, somewhere else."""
+        specs = [rule.spec for rule in self._rules if covers_name(rule.spec.host, destination.host)]
+        named = [one for spec in specs for one in spec.subsets if one.name == destination.subset]
+        policies = (*(spec.traffic_policy for spec in specs), *(one.traffic_policy for one in named))
+        return any(policy is not None and policy.tunnel is not None for policy in policies)
+
     def namespace_of(self, host: str) -> str:
         """The namespace of the ServiceEntry that declares a Host."""
         return self._outside[host].namespace
@@ -56,8 +63,6 @@ class OutsideDestinations:
             )
         elif host.is_dynamic and (set(virtual.spec.hosts) != {host.host} or self._is_tunnelled(virtual, path)):
             refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
-        elif destination.subset is not None and "http" not in path:
-            refuse("connections are led to all of a host outside", "remove it", "subset")
         elif problem := self._port(destination, host, requests="http" in path):
             refuse(*problem, "port")
 
@@ -115,9 +120,28 @@ def check_outside_rule(
             message = f"no endpoint of `{led[0].host}` has a `locality`"
             where = (*path, "loadBalancer", "localityLbSetting")
             problems.append(declared.problem("reference", message, where, "add it in its ServiceEntry, or remove this"))
+        if getattr(policy, "tunnel", None) is not None:
+            _check_tunnel(declared, led, path, problems)
         if balancer is not None and not balancer.passes_through and any(one.is_dynamic for one in led):
             message = "a host that is looked up as it is asked for has nothing to balance"
             problems.append(declared.problem("field", message, (*path, "loadBalancer"), "remove it"))
+
+
+def _check_tunnel(
+    declared: Declared[DestinationRule], led: Iterable[Outside], path: Path, problems: list[Problem]
+) -> None:
+    """What is led through is a forward proxy with an address, and takes connections."""
+    for one in led:
+        message, remedy = "", ""
+        if one.is_dynamic:
+            message = f"`{one.host}` is looked up as it is asked for, and is no forward proxy"
+            remedy = "set its `resolution` to DNS, or remove `tunnel`"
+        elif all(port.is_http for port in one.ports):
+            message = f"`{one.host}` takes requests only, and a tunnel is for connections"
+            remedy = "declare its port as TCP in its ServiceEntry, or remove `tunnel`"
+        if message:
+            problems.append(declared.problem("field", message, (*path, "tunnel"), remedy))
+            return
 
 
 def check_peers_outside(

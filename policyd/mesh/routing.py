@@ -145,6 +145,10 @@ class _Destinations:
                     message = "a rule leads connections into the mesh or outside, never both"
                     remedy = "make two rules of it"
                     problems.append(declared.problem("reference", message, ("spec", section, at, "route"), remedy))
+                if len(rule.route) > 1 and any(self._outside.is_proxy(one.destination) for one in rule.route):
+                    message = "what is led through a forward proxy (`tunnel`) has no shares"
+                    remedy = "keep one destination"
+                    problems.append(declared.problem("reference", message, ("spec", section, at, "route"), remedy))
 
     def _check(
         self, declared: Declared[VirtualService], path: Path, destination: Destination, problems: list[Problem]

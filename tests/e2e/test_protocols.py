@@ -25,7 +25,7 @@ from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.test_metrics import found, page
 from tests.e2e.wire import issue, records
-from tests.fakes.outside import Dns, Outside
+from tests.fakes.outside import Dns, ForwardProxy, Outside
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
@@ -121,6 +121,9 @@ when { context has sni && context.sni == "secure" };
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
   resource in Group::"outside")
 when { context has sni && context.sni like "*.test" };
+@id("web-far")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
+  resource == Host::"far.test") when { [443, 9000].contains(context.destination.port) };
 @id("other-out-by-any-name")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/other", action == Action::"connect",
   resource == Host::"any.test");
@@ -172,6 +175,45 @@ spec:
       route:
         - {{destination: {{host: tls.test, port: {{number: 443}}}}, weight: 50}}
         - {{destination: {{host: led.test, port: {{number: 443}}}}, weight: 50}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: far}}
+spec:
+  hosts: [far.test]
+  ports: [{{number: 443, name: tls, protocol: TLS}}, {{number: 9000, name: tcp, protocol: TCP}}]
+  resolution: STATIC
+  endpoints: [{{address: 192.0.2.1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: proxy}}
+spec:
+  hosts: [proxy.test]
+  ports: [{{number: 3128, name: tcp, protocol: TCP, targetPort: {proxy}}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: proxy}}
+spec:
+  host: proxy.test
+  subsets:
+    - {{name: tls, trafficPolicy: {{tunnel: {{targetHost: far.test, targetPort: 443}}}}}}
+    - {{name: tcp, trafficPolicy: {{tunnel: {{protocol: CONNECT, targetHost: far.test, targetPort: 9000}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: far}}
+spec:
+  hosts: [far.test]
+  tls:
+    - match: [{{port: 443, sniHosts: [far.test]}}]
+      route: [{{destination: {{host: proxy.test, subset: tls, port: {{number: 3128}}}}}}]
+  tcp:
+    - match: [{{port: 9000}}]
+      route: [{{destination: {{host: proxy.test, subset: tcp, port: {{number: 3128}}}}}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -262,6 +304,7 @@ class World:
     either: Either
     raw: Either
     talk: Talk
+    forward: ForwardProxy
 
     def proxy(self, by: str) -> str:
         found: str = self.mesh.place(by)["proxy_url"]
@@ -314,9 +357,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     tls = speaks_tls(directory.parent)
     with (
         Outside("127.0.0.2", tls=tls) as outside,
+        ForwardProxy("127.0.0.2") as forward,
         Dns({"a.wild.test": ["127.0.0.2"], "any.test": ["127.0.0.2"]}) as dns,
     ):
-        (directory / "mesh/outside.yaml").write_text(ENTRIES.format(port=outside.port))
+        forward.targets |= {"far.test:443": ("127.0.0.2", outside.port), "far.test:9000": ("127.0.0.1", ports[5])}
+        (directory / "mesh/outside.yaml").write_text(ENTRIES.format(port=outside.port, proxy=forward.port))
         (directory / "policyd.yaml").write_text(
             f'egress: {{allowAddresses: [127.0.0.2/32], dnsResolvers: ["127.0.0.1:{dns.port}"]}}\n'
         )
@@ -334,7 +379,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             ):
                 for served, at in ((either, listening), (raw, listening_too), (talk, talking)):
                     threading.Thread(target=served.serve, args=(at,), daemon=True).start()
-                yield World(mesh, greeter, secure, outside, either, raw, talk)
+                yield World(mesh, greeter, secure, outside, either, raw, talk, forward)
         finally:
             down(directory)
             server.stop(None)
@@ -662,6 +707,29 @@ def test_a_tunnel_that_is_led_elsewhere_is_decided_as_what_it_leads_to_by_the_na
     assert (record["resource"], record["context"]["sni"]) == ('Host::"tls.test"', "led.test")
 
 
+def test_connections_leave_by_a_forward_proxy_and_are_decided_as_what_is_behind_it(world: World) -> None:
+    before = len(world.outside.seen)
+    assert ask(world, "other-v1", "far.test:443", "far.test") == "no tunnel: 403"
+    assert world.forward.asked == []
+    # the way is asked for, and no byte of who asks for another name goes by it
+    assert (ask(world, "web-v1", "far.test:443", "tls.test"), len(world.outside.seen)) == ("ended", before)
+
+    assert ask(world, "web-v1", "far.test:443", "far.test") == ANSWERED
+    asked, headers = world.forward.asked[-1]
+    assert (asked, headers["host"], len(world.outside.seen)) == ("CONNECT far.test:443", "far.test:443", before + 1)
+    assert not [name for name in headers if name.startswith("x-policyd") or name == "proxy-authorization"]
+    record = records(world.mesh.directory, resource='Host::"far.test"')[-1]
+    assert (record["decision"], record["reasons"], record["context"]["destination"]["port"]) == (
+        "allow", ["web-far"], 443,
+    )  # fmt: skip
+
+
+def test_what_is_no_tls_leaves_by_a_forward_proxy_too(world: World) -> None:
+    bytes_, before = b"\x00\x02 no HTTP\r\n\r\n", len(world.raw.seen)
+    assert through(world, "web-v1", "far.test:9000", bytes_) == ["HTTP/1.1 200 OK", "\x00\x02 no HTTP"]
+    assert (world.forward.asked[-1][0], world.raw.seen[before:]) == ("CONNECT far.test:9000", [bytes_])
+
+
 def test_what_is_no_tls_does_not_leave_as_such(world: World) -> None:
     before = len(world.outside.seen)
 
@@ -700,7 +768,7 @@ def test_what_is_no_http_is_led_by_tcp_rules_and_requests_are_not(world: World) 
     for _ in range(4):  # by both shares
         assert through(world, "third-v1", "either:9000", other) == [opened, "\x00\x01 no HTTP"]
     assert through(world, "third-v1", "either:9000", get) == [opened, "HTTP/1.1 403 Forbidden"]
-    assert (world.raw.seen, len(world.either.seen)) == ([other] * 4, before)
+    assert (world.raw.seen[-4:], len(world.either.seen)) == ([other] * 4, before)
     record = records(world.mesh.directory, resource='Service::"raw.default"')[-1]
     assert (record["decision"], record["reasons"]) == ("allow", ["third-connects-to-raw"])
 

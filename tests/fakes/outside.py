@@ -7,6 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -53,6 +54,55 @@ class Dns:
         head = message[:2] + struct.pack(">HHHHH", flags, 1, len(found), 0, 0) + message[12 : at + 5]
         records = (b"\xc0\x0c" + struct.pack(">HHIH", _ADDRESS, 1, 1, 4) + socket.inet_aton(ip) for ip in found)
         return head + b"".join(records)
+
+
+class ForwardProxy:
+    """Answers CONNECT by way of `targets`, 403 for others; `asked` is what it was asked for, with headers."""
+
+    def __init__(self, address: str) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.targets: dict[str, tuple[str, int]] = {}
+        self._socket = socket.create_server((address, 0))
+        self.port: int = self._socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer, args=(self._socket.accept()[0],), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            first, *lines = head.decode().strip().split("\r\n")
+            method, target, _ = first.split(" ")
+            parts = (line.lower().partition(":") for line in lines)
+            self.asked.append((f"{method} {target}", {name: value.strip() for name, _, value in parts}))
+            if target not in self.targets:
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                return
+            with socket.create_connection(self.targets[target], 10) as there:
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=_copy, args=(there, client), daemon=True)
+                back.start()
+                _copy(client, there)
+                back.join(10)
+
+
+def _copy(source: socket.socket, to: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            to.sendall(data)
+    with suppress(OSError):
+        to.shutdown(socket.SHUT_WR)
 
 
 class Outside:

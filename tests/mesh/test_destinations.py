@@ -187,8 +187,25 @@ REFUSED: list[tuple[str, str, str]] = [
     (
         "loadBalancer: {simple: ROUND_ROBIN}",
         "tunnel: {targetHost: x}",
-        "mesh/rules.yaml:7: field `tunnel` of DestinationRule is not supported in `spec.trafficPolicy`;"
-        " a sidecar leads CONNECT where its application asks for; let the application name the forward proxy",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.tunnel.targetPort` is missing; add it",
+    ),
+    (
+        "loadBalancer: {simple: ROUND_ROBIN}",
+        "tunnel: {protocol: POST, targetHost: x, targetPort: 1}",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.tunnel.protocol`: connections travel as CONNECT here, not as POST;"
+        " write `CONNECT`, or leave it out",
+    ),
+    (
+        "loadBalancer: {simple: ROUND_ROBIN}",
+        "tunnel: {targetHost: 'x:1', targetPort: 1}",
+        "mesh/rules.yaml:7: `spec.trafficPolicy.tunnel.targetHost`: `x:1` is no host name; use lower-case letters,"
+        " digits, dots and dashes, and no port",
+    ),
+    (
+        "loadBalancer: {simple: ROUND_ROBIN}",
+        "tunnel: {targetHost: x, targetPort: 1}",
+        "mesh/rules.yaml:7: `api` is in the mesh, where connections travel as tunnels already; take it out; name a"
+        " forward proxy outside as `host`",
     ),
     (
         "loadBalancer: {simple: ROUND_ROBIN}",

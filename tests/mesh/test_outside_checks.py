@@ -167,10 +167,55 @@ def test_a_destination_rule_that_cannot_hold_outside_is_refused(old: str, new: s
     assert problems(folder(rule=RULE.replace(old, new))) == found
 
 
-def test_connections_are_led_to_all_of_a_host() -> None:
-    route = ROUTE.replace("http:\n    - route", "tls:\n    - match: [{sniHosts: [books.example.com]}]\n      route")
-    found = problems(folder(route.replace("number: 443}}", "number: 443}, subset: v1}")))
-    assert "mesh/out.yaml:8: connections are led to all of a host outside; remove it" in found
+PROXY = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: proxy}
+spec: {hosts: [proxy.example], resolution: DNS, ports: [{number: 3128, name: tcp, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: proxy}
+spec:
+  host: proxy.example
+  subsets: [{name: v1, trafficPolicy: {tunnel: {targetHost: far.example, targetPort: 443}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far}
+spec: {hosts: [far.example], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: far}
+spec:
+  hosts: [far.example]
+  tls:
+    - match: [{sniHosts: [far.example]}]
+      route: [{destination: {host: proxy.example, subset: v1, port: {number: 3128}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("", "", []),
+        ("name: tcp, protocol: TCP", "name: http, protocol: HTTP",
+         ["11: `proxy.example` takes requests only, and a tunnel is for connections; declare its port as TCP in its "
+          "ServiceEntry, or remove `tunnel`"]),
+        ("resolution: DNS", "resolution: NONE",
+         ["11: `proxy.example` is looked up as it is asked for, and is no forward proxy; set its `resolution` to DNS, "
+          "or remove `tunnel`"]),
+        ("number: 3128}}}]", "number: 3128}}, weight: 1}, {destination: {host: far.example}, weight: 1}]",
+         ["25: what is led through a forward proxy (`tunnel`) has no shares; keep one destination"]),
+    ],
+)  # fmt: skip
+def test_connections_are_led_through_a_forward_proxy(old: str, new: str, found: list[str]) -> None:
+    files = {**GOOD, "mesh/proxy.yaml": PROXY.replace(old, new, 1) if old else PROXY}
+    if not found:
+        assert meshed(files).outside
+        return
+    assert set(found) <= {one.removeprefix("mesh/proxy.yaml:") for one in problems(files)}
 
 
 def test_a_gateway_leads_outside_too() -> None:

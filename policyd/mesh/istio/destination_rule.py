@@ -42,6 +42,11 @@ class DestinationRuleSpec(Model):
     export_to: Annotated[Many[Annotated[str, AfterValidator(check_export)]], Field(min_length=1)] = ("*",)
     workload_selector: WorkloadSelector | None = None
 
+    def policies(self) -> Iterator[TrafficPolicy]:
+        """Of the whole, and of each subset."""
+        every = (self.traffic_policy, *(subset.traffic_policy for subset in self.subsets))
+        return (policy for policy in every if policy is not None)
+
     @model_validator(mode="after")
     def _distinct(self) -> DestinationRuleSpec:
         names = [subset.name for subset in self.subsets]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HeaderName, HostPattern, Path
 from policyd.mesh.locality import check_locality_pattern, check_region
 from policyd.mesh.matching import (
     check_credential,
+    check_host,
     check_label_or_pair,
     check_long_enough,
     check_token,
@@ -20,7 +21,6 @@ from policyd.strict import Duration, Many, Model, PortNumber
 
 LATER: Final[Mapping[str, str]] = {
     "consecutiveErrors": "Istio no longer reads it; write `consecutive5xxErrors` or `consecutiveGatewayErrors`",
-    "tunnel": "a sidecar leads CONNECT where its application asks for; let the application name the forward proxy",
     "zoneAwareLbSetting": "Istio has it from 1.31 on, as an experiment; write `localityLbSetting`",
 }
 
@@ -313,6 +313,27 @@ class ProxyProtocol(Model):
     version: Literal["V1", "V2"] = "V1"
 
 
+def _check_way(protocol: object) -> object:
+    """Return how a forward proxy may be asked."""
+    if protocol == "POST":
+        raise ValueError("connections travel as CONNECT here, not as POST; write `CONNECT`, or leave it out")
+    return protocol
+
+
+class Tunnel(Model):
+    """Connections that are led to the host, a forward proxy, go on to the target: it is asked to CONNECT there."""
+
+    protocol: Annotated[Literal["CONNECT"], BeforeValidator(_check_way)] = "CONNECT"
+    target_host: Annotated[str, AfterValidator(check_host)]
+    target_port: PortNumber
+
+    @property
+    def authority(self) -> str:
+        """What the proxy is asked for."""
+        host = f"[{self.target_host}]" if ":" in self.target_host else self.target_host
+        return f"{host}:{self.target_port}"
+
+
 class PortSelector(Model):
     """A port of the host, by number."""
 
@@ -328,6 +349,7 @@ class Sections(Model):
     tls: ClientTls | None = None
     retry_budget: RetryBudget | None = None
     proxy_protocol: ProxyProtocol | None = None
+    tunnel: Tunnel | None = None
 
 
 class PortPolicy(Model):

@@ -125,7 +125,10 @@ def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterat
             yield kept.make(ROUTE, edge_connections.table(mesh, instance, listen))
     if instance.listens and egress.is_guarded_at_gateways(mesh):
         observed = observing.seen(mesh, control, instance).outbound()
-        yield from (kept.make(LISTENER, one) for one in guard.on_the_way_out(lookup, observed))
+        yield from (
+            kept.make(LISTENER, one)
+            for one in guard.on_the_way_out(lookup, observed, by_proxy=egress.is_by_proxies(mesh))
+        )
     passed_on = {one["name"]: one for listen in instance.listens for one in by_sni.ways(mesh, instance, listen)}
     yield from (kept.make(CLUSTER, one) for one in passed_on.values())
     if instance.listens:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from policyd.mesh.hosts import covers, overlap
 from policyd.mesh.istio.connection_route import ConnectionDestination, ConnectionMatch, TlsMatch
+from policyd.mesh.istio.traffic_policy import Tunnel
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.names import SNI_HEADER
@@ -98,22 +99,35 @@ def _route(lead: Forward, route: Sequence[ConnectionDestination], listener: str,
     outside = lead.leaves(shares[0].destination)
     looked_at = outside and asked and (asked.is_tls or any(lead.leaves_as_tls(one.destination) for one in shares))
     guarded = (asked.name or "*") if asked is not None and looked_at else ""
+    if outside is not None and len(shares) == 1:
+        one = shares[0].destination
+        return leaving(lead.tunnel(one), outside, lead.through(one), listener, guarded)
     action: dict[str, Any] = dict(tcp.ENDS_HERE if outside else tcp.GOES_ON)
     if len(shares) > 1:
         clusters = [_share(lead, one, guarded) for one in shares]
         said = filters.asked_for(listener) if listener else {}
         action = {"weighted_clusters": {"clusters": clusters}, **action}
     else:
-        said = _asked(outside, listener, guarded)
+        said = filters.asked_for(listener) if listener else {}
         action = {"cluster": lead.tunnel(shares[0].destination), **action}
     found = {"match": dict(ANYTHING), "route": action, **({"typed_per_filter_config": said} if said else {})}
     return guard.leaving(found, guarded.removeprefix("*")) if guarded else found
 
 
-def _asked(outside: tuple[str, int] | None, listener: str, guarded: str) -> dict[str, Any]:
-    if outside is not None:
-        return filters.asked_for_host(*outside, listener, guarded=guarded)
-    return filters.asked_for(listener) if listener else {}
+def leaving(
+    cluster: str, outside: tuple[str, int], through: Tunnel | None, listener: str = "", guarded: str = ""
+) -> dict[str, Any]:
+    """The route of tunnels that leave by a cluster, to a Host or through one that is a forward proxy.
+
+    What is asked about is where the bytes come out. `guarded` is the name that TLS in them is for (`*`: as asked).
+    """
+    host, port = outside if through is None else (through.target_host, through.target_port)
+    said = {"typed_per_filter_config": filters.asked_for_host(host, port, listener, guarded=guarded)}
+    goes = tcp.ENDS_HERE if through is None or guarded else {"host_rewrite_literal": through.authority, **tcp.GOES_ON}
+    found = {"match": dict(ANYTHING), "route": {"cluster": cluster, **goes}, **said}
+    if not guarded:
+        return found
+    return guard.leaving(found, guarded.removeprefix("*"), target=through.authority if through else "")
 
 
 def _share(lead: Forward, one: ConnectionDestination, guarded: str) -> dict[str, Any]:

@@ -93,6 +93,15 @@ def hears_who() -> dict[str, Any]:
     return {"name": "envoy.filters.http.header_to_metadata", "typed_config": config}
 
 
+def removes(*headers: str) -> dict[str, Any]:
+    """Takes words of our own out of what leaves."""
+    config = {
+        "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",
+        "mutations": {"request_mutations": [{"remove": header} for header in headers]},
+    }
+    return {"name": "envoy.filters.http.header_mutation", "typed_config": config}
+
+
 def _mutation(mutation: dict[str, Any]) -> dict[str, Any]:
     config = {
         "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",

@@ -16,6 +16,7 @@ from policyd.xds.resources import (
     counting,
     edge_connections,
     edges,
+    egress,
     faults,
     filters,
     inner,
@@ -68,20 +69,22 @@ def gateway(
     if (instance.name, listen.declared) in mesh.peers_at:
         if not encrypted:
             chains = [{"filter_chain_match": {"transport_protocol": "raw_buffer"}, **chains[0]}]
-        chains.append(_peers(instance, listen, encrypted, behind))
+        chains.append(_peers(instance, listen, encrypted, behind, egress.is_by_proxies(mesh)))
     made = listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     looks = any("filter_chain_match" in chain or "transport_socket" in chain for chain in chains)
     return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]} if looks else made
 
 
-def _peers(instance: Instance, listen: Listen, encrypted: Sequence[edges.Opened], behind: _Behind) -> dict[str, Any]:
+def _peers(
+    instance: Instance, listen: Listen, encrypted: Sequence[edges.Opened], behind: _Behind, by_proxy: bool
+) -> dict[str, Any]:
     """The chain of workloads of the mesh: by the name that only they ask for, or those of the servers for them."""
     name = peers_listener(instance.name, listen.declared)
     known: dict[str, Any] = {
         "preserve_external_request_id": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}, tcp.CONNECT],
     }
-    told = _Behind([*behind.filters, inner.tells()], behind.said, behind.verification)
+    told = _Behind([*behind.filters, inner.tells(by_proxy=by_proxy)], behind.said, behind.verification)
     manager = _edge(name, peers_routes(listen.declared), told, **known)
     names = [host for one in encrypted if one.server.for_peers for host in one.server.bare_hosts]
     match: dict[str, Any] = {"transport_protocol": "tls"} if not encrypted else {}

@@ -30,6 +30,7 @@ from policyd.mesh.outside import (
 )
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.mesh.scope import any_name_somewhere
+from policyd.names import CLUSTER_HEADER, TARGET_HEADER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import (
     certificates,
@@ -83,6 +84,12 @@ def is_by_gateways(mesh: Mesh) -> bool:
         if owner.gateway_ids()
         for _, destination in led_to(owner)
     )
+
+
+def is_by_proxies(mesh: Mesh) -> bool:
+    """Whether some connections leave by a forward proxy."""
+    policies_ = (policy for rule in mesh.destination_rules for policy in rule.spec.policies())
+    return any(policy.tunnel is not None for policy in policies_)
 
 
 def is_guarded_at_gateways(mesh: Mesh) -> bool:
@@ -150,18 +157,19 @@ def _routes(
         view = rules.View(caller, port.number)
         asked = connections.Asked("" if "*" in outside.host else outside.host, port.is_tls)
         ruled = connections.of_name(mesh, owner, view, [outside.host], asked) if owner else []
-        return ruled or [_to_itself(outside, port, asked.name)]
+        return ruled or [_to_itself(mesh, caller, outside, port, asked.name)]
     declared = rules.routes_of(mesh, owner, rules.View(caller, port.number)) if owner is not None else []
     return [*(declared or [_forward(cluster)]), inner.route()]
 
 
-def _to_itself(outside: Outside, port: OutsidePort, name: str) -> dict[str, Any]:
+def _to_itself(mesh: Mesh, caller: Caller, outside: Outside, port: OutsidePort, name: str) -> dict[str, Any]:
     """A tunnel to a Host's port; one for TLS takes only who asks for the Host's name."""
-    found = tunnel(tunnel_cluster(outside.host, port.number))
-    if not port.is_tls:
-        return found
-    said = filters.asked_for_host(outside.host, port.number, guarded=name or "*")
-    return guard.leaving({**found, "typed_per_filter_config": said}, name)
+    cluster = tunnel_cluster(outside.host, port.number)
+    through = mesh.outside_policy(caller, outside.host, port.number).tunnel
+    if not port.is_tls and through is None:
+        return tunnel(cluster)
+    guarded = (name or "*") if port.is_tls else ""
+    return connections.leaving(cluster, (outside.host, port.number), through, guarded=guarded)
 
 
 def _forward(cluster: str) -> dict[str, Any]:
@@ -188,12 +196,11 @@ def clusters(mesh: Mesh, control: Control, caller: Caller, *, any_name: bool = F
                 if port.is_http or opens_tls(policy):
                     name = outbound_cluster(outside.host, port.number, subset)
                     found.append(_cluster(mesh, caller, name, part, port, ranges, policy))
-            policy = mesh.outside_policy(caller, outside.host, port.number)
-            if not port.is_http:
-                name = tunnel_cluster(outside.host, port.number)
-                found.append(
-                    _cluster(mesh, caller, name, outside, port, ranges, policy.model_copy(update={"tls": None}))
-                )
+                if not port.is_http:
+                    name = tunnel_cluster(outside.host, port.number, subset)
+                    # of a forward proxy TLS is its own, of all others what the bytes have
+                    as_is = policy if policy.tunnel else policy.model_copy(update={"tls": None})
+                    found.append(_cluster(mesh, caller, name, part, port, ranges, as_is))
     if any_name:
         found.append(_dynamic(mesh, _base(ANY_CLUSTER, "HTTP", ranges, Sections()), ranges))
     return found
@@ -291,7 +298,8 @@ def _base(name: str, protocol: str, ranges: Iterable[Network], policy: Sections)
     options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
     if protocol in ("HTTP2", "GRPC") and "http_protocol_options" in options.get("explicit_http_config", {}):
         options["explicit_http_config"] = {"http2_protocol_options": {}}
-    options["http_filters"] = [counting.TELLS_NOBODY, _refuse(ranges), _CODEC]
+    own_words = [counting.removes(CLUSTER_HEADER, TARGET_HEADER)] if policy.tunnel else []
+    options["http_filters"] = [counting.TELLS_NOBODY, *own_words, _refuse(ranges), _CODEC]
     return cluster
 
 

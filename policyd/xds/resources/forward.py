@@ -9,6 +9,7 @@ from policyd.mesh.hosts import default_port, resolve
 from policyd.mesh.istio.destination import Destination, MirrorPolicy, RouteDestination
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
+from policyd.mesh.istio.traffic_policy import Tunnel
 from policyd.mesh.model import Mesh, Service
 from policyd.xds.resources import filters, headers
 from policyd.xds.resources.faults import share
@@ -72,7 +73,15 @@ class Forward:
     def tunnel(self, destination: Destination) -> str:
         """The cluster that a tunnel to a destination takes."""
         outside = self.leaves(destination)
-        return self._cluster(destination) if outside is None else tunnel_cluster(*outside)
+        if outside is None:
+            return self._cluster(destination)
+        return tunnel_cluster(*outside, destination.subset or "")
+
+    def through(self, destination: Destination) -> Tunnel | None:
+        """What a destination is asked to CONNECT to, if it is a forward proxy."""
+        if (outside := self.leaves(destination)) is None:
+            return None
+        return self._mesh.outside_policy(self._caller, *outside, destination.subset or "").tunnel
 
     def _clusters(self, rule: HttpRoute) -> dict[str, Any]:
         if len(rule.route) == 1:

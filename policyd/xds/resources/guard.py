@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policyd.names import CLUSTER_HEADER, METADATA_ASKED, METADATA_CLUSTER, METADATA_LEAVES, SNI_HEADER
+from policyd.names import (
+    CLUSTER_HEADER,
+    METADATA_ASKED,
+    METADATA_CLUSTER,
+    METADATA_LEAVES,
+    METADATA_TARGET,
+    SNI_HEADER,
+    TARGET_HEADER,
+)
 from policyd.xds.resources import filters, inner, tcp
 from policyd.xds.resources.model import GUARD, GUARD_ANY, LEAVING, SERVED_TLS
 
@@ -22,10 +30,11 @@ _TLS_INSPECTOR: Final = {
 }
 
 
-def leaving(route: Mapping[str, Any], name: str = "", by: str = GUARD) -> dict[str, Any]:
+def leaving(route: Mapping[str, Any], name: str = "", by: str = GUARD, target: str = "") -> dict[str, Any]:
     """A route whose tunnel ends here and leaves the mesh, by way of a guard.
 
-    That lets nobody by but who asks for `name`; "": for what the tunnel was asked for.
+    That lets nobody by but who asks for `name`; "": for what the tunnel was asked for. `target` is what a forward proxy
+    at its other end is asked for.
     """
     shares = route["route"].get("weighted_clusters", {}).get("clusters", ())
     if shares:
@@ -38,7 +47,8 @@ def leaving(route: Mapping[str, Any], name: str = "", by: str = GUARD) -> dict[s
             for one in shares
         ]
         return {**route, "route": {"weighted_clusters": {"clusters": clusters}, **tcp.ENDS_HERE}}
-    marks = {METADATA_LEAVES: route["route"]["cluster"], **({METADATA_ASKED: f"{name}:"} if name else {})}
+    given = {METADATA_ASKED: f"{name}:" if name else "", METADATA_TARGET: target}
+    marks = {METADATA_LEAVES: route["route"]["cluster"], **{key: value for key, value in given.items() if value}}
     return {**inner.into(by, marks, route.get("typed_per_filter_config", {})), "match": route["match"]}
 
 
@@ -53,19 +63,23 @@ def at_application() -> dict[str, Any]:
 
 
 def on_the_way_out(
-    lookup: list[dict[str, Any]], observed: dict[str, Any], *, any_name: bool = False
+    lookup: list[dict[str, Any]], observed: dict[str, Any], *, any_name: bool = False, by_proxy: bool = False
 ) -> list[dict[str, Any]]:
     """What looks at tunnels that leave; then they are tunnels again, to what their own name means.
 
     With `any_name` also at those of which nobody said what is in them: TLS in them is for the name that was asked for,
     and where the client is waited for, too, as nobody may speak TLS who came to hear the server first.
     """
+    told = {CLUSTER_HEADER: inner.CLUSTER, **({TARGET_HEADER: inner.TARGET} if by_proxy else {})}
     tunnel = {
         "hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%",
-        "headers_to_add": [{"header": {"key": CLUSTER_HEADER, "value": f"%FILTER_STATE({inner.CLUSTER}:PLAIN)%"}}],
+        "headers_to_add": [
+            {"header": {"key": key, "value": f"%FILTER_STATE({of}:PLAIN)%"}} for key, of in told.items()
+        ],
     }
     ends = {**tcp.ending(""), "route": {"cluster_header": CLUSTER_HEADER, **tcp.ENDS_HERE}}
-    hosts = [{"name": LEAVING, "domains": ["*"], "routes": [ends]}]
+    routes = [_ASKS_ON, ends] if by_proxy else [ends]
+    hosts = [{"name": LEAVING, "domains": ["*"], "routes": routes}]
     manager = filters.manager(
         LEAVING,
         lookup,
@@ -91,6 +105,16 @@ def proxy(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
         **more,
     }
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+# to a forward proxy the tunnel goes on as one to its target; Envoy writes "-" for what it was not told
+_ASKS_ON: Final[Mapping[str, Any]] = {
+    "match": {
+        "connect_matcher": {},
+        "headers": [{"name": TARGET_HEADER, "string_match": {"exact": "-"}, "invert_match": True}],
+    },
+    "route": {"cluster_header": CLUSTER_HEADER, "host_rewrite_header": TARGET_HEADER, **tcp.GOES_ON},
+}
 
 
 def _only_who_asks(then: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from policyd.names import (
     METADATA_CLUSTER,
     METADATA_LEAVES,
     METADATA_NAMESPACE,
+    METADATA_TARGET,
     STATE_CLUSTER,
     STATE_TCP,
 )
@@ -25,6 +26,7 @@ _ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 # what the listener inside is told of the tunnel
 ASKED: Final = "policyd.asked"  # the name that was asked for, and a colon after it
 AUTHORITY: Final = "policyd.authority"  # and with its port
+TARGET: Final = "policyd.target"  # what a forward proxy is asked for, if it leaves by one
 CLUSTER: Final = STATE_CLUSTER  # by which it leaves
 _AUTHORITY: Final = "%REQ(:AUTHORITY)%"
 
@@ -64,10 +66,13 @@ def into(name: str, marks: dict[str, str], said: dict[str, Any]) -> dict[str, An
     return found | ({"metadata": {"filter_metadata": {METADATA_NAMESPACE: marks}}} if marks else {})
 
 
-def tells(asked: str = _AUTHORITY) -> dict[str, Any]:
-    """Tells the listeners inside of a tunnel: only routes into one have it do so (set_filter_state.v3.Config)."""
-    keys = (METADATA_CLUSTER, METADATA_LEAVES, METADATA_ASKED)
-    goes_to, leaves_by, is_for = (f"%METADATA(ROUTE:{METADATA_NAMESPACE}:{key})%" for key in keys)
+def tells(asked: str = _AUTHORITY, *, by_proxy: bool = False) -> dict[str, Any]:
+    """Tells the listeners inside of a tunnel: only routes into one have it do so (set_filter_state.v3.Config).
+
+    `by_proxy`: some tunnels leave by a forward proxy.
+    """
+    keys = (METADATA_CLUSTER, METADATA_LEAVES, METADATA_ASKED, METADATA_TARGET)
+    goes_to, leaves_by, is_for, target = (f"%METADATA(ROUTE:{METADATA_NAMESPACE}:{key})%" for key in keys)
     names = [
         _kept(ASKED, f"{asked}:", factory_key="envoy.string"),
         _kept(ASKED, is_for, factory_key="envoy.string", skip_if_empty=True),
@@ -75,6 +80,7 @@ def tells(asked: str = _AUTHORITY) -> dict[str, Any]:
     ways = [
         _kept(CLUSTER, leaves_by, factory_key="envoy.string", skip_if_empty=True),
         _kept(STATE_TCP, goes_to, skip_if_empty=True),
+        *([_kept(TARGET, target, factory_key="envoy.string", skip_if_empty=True)] if by_proxy else []),
     ]
     return {"name": _FILTER, "typed_config": _notes(names, ways), "disabled": True}
 

@@ -167,18 +167,19 @@ def outbound(
     ]
     seen = observing.seen(mesh, control, instance)
     observed = seen.outbound()
+    by_proxy = egress.is_by_proxies(mesh)
     inside = [*asked, *lookup, *faults.FILTERS, filters.GRPC_STATS]
     within = seen.inside()
     yield inner.listener(inside, within)
     if mesh.is_sniffed:
         yield sniffed.at_caller(seen.connections(), inner.requests(inside, within))
     if egress.is_guarded(mesh):
-        yield from guard.on_the_way_out(lookup, observed, any_name=any_name_somewhere(mesh))
+        yield from guard.on_the_way_out(lookup, observed, any_name=any_name_somewhere(mesh), by_proxy=by_proxy)
     chain = {
         "filters": [
             filters.manager(
                 "outbound",
-                [filters.proxy_password(instance), *asked, *lookup, *faults.FILTERS, filters.GRPC_STATS, inner.tells()],
+                [filters.proxy_password(instance), *inside, inner.tells(by_proxy=by_proxy)],
                 filters.rds(OUTBOUND_ROUTES),
                 # tunnels, for the routes that end one
                 upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],

@@ -81,9 +81,9 @@ def sni_cluster(service: str, port: int, subset: str = "") -> str:
     return f"outbound_.{port}_.{subset}_.{service}"
 
 
-def tunnel_cluster(host: str, port: int) -> str:
-    """The cluster of a Host's port for bytes that are not looked at, hence without TLS of ours."""
-    return f"tunnel|{port}||{host}"
+def tunnel_cluster(host: str, port: int, subset: str = "") -> str:
+    """The cluster of a Host's port (of a subset, or of all) for bytes that are not looked at, hence without our TLS."""
+    return f"tunnel|{port}|{subset}|{host}"
 
 
 def inbound_cluster(service: str, port: int) -> str:

@@ -335,3 +335,56 @@ def test_at_an_egress_gateway_a_workloads_tunnel_leaves_by_way_of_the_guard() ->
 
     assert (route["route"]["cluster"], said["policyd.tls"]) == (GUARD, "*")
     assert {GUARD, "inner/leaving"} <= set(made.of(LISTENER))
+
+
+PROXY = [
+    resource(
+        "ServiceEntry", "proxy", hosts=["proxy.example"], resolution="DNS",
+        ports=[{"number": 3128, "name": "tcp", "protocol": "TCP"}],
+    ),
+    resource("DestinationRule", "proxy", host="proxy.example", trafficPolicy={"tls": {"mode": "SIMPLE"}}, subsets=[
+        {"name": "far", "trafficPolicy": {"tunnel": {"targetHost": "far.example", "targetPort": 8443}}},
+    ]),
+    resource("VirtualService", "it", hosts=[OUT], tls=[
+        {"match": [{"sniHosts": [OUT], "port": 443}], "route": [to("proxy.example", subset="far")]},
+    ], tcp=[{"match": [{"port": 444}], "route": [to("proxy.example", subset="far")]}]),
+]  # fmt: skip
+
+
+def by_proxy() -> Snapshot:
+    files = {"workloads.yaml": WORKLOADS, "mesh/it.yaml": yaml.safe_dump_all([SUBSETS, ENTRY, *PROXY])}
+    return check_snapshot(build_snapshots(mesh_of(files), CONTROL)["web-v1"], static_clusters={SDS_CLUSTER})
+
+
+def test_what_leaves_by_a_forward_proxy_is_asked_about_as_its_target() -> None:
+    made = by_proxy()
+    [table] = made.of(ROUTE).values()
+    routes = {one["name"]: one["routes"][0] for one in shown(table)["virtual_hosts"] if one["name"].startswith(OUT)}
+    secure, plain = routes[f"{OUT}:443"], routes[f"{OUT}:444"]
+
+    assert (secure["route"]["cluster"], secure["metadata"]["filter_metadata"]["policyd"]) == (
+        GUARD,
+        {"leaves": "tunnel|3128|far|proxy.example", "asked": f"{OUT}:", "target": "far.example:8443"},
+    )
+    assert (plain["route"]["cluster"], plain["route"]["host_rewrite_literal"]) == (
+        "tunnel|3128|far|proxy.example",
+        "far.example:8443",
+    )
+    assert [one.get("connect_config") for one in plain["route"]["upgrade_configs"]] == [None]
+    for route in (secure, plain):
+        said = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
+        assert (said["context_extensions"]["policyd.host"], said["context_extensions"]["policyd.port"]) == (
+            "far.example",
+            "8443",
+        )
+    # TLS of the rule is the proxy's own, where what is led to the host itself has that of its bytes
+    clusters = {name: shown(one) for name, one in made.of(CLUSTER).items() if name.startswith("tunnel|3128")}
+    assert {name: "transport_socket" in one for name, one in clusters.items()} == {
+        "tunnel|3128||proxy.example": False,
+        "tunnel|3128|far|proxy.example": True,
+    }
+
+
+@pytest.mark.e2e
+def test_the_real_envoy_accepts_the_way_by_a_forward_proxy(tmp_path: Path) -> None:
+    accepted(by_proxy(), tmp_path)

@@ -70,6 +70,9 @@ def test_each_subset_is_a_cluster_of_its_endpoints() -> None:
         "outbound|80|v2|books.example.com": (["2", "3"], "LEAST_REQUEST"),
         "outbound|80|whole|books.example.com": (["1", "2", "3"], "LEAST_REQUEST"),
         "tunnel|443||books.example.com": (["1", "2", "3"], "LEAST_REQUEST"),
+        "tunnel|443|v1|books.example.com": (["1"], "RANDOM"),
+        "tunnel|443|v2|books.example.com": (["2", "3"], "LEAST_REQUEST"),
+        "tunnel|443|whole|books.example.com": (["1", "2", "3"], "LEAST_REQUEST"),
     }
     limits = {one["circuit_breakers"]["thresholds"][0]["max_connections"] for one in clusters.values()}
     assert limits == {7}
