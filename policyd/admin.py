@@ -20,6 +20,7 @@ from policyd import __version__, admin_traces
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.admin_mesh import Forbidden, MeshDesk
+from policyd.admin_visit import visited
 from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.issuance import Evidence
@@ -356,6 +357,16 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         except Forbidden as error:
             await refused(context, Refusal(Code.PERMISSION_DENIED, str(error)))
         except (JournalError, StateError, DecisionError) as error:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+
+    async def Visit(self, request: pb.VisitRequest, context: Context) -> pb.VisitReply:  # noqa: N802
+        """Whether somebody may look."""
+        parts = self._parts
+        try:
+            return visited(request, parts.facts.live, parts.issuer.now(), parts.record)
+        except InvalidInput as error:
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
+        except (JournalError, DecisionError) as error:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideReply:  # noqa: N802

@@ -31,10 +31,24 @@ def may(
     return decision
 
 
+def may_visit(
+    policies: Engine | None, entities: MeshEntities, trust_domain: str, who: str, act: Act, now: datetime
+) -> Decision:
+    """Whether somebody else than the owner may act, as `token:<name>`: if a policy lets them. Raises DecisionError."""
+    if policies is None:
+        return Decision(allowed=False, reasons=())
+    return policies.decide(_visit(entities, trust_domain, who, act, now))
+
+
 def _request(entities: MeshEntities, trust_domain: str, uid: int, act: Act, now: datetime) -> Request:
-    operator = entities.operator(f"unix:{uid}", "unix")
+    return _visit(entities, trust_domain, f"unix:{uid}", act, now)
+
+
+def _visit(entities: MeshEntities, trust_domain: str, who: str, act: Act, now: datetime) -> Request:
+    via = who.partition(":")[0]
+    operator = entities.operator(who, via)
     domain = Entity(Uid("TrustDomain", trust_domain))
     time = {"__extn": {"fn": "datetime", "arg": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
-    context = {"via": "unix", "time": time}
+    context = {"via": via, "time": time}
     above = tuple(Entity(parent) for parent in operator.parents)
     return Request(operator.uid, Uid("Action", act), domain.uid, context, (operator, domain, *above))

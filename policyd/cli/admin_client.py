@@ -216,6 +216,12 @@ class AdminClient:
         reply: pb.TracesReply = self._call(self._stub.Traces, wanted)
         return reply
 
+    def visit(self, who: str, act: str, operation: str = "") -> pb.VisitReply:
+        """Whether an operator may look; with an `operation` it is recorded."""
+        asked = pb.VisitRequest(who=who, act=act, operation=operation)
+        reply: pb.VisitReply = self._call(self._stub.Visit, asked)
+        return reply
+
     def trace(self, trace_id: str) -> pb.TraceReply:
         """One trace, as a tree is read."""
         reply: pb.TraceReply = self._call(self._stub.Trace, pb.TraceRequest(id=trace_id))

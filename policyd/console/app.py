@@ -66,8 +66,8 @@ def application(desk: Desk, seconds: Callable[[], int], clock: Callable[[], floa
         Route("/enter", entrance.get, methods=["GET"]),
         Route("/enter", entrance.post, methods=["POST"]),
         *(Route(path, failing(view), methods=["GET"]) for path, view in PAGES.items()),
-        *(Route(path, view, methods=["GET"]) for path, view in STREAMS.items()),
-        *(Route(path, view, methods=["POST"]) for path, view in ACTIONS.items()),
+        *(Route(path, failing(view), methods=["GET"]) for path, view in STREAMS.items()),
+        *(Route(path, failing(view), methods=["POST"]) for path, view in ACTIONS.items()),
     ]
     made = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: nothing_here})
     made.state.desk = desk

@@ -28,6 +28,7 @@ from policyd.audit.match import entity_id, short_name
 from policyd.cli.output import clean
 from policyd.cli.show import short, since, span
 from policyd.console.graph import drawing
+from policyd.console.source import Forbidden
 from policyd.errors import InvalidInput, PolicydError, Problem
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 MAX_TEXT: Final = 200_000  # characters of one value on a page
 _TICKED: Final = re.compile(r"`([^`\n]{1,300})`")
+ADMITTED_SECONDS: Final = 3.0
 MAX_KEPT: Final = 16  # pictures and parts of pages that several may ask for
 AT_ONCE: Final = 4  # questions that are worked on together
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class Desk:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _kept: OrderedDict[object, Any] = field(default_factory=OrderedDict)
     _keeping: Lock = field(default_factory=Lock)
+    _admitted: dict[str, float] = field(default_factory=dict)
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def ask(self, question: Callable[..., T], *values: Any) -> T:
@@ -73,6 +76,15 @@ class Desk:
                 while len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
         return found
+
+    def admits(self, who: str) -> bool:
+        """Whether somebody was let in just now."""
+        return self._admitted.get(who, 0.0) > self.now().timestamp()
+
+    def admit(self, who: str) -> None:
+        """Let somebody in for a moment."""
+        self._admitted.clear()
+        self._admitted[who] = self.now().timestamp() + ADMITTED_SECONDS
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not beyond the console's end."""
@@ -111,11 +123,24 @@ def failing(view: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Aw
 
     async def shown(request: Request) -> Any:
         try:
+            await admitted(request)
             return await view(request)
+        except Forbidden as error:
+            return HTMLResponse(part("enter.html", why=str(error), has_token=False), 403)
         except PolicydError as error:
             return await page(request, "failed.html", 400, problems=problems_of(error))
 
     return shown
+
+
+async def admitted(request: Request, act: str = "view", operation: str = "") -> None:
+    """Have it decided whether who asks may; what was allowed without a record holds for a moment. Raises Forbidden."""
+    desk, who = desk_of(request), request.scope["ticket"].who
+    if operation:
+        await desk.ask(desk.source.visit, who, act, operation)
+    elif not desk.admits(who):
+        await desk.ask(desk.source.visit, who, act)
+        desk.admit(who)
 
 
 def problems_of(error: PolicydError) -> list[Problem]:

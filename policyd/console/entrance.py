@@ -15,7 +15,8 @@ from urllib.parse import parse_qs
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from policyd import tickets
-from policyd.console.desk import page, part
+from policyd.console.desk import desk_of, page, part
+from policyd.errors import PolicydError
 from policyd.rate import Rate, RateLimit
 from policyd.tickets import Ticket
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from policyd.console.door import Rules
 
+VISITOR: Final = "token:console"  # the Operator that the token proves
+OPENED: Final = "console.open"
 MIN_TOKEN: Final = 32  # characters
 GUESSES: Final = Rate(per_second=0.5, burst=5)
 WRONG: Final = "this link has been used, has ended, or is of an earlier start; `policyd console` prints a new one"
@@ -48,8 +51,7 @@ class Entrance:
         if ticket is None:
             return await self._closed(request, 403, WRONG)
         # a page, and no redirect: the cookie is for requests that come from here only
-        answer = HTMLResponse(part("opened.html"))
-        return self._opened(answer, ticket.who)
+        return await self._admitted(request, HTMLResponse(part("opened.html")), ticket.who)
 
     async def post(self, request: Request) -> Response:
         """Open with the token."""
@@ -59,7 +61,16 @@ class Entrance:
         given = parse_qs((await request.body()).decode("latin-1")).get("token", [""])[0].strip()
         if not self.token or not tickets.same(given, self.token):
             return await self._closed(request, 403, "this is not the token")
-        return self._opened(RedirectResponse("/", 303), "token")
+        return await self._admitted(request, RedirectResponse("/", 303), VISITOR)
+
+    async def _admitted(self, request: Request, answer: Response, who: str) -> Response:
+        """Let somebody in whom the operators' policies allow to look, on record."""
+        desk = desk_of(request)
+        try:
+            await desk.ask(desk.source.visit, who, "view", OPENED)
+        except PolicydError as error:
+            return await self._closed(request, 403, str(error))
+        return self._opened(answer, who)
 
     def _spend(self, text: str) -> Ticket | None:
         now = self.now()

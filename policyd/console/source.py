@@ -7,6 +7,7 @@ large is kept only as long as it is what is in force.
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections import OrderedDict
@@ -47,6 +48,12 @@ BOUNDS: Final = Bounds(memory=512 << 20, seconds=20)
 KEPT_REVISIONS: Final = 3
 
 
+class Forbidden(PolicydError):
+    """What the operators' policies do not allow."""
+
+    code = "forbidden"
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One look at the mesh: what its proxies counted, which of them did not answer and why, and where instances are."""
@@ -82,6 +89,23 @@ class Source:
                 return client.status()
         except (NotRunning, StateError):
             return None
+
+    def visit(self, who: str, act: str, operation: str = "") -> None:
+        """Have it decided, and with an `operation` recorded, whether somebody may look; raises Forbidden.
+
+        Without a server the owner reads their own files, and nobody else comes in.
+        """
+        try:
+            with self.client() as client:
+                reply = client.visit(who, act, operation)
+        except (NotRunning, StateError):
+            if who == f"unix:{os.getuid()}":
+                return
+            raise
+        if not reply.allowed:
+            why = ", ".join(f"`{one}`" for one in reply.reasons) or "no policy lets them"
+            remedy = f'write one for `Operator::"{who}"` in operators.cedar'
+            raise Forbidden(f"the operators' policies do not allow `{who}` to {act}: {why}", remedy=remedy)
 
     def see(self) -> Seen:
         """Ask every proxy for its counts."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import httpx
 import pytest
 
 from policyd import tickets
+from policyd._pb import admin_pb2 as pb
+from policyd.config import state_paths
 from tests.console.conftest import HOST, KEY, RULES, SECONDS, TOKEN, World, made
 
 
@@ -65,3 +69,39 @@ async def test_without_a_token_none_opens(world: World) -> None:
         for token in ("", TOKEN):
             answer = await client.post("/enter", data={"token": token}, headers={"origin": f"http://{HOST}"})
             assert answer.status_code == 403
+
+
+async def test_who_may_not_look_does_not_come_in_and_who_may_is_on_record(world: World) -> None:
+    async with browser(world) as client:
+        world.fake.replies["Visit"] = pb.VisitReply(allowed=False, reasons=["nobody-looks"])
+        refused = await client.get(link())
+        assert refused.status_code == 403
+        assert "nobody-looks" in refused.text
+        assert "set-cookie" not in refused.headers
+
+        world.fake.replies["Visit"] = pb.VisitReply(allowed=True, reasons=["owner"])
+        again = f"/enter?link={tickets.link(KEY, 'unix:0', SECONDS, b'm' * 16)}"
+        assert (await client.get(again)).status_code == 200
+        asked = [request for name, request in world.fake.requests if name == "Visit"]
+        assert {(one.who, one.act, one.operation) for one in asked} == {("unix:0", "view", "console.open")}
+
+
+async def test_a_session_ends_where_it_may_look_no_more(world: World) -> None:
+    async with browser(world) as client:
+        await client.get(link())
+        world.fake.replies["Visit"] = pb.VisitReply(allowed=False, reasons=["nobody-looks"])
+        for path in ("/policies", "/live/mesh"):
+            answer = await client.get(path, headers={"accept": "text/html"})
+            assert answer.status_code == 403
+            assert "nobody-looks" in answer.text
+
+
+async def test_without_a_server_the_owner_comes_in_and_a_token_does_not(world: World) -> None:
+    state_paths(world.folder).server.unlink()
+    mine = f"/enter?link={tickets.link(KEY, f'unix:{os.getuid()}', SECONDS, b'n' * 16)}"
+    theirs = f"/enter?link={tickets.link(KEY, 'unix:99999', SECONDS, b'm' * 16)}"
+    async with browser(world, TOKEN) as client:
+        origin = {"origin": f"http://{HOST}"}
+        assert (await client.post("/enter", data={"token": TOKEN}, headers=origin)).status_code == 403
+        assert (await client.get(theirs)).status_code == 403
+        assert (await client.get(mine)).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 
 from policyd.console.playground import MAX_TEXT
@@ -80,3 +81,15 @@ async def test_what_is_no_json_is_no_draft(console: Console) -> None:
     headers = {"origin": "http://127.0.0.1:15080", "x-policyd-proof": console.proof}
     for body in (b"", b"{", b"[" * 100_000, b"\xff"):
         assert (await console.client.post(url("check"), content=body, headers=headers)).status_code == 400
+
+
+async def test_who_decides_and_replays_is_decided_and_on_record(console: Console, world: World) -> None:
+    await console.post(url("decide"), {"file": FILE, "text": OPEN, "request": REQUEST})
+    await console.post(url("replay"), {"file": FILE, "text": OPEN, "since": "15m"})
+    asked = [request for name, request in world.fake.requests if name == "Visit" and request.operation]
+    assert [(one.act, one.operation) for one in asked] == [("explain", "console.decide"), ("explain", "console.replay")]
+
+    world.fake.failures["Visit"] = (grpc.StatusCode.FAILED_PRECONDITION, "the journal is full")
+    answer = await console.post(url("decide"), {"file": FILE, "text": OPEN, "request": REQUEST})
+    assert answer.status_code == 400
+    assert "the journal is full" in answer.text

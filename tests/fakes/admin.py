@@ -37,6 +37,7 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "SetLogLevel": pb.SetLogLevelReply(level="debug"),
             "Traces": pb.TracesReply(),
             "Trace": pb.TraceReply(),
+            "Visit": pb.VisitReply(allowed=True, reasons=["owner"]),
             "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
             "ShowBundle": ca.ShowBundleReply(trust_domain="cluster.local", document=b'{"keys": []}'),
             "CaStatus": ca.CaStatusReply(trust_domain="cluster.local"),
@@ -99,6 +100,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
 
     def Traces(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Traces", request, context)
+
+    def Visit(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("Visit", request, context)
 
     def Trace(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Trace", request, context)

@@ -1,19 +1,19 @@
-"""Where nodes stand: callers to the left of whom they call, in layers with few crossings, by igraph.
+"""Where nodes stand: callers to the left of whom they call, in columns with few crossings.
 
-Law: pure, and the same for the same nodes and edges. igraph says who is in which layer and in which order; a layer of
-very many is parted into columns, so that a wide mesh does not become a tall one.
+Law: pure, and the same for the same nodes and edges; no node is on another. A layer of very many is parted into
+columns, so that a wide mesh does not become a tall one.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil, sqrt
 from typing import Final
 
-import igraph
+from policyd.console.graph.layers import levels_of, ordered
 
 FEW: Final = 60  # nodes that are drawn at full size
 ROUNDS: Final = 12
@@ -74,10 +74,11 @@ def lay_out(nodes: Sequence[str], edges: Iterable[tuple[str, str]]) -> Layout:
 
 
 def _layers(joined: Sequence[int], pairs: Sequence[tuple[int, int]], count: int) -> _Layers:
-    """Ask igraph who is in which layer; where there are few, once more with stops on the way of long edges."""
-    level, order = _asked(joined, pairs)
+    """Who is in which column; where there are few, with room for long edges on their way."""
+    level = levels_of(joined, pairs)
     most = max(TALLEST, ceil(sqrt(count) * 1.3))
-    if count > FEW or any(len(some) > most for some in order):
+    if count > FEW or any(times > most for times in Counter(level.values()).values()):
+        order = ordered(_by_level(level), pairs)
         parted = (some[part :: ceil(len(some) / most)] for some in order for part in range(ceil(len(some) / most)))
         return _Layers(list(parted), {})
     chains: dict[tuple[int, int], list[int]] = {}
@@ -87,25 +88,15 @@ def _layers(joined: Sequence[int], pairs: Sequence[tuple[int, int]], count: int)
         chains[a, b] = [count + len(stops) + at for at in range(len(between))]
         stops |= zip(chains[a, b], between, strict=True)
     steps = [step for pair, chain in chains.items() for step in pairwise((pair[0], *chain, pair[1]))]
-    _, order = _asked([*joined, *stops], steps, level | stops)
+    order = ordered(_by_level(level | stops), steps)
     return _Layers(order, {pair: chain for pair, chain in chains.items() if chain})
 
 
-def _asked(
-    nodes: Sequence[int], pairs: Sequence[tuple[int, int]], levels: Mapping[int, int] | None = None
-) -> tuple[dict[int, int], list[list[int]]]:
-    """The layer of each node, and each layer in its order."""
-    if not nodes:
-        return {}, []
-    number = {node: at for at, node in enumerate(nodes)}
-    graph = igraph.Graph(len(nodes), [(number[a], number[b]) for a, b in pairs], directed=True)
-    given = None if levels is None else [levels[node] for node in nodes]
-    found = graph.layout_sugiyama(layers=given, maxiter=100)
-    level = {node: round(y) for node, (_, y) in zip(nodes, found.coords, strict=False)}
-    layers: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for node, (x, _) in zip(nodes, found.coords, strict=False):
-        layers[level[node]].append((x, node))
-    return level, [[node for _, node in sorted(layer)] for _, layer in sorted(layers.items())]
+def _by_level(level: Mapping[int, int]) -> list[list[int]]:
+    layers: dict[int, list[int]] = defaultdict(list)
+    for node, at in level.items():
+        layers[at].append(node)
+    return [layers[at] for at in sorted(layers)]
 
 
 def _rows(layers: _Layers, pairs: Sequence[tuple[int, int]], gap: float) -> dict[int, float]:

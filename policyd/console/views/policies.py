@@ -19,7 +19,7 @@ from policyd.cli.revisions import live_of
 from policyd.config import state_paths
 from policyd.console import playground as drafts
 from policyd.console.cedar_text import Line, lines_of
-from policyd.console.desk import Desk, desk_of, page, part, problems_of
+from policyd.console.desk import Desk, admitted, desk_of, page, part, problems_of
 from policyd.console.playground import Draft
 from policyd.console.views.decisions import shown_answer
 from policyd.errors import InvalidInput, PolicydError, StateError, UsageError
@@ -138,7 +138,7 @@ async def playground_decide(request: Request) -> Response:
         before, after = drafts.decide(Draft.of(value), in_force(desk)[0], asked, headers, desk.now())
         return part("playground_answer.html", before=shown_answer(before), after=shown_answer(after))
 
-    return await _answered(desk, answered)
+    return await _answered(request, answered, "console.decide")
 
 
 async def playground_replay(request: Request) -> Response:
@@ -158,12 +158,14 @@ async def playground_replay(request: Request) -> Response:
             limit=drafts.MAX_RECORDS,
         )  # fmt: skip
 
-    return await _answered(desk, replayed)
+    return await _answered(request, replayed, "console.replay")
 
 
-async def _answered(desk: Desk, work: Any) -> Response:
-    """A part of the page, or why there is none."""
+async def _answered(request: Request, work: Any, operation: str) -> Response:
+    """A part of the page, or why there is none; who asks is on record."""
+    desk = desk_of(request)
     try:
+        await admitted(request, "explain", operation)
         return HTMLResponse(await desk.ask(work))
     except PolicydError as error:
         return HTMLResponse(part("problems.html", problems=problems_of(error)), 400)
