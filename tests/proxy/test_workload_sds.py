@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class Stream:
 
     async def ask(self, names: Sequence[str], **more: Any) -> None:
         field = "resource_names_subscribe" if self.kind else "resource_names"
-        await self.call.write(self.request(type_url=SECRET, **{field: names}, **more))
+        with suppress(grpc.aio.AioRpcError):  # a call that was refused already ends at the next read
+            await self.call.write(self.request(type_url=SECRET, **{field: names}, **more))
 
     async def hear(self) -> Any:
         return await asyncio.wait_for(self.call.read(), PATIENCE)
