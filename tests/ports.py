@@ -9,13 +9,16 @@ from typing import Final
 
 # Any outgoing connection may take a port of the system's own range (32768 to 60999), and meshes take theirs from 20000.
 OURS: Final = range(10_000, 20_000)
+SPARE: Final = 2
 PICKED: Final = range(20_000, 32_768)
 
 
 def share_of(ports: range, worker: int, workers: int) -> range:
     """The part that one of several processes which run tests at the same time has for itself."""
-    size = len(ports) // workers
-    return ports[worker * size : (worker + 1) * size]
+    shares = workers + SPARE  # who crashed is followed by one of a number of its own
+    size = len(ports) // shares
+    first = worker % shares * size
+    return ports[first : first + size]
 
 
 def worker_and_count() -> tuple[int, int]:
