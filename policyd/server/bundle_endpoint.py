@@ -57,7 +57,9 @@ def endpoint_identity(settings: BundleEndpointSettings, directory: Path, identit
 class BundleEndpoint:
     """Serves what `page` gives of a path at `address`, as the block runs; raises StateError or KeyFileError."""
 
-    def __init__(self, address: Address, page: Callable[[str], bytes], pair: Pair) -> None:
+    def __init__(self, address: Address, page: Callable[[str], bytes], pair: Pair, *, seconds: float = SECONDS) -> None:
+        """`seconds` are those in which a request has to come, and its answer to go."""
+        self._seconds = seconds
         self._address = address
         self._page = page
         self._pair = pair
@@ -109,7 +111,7 @@ class BundleEndpoint:
         self._open += 1
         try:
             if self._open <= MAX_CONNECTIONS:
-                async with asyncio.timeout(SECONDS):
+                async with asyncio.timeout(self._seconds):
                     head = await reader.readuntil(_ENOUGH)
                     writer.write(answer(head, self._page))
                     await writer.drain()

@@ -26,12 +26,15 @@ ANY = Address("127.0.0.1", 0)
 
 @asynccontextmanager
 async def serving(
-    settings: BundleEndpointSettings, folder: Path, office: Office
+    settings: BundleEndpointSettings, folder: Path, office: Office, seconds: float = 30.0
 ) -> AsyncIterator[tuple[BundleEndpoint, str]]:
     """An endpoint of `office`, and its URL."""
     identity = ServerIdentity(office.issuer, office.clock)
     endpoint = BundleEndpoint(
-        ANY, lambda _: bundles.write(office.issuer.bundle), endpoint_identity(settings, folder, identity)
+        ANY,
+        lambda _: bundles.write(office.issuer.bundle),
+        endpoint_identity(settings, folder, identity),
+        seconds=seconds,
     )
     async with endpoint:
         yield endpoint, f"https://127.0.0.1:{endpoint.port}/"
@@ -143,7 +146,7 @@ def test_only_reading_is_answered(head: bytes, status: bytes, body: bytes) -> No
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nx: " + b"a" * 9000, b"\x16\x03\x01", b""])
 async def test_who_asks_for_nothing_is_let_go(office: Office, tmp_path: Path, sent: bytes) -> None:
-    async with serving(OWN, tmp_path, office) as (endpoint, _):
+    async with serving(OWN, tmp_path, office, seconds=0.2) as (endpoint, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port, ssl=unchecked())
         writer.write(sent)
         async with asyncio.timeout(30):
