@@ -48,6 +48,7 @@ Claim = Annotated[
     list[str] | None,
     typer.Option("--claim", help="A claim of that token, as in `roles=editor`; repeatable.", show_default=False),
 ]
+Ttl = Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Shadow = Annotated[
     Path | None,
