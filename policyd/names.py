@@ -63,6 +63,7 @@ CHANGE_REFUSED: Final = "policyd_change_refused"
 XDS_PUSHES: Final = "policyd_xds_pushes"
 XDS_REJECTIONS: Final = "policyd_xds_rejections"
 XDS_CONNECTIONS: Final = "policyd_xds_connections"
+XDS_CONVERGENCE: Final = "policyd_xds_convergence_seconds"
 CERTIFICATES_ISSUED: Final = "policyd_certificates_issued"
 CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
@@ -96,6 +97,7 @@ METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     XDS_PUSHES: ("Responses sent to proxies.", ("type",)),
     XDS_REJECTIONS: ("Responses that a proxy rejected.", ("type",)),
     XDS_CONNECTIONS: ("Proxies connected now.", ()),
+    XDS_CONVERGENCE: ("Time from a change until a proxy has confirmed all that it brought, in seconds.", ()),
     CERTIFICATES_ISSUED: ("Certificates issued.", ("kind",)),
     CERTIFICATES_REFUSED: ("Requests for a certificate that were refused.", ("code",)),
     CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
@@ -37,6 +37,7 @@ KEY_FETCHES: Final = ("new", "same", "failed")
 _CHAIN: Final = ("root", "intermediate", "upstream 1", "upstream 2", "upstream 3")
 CHAIN: Final = tuple(f"{which}{kind}" for which in ("", "next ", "old ") for kind in _CHAIN)
 SPANS: Final = ("taken", "refused")
+CONVERGENCE: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 REFUSALS: Final = tuple(
     kind.code for kind in (CsrError, TokenError, IssuanceDenied, IdentityError, SpiffeIdError, JournalError, StateError)
 )
@@ -82,6 +83,8 @@ class Metrics:
         self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
         self._rejections = _Counts(registry, names.XDS_REJECTIONS, TYPES)
         self._connections = _gauge(registry, names.XDS_CONNECTIONS)
+        text, _ = names.METRICS[names.XDS_CONVERGENCE]
+        self._convergence = Histogram(names.XDS_CONVERGENCE, text, buckets=CONVERGENCE, registry=registry)
         self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, ISSUANCES)
         self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
@@ -156,6 +159,10 @@ class Metrics:
     def connections(self, count: int) -> None:
         """So many proxies are connected now."""
         self._connections.set(count)
+
+    def converged(self, seconds: float) -> None:
+        """A proxy has confirmed all that a change brought it, so long after the change."""
+        self._convergence.observe(seconds)
 
     def issued(self, kind: str) -> None:
         """A certificate was issued."""

@@ -43,6 +43,9 @@ class Observer(Protocol):
     def rejected(self, node_id: str, kind: str, text: str) -> None:
         """A proxy rejected one, with this text of its own."""
 
+    def converged(self, seconds: float) -> None:
+        """A proxy has confirmed all that a change brought it, so long after the change."""
+
     def connections(self, count: int) -> None:
         """So many proxies are connected now."""
 
@@ -63,6 +66,7 @@ class _Connection:
     woken: asyncio.Future[None]
     is_due: bool = False  # a change is to be sent now
     ended_because: str = ""
+    changed_at: float | None = None  # when something changed that it has not confirmed
 
     def wake(self, _: object = None) -> None:
         """Have its own task look what is to be done."""
@@ -186,6 +190,8 @@ class DiscoveryService:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
+            if connection.changed_at is None:
+                connection.changed_at = self._clock()
             self._changed.append(connection)
             if not self._told:  # one call for all that a change concerns
                 self._told = True
@@ -276,6 +282,17 @@ class DiscoveryService:
                 connection.node.id, kind(request.type_url), request.error[: stream.MAX_ERROR_LENGTH]
             )
         await self._send(connection, pushes, context)
+        if answers and request.error is None and not pushes:
+            self._note_converged(connection, counts=True)
+
+    def _note_converged(self, connection: _Connection, *, counts: bool) -> None:
+        """Where nothing is on its way to a proxy any more, the last change has arrived."""
+        waits = connection.is_due or connection in self._waiting or connection in self._changed
+        if connection.changed_at is None or waits or any(one.pending for one in connection.state.types.values()):
+            return
+        if counts:
+            self._observer.converged(self._clock() - connection.changed_at)
+        connection.changed_at = None
 
     async def _update(self, connection: _Connection, context: Context) -> None:
         """Send what has become due: after a change, a rejection's wait, or a reconnect's grace."""
@@ -286,6 +303,8 @@ class DiscoveryService:
         if snapshot is not None:
             connection.state, pushes = stream.update(connection.state, snapshot, self._clock())
             await self._send(connection, pushes, context)
+            if not pushes:  # the change was of no concern to it
+                self._note_converged(connection, counts=False)
 
     async def _send(self, connection: _Connection, pushes: tuple[Push, ...], context: Context) -> None:
         for push in pushes:

@@ -140,6 +140,33 @@ async def all_synced(setup: Setup) -> bool:
     return [one.types[0].state for one in setup.service.statuses()] == ["synced"]
 
 
+async def test_how_long_a_change_takes_is_told_once_it_is_confirmed_and_nothing_else_waits(setup: Setup) -> None:
+    setup.cache.set_all({"reviews-1": clusters(a="1s")})
+    async with proxy(setup) as one:
+        await one.hello()
+        await one.say(type_url=CLUSTER, response_nonce=(await one.hear())[0])
+        await eventually(lambda: all_synced(setup), "the first is accepted")
+        assert setup.observer.convergences == []  # nothing had changed
+        began = time.monotonic()
+        setup.cache.set_all({"reviews-1": clusters(a="2s")})
+        nonce = (await one.hear())[0]
+        assert setup.observer.convergences == []
+        await one.say(type_url=CLUSTER, response_nonce=nonce)
+        await eventually(lambda: converged(setup, 1), "it is confirmed")
+        assert 0 < setup.observer.convergences[0] <= time.monotonic() - began
+        # what is refused has not arrived
+        setup.cache.set_all({"reviews-1": clusters(a="3s")})
+        await one.say(type_url=CLUSTER, response_nonce=(await one.hear())[0], error_detail={"message": "no"})
+        await eventually(lambda: rejected(setup), "rejected")
+        setup.cache.set_all({"reviews-1": clusters(a="4s")})
+        await one.say(type_url=CLUSTER, response_nonce=(await one.hear())[0])
+        await eventually(lambda: converged(setup, 2), "the next is confirmed")
+
+
+async def converged(setup: Setup, count: int) -> bool:
+    return len(setup.observer.convergences) == count
+
+
 async def test_one_without_a_snapshot_waits_for_it(setup: Setup) -> None:
     async with proxy(setup) as one:
         await one.hello()
