@@ -1,7 +1,7 @@
 """Calls that have begun and say nothing: a thread waits for the message of each, so they are few and short.
 
-Law: who is silent holds up itself and nobody else. A peer has at most SILENT_PER_PEER such calls, the next of which is
-refused at once, and each ends after SILENT_SECONDS. Envoy sends a call and its message together.
+Law: who is silent holds up itself and nobody else. Such a call ends after SILENT_SECONDS, and for a while its peer has
+at most SILENT_PER_PEER at a time: the next one is refused at once. Envoy sends a call and its message together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from policyd.spiffe import SpiffeId
 
 SILENT_PER_PEER: Final = 4
 SILENT_SECONDS: Final = 0.5
-LATE_SECONDS: Final = 0.1  # a message that is under way is here by then, also on a busy machine
+SUSPECT_SECONDS: Final = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -33,10 +33,11 @@ class Silence:
     def __init__(self, stopwatch: Callable[[], float]) -> None:
         self._stopwatch = stopwatch
         self._calls: dict[int, _Silent] = {}
+        self._suspects: dict[SpiffeId, float] = {}  # until when
 
     def message(self, messages: Iterator[bytes], context: grpc.ServicerContext, peer: SpiffeId) -> bytes:
         """The one message of a call of `peer`; ends the call where none comes, or where it has too many such calls."""
-        if len(self._calls) >= SILENT_PER_PEER and self._late(peer) >= SILENT_PER_PEER:
+        if peer in self._suspects and self._silent(peer) >= SILENT_PER_PEER:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{SILENT_PER_PEER} of your calls have no message yet")
         key = id(context)
         self._calls[key] = _Silent(peer, self._stopwatch(), context)
@@ -50,12 +51,15 @@ class Silence:
 
     def look(self) -> None:
         """End the calls that have been silent for too long; call it now and then."""
-        oldest = self._stopwatch() - SILENT_SECONDS
+        now = self._stopwatch()
+        for peer, until in tuple(self._suspects.items()):
+            if until < now:
+                del self._suspects[peer]
         for call in tuple(self._calls.values()):
-            if call.since < oldest:
+            if call.since < now - SILENT_SECONDS:
                 _log.warning("check.silent", peer=str(call.peer), seconds=SILENT_SECONDS)
+                self._suspects[call.peer] = now + SUSPECT_SECONDS
                 call.context.cancel()
 
-    def _late(self, peer: SpiffeId) -> int:
-        oldest = self._stopwatch() - LATE_SECONDS
-        return sum(call.peer == peer and call.since < oldest for call in tuple(self._calls.values()))
+    def _silent(self, peer: SpiffeId) -> int:
+        return sum(call.peer == peer for call in tuple(self._calls.values()))

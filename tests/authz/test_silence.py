@@ -14,7 +14,7 @@ import pytest
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import add_to_server
-from policyd.authz.silence import LATE_SECONDS, SILENT_PER_PEER, SILENT_SECONDS, Silence
+from policyd.authz.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence
 from policyd.server.check_threads import CheckThreads
 from policyd.server.pausing_threads import PausingThreads
 from policyd.spiffe import SpiffeId
@@ -74,6 +74,11 @@ class Server:
         self.threads.look()
         return all(call.done() for call in calls)
 
+    def pass_seconds(self, seconds: float) -> None:
+        """Have time go by, and the calls looked at."""
+        self.watch.now += seconds
+        self.silence.look()
+
     def waiting(self) -> int:
         return len(self.silence._calls)
 
@@ -105,15 +110,25 @@ def test_calls_without_a_message_hold_up_neither_others_nor_the_same_peers_check
         assert not [one for one in held if one.done()]
 
 
-def test_a_peer_has_a_few_such_calls_at_a_time(server: Server) -> None:
+def test_a_peer_that_was_silent_has_a_few_such_calls_at_a_time_for_a_while(server: Server) -> None:
     with server.channel(PAGE) as quiet, server.channel(REVIEWS) as lively:
+        first = server.silent(quiet)
+        wait_until(lambda: server.waiting() == 1)
+        server.pass_seconds(SILENT_SECONDS * 2)
+        assert _code(first) == grpc.StatusCode.CANCELLED
+
         held = [server.silent(quiet) for _ in range(SILENT_PER_PEER)]
         wait_until(lambda: server.looked(held) or server.waiting() == SILENT_PER_PEER)
-        server.watch.now += LATE_SECONDS * 2
         one_more = server.silent(quiet)
         wait_until(lambda: server.looked([one_more]))
         assert _code(one_more) == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert lively.unary_unary(METHOD)(CHECK, timeout=60) == ALLOWED
+
+        server.pass_seconds(SUSPECT_SECONDS * 2)
+        assert [_code(one) for one in held] == [grpc.StatusCode.CANCELLED] * SILENT_PER_PEER
+        server.pass_seconds(SUSPECT_SECONDS * 2)
+        again = [server.silent(quiet) for _ in range(SILENT_PER_PEER + 1)]
+        wait_until(lambda: server.looked(again) or server.waiting() == SILENT_PER_PEER + 1)
 
 
 def test_a_call_that_stays_silent_is_ended(server: Server) -> None:
