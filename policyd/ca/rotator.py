@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -85,13 +86,17 @@ class Rotator:
     def adopt(self, material: Material) -> bool:
         """Take in what another authority made for us, as what signs next; False where it is known already."""
         with self._lock:
-            if any(one.material.intermediate == material.intermediate for one in self.held.generations):
+            if self.knows(material.intermediate):
                 return False
             now, domain = self.ports.clock(), self.issuer.authority.trust_domain
             made = rotation.adopt(self.held, material, domain, now, self.ports.random)
             self._record(Decision(True, reasons=(UPSTREAM,)), Step("prepare", "upstream"), _described(made))
             self._keep(made)
             return True
+
+    def knows(self, signer: x509.Certificate) -> bool:
+        """Whether a certificate is that of one of the generations."""
+        return any(one.material.intermediate == signer for one in self.held.generations)
 
     def turn(self) -> tuple[str, str]:
         """Make the step that time demands: which, and why it was not made; both "" where there is none."""

@@ -36,6 +36,12 @@ class Upstream:
 
 def read(upstream: Upstream, passphrase: bytes | None) -> Material:
     """What the files hold; raises StateError or KeyFileError, which name them."""
+    found = read_chain(upstream)
+    return Material(found[-1], None, found[0], _key(upstream, found[0], passphrase), found[1:-1])
+
+
+def read_chain(upstream: Upstream) -> tuple[x509.Certificate, ...]:
+    """Our certificate, what is above it, and the root; raises StateError."""
     try:
         found = material.chain(upstream.chain.read_bytes())
     except OSError as error:
@@ -46,7 +52,7 @@ def read(upstream: Upstream, passphrase: bytes | None) -> Material:
         raise StateError(f"`{upstream.chain}` holds {len(found)} certificates, and no chain to a root", remedy=_LAID)
     if found[-1].issuer != found[-1].subject:
         raise StateError(f"the last certificate of `{upstream.chain}` is no root", remedy=_LAID)
-    return Material(found[-1], None, found[0], _key(upstream, found[0], passphrase), found[1:-1])
+    return found
 
 
 def behind_command(command: Sequence[str], certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:

@@ -38,6 +38,7 @@ from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
+from policyd.ca.upstream import read_chain
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.keeper import Keeper
@@ -480,7 +481,7 @@ class Server:
         """Take in what another authority laid down for us since; raises PolicydError."""
         settings = self._keeper.live.settings
         upstream = issuing.upstream_of(self._directory, settings)
-        if upstream is not None:
+        if upstream is not None and not self._rotator.knows(read_chain(upstream)[0]):
             material = read_upstream(upstream, issuing.passphrase_of(self._directory, settings))
             if self._rotator.adopt(material):
                 _log.info("ca.upstream", chain=str(upstream.chain))
@@ -497,7 +498,10 @@ class Server:
         for one, share in self._notices.news(found, _now()):
             detail = {"element": one.name, "id": one.id, "ends": f"{one.ends:%FT%TZ}", "passed": share}
             _log.warning("ca.ends", **detail)
-            self._note("ca.expiry", detail)
+            try:
+                self._note("ca.expiry", detail)
+            except JournalError as error:  # the log has said it
+                _log.error("ca.ends_not_recorded", error=str(error))
 
     async def _turn_jwt_keys(self) -> None:
         try:
