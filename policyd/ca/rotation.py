@@ -212,8 +212,10 @@ def comes(held: Authorities) -> tuple[str, datetime]:
     """The next step that time brings by itself, and when."""
     if held.old is not None:
         return held.next, held.old.since + AFTERLIFE
-    if held.prepared is not None and held.prepared.material.root_key is None:
-        return held.next, held.prepared.since  # who made it wants it used
+    prepared = held.prepared
+    taken_back = prepared is not None and prepared.since <= held.active.since
+    if prepared is not None and prepared.material.root_key is None and not taken_back:
+        return held.next, prepared.since  # who made it wants it used
     share = PREPARE if held.prepared is None else ACTIVATE  # what is prepared has a new intermediate in any case
     active = held.active.material
     return held.next or "prepare", min(_at(one, share) for one in (active.root, active.intermediate))

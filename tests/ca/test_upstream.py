@@ -18,6 +18,7 @@ from policyd.ca import authorities_store, keystore, rotation
 from policyd.ca.authority import Authority
 from policyd.ca.command_key import CommandKey
 from policyd.ca.open import Opened, open_authority
+from policyd.ca.rotator import Step
 from policyd.ca.sealing import JournalTrust, SealingKeys
 from policyd.ca.upstream import Upstream, read
 from policyd.errors import IdentityError, KeyFileError, PolicydError, RotationError, StateError
@@ -160,6 +161,17 @@ def test_a_mesh_with_a_root_of_its_own_comes_under_another_s_by_a_rotation(tmp_p
     house.start()
     assert [one.state for one in house.rotator.held.generations] == ["retired", "active"]
     assert house.records[0].reasons == ("upstream",)
+
+
+def test_what_was_taken_back_is_not_taken_into_use_again_by_the_clock(tmp_path: Path) -> None:
+    house, company, key = House(tmp_path), Company(), a_key()
+    house.clock.advance(60)
+    house.rotator.adopt(read(Upstream(*lay(tmp_path, company.chain(key), key)), None))
+    assert house.rotator.turn() == ("activate", "")
+    house.rotator.do(Step("abort"))
+    house.clock.advance(3600)
+    assert house.rotator.turn() == ("", "")
+    assert [one.state for one in house.rotator.held.generations] == ["active", "prepared"]
 
 
 def test_under_another_s_root_nothing_is_made_here_and_the_clock_says_what_is_missing(desk: Desk) -> None:
