@@ -126,6 +126,7 @@ def test_a_peer_that_was_silent_has_a_few_such_calls_at_a_time_for_a_while(serve
 
         server.pass_seconds(SUSPECT_SECONDS * 2)
         assert [_code(one) for one in held] == [grpc.StatusCode.CANCELLED] * SILENT_PER_PEER
+        wait_until(lambda: server.waiting() == 0)
         server.pass_seconds(SUSPECT_SECONDS * 2)
         again = [server.silent(quiet) for _ in range(SILENT_PER_PEER + 1)]
         wait_until(lambda: server.looked(again) or server.waiting() == SILENT_PER_PEER + 1)
