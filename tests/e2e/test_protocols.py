@@ -93,6 +93,13 @@ metadata: {name: raw}
 spec: {host: raw, subsets: [{name: same}]}
 ---
 apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: talk}
+spec:
+  host: talk
+  subsets: [{name: http2, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}]
+---
+apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: edge}
 spec:
@@ -107,7 +114,7 @@ spec:
   gateways: [edge]
   http:
     - match: [{uri: {prefix: /ws}}]
-      route: [{destination: {host: talk}}]
+      route: [{destination: {host: talk, subset: http2}}]
     - route: [{destination: {host: greeter, port: {number: 8080}}}]
 """
 

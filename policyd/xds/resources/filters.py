@@ -130,6 +130,7 @@ def manager(prefix: str, filters: list[dict[str, Any]], routes: dict[str, Any], 
         "max_request_headers_kb": 60,
         "use_remote_address": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "http2_protocol_options": {"allow_connect": True},  # upgrades by HTTP/2 (RFC 8441)
         "http_filters": [*filters, _ROUTER],
         **routes,
         **more,

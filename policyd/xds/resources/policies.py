@@ -95,7 +95,7 @@ def protocol(kind: str) -> dict[str, Any]:
 
 def as_client() -> dict[str, Any]:
     """The HTTP protocol of who asks."""
-    both: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    both: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {"allow_connect": True}}
     return {HTTP_OPTIONS: {"@type": f"type.googleapis.com/{HTTP_OPTIONS}", "use_downstream_protocol_config": both}}
 
 
@@ -104,7 +104,7 @@ def _http(
 ) -> dict[str, Any]:
     http = pool.http
     upgraded = declared or http.h2_upgrade_policy == "UPGRADE"
-    http2: dict[str, Any] = {}
+    http2: dict[str, Any] = {"allow_connect": True}  # upgrades by HTTP/2 (RFC 8441)
     if http.max_concurrent_streams:
         http2["max_concurrent_streams"] = http.max_concurrent_streams
     if http.http2_keep_alive:

@@ -143,6 +143,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
             "http": {
                 "explicit_http_config": {
                     "http2_protocol_options": {
+                        "allow_connect": True,
                         "max_concurrent_streams": 8,
                         "connection_keepalive": {"interval": "30s", "timeout": "5s"},
                     }
@@ -154,7 +155,14 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}", {}),
     (
         "connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}}",
-        {"http": {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}},
+        {
+            "http": {
+                "use_downstream_protocol_config": {
+                    "http_protocol_options": {},
+                    "http2_protocol_options": {"allow_connect": True},
+                }
+            }
+        },
     ),
     (
         "outlierDetection: {}",
