@@ -34,6 +34,7 @@ from policyd.telemetry.graph import look
 
 TIERS = (4, 26, 60, 70, 40)
 ROUNDS = 9
+SECONDS = 60.0  # for the first graph
 SIDECARS = 20  # of the promise about looks
 WATCHED = 2.0  # seconds between two looks while somebody looks
 FILLER = "".join(f'envoy_cluster_upstream_{at}{{envoy_cluster_name="policyd-authz"}} {at}\n' for at in range(300))
@@ -61,6 +62,10 @@ class Mesh(admin_pb2_grpc.AdminServicer):
     def Status(self, _request: Any, _context: Any) -> pb.StatusReply:  # noqa: N802
         """A server that is ready."""
         return pb.StatusReply(version="0", trust_domain="cluster.local", ready=True)
+
+    def Visit(self, _request: Any, _context: Any) -> pb.VisitReply:  # noqa: N802
+        """Whoever comes may look."""
+        return pb.VisitReply(allowed=True)
 
     def Instances(self, _request: Any, _context: Any) -> pb.InstancesReply:  # noqa: N802
         """Each service has one."""
@@ -149,11 +154,13 @@ def _browsed(folder: Path) -> list[Row]:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         opens = link(state_paths(folder))
         page.goto(opens)
+        page.wait_for_url("**/")
         address = opens.partition("/enter")[0]
-        while True:
+        deadline = time.monotonic() + SECONDS
+        while page.locator(".node").count() != sum(TIERS):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the graph never had all its services")
             page.goto(f"{address}/")
-            if page.locator(".node").count() == sum(TIERS):
-                break
             time.sleep(0.5)
         paints = [_painted(page, f"{address}/") for _ in range(ROUNDS)]
         for at in range(ROUNDS):
