@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.apart import leave_the_network
 from tests.ports import keep_apart
 
 
@@ -16,9 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep apart what several processes start."""
     keep_apart()
+    if "PYTEST_XDIST_WORKER" in os.environ and config.option.markexpr == "e2e":
+        leave_the_network()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
