@@ -42,7 +42,7 @@ def authorization(control: Control, *, tokens: bool = False) -> dict[str, Any]:
     With `tokens` a check brings what the filter in front has verified.
     """
     retry = {
-        "retry_on": "unavailable,connect-failure,reset",
+        "retry_on": "unavailable,cancelled,internal,connect-failure,reset",
         "num_retries": AUTHZ_RETRIES,
         # the default base costs up to half a second a request while policyd is away; Envoy also takes max_interval
         # as the time-out of each attempt (convertCoreToRouteRetryPolicy), so it leaves room for a second one; attempts
