@@ -27,7 +27,7 @@ from policyd.ca.server_certificate import ServerCertificate
 from policyd.cli.loaded import load_folder
 from policyd.config import Address
 from policyd.server.check_threads import CheckThreads
-from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, SWITCH_SECONDS
+from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, PAUSING_THREADS, SWITCH_SECONDS
 from policyd.server.deciders import core_of
 from policyd.server.pausing_threads import PausingThreads
 from policyd.server.transport import bind, credentials
@@ -47,7 +47,7 @@ class _Identity:
 def _threads(durability: str, idle: Callable[[], None]) -> tuple[CheckThreads | PausingThreads, Waiting | None]:
     if durability != "fsync":
         return CheckThreads(CHECK_THREADS, MOST_THREADS), None
-    threads = PausingThreads(CHECK_THREADS, idle, MOST_THREADS)
+    threads = PausingThreads(PAUSING_THREADS, idle, MOST_THREADS)
     return threads, Waiting(threads.pause, LINGER_SECONDS)
 
 

@@ -44,6 +44,7 @@ from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
 CHECK_THREADS: Final = 2 * SILENT_PER_PEER  # what one peer can hold up, and as many for the others
+PAUSING_THREADS: Final = 2  # more would join a commit later, and are there once all are held up
 MOST_THREADS: Final = 8 * SILENT_PER_PEER
 LINGER_SECONDS: Final = 0.002  # how long a commit waits at most for more, while there are checks to decide
 LOOK_SECONDS: Final = 0.5
@@ -141,7 +142,7 @@ class Decider:
         """Under `fsync` a thread decides others while some of its checks wait for the medium."""
         if self._setup.audit.durability != "fsync":
             return CheckThreads(CHECK_THREADS, MOST_THREADS)
-        threads = PausingThreads(CHECK_THREADS, self._hurry, MOST_THREADS)
+        threads = PausingThreads(PAUSING_THREADS, self._hurry, MOST_THREADS)
         self._waiting = Waiting(threads.pause, LINGER_SECONDS)
         return threads
 
