@@ -22,7 +22,6 @@ from bench.processes import ROOT
 from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
-from policyd.authz.silence import Silence
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cli.loaded import load_folder
 from policyd.config import Address
@@ -30,6 +29,7 @@ from policyd.server.check_threads import CheckThreads
 from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, PAUSING_THREADS, SWITCH_SECONDS
 from policyd.server.deciders import core_of
 from policyd.server.pausing_threads import PausingThreads
+from policyd.server.silence import Silence
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.metrics import Metrics
 
@@ -73,7 +73,7 @@ def main(folder: Path, port: int, durability: Any) -> None:
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
     server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
-    add_to_server(authorizer, server, Silence(time.monotonic))
+    add_to_server(authorizer, server, Silence(time.monotonic).message)
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -23,7 +23,6 @@ from policyd.authz.record import NOTHING, Include, Outcome, Status, entry_of
 from policyd.authz.request import Metadata, headers_of, read_check, traced
 from policyd.authz.ruling import Ruling
 from policyd.authz.shadow import ShadowSide
-from policyd.authz.silence import Silence
 from policyd.authz.user import identified
 from policyd.errors import (
     DecisionError,
@@ -66,6 +65,13 @@ class Metrics(Protocol):
 def new_decision_id() -> str:
     """A fresh id for one decision: 32 random hex digits, of no meaning to who sees them."""
     return secrets.token_hex(reply.ID_LENGTH // 2)
+
+
+class Message(Protocol):
+    """How the one message of a call is waited for; ends the call where none comes."""
+
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext, peer: SpiffeId, /) -> bytes:
+        """The message of a call of `peer`."""
 
 
 class Authorizer:
@@ -182,15 +188,15 @@ def _reply(outcome: Outcome, decision_id: str) -> bytes:
 # ---- the gRPC shell
 
 
-def add_to_server(authorizer: Authorizer, server: grpc.Server, silence: Silence) -> None:
-    """Serve `Authorization/Check` on a synchronous server with mutual TLS; `silence` is to be looked at."""
+def add_to_server(authorizer: Authorizer, server: grpc.Server, message: Message) -> None:
+    """Serve `Authorization/Check` on a synchronous server with mutual TLS."""
 
     def check(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
             peer = spiffe_peer(cast("Facts", context.auth_context()))
         except PolicydError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
-        body = silence.message(messages, context, peer)
+        body = message(messages, context, peer)
         metadata = cast("Callable[[], Metadata]", context.invocation_metadata)
         return authorizer.check(body, peer, context.time_remaining(), metadata)
 

@@ -27,7 +27,6 @@ from policyd.authz import service as authz
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
-from policyd.authz.silence import SILENT_PER_PEER, Silence
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.config import IncludeSettings
 from policyd.errors import JournalError, PolicydError
@@ -38,6 +37,7 @@ from policyd.server.health import Health
 from policyd.server.journal import open_journal
 from policyd.server.link import Ended, InForce, Listening, LowerEnd, Opened, Policies, Rule, Setup, Speak, Trouble
 from policyd.server.pausing_threads import PausingThreads
+from policyd.server.silence import SILENT_PER_PEER, Silence
 from policyd.server.transport import AGE, GRACE_SECONDS, PINGS, bind, credentials
 from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.logs import configure_logs
@@ -128,7 +128,7 @@ class Decider:
             stopwatch=time.perf_counter,
             include=_include(self._setup.audit.include),
         )
-        add_to_server(authorizer, server, self._silence)
+        add_to_server(authorizer, server, self._silence.message)
         health = Health((authz.SERVICE,), self._not_ready, _now)
         server.add_generic_rpc_handlers((health.blocking_handler(),))
         bind(server, self._setup.address, credentials(self._identity, mutual=True))

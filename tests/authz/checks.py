@@ -41,16 +41,21 @@ def check_of(**changes: Any) -> Any:
         },
         "context_extensions": {"policyd.listener": "reviews-v1/inbound"},
     }
+    return envoy_api.build("envoy.service.auth.v3.CheckRequest", {"attributes": changed(attributes, changes)})
+
+
+def changed(fields: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with others, named by paths of which `__` parts the names; None takes one away."""
     for path, value in changes.items():
         *above, last = path.split("__")
-        part = attributes
+        part = fields
         for name in above:
             part = part[name]
         if value is None:
             del part[last]
         else:
             part[last] = value
-    return envoy_api.build("envoy.service.auth.v3.CheckRequest", {"attributes": attributes})
+    return fields
 
 
 def at_gateway(**changes: Any) -> Any:

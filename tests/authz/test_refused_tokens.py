@@ -13,7 +13,7 @@ from policyd.audit.record import Entry, Fault
 from policyd.authz.refused_tokens import entries, entry, listener_of
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
-from tests.authz.checks import PAGE, REVIEWS
+from tests.authz.checks import PAGE, REVIEWS, changed
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ID = "4b4613d7-14ea-4b04-b833-9cd0c0bb8add"
@@ -51,16 +51,7 @@ def log(**changes: Any) -> Any:
             "response_headers": {"x-policyd-decision-id": ID},
         },
     }
-    for path, value in changes.items():
-        *above, last = path.split("__")
-        part = fields
-        for name in above:
-            part = part[name]
-        if value is None:
-            del part[last]
-        else:
-            part[last] = value
-    return envoy_api.build("envoy.data.accesslog.v3.HTTPAccessLogEntry", fields)
+    return envoy_api.build("envoy.data.accesslog.v3.HTTPAccessLogEntry", changed(fields, changes))
 
 
 def read(mesh: Mesh, logged: Any) -> Entry:

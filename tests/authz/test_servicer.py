@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import add_to_server
-from policyd.authz.silence import Silence
+from policyd.server.silence import Silence
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import PAGE, REVIEWS, check_of
 from tests.authz.test_service import ID, House
@@ -37,7 +37,7 @@ def key_and_chain(ca: ToyCa, *uris: str, dns: tuple[str, ...] = ()) -> tuple[byt
 @contextmanager
 def serving(ca: ToyCa, house: House) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(2))
-    add_to_server(house.authorizer, server, Silence(time.monotonic))
+    add_to_server(house.authorizer, server, Silence(time.monotonic).message)
     own = key_and_chain(ca, str(SpiffeId.server("cluster.local")), dns=("policyd",))
     credentials = grpc.ssl_server_credentials([own], ca.root.pem, require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

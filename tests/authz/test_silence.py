@@ -14,9 +14,9 @@ import pytest
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import add_to_server
-from policyd.authz.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence
 from policyd.server.check_threads import CheckThreads
 from policyd.server.pausing_threads import PausingThreads
+from policyd.server.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import wait_until
 from tests.authz.checks import PAGE, REVIEWS, check_of
@@ -45,7 +45,7 @@ class Server:
         self.ca, self.watch = ToyCa(), Watch()
         self.silence, self.threads = Silence(self.watch), POOLS[pool]()
         self.server = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
-        add_to_server(House(ruling).authorizer, self.server, self.silence)
+        add_to_server(House(ruling).authorizer, self.server, self.silence.message)
         own = key_and_chain(self.ca, str(SpiffeId.server("cluster.local")), dns=("policyd",))
         self.port = self.server.add_secure_port(
             "127.0.0.1:0", grpc.ssl_server_credentials([own], self.ca.root.pem, require_client_auth=True)

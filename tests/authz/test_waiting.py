@@ -17,8 +17,8 @@ from policyd.audit.journal import Journal
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import Authorizer, add_to_server
-from policyd.authz.silence import Silence
 from policyd.server.pausing_threads import PausingThreads
+from policyd.server.silence import Silence
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import WRITER, records, wait_until
 from tests.authz.checks import REVIEWS, check_of
@@ -52,7 +52,7 @@ class House:
             stopwatch=time.perf_counter,
             new_id=lambda: ID,
         )
-        add_to_server(authorizer, self.server, Silence(time.monotonic))
+        add_to_server(authorizer, self.server, Silence(time.monotonic).message)
 
     def kept(self) -> int:
         return sum(one.kind == "decision" for one in records(self.journal.directory))
