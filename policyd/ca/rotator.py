@@ -27,7 +27,6 @@ from policyd.ca.template import Random
 from policyd.cedar.model import Decision
 from policyd.errors import PolicydError, RotationError
 
-STEPS: Final = ("prepare", "activate", "taint", "revoke", "abort")
 UPSTREAM: Final = "upstream"  # the reason of one that came with files
 SCHEDULE: Final = "schedule"  # the reason of a step that no operator asked for
 

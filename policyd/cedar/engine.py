@@ -65,12 +65,11 @@ class Engine:
         """Answer `request`; raises DecisionError where there is no sound answer."""
         return self.answer(self.question(request))
 
-    def project(self, request: Request) -> Request:
-        """The part of `request` that the policies which can apply to it read; raises DecisionError."""
-        return self.question(request).request
-
     def question(self, request: Request) -> Question:
-        """What is asked when `request` is; raises DecisionError where it does not bring what it names."""
+        """What is asked when `request` is: the part of it that the policies which can apply to it read.
+
+        Raises DecisionError where it does not bring what it names.
+        """
         return self._questions.of(request)
 
     def answer(self, question: Question) -> Decision:

@@ -101,7 +101,7 @@ def test_a_tag_without_a_name_is_a_tag(schema: Schema) -> None:
 
 def test_only_what_is_read_is_left(bookinfo: PolicySet, schema: Schema) -> None:
     request = http_request(headers={"end-user": "jason"}, labels={"version": "v1"})
-    assert Engine(bookinfo, schema).project(request) == replace(
+    assert Engine(bookinfo, schema).question(request).request == replace(
         request, context={"request": {"path": "/reviews/0"}}, entities=request.entities[:2]
     )
 
@@ -110,12 +110,12 @@ def test_what_only_others_read_is_left_out(schema: Schema) -> None:
     text = """@id("a") permit (principal, action == Action::"GET", resource) when { context.request.path == "/" };
         @id("b") permit (principal, action == Action::"PUT", resource) when { context.request.host == "x" };"""
     engine = Engine(load_policies({"p": text}, schema), schema)
-    assert engine.project(http_request()).context == {"request": {"path": "/reviews/0"}}
-    assert engine.project(http_request(method="PUT")).context == {"request": {"host": "reviews"}}
-    assert engine.project(http_request(method="POST")).context == {}
+    assert engine.question(http_request()).request.context == {"request": {"path": "/reviews/0"}}
+    assert engine.question(http_request(method="PUT")).request.context == {"request": {"host": "reviews"}}
+    assert engine.question(http_request(method="POST")).request.context == {}
 
 
 def test_a_projection_of_a_projection_is_itself(bookinfo: PolicySet, schema: Schema) -> None:
     engine = Engine(bookinfo, schema)
-    once = engine.project(http_request())
-    assert engine.project(once) == once
+    once = engine.question(http_request()).request
+    assert engine.question(once).request == once
