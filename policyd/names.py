@@ -43,7 +43,9 @@ METADATA_POLICY: Final = "policy"
 SPAN_TAGS: Final = "policyd"  # a span has what was decided as `policyd.decision` and so on
 
 # ---- metrics of policyd itself: name -> (help, labels)
+OTHER: Final = "other"  # a label's value that is none of those that are known
 DECISIONS: Final = "policyd_decisions"
+REVISION_DECISIONS: Final = "policyd_revision_decisions"
 DECISION_SECONDS: Final = "policyd_decision_seconds"
 DECISIONS_SHED: Final = "policyd_decisions_shed"
 DECISION_CACHE: Final = "policyd_decision_cache"
@@ -78,6 +80,10 @@ TRACE_WINDOW_TRACES: Final = "policyd_trace_window_traces"
 
 METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     DECISIONS: ("Decisions made.", ("decision", "side")),
+    REVISION_DECISIONS: (
+        "Decisions made under each of the last revisions that came into force, as records name them.",
+        ("decision", "revision"),
+    ),
     DECISION_SECONDS: ("Time from the check to its reply, in seconds.", ()),
     DECISIONS_SHED: ("Checks refused because no answer could have come in time.", ()),
     DECISION_CACHE: ("Decisions found in the cache, not found, and never looked for.", ("result",)),
@@ -127,6 +133,7 @@ PROXY_CONNECTED: Final = "policyd_proxy_connected"
 PROXY_RESTARTS: Final = "policyd_proxy_restarts_total"
 PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
 PROXY_SERIES: Final = "policyd_proxy_series"
+PROXY_SERIES_DROPPED: Final = "policyd_proxy_series_dropped_total"
 PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
 PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
 APPLICATION_UP: Final = "policyd_application_up"
@@ -141,6 +148,7 @@ AGENT_METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
         ("proxy",),
     ),
     PROXY_SERIES: ("gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
+    PROXY_SERIES_DROPPED: ("counter", "How often an Envoy did not count, as it keeps no more series.", ("proxy",)),
     PROXY_SERIES_LIMIT: ("gauge", "How many it keeps of a kind at most; beyond it nothing new is counted.", ()),
     PROXY_UNREADABLE: ("gauge", "Lines of pages that were no metrics, or somebody else's, and are left out.", ()),
     APPLICATION_UP: (

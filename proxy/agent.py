@@ -23,6 +23,7 @@ from proxy.memory import give_back
 from proxy.outside import Outside
 from proxy.probes import Probes
 from proxy.scrape import MetricsServer, Where, collect
+from proxy.series import Series
 from proxy.session import Session
 from proxy.sidecar import Settings
 from proxy.workload_server import SOCKET, Place, WorkloadServer
@@ -87,11 +88,19 @@ class Agent:
         session = self._session = Session(
             joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed
         )
+        series = Series(fleet.status, self._outside.say)
         bound = await self._metrics.start(self._where)
         self._outside.say("agent.metrics", address=str(bound))
         tasks = [
             self._guarded(work)
-            for work in (session.renew(), session.watch(), session.work(), session.tell(), probes.report())
+            for work in (
+                session.renew(),
+                session.watch(),
+                session.work(),
+                session.tell(),
+                probes.report(),
+                series.watch(self._outside.sleep),
+            )
         ]
         self._changed()
         try:

@@ -26,6 +26,7 @@ from proxy.bootstrap import Endpoint
 from proxy.envoy_admin import ask
 from proxy.events import SidecarStatus
 from proxy.exposition import Page
+from proxy.series import dropped_in
 
 PATHS: Final = ("/metrics", "/stats/prometheus")  # the second as Istio has it
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -77,6 +78,7 @@ async def collect(
     page.put(names.PROXY_RESTARTS, restarts)
     page.put(names.PROXY_SVID_EXPIRY, expire)
     page.put(names.PROXY_SERIES, zip(proxies, series, strict=True))
+    page.put(names.PROXY_SERIES_DROPPED, zip(proxies, (dropped_in(text or "") for text in texts), strict=True))
     page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])
     for place, text in zip(pages, shown, strict=True):
         page.add_application(place.instance, text or "")

@@ -50,10 +50,10 @@ class Journal(Protocol):
 
 
 class Metrics(Protocol):
-    """What is counted: names.DECISIONS, DECISION_SECONDS, DECISIONS_SHED and SHADOW_DECISIONS."""
+    """What is counted: names.DECISIONS, REVISION_DECISIONS, DECISION_SECONDS, DECISIONS_SHED and SHADOW_DECISIONS."""
 
-    def decided(self, decision: str, side: str, seconds: float, /) -> None:
-        """One check was answered with `allow`, `deny` or `error`."""
+    def decided(self, decision: str, side: str, seconds: float, revision: str, /) -> None:
+        """One check was answered with `allow`, `deny` or `error`; `revision` is "" where none was in force."""
 
     def shadowed(self, change: str, /) -> None:
         """The shadow policies were asked too; see audit.record.change_of."""
@@ -129,7 +129,7 @@ class Authorizer:
                 self._metrics.shadowed(str(change_of(entry)))
         except JournalError as error:
             outcome = outcome._replace(word="error", status=503, error=error)
-        self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started)
+        self._metrics.decided(outcome.word, outcome.side, self._stopwatch() - started, outcome.revision)
         return _reply(outcome, decision_id)
 
     def _decide(self, body: bytes, peer: SpiffeId, now: datetime, told: Callable[[], Metadata]) -> Outcome:

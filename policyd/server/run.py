@@ -304,6 +304,7 @@ class Server:
         identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
         streams = Health(listen.XDS_SERVICES, self.not_ready, _now)
         self._deciders = Deciders(self._setups(settings), self._metrics.slots, identity, self._metrics)
+        self._metrics.ruled(self._keeper.live.ruling.revision)
         await self._deciders.start(stack, self._keeper.live.ruling)
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
@@ -525,6 +526,7 @@ class Server:
             detail["shadow_revision"] = live.ruling.shadow.revision
         revision = live.ruling.revision
         self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
+        self._metrics.ruled(revision)
         asyncio.run_coroutine_threadsafe(self._deciders.hand_over(live.ruling), self._loop).result()
 
     async def _keep_entry(self, entry: Entry) -> object:

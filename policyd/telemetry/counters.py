@@ -7,7 +7,7 @@ about a microsecond.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from prometheus_client.metrics_core import (
@@ -18,10 +18,11 @@ from prometheus_client.metrics_core import (
 )
 
 from policyd import names
-from policyd.telemetry.slots import Slots, Table
+from policyd.telemetry import revisions
+from policyd.telemetry.revisions import DECISIONS, RevisionCounts, Revisions
+from policyd.telemetry.slots import Labels, Slots, Table
 
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
-DECISIONS: Final = ("allow", "deny", "error")
 SIDES: Final = ("inbound", "gateway", "egress")
 KINDS: Final = ("decision", "issuance", "change", "operation")
 CACHE: Final = ("hit", "miss", "bypass")
@@ -37,7 +38,7 @@ _COUNTERS: Final[Table] = {
 _GAUGES: Final[Table] = {names.DECISION_CACHE_ENTRIES: ()}
 _LIMITS: Final = (*(str(limit) for limit in BUCKETS), "+Inf")
 _SUM: Final = "sum"  # of a histogram, in nanoseconds
-TABLE: Final[Table] = {**_COUNTERS, **_GAUGES, names.DECISION_SECONDS: ((*_LIMITS, _SUM),)}
+TABLE: Final[Table] = {**_COUNTERS, **_GAUGES, names.DECISION_SECONDS: ((*_LIMITS, _SUM),), **revisions.TABLE}
 
 
 class Cache(Protocol):
@@ -71,15 +72,17 @@ class Counters:
         }
         self._buckets = [slots.place(names.DECISION_SECONDS, (limit,)) for limit in _LIMITS]
         self._sum = slots.place(names.DECISION_SECONDS, (_SUM,))
+        self._revisions = RevisionCounts(slots, self._own)
         self._cache = (0, 0, 0)
 
-    def decided(self, decision: str, side: str, seconds: float) -> None:
-        """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
+    def decided(self, decision: str, side: str, seconds: float, revision: str) -> None:
+        """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
         place = self._decisions.get((decision, side))
         if place is None:
             place = self._slots.place(names.DECISIONS, (decision, side))
         bucket = self._buckets[bisect_left(BUCKETS, seconds)]
-        self._own.add_all(((place, 1), (bucket, 1), (self._sum, round(seconds * 1e9))))
+        under = self._revisions.place(revision, decision)
+        self._own.add_all(((place, 1), (under, 1), (bucket, 1), (self._sum, round(seconds * 1e9))))
 
     def shed(self) -> None:
         """One check was refused because no answer could have come in time."""
@@ -109,8 +112,9 @@ class Counters:
 class SharedCollector:
     """All processes' counters together, for a registry of Prometheus' library."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, shown: Revisions) -> None:
         self._slots = slots
+        self._shown = shown
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, as it is now."""
@@ -118,12 +122,18 @@ class SharedCollector:
             yield self._family(CounterMetricFamily, name)
         for name in _GAUGES:
             yield self._family(GaugeMetricFamily, name)
+        yield self._family(CounterMetricFamily, names.REVISION_DECISIONS, self._shown.sums())
         yield self._seconds()
 
-    def _family(self, kind: type[CounterMetricFamily | GaugeMetricFamily], name: str) -> Metric:
+    def _family(
+        self,
+        kind: type[CounterMetricFamily | GaugeMetricFamily],
+        name: str,
+        sums: Iterable[tuple[Labels, int]] | None = None,
+    ) -> Metric:
         help_text, labels = names.METRICS[name]
         family = kind(name, help_text, labels=labels)
-        for values, total in self._slots.sums(name):
+        for values, total in self._slots.sums(name) if sums is None else sums:
             family.add_metric(values, total)
         return family
 

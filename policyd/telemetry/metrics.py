@@ -25,8 +25,9 @@ from policyd.errors import (
     StateError,
     TokenError,
 )
-from policyd.telemetry.counters import DECISIONS, TABLE, Counters, SharedCollector
-from policyd.telemetry.slots import OTHER, Slots
+from policyd.telemetry.counters import TABLE, Counters, SharedCollector
+from policyd.telemetry.revisions import DECISIONS, Revisions
+from policyd.telemetry.slots import Slots
 from policyd.telemetry.traces_window import Fill
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -58,7 +59,7 @@ class _Counts:
         child = self._children.get(labels)
         if child is None:
             known = zip(labels, self._values, strict=True)
-            child = self._counter.labels(*(label if label in options else OTHER for label, options in known))
+            child = self._counter.labels(*(label if label in options else names.OTHER for label, options in known))
         child.inc(amount)
 
 
@@ -72,7 +73,8 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.slots = Slots(TABLE, processes)
         self._own = Counters(self.slots)
-        registry.register(SharedCollector(self.slots))
+        self._revisions = Revisions(self.slots)
+        registry.register(SharedCollector(self.slots, self._revisions))
         self._deciding = _gauge(registry, names.DECISION_PROCESSES)
         self._starts = _plain(registry, names.DECISION_PROCESS_STARTS)
         self._exported = _plain(registry, names.EXPORTED_RECORDS)
@@ -100,9 +102,13 @@ class Metrics:
         self._window_limit = _gauge(registry, names.TRACE_WINDOW_LIMIT)
         self._window_traces = _gauge(registry, names.TRACE_WINDOW_TRACES)
 
-    def decided(self, decision: str, side: str, seconds: float) -> None:
-        """One check was answered with `allow`, `deny` or `error`, after `seconds`."""
-        self._own.decided(decision, side, seconds)
+    def ruled(self, revision: str) -> None:
+        """Decisions are made under this revision from now on."""
+        self._revisions.ruled(revision)
+
+    def decided(self, decision: str, side: str, seconds: float, revision: str) -> None:
+        """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
+        self._own.decided(decision, side, seconds, revision)
 
     def shed(self) -> None:
         """One check was refused because no answer could have come in time."""

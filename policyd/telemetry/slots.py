@@ -14,11 +14,11 @@ from itertools import product
 from typing import Final
 
 from policyd.errors import StateError
+from policyd.names import OTHER
 
 Labels = tuple[str, ...]
 Table = Mapping[str, Sequence[Sequence[str]]]  # of each name, for each label, the values that it may have
 
-OTHER: Final = "other"
 _WORD: Final = 8  # bytes of an unsigned number, which a processor writes as a whole
 
 
@@ -65,6 +65,13 @@ class Slots:
             if total or OTHER not in labels:
                 yield labels, total
 
+    def by_region(self, *wanted: str) -> Iterator[tuple[Mapping[Labels, int], ...]]:
+        """What each process has counted by itself of each name."""
+        for start in range(0, self.regions * self._size, self._size):
+            yield tuple(
+                {labels: self._words[start + place] for labels, place in self._place[name].items()} for name in wanted
+            )
+
 
 def _memory(size: int) -> int:
     try:
@@ -97,3 +104,7 @@ class Region:
         """Say how much there is now of what grows and shrinks."""
         with self._lock:
             self._words[self._slots.place(name, labels)] = value
+
+    def read(self, name: str, *labels: str) -> int:
+        """What was counted or put there."""
+        return self._words[self._slots.place(name, labels)]

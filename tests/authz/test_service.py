@@ -68,6 +68,7 @@ def test_an_allowed_request_is_recorded_with_what_was_read(ruling: Ruling) -> No
         )
     ]
     assert house.metrics.counted == [("allow", "inbound", 0.002)]
+    assert house.metrics.revisions == [ruling.revision]
 
 
 def test_a_denied_request_is_403(ruling: Ruling) -> None:

@@ -10,13 +10,16 @@ from policyd import names
 from policyd.telemetry.metrics import Metrics
 from tests.golden import check_text
 
+REVISION = "5f" * 32
+
 
 def busy() -> Metrics:
     metrics = Metrics()
-    metrics.decided("allow", "inbound", 0.0003)
-    metrics.decided("allow", "inbound", 0.004)
-    metrics.decided("deny", "gateway", 0.0009)
-    metrics.decided("error", "", 2.0)
+    metrics.ruled(REVISION)
+    metrics.decided("allow", "inbound", 0.0003, REVISION)
+    metrics.decided("allow", "inbound", 0.004, REVISION)
+    metrics.decided("deny", "gateway", 0.0009, REVISION)
+    metrics.decided("error", "", 2.0, "")
     metrics.shadowed("agree")
     metrics.shadowed("would_deny")
     metrics.journal_record("decision")
@@ -51,7 +54,7 @@ def test_a_text_of_others_is_no_label() -> None:
     metrics = Metrics()
     before = metrics.exposition().count(b"\n")
     for number in range(100):
-        metrics.decided(f"evil-{number}", f"evil-{number}", 0.1)
+        metrics.decided(f"evil-{number}", f"evil-{number}", 0.1, f"{number:064x}")
         metrics.shadowed(f"evil-{number}")
         metrics.journal_record(f"evil-{number}")
         metrics.pushed(f"evil-{number}", f"evil-{number}")
@@ -72,7 +75,7 @@ def test_totals_are_all_denials_and_errors() -> None:
 
 def test_threads_lose_no_count() -> None:
     metrics = Metrics()
-    count = lambda: [metrics.decided("allow", "inbound", 0.001) for _ in range(5000)]  # noqa: E731
+    count = lambda: [metrics.decided("allow", "inbound", 0.001, REVISION) for _ in range(5000)]  # noqa: E731
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -83,5 +86,5 @@ def test_threads_lose_no_count() -> None:
 
 def test_two_servers_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
-    first.decided("allow", "inbound", 0.1)
+    first.decided("allow", "inbound", 0.1, REVISION)
     assert (first.totals(), second.totals()) == ((1, 0, 0), (0, 0, 0))

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from policyd.telemetry.slots import OTHER, Slots
+from policyd.names import OTHER
+from policyd.telemetry.slots import Slots
 
 TABLE = {"asked": (("yes", "no"), ("in", "out")), "lost": ()}
 COUNTING = """
