@@ -1,13 +1,12 @@
 """Decision processes: what a second one adds, and how a change among ten thousand policies reaches them.
 
-The generator for the first figure is h2load: it sends whole checks over HTTP/2 to an Envoy that only adds mutual TLS,
-so that the processes are what is measured. For the second, one client asks all the time while a policy changes.
+The generator for the first figure sends frames made beforehand and only counts the answers, so that the processes are
+what is measured. For the second, one client asks all the time while a policy changes.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import statistics
 import subprocess
@@ -16,19 +15,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 
 from bench.check import check_message
+from bench.deciders_load import checks_per_second
 from bench.engine_sets import policies_in_files
 from bench.processes import PROGRAM, answer, bookinfo, running, wait_until
-from bench.proxy import CALLER, authz_cluster, free_port, listens
+from bench.proxy import CALLER
 from bench.table import Row, row
-from policyd import envoy_api
 from policyd.cli.admin_client import AdminClient
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources.model import AUTHZ_CLUSTER, Control
+from policyd.xds.resources.model import Control
 
 METHOD = "/envoy.service.auth.v3.Authorization/Check"
 SECONDS = 4
@@ -58,46 +56,14 @@ def _served(directory: Path, workers: int) -> Iterator[tuple[Control, Path]]:
 
 def _per_second(directory: Path, workers: int) -> float:
     """Checks a second that so many processes answer."""
-    work = directory.parent
     body = check_message().SerializeToString()
-    (work / "check.bin").write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
     with _served(directory, workers) as (control, identity):
-        port = free_port()
-        config = work / "hop.json"
-        config.write_text(json.dumps(_hop(port, control, identity)))
-        envoy = [str(envoy_api.envoy_binary(None)), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
-        with running([*envoy, "-l", "error"], work / "hop.log", lambda: listens(port)):
-            before = answer(directory, "status")
-            said = subprocess.run(
-                [
-                    *("h2load", "--duration", str(SECONDS), "-c", str(workers), "-m", str(STREAMS), "-t", "1"),
-                    *("-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(work / "check.bin")),
-                    f"http://127.0.0.1:{port}{METHOD}",
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-            after = answer(directory, "status")
+        before = answer(directory, "status")
+        rate = checks_per_second(control.authz_ports, identity, METHOD, body, STREAMS, SECONDS)
+        after = answer(directory, "status")
     if after["errors"] > before["errors"] or after["denials"] > before["denials"]:
-        raise RuntimeError(f"checks failed:\n{said}")
-    return float(re.search(r"finished in [^,]+, ([\d.]+) req/s", said)[1])  # type: ignore[index]
-
-
-def _hop(port: int, control: Control, identity: Path) -> dict[str, Any]:
-    """An Envoy that passes connections on over mutual TLS, to the processes in turn."""
-    proxy = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "hop",
-        "cluster": AUTHZ_CLUSTER,
-    }
-    listener = {
-        "name": "hop",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}],
-    }
-    cluster = authz_cluster(control, identity) | {"lb_policy": "ROUND_ROBIN"}
-    return {"node": {"id": "b", "cluster": "b"}, "static_resources": {"clusters": [cluster], "listeners": [listener]}}
+        raise RuntimeError("checks failed")
+    return rate
 
 
 # ---- a change among ten thousand policies
@@ -170,9 +136,7 @@ def _changes(policies: int) -> tuple[float, float, float]:
 
 
 def run() -> list[Row]:
-    """Measure; needs h2load (nghttp2) for the first figures."""
-    if shutil.which("h2load") is None:
-        raise SystemExit("this benchmark needs h2load, which is not here")
+    """Measure."""
     with bookinfo() as directory:
         rates: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(ROUNDS):
