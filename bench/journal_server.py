@@ -6,6 +6,7 @@ The journal is in the folder's `journal-<durability>`.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -31,7 +32,8 @@ from policyd.server.deciders import core_of
 from policyd.server.pausing_threads import PausingThreads
 from policyd.server.silence import Silence
 from policyd.server.transport import bind, credentials
-from policyd.telemetry.metrics import Metrics
+from policyd.telemetry.counters import TABLE, Counters
+from policyd.telemetry.slots import Slots
 
 
 class _Identity:
@@ -57,17 +59,18 @@ def main(folder: Path, port: int, durability: Any) -> None:
     core = core_of(1, sorted(os.sched_getaffinity(0)))
     if core is not None:
         os.sched_setaffinity(0, {core})
-    ruling, metrics = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Metrics()
+    ruling, counters = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Counters(Slots(TABLE))
+    gc.freeze()  # as a decision process does: what lives as long as the ruling is not looked through again
     clock = lambda: datetime.now(UTC)  # noqa: E731
     journal: Journal | None = None
     threads, waiting = _threads(durability, lambda: journal.hurry() if journal else None)
     if durability != "none":
         place = folder / f"journal-{durability}"
-        journal = Journal(place, "bench", clock, durability=durability, observer=metrics, waiting=waiting)
+        journal = Journal(place, "bench", clock, durability=durability, observer=counters, waiting=waiting)
     authorizer = Authorizer(
         ruling=lambda: ruling,
         record=journal.keep if journal else lambda entry: None,
-        metrics=metrics,
+        metrics=counters,
         clock=clock,
         stopwatch=time.perf_counter,
     )

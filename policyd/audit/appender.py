@@ -10,7 +10,7 @@ import contextlib
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from policyd.errors import JournalError
 _log = structlog.get_logger(__name__)
 
 
-BACKWARD_SECONDS: Final = 60.0  # a clock that was set back by more than this begins a segment anew
+BACKWARD: Final = timedelta(seconds=60)  # a clock that was set back by more than this begins a segment anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Appender:
         self._segment = found.segment
         self._size = found.size
         self._next_seq = found.seq
-        self._started = found.started or clock()
+        self._date(found.started or clock())
         self._fd: int | None = None
         self._trouble = ""
 
@@ -166,13 +166,18 @@ class Appender:
             return False
         if self._size + more > self._limits.max_bytes:
             return True
-        return not -BACKWARD_SECONDS <= (self._clock() - self._started).total_seconds() < self._limits.max_age
+        return not self._not_before <= self._clock() < self._until
 
     def _begin(self, first_seq: int) -> None:
         path = self._directory / segment_name(self._writer, first_seq)
         self._segment = Segment(self._writer, first_seq, path)
         self._size = 0
-        self._started = self._clock()
+        self._date(self._clock())
+
+    def _date(self, started: datetime) -> None:
+        """Between which times a segment that was begun at `started` is gone on with."""
+        self._not_before = started - BACKWARD
+        self._until = started + timedelta(seconds=self._limits.max_age)
 
     def _undo(self) -> None:
         """Cut the file back to its last whole line; if that fails, close it, so that the next opening cuts it."""

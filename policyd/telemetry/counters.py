@@ -70,6 +70,7 @@ class Counters:
         self._decisions = {
             (word, side): slots.place(names.DECISIONS, (word, side)) for word in DECISIONS for side in SIDES
         }
+        self._records = {kind: ((slots.place(names.JOURNAL_RECORDS, (kind,)), 1),) for kind in KINDS}
         self._buckets = [slots.place(names.DECISION_SECONDS, (limit,)) for limit in _LIMITS]
         self._sum = slots.place(names.DECISION_SECONDS, (_SUM,))
         self._revisions = RevisionCounts(slots, self._own)
@@ -102,7 +103,11 @@ class Counters:
 
     def journal_record(self, kind: str) -> None:
         """A record was kept."""
-        self._own.add(names.JOURNAL_RECORDS, kind)
+        known = self._records.get(kind)
+        if known is None:
+            self._own.add(names.JOURNAL_RECORDS, kind)
+        else:
+            self._own.add_all(known)
 
     def journal_failure(self) -> None:
         """A record could not be kept."""
