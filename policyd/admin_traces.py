@@ -42,7 +42,7 @@ def shown(window: Window, trace_id: str) -> pb.TraceReply | None:
 def _summary(trace: Trace) -> pb.TraceSummary:
     return pb.TraceSummary(
         id=trace.id,
-        name=trace.root.name,
+        name=trace.root.title,
         service=trace.root.service,
         start_ns=trace.start,
         duration_ns=trace.duration,

@@ -390,9 +390,15 @@ class FileLogSettings(Model):
 
 
 class CollectorSettings(Model):
-    """A collector of OTLP over HTTP, or Zipkin; here a whole URL, where Istio has a service and a port."""
+    """A collector of OTLP over HTTP; here a whole URL, where Istio has a service and a port."""
 
     endpoint: Annotated[str, AfterValidator(_check_collector)]
+
+
+class ZipkinSettings(CollectorSettings):
+    """Zipkin, and which headers tell the next hop of the trace: B3's, or those and W3C's."""
+
+    trace_context_option: Literal["USE_B3", "USE_B3_WITH_W3C_PROPAGATION"] = "USE_B3"
 
 
 class ProviderSettings(Model):
@@ -402,7 +408,7 @@ class ProviderSettings(Model):
     envoy_file_access_log: FileLogSettings | None = None
     envoy_otel_als: CollectorSettings | None = None
     opentelemetry: CollectorSettings | None = None
-    zipkin: CollectorSettings | None = None
+    zipkin: ZipkinSettings | None = None
 
     @model_validator(mode="after")
     def _one(self) -> ProviderSettings:

@@ -18,6 +18,7 @@ from policyd.config import (
     LogSettings,
     Settings,
     ShadowSettings,
+    TracingSettings,
     find_directory,
     from_environ,
     instance_name,
@@ -51,8 +52,9 @@ def test_every_setting_is_optional_and_safe() -> None:
     assert all(address.is_loopback for address in (listen.xds, listen.authz, listen.attestation, listen.http))
 
 
-def test_the_sample_folder_states_the_defaults(root: Path) -> None:
-    assert parse_settings((root / "examples" / "bookinfo" / "policyd.yaml").read_text()) == Settings()
+def test_the_sample_folder_states_the_defaults_but_traces_every_request(root: Path) -> None:
+    found = parse_settings((root / "examples" / "bookinfo" / "policyd.yaml").read_text())
+    assert found == Settings(tracing=TracingSettings(sampling=100))
 
 
 def test_every_setting_is_read() -> None:

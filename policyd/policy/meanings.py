@@ -218,7 +218,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "envoyOtelAls": "A collector that takes lines as OTLP logs over HTTP.",
         "opentelemetry": "A collector that takes spans as OTLP over HTTP; requests carry W3C's `traceparent`.",
         "zipkin": "A collector that takes spans as Zipkin's JSON, as in `http://127.0.0.1:9411/api/v2/spans`; requests "
-        "carry B3's headers.",
+        "carry B3's headers, if it says so W3C's too.",
     },
     "FileLogSettings": {
         "path": "As `accessLogFile`.",
@@ -230,6 +230,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "CollectorSettings": {
         "endpoint": "Its whole URL; plain `http` on this machine only.",
+    },
+    "ZipkinSettings": {
+        "endpoint": "Its whole URL; plain `http` on this machine only.",
+        "traceContextOption": "Which headers tell the next hop of a trace: B3's, or B3's and W3C's `traceparent`.",
     },
     "LogSettings": {"level": "The least that is said."},
     "ShadowSettings": {

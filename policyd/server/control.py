@@ -45,9 +45,12 @@ def _spans(settings: Settings) -> Iterator[tuple[str, Tracing]]:
     if settings.tracing.window:
         yield WINDOW, Tracing("", percent)
     for one in settings.extension_providers:
-        collector = one.opentelemetry or one.zipkin
-        if collector is not None:
-            yield one.name, Tracing(collector.endpoint, percent, _cluster(one.name), zipkin=one.zipkin is not None)
+        way = _cluster(one.name)
+        if one.opentelemetry is not None:
+            yield one.name, Tracing(one.opentelemetry.endpoint, percent, way)
+        elif one.zipkin is not None:
+            w3c = one.zipkin.trace_context_option == "USE_B3_WITH_W3C_PROPAGATION"
+            yield one.name, Tracing(one.zipkin.endpoint, percent, way, zipkin=True, w3c=w3c)
 
 
 def _logs(settings: Settings) -> Iterator[tuple[str, AccessLog | OtlpLog]]:

@@ -45,6 +45,12 @@ class Span:
         return next((value for known, value in self.tags if known == name), "")
 
     @property
+    def title(self) -> str:
+        """What was asked for, where it says so, else its name."""
+        method, url = self.tag("http.method"), self.tag("http.url")
+        return f"{method} {url}" if method and url else self.name
+
+    @property
     def asks_policyd(self) -> bool:
         """Whether it is the question to policyd."""
         return ASKS_POLICYD in self.name

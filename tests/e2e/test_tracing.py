@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from proxy.exposition import read
 from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
+from tests.fakes.telemetry import Collector, Seen
 
 pytestmark = pytest.mark.e2e
 
@@ -46,66 +44,6 @@ spec:
     - providers: [{name: errors}]
       filter: {expression: response.code >= 400}
 """
-
-
-class Seen(NamedTuple):
-    """A span: who made it, of which trace, and what it says."""
-
-    service: str
-    trace: str
-    span: str
-    parent: str
-    name: str
-    tags: Mapping[str, str]
-
-
-class Collector:
-    """Takes OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Seen] = []
-        spans = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = b"".join(self._chunks())
-                spans.extend(_read(body) if self.path == "/v1/traces" else ())
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def _chunks(self) -> Iterator[bytes]:
-                """The body as Envoy sends it (RFC 9112, 7.1)."""
-                assert self.headers["transfer-encoding"] == "chunked"
-                while size := int(self.rfile.readline(), 16):
-                    yield self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def _read(body: bytes) -> Iterator[Seen]:
-    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-        named = {one.key: one.value.string_value for one in resource.resource.attributes}
-        for scope in resource.scope_spans:
-            for span in scope.spans:
-                tags = {one.key: one.value.string_value for one in span.attributes}
-                ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
-                yield Seen(named["service.name"], *ids, span.name, tags)
 
 
 class Traced(NamedTuple):

@@ -138,3 +138,15 @@ def test_a_trace_may_be_as_deep_as_it_is_long() -> None:
     spans = [Span(TRACE, one, before, "n", "s", "server", AT, AT) for one, before in zip(ids, ["", *ids], strict=False)]
 
     assert Trace(TRACE, tuple(spans)).rows[-1].depth == 1_999
+
+
+@pytest.mark.parametrize(
+    ("tags", "title"),
+    [
+        ((("http.method", "GET"), ("http.url", "http://shop/books")), "GET http://shop/books"),
+        ((("http.url", "http://shop/books"),), "ingress"),
+        ((), "ingress"),
+    ],
+)
+def test_a_span_is_called_by_what_was_asked_for(tags: tuple[tuple[str, str], ...], title: str) -> None:
+    assert span("ingress", tags=tags).title == title

@@ -72,18 +72,34 @@ def bootstrap(node_id: str, admin: Path, xds: Path) -> dict[str, Any]:
 class EnvoyProcess:
     """`async with EnvoyProcess("node") as envoy`: runs until the end of the block. Serve xDS at `envoy.xds`, or give it
     a bootstrap of your own.
+
+    `flags` are more of the command line's own.
     """
 
-    def __init__(self, node_id: str, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, node_id: str, config: dict[str, Any] | None = None, *flags: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="policyd-"))  # of mode 0700, and short, as sockets need
         self.xds = self.folder / "xds.sock"
         self.admin = self.folder / "admin.sock"
+        self._flags = flags
         self._config = json.dumps(config or bootstrap(node_id, self.admin, self.xds))
         self._process: subprocess.Popen[bytes] | None = None
 
+    def use(self, config: dict[str, Any]) -> None:
+        """Start with this bootstrap, which may name what is in the folder."""
+        self._config = json.dumps(config)
+
     async def __aenter__(self) -> EnvoyProcess:
         """Start it."""
-        arguments = ["--config-yaml", self._config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        arguments = [
+            "--config-yaml",
+            self._config,
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "-l",
+            "warning",
+            *self._flags,
+        ]
         with (self.folder / "envoy.log").open("wb") as log:
             self._process = subprocess.Popen([envoy_binary(), *arguments], stdout=log, stderr=log)
         return self

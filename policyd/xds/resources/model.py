@@ -29,13 +29,15 @@ SERVED_ANY = "inner/served-any"
 class Tracing:
     """Where spans go (OTLP over HTTP, or `zipkin`'s JSON; "": to policyd), and of how many requests in a hundred.
 
-    `cluster` is the way there.
+    `cluster` is the way there. With `zipkin` the next hop is told of the trace by B3's headers, and by W3C's too
+    with `w3c`; without, by W3C's.
     """
 
     url: str
     percent: float
     cluster: str = OTLP_CLUSTER
     zipkin: bool = False
+    w3c: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,7 @@ def _zipkin(tracing: Tracing) -> dict[str, Any]:
         "collector_hostname": parts.netloc,
         "trace_id_128bit": True,
         "shared_span_context": False,
+        **({"trace_context_option": "USE_B3_WITH_W3C_PROPAGATION"} if tracing.w3c else {}),
     }
     return {"name": "envoy.tracers.zipkin", "typed_config": config}
 

@@ -1,0 +1,296 @@
+"""What settings and Telemetries say of lines and spans, on one real Envoy: a port for each way to say it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from policyd import access_log, signals
+from policyd.config import Address, parse_settings
+from policyd.mesh.model import Instance, Served
+from policyd.mesh.telemetry import Count, Said, Spans
+from policyd.server.control import control_of
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources import counting, filters
+from policyd.xds.resources.observing import Seen, clusters
+from proxy.series import dropped_in
+from tests.e2e.terminal import wait_until
+from tests.fakes.telemetry import Collector
+from tests.ports import free_port
+from tests.xds.envoy_process import EnvoyProcess, eventually
+
+pytestmark = pytest.mark.e2e
+
+WEB = Instance("web-v1", SpiffeId.parse("spiffe://cluster.local/ns/shop/sa/web"), "sidecar", "web.shop")
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+B3 = {"x-b3-traceid": TRACE, "x-b3-spanid": SPAN, "x-b3-sampled": "1"}
+W3C = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+
+SETTINGS = """\
+accessLogFile: {folder}/text.log
+tracing: {{sampling: 100}}
+extensionProviders:
+  - name: short
+    envoyFileAccessLog: {{path: {folder}/short.log, logFormat: {{text: "%REQ(:METHOD)% %PATH(NQ)%\\n"}}}}
+  - name: labels
+    envoyFileAccessLog: {{path: {folder}/labels.log, logFormat: {{labels: {{code: "%RESPONSE_CODE%"}}}}}}
+  - {{name: stdout, envoyFileAccessLog: {{path: /dev/stdout, logFormat: {{text: "line %RESPONSE_CODE%\\n"}}}}}}
+  - {{name: otlp, envoyOtelAls: {{endpoint: "http://127.0.0.1:{port}/v1/logs"}}}}
+  - {{name: spans, opentelemetry: {{endpoint: "http://127.0.0.1:{port}/v1/traces"}}}}
+  - {{name: b3, zipkin: {{endpoint: "http://127.0.0.1:{port}/api/v2/spans"}}}}
+  - name: both
+    zipkin: {{endpoint: "http://127.0.0.1:{port}/api/v2/spans", traceContextOption: USE_B3_WITH_W3C_PROPAGATION}}
+"""
+# of each port: what Telemetries say of it, and other settings
+QUIET = Spans(disabled=True)
+PORTS: Mapping[str, tuple[Said, str]] = {
+    "text": (Said(spans=QUIET), ""),
+    "json": (Said(spans=QUIET), "accessLogEncoding: JSON"),
+    "custom": (Said(spans=QUIET), "accessLogFormat: '%RESPONSE_CODE% %REQ(X-TEAM)%\n\n'"),
+    "providers": (Said(spans=QUIET, logs={"short": "", "labels": "", "stdout": "", "otlp": ""}), ""),
+    "filtered": (Said(spans=QUIET, logs={"short": "response.code >= 400 && request.url_path != '/quiet'"}), ""),
+    "nothing": (Said(spans=QUIET, logs={}), ""),
+    "b3": (Said(spans=Spans("b3"), logs={}), ""),
+    "both": (Said(spans=Spans("both"), logs={}), ""),
+    "w3c": (Said(spans=Spans("spans"), logs={}), ""),
+}
+
+
+@dataclass
+class Rig:
+    envoy: EnvoyProcess
+    folder: Path
+    ports: Mapping[str, int]
+    collector: Collector
+    passed_on: list[dict[str, str]]  # headers of requests, as the next hop got them
+
+    def get(self, port: str, path: str = "/", **headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://127.0.0.1:{self.ports[port]}{path}"
+        return httpx.get(url, headers=named, trust_env=False, timeout=20).status_code
+
+    def lines(self, file: str) -> list[str]:
+        """What was written of a file."""
+        path = self.folder / file
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("seen")
+    ports = {name: free_port() for name in (*PORTS, "many")}
+    passed_on: list[dict[str, str]] = []
+    with Collector() as collector, application(passed_on) as app:
+        control = control_of(parse_settings(_settings(folder, collector)), [Address("127.0.0.1", 1)])
+        resources = {
+            "clusters": [*clusters(control), _way("app", app)],
+            "listeners": [_listener(name, ports[name], _fields(name, folder, collector)) for name in PORTS]
+            + [_listener("many", ports["many"], {"access_log": _few_series()})],
+        }
+        envoy = EnvoyProcess("web-v1", None, "--file-flush-interval-msec", "50")
+        admin = {"address": {"pipe": {"path": str(envoy.admin)}}}
+        envoy.use({"node": {"id": "web-v1", "cluster": "web"}, "admin": admin, "static_resources": resources})
+        asyncio.run(envoy.__aenter__())
+        try:
+            asyncio.run(_started(envoy))
+            yield Rig(envoy, folder, ports, collector, passed_on)
+        finally:
+            asyncio.run(envoy.__aexit__(None, None, None))
+
+
+async def _started(envoy: EnvoyProcess) -> None:
+    await eventually(envoy.live, "the Envoy is live", 60)
+
+
+def _settings(folder: Path, collector: Collector, more: str = "") -> str:
+    return SETTINGS.format(folder=folder, port=collector.port) + more + "\n"
+
+
+def _fields(name: str, folder: Path, collector: Collector) -> dict[str, Any]:
+    said, more = PORTS[name]
+    text = _settings(folder, collector, more).replace("text.log", f"{name}.log")
+    control = control_of(parse_settings(text), [Address("127.0.0.1", 1)])
+    fields = Seen(control, WEB, asks=said).outbound()
+    return {
+        **fields,
+        "access_log": [one for one in fields["access_log"] if one["name"] != "envoy.access_loggers.stats"],
+    }
+
+
+def _few_series() -> list[dict[str, Any]]:
+    """What counts by a label of many values, with room for five."""
+    counts = {signals.REQUESTS: Count(labels={"path": "request.url_path"})}
+    loggers = counting.inbound(WEB, Served(80, 80), encrypted=False, counts=counts)
+    for one in loggers:
+        one["typed_config"]["stats_scope"]["max_counters"] = 5
+    return loggers
+
+
+def _listener(name: str, port: int, fields: dict[str, Any]) -> dict[str, Any]:
+    gone = {"match": {"prefix": "/gone"}, "direct_response": {"status": 410}}
+    quiet = {"match": {"prefix": "/quiet"}, "direct_response": {"status": 410}}
+    on = {"match": {"prefix": "/"}, "route": {"cluster": "app"}}
+    routes = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [gone, quiet, on]}]}
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [filters.manager(name, [], {"route_config": routes}, **fields)]}],
+    }
+
+
+def _way(name: str, port: int) -> dict[str, Any]:
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+
+
+class application:  # noqa: N801 - used as a context, like the functions of contextlib
+    """The next hop, which notes the headers of requests."""
+
+    def __init__(self, passed_on: list[dict[str, str]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                passed_on.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> int:
+        self._thread.start()
+        return int(self._server.server_address[1])
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+# ---- lines
+
+
+def test_a_line_is_istio_s_own_by_default(rig: Rig) -> None:
+    rig.get("text", "/books?q=1", user_agent="reader", x_request_id="r-1")
+
+    wait_until(lambda: rig.lines("text.log") != [], 20)
+    [line] = rig.lines("text.log")
+    stamp, duration = r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\]", r"\d+"
+    asked = re.escape('"GET /books?q=1 HTTP/1.1"')
+    assert re.fullmatch(
+        rf'{stamp} {asked} 200 - via_upstream - "-" 0 0 {duration} {duration} "[^"]+" "reader" "[^"]+" '
+        rf'"127\.0\.0\.1:\d+" "127\.0\.0\.1:\d+" app 127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ - -',
+        line,
+    )
+
+
+def test_with_the_encoding_json_it_has_istio_s_names(rig: Rig) -> None:
+    rig.get("json", "/gone")
+
+    wait_until(lambda: rig.lines("json.log") != [], 20)
+    [line] = map(json.loads, rig.lines("json.log"))
+    assert line.keys() == access_log.JSON.keys()
+    assert (line["method"], line["path"], line["response_code"], line["response_code_details"]) == (
+        "GET", "/gone", 410, "direct_response",
+    )  # fmt: skip
+
+
+def test_or_what_an_operator_writes(rig: Rig) -> None:
+    rig.get("custom", "/gone", x_team="books")
+
+    wait_until(lambda: rig.lines("custom.log") == ["410 books"], 20)
+
+
+def test_providers_write_each_in_its_form_to_files_standard_output_and_a_collector(rig: Rig) -> None:
+    rig.get("providers", "/gone?secret=1")
+
+    wait_until(lambda: "GET /gone" in rig.lines("short.log"), 20)
+    wait_until(lambda: [json.loads(one) for one in rig.lines("labels.log")] == [{"code": 410}], 20)
+    wait_until(lambda: "line 410" in (rig.envoy.folder / "envoy.log").read_text().splitlines(), 20)
+    wait_until(lambda: rig.collector.lines != [], 20)
+    [line] = rig.collector.lines
+    assert '"GET /gone?secret=1 HTTP/1.1" 410' in line.body
+    assert line.said.keys() >= {*access_log.JSON, "service.name", "service.instance.id"}
+    assert (line.said["response_code"], line.said["service.name"]) == ("410", "web.shop")
+
+
+def test_a_filter_says_of_which_requests_there_are_lines(rig: Rig) -> None:
+    for path in ("/fine", "/quiet", "/gone/1"):
+        rig.get("filtered", path)
+
+    wait_until(lambda: "GET /gone/1" in rig.lines("short.log"), 20)
+    assert not {"GET /fine", "GET /quiet"} & set(rig.lines("short.log"))
+
+
+def test_nobody_writes_where_a_telemetry_says_so(rig: Rig) -> None:
+    rig.get("nothing", "/gone/nothing")
+    rig.get("filtered", "/gone/after")
+
+    wait_until(lambda: "GET /gone/after" in rig.lines("short.log"), 20)
+    assert rig.lines("nothing.log") == []
+
+
+# ---- spans
+
+
+@pytest.mark.parametrize(
+    ("port", "came", "goes"),
+    [
+        ("b3", B3, {"x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"}),
+        ("both", B3, {"x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "traceparent"}),
+        ("both", W3C, {"x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "traceparent"}),
+        ("w3c", W3C, {"traceparent"}),
+        ("w3c", B3, {"traceparent", *B3}),  # which are an application's own there
+    ],
+)
+def test_a_trace_goes_on_by_the_headers_of_its_tracer(
+    rig: Rig, port: str, came: dict[str, str], goes: set[str]
+) -> None:
+    rig.passed_on.clear()
+    rig.get(port, "/books", **{name.replace("-", "_"): value for name, value in came.items()})
+
+    [headers] = rig.passed_on
+    assert {name for name in headers if name.startswith("x-b3-") or name == "traceparent"} >= goes
+    same = headers["traceparent"].split("-")[1] if port == "w3c" else headers["x-b3-traceid"]
+    assert (same == TRACE) is not (port == "w3c" and came is B3)  # OpenTelemetry's tracer takes no B3
+
+
+def test_zipkin_gets_the_span_of_the_trace_that_came(rig: Rig) -> None:
+    rig.get("b3", "/zipkin", **{name.replace("-", "_"): value for name, value in B3.items()})
+
+    def found() -> list[dict[str, Any]]:
+        return [one for one in rig.collector.zipkin if one["tags"]["http.url"].endswith("/zipkin")]
+
+    wait_until(lambda: found() != [], 30)
+    [span] = found()
+    assert (span["traceId"], span["parentId"], span["tags"]["policyd.instance"]) == (TRACE, SPAN, "web-v1")
+    assert span["localEndpoint"]["serviceName"] == "web"
+
+
+# ---- more than there is room for
+
+
+def test_an_envoy_that_keeps_no_more_series_says_how_often_it_did_not_count(rig: Rig) -> None:
+    for number in range(12):
+        rig.get("many", f"/{number}")
+
+    def page() -> str:
+        return asyncio.run(rig.envoy.ask("/stats/prometheus?usedonly"))
+
+    wait_until(lambda: dropped_in(page()) == 7, 20)
+    lines = [line for line in page().splitlines() if line.startswith("envoy_istio_requests_total{")]
+    assert len(lines) == 5
