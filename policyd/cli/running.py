@@ -81,6 +81,7 @@ class RunningMesh:
         self._start_applications()
         await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
         await self._reached(deadline)
+        await self._opened(deadline)
         if self._with_console:
             await self._supervisor.healthy([plan.CONSOLE], deadline)
 
@@ -98,6 +99,16 @@ class RunningMesh:
                 raise ChildError(f"not healthy in time: {reasons}", remedy="see the `probe` of its WorkloadGroup")
             await asyncio.sleep(LOOK_SECONDS)
             self.places, self.warnings = await asyncio.to_thread(self._ask)
+
+    async def _opened(self, deadline: float) -> None:
+        """Wait for what the proxies say to what they were sent; raises ChildError for a port that is not theirs."""
+        while (proxies := await asyncio.to_thread(self._ask_proxies)) and sidecars.are_told(proxies):
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        if said := sidecars.unopened(proxies):
+            raise ChildError(said, remedy="start again: a port that nobody gave is then another one")
+        self.places, self.warnings = await asyncio.to_thread(self._ask)
 
     def _start_console(self) -> None:
         program = plan.console_program(self._directory, self._environ, self._console_up, self._hear_console)
@@ -158,6 +169,10 @@ class RunningMesh:
     def _ask(self) -> tuple[Sequence[pb.InstancePlace], Sequence[str]]:
         with server(self._directory) as client:
             return client.instances(), client.status().warnings
+
+    def _ask_proxies(self) -> Sequence[pb.ProxyStatus]:
+        with server(self._directory) as client:
+            return client.proxies()
 
     def _hear(self, line: str) -> None:
         self.metrics = sidecars.metrics(line) or self.metrics

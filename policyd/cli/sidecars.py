@@ -1,4 +1,4 @@
-"""What the agent says about its sidecars: lines of JSON events become the state of each.
+"""What is said about sidecars: the agent's lines of JSON events become the state of each; what they took, policyd says.
 
 Law: pure; a line that is no event, or of a sidecar that nobody asked for, changes nothing.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from policyd.cli.life import Phase
+from policyd.xds.status import taken
+
+if TYPE_CHECKING:
+    from policyd._pb import admin_pb2 as pb
 
 MAX_LINE: Final = 16_384
 
@@ -57,6 +61,18 @@ def missing(states: States) -> str:
     """Say which sidecars are not up and why, "" when all are."""
     parts = [f"{name}: {state.why}" for name, state in states.items() if state.phase is not Phase.HEALTHY]
     return "; ".join(parts)
+
+
+def are_told(proxies: Iterable[pb.ProxyStatus]) -> bool:
+    """Whether any has still to answer to what it was sent; who rejects some waits with the rest."""
+    states = ([one.state for one in proxy.types] for proxy in proxies)
+    return any("sent" in known and "rejected" not in known for known in states)
+
+
+def unopened(proxies: Iterable[pb.ProxyStatus]) -> str:
+    """Say which ports proxies could not open, "" where they could."""
+    found = ((proxy.instance, address) for proxy in proxies for one in proxy.types for address in taken(one.rejection))
+    return "; ".join(f"`{name}` cannot open {address}, which another program has open" for name, address in found)
 
 
 def _event(line: str) -> Mapping[str, Any]:

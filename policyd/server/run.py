@@ -88,7 +88,7 @@ from policyd.xds.cache import SnapshotCache
 from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.resources.model import Control
 from policyd.xds.service import DiscoveryService, peer_of
-from policyd.xds.status import ProxyStatus
+from policyd.xds.status import ProxyStatus, troubles
 
 LOOK_AFTER_SECONDS: Final = 5.0
 LINGER_SECONDS: Final = 0.002  # how long a commit of the journal waits for more that are issued meanwhile
@@ -687,6 +687,7 @@ class Server:
         yield from self._key_sets.problems()
         yield from self._federation.problems()
         yield from expiry_warnings(self._issuer.authority, _now())
+        yield from troubles(self.proxies())
         if self._rotation_trouble:
             yield self._rotation_trouble
         if trouble := self._export_health().trouble:

@@ -6,15 +6,17 @@ control characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from policyd.xds.snapshot import Snapshot, kind
 from policyd.xds.state import ORDER, StreamState, TypeState, in_step
 
 State = Literal["synced", "sent", "rejected", "none"]
 MAX_REJECTION = 1000  # characters
+_TAKEN: Final = re.compile(r"cannot bind '([^' ]+)': Address already in use")  # in Envoy's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,25 @@ def type_statuses(state: StreamState, snapshot: Snapshot | None, epoch: float = 
     """Each type, in the order of sending; `epoch` is when, since the epoch, the stream's clock was 0."""
     known = dict.fromkeys((*ORDER, *sorted(state.types)))
     return tuple(_type_status(type_url, state.types, snapshot, epoch) for type_url in known)
+
+
+def taken(rejection: str) -> tuple[str, ...]:
+    """The addresses that a proxy could not open because another program has them open."""
+    return tuple(_TAKEN.findall(rejection))
+
+
+def troubles(proxies: Iterable[ProxyStatus]) -> Iterator[str]:
+    """What keeps proxies from taking what they were sent."""
+    for proxy in proxies:
+        for one in proxy.types:
+            if addresses := taken(one.rejection):
+                yield (
+                    f"`{proxy.instance}` cannot open {' and '.join(addresses)}, which another program has open; "
+                    "end that one, and it is opened within a minute"
+                )
+            elif one.rejection:
+                rejected = f"the proxy of `{proxy.instance}` rejected {one.type} and goes on with what it had"
+                yield f"{rejected}: {one.rejection}"
 
 
 def _type_status(type_url: str, types: Mapping[str, TypeState], snapshot: Snapshot | None, epoch: float) -> TypeStatus:

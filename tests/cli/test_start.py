@@ -123,6 +123,20 @@ def test_what_is_missing_is_named_with_the_reason() -> None:
     assert sidecars.missing(sidecars.heard(states, '{"event": "sidecar.ready", "instance": "db"}')) == ""
 
 
+def test_proxies_are_told_until_each_has_answered_and_a_port_of_another_program_is_named() -> None:
+    def proxy(name: str, state: str, rejection: str = "") -> pb.ProxyStatus:
+        types = [pb.TypeStatus(type="listeners", state=state, rejection=rejection), pb.TypeStatus(state="sent")]
+        return pb.ProxyStatus(instance=name, types=types if rejection else types[:1])
+
+    taken = "Error adding/updating listener(s) edge: cannot bind '127.0.0.1:8080': Address already in use"
+    synced, waits, refuses = proxy("a", "synced"), proxy("b", "sent"), proxy("edge", "rejected", taken)
+
+    assert [sidecars.are_told(each) for each in ([synced, waits], [synced, refuses], [])] == [True, False, False]
+    assert sidecars.unopened([synced, refuses]) == "`edge` cannot open 127.0.0.1:8080, which another program has open"
+    assert sidecars.unopened([synced, waits]) == ""
+
+
+
 def test_without_a_terminal_each_change_is_a_line() -> None:
     stream = io.StringIO()
     lines = Lines(stream)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc.aio
@@ -14,9 +15,10 @@ import pytest
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX
 from policyd.spiffe import SpiffeId
 from policyd.xds.cache import SnapshotCache
+from policyd.xds.resources import listeners
 from policyd.xds.service import DiscoveryService
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapshot, resource
-from policyd.xds.status import ProxyStatus
+from policyd.xds.status import ProxyStatus, troubles
 from tests.fakes.xds_observer import FakeObserver
 from tests.ports import free_port
 from tests.xds.envoy_process import EnvoyProcess, eventually
@@ -42,7 +44,7 @@ def listener(name: str, port: int, **routes: Any) -> Resource:
         **routes,
     }
     chains = [{"filters": [{"name": "http", "typed_config": manager}]}]
-    return resource(LISTENER, name, {"name": name, "address": address(port), "filter_chains": chains})
+    return resource(LISTENER, name, listeners.listener(name, "127.0.0.1", port, chains[0], "INBOUND"))
 
 
 def says(text: str) -> dict[str, Any]:
@@ -65,22 +67,29 @@ class Mesh:
     def __init__(self) -> None:
         self.front, self.app = free_port(), free_port()
 
-    def snapshot(self, text: str = "one", to: Resource | None = None) -> Snapshot:
+    def snapshot(self, text: str = "one", to: Resource | None = None, app: str = "app", said: str = "") -> Snapshot:
         to = to or cluster()
+        answer = hosts(says(said or "the app"))
         places = [{"lb_endpoints": [{"endpoint": {"address": address(self.app)}}]}]
         to_app = {"match": {"prefix": "/app"}, "route": {"cluster": to.name}}
         parts = (
             to,
             resource(ENDPOINT, to.name, {"cluster_name": to.name, "endpoints": places}),
             listener("front", self.front, rds={"route_config_name": "front", "config_source": ADS}),
-            listener("app", self.app, route_config={"name": "app", "virtual_hosts": hosts(says("the app"))}),
+            listener(app, self.app, route_config={"name": "app", "virtual_hosts": answer}),
             resource(ROUTE, "front", {"name": "front", "virtual_hosts": hosts(to_app, says(text))}),
         )
         return check_snapshot(make_snapshot(parts))
 
     async def get(self, path: str = "/") -> str:
+        return await self._get(f"http://127.0.0.1:{self.front}{path}")
+
+    async def get_app(self) -> str:
+        return await self._get(f"http://127.0.0.1:{self.app}")
+
+    async def _get(self, url: str) -> str:
         async with httpx.AsyncClient() as client:
-            return (await client.get(f"http://127.0.0.1:{self.front}{path}")).text
+            return (await client.get(url)).text
 
 
 class Control:
@@ -196,3 +205,45 @@ async def test_after_a_restart_of_the_server_it_comes_back_and_gets_what_changed
             await eventually(lambda: control.all_are(*SYNCED), "all synced once more")
             assert took < 5
             assert await mesh.get("/app") == "the app"
+
+
+def taken_by_another(port: int) -> socket.socket:
+    """A program that listens there, and would share the port with whoever else would."""
+    other = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        other.setsockopt(socket.SOL_SOCKET, option, 1)
+    other.bind(("127.0.0.1", port))
+    other.listen()
+    return other
+
+
+async def test_a_port_that_another_program_has_open_is_named_and_opened_once_it_is_free() -> None:
+    mesh, cache = Mesh(), SnapshotCache()
+    cache.set_all({NODE: mesh.snapshot("one")})
+    async with EnvoyProcess(NODE) as envoy, serving(envoy, cache) as control:
+        with taken_by_another(mesh.front):
+            await eventually(lambda: control.all_are("synced", "synced", "rejected", "synced"), "a rejection")
+            assert list(troubles([control.status()])) == [
+                f"`{NODE}` cannot open 127.0.0.1:{mesh.front}, which another program has open; "
+                "end that one, and it is opened within a minute"
+            ]
+            assert await mesh.get_app() == "the app", "what else there is, is opened"
+        await eventually(lambda: control.all_are(*SYNCED), "all synced")
+        assert await mesh.get() == "one"
+
+
+async def test_a_port_passes_from_a_listener_to_the_next() -> None:
+    mesh, cache = Mesh(), SnapshotCache()
+    cache.set_all({NODE: mesh.snapshot()})
+    async with EnvoyProcess(NODE) as envoy, serving(envoy, cache) as control:
+        await eventually(lambda: control.all_are(*SYNCED), "all synced")
+        for name, said in (("app", "changed"), ("next", "of another name"), ("app", "back")):
+            cache.set_all({NODE: mesh.snapshot(app=name, said=said)})
+            await eventually(lambda said=said: app_says(mesh, said), said)
+            assert control.observer.rejections == []
+
+
+async def app_says(mesh: Mesh, text: str) -> bool:
+    with suppress(httpx.TransportError):
+        return await mesh.get_app() == text
+    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyd.envoy_api import CLUSTER, LISTENER
-from policyd.xds.status import MAX_REJECTION, TypeStatus, type_statuses
+from policyd.xds.status import MAX_REJECTION, ProxyStatus, TypeStatus, taken, troubles, type_statuses
 from policyd.xds.stream import StreamState
 from tests.xds.dialogue import Dialogue, cluster, listener, snapshot
 
@@ -56,3 +56,22 @@ def test_a_proxy_without_a_snapshot_is_sent_nothing() -> None:
     proxy = Dialogue(None)
     proxy.ask(CLUSTER)
     assert lines(proxy)[0] == TypeStatus("clusters", "none")
+
+
+def test_a_port_that_is_taken_is_said_by_its_number_and_any_other_rejection_in_envoys_own_words() -> None:
+    both = (
+        "Error adding/updating listener(s) a: cannot bind '127.0.0.1:8080': Address already in use, "
+        "b: cannot bind '[::1]:8081': Address already in use"
+    )
+    a, b = (
+        ProxyStatus(name, types=(TypeStatus("listeners", "rejected", text),))
+        for name, text in (("a", both), ("b", "no such filter"))
+    )
+
+    assert taken(both) == ("127.0.0.1:8080", "[::1]:8081")
+    assert taken("cannot bind '127.0.0.1:80': Permission denied") == ()
+    assert list(troubles([a, ProxyStatus("well", types=(TypeStatus("listeners", "synced"),)), b])) == [
+        "`a` cannot open 127.0.0.1:8080 and [::1]:8081, which another program has open; "
+        "end that one, and it is opened within a minute",
+        "the proxy of `b` rejected listeners and goes on with what it had: no such filter",
+    ]

@@ -54,10 +54,11 @@ _STRANGER = {"forward_client_cert_details": "SANITIZE"}
 
 
 def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
-    """A TCP socket and what becomes of its connections."""
+    """A TCP socket and what becomes of its connections; nobody else may have its port open at the same time."""
     return {
         "name": name,
         "address": socket(host, port),
+        "enable_reuse_port": False,
         "traffic_direction": direction,
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [chain],
