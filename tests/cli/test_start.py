@@ -136,7 +136,6 @@ def test_proxies_are_told_until_each_has_answered_and_a_port_of_another_program_
     assert sidecars.unopened([synced, waits]) == ""
 
 
-
 def test_without_a_terminal_each_change_is_a_line() -> None:
     stream = io.StringIO()
     lines = Lines(stream)
