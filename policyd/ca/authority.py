@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.ca import check, mould, template
+from policyd.ca.signed import Ordered, check_signed
 from policyd.ca.template import PublicKey, Random
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
@@ -119,7 +120,7 @@ class Authority:
         life = template.validity(now, ttl, within=template.life_of(issuer, *above))
         serial = template.serial_number(random)
         svid = Svid(spiffe_id, mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names), issuer, above)
-        self._check(svid, key, dns_names, now)
+        check_signed(svid.leaf, issuer, Ordered(spiffe_id, key, dns_names), self.trust_domain, now)
         return svid
 
     @property
@@ -151,15 +152,6 @@ class Authority:
     def bundle_sequence(self) -> int:
         """Grows with every change of the trusted roots; of the first root: the second from which it is valid."""
         return self.sequence or int(self.root.not_valid_before_utc.timestamp())
-
-    def _check(self, svid: Svid, key: PublicKey, dns_names: tuple[str, ...], now: datetime) -> None:
-        if check.check_leaf(svid.leaf, svid.intermediate, self.trust_domain, now) != svid.spiffe_id:
-            raise IdentityError("the signed certificate bears another identity")
-        if not check.same_key(svid.leaf.public_key(), key):
-            raise IdentityError("the signed certificate holds another key")
-        alternative = svid.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        if tuple(alternative.get_values_for_type(x509.DNSName)) != dns_names:
-            raise IdentityError("the signed certificate bears other DNS names")
 
 
 def new_material(trust_domain: str, *, now: datetime, random: Random) -> Material:

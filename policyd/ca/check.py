@@ -102,11 +102,22 @@ def check_leaf(leaf: x509.Certificate, issuer: x509.Certificate, trust_domain: s
         raise IdentityError("a leaf's extended key usage is server and client authentication")
     if spiffe_id.trust_domain != trust_domain:
         raise IdentityError(f"`{spiffe_id}` is not of the trust domain that signs it")
+    check_life(leaf, issuer, now)
+    _check_path([leaf], issuer, now)
+    return spiffe_id
+
+
+def check_life(leaf: x509.Certificate, issuer: x509.Certificate, now: datetime) -> None:
+    """Both are valid at `now`, and the leaf's life lies within its issuer's; raises IdentityError."""
     _check_nested(leaf, issuer)
     for certificate in (leaf, issuer):
         _check_time(certificate, now)
-    _check_path([leaf], issuer, now)
-    return spiffe_id
+
+
+def check_serial(certificate: x509.Certificate) -> None:
+    """RFC 5280 section 4.1.2.2; raises IdentityError."""
+    if not 0 < certificate.serial_number < 1 << 159:
+        raise IdentityError("a serial number is positive and has at most 20 bytes")
 
 
 def read_identity(leaf: x509.Certificate) -> SpiffeId:
@@ -169,8 +180,7 @@ def _check_form(certificate: x509.Certificate, issuer: x509.Certificate) -> None
     """Version, serial, extensions, key, key identifiers and hash, common to all three kinds."""
     if certificate.version is not x509.Version.v3:
         raise IdentityError("a certificate has version 3")
-    if not 0 < certificate.serial_number < 1 << 159:
-        raise IdentityError("a serial number is positive and has at most 20 bytes")
+    check_serial(certificate)
     unknown = [e.oid.dotted_string for e in extensions(certificate) if e.oid not in _KNOWN]
     if unknown:
         raise IdentityError(f"the extension `{unknown[0]}` has no place in our certificates")

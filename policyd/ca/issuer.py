@@ -61,6 +61,7 @@ class Issuer:
     def __init__(self, authority: Authority, ports: Ports) -> None:
         self.authority = authority
         self._ports = ports
+        self._published: tuple[Authority, JwtKeys, Bundle] | None = None  # made of these
 
     def now(self) -> datetime:
         """The time of its clock, in UTC."""
@@ -144,9 +145,13 @@ class Issuer:
     def bundle(self) -> Bundle:
         """What verifiers of this trust domain hold, as it is published now."""
         authority, keys = self.authority, self._ports.jwt_keys()
+        if self._published is not None and self._published[0] is authority and self._published[1] is keys:
+            return self._published[2]
         sequence = authority.bundle_sequence + keys.sequence  # each only grows, so a change of either shows
         roots = tuple(root.public_bytes(Encoding.DER) for root in authority.roots)
-        return Bundle(authority.trust_domain, roots, keys.public, sequence, REFRESH_HINT)
+        bundle = Bundle(authority.trust_domain, roots, keys.public, sequence, REFRESH_HINT)
+        self._published = (authority, keys, bundle)
+        return bundle
 
     def refuse(self, order: AnyOrder, error: PolicydError, **detail: str) -> None:
         """Record that an order was refused before the policies were asked; the caller then raises `error`."""

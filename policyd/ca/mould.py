@@ -6,8 +6,6 @@ library takes longer to encode a certificate than to sign it, and all but a few 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,13 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from policyd.ca import template
+from policyd.ca.der import BIT_STRING, INTEGER, SEQUENCE, UTC_TIME, inside, key_id, parts, tlv
 from policyd.ca.template import PublicKey, Validity
 from policyd.spiffe import SpiffeId
 
-SEQUENCE: Final = 0x30
-_INTEGER: Final = 0x02
-_BIT_STRING: Final = 0x03
-_UTC_TIME: Final = 0x17
 _LAST_OF_UTC_TIME: Final = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, section 4.1.2.5
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _SAMPLE: Final = Validity(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
@@ -44,21 +39,21 @@ class Mould:
     def cast(self, key: PublicKey, life: Validity, serial: int, signer: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         """The leaf for `key`, signed (ECDSA with SHA-256)."""
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        tbs = _tlv(
+        tbs = tlv(
             SEQUENCE,
             _VERSION_3,
-            _tlv(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1)),
+            tlv(INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1)),
             self.algorithm,
             self.issuer,
-            _tlv(SEQUENCE, _time(life.not_before), _time(life.not_after)),
+            tlv(SEQUENCE, _time(life.not_before), _time(life.not_after)),
             self.subject,
             spki,
             self.before_key_id,
-            _key_id(spki),
+            key_id(spki),
             self.after_key_id,
         )
         signature = signer.sign(tbs, ec.ECDSA(hashes.SHA256()))
-        whole = _tlv(SEQUENCE, tbs, self.algorithm, _tlv(_BIT_STRING, b"\0", signature))
+        whole = tlv(SEQUENCE, tbs, self.algorithm, tlv(BIT_STRING, b"\0", signature))
         return x509.load_der_x509_certificate(whole)
 
 
@@ -85,11 +80,11 @@ def _mould(issuer: x509.Certificate, spiffe_id: SpiffeId, for_rsa: bool, dns_nam
     order = template.leaf(issuer, spiffe_id, key, _SAMPLE, 1, dns_names)
     sample = order.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     tbs = sample.tbs_certificate_bytes
-    [whole] = _parts(tbs, 0, len(tbs))
-    _, _, algorithm, name, _, subject, spki, extensions = _parts(tbs, whole[1], whole[2])
-    end = tbs[extensions[0] : extensions[2]]
-    before, _, after = end.partition(_key_id(tbs[spki[0] : spki[2]]))
-    same = [tbs[start:stop] for start, _, stop in (algorithm, name, subject)]
+    [whole] = parts(tbs, 0, len(tbs))
+    _, _, algorithm, name, _, subject, spki, extensions = inside(tbs, whole)
+    end = tbs[extensions.start : extensions.end]
+    before, _, after = end.partition(key_id(tbs[spki.start : spki.end]))
+    same = [tbs[one.start : one.end] for one in (algorithm, name, subject)]
     return Mould(same[0], same[1], same[2], before, after)
 
 
@@ -100,32 +95,6 @@ def _any_key(for_rsa: bool) -> PublicKey:
     return ec.generate_private_key(ec.SECP256R1()).public_key()
 
 
-def _key_id(spki: bytes) -> bytes:
-    """RFC 5280, section 4.2.1.2, method 1: the SHA-1 of the key's bits; it names the key and protects nothing."""
-    *_, bits = _parts(spki, *next(_parts(spki, 0, len(spki)))[1:])
-    return hashlib.sha1(spki[bits[1] + 1 : bits[2]], usedforsecurity=False).digest()
-
-
-def _parts(der: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Where each value between `at` and `end` starts, where its content does, and where it ends."""
-    while at < end:
-        length, content = der[at + 1], at + 2
-        if length & 0x80:
-            content += length & 0x7F
-            length = int.from_bytes(der[at + 2 : content])
-        yield at, content, content + length
-        at = content + length
-
-
-def _tlv(tag: int, *parts: bytes) -> bytes:
-    content = b"".join(parts)
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(length))) + length + content
-
-
 @lru_cache(maxsize=64)
 def _time(moment: datetime) -> bytes:
-    return _tlv(_UTC_TIME, f"{moment.astimezone(UTC):%y%m%d%H%M%SZ}".encode())
+    return tlv(UTC_TIME, f"{moment.astimezone(UTC):%y%m%d%H%M%SZ}".encode())

@@ -400,7 +400,7 @@ class BundleMessages:
 
     def of(self, bundle: Bundle) -> agent_pb2.Bundle:
         """The message of `bundle`."""
-        if self._last is None or self._last[0] != bundle:
+        if self._last is None or self._last[0] is not bundle:
             self._last = (bundle, bundle_message(bundle))
         return self._last[1]
 
