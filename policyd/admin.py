@@ -165,6 +165,7 @@ class Parts:
     inspect: Callable[[str, str, str], Awaitable[bytes]]  # agent, instance, kind; raises NotShown
     sent: Callable[[str], Snapshot | None]  # what an instance's proxy is sent
     mesh: MeshDesk
+    policies: Callable[[pb.ApplyPoliciesRequest], Awaitable[pb.ApplyPoliciesReply]]  # as admin_policies.applied
     window: Window
     speak: Callable[[Level | None], Awaitable[Level]]  # log from a level on; None: from that of the settings
 
@@ -367,6 +368,19 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         except InvalidInput as error:
             await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
         except (JournalError, DecisionError) as error:
+            await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
+
+    async def ApplyPolicies(  # noqa: N802
+        self, request: pb.ApplyPoliciesRequest, context: Context
+    ) -> pb.ApplyPoliciesReply:
+        """Write a file of policies that was edited in the console, and enforce it."""
+        try:
+            return await self._parts.policies(request)
+        except InvalidInput as error:
+            await refused(context, Refusal(Code.INVALID_ARGUMENT, str(error)))
+        except Forbidden as error:
+            await refused(context, Refusal(Code.PERMISSION_DENIED, str(error)))
+        except (JournalError, StateError, DecisionError) as error:
             await refused(context, Refusal(Code.FAILED_PRECONDITION, str(error)))
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideReply:  # noqa: N802

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -40,6 +40,9 @@ class Amends(Protocol):
     def amended(self, apply: str, remove: Any = ()) -> Edit:
         """What a change comes to; raises InvalidInput."""
 
+    def replaced(self, file: str, text: str, before: str) -> Edit:
+        """What another text of a file comes to; raises InvalidInput, and StateError where `before` is not its hash."""
+
     def write(self, made: Edit) -> None:
         """Write it; raises StateError."""
 
@@ -54,6 +57,7 @@ class MeshParts:
     change: Callable[[Callable[[], None]], None]
     record: Callable[[Entry], object]
     now: Callable[[], datetime]
+    one: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of the folder at a time
 
 
 class MeshDesk:
@@ -61,7 +65,6 @@ class MeshDesk:
 
     def __init__(self, parts: MeshParts) -> None:
         self._parts = parts
-        self._one = asyncio.Lock()
 
     def resources(self, kind: str, name: str) -> Iterator[pb.MeshResource]:
         """The resources in force of a kind ("": all) and name; raises InvalidInput for a kind that is none."""
@@ -81,19 +84,19 @@ class MeshDesk:
 
     async def change(self, request: pb.ChangeMeshRequest) -> pb.ChangeMeshReply:
         """Apply and remove resources; raises Forbidden, JournalError or StateError, with nothing written."""
-        async with self._one:
+        async with self._parts.one:
             decision = self._decided()
             remove = [(one.kind, one.name) for one in request.remove[:MAX_REMOVED]]
             try:
                 made = await asyncio.to_thread(self._parts.amender.amended, request.apply, remove)
             except InvalidInput as error:
-                return pb.ChangeMeshReply(refused=[_refusal(one) for one in bounded(tuple(error.problems))])
+                return pb.ChangeMeshReply(refused=[refusal(one) for one in bounded(tuple(error.problems))])
             reply = pb.ChangeMeshReply(changes=[_change(one.resource, one.what, one.file) for one in made.changes])
             if request.dry_run or not made.texts:
                 return reply
             self._record(decision, made)
             await asyncio.to_thread(self._parts.change, lambda: self._parts.amender.write(made))
-            reply.refused.extend(_refusal(one) for one in self._parts.refused())
+            reply.refused.extend(refusal(one) for one in self._parts.refused())
             return reply
 
     def _decided(self) -> Decision:
@@ -128,7 +131,8 @@ def _change(resource: ResourceId, what: str, file: str) -> pb.MeshChange:
     return pb.MeshChange(kind=resource.kind, namespace=resource.namespace, name=resource.name, what=what, file=file)
 
 
-def _refusal(problem: Problem) -> pb.Refusal:
+def refusal(problem: Problem) -> pb.Refusal:
+    """A problem as the API tells it."""
     return pb.Refusal(
         code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
     )

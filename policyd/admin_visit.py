@@ -20,16 +20,16 @@ from policyd.errors import InvalidInput, Problem
 from policyd.reload import Live
 
 ACTS: Final[tuple[Act, ...]] = ("view", "explain", "export")
-_WHO: Final = re.compile(r"(?:unix|token|oidc):[\x21-\x7e]{1,200}")
+WHO: Final = re.compile(r"(?:unix|token|oidc):[\x21-\x7e]{1,200}")
 _OPERATION: Final = re.compile(r"[a-z][a-z_.]{0,60}|")
 
 
 def visited(request: pb.VisitRequest, live: Live, now: datetime, record: Callable[[Entry], object]) -> pb.VisitReply:
     """Decide, and record what is to be; raises InvalidInput, DecisionError and JournalError."""
     act = next((one for one in ACTS if one == request.act), None)
-    if act is None or not _WHO.fullmatch(request.who) or not _OPERATION.fullmatch(request.operation):
+    if act is None or not WHO.fullmatch(request.who) or not _OPERATION.fullmatch(request.operation):
         raise InvalidInput([Problem("visit", "no visit: it has a visitor, an act and the name of an operation")])
-    decision = _decided(live, request.who, act, now)
+    decision = decided(live, request.who, act, now)
     if request.operation or not decision.allowed:
         record(
             Entry(
@@ -44,7 +44,8 @@ def visited(request: pb.VisitRequest, live: Live, now: datetime, record: Callabl
     return pb.VisitReply(allowed=decision.allowed, reasons=decision.reasons)
 
 
-def _decided(live: Live, who: str, act: Act, now: datetime) -> Decision:
+def decided(live: Live, who: str, act: Act, now: datetime) -> Decision:
+    """Whether an operator may act, the owner or somebody else; raises DecisionError."""
     uid = os.getuid()
     if who == f"unix:{uid}":
         return may(live.operators, live.ruling.entities, live.mesh.trust_domain, uid, act, now)

@@ -5,10 +5,12 @@ Law: nothing is written of which the folder would be refused; what is written is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from policyd.errors import StateError
 from policyd.mesh.declare import WORKLOADS_FILE, WorkloadsFile
 from policyd.mesh.edit import Edit, edit, named
 from policyd.sources.files import Folder, digest
@@ -39,9 +41,27 @@ class Amender:
         self._check(replace(after, digest=digest(after.known)))
         return made
 
+    def replaced(self, file: str, text: str, before: str) -> Edit:
+        """What another text of a file comes to, if it is still the one that was edited, whose SHA-256 is `before`.
+
+        Raises StateError where it is not, InvalidInput with all that would be wrong then.
+        """
+        folder = self._read()
+        if hash_of(folder.texts.get(file)) != before:
+            remedy = "load it again, and make the change in what is there now"
+            raise StateError(f"`{file}` was changed meanwhile", remedy=remedy)
+        after = replace(folder, texts={**folder.texts, file: text})
+        self._check(replace(after, digest=digest(after.known)))
+        return Edit((), {file: text})
+
     def write(self, made: Edit) -> None:
         """Write what was checked; raises StateError, with nothing changed."""
         write_together(self._directory, made.texts)
+
+
+def hash_of(text: str | None) -> str:
+    """By which two texts of a file are told apart; "" where there is none."""
+    return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 def default_namespace(folder: Folder) -> str:

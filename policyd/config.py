@@ -313,10 +313,12 @@ class ListenSettings(Model):
 
 class ConsoleSettings(Model):
     """Where the console listens, and for who comes from elsewhere its certificate, the file of the token that opens it,
-    and the names that it goes by. Files are relative to the mesh's folder.
+    and the names that it goes by. Files are relative to the mesh's folder. With `apply` policies that were edited in it
+    can be enforced from it, by whom the operators' policies let.
     """
 
     listen: Listen = LOOPBACK
+    apply: bool = False
     names: Many[Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:-]{1,253}$")]] = ()
     token_file: Annotated[str, Field(min_length=1)] | None = None
     certificate_file: Annotated[str, Field(min_length=1)] | None = None

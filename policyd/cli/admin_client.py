@@ -216,6 +216,12 @@ class AdminClient:
         reply: pb.TracesReply = self._call(self._stub.Traces, wanted)
         return reply
 
+    def apply_policies(self, who: str, file: str, text: str, before: str) -> pb.ApplyPoliciesReply:
+        """Write and enforce a file of policies, of which `before` is the hash of the text that was edited."""
+        request = pb.ApplyPoliciesRequest(who=who, file=file, text=text, before=before)
+        reply: pb.ApplyPoliciesReply = self._call(self._stub.ApplyPolicies, request, seconds=CHANGE_SECONDS)
+        return reply
+
     def visit(self, who: str, act: str, operation: str = "") -> pb.VisitReply:
         """Whether an operator may look; with an `operation` it is recorded."""
         asked = pb.VisitRequest(who=who, act=act, operation=operation)

@@ -1,5 +1,6 @@
-"""The console: the mesh in a browser. A process of its own, which shows what the commands tell, and changes nothing.
+"""The console: the mesh in a browser. A process of its own, which shows what the commands tell.
 
-Law: it decides nothing and keeps nothing. Whatever comes from the mesh is hostile text: it becomes text on a page and
-never markup. Who has no session sees nothing; a page asks no other origin for anything.
+Law: it decides nothing, keeps nothing and writes nothing; policies that are edited in it the server takes, or does not.
+Whatever comes from the mesh is hostile text: it becomes text on a page and never markup. Who has no session sees
+nothing; a page asks no other origin for anything.
 """

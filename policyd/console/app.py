@@ -15,7 +15,7 @@ from policyd.console.desk import HERE, Desk, failing
 from policyd.console.door import Door
 from policyd.console.entrance import GUESSES, Entrance, nothing_here
 from policyd.console.live import Streams
-from policyd.console.views import certificates, decisions, graph, mesh, policies, traces
+from policyd.console.views import certificates, decisions, graph, mesh, policies, traces, trial
 from policyd.rate import RateLimit
 
 PAGES: Final = {
@@ -26,6 +26,7 @@ PAGES: Final = {
     "/policies": policies.policies,
     "/policies/tests": policies.tests,
     "/policies/revisions": policies.revisions,
+    "/policies/trial": trial.trial,
     "/policies/playground": policies.playground,
     "/certificates": certificates.certificates,
     "/traces": traces.traces,
@@ -44,6 +45,7 @@ ACTIONS: Final = {
     "/policies/playground/check": policies.playground_check,
     "/policies/playground/decide": policies.playground_decide,
     "/policies/playground/replay": policies.playground_replay,
+    "/policies/playground/apply": policies.playground_apply,
 }
 
 

@@ -55,6 +55,7 @@ class Desk:
     watch: Watch
     rules: Rules
     now: Callable[[], datetime]
+    applies: bool = False  # whether policies can be enforced from here, as far as this folder's settings go
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _kept: OrderedDict[object, Any] = field(default_factory=OrderedDict)
     _keeping: Lock = field(default_factory=Lock)

@@ -104,7 +104,7 @@ async def _serve(
     directory: Path, settings: ConsoleSettings, rules: Rules, listening: socket.socket, token: str
 ) -> None:
     source = Source(directory)
-    desk = Desk(source, Watch(source.see), rules, lambda: datetime.now(UTC))
+    desk = Desk(source, Watch(source.see), rules, lambda: datetime.now(UTC), settings.apply)
     app: Any = application(desk, lambda: int(time.time()), time.monotonic, token)
     config = uvicorn.Config(
         app,

@@ -52,12 +52,19 @@ class Draft:
         file, text = found.get("file"), found.get("text")
         if not isinstance(file, str) or not isinstance(text, str):
             raise UsageError("a draft has a `file` and a `text`")
+        if not _is_text(file) or not _is_text(text):
+            raise UsageError("a draft is text; this has halves of characters")
         if len(text) > MAX_TEXT:
             raise UsageError(f"a file of policies has at most {MAX_TEXT >> 10} KiB here")
         is_below = file.startswith(POLICIES) and file.endswith(".cedar") and ".." not in file.split("/")
         if not is_below or len(file) > 300:
             raise UsageError(f"`{file[:80]}` is no file of policies", remedy=f"name it as in `{NEW_FILE}`")
         return cls(file, text)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file can hold it; JSON can name halves of characters."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def files_of(live: Live) -> Mapping[str, str]:

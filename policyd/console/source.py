@@ -1,7 +1,7 @@
 """Where the console's pages come from: the administration API, the journal's files, and the folder's.
 
-Law: reads, and changes nothing. Each call is one question and blocks; who serves pages asks from a thread. What is
-large is kept only as long as it is what is in force.
+Law: reads; what is to change the server is asked for. Each call is one question and blocks; who serves pages asks from
+a thread. What is large is kept only as long as it is what is in force.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ class Source:
             why = ", ".join(f"`{one}`" for one in reply.reasons) or "no policy lets them"
             remedy = f'write one for `Operator::"{who}"` in operators.cedar'
             raise Forbidden(f"the operators' policies do not allow `{who}` to {act}: {why}", remedy=remedy)
+
+    def apply(self, who: str, file: str, text: str, before: str) -> pb.ApplyPoliciesReply:
+        """Have the server take a file of policies; raises NotRunning, and RefusedError with why it does not."""
+        with self.client() as client:
+            return client.apply_policies(who, file, text, before)
 
     def see(self) -> Seen:
         """Ask every proxy for its counts."""

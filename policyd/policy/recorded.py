@@ -22,6 +22,7 @@ from policyd.policy.ruling import Ruling
 from policyd.spiffe import SpiffeId
 
 CONNECT: Final = 'Action::"connect"'
+NOW: Final = "which the folder has now"
 _LOCAL: Final = "127.0.0.1"
 _KNOWN_OTHERWISE: Final = frozenset({"request.method", "time", "destination.labels", "destination.port"})
 _SHORT: Final = 12  # characters of a revision that people are shown
@@ -35,13 +36,16 @@ class Recorded:
     notes: tuple[str, ...]
 
 
-def recorded(record: Record, ruling: Ruling) -> Recorded:
-    """Ask again what was asked; raises UsageError for a record without a question, and as `Ruling.request`."""
+def recorded(record: Record, ruling: Ruling, which: str = NOW) -> Recorded:
+    """Ask again what was asked; raises UsageError for a record without a question, and as `Ruling.request`.
+
+    `which` says in a note what another revision than the record's is.
+    """
     if record.kind != "decision" or not (record.principal and record.action and record.resource):
         what = f"an {record.kind}" if record.kind in ("issuance", "operation") else f"a {record.kind}"
         message = f"the record `{record.decision_id}` is {what} without a question to policies"
         raise UsageError(message, remedy="`policyd log tail --json` shows all of it")
-    return Recorded(request_of(record, ruling), tuple(_notes(record, ruling)))
+    return Recorded(request_of(record, ruling), tuple(_notes(record, ruling, which)))
 
 
 def request_of(record: Record, ruling: Ruling) -> Request:
@@ -134,10 +138,10 @@ def _user(record: Record) -> EndUser | None:
     return EndUser(id_.removesuffix(f"/{subject}"), subject, claims)
 
 
-def _notes(record: Record, ruling: Ruling) -> Iterator[str]:
+def _notes(record: Record, ruling: Ruling, which: str) -> Iterator[str]:
     if record.revision != ruling.revision:
         then, now = record.revision[:_SHORT], ruling.revision[:_SHORT]
-        yield f"decided under revision {then or 'unknown'}; explained under {now}, which the folder has now"
+        yield f"decided under revision {then or 'unknown'}; explained under {now}, {which}"
     missing = sorted(set(_missing(ruling.policy_set.reads.context, record.context, "")) - _KNOWN_OTHERWISE)
     if missing:
         yield f"not recorded, so assumed: {', '.join(f'`context.{name}`' for name in missing)}"

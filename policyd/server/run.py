@@ -22,6 +22,7 @@ import structlog
 
 from policyd import __version__, admin
 from policyd.admin_mesh import MeshDesk, MeshParts
+from policyd.admin_policies import applied
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
@@ -362,6 +363,14 @@ class Server:
 
     async def _serve_admin(self, stack: AsyncExitStack) -> None:
         shown = self._shown()
+        changes = MeshParts(
+            live=lambda: self._keeper.live,
+            refused=lambda: self._keeper.refused,
+            amender=Amender(self._directory, self._read, _checked),
+            change=self._keeper.change,
+            record=self._journal.append,
+            now=_now,
+        )
         parts = admin.Parts(
             facts=self,
             addresses=admin.Addresses(**{name: shown[name] for name in admin.ADDRESSES}),
@@ -374,16 +383,8 @@ class Server:
             stop=self._stop.set,
             restart=self._deciders.restart,
             inspect=self._inspections.ask,
-            mesh=MeshDesk(
-                MeshParts(
-                    live=lambda: self._keeper.live,
-                    refused=lambda: self._keeper.refused,
-                    amender=Amender(self._directory, self._read, _checked),
-                    change=self._keeper.change,
-                    record=self._journal.append,
-                    now=_now,
-                )
-            ),
+            mesh=MeshDesk(changes),
+            policies=lambda request: applied(request, changes),
             sent=self._cache.get,
             window=self._window,
             speak=self._speak,

@@ -108,21 +108,28 @@ class Console:
 
     async def post(self, url: str, value: Any, **more: str) -> httpx.Response:
         """Send an action as our own page does."""
-        headers = {"origin": f"http://{HOST}", "x-policyd-proof": self.proof, **more}
-        return await self.client.post(url, json=value, headers={k: v for k, v in headers.items() if v})
+        own = {"origin": f"http://{HOST}", "x-policyd-proof": self.proof, "content-type": "application/json"}
+        headers = {name: value for name, value in (own | more).items() if value}
+        return await self.client.post(url, content=json.dumps(value), headers=headers)
 
 
-def made(world: World, token: str = "") -> tuple[Door, Desk]:
+def made(world: World, token: str = "", *, applies: bool = False) -> tuple[Door, Desk]:
     """The application over a world."""
     source = Source(world.folder, clock=lambda: world.clock)
-    desk = Desk(source, Watch(source.see), RULES, lambda: NOW)
+    desk = Desk(source, Watch(source.see), RULES, lambda: NOW, applies)
     return application(desk, lambda: SECONDS, lambda: world.clock, token), desk
 
 
 @pytest.fixture
 async def console(world: World) -> AsyncIterator[Console]:
     """The console with a session."""
-    app, desk = made(world)
+    async for one in opened(world):
+        yield one
+
+
+async def opened(world: World, *, applies: bool = False) -> AsyncIterator[Console]:
+    """A console that a session has opened."""
+    app, desk = made(world, applies=applies)
     session = tickets.session(KEY, "unix:0", SECONDS, b"n" * 16)
     ticket = tickets.read(KEY, "session", session, SECONDS)
     assert ticket is not None

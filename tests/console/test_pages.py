@@ -214,6 +214,7 @@ ASKED = {
     "/policies": ("", "q"),
     "/policies/tests": ("",),
     "/policies/revisions": ("", "old"),
+    "/policies/trial": ("", "since", "revision"),
     "/policies/playground": ("", "file", "request", "headers"),
     "/certificates": ("", "identity"),
     "/traces": ("", "service", "slower"),

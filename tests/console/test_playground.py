@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
+from policyd._pb import admin_pb2 as pb
+from policyd.amend import hash_of
 from policyd.console.playground import MAX_TEXT
 from policyd.sources.files import read_folder
-from tests.console.conftest import Console, World, check_harmless
+from tests.console.conftest import Console, World, check_harmless, opened
 from tests.console.test_pages import HOSTILE
 
 FILE = "policies/details.cedar"
@@ -93,3 +96,73 @@ async def test_who_decides_and_replays_is_decided_and_on_record(console: Console
     answer = await console.post(url("decide"), {"file": FILE, "text": OPEN, "request": REQUEST})
     assert answer.status_code == 400
     assert "the journal is full" in answer.text
+
+
+# ---- apply
+
+HALF = "\ud800"  # of a character, which JSON can name
+DRAFT = {"file": FILE, "text": OPEN, "before": "0a" * 32}
+
+
+@pytest.fixture
+async def switched_on(world: World) -> AsyncIterator[Console]:
+    """The console of a folder whose settings let it apply."""
+    async for one in opened(world, applies=True):
+        yield one
+
+
+async def test_a_draft_is_enforced_by_the_server_for_who_asks(switched_on: Console, world: World) -> None:
+    page = check_harmless((await switched_on.get(f"/policies/playground?file={FILE}")).text)
+    [before] = page.of("textarea", "data-before")
+    assert before == hash_of((world.folder / FILE).read_text())
+    assert "apply" in page.of("button", "id")
+
+    answer = check_harmless((await switched_on.post(url("apply"), DRAFT)).text)
+
+    asked = [request for name, request in world.fake.requests if name == "ApplyPolicies"]
+    assert asked == [pb.ApplyPoliciesRequest(who="unix:0", file=FILE, text=OPEN, before="0a" * 32)]
+    assert f"{FILE} is enforced, under revision 471147114711" in answer.text
+
+
+async def test_nothing_is_enforced_where_it_is_not_switched_on(console: Console, world: World) -> None:
+    assert "apply" not in check_harmless((await console.get("/policies/playground")).text).of("button", "id")
+    answer = await console.post(url("apply"), DRAFT)
+
+    assert answer.status_code == 400
+    assert "nothing is enforced from here" in answer.text
+    assert [name for name, _ in world.fake.requests if name == "ApplyPolicies"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"before": None}, "nothing is enforced from here"),
+        ({"file": "operators.cedar"}, "is no file of policies"),
+        ({"text": HALF}, "halves of characters"),
+        ({"file": f"policies/{HALF}.cedar"}, "halves of characters"),
+        ({"text": 7}, "has a file and a text"),
+    ],
+)
+async def test_what_is_no_draft_is_not_sent_on(
+    switched_on: Console, world: World, change: dict[str, Any], why: str
+) -> None:
+    answer = await switched_on.post(url("apply"), DRAFT | change)
+
+    assert answer.status_code == 400
+    assert why in check_harmless(answer.text).text
+    assert [name for name, _ in world.fake.requests if name == "ApplyPolicies"] == []
+
+
+async def test_why_the_server_does_not_take_it_is_told(switched_on: Console, world: World) -> None:
+    world.fake.replies["ApplyPolicies"] = pb.ApplyPoliciesReply(
+        refused=[pb.Refusal(code=HOSTILE, message=HOSTILE, file=HOSTILE, line=3, remedy=HOSTILE)]
+    )
+    answer = await switched_on.post(url("apply"), DRAFT)
+    assert answer.status_code == 400
+    assert check_harmless(answer.text).text.startswith("Not applied")
+
+    why = "the operators' policies do not allow `unix:0` to apply: `freeze`; see operators.cedar"
+    world.fake.failures["ApplyPolicies"] = (grpc.StatusCode.PERMISSION_DENIED, why)
+    answer = await switched_on.post(url("apply"), DRAFT)
+    assert answer.status_code == 400
+    assert "to apply: freeze" in check_harmless(answer.text).text

@@ -38,6 +38,7 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "Traces": pb.TracesReply(),
             "Trace": pb.TraceReply(),
             "Visit": pb.VisitReply(allowed=True, reasons=["owner"]),
+            "ApplyPolicies": pb.ApplyPoliciesReply(revision="4711" * 16),
             "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
             "ShowBundle": ca.ShowBundleReply(trust_domain="cluster.local", document=b'{"keys": []}'),
             "CaStatus": ca.CaStatusReply(trust_domain="cluster.local"),
@@ -106,6 +107,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
 
     def Trace(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("Trace", request, context)
+
+    def ApplyPolicies(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("ApplyPolicies", request, context)
 
     def IssueJwt(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("IssueJwt", request, context)

@@ -21,7 +21,8 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.admin import Addresses, AdminService, Counts, Parts, handler
 from policyd.admin_mesh import MeshDesk, MeshParts
-from policyd.amend import Amender
+from policyd.admin_policies import applied
+from policyd.amend import Amender, hash_of
 from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration
 from policyd.ca.database import open_database
@@ -30,7 +31,7 @@ from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
 from policyd.cedar.policies import load_policies
-from policyd.config import Address, Level
+from policyd.config import Address, ConsoleSettings, Level
 from policyd.envoy_api import ROUTE
 from policyd.errors import InvalidInput, Problem
 from policyd.join_token import parse_token
@@ -155,6 +156,14 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
     database = open_database(tmp_path / "tokens.db")
     office = Office(mesh=live.mesh)
     made = Desk(office, Facts(live), Tokens(database), Ledger(database))
+    changes = MeshParts(
+        live=lambda: made.facts.live,
+        refused=lambda: made.facts.refused,
+        amender=Amender(tmp_path, lambda: folder_of(tmp_path), made.check),
+        change=lambda write: write(),
+        record=office.recorder,
+        now=lambda: NOW,
+    )
     parts = Parts(
         facts=made.facts,
         addresses=ADDRESSES,
@@ -168,16 +177,8 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         restart=made.restart,
         inspect=made.inspect,
         sent=live.snapshots.get,
-        mesh=MeshDesk(
-            MeshParts(
-                live=lambda: made.facts.live,
-                refused=lambda: made.facts.refused,
-                amender=Amender(tmp_path, lambda: folder_of(tmp_path), made.check),
-                change=lambda write: write(),
-                record=office.recorder,
-                now=lambda: NOW,
-            )
-        ),
+        mesh=MeshDesk(changes),
+        policies=lambda request: applied(request, changes),
         window=made.window,
         speak=made.speak,
     )
@@ -619,6 +620,107 @@ async def test_what_cannot_be_recorded_is_not_written(desk: Desk, tmp_path: Path
 
     assert refusal[0] is grpc.StatusCode.FAILED_PRECONDITION
     assert not (tmp_path / "mesh").exists()
+
+
+# ---- ApplyPolicies
+
+FILE = "policies/reviews.cedar"
+WAS = hash_of(TEXTS[FILE])
+NEW = '@id("none") forbid (principal, action, resource);\n'
+
+
+def edited(**more: str) -> pb.ApplyPoliciesRequest:
+    """A file of policies as the console sends it, by the owner unless somebody else is named."""
+    fields = {"who": f"unix:{os.getuid()}", "file": FILE, "text": NEW, "before": WAS}
+    return pb.ApplyPoliciesRequest(**(fields | more))
+
+
+def switched_on(desk: Desk, live: Live, operators: str = "") -> None:
+    """The settings let the console apply; `operators` are the operators' policies."""
+    schema = shipped_schemas().operators
+    console = ConsoleSettings(apply=True)
+    desk.facts.live = replace(
+        live,
+        settings=live.settings.model_copy(update={"console": console}),
+        operators=Engine(load_policies({"operators.cedar": operators}, schema), schema) if operators else None,
+    )
+
+
+async def test_policies_of_the_console_are_on_record_and_written(desk: Desk, live: Live, tmp_path: Path) -> None:
+    switched_on(desk, live)
+    reply = await desk.stub.ApplyPolicies(edited())
+
+    assert reply == pb.ApplyPoliciesReply(revision=live.ruling.revision)
+    assert (tmp_path / FILE).read_text() == NEW
+    [entry] = desk.recorded
+    detail = {"operation": "policies.apply", "files": [FILE], "before": WAS, "after": hash_of(NEW)}
+    assert (entry.kind, entry.decision, entry.reasons, entry.principal, entry.detail) == (
+        "operation", "allow", ("owner",), OPERATOR, detail,
+    )  # fmt: skip
+    new = pb.ApplyPoliciesRequest(who=f"unix:{os.getuid()}", file="policies/new.cedar", text=NEW)
+    await desk.stub.ApplyPolicies(new)
+    assert (tmp_path / "policies" / "new.cedar").read_text() == NEW
+
+
+APPLIES = '@id("a") permit (principal == Operator::"token:console", action == Action::"apply", resource);'
+LOOKS = '@id("a") permit (principal == Operator::"token:console", action in Action::"look", resource);'
+FREEZE = '@id("freeze") forbid (principal, action in Action::"touch", resource);'
+SAYS = "the operators' policies do not allow"
+
+
+@pytest.mark.parametrize(
+    ("operators", "more", "code", "says", "kept"),
+    [
+        (None, {}, Code.PERMISSION_DENIED, "nothing is enforced from the console of this mesh", []),
+        (FREEZE, {}, Code.PERMISSION_DENIED, f"{SAYS} `{OPERATOR[11:-1]}` to apply: `freeze`", ["deny"]),
+        ("", {"who": "token:console"}, Code.PERMISSION_DENIED, f"{SAYS} `token:console` to apply: no policy", ["deny"]),
+        (LOOKS, {"who": "token:console"}, Code.PERMISSION_DENIED, f"{SAYS} `token:console` to apply", ["deny"]),
+        (APPLIES, {"who": "token:console", "before": ""}, Code.FAILED_PRECONDITION, "was changed meanwhile", []),
+        ("", {"before": hash_of("other")}, Code.FAILED_PRECONDITION, "was changed meanwhile", []),
+        ("", {"who": "root"}, Code.INVALID_ARGUMENT, "nothing to apply", []),
+        ("", {"text": "x" * (256 * 1024 + 1)}, Code.INVALID_ARGUMENT, "nothing to apply", []),
+        *(
+            ("", {"file": file}, Code.INVALID_ARGUMENT, "is no file of policies", [])
+            for file in (
+                "", "operators.cedar", "policies/", "policies/.cedar", "policies/../operators.cedar", "policies/x.yaml",
+                "/etc/x.cedar", "policies//x.cedar", "policies/\u202e.cedar", "policies/a/../../x.cedar",
+                "policies/" + "x" * 400 + ".cedar", "policies/a\\b.cedar", "policies/sub/x.cedar",
+            )
+        ),
+    ],
+)  # fmt: skip
+async def test_what_may_not_be_applied_is_not(
+    desk: Desk, live: Live, tmp_path: Path, operators: str | None, more: dict[str, str], code: grpc.StatusCode,
+    says: str, kept: list[str],
+) -> None:  # fmt: skip
+    if operators is not None:
+        switched_on(desk, live, operators)
+
+    refusal = await desk.refused("ApplyPolicies", edited(**more))
+
+    assert refusal[0] is code
+    assert says in refusal[1]
+    assert [entry.decision for entry in desk.recorded] == kept
+    assert not (tmp_path / "policies").exists()
+
+
+async def test_policies_that_are_wrong_are_told_and_not_written(desk: Desk, live: Live, tmp_path: Path) -> None:
+    switched_on(desk, live)
+    desk.invalid = (Problem("syntax", "it ends too early", FILE, 1, remedy="close it"),)
+
+    reply = await desk.stub.ApplyPolicies(edited())
+
+    told = pb.Refusal(code="syntax", message="it ends too early", file=FILE, line=1, remedy="close it")
+    assert reply == pb.ApplyPoliciesReply(refused=[told])
+    assert (desk.recorded, (tmp_path / "policies").exists()) == ([], False)
+
+
+async def test_policies_that_cannot_be_recorded_are_not_written(desk: Desk, live: Live, tmp_path: Path) -> None:
+    switched_on(desk, live)
+    desk.office.recorder.full = True
+
+    assert (await desk.refused("ApplyPolicies", edited()))[0] is Code.FAILED_PRECONDITION
+    assert not (tmp_path / "policies").exists()
 
 
 async def _secret(desk: Desk) -> str:

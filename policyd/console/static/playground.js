@@ -2,7 +2,7 @@
 
 const $ = (selector) => document.querySelector(selector);
 const field = $("#text"), paint = $("#paint"), numbers = $("#numbers"), found = $("#findings"), answer = $("#answer");
-const original = field.value;
+let original = field.value;
 const proof = document.head.querySelector("meta[name=policyd-proof]").content;
 const WORD = /(\/\/[^\n]*)|("(?:[^"\\]|\\.)*"?)|(@[A-Za-z_]\w*)|(\.[A-Za-z_]\w*)|([A-Za-z_]\w*)|(\d+)/g;
 const KEYWORDS = new Set(["when", "unless", "if", "then", "else", "in", "is", "has", "like", "true", "false"]);
@@ -44,6 +44,7 @@ function repaint() {
   follow();
   $("#changed").textContent = text === original ? "as it is in force" : "a draft";
   $("#restore").disabled = text === original;
+  if ($("#apply")) $("#apply").disabled = text === original;
 }
 function follow() {
   paint.scrollTop = numbers.scrollTop = field.scrollTop;
@@ -98,8 +99,10 @@ async function put(path, more) {
     const reply = await send(path, more);
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     answer.replaceChildren(...page.body.childNodes);
+    return reply.ok;
   } catch {
     answer.textContent = "the console does not answer";
+    return false;
   } finally {
     answer.removeAttribute("aria-busy");
   }
@@ -125,6 +128,18 @@ field.addEventListener("keydown", (event) => {
 $("#restore").addEventListener("click", () => { field.value = original; repaint(); check(); });
 $("#ask").addEventListener("submit", (event) => { event.preventDefault(); decide(); });
 $("#replay").addEventListener("click", () => put("/policies/playground/replay", { since: $("#since").value }));
+const sure = $("#sure");
+$("#apply")?.addEventListener("click", () => { sure.returnValue = ""; sure.showModal(); });
+sure?.addEventListener("close", async () => {
+  if (sure.returnValue !== "yes") return;
+  const text = field.value;
+  if (!(await put("/policies/playground/apply", { before: field.dataset.before }))) return;
+  const hash = await crypto.subtle?.digest("SHA-256", new TextEncoder().encode(text));
+  if (!hash) { location.reload(); return; }
+  field.dataset.before = [...new Uint8Array(hash)].map((one) => one.toString(16).padStart(2, "0")).join("");
+  original = text;
+  repaint();
+});
 repaint();
 check();
 if ($("#request").value) decide();

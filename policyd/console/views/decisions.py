@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse
 
 from policyd.audit.ask.filters import Filter
-from policyd.audit.match import entity_id, short_name
 from policyd.audit.read import Follower, ends
 from policyd.audit.record import Record, change_of
-from policyd.console.cedar_text import Line, lines_of, of_miss, of_reason
 from policyd.console.desk import Desk, desk_of, page, part, problems_of
 from policyd.console.live import event
 from policyd.console.source import plain
+from policyd.console.views import again
+from policyd.console.views.explained import explain_record, first_file, form_of, headers_of
 from policyd.console.wanted import CHOICES, NAMES, asks_nothing, filter_of, holds
 from policyd.errors import PolicydError, UsageError
-from policyd.policy.authorize import Answer
-from policyd.policy.explain import explain
-from policyd.policy.recorded import differs, recorded
-from policyd.policy.request_form import ANONYMOUS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,19 +29,8 @@ MAX_SHOWN: Final = 1_000
 POLL_SECONDS: Final = 0.4
 AT_ONCE: Final = 25  # records of one event; what came beside them is counted
 MIN_ID: Final = 4
+MAX_UNDER: Final = 64  # characters
 HOPS: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A record's explanation, or why there is none; policies as they are written, with what mattered marked."""
-
-    answer: Answer | None = None
-    why_not: str = ""
-    near: tuple[tuple[Any, list[Line]], ...] = ()
-    reasons: tuple[tuple[Any, list[Line]], ...] = ()
-    errors: Mapping[str, str] = field(default_factory=dict)
-    proposal: tuple[Line, ...] = ()
 
 
 async def decisions(request: Request) -> Response:
@@ -101,60 +85,14 @@ async def decision(request: Request) -> Response:
     record = (exact or found)[0]
     explained = await desk.ask(explain_record, desk, record)
     hops = await desk.ask(_hops, desk, record)
+    under, replayable = request.query_params.get("under", "")[:MAX_UNDER], explained.answer is not None
+    tried = await desk.ask(again.again, desk, record, under) if replayable and under else None
     return await page(
         request, "decision.html", record=record, explained=explained, facts=list(_flat(plain(record))), hops=hops,
-        change=change_of(record), tried=form_of(record), headers=_headers(record), first_file=_file(explained),
+        change=change_of(record), form=form_of(record), again=tried, under=under, headers=headers_of(record),
+        choices=await desk.ask(again.choices, desk, record) if replayable else (), first_file=first_file(explained),
         trace_href=f"/traces/{quote(record.trace_id, safe='')}",
     )  # fmt: skip
-
-
-def explain_record(desk: Desk, record: Record) -> Explained:
-    """Explain a record under the revision that decided it."""
-    if record.kind != "decision":
-        return Explained()
-    if not record.revision:
-        return Explained(why_not="no revision was in force")
-    try:
-        ruling = desk.source.live(record.revision, record).ruling
-        again = recorded(record, ruling)
-        found = explain(again.request, ruling)
-    except PolicydError as error:
-        return Explained(why_not=str(error))
-    notes = (*again.notes, *filter(None, [differs(record, found.decision.word)]))
-    return shown_answer(Answer(again.request, found, notes))
-
-
-def form_of(record: Record) -> str:
-    """A recorded request as people write one; "" where it cannot be written so."""
-    request = record.context.get("request")
-    if not isinstance(request, Mapping) or not record.resource.startswith(("Service::", "Host::")):
-        return ""
-    caller = entity_id(record.principal) if record.principal.startswith("Workload::") else ANONYMOUS
-    method, path = request.get("method") or entity_id(record.action), request.get("path") or "/"
-    return f"{caller} {method} http://{short_name(record.resource)}{path}"
-
-
-def _headers(record: Record) -> str:
-    request = record.context.get("request")
-    headers = request.get("headers") if isinstance(request, Mapping) else None
-    return "\n".join(f"{name}: {value}" for name, value in headers.items()) if isinstance(headers, Mapping) else ""
-
-
-def _file(explained: Explained) -> str | None:
-    """Where to begin with the policies that are told of."""
-    return next((one.policy.file for one, _ in (*explained.reasons, *explained.near)), None)
-
-
-def shown_answer(answer: Answer) -> Explained:
-    """An answer with its policies as they are written."""
-    told = answer.explanation
-    return Explained(
-        answer,
-        near=tuple((miss, of_miss(miss)) for miss in told.near),
-        reasons=tuple((one, of_reason(one.policy, one.met)) for one in told.reasons),
-        errors={error.policy: error.message for error in told.decision.errors},
-        proposal=tuple(lines_of(told.proposal)) if told.proposal else (),
-    )
 
 
 def _newest(desk: Desk, wanted: Filter, count: int) -> list[Record]:

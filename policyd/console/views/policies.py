@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import HTMLResponse, JSONResponse
 
+from policyd.amend import hash_of
 from policyd.audit.scan import scan
 from policyd.cli.loaded import load_folder
 from policyd.cli.moments import span
@@ -21,7 +22,7 @@ from policyd.console import playground as drafts
 from policyd.console.cedar_text import Line, lines_of
 from policyd.console.desk import Desk, admitted, desk_of, page, part, problems_of
 from policyd.console.playground import Draft
-from policyd.console.views.decisions import shown_answer
+from policyd.console.views.explained import shown_answer
 from policyd.errors import InvalidInput, PolicydError, StateError, UsageError
 from policyd.policy import coverage as covering
 from policyd.policy.cases import Result, parse_cases, run_cases
@@ -109,9 +110,11 @@ async def playground(request: Request) -> Response:
     files = drafts.files_of(live)
     chosen = query.get("file", "")
     file = chosen if chosen in files else next(iter(files), drafts.NEW_FILE)
+    before = hash_of(files.get(file))
     return await page(
         request, "playground.html", live=live, where=where, files=tuple(files), file=file, text=files.get(file, ""),
         asked=query.get("request", "")[:2_000], headers=query.get("headers", "")[:4_000], replayed=REPLAYED,
+        before=before, applies=desk.applies,
     )  # fmt: skip
 
 
@@ -159,6 +162,26 @@ async def playground_replay(request: Request) -> Response:
         )  # fmt: skip
 
     return await _answered(request, replayed, "console.replay")
+
+
+async def playground_apply(request: Request) -> Response:
+    """Have a draft enforced, which the server decides, checks and records."""
+    desk, value, who = desk_of(request), await _sent(request), request.scope["ticket"].who
+
+    def applied() -> Response:
+        draft, before = Draft.of(value), value.get("before")
+        if not desk.applies or not isinstance(before, str):
+            remedy = "switch it on with `console: {apply: true}` in policyd.yaml"
+            raise UsageError("nothing is enforced from here", remedy=remedy)
+        reply = desk.source.apply(who, draft.file, draft.text, before)
+        status = 400 if reply.refused else 200
+        answer = part("playground_applied.html", refused=reply.refused, revision=reply.revision, file=draft.file)
+        return HTMLResponse(answer, status)
+
+    try:
+        return await desk.ask(applied)
+    except PolicydError as error:
+        return HTMLResponse(part("problems.html", problems=problems_of(error)), 400)
 
 
 async def _answered(request: Request, work: Any, operation: str) -> Response:
