@@ -190,8 +190,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "ConsoleSettings": {
         "listen": "HTTP on loopback; HTTPS on any other address, which needs the three files. Without it the console "
         "chooses a free port, and keeps it.",
-        "apply": "Whether policies that were edited in it can be enforced from it, by whom the operators' policies let; "
-        "it is on record.",
+        "apply": "Whether policies that were edited in it can be enforced from it, by whom the operators' policies "
+        "let; it is on record.",
         "names": "The names by which browsers may ask for it, besides the address; others are refused. Without it on "
         "loopback: `localhost`.",
         "tokenFile": "A file, 0600, with a token of at least 32 characters that opens the console where no link can.",
