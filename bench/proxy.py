@@ -152,13 +152,13 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def load_of(port: int, connections: int, envoy: int, policyd: list[int]) -> Load:
+def load_of(port: int, connections: int, envoy: int, policyd: list[int], seconds: int = SECONDS) -> Load:
     before = cpu_seconds(envoy), sum(map(cpu_seconds, policyd))
     command = [
         "wrk",
         "-t1",
         f"-c{connections}",
-        f"-d{SECONDS}s",
+        f"-d{seconds}s",
         "--latency",
         "-H",
         PEER,
@@ -187,13 +187,27 @@ class Measured(NamedTuple):
     recorded: int
 
 
+class Rig(NamedTuple):
+    """What is loaded: the mesh's folder, process ids, and the port of each variant."""
+
+    directory: Path
+    envoy: int
+    policyd: list[int]
+    ports: dict[str, int]
+
+    def load(self, variant: str, connections: int = CONNECTIONS, seconds: int = SECONDS) -> Load:
+        """Load a variant for some seconds."""
+        return load_of(self.ports[variant], connections, self.envoy, self.policyd, seconds)
+
+
 def run() -> list[Row]:
     """Measure and compare; needs wrk."""
     return _rows(*measure(variants))
 
 
-def measure(compared: Callable[[Control], Variants]) -> Measured:
-    """Load each variant in turn, several rounds."""
+@contextmanager
+def rig(compared: Callable[[Control], Variants]) -> Iterator[Rig]:
+    """policyd and one Envoy with a port for each variant; needs wrk."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk, which is not here")
     with bookinfo() as directory:
@@ -211,21 +225,22 @@ def measure(compared: Callable[[Control], Variants]) -> Measured:
             ports = tuple(int(one["address"].rpartition(":")[2]) for one in deciders)
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
-            made = compared(control)
-            with _envoy(work, control, status["xds_address"], identity, made) as (envoy, listeners):
-                measured: dict[tuple[str, int], list[Load]] = {}
-                for _ in range(ROUNDS):
-                    for connections in (1, CONNECTIONS):
-                        for variant in made:
-                            load = load_of(listeners[variant], connections, envoy, policyd)
-                            measured.setdefault((variant, connections), []).append(load)
-            asked = sum(
-                load.requests
-                for (variant, _), loads in measured.items()
-                if variant.startswith("policyd")
-                for load in loads
-            )
-            recorded = decisions(directory / ".policyd" / "journal")
+            with _envoy(work, control, status["xds_address"], identity, compared(control)) as (envoy, listeners):
+                yield Rig(directory, envoy, policyd, listeners)
+
+
+def measure(compared: Callable[[Control], Variants]) -> Measured:
+    """Load each variant in turn, several rounds."""
+    measured: dict[tuple[str, int], list[Load]] = {}
+    with rig(compared) as made:
+        for _ in range(ROUNDS):
+            for connections in (1, CONNECTIONS):
+                for variant in made.ports:
+                    measured.setdefault((variant, connections), []).append(made.load(variant, connections))
+        asked = sum(
+            load.requests for (variant, _), loads in measured.items() if variant.startswith("policyd") for load in loads
+        )
+        recorded = decisions(made.directory / ".policyd" / "journal")
     return Measured({key: medians_of(loads) for key, loads in measured.items()}, asked, recorded)
 
 
