@@ -54,6 +54,12 @@ RULES = {
     "shared": "loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {eu/*: 80, us/*: 20}}]}}",
     "in-clear": "tls: {mode: DISABLE}",
     "warm": "loadBalancer: {warmup: {duration: 30s}}",
+    "budgeted": "retryBudget: {percent: 0, minRetryConcurrency: 0}",
+    "unbudgeted": "loadBalancer: {simple: ROUND_ROBIN}",
+    "gateways": "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}, outlierDetection:"
+    " {consecutiveGatewayErrors: 1, consecutive5xxErrors: 0, interval: 1s, baseEjectionTime: 3m,"
+    " maxEjectionPercent: 100}",
+    "short-lived": "connectionPool: {tcp: {maxConnectionDuration: 0.5s}}",
 }
 
 
@@ -64,6 +70,20 @@ kind: PeerAuthentication
 metadata: {name: api}
 spec: {selector: {matchLabels: {app: api}}, mtls: {mode: PERMISSIVE}}
 """
+
+
+RETRIES = "".join(
+    f"""\
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}]
+  http: [{{route: [{{destination: {{host: {name}}}}}], retries: {{attempts: 2, retryOn: 5xx}}}}]
+"""
+    for name in ("budgeted", "unbudgeted")
+)
 
 
 def service(name: str, policy: str) -> str:
@@ -91,30 +111,41 @@ def api(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
     (directory / "workloads.yaml").write_text(WORKLOADS)
     (directory / "policies" / "api.cedar").write_text(POLICY)
     rules = "".join(service(name, policy) for name, policy in RULES.items())
-    (directory / "mesh" / "rules.yaml").write_text(rules + PERMISSIVE)
+    (directory / "mesh" / "rules.yaml").write_text(rules + PERMISSIVE + RETRIES)
     try:
         yield up(directory)
     finally:
         down(directory)
 
 
+@pytest.fixture(scope="module")
+def proxy(api: RunningMesh) -> str:
+    """Where `web` asks."""
+    return str(api.place("web-v1")["proxy_url"])
+
+
+@pytest.fixture(scope="module")
+def ports(api: RunningMesh) -> dict[str, int]:
+    """Where the copies themselves listen."""
+    return {place["name"]: place["app_port"] for place in api.says("status")["instances"]}
+
+
 @pytest.fixture
-def web(api: RunningMesh) -> Iterator[httpx.Client]:
+def web(proxy: str) -> Iterator[httpx.Client]:
     """An HTTP client that speaks as `web` does."""
-    with api.client("web-v1") as client:
+    with httpx.Client(proxy=proxy, trust_env=False, timeout=20) as client:
         yield client
 
 
 @pytest.fixture
-def be(api: RunningMesh) -> Iterator[Callable[[str, int], None]]:
+def be(ports: dict[str, int]) -> Iterator[Callable[[str, int], None]]:
     """Has a copy answer every request with a status; all are well again afterwards."""
 
     def tell(instance: str, status: int) -> None:
-        port = api.place(instance)["app_port"]
-        httpx.get(f"http://127.0.0.1:{port}/be", params={"status": status}).raise_for_status()
+        httpx.get(f"http://127.0.0.1:{ports[instance]}/be", params={"status": status}).raise_for_status()
 
     yield tell
-    for name in ("api-v1", "api-v2", "api-v3"):
+    for name in sorted(ALL):
         tell(name, 200)
 
 
@@ -204,6 +235,39 @@ def test_a_copy_that_fails_is_left_alone(web: httpx.Client, be: Callable[[str, i
 
     wait_until(lambda: set(answers(web, "http://ejecting/", 12)) == {"api-v1", "api-v3"}, 20, lambda: "not ejected")
     assert {web.get("http://ejecting/").status_code for _ in range(20)} == {200}
+
+
+def test_only_errors_of_gateways_count_where_these_alone_are_asked_for(
+    web: httpx.Client, be: Callable[[str, int], None]
+) -> None:
+    be("api-v2", 500)
+    assert set(answers(web, "http://gateways/", 30)) == ALL
+
+    be("api-v2", 504)
+    wait_until(lambda: set(answers(web, "http://gateways/", 12)) == {"api-v1", "api-v3"}, 20, lambda: "not ejected")
+
+
+def test_what_a_budget_does_not_have_is_not_tried_again(
+    api: RunningMesh, web: httpx.Client, be: Callable[[str, int], None]
+) -> None:
+    def retries(name: str) -> tuple[int, int]:
+        found = stats(api, "web-v1", f"^cluster.outbound.80..{name}.default.upstream_rq_retry(_overflow)?$")
+        return tuple(count for _, count in sorted(found.items()))  # type: ignore[return-value]
+
+    for name in sorted(ALL):
+        be(name, 503)
+
+    assert web.get("http://unbudgeted/").status_code == web.get("http://budgeted/").status_code == 503
+    assert (retries("unbudgeted"), retries("budgeted")) == ((2, 0), (0, 1))
+
+
+def test_a_connection_lasts_no_longer_than_it_may(api: RunningMesh, web: httpx.Client) -> None:
+    def ended() -> bool:
+        assert web.get("http://short-lived/").status_code == 200
+        found = stats(api, "web-v1", "^cluster.outbound.80..short-lived.default.upstream_cx_max_duration_reached$")
+        return sum(found.values()) > 0
+
+    wait_until(ended, 20, lambda: "its connections stay")
 
 
 def test_the_nearest_answers_until_it_fails_and_then_the_next(

@@ -7,6 +7,7 @@ import http.client
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ NAMES = {
     "a.wild.test": ["127.0.0.2"],
     "loop.wild.test": ["127.0.0.1"],
     "mixed.wild.test": ["127.0.0.1", "127.0.0.2"],
+    "asked.test": ["127.0.0.2"],
+    "asked.loop.test": ["127.0.0.1"],
     "any.other.test": ["127.0.0.2"],
     "loop.other.test": ["127.0.0.1"],
 }
@@ -75,7 +78,21 @@ spec:
   hosts: ["*.wild.test"]
   ports: [{{number: {port}, name: http, protocol: HTTP}}]
   resolution: DYNAMIC_DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: asked}}
+spec:
+  hosts: [asked.test, asked.loop.test]
+  ports: [{{number: {port}, name: http, protocol: HTTP}}]
+  resolution: NONE
 """
+
+
+@cache
+def proxy_of(mesh: RunningMesh, instance: str) -> str:
+    """Where an instance's application asks, which stays so while the mesh is up."""
+    return str(mesh.place(instance)["proxy_url"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +105,12 @@ class World:
 
     def get(self, url: str, by: str = "web-v1", method: str = "GET", host: str | None = None) -> httpx.Response:
         headers = {"host": host} if host else {}
-        with self.mesh.client(by) as client:
+        with httpx.Client(proxy=proxy_of(self.mesh, by), trust_env=False, timeout=20) as client:
             return client.request(method, url, headers=headers)
 
     def tunnel(self, to: str, by: str = "web-v1") -> tuple[int, str]:
         """The status of a CONNECT, and what a GET through it answers."""
-        proxy = urlsplit(self.mesh.place(by)["proxy_url"])
+        proxy = urlsplit(proxy_of(self.mesh, by))
         secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
         with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
             raw.sendall(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
@@ -214,6 +231,13 @@ def test_names_under_a_pattern_are_looked_up_and_lose_their_forbidden_addresses(
     assert world.get(f"http://a.wild.test:{at}/").text == "127.0.0.2\n"
     assert world.get(f"http://loop.wild.test:{at}/").status_code == 503
     assert world.get(f"http://mixed.wild.test:{at}/").text == "127.0.0.2\n"
+    assert world.inside.seen == []
+
+
+def test_without_a_resolution_a_name_leads_to_what_it_means_and_to_no_forbidden_address(world: World) -> None:
+    at = world.outside.port
+    assert world.get(f"http://asked.test:{at}/").text == "127.0.0.2\n"
+    assert world.get(f"http://asked.loop.test:{at}/").status_code == 503
     assert world.inside.seen == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.certificates import Authority
 from tests.e2e.conftest import down, up
+from tests.e2e.test_destinations import stats
 from tests.e2e.test_egress import World
 from tests.e2e.wire import records
 from tests.fakes.outside import Dns, Outside
@@ -39,7 +41,10 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", a
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/details", action == Action::"GET",
   resource in Group::"partners");
 """
-PARTNERS = ("mutual.test", "good.test", "revoked.test", "headed.test", "parted.test", "placed.test", "passed.test")
+PARTNERS = (
+    "mutual.test", "good.test", "revoked.test", "headed.test", "parted.test", "placed.test", "passed.test",
+    "unchecked.test", "turns.test", "broken.test",
+)  # fmt: skip
 GROUPS = f"groups: {{partners: {{hosts: [{', '.join(PARTNERS)}]}}}}\n"
 
 
@@ -93,6 +98,55 @@ spec:
     portLevelSettings:
       - port: {{number: 443}}
         tls: {{mode: SIMPLE, caCertificates: {roots}}}
+"""
+
+
+def others(tls: int, plain: int, closed: int) -> str:
+    """A Host whose addresses take turns, one whose certificate nobody checks, and one of whose places one is closed."""
+    return f"""\
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: unchecked}}
+spec:
+  hosts: [unchecked.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {tls}}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: unchecked}}
+spec: {{host: unchecked.test, trafficPolicy: {{tls: {{mode: SIMPLE, insecureSkipVerify: true}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: turns}}
+spec:
+  hosts: [turns.test]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {plain}}}]
+  resolution: DNS_ROUND_ROBIN
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: broken}}
+spec:
+  hosts: [broken.test]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints:
+    - {{address: 127.0.0.2, ports: {{http: {plain}}}}}
+    - {{address: 127.0.0.2, ports: {{http: {closed}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: broken}}
+spec:
+  host: broken.test
+  trafficPolicy:
+    loadBalancer: {{simple: ROUND_ROBIN}}
+    outlierDetection:
+      {{splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 1, consecutive5xxErrors: 0,
+       baseEjectionTime: 3m, maxEjectionPercent: 100}}
 """
 
 
@@ -285,6 +339,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "revoked.test",
         "headed.test",
         "passed.test",
+        "unchecked.test",
+        "turns.test",
     )
     names = {name: ["127.0.0.2"] for name in called}
     directory = folder / "mesh"
@@ -296,11 +352,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         Outside("127.0.0.2") as plain,
         Outside("127.0.0.1") as inside,
         Dns(names) as dns,
+        socket.socket() as closed,
     ):
+        closed.bind(("127.0.0.2", 0))  # where nobody listens, and nobody else will
         (directory / "mesh").mkdir(parents=True)
         (directory / "policies").mkdir()
         (directory / "groups.yaml").write_text(GROUPS)
         (directory / "mesh/partners.yaml").write_text(partners(partner.port, headed.port, plain.port, folder))
+        (directory / "mesh/others.yaml").write_text(others(outside.port, plain.port, closed.getsockname()[1]))
         (directory / "workloads.yaml").write_text(WORKLOADS)
         (directory / "mesh/books.yaml").write_text(resources(outside.port, chain))
         (directory / "policies/books.cedar").write_text(POLICIES)
@@ -346,6 +405,23 @@ def test_a_name_of_the_mesh_that_leads_outside_is_decided_as_the_host(world: Wor
 @pytest.mark.parametrize(("host", "status"), [("mutual.test", 200), ("good.test", 200), ("revoked.test", 503)])
 def test_a_partner_is_shown_a_certificate_unless_its_own_was_revoked(world: World, host: str, status: int) -> None:
     assert world.get(f"http://{host}/", by="details-v2").status_code == status
+
+
+def test_a_certificate_that_nobody_is_to_check_is_not_checked(world: World) -> None:
+    assert world.get("http://unchecked.test/", by="details-v2").status_code == 200
+    assert world.outside.seen[-1] == "GET unchecked.test /"
+
+
+def test_a_host_whose_addresses_take_turns_is_reached(world: World) -> None:
+    assert world.get("http://turns.test/", by="details-v2").text == "127.0.0.2\n"
+
+
+def test_a_place_that_cannot_be_reached_is_left_alone_whatever_the_others_answer(world: World) -> None:
+    assert {world.get("http://broken.test/", by="details-v2").text for _ in range(6)} == {"127.0.0.2\n"}
+
+    found = stats(world.mesh, "details-v2", "^cluster.outbound.80..broken.test.outlier_detection.ejections_enforced")
+    causes = {name.rpartition("ejections_enforced_")[2]: count for name, count in found.items() if count}
+    assert causes == {"consecutive_local_origin_failure": 1, "total": 1}
 
 
 def test_a_connection_may_begin_with_where_it_comes_from(world: World) -> None:
