@@ -284,7 +284,9 @@ class UpstreamSettings(Model):
 
 class CaSettings(Model):
     """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase; other trust
-    domains that are known, and where this one's bundle is published; another authority that it is under.
+    domains that are known, and where this one's bundle is published; another authority that it is under. With
+    `revoke_serials` proxies look at lists of revoked certificates; workloads of other trust domains then name theirs
+    as the server's name (SNI).
     """
 
     ttl: Annotated[Duration, Field(ge=MIN_CERTIFICATE_SECONDS, le=MAX_CERTIFICATE_SECONDS)] = 3600.0
@@ -293,6 +295,7 @@ class CaSettings(Model):
     bundle_endpoint: BundleEndpointSettings | None = None
     token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
     upstream: UpstreamSettings | None = None
+    revoke_serials: bool = False  # whether proxies look at lists of revoked certificates
 
     @model_validator(mode="after")
     def _once(self) -> CaSettings:

@@ -172,7 +172,7 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         federated = frozenset(one.trust_domain for one in known.ca.federation)
         outbound, providers = outbound_of(known), providers_of(known)
         mesh = build(declaration, known.trust_domain, placement, outbound, folder.credentials, federated, providers)
-        return placement, mesh
+        return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials)
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
     declaration = attempt(lambda: declare(folder.texts, earlier.declaration))

@@ -20,7 +20,7 @@ from proxy.events import stamp
 from proxy.identity import Bundle, Svid
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
-from proxy.tainted import Tainted, signers
+from proxy.tainted import Tainted, serials, signers
 
 LINGER: Final = 600.0  # seconds for which an identity that nobody uses is kept fresh
 MAX_HELD: Final = 512
@@ -64,6 +64,7 @@ class Book:
         self._tainted = Tainted()
         self.bundle: Bundle | None = None
         self.federated: tuple[Bundle, ...] = ()
+        self.crls: tuple[bytes, ...] = ()  # lists of revoked certificates of its own trust domain, DER
         self.number = 0  # of changes
 
     def use(self, control: Control) -> None:
@@ -76,11 +77,13 @@ class Book:
         bundle: Bundle,
         federated: Iterable[Bundle] = (),
         tainted: Iterable[bytes] = (),
+        crls: Iterable[bytes] = (),
     ) -> None:
         """Take what policyd says now; those that are nobody any more lose what they hold."""
         self._registered = tuple(registered)
         self.federated = tuple(federated)
-        self._tainted.hear(frozenset(tainted))
+        self.crls = tuple(crls)
+        self._tainted.hear(frozenset(tainted), serials(self.crls))
         self._trust(bundle)
         for spiffe_id, selectors in tuple(self._held):
             if not any(one.spiffe_id == spiffe_id for one in self.fitting(selectors)):

@@ -22,7 +22,7 @@ from policyd.svid.jwt import read
 from proxy.application_page import PagePlace
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
-from proxy.identity import Bundle, Svid, check_bundle
+from proxy.identity import Bundle, Svid, check_bundle, check_crls
 from proxy.tainted import Tainted
 
 SIGN_TIMEOUT = 10.0
@@ -84,6 +84,7 @@ class Assigned:
     federated: tuple[Bundle, ...] = ()
     tainted: frozenset[bytes] = frozenset()
     pages: tuple[PagePlace, ...] = ()
+    crls: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     federated = tuple(_federated(message.federated, trust_domain))
     if len(message.tainted) > MAX_TAINTED:
         raise IdentityError(f"an agent is told at most {MAX_TAINTED} tainted authorities, not {len(message.tainted)}")
-    return Assigned(specs, bundle, xds, server, probes, registered, federated, frozenset(message.tainted), pages)
+    tainted, crls = frozenset(message.tainted), check_crls(message.crls)
+    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls)
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:

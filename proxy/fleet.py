@@ -47,7 +47,7 @@ class Fleet:
         self._changed = changed
         self._sidecars: dict[str, Sidecar] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._trusted: tuple[Bundle, tuple[Bundle, ...]] | None = None
+        self._trusted: tuple[Bundle, tuple[Bundle, ...], tuple[bytes, ...]] | None = None
 
     async def apply(self, wanted: Iterable[Running]) -> None:
         """End what is not wanted, then begin what is missing; returns before the new ones are ready."""
@@ -61,11 +61,11 @@ class Fleet:
             self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
         self._changed()
 
-    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = ()) -> None:
+    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = (), crls: tuple[bytes, ...] = ()) -> None:
         """Give every sidecar, also those that come later, what its peers are verified by."""
-        self._trusted = (bundle, federated)
+        self._trusted = (bundle, federated, crls)
         for sidecar in self._sidecars.values():
-            sidecar.trust(bundle, federated)
+            sidecar.trust(*self._trusted)
 
     def behind(self, sequence: int) -> tuple[str, ...]:
         """The instances whose Envoys have not confirmed the bundle of `sequence`."""

@@ -22,6 +22,7 @@ from policyd.svid import x509 as x509_svid
 from policyd.svid.x509 import MAX_CHAIN, parse
 
 MAX_ROOTS = 64
+MAX_CRL_BYTES = 1 << 19  # of all lists together
 HALF_LIFE = 0.5
 JITTER = 0.1  # of the half
 LEAST_GAP = timedelta(seconds=1)  # between two renewals, however short the life
@@ -86,6 +87,18 @@ def check_bundle(bundle: Bundle, trust_domain: str) -> Bundle:
     if bundle.jwt_keys:
         jwk_set.read(bundle.jwt_keys, trust_domain)
     return bundle
+
+
+def check_crls(crls: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the lists of revoked certificates (DER) if each is one, else raise IdentityError."""
+    if len(crls) > MAX_ROOTS or sum(map(len, crls)) > MAX_CRL_BYTES:
+        raise IdentityError(f"at most {MAX_ROOTS} lists of revoked certificates of {MAX_CRL_BYTES} bytes are taken")
+    try:
+        for one in crls:
+            x509.load_der_x509_crl(one)
+    except ValueError:
+        raise IdentityError("a list of revoked certificates cannot be read") from None
+    return tuple(crls)
 
 
 def check_svid(

@@ -29,7 +29,7 @@ from proxy.probes import Probes
 from proxy.renew import keep_fresh, obtain
 from proxy.sidecar import Running
 from proxy.state import StateFolder
-from proxy.tainted import signers
+from proxy.tainted import serials, signers
 
 FIRST_WAIT, MOST_WAIT = 0.1, 5.0  # between two attempts to reach policyd
 LOOK_EVERY = 5.0  # seconds, where nothing says that what is held has changed
@@ -88,9 +88,9 @@ class Session:
         """Apply the newest assignment, again and again."""
         while True:
             assigned = await self._wanted.get()
-            self._trust(assigned.bundle, assigned.federated)
-            self._control.tainted.hear(assigned.tainted)
-            self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted)
+            self._trust(assigned.bundle, assigned.federated, assigned.crls)
+            self._control.tainted.hear(assigned.tainted, serials(assigned.crls))
+            self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted, assigned.crls)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             self.pages = assigned.pages
@@ -179,11 +179,11 @@ class Session:
         self._become(svid, bundle)
         self._outside.say("agent.renewed", spiffe_id=str(svid.id), expires=stamp(svid.not_after))
 
-    def _trust(self, bundle: Bundle, federated: tuple[Bundle, ...]) -> None:
+    def _trust(self, bundle: Bundle, federated: tuple[Bundle, ...], crls: tuple[bytes, ...]) -> None:
         if bundle.sequence > self._joined.bundle.sequence:
             self._become(self._joined.svid, bundle)
             self._outside.say("agent.bundle", sequence=bundle.sequence, roots=len(bundle.roots))
-        self._fleet.trust(bundle, federated)
+        self._fleet.trust(bundle, federated, crls)
 
     def _become(self, svid: Svid, bundle: Bundle) -> None:
         """Take a new SVID or bundle into use: on disk, then on a new connection."""

@@ -31,7 +31,7 @@ from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
 from proxy.sds import SdsServer
-from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET, secrets
+from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
 from proxy.tainted import signers
 
 FIRST_WAIT, MOST_WAIT = 0.5, 15.0  # between two attempts to get as far as Envoy
@@ -82,6 +82,7 @@ class Sidecar:
         self._bundle: Bundle | None = None
         self._earlier: frozenset[bytes] = frozenset()
         self._federated: tuple[Bundle, ...] = ()
+        self._crls: tuple[bytes, ...] = ()
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside, changed)
@@ -105,16 +106,19 @@ class Sidecar:
         self._stopping.set()
         self._envoy.stop()
 
-    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = ()) -> None:
-        """Push bundles that came without an SVID: its own trust domain's, and all others that are known here."""
-        changed = bundle != self._bundle or federated != self._federated
-        self._federated = federated
+    def trust(self, bundle: Bundle, federated: tuple[Bundle, ...] = (), crls: tuple[bytes, ...] = ()) -> None:
+        """Push what came without an SVID: the bundle of its own trust domain, all others that are known here, lists."""
+        changed = (bundle, federated, crls) != (self._bundle, self._federated, self._crls)
+        self._federated, self._crls = federated, crls
         if self._svid is not None and changed:
             self._deliver(self._svid, bundle)
 
     def confirmed(self, sequence: int) -> bool:
         """Whether its Envoy, where one runs, has the bundle of `sequence`."""
-        return self._bundle is None or (self._bundle.sequence >= sequence and self._sds.holds(ROOTS_SECRET))
+        if self._bundle is None:
+            return True
+        held = all(map(self._sds.holds, (ROOTS_SECRET, LISTED_SECRET)))
+        return held and self._bundle.sequence >= sequence
 
     @property
     def signers(self) -> frozenset[bytes]:
@@ -203,14 +207,14 @@ class Sidecar:
     async def _serve(self) -> None:
         assert self._svid is not None
         assert self._bundle is not None
-        await self._sds.start(secrets(self._api, self._svid, self._bundle, self._federated))
+        await self._sds.start(secrets(self._api, self._svid, self._bundle, self._federated, self._crls))
         await self._envoy.run()
 
     def _deliver(self, svid: Svid, bundle: Bundle) -> None:
         self._earlier, first, self._svid = self.signers, self._svid is None, svid
         if self._bundle is None or bundle.sequence >= self._bundle.sequence:
             self._bundle = bundle
-        self._sds.serve(secrets(self._api, svid, self._bundle, self._federated))
+        self._sds.serve(secrets(self._api, svid, self._bundle, self._federated, self._crls))
         self._identified.set()
         spec = self.running.spec
         self._outside.say(

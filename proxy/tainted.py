@@ -1,4 +1,5 @@
-"""Authorities by which nothing is to be signed any more, as policyd says: what shows one of them is renewed.
+"""Authorities by which nothing is to be signed any more, and certificates that are revoked: what is held of either is
+renewed.
 
 Law: renewed, not dropped: what is held is used until its successor is there.
 """
@@ -7,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from cryptography import x509
 
 from proxy.identity import Svid
 
@@ -17,19 +20,20 @@ class Tainted:
 
     def __init__(self) -> None:
         self._digests: frozenset[bytes] = frozenset()
+        self._serials: frozenset[int] = frozenset()
         self._heard = asyncio.Event()
 
-    def hear(self, digests: Collection[bytes]) -> None:
-        """The SHA-256 of each certificate that taints a chain."""
-        found = frozenset(digests)
-        if found != self._digests:
-            self._digests = found
+    def hear(self, digests: Collection[bytes], serials: Collection[int] = ()) -> None:
+        """The SHA-256 of each certificate that taints a chain, and the serial numbers of those that are revoked."""
+        found = (frozenset(digests), frozenset(serials))
+        if found != (self._digests, self._serials):
+            self._digests, self._serials = found
             heard, self._heard = self._heard, asyncio.Event()
             heard.set()
 
     def holds(self, svid: Svid) -> bool:
-        """Whether an SVID was signed by one of them."""
-        return not self._digests.isdisjoint(signers(svid))
+        """Whether an SVID is revoked, or was signed by one of them."""
+        return svid.serial in self._serials or not self._digests.isdisjoint(signers(svid))
 
     async def changed(self) -> None:
         """Return when policyd says something else than now."""
@@ -39,3 +43,8 @@ class Tainted:
 def signers(svid: Svid) -> frozenset[bytes]:
     """The SHA-256 of each certificate above the leaf."""
     return frozenset(hashlib.sha256(one).digest() for one in svid.chain[1:])
+
+
+def serials(crls: Iterable[bytes]) -> frozenset[int]:
+    """The serial numbers in lists of revoked certificates (DER)."""
+    return frozenset(one.serial_number for crl in crls for one in x509.load_der_x509_crl(crl))

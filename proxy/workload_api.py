@@ -161,11 +161,13 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         return pb.X509SVIDResponse(
             svids=[_svid(svid, roots, hint) for svid, hint in _hinted(svids)],
             federated_bundles={_domain(one): b"".join(one.roots) for one in self._book.federated},
+            crl=self._book.crls,
         )
 
     async def _x509_bundles(self, caller: Caller) -> pb.X509BundlesResponse:
         self._identities(caller)
-        return pb.X509BundlesResponse(bundles={_domain(one): b"".join(one.roots) for one in self._known()})
+        found = {_domain(one): b"".join(one.roots) for one in self._known()}
+        return pb.X509BundlesResponse(bundles=found, crl=self._book.crls)
 
     async def _jwt_bundles(self, caller: Caller) -> pb.JWTBundlesResponse:
         self._identities(caller)

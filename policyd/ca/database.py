@@ -17,7 +17,7 @@ from typing import Final
 from policyd.ca.files import check_private, write_new
 from policyd.errors import StateError
 
-VERSION: Final = 4
+VERSION: Final = 5
 BUSY_SECONDS: Final = 5.0
 
 _SCHEMA: Final = """
@@ -35,11 +35,14 @@ CREATE TABLE IF NOT EXISTS entry (
 CREATE TABLE IF NOT EXISTS revoked (
   spiffe_id TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS revoked_serial (
+  serial TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL, since INTEGER NOT NULL, ends INTEGER NOT NULL, reason TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS holding (
   agent TEXT PRIMARY KEY, sequence INTEGER NOT NULL, behind TEXT NOT NULL, authorities TEXT NOT NULL,
   heard INTEGER NOT NULL
 ) STRICT;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 """
 
 

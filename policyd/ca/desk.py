@@ -17,6 +17,7 @@ import grpc
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc
 from policyd.audit import record as audit
+from policyd.ca.crl import RevokedSerial
 from policyd.ca.entries import ID_BYTES, Entries, Entry, check_entry
 from policyd.ca.expiry import Element
 from policyd.ca.issuance import Evidence
@@ -24,6 +25,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.revocations import Revocation, Revocations
+from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.service import Refusal, refused, translated
 from policyd.ca.template import Random
 from policyd.ca.tokens import Tokens
@@ -64,7 +66,8 @@ class Parts:
     """What the desk works on; `uid` is the owner's.
 
     `changed` is called after agents have something new to hear; `elements` are all that can end; `enforce` puts
-    revocations in force, and says why decisions do not know them yet, "" where they do.
+    revocations in force, and says why decisions do not know them yet, "" where they do; `crls` are the lists of revoked
+    certificates, at which proxies look where `looks_at_serials`.
     """
 
     issuer: Issuer
@@ -80,6 +83,9 @@ class Parts:
     random: Random
     uid: int
     federation: Federation | None = None
+    serials: RevokedSerials | None = None
+    crls: Callable[[], Sequence[bytes]] = tuple
+    looks_at_serials: Callable[[], bool] = lambda: False
 
 
 class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
@@ -164,9 +170,12 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
             await refused(context, refusal)
 
     async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeReply:  # noqa: N802
-        """Let nobody have or use an identity any more."""
+        """Let nobody have or use an identity, or one certificate, any more."""
         try:
             with _answered():
+                if request.serial:
+                    self._revoke_serial(request)
+                    return pb.RevokeReply(pending=await self._parts.enforce())
                 identity = SpiffeId.parse(request.spiffe_id)
                 known = identity in self._parts.mesh().workloads or identity.agent_name is not None
                 if not known or identity.trust_domain != self._issuer.authority.trust_domain:
@@ -183,6 +192,10 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         """Take a revocation back."""
         try:
             with _answered():
+                if request.serial:
+                    detail = {"serial": request.serial}
+                    self._serials().remove(request.serial, lambda: self._note("certificate.unrevoke", detail))
+                    return pb.RevokeReply(pending=await self._parts.enforce())
                 identity = SpiffeId.parse(request.spiffe_id)
                 detail = {"spiffe_id": str(identity)}
                 self._parts.revocations.remove(identity, lambda: self._note("identity.unrevoke", detail))
@@ -191,10 +204,17 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         return pb.RevokeReply(pending=await self._parts.enforce())
 
     async def ListRevoked(self, _request: pb.ListRevokedRequest, _context: Context) -> pb.ListRevokedReply:  # noqa: N802
-        """Every identity that is revoked."""
+        """Every identity and every certificate that is revoked, and the lists of these."""
         found = self._parts.revocations.all()
         return pb.ListRevokedReply(
-            revoked=[pb.Revoked(spiffe_id=str(one.spiffe_id), since=one.since, reason=one.reason) for one in found]
+            revoked=[pb.Revoked(spiffe_id=str(one.spiffe_id), since=one.since, reason=one.reason) for one in found],
+            serials=[
+                pb.RevokedSerial(
+                    serial=one.serial, spiffe_id=one.spiffe_id, since=one.since, ends=one.ends, reason=one.reason
+                )
+                for one in (self._parts.serials.all() if self._parts.serials else ())
+            ],
+            crls=self._parts.crls(),
         )
 
     async def ListTokens(self, _request: pb.ListTokensRequest, _context: Context) -> pb.ListTokensReply:  # noqa: N802
@@ -253,6 +273,22 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
                 return await self._federation().refreshed(request.trust_domain)
         except Refusal as refusal:
             await refused(context, refusal)
+
+    def _revoke_serial(self, request: pb.RevokeRequest) -> None:
+        if not self._parts.looks_at_serials():
+            remedy = "write `ca: {revokeSerials: true}` in policyd.yaml, or revoke the identity"
+            raise RevocationError("proxies do not look at serial numbers", remedy=remedy)
+        identity = SpiffeId.parse(request.spiffe_id)
+        if identity.trust_domain != self._issuer.authority.trust_domain:
+            raise RevocationError(f"`{identity}` is no identity of this mesh", remedy="its own authority revokes it")
+        now = int(self._issuer.now().timestamp())
+        revoked = RevokedSerial(request.serial, str(identity), now, request.ends, request.reason)
+        detail = {"serial": revoked.serial, "spiffe_id": revoked.spiffe_id, "reason": revoked.reason}
+        self._serials().add(revoked, lambda: self._note("certificate.revoke", detail))
+
+    def _serials(self) -> RevokedSerials:
+        assert self._parts.serials is not None, "the server gives them"
+        return self._parts.serials
 
     def _federation(self) -> Federation:
         assert self._parts.federation is not None, "the server gives one"

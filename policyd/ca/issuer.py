@@ -37,8 +37,8 @@ class Ports:
 
     `decide` asks the issuance policies in force (of `revision`), `record` appends to the journal or raises
     JournalError, `count` adds to the number of certificates of a kind, `refused` to that of refusals with a code,
-    `revoked` tells whether an identity is that, `token_issuer` is what tokens bear as `iss`, "" for none,
-    `random` gives unpredictable bytes, `jwt_keys` those that sign tokens now.
+    `revoked` tells whether an identity is that, `revoked_serial` whether a certificate is, `token_issuer` is what
+    tokens bear as `iss`, "" for none, `random` gives unpredictable bytes, `jwt_keys` those that sign tokens now.
     """
 
     mesh: Callable[[], Mesh]
@@ -53,6 +53,7 @@ class Ports:
     refused: Callable[[str], object] = lambda code: None
     revoked: Callable[[SpiffeId], bool] = lambda spiffe_id: False
     token_issuer: Callable[[], str] = lambda: ""
+    revoked_serial: Callable[[str], bool] = lambda serial: False
 
 
 class Issuer:
@@ -182,6 +183,10 @@ class Issuer:
     def is_revoked(self, spiffe_id: SpiffeId) -> bool:
         """Whether nobody may have, or use, this identity any more."""
         return self._ports.revoked(spiffe_id)
+
+    def is_revoked_serial(self, serial: str) -> bool:
+        """Whether nobody is to believe the certificate with this serial number any more."""
+        return self._ports.revoked_serial(serial)
 
     def _check_granted(self, decision: Decision, order: AnyOrder) -> None:
         for one in (order.identity, order.principal):

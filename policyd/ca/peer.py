@@ -23,10 +23,11 @@ CERTIFICATE: Final = "x509_pem_cert"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A verified caller, and until when its certificate holds."""
+    """A verified caller, until when its certificate holds, and its serial number as the ledger has it."""
 
     spiffe_id: SpiffeId
     not_after: datetime
+    serial: str = ""
 
 
 def peer_of(facts: Facts, now: datetime) -> Peer:
@@ -48,7 +49,7 @@ def _read(pem: bytes) -> Peer:
         certificate = x509.load_pem_x509_certificate(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise IdentityError("the client's certificate cannot be read") from error
-    return Peer(read_identity(certificate), certificate.not_valid_after_utc)
+    return Peer(read_identity(certificate), certificate.not_valid_after_utc, f"{certificate.serial_number:032x}")
 
 
 def address_of(peer: str) -> str:

@@ -162,7 +162,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     `changes` is announced after each change of `mesh`; `xds_address` is `host:port`; `clock` counts seconds and
     never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why others do not, `hold`
     which bundles agents hold; `tainted` are the authorities by which nothing is to be signed any more. `run` makes the
-    calls that issue. `federated` are the bundles of other trust domains.
+    calls that issue. `federated` are the bundles of other trust domains, `crls` the lists of revoked certificates that
+    Envoys are to look at.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         federated: Callable[[], Sequence[Bundle]] = tuple,
         hold: Callable[[Holding], object] = lambda holding: None,
         tainted: Callable[[], Collection[bytes]] = tuple,
+        crls: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
@@ -189,6 +191,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._federated = federated
         self._hold = hold
         self._tainted = tainted
+        self._crls = crls
         self._bundles = BundleMessages()
         self._mesh = mesh
         self._changes = changes
@@ -312,6 +315,8 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
         if self._issuer.is_revoked(peer.spiffe_id):
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this agent is revoked")
+        if self._issuer.is_revoked_serial(peer.serial):
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this certificate is revoked, the agent joins anew")
         name = peer.spiffe_id.agent_name
         if name is None or peer.spiffe_id.trust_domain != self._issuer.authority.trust_domain:
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this service is for agents")
@@ -389,6 +394,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             ],
             federated=map(bundle_message, self._federated()),
             tainted=sorted(self._tainted()),
+            crls=self._crls(),
         )
 
 

@@ -137,20 +137,29 @@ class AdminClient:
         reply: ca.Entry = self._call(self._authority.CreateEntry, request)
         return reply
 
-    def revoke(self, spiffe_id: str, reason: str = "") -> str:
-        """Let nobody have or use an identity any more; returns why decisions do not know it yet, "" where they do."""
-        reply: ca.RevokeReply = self._call(self._authority.Revoke, ca.RevokeRequest(spiffe_id=spiffe_id, reason=reason))
+    def revoke(self, spiffe_id: str, reason: str = "", *, serial: str = "", ends: int = 0) -> str:
+        """Let nobody have or use an identity any more, or with `serial` one certificate of it, which `ends` by itself.
+
+        Returns why decisions do not know it yet, "" where they do.
+        """
+        request = ca.RevokeRequest(spiffe_id=spiffe_id, reason=reason, serial=serial, ends=ends)
+        reply: ca.RevokeReply = self._call(self._authority.Revoke, request)
         return reply.pending
 
-    def unrevoke(self, spiffe_id: str) -> str:
+    def unrevoke(self, spiffe_id: str, *, serial: str = "") -> str:
         """Take a revocation back; returns as `revoke`."""
-        reply: ca.RevokeReply = self._call(self._authority.Unrevoke, ca.RevokeRequest(spiffe_id=spiffe_id))
+        request = ca.RevokeRequest(spiffe_id=spiffe_id, serial=serial)
+        reply: ca.RevokeReply = self._call(self._authority.Unrevoke, request)
         return reply.pending
 
     def revoked(self) -> Sequence[ca.Revoked]:
         """Every identity that is revoked."""
+        return self.revocations().revoked
+
+    def revocations(self) -> ca.ListRevokedReply:
+        """Every identity and every certificate that is revoked, and the lists of these."""
         reply: ca.ListRevokedReply = self._call(self._authority.ListRevoked, ca.ListRevokedRequest())
-        return reply.revoked
+        return reply
 
     def tokens(self) -> Sequence[ca.Token]:
         """Every join token that is kept, the newest first."""

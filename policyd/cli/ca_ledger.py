@@ -89,8 +89,18 @@ def log(
 
 def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:
     """Show the record of one certificate or token; raises UsageError where there is none, or several."""
-    from policyd.audit.ask.issuance import by_name, serial_of
     from policyd.cli import output
+
+    found = recorded(text, directory)
+    if as_json:
+        output.print_json(_plain(found))
+    else:
+        output.show(output.facts(_facts(found, datetime.now(UTC))))
+
+
+def recorded(text: str, directory: Path | None) -> Record:
+    """The record of one certificate or token; raises UsageError where there is none, or several."""
+    from policyd.audit.ask.issuance import by_name, serial_of
     from policyd.cli.journal_copy import ask
     from policyd.cli.log_query import record_of
     from policyd.errors import UsageError
@@ -106,10 +116,7 @@ def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:
         what = "several certificates begin with" if found else "the journal has no certificate or token"
         remedy = "write more digits of it" if found else "look at `policyd ca list --all`"
         raise UsageError(f"{what} `{name}`", remedy=remedy)
-    if as_json:
-        output.print_json(_plain(found[0]))
-    else:
-        output.show(output.facts(_facts(found[0], datetime.now(UTC))))
+    return found[0]
 
 
 def _facts(record: Record, now: datetime) -> Sequence[tuple[str, str]]:

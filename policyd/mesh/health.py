@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.mesh.model import Mesh
+from policyd.spiffe import SpiffeId
 
 LASTS: Final = 15.0  # seconds; agents repeat what they say three times within that
 UNHEARD: Final = "its agent has not said that it answers"
@@ -59,6 +60,12 @@ def troubles(book: Book, mesh: Mesh, now: float) -> dict[str, str]:
 def next_change(book: Book, now: float) -> float | None:
     """How many seconds there are until somebody's word is no longer believed; None: nobody's is."""
     return min((word.until - now for word in book.values() if word.until > now), default=None)
+
+
+def with_revoked(mesh: Mesh, revoked: frozenset[SpiffeId]) -> Mesh:
+    """The mesh in which just these identities are expected of nobody."""
+    known = revoked & mesh.workloads.keys()
+    return mesh if known == mesh.revoked else dataclasses.replace(mesh, revoked=known)
 
 
 def with_health(mesh: Mesh, out: Iterable[str]) -> Mesh:

@@ -223,6 +223,8 @@ class Mesh:
     peers_at: frozenset[tuple[str, int]] = frozenset()  # gateways, and their declared ports that workloads come to
     leaves_by_tunnel: bool = field(init=False, repr=False, compare=False)  # whether a Host has a port for no requests
     federated: frozenset[str] = frozenset()  # other trust domains, whose workloads are known here
+    looks_at_serials: bool = False  # whether proxies look at lists of revoked certificates
+    revoked: frozenset[SpiffeId] = frozenset()  # identities that no peer is expected to have
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks

@@ -103,6 +103,7 @@ def make_issuer(
     *,
     issued: Callable[[str], object],
     revoked: Callable[[SpiffeId], bool],
+    revoked_serial: Callable[[str], bool],
     refused: Callable[[str], object],
 ) -> Issuer:
     """Issues what the policies and the mesh in force at that moment grant; `issued` and `refused` count."""
@@ -122,6 +123,7 @@ def make_issuer(
         ttl=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
         refused=refused,
         revoked=revoked,
+        revoked_serial=revoked_serial,
         token_issuer=lambda: keeper.live.settings.ca.token_issuer or "",
     )
     return Issuer(opened.authority, ports)

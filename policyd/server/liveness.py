@@ -41,7 +41,7 @@ class Liveness:
         *,
         clock: Callable[[], float],
         metrics: Metrics,
-        revoked: Callable[[SpiffeId], bool] = lambda spiffe_id: False,
+        revoked: Callable[[], frozenset[SpiffeId]] = frozenset,
     ) -> None:
         self._file = file
         self._revoked = revoked
@@ -65,12 +65,13 @@ class Liveness:
 
     def troubles(self, mesh: Mesh) -> Mapping[str, str]:
         """The instances of a mesh that are not to be reached, and why."""
-        revoked = {name: _REVOKED for name, one in mesh.instances.items() if self._revoked(one.workload)}
+        out = self._revoked()
+        revoked = {name: _REVOKED for name, one in mesh.instances.items() if one.workload in out}
         return {**health.troubles(self._book, mesh, self._clock()), **revoked}
 
     def applied(self, mesh: Mesh) -> Mesh:
-        """A mesh in which nobody is led to an instance that does not answer. For any thread."""
-        return health.with_health(mesh, self.troubles(mesh))
+        """A mesh that leads to no instance that does not answer, and expects nobody who is revoked. For any thread."""
+        return health.with_revoked(health.with_health(mesh, self.troubles(mesh)), self._revoked())
 
     async def run(self, mesh: Callable[[], Mesh], changed: Callable[[], Awaitable[object]]) -> None:
         """For ever: look whenever something new was said, or the last word is too long ago.

@@ -34,6 +34,7 @@ from policyd.ca.holdings import Holdings
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.revocations import Revocations
+from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.service import AgentsService, AttestationService
@@ -63,6 +64,7 @@ from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
 from policyd.server.pausing_tasks import PausingTasks, pause
 from policyd.server.refused_tokens import RefusedTokens
+from policyd.server.revoked_lists import RevokedLists
 from policyd.server.state import (
     ADMIN_SOCKET,
     Placer,
@@ -215,9 +217,10 @@ class Server:
         self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists(), picked_from=environment.ports)
         self._key_sets = KeySets(self._paths.jwks)
         self._federation = Federation(self._paths.federation)
-        self._revocations = Revocations(database)
+        self._revocations, self._serials = Revocations(database), RevokedSerials(database)
+        self._crls = RevokedLists(self._serials.all, _now)
         self._liveness = Liveness(
-            self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revocations.holds
+            self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revoked
         )
         self._keeper = self._read_first(settings)
         self._say_start()
@@ -233,6 +236,7 @@ class Server:
             _now,
             issued=self._issued,
             revoked=self._revocations.holds,
+            revoked_serial=self._serials.holds,
             refused=self._metrics.refused,
         )
         self._rotator = issuing.make_rotator(
@@ -324,6 +328,7 @@ class Server:
             federated=self._federation.bundles,
             hold=self._holdings.hear,
             tainted=lambda: self._rotator.held.tainted,
+            crls=self._published_crls,
         )
         self._inspections = InspectionsService(self._agents.admit)
         self._window = Window(settings.tracing.window)
@@ -415,6 +420,9 @@ class Server:
             random=secrets.token_bytes,
             uid=os.getuid(),
             federation=self._federating,
+            serials=self._serials,
+            crls=self._published_crls,
+            looks_at_serials=self._looks_at_serials,
         )
 
     @contextmanager
@@ -445,6 +453,7 @@ class Server:
         while True:
             await self._turn_jwt_keys()
             await self._turn_authority()
+            await self._turn_crls()
             self._speak_of_ends()
             await self._deciders.refresh()
             await asyncio.to_thread(self._write_counts)
@@ -464,6 +473,7 @@ class Server:
         await self._deciders.refresh()
 
     def _authority_changed(self) -> None:
+        self._crls.turn(self._rotator.held)
         self._changes.announce()
         _log.info("ca.authority", next=self._rotator.held.next, sequence=self._issuer.bundle.sequence)
 
@@ -489,6 +499,21 @@ class Server:
                 _log.info("ca.upstream", chain=str(upstream.chain))
                 if not self._rotator.waiting():  # there is no new root for which somebody had to be waited
                     self._rotator.turn()
+
+    def _revoked(self) -> frozenset[SpiffeId]:
+        return frozenset(one.spiffe_id for one in self._revocations.all())
+
+    def _looks_at_serials(self) -> bool:
+        return self._keeper.live.settings.ca.revoke_serials
+
+    def _published_crls(self) -> tuple[bytes, ...]:
+        """The lists that proxies are to look at, none where they are not to."""
+        return self._crls.ders if self._looks_at_serials() else ()
+
+    async def _turn_crls(self) -> None:
+        """Lists of revoked certificates are made while somebody looks at them, and kept fresh."""
+        if self._looks_at_serials() and await asyncio.to_thread(self._crls.turn, self._rotator.held):
+            self._changes.announce()
 
     def _elements(self) -> tuple[expiry.Element, ...]:
         return expiry.elements(self._rotator.held, self._jwt_keys.keys, _now())
@@ -576,6 +601,7 @@ class Server:
     async def _enforce_revocations(self) -> str:
         """Put what is revoked now in force everywhere; returns why decisions do not know it yet, "" where they do."""
         await asyncio.to_thread(self._keeper.look)
+        await self._turn_crls()
         self._liveness.wake()
         self._changes.announce()
         return str(self._keeper.refused[0]) if self._keeper.refused else ""
@@ -691,6 +717,8 @@ class Server:
         yield from troubles(self.proxies())
         if self._rotation_trouble:
             yield self._rotation_trouble
+        if self._crls.trouble and self._looks_at_serials():
+            yield self._crls.trouble
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"
         if self._sealer.trouble:

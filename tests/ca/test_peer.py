@@ -14,12 +14,13 @@ from policyd.peer import TLS_VERSION
 from tests.ca.samples import LAPTOP, NOW, a_key, an_authority
 
 AUTHORITY = an_authority()
-PEM = AUTHORITY.sign(LAPTOP, a_key().public_key(), now=NOW, random=os.urandom).leaf.public_bytes(Encoding.PEM)
+SVID = AUTHORITY.sign(LAPTOP, a_key().public_key(), now=NOW, random=os.urandom)
+PEM = SVID.leaf.public_bytes(Encoding.PEM)
 GOOD = {TLS_VERSION: [b"TLSv1.3"], CERTIFICATE: [PEM]}
 
 
 def test_the_caller_is_what_its_certificate_says() -> None:
-    assert peer_of(GOOD, NOW) == Peer(LAPTOP, NOW + timedelta(hours=1))
+    assert peer_of(GOOD, NOW) == Peer(LAPTOP, NOW + timedelta(hours=1), SVID.serial)
 
 
 @pytest.mark.parametrize(

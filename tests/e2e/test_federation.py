@@ -15,11 +15,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
 
 from policyd.svid import bundle
 from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
 from tests.e2e.terminal import wait_until
-from tests.e2e.wire import issue
+from tests.e2e.wire import Identity, issue, sidecar
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("federation")]
 
@@ -39,7 +40,7 @@ WORKLOADS = {
 }
 
 
-def settings(own: str, other: str, port: int | None) -> str:
+def settings(own: str, other: str, port: int | None, more: str = "") -> str:
     """policyd.yaml of a mesh that knows the other one, whose endpoint is at `port`, or nowhere."""
     endpoint = (
         f", bundleEndpoint: 'https://127.0.0.1:{port}/', endpointId: 'spiffe://{other}/policyd/server'" if port else ""
@@ -47,11 +48,11 @@ def settings(own: str, other: str, port: int | None) -> str:
     return (
         f"trustDomain: {own}\n"
         "egress: {allowAddresses: [127.0.0.1/32]}\n"
-        f"ca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}, federation: [{{trustDomain: {other}{endpoint}}}]}}\n"
+        f"ca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}, federation: [{{trustDomain: {other}{endpoint}}}]{more}}}\n"
     )
 
 
-def leads_to(port: int) -> str:
+def leads_to(port: int, asked: str = "") -> str:
     """Where the shop finds the bank's service, and whom it expects there."""
     return f"""\
 apiVersion: networking.istio.io/v1
@@ -69,7 +70,7 @@ kind: DestinationRule
 metadata: {{name: pay}}
 spec:
   host: pay.bank.test
-  trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}
+  trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL{asked}}}}}
 """
 
 
@@ -162,11 +163,13 @@ def test_bundles_are_fetched_from_where_they_are_published(world: World) -> None
     assert world.asks("web-v1").status_code == 200
 
 
-def resumed(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> tuple[int, ssl.SSLSession]:
+def resumed(
+    context: ssl.SSLContext, port: int, session: ssl.SSLSession | None, server: str | None = None
+) -> tuple[int, ssl.SSLSession]:
     """Ask by hand, with the session of a connection before: the status, and the session to go on with."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
-        context.wrap_socket(raw, session=session) as connection,
+        context.wrap_socket(raw, server_hostname=server, session=session) as connection,
     ):
         connection.sendall(b"GET /balance HTTP/1.1\r\nHost: pay\r\nConnection: close\r\n\r\n")
         with closing(http.client.HTTPResponse(connection, method="GET")) as response:
@@ -174,6 +177,66 @@ def resumed(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) 
             response.read()
             assert connection.session is not None
             return response.status, connection.session
+
+
+class Door:
+    """The port of the bank's sidecar, as who has papers and names a server comes to it."""
+
+    def __init__(self, world: World) -> None:
+        self.port = world.bank.place("pay-v1")["inbound_port"]
+
+    def asks(self, papers: Identity, server: str | None, session: ssl.SSLSession | None = None) -> int | None:
+        """The status of the answer; None where the handshake does not hold."""
+        context = papers.context()
+        context.verify_mode = ssl.CERT_NONE  # whom the bank believes is what is asked here
+        try:
+            return resumed(context, self.port, session, server)[0]
+        except (ssl.SSLError, ConnectionError, http.client.HTTPException):
+            return None
+
+
+def test_one_certificate_is_refused_and_the_next_of_the_same_identity_is_not(world: World, tmp_path: Path) -> None:
+    """Each trust domain has a chain of its own: by lists of what is revoked, and by no roots but its own."""
+    file, way = world.bank.directory / "policyd.yaml", world.shop.directory / "mesh" / "pay.yaml"
+    before, led = file.read_text(), way.read_text()
+    door = Door(world)
+    lost, kept = (issue(world.bank.directory, "pay", tmp_path / name) for name in ("lost", "kept"))
+    web = issue(world.shop.directory, "web-v1", tmp_path / "web")
+    serial = f"{lost.leaf.serial_number:032x}"
+    refused = run(world.bank, "ca", "revoke", "--serial", serial)
+    assert (refused.returncode, "revokeSerials" in refused.stderr) == (1, True)
+    try:
+        file.write_text(settings(BANK, SHOP, endpoint(world.shop), ", revokeSerials: true"))
+        way.write_text(leads_to(door.port, f", sni: {SHOP}"))
+        wait_until(lambda: (door.asks(web, None), door.asks(web, SHOP)) == (None, 200), 30)
+        # a stranger's roots vouch for strangers, whatever name of a server is asked for
+        assert (door.asks(kept, None), door.asks(kept, SHOP)) == (403, None)
+        wait_until(lambda: world.asks("web-v1").status_code == 200, 30, lambda: world.asks("web-v1").text)
+
+        context = lost.context()
+        context.verify_mode = ssl.CERT_NONE
+        status, session = resumed(context, door.port, None)
+        assert status == 403  # it is who it says, and permitted nothing
+        done = run(world.bank, "ca", "revoke", "--serial", serial, "--reason", "key lost")
+        assert (done.returncode, done.stdout) == (0, f"the certificate `{serial}` is revoked\n"), done.stderr
+        wait_until(lambda: door.asks(lost, None) is None, 30)
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            resumed(context, door.port, session)
+        assert door.asks(kept, None) == 403
+
+        own = sidecar(world.bank, "pay-v1")["svid_serial"]
+        assert run(world.bank, "ca", "revoke", "--serial", own).returncode == 0
+        wait_until(lambda: sidecar(world.bank, "pay-v1")["svid_serial"] != own, 30)  # its agent gets it another at once
+        wait_until(lambda: world.asks("web-v1").status_code == 200, 30, lambda: world.asks("web-v1").text)
+
+        assert run(world.bank, "ca", "crl", str(tmp_path / "crl.pem")).returncode == 0
+        listed = x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes())
+        assert {f"{one.serial_number:032x}" for one in listed} == {serial, own}
+        assert run(world.bank, "ca", "revoke", "--serial", serial, "--undo").returncode == 0
+        wait_until(lambda: door.asks(lost, None) == 403, 30)
+    finally:
+        file.write_text(before)
+        way.write_text(led)
 
 
 def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ from cryptography import x509
 
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
-from tests.e2e.wire import Identity, Refused, admin, https, issue, records
+from tests.e2e.wire import Identity, Refused, admin, https, issue, records, sidecar
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("rotation")]
 
@@ -81,15 +80,6 @@ def renewals(mesh: RunningMesh) -> Counter[str]:
     log = (mesh.directory / ".policyd" / "run" / "policyd.agent.log").read_text()
     events = [json.loads(line) for line in log.splitlines()]
     return Counter(event["instance"] for event in events if event["event"] == "sidecar.renewed")
-
-
-def sidecar(mesh: RunningMesh, instance: str) -> dict[str, Any]:
-    """A sidecar as its agent's status file shows it."""
-    runtime = Path(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["admin_socket"]).parent
-    status = json.loads((runtime / "agent" / "status.json").read_text())
-    found: dict[str, Any]
-    [found] = [one for one in status["sidecars"] if one["instance"] == instance]
-    return found
 
 
 def handshakes(mesh: RunningMesh, instance: str, cluster: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography import x509
 
-from tests.e2e.conftest import PROGRAM
+from tests.e2e.conftest import PROGRAM, RunningMesh
 
 
 class Refused(Exception):
@@ -97,6 +97,15 @@ def records(directory: Path, **fields: Any) -> list[dict[str, Any]]:
             record = json.loads(line)
             if all(record.get(name) == value for name, value in fields.items()):
                 found.append(record)
+    return found
+
+
+def sidecar(mesh: RunningMesh, instance: str) -> dict[str, Any]:
+    """A sidecar as its agent's status file shows it."""
+    runtime = Path(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["admin_socket"]).parent
+    status = json.loads((runtime / "agent" / "status.json").read_text())
+    found: dict[str, Any]
+    [found] = [one for one in status["sidecars"] if one["instance"] == instance]
     return found
 
 

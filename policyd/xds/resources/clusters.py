@@ -55,7 +55,8 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
     if expected:
         alpn = ("h2",) if policies.travels_as_http2(policy, http2=http2) else ()
         asked = (policy.tls.sni if policy.tls else None) or sni_cluster(service.id, port, subset)
-        cluster["transport_socket"] = tls.upstream(asked, expected, alpn)
+        peers = tls.expected_of(mesh, expected)
+        cluster["transport_socket"] = tls.upstream(asked, peers, alpn, tls.roots_for(mesh, peers))
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
     if expected and any(there.peers == "DISABLE" for _, there in served):
         cluster["transport_socket_matches"] = [tls.PLAINTEXT]
@@ -80,7 +81,9 @@ def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: s
     policy = mesh.destination(caller, service).policy_of(port, subset)
     found = serving(mesh, caller, service, port, subset)
     reachable = [
-        (one, served) for one, served in found if _takes_peers(mesh, one, served) and (one.healthy or service.unready)
+        (one, served)
+        for one, served in found
+        if _takes_peers(mesh, one, served) and (one.healthy or service.unready) and one.workload not in mesh.revoked
     ]
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),

@@ -69,7 +69,7 @@ def gateway(
     if (instance.name, listen.declared) in mesh.peers_at:
         if not encrypted:
             chains = [{"filter_chain_match": {"transport_protocol": "raw_buffer"}, **chains[0]}]
-        chains.append(_peers(instance, listen, encrypted, behind, egress.is_by_proxies(mesh)))
+        chains += tls.for_peers(mesh, _peers(instance, listen, encrypted, behind, egress.is_by_proxies(mesh)))
     made = listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     looks = any("filter_chain_match" in chain or "transport_socket" in chain for chain in chains)
     return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]} if looks else made
@@ -90,7 +90,7 @@ def _peers(
     match: dict[str, Any] = {"transport_protocol": "tls"} if not encrypted else {}
     if encrypted and "*" not in names:
         match = {"server_names": [f"*.{instance.service}", *names]}
-    chain = {"name": name, "transport_socket": tls.downstream(), "filters": [manager]}
+    chain = {"name": name, "filters": [manager]}
     return {"filter_chain_match": match, **chain} if match else chain
 
 

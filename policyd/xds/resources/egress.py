@@ -256,8 +256,9 @@ def _cluster(
         options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
         alpn = ["h2"] if "http2_protocol_options" in options.get("explicit_http_config", {}) else ["http/1.1"]
         if policy.tls.mode == "ISTIO_MUTUAL":  # its names were checked to be SPIFFE IDs
-            peers = map(SpiffeId.parse, outside.names)
-            cluster["transport_socket"] = tls.upstream(policy.tls.sni or outside.host, peers, tuple(alpn))
+            peers = tls.expected_of(mesh, map(SpiffeId.parse, outside.names))
+            asked, roots = policy.tls.sni or outside.host, tls.roots_for(mesh, peers)
+            cluster["transport_socket"] = tls.upstream(asked, peers, tuple(alpn), roots)
         else:
             cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
     if policy.proxy_protocol is not None:

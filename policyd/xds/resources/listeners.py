@@ -69,22 +69,20 @@ def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) ->
     """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application."""
     verification = tokens.verification(mesh, instance)
     seen = observing.seen(mesh, control, instance)
-    chains = []
+    chains: list[dict[str, Any]] = []
     if served.peers != "DISABLE":
         asked_for = inbound_listener(instance, served)
         filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=True)]
-        chains.append({"transport_socket": tls.downstream(), "filters": filters_})
+        match = {} if served.peers == "STRICT" else {"filter_chain_match": {"transport_protocol": "tls"}}
+        chains += tls.for_peers(mesh, {**match, "filters": filters_})
     if served.peers != "STRICT":
         asked_for = plaintext_listener(instance, served)
         filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=False)]
-        chains.append({**_for_strangers(mesh, instance, served), "filters": filters_})
+        match = {"filter_chain_match": {"transport_protocol": "raw_buffer"}} if chains else {}
+        chains.append({**match, **_for_strangers(mesh, instance, served), "filters": filters_})
     name = inbound_listener(instance, served)
     made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
-    if len(chains) == 1:
-        return made
-    encrypted, plain = ({"filter_chain_match": {"transport_protocol": how}} for how in ("tls", "raw_buffer"))
-    both = [{**encrypted, **chains[0]}, {**plain, **chains[1]}]
-    return {**made, "filter_chains": both, "listener_filters": [TLS_INSPECTOR]}
+    return made if len(chains) == 1 else {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
 
 
 def _for_strangers(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from policyd.mesh.istio.traffic_policy import ClientTls
+from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
@@ -13,6 +14,7 @@ SDS_CLUSTER = "policyd-sds"  # in the agent's bootstrap
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # where Debian and its kin, and Envoy's own image, have them
 IDENTITY_SECRET = "default"  # noqa: S105 - the name that Istio and SPIRE give the workload's own certificate
 ROOTS_SECRET = "ROOTCA"  # noqa: S105 - and the trusted roots
+LISTED_SECRET = "ROOTCA+CRL"  # noqa: S105 - the roots of this trust domain, with the lists of what is revoked
 
 # an endpoint that takes plain text only, and how it is spoken to
 IN_PLAINTEXT: Final[Mapping[str, Any]] = {"envoy.transport_socket_match": {"plaintext": True}}  # filter_metadata
@@ -35,35 +37,71 @@ def _sds(name: str) -> dict[str, Any]:
     return {"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": source}}
 
 
-def _common(expected: Iterable[SpiffeId]) -> dict[str, Any]:
+def _common(matchers: Iterable[Mapping[str, str]], roots: str = ROOTS_SECRET) -> dict[str, Any]:
     # Envoy as a TLS client stops at 1.2 unless it is told the maximum too
     version = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
-    sans = [{"san_type": "URI", "matcher": {"exact": str(peer)}} for peer in sorted(expected)]
+    sans = [{"san_type": "URI", "matcher": dict(matcher)} for matcher in matchers]
     return {
         "tls_params": version,
         "tls_certificate_sds_secret_configs": [_sds(IDENTITY_SECRET)],
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": sans} if sans else {},
-            "validation_context_sds_secret_config": _sds(ROOTS_SECRET),
+            "validation_context_sds_secret_config": _sds(roots),
         },
     }
 
 
-def upstream(server_name: str, expected: Iterable[SpiffeId], alpn: tuple[str, ...] = ()) -> dict[str, Any]:
+def expected_of(mesh: Mesh, peers: Iterable[SpiffeId]) -> tuple[SpiffeId, ...]:
+    """Those of the peers that are not revoked; where all are, the trust domain itself, whose id no peer can have.
+
+    No matcher at all would mean any.
+    """
+    found = tuple(sorted(peers))
+    return tuple(peer for peer in found if peer not in mesh.revoked) or (SpiffeId(mesh.trust_domain, ""),)
+
+
+def roots_for(mesh: Mesh, expected: Iterable[SpiffeId]) -> str:
+    """The secret by which peers are verified: the lists of what is revoked are those of this trust domain alone."""
+    own = all(peer.trust_domain == mesh.trust_domain for peer in expected)
+    return LISTED_SECRET if mesh.looks_at_serials and own else ROOTS_SECRET
+
+
+def upstream(
+    server_name: str, expected: Iterable[SpiffeId], alpn: tuple[str, ...] = (), roots: str = ROOTS_SECRET
+) -> dict[str, Any]:
     """The transport socket of a cluster whose peers bear one of `expected` (UpstreamTlsContext)."""
-    common = _common(expected)
+    common = _common(({"exact": str(peer)} for peer in sorted(expected)), roots)
     if alpn:
         common["alpn_protocols"] = list(alpn)
     context = {"@type": f"{TLS}.UpstreamTlsContext", "sni": server_name, "common_tls_context": common}
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def downstream() -> dict[str, Any]:
-    """The transport socket of a listener that wants any identity of the trust domain (DownstreamTlsContext)."""
+def for_peers(mesh: Mesh, chain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The filter chains of who has an identity that is known here: `chain`, and what they are verified by.
+
+    Where serial numbers count there is one for each trust domain: Envoy's SPIFFE validator knows no lists of what is
+    revoked, and its other one knows no trust domains. Who comes from another one says so by the name of the server;
+    whatever a client says, it is verified by the roots of that trust domain alone.
+    """
+    if not mesh.looks_at_serials:
+        yield {**chain, "transport_socket": _downstream(_common(()))}
+        return
+    own = _common([{"prefix": f"{SpiffeId(mesh.trust_domain, '')}/"}], LISTED_SECRET)
+    yield {**chain, "transport_socket": _downstream(own)}
+    for domain in sorted(mesh.federated):
+        match = {**chain.get("filter_chain_match", {}), "server_names": [domain]}
+        named = {"name": f"{chain['name']}/{domain}"} if "name" in chain else {}
+        verified = _downstream(_common((), str(SpiffeId(domain, ""))))
+        yield {**chain, **named, "filter_chain_match": match, "transport_socket": verified}
+
+
+def _downstream(common: dict[str, Any]) -> dict[str, Any]:
+    """A transport socket that wants an identity of its client (DownstreamTlsContext)."""
     context = {
         "@type": f"{TLS}.DownstreamTlsContext",
         "require_client_certificate": True,
-        "common_tls_context": {**_common(()), "alpn_protocols": ["h2", "http/1.1"]},
+        "common_tls_context": {**common, "alpn_protocols": ["h2", "http/1.1"]},
     }
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
