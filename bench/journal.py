@@ -39,7 +39,7 @@ from policyd.audit.sealer import Sealer, pack_apart
 from policyd.audit.verify import How, verify
 from policyd.ca.authority import Authority, authority_of, new_material
 from policyd.ca.sealing import JournalTrust, SealingKeys
-from policyd.server.deciders import GRPC
+from policyd.server.transport import GRPC
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import filters
 from policyd.xds.resources.model import Control

@@ -41,8 +41,8 @@ class Sidecar:
 
     async def run(self, may_start: asyncio.Semaphore) -> None:
         """Until the stream ends."""
-        call = self._channel.stream_stream(f"/{SERVICE}/{METHOD}")()
         async with may_start:
+            call = self._channel.stream_stream(f"/{SERVICE}/{METHOD}")()
             first = self._request(type_url=CLUSTER)
             first.node.id = self._name
             await call.write(first.SerializeToString())

@@ -26,7 +26,7 @@ from policyd.server import link
 from policyd.server.decider_life import DeciderLife
 from policyd.server.handover import are_alike, keys_of, messages
 from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
-from policyd.server.transport import GRACE_SECONDS
+from policyd.server.transport import GRACE_SECONDS, GRPC
 from policyd.server.transport import Identity as Certified
 from policyd.telemetry.slots import Slots
 
@@ -34,9 +34,6 @@ TAKE_SECONDS: Final = 30.0  # for a ruling of a hundred thousand policies on a s
 END_SECONDS: Final = GRACE_SECONDS + 3.0
 GIVE_UP: Final = 3  # failures in a row, at the start of the server
 MOST_BY_DEFAULT: Final = 4
-# the thread that waits for events reads the sockets itself: with gRPC's own threads between them a check costs a fifth
-# more of the processor; where gRPC no longer knows the name it says so and goes on
-GRPC: Final = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 
 _log = structlog.get_logger("policyd.server")
 

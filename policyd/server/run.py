@@ -73,7 +73,7 @@ from policyd.server.state import (
     exclusively,
     runtime_folder,
 )
-from policyd.server.transport import GRACE_SECONDS
+from policyd.server.transport import GRACE_SECONDS, GRPC
 from policyd.sources.federation import Federation
 from policyd.sources.files import Folder, watch
 from policyd.sources.key_sets import KeySets
@@ -117,6 +117,7 @@ def main(
         configure_logs(json_lines=log_json or None, level=level)
 
     speak(environment.log_level or "info")
+    os.environ.update(GRPC)
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
         speech = Speech(speak, log_json or None, environment.log_level)

@@ -11,6 +11,10 @@ from policyd.config import Address
 from policyd.errors import StateError
 
 GRACE_SECONDS: Final = 2.0
+# the thread that waits for events reads the sockets itself: with gRPC's own threads between them a check or a push
+# costs a fifth more of the processor; it is looked at once, before the first port; where gRPC no longer knows the name
+# it says so and goes on
+GRPC: Final = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 ALONE: Final = ("grpc.so_reuseport", 0)  # a port in use is an error, never shared
 # Envoys and agents ping every 30 s to notice a dead connection; gRPC's default would hang up on them
 PINGS: Final = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import grpc
@@ -57,26 +57,26 @@ def peer_of(context: Context) -> SpiffeId:
 
 @dataclass(eq=False)
 class _Connection:
-    """One open stream."""
+    """One open stream, the task that reads it, and what is to be written to it."""
 
     node: wire.Node
     peer: SpiffeId
     since: float  # of the service's clock
     state: StreamState
-    woken: asyncio.Future[None]
+    context: Context
+    reading: asyncio.Task[Any]
+    outbox: deque[Push] = field(default_factory=deque)
+    writing: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None  # of what is to be sent later though nothing happens
     is_due: bool = False  # a change is to be sent now
-    ended_because: str = ""
+    ended: tuple[grpc.StatusCode, str] | None = None  # by us, and why
     changed_at: float | None = None  # when something changed that it has not confirmed
 
-    def wake(self, _: object = None) -> None:
-        """Have its own task look what is to be done."""
-        if not self.woken.done():
-            self.woken.set_result(None)
-
-    def end(self, why: str) -> None:
+    def end(self, why: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         """Have the stream ended by its own task."""
-        self.ended_because = self.ended_because or why
-        self.wake()
+        if self.ended is None:
+            self.ended = (code, why)
+            self.reading.cancel()
 
 
 class DiscoveryService:
@@ -169,19 +169,17 @@ class DiscoveryService:
         request, node = wire.decode(data, self._api)
         if node is None:
             raise StreamError("the first request of a stream names its node")
-        await self._admit(peer, node, context)
-        if self._closed:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
-        woken = asyncio.get_running_loop().create_future()
-        await self._run(_Connection(node, peer, self._clock(), stream.start(), woken), request, context)
-
-    async def _admit(self, peer: SpiffeId, node: wire.Node, context: Context) -> None:
         try:
             self._authorize(peer, node.id)
         except PolicydError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+        if self._closed:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
+        reading = asyncio.current_task()
+        assert reading is not None, "gRPC has a task for each stream"
+        await self._run(_Connection(node, peer, self._clock(), stream.start(), context, reading), request)
 
-    async def _run(self, connection: _Connection, request: Request, context: Context) -> None:
+    async def _run(self, connection: _Connection, request: Request) -> None:
         node_id = connection.node.id
         if before := self._connections.get(node_id):
             before.end("the proxy opened another stream")
@@ -199,13 +197,26 @@ class DiscoveryService:
 
         unwatch = self._cache.watch(node_id, wake)
         try:
-            await self._receive(connection, request, context)
-            await self._converse(connection, context)
+            await self._converse(connection, request)
+        except asyncio.CancelledError:
+            if connection.ended is None:
+                raise  # it is the proxy that has gone
+            connection.reading.uncancel()
         finally:
             unwatch()
-            if self._connections.get(node_id) is connection:
-                del self._connections[node_id]
-            self._observer.connections(len(self._connections))
+            self._leave(connection)
+            if connection.writing is not None:
+                await asyncio.wait([connection.writing])  # the end of a stream is the last thing that is written
+        if connection.ended is not None:
+            await connection.context.abort(*connection.ended)
+
+    def _leave(self, connection: _Connection) -> None:
+        if connection.timer is not None:
+            connection.timer.cancel()
+        connection.outbox.clear()
+        if self._connections.get(connection.node.id) is connection:
+            del self._connections[connection.node.id]
+        self._observer.connections(len(self._connections))
 
     def _note(self) -> None:
         """A change came for some: they are due after a quiet moment."""
@@ -224,53 +235,18 @@ class DiscoveryService:
         """The moment has come for all that wait."""
         self._timer, self._debounce = None, self._debounce.done()
         waiting, self._waiting = self._waiting, set()
+        loop = asyncio.get_running_loop()
         for connection in waiting:
             connection.is_due = True
-            connection.wake()
+            loop.call_soon(self._update, connection)  # each by itself, so that nobody waits for all
 
-    async def _converse(self, connection: _Connection, context: Context) -> None:
-        """Take requests and changes as they come, until either side ends the stream."""
-        reading = self._read(connection, context)
-        try:
-            while True:
-                await self._woken(connection)
-                if connection.ended_because:
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, connection.ended_because)
-                has_come = reading.done()
-                if has_come:
-                    data = reading.result()
-                    if data is grpc.aio.EOF:
-                        return
-                    await self._receive(connection, wire.decode(data, self._api)[0], context)
-                    reading = self._read(connection, context)
-                if connection.is_due or not has_come:  # a request is answered with all that is to be sent
-                    await self._update(connection, context)
-        finally:
-            reading.cancel()
+    async def _converse(self, connection: _Connection, request: Request) -> None:
+        """Take requests as they come, until either side ends the stream; changes come without this task."""
+        self._receive(connection, request)
+        while (data := await connection.context.read()) is not grpc.aio.EOF:
+            self._receive(connection, wire.decode(data, self._api)[0])
 
-    def _read(self, connection: _Connection, context: Context) -> asyncio.Task[Any]:
-        reading: asyncio.Task[Any] = asyncio.ensure_future(context.read())
-        reading.add_done_callback(connection.wake)
-        return reading
-
-    async def _woken(self, connection: _Connection) -> None:
-        """Wait until there is something to be done; one future and no task, since all streams wait most of the time."""
-        loop, timeout = asyncio.get_running_loop(), self._timeout(connection)
-        timer = None if timeout is None else loop.call_later(timeout, connection.wake)
-        try:
-            await connection.woken
-        finally:
-            if timer is not None:
-                timer.cancel()
-        connection.woken = loop.create_future()  # before anything else may wake it again
-
-    def _timeout(self, connection: _Connection) -> float | None:
-        """Seconds until something is due, None if nothing will be."""
-        now = self._clock()
-        due = stream.due(connection.state, now)
-        return None if due is None else max(0.0, due - now)
-
-    async def _receive(self, connection: _Connection, request: Request, context: Context) -> None:
+    def _receive(self, connection: _Connection, request: Request) -> None:
         if request.type_url not in SHORT_NAMES:
             raise StreamError(f"`{request.type_url[:200]}` is no type that policyd serves")
         known = connection.state.types.get(request.type_url)
@@ -281,7 +257,7 @@ class DiscoveryService:
             self._observer.rejected(
                 connection.node.id, kind(request.type_url), request.error[: stream.MAX_ERROR_LENGTH]
             )
-        await self._send(connection, pushes, context)
+        self._send(connection, pushes)
         if answers and request.error is None and not pushes:
             self._note_converged(connection, counts=True)
 
@@ -294,19 +270,43 @@ class DiscoveryService:
             self._observer.converged(self._clock() - connection.changed_at)
         connection.changed_at = None
 
-    async def _update(self, connection: _Connection, context: Context) -> None:
+    def _update(self, connection: _Connection) -> None:
         """Send what has become due: after a change, a rejection's wait, or a reconnect's grace."""
-        if connection.is_due:
-            connection.is_due = False
-            await self._admit(connection.peer, connection.node, context)
+        if connection.ended is not None or self._connections.get(connection.node.id) is not connection:
+            return
+        try:
+            if connection.is_due:
+                connection.is_due = False
+                self._authorize(connection.peer, connection.node.id)
+        except PolicydError as error:
+            connection.end(error.message, grpc.StatusCode.PERMISSION_DENIED)
+            return
         snapshot = self._cache.get(connection.node.id)
         if snapshot is not None:
             connection.state, pushes = stream.update(connection.state, snapshot, self._clock())
-            await self._send(connection, pushes, context)
+            self._send(connection, pushes)
             if not pushes:  # the change was of no concern to it
                 self._note_converged(connection, counts=False)
 
-    async def _send(self, connection: _Connection, pushes: tuple[Push, ...], context: Context) -> None:
-        for push in pushes:
-            await context.write(wire.encode(push, self._api))
-            self._observer.pushed(connection.node.id, kind(push.type_url))
+    def _send(self, connection: _Connection, pushes: tuple[Push, ...]) -> None:
+        """Have it written, and look again when something else is due."""
+        loop, now = asyncio.get_running_loop(), self._clock()
+        connection.outbox.extend(pushes)
+        if connection.outbox and connection.writing is None:
+            connection.writing = loop.create_task(self._write(connection))
+        if connection.timer is not None:
+            connection.timer.cancel()
+        due = stream.due(connection.state, now)
+        connection.timer = None if due is None else loop.call_later(max(0.0, due - now), self._update, connection)
+
+    async def _write(self, connection: _Connection) -> None:
+        """Pass on what is to be sent, at the proxy's pace."""
+        try:
+            while connection.outbox:
+                push = connection.outbox.popleft()
+                self._observer.pushed(connection.node.id, kind(push.type_url))
+                await connection.context.write(wire.encode(push, self._api))
+        except grpc.aio.BaseError:  # it has gone, as the task that reads is told too
+            connection.outbox.clear()
+        finally:
+            connection.writing = None

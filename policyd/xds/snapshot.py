@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -205,19 +205,36 @@ def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None)
     return own if shared is None else lay(own, shared)
 
 
-def lay(own: Snapshot, shared: Snapshot) -> Snapshot:
+def lay(own: Snapshot, shared: Snapshot, before: Snapshot | None = None) -> Snapshot:
     """One Snapshot on top of another; raises InvalidInput when both have a resource of one type and name.
 
-    Of a type that only one of them has, the mapping is the very one of it.
+    Of a type that only one of them has, the mapping is the very one of it; of both, that of `before` where it was
+    laid together of the same.
     """
     below = shared.resources
-    both = own.resources.keys() & below.keys()
-    twice = [one for url in both for name, one in own.resources[url].items() if name in below[url]]
+    laid = {**below, **own.resources}
+    sums, versions = {**shared.sums, **own.sums}, {**shared.versions, **own.versions}
+    twice: list[Problem] = []
+    for url in own.resources.keys() & below.keys():
+        known = before.of(url) if before else None
+        if before and isinstance(known, Laid) and known.own is own.resources[url] and known.shared is below[url]:
+            laid[url], sums[url], versions[url] = known, before.sums[url], before.versions[url]
+            continue
+        twice += (_twice(one) for name, one in own.resources[url].items() if name in below[url])
+        laid[url] = Laid(own.resources[url], below[url])
+        sums[url] = (own.sums[url] + shared.sums[url]) % _NUMBERS
+        versions[url] = _text(sums[url])
     if twice:
-        raise InvalidInput([_twice(one) for one in twice])
-    laid = {**below, **own.resources, **{url: Laid(own.resources[url], below[url]) for url in both}}
-    sums = {**shared.sums, **own.sums, **{url: (own.sums[url] + shared.sums[url]) % _NUMBERS for url in both}}
-    return _snapshot(laid, {**shared.versions, **own.versions, **{url: _text(sums[url]) for url in both}}, sums)
+        raise InvalidInput(twice)
+    return _snapshot(laid, versions, sums)
+
+
+def keeping(now: Snapshot, before: Snapshot | None) -> Snapshot:
+    """The same Snapshot, with the very mappings of `before` of the types of which both have the same."""
+    if before is None:
+        return now
+    same = {url: before.of(url) for url, version in now.versions.items() if before.versions.get(url) == version}
+    return replace(now, resources=MappingProxyType({**now.resources, **same}))
 
 
 def _snapshot(
@@ -245,7 +262,8 @@ def differences(before: Mapping[str, Resource], after: Mapping[str, Resource]) -
     if before is after:
         return frozenset()
     if isinstance(before, Laid) and isinstance(after, Laid):
-        return _compare(before.own, after.own) | _KNOWN.between(before.shared, after.shared)
+        own = frozenset() if before.own is after.own else _compare(before.own, after.own)
+        return own | _KNOWN.between(before.shared, after.shared)
     return _KNOWN.between(before, after)
 
 

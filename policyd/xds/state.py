@@ -6,9 +6,10 @@ Law: nothing here decides; `stream` takes requests in, `plan` says what to send.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds.snapshot import Resource
@@ -79,6 +80,10 @@ class TypeState:
         """Whether the proxy is subscribed to the name."""
         return self.wildcard or name in self.names
 
+    def has_all(self, there: Mapping[str, Resource]) -> bool:
+        """Whether it was found before that these are what the proxy has, and nothing came since."""
+        return self.compared is there and not (self.behind or self.asked or self.owed)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
@@ -88,6 +93,15 @@ class StreamState:
     prefix: str = ""
     sent: int = 0
     grace_until: float = 0.0
+
+
+def but(known: TypeState, **changes: Any) -> TypeState:
+    """The same but for these fields: for each response to each proxy, where `replace` takes twice as long."""
+    return TypeState(**{**dict(zip(_NAMES, _values(known), strict=True)), **changes})
+
+
+_NAMES: Final = tuple(one.name for one in fields(TypeState))
+_values: Final = attrgetter(*_NAMES)
 
 
 def in_step(known: TypeState, resources: Mapping[str, Resource]) -> bool:

@@ -18,9 +18,10 @@ from typing import Final
 
 from policyd.envoy_api import CLUSTER, ENDPOINT
 from policyd.errors import StreamError
+from policyd.xds.held import changed
 from policyd.xds.plan import advance, endpoints_again
 from policyd.xds.snapshot import Snapshot
-from policyd.xds.state import ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, with_type
+from policyd.xds.state import ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, but, with_type
 
 __all__ = ["Push", "Request", "StreamState", "due", "receive", "start", "update"]
 
@@ -32,6 +33,7 @@ MAX_TYPES: Final = 16
 MAX_NAMES: Final = 20_000
 MAX_NAME_LENGTH: Final = 1024
 MAX_ERROR_LENGTH: Final = 2000
+_ORDERED: Final = frozenset(ORDER)
 
 
 def start(prefix: str = "") -> StreamState:
@@ -48,7 +50,7 @@ def receive(
     """
     _check(state, request)
     before = state.types.get(request.type_url)
-    if request.type_url in ORDER and not state.types.keys() & set(ORDER):
+    if request.type_url in _ORDERED and not state.types.keys() & _ORDERED:
         state = replace(state, grace_until=now + GRACE)
     after = _open(request) if before is None else _subscribe(_answered(before, request, now), request)
     state = with_type(state, request.type_url, after)
@@ -61,8 +63,9 @@ def receive(
 def update(state: StreamState, snapshot: Snapshot, now: float = 0.0) -> tuple[StreamState, tuple[Push, ...]]:
     """Say what to send now, in order. Call it for a new Snapshot, and when `due` says so."""
     pushes = []
-    for type_url in (*ORDER, *sorted(state.types.keys() - set(ORDER))):
-        if type_url in state.types:
+    for type_url in (*ORDER, *sorted(state.types.keys() - _ORDERED)):
+        known = state.types.get(type_url)
+        if known is not None and not known.has_all(snapshot.of(type_url)):
             state, push = advance(state, type_url, snapshot, now)
             pushes += [push] if push else []
     return state, tuple(pushes)
@@ -141,13 +144,20 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
 
 
 def _accepted(state: TypeState, push: Push, touched: set[str], now: float) -> TypeState:
-    has = dict(state.has)
-    for name in push.removed:
-        has.pop(name, None)
-    has.update((one.name, one.version) for one in push.resources)
+    has = changed(state.has, push.removed, {one.name: one.version for one in push.resources})
     rejection = state.rejection and _without(state.rejection, touched)
-    perhaps, behind = state.perhaps - touched, state.behind | touched
-    return replace(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
+    perhaps = state.perhaps - touched
+    behind = (state.behind | touched) - _as_compared(state, push)
+    return but(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
+
+
+def _as_compared(state: TypeState, push: Push) -> set[str]:
+    """The names of a confirmed response that are as the Snapshot says which the proxy was last compared with."""
+    there = state.compared
+    if there is None:
+        return set()
+    came = {one.name for one in push.resources if (now := there.get(one.name)) and now.version == one.version}
+    return came.union(name for name in push.removed if name not in there)
 
 
 def _rejected(state: TypeState, push: Push, text: str, now: float) -> TypeState:

@@ -236,6 +236,22 @@ async def test_the_newest_stream_of_a_proxy_replaces_the_one_before(setup: Setup
         assert (await new.hear())[1] in ({}, {"b": "1s"})
 
 
+async def test_one_that_takes_nothing_keeps_nobody_waiting(setup: Setup) -> None:
+    many = {f"c{number}": "1s" for number in range(20_000)}  # more than a connection holds on its way
+    setup.cache.set_all({"reviews-1": clusters(**many), "reviews-2": clusters(a="1s")})
+    INSTANCES["reviews-2"] = REVIEWS
+    try:
+        async with proxy(setup) as stuck, proxy(setup) as other:
+            await stuck.hello()
+            await other.hello("reviews-2")
+            await other.say(type_url=CLUSTER, response_nonce=(await other.hear())[0])
+            await eventually(lambda: connected(setup, 2), "both are there")
+            setup.cache.set_all({"reviews-1": clusters(**many, b="1s"), "reviews-2": clusters(a="2s")})
+            assert (await other.hear())[1:] == ({"a": "2s"}, [])
+    finally:
+        del INSTANCES["reviews-2"]
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

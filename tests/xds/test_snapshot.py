@@ -10,7 +10,7 @@ import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, TYPE_PREFIX
 from policyd.errors import EnvoyError, InvalidInput, Problem
-from policyd.xds.snapshot import Reference, check_snapshot, differences, make_snapshot, resource
+from policyd.xds.snapshot import Reference, check_snapshot, differences, keeping, lay, make_snapshot, resource
 from tests.xds.dialogue import cluster, endpoints, listener, route, snapshot
 
 ADS = {"resource_api_version": "V3", "ads": {}}
@@ -206,3 +206,20 @@ def test_a_reference_that_leads_nowhere_is_refused(without: int, problems: list[
 def test_static_clusters_are_those_that_were_named() -> None:
     with pytest.raises(InvalidInput):
         check_snapshot(snapshot(*WHOLE))
+
+
+def test_what_is_laid_together_of_the_same_again_is_the_very_same() -> None:
+    own, below = snapshot(cluster("own"), listener("l")), snapshot(cluster("a"), endpoints("a"))
+    before = lay(own, below)
+    changed = keeping(snapshot(cluster("a"), endpoints("a", version="2")), below)
+    after = lay(own, changed, before)
+    assert after == lay(own, changed)
+    assert [after.of(url) is before.of(url) for url in (CLUSTER, LISTENER, ENDPOINT)] == [True, True, False]
+    assert differences(before.of(ENDPOINT), after.of(ENDPOINT)) == {"a"}
+
+
+def test_a_name_in_both_is_refused_however_it_comes() -> None:
+    own = snapshot(cluster("own"))
+    before = lay(own, snapshot(cluster("a")))
+    with pytest.raises(InvalidInput, match="two clusters are called `own`"):
+        lay(own, snapshot(cluster("a"), cluster("own")), before)

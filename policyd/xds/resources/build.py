@@ -35,7 +35,7 @@ from policyd.xds.resources import (
 from policyd.xds.resources.model import GUARD, GUARD_ANY, INNER, LEAVING, SERVED_ANY, SERVED_TLS, SNIFFED, Control
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
-from policyd.xds.snapshot import Resource, Snapshot, make_snapshot
+from policyd.xds.snapshot import Resource, Snapshot, keeping, make_snapshot
 
 # what of a Mesh follows from its instances; everything else in it is declared
 _OF_INSTANCES: Final = frozenset({"instances", "workloads", "listeners"})
@@ -221,7 +221,8 @@ class _Build:
             return known
         services = (one for service in self._mesh.services for one in parts[proxies.caller, service])
         found = [*services, *of_class]
-        return make_snapshot(needed(found) if proxies.scope.hosts is not None else found)
+        made = make_snapshot(needed(found) if proxies.scope.hosts is not None else found)
+        return keeping(made, self._before.shared.get(proxies) if self._before else None)
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         before = self._alike if instance.role == "sidecar" else self._same

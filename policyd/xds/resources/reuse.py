@@ -58,6 +58,7 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     kept: Kept
     _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
     _gathered: dict[str, Snapshot] = field(default_factory=dict, repr=False)  # of what is an instance's own
+    _last: dict[str, Snapshot] = field(default_factory=dict, repr=False)  # laid together before, of which much is kept
     _good: set[str] = field(default_factory=set, repr=False)  # instances whose references lead somewhere
 
     def __getitem__(self, name: str) -> Snapshot:
@@ -65,7 +66,7 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
         found = self._laid.get(name)
         if found is None:
             own = self._gathered.get(name) or self._gathered.setdefault(name, make_snapshot(self.own[name]))
-            found = self._laid[name] = lay(own, self.shared[self.classes[name]])
+            found = self._laid[name] = lay(own, self.shared[self.classes[name]], self._last.pop(name, None))
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -88,8 +89,10 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
                 continue
             self._gathered[name] = gathered
             laid = before._laid.get(name)
-            if laid is not None and self.shared[self.classes[name]] is before.shared[before.classes[name]]:
-                self._laid[name] = laid
+            if laid is None:
+                continue
+            same = self.shared[self.classes[name]] is before.shared[before.classes[name]]
+            (self._laid if same else self._last)[name] = laid
         return self
 
     @property
@@ -122,7 +125,7 @@ def _are_named_alike(one: Snapshot, other: Snapshot | None) -> bool:
     """Whether both have resources of the same types and names, so that the same references lead somewhere."""
     if one is other or other is None:
         return one is other
-    alike = (one.of(url).keys() == other.of(url).keys() for url in one.resources)
+    alike = (one.of(url) is other.of(url) or one.of(url).keys() == other.of(url).keys() for url in one.resources)
     return one.resources.keys() == other.resources.keys() and all(alike)
 
 
