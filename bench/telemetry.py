@@ -19,7 +19,7 @@ from typing import NamedTuple
 from bench import console
 from bench.proxy import CALLER, Load, Variants, rig
 from bench.table import Row, row
-from policyd import signals
+from policyd import names, signals
 from policyd.console.watch import WATCHED_SECONDS
 from policyd.mesh.model import Instance, Served
 from policyd.signals import Party
@@ -136,7 +136,7 @@ def _envoy_s_page(number: int) -> str:
         for code in CODES:
             decided = {signals.DECISION: "allow", signals.POLICY: "s-from-s"} if signals.CLUSTER not in tags else {}
             lines.append(f"envoy_istio_requests_total{{{_labels({**tags, signals.CODE: code, **decided})}}} 100")
-    for name in (signals.DURATION, signals.REQUEST_BYTES, signals.RESPONSE_BYTES):
+    for name in (names.MESH_DURATION, names.MESH_REQUEST_BYTES, names.MESH_RESPONSE_BYTES):
         lines.append(f"# TYPE envoy_istio_{name} histogram")
         for tags in ({**one, signals.CODE: code} for one in ends for code in CODES):
             lines += [f'envoy_istio_{name}_bucket{{{_labels(tags)},le="{bound}"}} 90' for bound in (*BOUNDS, "+Inf")]

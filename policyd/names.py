@@ -5,7 +5,7 @@ Law: names are here and nowhere else as literals; docs/reference is generated fr
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 
@@ -42,79 +42,176 @@ METADATA_DECISION: Final = "decision"
 METADATA_POLICY: Final = "policy"
 SPAN_TAGS: Final = "policyd"  # a span has what was decided as `policyd.decision` and so on
 
-# ---- metrics of policyd itself: name -> (help, labels)
+# ---- metrics of policyd itself
 OTHER: Final = "other"  # a label's value that is none of those that are known
-DECISIONS: Final = "policyd_decisions"
-REVISION_DECISIONS: Final = "policyd_revision_decisions"
+DECISIONS: Final = "policyd_decisions_total"
+REVISION_DECISIONS: Final = "policyd_revision_decisions_total"
 DECISION_SECONDS: Final = "policyd_decision_seconds"
-DECISIONS_SHED: Final = "policyd_decisions_shed"
-DECISION_CACHE: Final = "policyd_decision_cache"
+DECISIONS_SHED: Final = "policyd_decisions_shed_total"
+DECISION_CACHE: Final = "policyd_decision_cache_total"
 DECISION_CACHE_ENTRIES: Final = "policyd_decision_cache_entries"
 DECISION_PROCESSES: Final = "policyd_decision_processes"
-DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts"
-SHADOW_DECISIONS: Final = "policyd_shadow_decisions"
-JOURNAL_RECORDS: Final = "policyd_journal_records"
-JOURNAL_FAILURES: Final = "policyd_journal_failures"
-EXPORTED_RECORDS: Final = "policyd_exported_records"
-EXPORT_FAILURES: Final = "policyd_export_failures"
+DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts_total"
+SHADOW_DECISIONS: Final = "policyd_shadow_decisions_total"
+JOURNAL_RECORDS: Final = "policyd_journal_records_total"
+JOURNAL_FAILURES: Final = "policyd_journal_failures_total"
+EXPORTED_RECORDS: Final = "policyd_exported_records_total"
+EXPORT_FAILURES: Final = "policyd_export_failures_total"
 EXPORT_BEHIND_SECONDS: Final = "policyd_export_behind_seconds"
-JOURNAL_SEALED: Final = "policyd_journal_sealed_segments"
+JOURNAL_SEALED: Final = "policyd_journal_sealed_segments_total"
 JOURNAL_UNSEALABLE: Final = "policyd_journal_unsealable"
-RELOADS: Final = "policyd_reloads"
+RELOADS: Final = "policyd_reloads_total"
 CHANGE_REFUSED: Final = "policyd_change_refused"
-XDS_PUSHES: Final = "policyd_xds_pushes"
-XDS_REJECTIONS: Final = "policyd_xds_rejections"
+XDS_PUSHES: Final = "policyd_xds_pushes_total"
+XDS_REJECTIONS: Final = "policyd_xds_rejections_total"
 XDS_CONNECTIONS: Final = "policyd_xds_connections"
 XDS_CONVERGENCE: Final = "policyd_xds_convergence_seconds"
-CERTIFICATES_ISSUED: Final = "policyd_certificates_issued"
-CERTIFICATES_REFUSED: Final = "policyd_certificates_refused"
+CERTIFICATES_ISSUED: Final = "policyd_certificates_issued_total"
+CERTIFICATES_REFUSED: Final = "policyd_certificates_refused_total"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
-KEY_FETCHES: Final = "policyd_key_fetches"
+KEY_FETCHES: Final = "policyd_key_fetches_total"
 KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
 FEDERATED_FAILING: Final = "policyd_federated_trust_domains_failing"
 INSTANCES_UNHEALTHY: Final = "policyd_instances_unhealthy"
-SPANS: Final = "policyd_spans"
+SPANS: Final = "policyd_spans_total"
 TRACE_WINDOW_BYTES: Final = "policyd_trace_window_bytes"
 TRACE_WINDOW_LIMIT: Final = "policyd_trace_window_limit_bytes"
 TRACE_WINDOW_TRACES: Final = "policyd_trace_window_traces"
 
-METRICS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    DECISIONS: ("Decisions made.", ("decision", "side")),
-    REVISION_DECISIONS: (
+# ---- metrics of an agent
+PROXY_UP: Final = "policyd_proxy_up"
+PROXY_CONNECTED: Final = "policyd_proxy_connected"
+PROXY_RESTARTS: Final = "policyd_proxy_restarts_total"
+PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
+PROXY_SERIES: Final = "policyd_proxy_series"
+PROXY_SERIES_DROPPED: Final = "policyd_proxy_series_dropped_total"
+PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
+PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
+APPLICATION_UP: Final = "policyd_application_up"
+
+# ---- metrics of the mesh, which Envoys count; their names in full have the prefix and `_` before
+MESH_PREFIX: Final = "istio"
+MESH_REQUESTS: Final = "requests_total"
+MESH_DURATION: Final = "request_duration_milliseconds"
+MESH_REQUEST_BYTES: Final = "request_bytes"
+MESH_RESPONSE_BYTES: Final = "response_bytes"
+MESH_OPENED: Final = "tcp_connections_opened_total"
+MESH_CLOSED: Final = "tcp_connections_closed_total"
+MESH_RECEIVED: Final = "tcp_received_bytes_total"
+MESH_SENT: Final = "tcp_sent_bytes_total"
+MESH_REQUEST_MESSAGES: Final = "request_messages_total"
+MESH_RESPONSE_MESSAGES: Final = "response_messages_total"
+
+# ---- all of them, by the names that are asked for
+
+
+class Metric(NamedTuple):
+    """Who shows it: policyd itself, an `agent`, or an agent for the Envoys of the `mesh`, all with the same labels."""
+
+    of: Literal["policyd", "agent", "mesh"]
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Final[dict[str, Metric]] = {
+    DECISIONS: Metric("policyd", "counter", "Decisions made.", ("decision", "side")),
+    REVISION_DECISIONS: Metric(
+        "policyd",
+        "counter",
         "Decisions made under each of the last revisions that came into force, as records name them.",
         ("decision", "revision"),
     ),
-    DECISION_SECONDS: ("Time from the check to its reply, in seconds.", ()),
-    DECISIONS_SHED: ("Checks refused because no answer could have come in time.", ()),
-    DECISION_CACHE: ("Decisions found in the cache, not found, and never looked for.", ("result",)),
-    DECISION_CACHE_ENTRIES: ("Decisions in the caches now.", ()),
-    DECISION_PROCESSES: ("Decision processes that answer under the revision in force.", ()),
-    DECISION_PROCESS_STARTS: ("Decision processes started, those that followed a lost one too.", ()),
-    SHADOW_DECISIONS: ("Decisions that shadow policies were asked for too, by what would change.", ("change",)),
-    JOURNAL_RECORDS: ("Records appended to the journal.", ("kind",)),
-    JOURNAL_FAILURES: ("Records that could not be kept.", ()),
-    EXPORTED_RECORDS: ("Records that the collector has taken.", ()),
-    EXPORT_FAILURES: ("Batches of records that the collector did not take; they are sent again.", ()),
-    EXPORT_BEHIND_SECONDS: ("Age of the oldest record that the collector has not taken, in seconds.", ()),
-    JOURNAL_SEALED: ("Segments of the journal that were sealed.", ()),
-    JOURNAL_UNSEALABLE: ("1 while a part of the journal cannot be sealed, else 0.", ()),
-    RELOADS: ("Changes of the declared files that were looked at.", ("outcome",)),
-    CHANGE_REFUSED: ("1 while a change is being refused, else 0.", ()),
-    XDS_PUSHES: ("Responses sent to proxies.", ("type",)),
-    XDS_REJECTIONS: ("Responses that a proxy rejected.", ("type",)),
-    XDS_CONNECTIONS: ("Proxies connected now.", ()),
-    XDS_CONVERGENCE: ("Time from a change until a proxy has confirmed all that it brought, in seconds.", ()),
-    CERTIFICATES_ISSUED: ("Certificates issued.", ("kind",)),
-    CERTIFICATES_REFUSED: ("Requests for a certificate that were refused.", ("code",)),
-    CA_EXPIRY_SECONDS: ("When a certificate of the authority's chain expires, in seconds since the epoch.", ("which",)),
-    KEY_FETCHES: ("Key sets of issuers asked for.", ("outcome",)),
-    KEY_SETS_FAILING: ("Key sets of issuers that could not be fetched the last time.", ()),
-    FEDERATED_FAILING: ("Other trust domains of which no bundle, or no new one, could be had the last time.", ()),
-    INSTANCES_UNHEALTHY: ("Instances that are probed and not reached now, as they do not answer.", ()),
-    SPANS: ("Spans that proxies told of.", ("outcome",)),
-    TRACE_WINDOW_BYTES: ("Memory that the window of traces takes.", ()),
-    TRACE_WINDOW_LIMIT: ("And how much it may take; then the oldest traces go.", ()),
-    TRACE_WINDOW_TRACES: ("Traces in the window.", ()),
+    DECISION_SECONDS: Metric("policyd", "histogram", "Time from the check to its reply, in seconds."),
+    DECISIONS_SHED: Metric("policyd", "counter", "Checks refused because no answer could have come in time."),
+    DECISION_CACHE: Metric(
+        "policyd", "counter", "Decisions found in the cache, not found, and never looked for.", ("result",)
+    ),
+    DECISION_CACHE_ENTRIES: Metric("policyd", "gauge", "Decisions in the caches now."),
+    DECISION_PROCESSES: Metric("policyd", "gauge", "Decision processes that answer under the revision in force."),
+    DECISION_PROCESS_STARTS: Metric(
+        "policyd", "counter", "Decision processes started, those that followed a lost one too."
+    ),
+    SHADOW_DECISIONS: Metric(
+        "policyd", "counter", "Decisions that shadow policies were asked for too, by what would change.", ("change",)
+    ),
+    JOURNAL_RECORDS: Metric("policyd", "counter", "Records appended to the journal.", ("kind",)),
+    JOURNAL_FAILURES: Metric("policyd", "counter", "Records that could not be kept."),
+    EXPORTED_RECORDS: Metric("policyd", "counter", "Records that the collector has taken."),
+    EXPORT_FAILURES: Metric(
+        "policyd", "counter", "Batches of records that the collector did not take; they are sent again."
+    ),
+    EXPORT_BEHIND_SECONDS: Metric(
+        "policyd", "gauge", "Age of the oldest record that the collector has not taken, in seconds."
+    ),
+    JOURNAL_SEALED: Metric("policyd", "counter", "Segments of the journal that were sealed."),
+    JOURNAL_UNSEALABLE: Metric("policyd", "gauge", "1 while a part of the journal cannot be sealed, else 0."),
+    RELOADS: Metric("policyd", "counter", "Changes of the declared files that were looked at.", ("outcome",)),
+    CHANGE_REFUSED: Metric("policyd", "gauge", "1 while a change is being refused, else 0."),
+    XDS_PUSHES: Metric("policyd", "counter", "Responses sent to proxies.", ("type",)),
+    XDS_REJECTIONS: Metric("policyd", "counter", "Responses that a proxy rejected.", ("type",)),
+    XDS_CONNECTIONS: Metric("policyd", "gauge", "Proxies connected now."),
+    XDS_CONVERGENCE: Metric(
+        "policyd", "histogram", "Time from a change until a proxy has confirmed all that it brought, in seconds."
+    ),
+    CERTIFICATES_ISSUED: Metric("policyd", "counter", "Certificates issued.", ("kind",)),
+    CERTIFICATES_REFUSED: Metric("policyd", "counter", "Requests for a certificate that were refused.", ("code",)),
+    CA_EXPIRY_SECONDS: Metric(
+        "policyd",
+        "gauge",
+        "When a certificate of the authority's chain expires, in seconds since the epoch.",
+        ("which",),
+    ),
+    KEY_FETCHES: Metric("policyd", "counter", "Key sets of issuers asked for.", ("outcome",)),
+    KEY_SETS_FAILING: Metric("policyd", "gauge", "Key sets of issuers that could not be fetched the last time."),
+    FEDERATED_FAILING: Metric(
+        "policyd", "gauge", "Other trust domains of which no bundle, or no new one, could be had the last time."
+    ),
+    INSTANCES_UNHEALTHY: Metric(
+        "policyd", "gauge", "Instances that are probed and not reached now, as they do not answer."
+    ),
+    SPANS: Metric("policyd", "counter", "Spans that proxies told of.", ("outcome",)),
+    TRACE_WINDOW_BYTES: Metric("policyd", "gauge", "Memory that the window of traces takes."),
+    TRACE_WINDOW_LIMIT: Metric("policyd", "gauge", "And how much it may take; then the oldest traces go."),
+    TRACE_WINDOW_TRACES: Metric("policyd", "gauge", "Traces in the window."),
+    PROXY_UP: Metric(
+        "agent", "gauge", "1 for an Envoy whose metrics are on this page, 0 for one that did not answer.", ("proxy",)
+    ),
+    PROXY_CONNECTED: Metric("agent", "gauge", "Whether the agent is connected to policyd."),
+    PROXY_RESTARTS: Metric("agent", "counter", "How often an Envoy was started again.", ("proxy",)),
+    PROXY_SVID_EXPIRY: Metric("agent", "gauge", "When an Envoy's certificate ends, in seconds since 1970.", ("proxy",)),
+    PROXY_SERIES: Metric("agent", "gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
+    PROXY_SERIES_DROPPED: Metric(
+        "agent", "counter", "How often an Envoy did not count, as it keeps no more series.", ("proxy",)
+    ),
+    PROXY_SERIES_LIMIT: Metric(
+        "agent", "gauge", "How many it keeps of a kind at most; beyond it nothing new is counted."
+    ),
+    PROXY_UNREADABLE: Metric(
+        "agent", "gauge", "Lines of pages that were no metrics, or somebody else's, and are left out."
+    ),
+    APPLICATION_UP: Metric(
+        "agent",
+        "gauge",
+        "1 for an application whose metrics are on this page, 0 for one that did not show them in time.",
+        ("proxy",),
+    ),
+    f"{MESH_PREFIX}_{MESH_REQUESTS}": Metric("mesh", "counter", "Requests that have ended."),
+    f"{MESH_PREFIX}_{MESH_DURATION}": Metric("mesh", "histogram", "From a request's first byte to its answer's last."),
+    f"{MESH_PREFIX}_{MESH_REQUEST_BYTES}": Metric("mesh", "histogram", "Bytes of requests' bodies."),
+    f"{MESH_PREFIX}_{MESH_RESPONSE_BYTES}": Metric("mesh", "histogram", "Bytes of answers' bodies."),
+    f"{MESH_PREFIX}_{MESH_OPENED}": Metric("mesh", "counter", "Connections of TCP services that were let through."),
+    f"{MESH_PREFIX}_{MESH_CLOSED}": Metric(
+        "mesh", "counter", "Connections of TCP services that have ended, those that were refused too."
+    ),
+    f"{MESH_PREFIX}_{MESH_RECEIVED}": Metric("mesh", "counter", "Bytes that callers sent over ended connections."),
+    f"{MESH_PREFIX}_{MESH_SENT}": Metric("mesh", "counter", "Bytes that callers got over ended connections."),
+    f"{MESH_PREFIX}_{MESH_REQUEST_MESSAGES}": Metric(
+        "mesh", "counter", "Messages of gRPC that callers sent. Of the other end only its Service is known."
+    ),
+    f"{MESH_PREFIX}_{MESH_RESPONSE_MESSAGES}": Metric(
+        "mesh", "counter", "Messages of gRPC that callers got. Of the other end only its Service is known."
+    ),
 }
 
 # ---- log records that are streamed out (OTLP): their scope, and fields of a record -> attributes
@@ -126,34 +223,3 @@ EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
         "proxy", "request_id", "cached", "duration_us", "writer", "seq",
     )
 }  # fmt: skip
-
-# ---- metrics of an agent: name -> (kind, help, labels)
-PROXY_UP: Final = "policyd_proxy_up"
-PROXY_CONNECTED: Final = "policyd_proxy_connected"
-PROXY_RESTARTS: Final = "policyd_proxy_restarts_total"
-PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
-PROXY_SERIES: Final = "policyd_proxy_series"
-PROXY_SERIES_DROPPED: Final = "policyd_proxy_series_dropped_total"
-PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
-PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
-APPLICATION_UP: Final = "policyd_application_up"
-
-AGENT_METRICS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
-    PROXY_UP: ("gauge", "1 for an Envoy whose metrics are on this page, 0 for one that did not answer.", ("proxy",)),
-    PROXY_CONNECTED: ("gauge", "Whether the agent is connected to policyd.", ()),
-    PROXY_RESTARTS: ("counter", "How often an Envoy was started again.", ("proxy",)),
-    PROXY_SVID_EXPIRY: (
-        "gauge",
-        "When an Envoy's certificate ends, in seconds since 1970.",
-        ("proxy",),
-    ),
-    PROXY_SERIES: ("gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
-    PROXY_SERIES_DROPPED: ("counter", "How often an Envoy did not count, as it keeps no more series.", ("proxy",)),
-    PROXY_SERIES_LIMIT: ("gauge", "How many it keeps of a kind at most; beyond it nothing new is counted.", ()),
-    PROXY_UNREADABLE: ("gauge", "Lines of pages that were no metrics, or somebody else's, and are left out.", ()),
-    APPLICATION_UP: (
-        "gauge",
-        "1 for an application whose metrics are on this page, 0 for one that did not show them in time.",
-        ("proxy",),
-    ),
-}

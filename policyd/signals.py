@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 PEER_HEADER: Final = "x-policyd-peer"  # between sidecars: which instance speaks; its identity is its certificate's
-PREFIX: Final = "istio"  # of the names of counters and histograms
 MAX_SERIES: Final = 20_000  # of each kind that one Envoy keeps; beyond it new ones are not counted
 
 # ---- the tags
@@ -32,30 +31,17 @@ TAGS: Final = frozenset({
     LOCAL, REMOTE, REMOTE_ID, CLUSTER, CODE, FLAGS, GRPC_STATUS, SECURITY, DECISION, POLICY, WITHOUT,
 })  # fmt: skip
 
-# ---- the metrics, without their prefix: name -> (kind, help)
-REQUESTS: Final = "requests_total"
-DURATION: Final = "request_duration_milliseconds"
-REQUEST_BYTES: Final = "request_bytes"
-RESPONSE_BYTES: Final = "response_bytes"
-OPENED: Final = "tcp_connections_opened_total"
-CLOSED: Final = "tcp_connections_closed_total"
-RECEIVED: Final = "tcp_received_bytes_total"
-SENT: Final = "tcp_sent_bytes_total"
-REQUEST_MESSAGES: Final = "request_messages_total"
-RESPONSE_MESSAGES: Final = "response_messages_total"
-
-MESH_METRICS: Final[dict[str, tuple[str, str]]] = {
-    REQUESTS: ("counter", "Requests that have ended."),
-    DURATION: ("histogram", "From a request's first byte to its answer's last."),
-    REQUEST_BYTES: ("histogram", "Bytes of requests' bodies."),
-    RESPONSE_BYTES: ("histogram", "Bytes of answers' bodies."),
-    OPENED: ("counter", "Connections of TCP services that were let through."),
-    CLOSED: ("counter", "Connections of TCP services that have ended, those that were refused too."),
-    RECEIVED: ("counter", "Bytes that callers sent over ended connections."),
-    SENT: ("counter", "Bytes that callers got over ended connections."),
-    REQUEST_MESSAGES: ("counter", "Messages of gRPC that callers sent. Of the other end only its Service is known."),
-    RESPONSE_MESSAGES: ("counter", "Messages of gRPC that callers got. Of the other end only its Service is known."),
-}
+REASON: Final = "reason"  # a label that follows from tags: why a request was refused
+FORBIDDEN: Final = "forbidden"  # by the policy that stands beside it
+NOT_PERMITTED: Final = "not_permitted"  # by any policy
+_NO_MEANING: Final = "path"
+_NO_USER: Final = "token"
+_NO_DECISION: Final = "broken"
+REASONS: Final = (FORBIDDEN, NOT_PERMITTED, _NO_MEANING, _NO_USER, _NO_DECISION)
+# of an answer in HTTP's status or gRPC's
+_BY_ANSWER: Final[Mapping[str, str]] = {
+    "400": _NO_MEANING, "401": _NO_USER, "403": NOT_PERMITTED, "13": _NO_MEANING, "16": _NO_USER, "7": NOT_PERMITTED,
+}  # fmt: skip
 
 PROXY: Final = "proxy"  # the label of the instance whose Envoy counted
 REPORTER: Final = "reporter"
@@ -112,9 +98,11 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
         SECURITY: UNKNOWN if outward else tags.get(SECURITY, MUTUAL_TLS),
         DECISION: tags.get(DECISION, ""),
         POLICY: tags.get(POLICY, ""),
+        REASON: _reason(tags),
     }
     labels.update((name, value) for name, value in tags.items() if name not in TAGS)
     without = tags.get(WITHOUT, "").split(",")
+    without += [REASON] if DECISION in without else []  # which would tell it
     return {
         name: value if value or name in _KEPT_EMPTY else UNKNOWN
         for name, value in labels.items()
@@ -122,10 +110,24 @@ def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-_KEPT_EMPTY: Final = (GRPC_STATUS, DECISION, POLICY)
+_KEPT_EMPTY: Final = (GRPC_STATUS, DECISION, POLICY, REASON)
 
 
-_OF_ANSWERS: Final = (CODE, FLAGS, GRPC_STATUS, DECISION, POLICY)
+_OF_ANSWERS: Final = (CODE, FLAGS, GRPC_STATUS, DECISION, POLICY, REASON)
+
+
+def _reason(tags: Mapping[str, str]) -> str:
+    """Why a request was refused; "" where it was not, "unknown" where the tags that tell are gone."""
+    decision = tags.get(DECISION, "")
+    if decision == "error":
+        return _NO_DECISION
+    if decision != "deny":
+        return ""
+    if tags.get(POLICY):
+        return FORBIDDEN
+    answer = tags.get(GRPC_STATUS) or tags.get(CODE, "")
+    is_told = POLICY in tags or answer not in ("403", "7")
+    return _BY_ANSWER.get(answer, UNKNOWN) if is_told else UNKNOWN
 
 
 def message_labels(local: str, cluster: str = "", *, is_service: bool = False) -> dict[str, str]:

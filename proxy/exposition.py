@@ -15,16 +15,16 @@ from policyd import names, signals
 _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([^ ]+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 _TYPE = re.compile(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) ([a-z]+)")
-_STANDARD = f"envoy_{signals.PREFIX}_"
+_STANDARD = f"envoy_{names.MESH_PREFIX}_"
 _MESSAGES = re.compile(r"envoy_cluster_(?:(.*)_)?grpc_(request|response)_message_count")
-_COUNTS = {"request": signals.REQUEST_MESSAGES, "response": signals.RESPONSE_MESSAGES}
+_COUNTS = {"request": names.MESH_REQUEST_MESSAGES, "response": names.MESH_RESPONSE_MESSAGES}
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9_]")
 _SAMPLE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)"
     r'(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\]|\\.)*",?)*)\})?'
     r"[ \t]+([^ \t]+)(?:[ \t]+-?[0-9]+)?[ \t]*"
 )
-_OTHERS = (f"{signals.PREFIX}_", "envoy_", "policyd_")  # what no application counts
+_OTHERS = (f"{names.MESH_PREFIX}_", "envoy_", "policyd_")  # what no application counts
 _PARTS = ("", "_bucket", "_sum", "_count", "_total", "_created")
 _THEIRS = "exported_proxy"  # what an application itself calls `proxy`, as Prometheus would say
 MAX_LINES = 20_000  # of one application
@@ -95,8 +95,8 @@ class Page:
                 kept.lines.append(written_line)
 
     def put(self, name: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
-        """Take a family of our own, one of names.AGENT_METRICS."""
-        family = self.families.setdefault(name, Family(names.AGENT_METRICS[name][0]))
+        """Take a family of our own, one of names.METRICS."""
+        family = self.families.setdefault(name, Family(names.METRICS[name].kind))
         for labels, value in values:
             family.lines.append(f"{name}{{{written(labels)}}} {value:.16g}" if labels else f"{name} {value:.16g}")
 
@@ -178,7 +178,7 @@ class _Messages:
                 made = signals.message_labels(self._local, cluster, is_service=cluster in self._of_mesh)
             else:
                 continue
-            yield f"{signals.PREFIX}_{_COUNTS[which]}", written(made), value
+            yield f"{names.MESH_PREFIX}_{_COUNTS[which]}", written(made), value
 
 
 def _summed(lines: Iterable[str]) -> list[str]:

@@ -36,7 +36,7 @@ SECONDS: Final = 10.0  # for a whole connection
 ENVOY_SECONDS: Final = 3.0
 # what Istio keeps of Envoy's own by default: the mesh's metrics, the way to policyd, the process
 WANTED: Final = (
-    rf"^{signals.PREFIX}\.|^cluster\.policyd|^cluster_manager|^listener_manager|^server\."
+    rf"^{names.MESH_PREFIX}\.|^cluster\.policyd|^cluster_manager|^listener_manager|^server\."
     r"|^cluster\.(in|out)bound\|.*\.grpc\.(request|response)_message_count$"
 )
 
@@ -90,7 +90,7 @@ async def collect(
 
 async def counted(socket: Path, instance: str) -> bytes:
     """What one Envoy counts of requests and tunnels, compressed by zlib; raises EnvoyError."""
-    target = f"/stats/prometheus?usedonly&filter={quote(signals.PREFIX)}"
+    target = f"/stats/prometheus?usedonly&filter={quote(names.MESH_PREFIX)}"
     status, body = await ask(socket, target, timeout=ENVOY_SECONDS)
     if status != 200:
         raise EnvoyError(f"Envoy answers {status} to `{target}`")

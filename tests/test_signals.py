@@ -49,6 +49,7 @@ LABELS = {
     "connection_security_policy": "mutual_tls",
     "decision": "allow",
     "policy": "ratings",
+    "reason": "",
 }
 OUTBOUND = {
     **INBOUND,
@@ -128,3 +129,35 @@ def test_a_telemetry_adds_changes_and_removes_labels() -> None:
     assert standard_labels(tags) == {
         name: value for name, value in wanted.items() if name not in ("source_principal", "policy")
     }
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({}, ""),
+        ({"decision": "deny", "response_code": "403", "policy": "no-delete"}, "forbidden"),
+        ({"decision": "deny", "response_code": "403", "policy": ""}, "not_permitted"),
+        ({"decision": "deny", "response_code": "200", "grpc_response_status": "7", "policy": ""}, "not_permitted"),
+        ({"decision": "deny", "response_code": "400", "policy": ""}, "path"),
+        ({"decision": "deny", "response_code": "200", "grpc_response_status": "13", "policy": ""}, "path"),
+        ({"decision": "deny", "response_code": "401", "policy": ""}, "token"),
+        ({"decision": "deny", "response_code": "200", "grpc_response_status": "16", "policy": ""}, "token"),
+        ({"decision": "error", "response_code": "503", "policy": ""}, "broken"),
+        # an Envoy that did not ask, and one whose own answer has nothing to do with it
+        ({"decision": "", "policy": "", "response_code": "403"}, ""),
+        # a Telemetry has another code, or none
+        ({"decision": "deny", "response_code": "refused", "policy": ""}, "unknown"),
+        ({"decision": "deny", "response_code": "", "policy": "", "without": "response_code"}, "unknown"),
+    ],
+)
+def test_why_a_request_was_refused_follows_from_what_was_decided_and_answered(
+    changed: dict[str, str], reason: str
+) -> None:
+    assert standard_labels({**INBOUND, **changed})["reason"] == reason
+
+
+def test_without_the_policy_nobody_knows_whether_one_forbade() -> None:
+    tags = {name: value for name, value in INBOUND.items() if name != "policy"}
+
+    assert standard_labels({**tags, "decision": "deny", "response_code": "403"})["reason"] == "unknown"
+    assert standard_labels({**tags, "decision": "deny", "response_code": "401"})["reason"] == "token"

@@ -16,21 +16,24 @@ from policyd.audit.record import Entry, Fault, Record, Shadow
 def metrics() -> Iterator[str]:
     """Every metric: of the server, of agents, of the mesh."""
     text = "What `/metrics` of the server's HTTP port shows; its address is in `policyd status`."
-    yield from ("# Metrics", "", text, "Counters end in `_total`, as Prometheus asks.", "")
-    rows = ((code(name), codes(labels, "none"), text) for name, (text, labels) in names.METRICS.items())
-    yield from table(("name", "labels", "what it is"), rows)
+    yield from ("# Metrics", "", text, "", *_metrics("policyd"))
     text = "What an agent says of itself on the page that `policyd-proxy run` serves (`--metrics`)."
-    yield from ("", "## Of an agent", "", text, "")
-    rows = ((code(name), codes(labels, "none"), text) for name, (_, text, labels) in names.AGENT_METRICS.items())
-    yield from table(("name", "labels", "what it is"), rows)
+    yield from ("", "## Of an agent", "", text, "", *_metrics("agent"))
     text = "What its Envoys count, on the same page, under Istio's names; `proxy` is the instance whose Envoy it was."
-    yield from ("", "## Of the mesh", "", text, "")
-    counted = ((code(f"{signals.PREFIX}_{name}"), kind, text) for name, (kind, text) in signals.MESH_METRICS.items())
-    yield from table(("name", "kind", "what it is"), counted)
-    labels = codes((*signals.standard_labels({}), "proxy"), "")
+    yield from ("", "## Of the mesh", "", text, "", *_metrics("mesh"))
+    labels = codes((*signals.standard_labels({}), signals.PROXY), "")
     yield from ("", f"Each has the labels {labels}. What is not known is `{signals.UNKNOWN}`.")
-    yield "Counters have `decision` (`allow`, `deny` or `error`) and `policy`, the first that determined it, where the"
-    yield "Envoy asked; else they are empty."
+    yield "Counters have `decision` (`allow`, `deny` or `error`), `policy`, the first that determined it, and `reason`"
+    yield f"({codes(signals.REASONS, '')}), where the Envoy asked; else these are empty."
+
+
+def _metrics(of: str) -> Iterator[str]:
+    rows = (
+        (code(name), metric.kind, codes(metric.labels, "as below" if of == "mesh" else "none"), metric.help)
+        for name, metric in names.METRICS.items()
+        if metric.of == of
+    )
+    yield from table(("name", "kind", "labels", "what it is"), rows)
 
 
 def error_codes() -> Iterator[str]:

@@ -136,8 +136,8 @@ class SharedCollector:
         name: str,
         sums: Iterable[tuple[Labels, int]] | None = None,
     ) -> Metric:
-        help_text, labels = names.METRICS[name]
-        family = kind(name, help_text, labels=labels)
+        metric = names.METRICS[name]
+        family = kind(name, metric.help, labels=metric.labels)
         for values, total in self._slots.sums(name) if sums is None else sums:
             family.add_metric(values, total)
         return family
@@ -148,6 +148,6 @@ class SharedCollector:
         for limit in _LIMITS:
             total += counts[limit,]
             buckets.append((limit, float(total)))
-        family = HistogramMetricFamily(names.DECISION_SECONDS, names.METRICS[names.DECISION_SECONDS][0])
+        family = HistogramMetricFamily(names.DECISION_SECONDS, names.METRICS[names.DECISION_SECONDS].help)
         family.add_metric((), buckets, counts[_SUM,] / 1e9)
         return family

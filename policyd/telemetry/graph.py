@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
 
-from policyd import signals
+from policyd import names, signals
 
 OUTSIDE: Final = "(outside)"
-_REQUESTS: Final = f"{signals.PREFIX}_{signals.REQUESTS}"
-_DURATION: Final = f"{signals.PREFIX}_{signals.DURATION}_bucket"
-_OPENED: Final = f"{signals.PREFIX}_{signals.OPENED}"
+_REQUESTS: Final = f"{names.MESH_PREFIX}_{names.MESH_REQUESTS}"
+_DURATION: Final = f"{names.MESH_PREFIX}_{names.MESH_DURATION}_bucket"
+_OPENED: Final = f"{names.MESH_PREFIX}_{names.MESH_OPENED}"
 # names have no letters that are written otherwise (signals.Party), decisions neither
 _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _READ: Final = (_REQUESTS, _DURATION, _OPENED)

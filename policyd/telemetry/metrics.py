@@ -48,8 +48,8 @@ class _Counts:
     """A counter's children, one for each combination of label values that can be."""
 
     def __init__(self, registry: CollectorRegistry, name: str, *values: Iterable[str]) -> None:
-        help_text, labels = names.METRICS[name]
-        counter = Counter(name, help_text, labels, registry=registry)
+        metric = names.METRICS[name]
+        counter = Counter(name, metric.help, metric.labels, registry=registry)
         self._values = tuple(frozenset(options) for options in values)
         self._counter = counter
         self._children = {combination: counter.labels(*combination) for combination in product(*values)}
@@ -85,7 +85,7 @@ class Metrics:
         self._pushes = _Counts(registry, names.XDS_PUSHES, TYPES)
         self._rejections = _Counts(registry, names.XDS_REJECTIONS, TYPES)
         self._connections = _gauge(registry, names.XDS_CONNECTIONS)
-        text, _ = names.METRICS[names.XDS_CONVERGENCE]
+        text = names.METRICS[names.XDS_CONVERGENCE].help
         self._convergence = Histogram(names.XDS_CONVERGENCE, text, buckets=CONVERGENCE, registry=registry)
         self._issued = _Counts(registry, names.CERTIFICATES_ISSUED, ISSUANCES)
         self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
@@ -255,9 +255,9 @@ def _is_created(sample: Sample) -> bool:
 
 
 def _plain(registry: CollectorRegistry, name: str) -> Counter:
-    return Counter(name, names.METRICS[name][0], registry=registry)
+    return Counter(name, names.METRICS[name].help, registry=registry)
 
 
 def _gauge(registry: CollectorRegistry, name: str) -> Gauge:
-    help_text, labels = names.METRICS[name]
-    return Gauge(name, help_text, labels, registry=registry)
+    metric = names.METRICS[name]
+    return Gauge(name, metric.help, metric.labels, registry=registry)

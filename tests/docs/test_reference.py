@@ -33,7 +33,7 @@ def test_no_page_is_left_over(root: Path) -> None:
         ("schema.md", "| `GET`, `HEAD`, `OPTIONS` | `read` | `Workload`, `Unauthenticated` |"),
         ("schema.md", "| `path` | `String` | yes | canonical, no query |"),
         ("records.md", "| `decision` | `allow`, `deny`, `error` |"),
-        ("metrics.md", "| `policyd_decisions` | `decision`, `side` |"),
+        ("metrics.md", "| `policyd_decisions_total` | counter | `decision`, `side` |"),
         ("errors.md", "| `invalid_input` |"),
     ],
 )

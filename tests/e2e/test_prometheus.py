@@ -124,6 +124,7 @@ def test_the_rules_hold_and_nothing_is_alarmed_about_a_mesh_that_is_well(prometh
         "__name__": "mesh:denied:rate1m",
         "source_principal": "spiffe://cluster.local/ns/default/sa/bookinfo-reviews",
         "destination_service": "details.default.svc.cluster.local",
+        "reason": "not_permitted",
     }
 
 

@@ -12,7 +12,7 @@ from policyd.mesh.declare import declare
 from policyd.mesh.istio.telemetry import CustomTag, LiteralTag
 from policyd.mesh.placement import assumed
 from policyd.mesh.telemetry import Count, Providers, Said, Spans, said_of
-from policyd.signals import CLOSED, DURATION, REQUESTS
+from policyd.names import MESH_CLOSED, MESH_DURATION, MESH_REQUESTS
 from tests.mesh.sample import GOOD, meshed, problems
 
 MESH, SPACE = "istio-system", "default"
@@ -53,15 +53,15 @@ ASKING = "{match: {metric: REQUEST_COUNT, mode: CLIENT}, disabled: true}"
 @pytest.mark.parametrize(
     ("documents", "found"),
     [
-        ([telemetry("m", MESH, counts(OFF))], {REQUESTS: Count(disabled=True)}),
+        ([telemetry("m", MESH, counts(OFF))], {MESH_REQUESTS: Count(disabled=True)}),
         ([telemetry("m", MESH, counts(OFF)), telemetry("n", SPACE, counts(ON))], {}),
         ([telemetry("n", SPACE, counts(ON)), telemetry("w", SPACE, f"{API}, {counts(OFF)}")],
-         {REQUESTS: Count(disabled=True)}),
+         {MESH_REQUESTS: Count(disabled=True)}),
         # label by label, the narrower word last
         ([telemetry("m", MESH, counts(HOST)), telemetry("n", SPACE, counts(OFF))],
-         {REQUESTS: Count(True, {"host": "request.host"})}),
+         {MESH_REQUESTS: Count(True, {"host": "request.host"})}),
         ([telemetry("w", SPACE, f"{V2}, {counts(NO_HOST)}"), telemetry("m", MESH, counts(HOST))],
-         {REQUESTS: Count(False, {"host": None})}),
+         {MESH_REQUESTS: Count(False, {"host": None})}),
         # the other side, and other workloads
         ([telemetry("m", MESH, counts(ASKING))], {}),
         ([telemetry("w", SPACE, f"selector: {{matchLabels: {{version: v1}}}}, {counts(OFF)}")], {}),
@@ -76,8 +76,8 @@ def test_an_override_without_a_metric_is_for_all_of_them() -> None:
         [telemetry("m", MESH, counts("{disabled: true}", "{match: {metric: REQUEST_DURATION}, disabled: false}"))]
     )
 
-    assert (found.counts[REQUESTS], found.counts[CLOSED]) == (Count(disabled=True),) * 2
-    assert (len(found.counts), DURATION in found.counts) == (7, False)
+    assert (found.counts[MESH_REQUESTS], found.counts[MESH_CLOSED]) == (Count(disabled=True),) * 2
+    assert (len(found.counts), MESH_DURATION in found.counts) == (7, False)
 
 
 TEAM = "customTags: {team: {literal: {value: a}}}"
@@ -147,7 +147,7 @@ def test_of_access_logs_the_narrowest_level_names_the_providers(
 def test_a_gateway_asks() -> None:
     documents = [telemetry("m", MESH, counts(ASKING))]
 
-    assert said(documents, "edge", "CLIENT").counts == {REQUESTS: Count(disabled=True)}
+    assert said(documents, "edge", "CLIENT").counts == {MESH_REQUESTS: Count(disabled=True)}
     assert said(documents, "edge", "SERVER").counts == {}
 
 

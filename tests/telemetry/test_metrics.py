@@ -46,8 +46,12 @@ def test_the_exposition_is_this(request: pytest.FixtureRequest) -> None:
 
 
 def test_every_metric_that_has_a_name_is_there() -> None:
-    families = {metric.name: metric.documentation for metric in Metrics().registry.collect()}
-    assert families == {name: help_text for name, (help_text, _) in names.METRICS.items()}
+    families = {metric.name: (metric.type, metric.documentation) for metric in Metrics().registry.collect()}
+    assert families == {
+        name.removesuffix("_total"): (metric.kind, metric.help)
+        for name, metric in names.METRICS.items()
+        if metric.of == "policyd"
+    }
 
 
 def test_a_text_of_others_is_no_label() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from policyd import access_log, signals
+from policyd import access_log, names
 from policyd.config import Address, parse_settings
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.telemetry import Count, Said, Spans
@@ -129,7 +129,7 @@ def _fields(name: str, folder: Path, collector: Collector) -> dict[str, Any]:
 
 def _few_series() -> list[dict[str, Any]]:
     """What counts by a label of many values, with room for five."""
-    counts = {signals.REQUESTS: Count(labels={"path": "request.url_path"})}
+    counts = {names.MESH_REQUESTS: Count(labels={"path": "request.url_path"})}
     loggers = counting.inbound(WEB, Served(80, 80), encrypted=False, counts=counts)
     for one in loggers:
         one["typed_config"]["stats_scope"]["max_counters"] = 5

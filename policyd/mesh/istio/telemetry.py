@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policyd import signals
+from policyd import names, signals
 from policyd.access_log import SECRET_HEADERS, check_format
 from policyd.mesh.cel import check_cel, check_shown
 from policyd.mesh.istio.common import HeaderName, Resource, WorkloadSelector
@@ -27,14 +27,14 @@ MAX_ENTRIES: Final = 16
 MAX_TAGS: Final = 32
 # as Istio names the metrics -> as they are counted
 METRICS: Final[Mapping[str, str]] = {
-    "REQUEST_COUNT": signals.REQUESTS,
-    "REQUEST_DURATION": signals.DURATION,
-    "REQUEST_SIZE": signals.REQUEST_BYTES,
-    "RESPONSE_SIZE": signals.RESPONSE_BYTES,
-    "TCP_OPENED_CONNECTIONS": signals.OPENED,
-    "TCP_CLOSED_CONNECTIONS": signals.CLOSED,
-    "TCP_SENT_BYTES": signals.SENT,
-    "TCP_RECEIVED_BYTES": signals.RECEIVED,
+    "REQUEST_COUNT": names.MESH_REQUESTS,
+    "REQUEST_DURATION": names.MESH_DURATION,
+    "REQUEST_SIZE": names.MESH_REQUEST_BYTES,
+    "RESPONSE_SIZE": names.MESH_RESPONSE_BYTES,
+    "TCP_OPENED_CONNECTIONS": names.MESH_OPENED,
+    "TCP_CLOSED_CONNECTIONS": names.MESH_CLOSED,
+    "TCP_SENT_BYTES": names.MESH_SENT,
+    "TCP_RECEIVED_BYTES": names.MESH_RECEIVED,
 }
 # labels that others depend on: of histograms, of scrapes, and by which both ends of a request are told apart
 _KEPT_LABELS: Final = frozenset({"le", "proxy", "instance", "job", signals.REPORTER})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policyd import signals
+from policyd import names, signals
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.telemetry import Count
@@ -176,7 +176,7 @@ def _logger(filters: list[dict[str, Any]], counted: dict[str, list[dict[str, Any
     config = {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
         "stats_scope": {
-            "prefix": signals.PREFIX,
+            "prefix": names.MESH_PREFIX,
             "max_counters": signals.MAX_SERIES,
             "max_histograms": signals.MAX_SERIES,
         },
@@ -192,25 +192,25 @@ def _logger(filters: list[dict[str, Any]], counted: dict[str, list[dict[str, Any
 
 def _requests(tags: Tags, few: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
     """How many there were; how long they took and how large they were without what was decided."""
-    timed = _stat(signals.DURATION, few, counts, unit="Milliseconds", value_format="%DURATION%")
+    timed = _stat(names.MESH_DURATION, few, counts, unit="Milliseconds", value_format="%DURATION%")
     sizes = (
         _stat(name, few, counts, unit="Bytes", value_format=value)
-        for name, value in ((signals.REQUEST_BYTES, "%BYTES_RECEIVED%"), (signals.RESPONSE_BYTES, "%BYTES_SENT%"))
+        for name, value in ((names.MESH_REQUEST_BYTES, "%BYTES_RECEIVED%"), (names.MESH_RESPONSE_BYTES, "%BYTES_SENT%"))
     )
     return {
-        "counters": _stat(signals.REQUESTS, tags, counts, value_fixed=1),
+        "counters": _stat(names.MESH_REQUESTS, tags, counts, value_fixed=1),
         "histograms": [*timed, *(one for size in sizes for one in size)],
     }
 
 
 def _opened(tags: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
-    return {"counters": _stat(signals.OPENED, tags, counts, value_fixed=1)}
+    return {"counters": _stat(names.MESH_OPENED, tags, counts, value_fixed=1)}
 
 
 def _closed(tags: Tags, few: Tags, counts: Counts) -> dict[str, list[dict[str, Any]]]:
-    received = _stat(signals.RECEIVED, few, counts, value_format="%BYTES_RECEIVED%")
-    sent = _stat(signals.SENT, few, counts, value_format="%BYTES_SENT%")
-    return {"counters": [*_stat(signals.CLOSED, tags, counts, value_fixed=1), *received, *sent]}
+    received = _stat(names.MESH_RECEIVED, few, counts, value_format="%BYTES_RECEIVED%")
+    sent = _stat(names.MESH_SENT, few, counts, value_format="%BYTES_SENT%")
+    return {"counters": [*_stat(names.MESH_CLOSED, tags, counts, value_fixed=1), *received, *sent]}
 
 
 def _stat(name: str, tags: Tags, counts: Counts, **value: Any) -> list[dict[str, Any]]:
