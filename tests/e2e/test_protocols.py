@@ -718,8 +718,9 @@ def test_connections_leave_by_a_forward_proxy_and_are_decided_as_what_is_behind_
     before = len(world.outside.seen)
     assert ask(world, "other-v1", "far.test:443", "far.test") == "no tunnel: 403"
     assert world.forward.asked == []
-    # the way is asked for, and no byte of who asks for another name goes by it
+    # nor is the way asked for by whose TLS is for another name
     assert (ask(world, "web-v1", "far.test:443", "tls.test"), len(world.outside.seen)) == ("ended", before)
+    assert world.forward.asked == []
 
     assert ask(world, "web-v1", "far.test:443", "far.test") == ANSWERED
     asked, headers = world.forward.asked[-1]

@@ -24,6 +24,8 @@ from policyd.xds.resources.model import GUARD, GUARD_ANY, LEAVING, SERVED_TLS
 
 # of a gateway's tunnel the name is not what it was asked for by, so the gateway says it; that it is true is seen here
 CLAIMED: Final = f"%REQ({SNI_HEADER.upper()}?:AUTHORITY)%"
+# the most that is kept of a client until it is connected
+_ONCE_IT_SPOKE: Final = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 65_536}
 _TLS_INSPECTOR: Final = {
     "name": "envoy.filters.listener.tls_inspector",
     "typed_config": {"@type": f"{inner.TYPES}.filters.listener.tls_inspector.v3.TlsInspector"},
@@ -59,7 +61,7 @@ def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
 
 def at_application() -> dict[str, Any]:
     """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
-    return inner.internal(SERVED_TLS, [_only_who_asks(proxy("served", SERVED_TLS))], _TLS_INSPECTOR)
+    return inner.internal(SERVED_TLS, [_only_who_asks("served", SERVED_TLS)], _TLS_INSPECTOR)
 
 
 def on_the_way_out(
@@ -87,10 +89,10 @@ def on_the_way_out(
         upgrade_configs=[tcp.CONNECT],
         **observed,
     )
-    on = proxy("leaving", LEAVING, tunneling_config=tunnel)
-    look = _only_who_asks(on)
+    look = _only_who_asks("leaving", LEAVING, tunneling_config=tunnel)
     guards = [inner.internal(GUARD, [look], _TLS_INSPECTOR)]
     if any_name:
+        on = proxy("leaving", LEAVING, tunneling_config=tunnel)
         guards.append(inner.internal(GUARD_ANY, [look, {"filters": [on]}], _TLS_INSPECTOR))
     return [*guards, inner.internal(LEAVING, [{"filters": [manager]}])]
 
@@ -117,8 +119,11 @@ _ASKS_ON: Final[Mapping[str, Any]] = {
 }
 
 
-def _only_who_asks(then: dict[str, Any]) -> dict[str, Any]:
-    """The chain of a client of TLS whose name is the tunnel's (rbac.v3.RBAC); there is none for anybody else."""
+def _only_who_asks(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
+    """The chain of a client of TLS whose name is the tunnel's (rbac.v3.RBAC); there is none for anybody else.
+
+    Names are compared when the first bytes pass, and only then is there a connection to where they go.
+    """
     policy = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _IS_THAT_NAME}
     config = {
         "@type": f"{inner.TYPES}.filters.network.rbac.v3.RBAC",
@@ -138,6 +143,7 @@ def _only_who_asks(then: dict[str, Any]) -> dict[str, Any]:
         },
     }
     guard = {"name": "envoy.filters.network.rbac", "typed_config": config}
+    then = proxy(prefix, cluster, **_ONCE_IT_SPOKE, **more)
     return {"filter_chain_match": {"transport_protocol": "tls"}, "filters": [guard, then]}
 
 
