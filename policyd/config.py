@@ -31,6 +31,8 @@ SOCKET_NAME_ROOM: Final = 40  # what the names of sockets below the runtime fold
 MAX_WORKERS: Final = 64
 MIN_CERTIFICATE_SECONDS: Final = 5.0
 MAX_CERTIFICATE_SECONDS: Final = 86_400.0
+_NETLOC: Final = re.compile(r"[A-Za-z0-9.:\[\]-]+")
+MAX_ISSUER: Final = 150  # characters, as an operator's name begins with it
 MAX_URL: Final = 2_048
 MAX_CLAIM: Final = 256  # characters of its name
 
@@ -314,6 +316,28 @@ class ListenSettings(Model):
     http: Listen = LOOPBACK
 
 
+def _check_login_issuer(url: str) -> str:
+    """An issuer of OpenID Connect: https, or on this machine; tokens are compared to the letter."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    is_text = url.isascii() and url.isprintable() and len(url) <= MAX_ISSUER and not set(url) & set("?#~")
+    if not is_safe or not is_text or not _NETLOC.fullmatch(parts.netloc):
+        raise ValueError(f"`{url[:80]}` is no issuer; write it as in `https://accounts.example.com`")
+    return url
+
+
+class OidcSettings(Model):
+    """With whom people log in to the console (OpenID Connect), and who the console is to them."""
+
+    issuer: Annotated[str, AfterValidator(_check_login_issuer)]
+    client_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
+    client_secret_file: Annotated[str, Field(min_length=1)] | None = None
+
+
 class ConsoleSettings(Model):
     """Where the console listens, and for who comes from elsewhere its certificate, the file of the token that opens it,
     and the names that it goes by. Files are relative to the mesh's folder. With `apply` policies that were edited in it
@@ -326,13 +350,14 @@ class ConsoleSettings(Model):
     token_file: Annotated[str, Field(min_length=1)] | None = None
     certificate_file: Annotated[str, Field(min_length=1)] | None = None
     key_file: Annotated[str, Field(min_length=1)] | None = None
+    oidc: OidcSettings | None = None
 
     @model_validator(mode="after")
     def _check_reach(self) -> ConsoleSettings:
         if (self.certificate_file is None) is not (self.key_file is None):
             raise ValueError("`certificateFile` and `keyFile` belong together; write both")
-        if not self.listen.is_loopback and not (self.token_file and self.certificate_file):
-            message = "beyond loopback the console needs `tokenFile`, `certificateFile` and `keyFile`"
+        if not self.listen.is_loopback and not ((self.token_file or self.oidc) and self.certificate_file):
+            message = "beyond loopback the console needs `tokenFile` or `oidc`, `certificateFile` and `keyFile`"
             raise ValueError(f"{message}; write them, or listen on 127.0.0.1")
         return self
 

@@ -17,7 +17,7 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 16
 LINK_SECONDS: Final = 600
 SESSION_SECONDS: Final = 12 * 3600
-MAX_TICKET: Final = 300  # characters
+MAX_TICKET: Final = 400  # characters
 _PARTS: Final = 5
 
 

@@ -102,6 +102,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_capture": "`DEFAULT` or `NONE`",
     "_check_pool": "",
     "_check_tls": "",
+    "_check_login_issuer": "`https://` URL",
     "_check_uri": "`https://` URI, or file in `jwks/`",
     "_check_issuer": "text",
     "_check_written": "header name",

@@ -13,8 +13,9 @@ from starlette.staticfiles import StaticFiles
 
 from policyd.console.desk import HERE, Desk, failing
 from policyd.console.door import Door
-from policyd.console.entrance import GUESSES, Entrance, nothing_here
+from policyd.console.entrance import BACK, GUESSES, Entrance, nothing_here
 from policyd.console.live import Streams
+from policyd.console.provider import Provider
 from policyd.console.views import certificates, decisions, graph, mesh, policies, traces, trial
 from policyd.rate import RateLimit
 
@@ -49,9 +50,15 @@ ACTIONS: Final = {
 }
 
 
-def application(desk: Desk, seconds: Callable[[], int], clock: Callable[[], float], token: str = "") -> Door:
-    """Make it; `seconds` are those since the epoch, `clock` never goes back."""
-    entrance = Entrance(desk.rules, seconds, RateLimit(GUESSES, clock), token, since=seconds())
+def application(
+    desk: Desk,
+    seconds: Callable[[], int],
+    clock: Callable[[], float],
+    token: str = "",
+    provider: Provider | None = None,
+) -> Door:
+    """Make it; `seconds` are those since the epoch, `clock` never goes back. Who logs in does it with `provider`."""
+    entrance = Entrance(desk.rules, seconds, RateLimit(GUESSES, clock), token, since=seconds(), provider=provider)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -67,6 +74,8 @@ def application(desk: Desk, seconds: Callable[[], int], clock: Callable[[], floa
         Mount("/static", StaticFiles(directory=HERE / "static")),
         Route("/enter", entrance.get, methods=["GET"]),
         Route("/enter", entrance.post, methods=["POST"]),
+        Route("/enter/oidc", entrance.begin, methods=["GET"]),
+        Route(BACK, entrance.back, methods=["GET"]),
         *(Route(path, failing(view), methods=["GET"]) for path, view in PAGES.items()),
         *(Route(path, failing(view), methods=["GET"]) for path, view in STREAMS.items()),
         *(Route(path, failing(view), methods=["POST"]) for path, view in ACTIONS.items()),

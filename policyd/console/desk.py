@@ -127,7 +127,7 @@ def failing(view: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Aw
             await admitted(request)
             return await view(request)
         except Forbidden as error:
-            return HTMLResponse(part("enter.html", why=str(error), has_token=False), 403)
+            return HTMLResponse(part("enter.html", why=str(error), has_token=False, login=""), 403)
         except PolicydError as error:
             return await page(request, "failed.html", 400, problems=problems_of(error))
 

@@ -21,7 +21,7 @@ MAX_BODY: Final = 1 << 20  # bytes
 TOO_LARGE: Final = f"at most {MAX_BODY >> 20} MiB are taken at once\n"
 MAX_TARGET: Final = 8 << 10  # bytes of path and query
 METHODS: Final = frozenset({"GET", "HEAD", "POST"})
-OPEN: Final = ("/static/", "/enter")  # what needs no session
+OPEN: Final = frozenset({"/enter", "/enter/oidc", "/enter/back"})  # what needs no session, besides our own files
 PROOF: Final = b"x-policyd-proof"
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -112,7 +112,7 @@ def refused(scope: Scope, rules: Rules, ticket: Ticket | None) -> Response | Non
     if _announced(headers) > MAX_BODY:
         return PlainTextResponse(TOO_LARGE, 413)
     path = scope["path"]
-    is_open = path.startswith(OPEN[0]) or path == OPEN[1]
+    is_open = path.startswith("/static/") or path in OPEN
     if ticket is None and not is_open:
         return _to_the_entrance(scope["method"], headers)
     if scope["method"] == "POST":

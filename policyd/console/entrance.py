@@ -1,4 +1,4 @@
-"""The way in: a link that opens once, or the token of a file where the console listens beyond this machine.
+"""The way in: a link that opens once, the token of a file, or a login with the issuer that the settings name.
 
 Law: a link is good for ten minutes, once, and only for the process that runs now; who guesses is slowed down. What
 comes out is a cookie that no script reads and no other site sends.
@@ -10,12 +10,13 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from policyd import tickets
 from policyd.console.desk import desk_of, page, part
+from policyd.console.oidc import LOGIN_SECONDS, LoginFailed, Logins, authorization_url, operator_of
 from policyd.errors import PolicydError
 from policyd.rate import Rate, RateLimit
 from policyd.tickets import Ticket
@@ -24,23 +25,31 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from policyd.console.door import Rules
+    from policyd.console.provider import Provider
 
 VISITOR: Final = "token:console"  # the Operator that the token proves
 OPENED: Final = "console.open"
 MIN_TOKEN: Final = 32  # characters
 GUESSES: Final = Rate(per_second=0.5, burst=5)
+BACK: Final = "/enter/back"
+MAX_CODE: Final = 4_096  # characters
+SLOWLY: Final = "too many tries; wait a little"
 WRONG: Final = "this link has been used, has ended, or is of an earlier start; `policyd console` prints a new one"
 
 
 @dataclass(slots=True)
 class Entrance:
-    """Who may come in. `token` is "" where only links open; `since` is when this process began."""
+    """Who may come in. `token` is "" where none opens, `provider` None where nobody logs in; `since` is when this
+    process began.
+    """
 
     rules: Rules
     now: Callable[[], int]
     limit: RateLimit
     token: str = ""
     since: int = 0
+    provider: Provider | None = None
+    logins: Logins = field(default_factory=lambda: Logins(secrets.token_bytes))
     spent: dict[str, int] = field(default_factory=dict)
 
     async def get(self, request: Request) -> Response:
@@ -55,13 +64,53 @@ class Entrance:
 
     async def post(self, request: Request) -> Response:
         """Open with the token."""
-        peer = request.client.host if request.client else ""
-        if not self.limit.allow(peer):
-            return await self._closed(request, 429, "too many tries; wait a little")
+        if not self.limit.allow(_peer(request)):
+            return await self._closed(request, 429, SLOWLY)
         given = parse_qs((await request.body()).decode("latin-1")).get("token", [""])[0].strip()
         if not self.token or not tickets.same(given, self.token):
             return await self._closed(request, 403, "this is not the token")
         return await self._admitted(request, RedirectResponse("/", 303), VISITOR)
+
+    async def begin(self, request: Request) -> Response:
+        """Send a browser to the issuer; its cookie tells there that it is the same when it comes back."""
+        if self.provider is None:
+            return await nothing_here(request, LookupError())
+        if not self.limit.allow(_peer(request)):
+            return await self._closed(request, 429, SLOWLY)
+        try:
+            places = await self.provider.places()
+        except LoginFailed as error:
+            return await self._closed(request, 502, str(error))
+        back = f"{self.rules.scheme}://{request.headers['host'].lower()}{BACK}"
+        login = self.logins.begin(back, self.now())
+        answer = RedirectResponse(authorization_url(places, self.provider.client_id, login), 303)
+        answer.set_cookie(  # lax: who comes back comes from the issuer's page
+            self._login_cookie, login.browser, max_age=LOGIN_SECONDS, path="/enter",
+            secure=self.rules.scheme == "https", httponly=True, samesite="lax",
+        )  # fmt: skip
+        return answer
+
+    async def back(self, request: Request) -> Response:
+        """Who comes back from the issuer comes in if it says who they are."""
+        if self.provider is None:
+            return await nothing_here(request, LookupError())
+        query, issuer = request.query_params, self.provider.issuer
+        try:
+            login = self.logins.end(query.get("state", ""), request.cookies.get(self._login_cookie, ""), self.now())
+            if query.get("error") or query.get("iss", issuer) != issuer:
+                raise LoginFailed(f"the issuer says no: `{query.get('error', 'it is another one')[:80]}`")
+            code = query.get("code", "")[:MAX_CODE]
+            subject = await self.provider.subject(code, login.verifier, login.back, login.nonce, self.now)
+            who = operator_of(issuer, subject)
+        except LoginFailed as error:
+            return await self._closed(request, 403, str(error))
+        answer = await self._admitted(request, HTMLResponse(part("opened.html")), who)
+        answer.delete_cookie(self._login_cookie, path="/enter", httponly=True, samesite="lax")
+        return answer
+
+    @property
+    def _login_cookie(self) -> str:
+        return f"{self.rules.cookie}_login"
 
     async def _admitted(self, request: Request, answer: Response, who: str) -> Response:
         """Let somebody in whom the operators' policies allow to look, on record."""
@@ -90,7 +139,16 @@ class Entrance:
         return answer
 
     async def _closed(self, request: Request, status: int, why: str) -> Response:
-        return HTMLResponse(part("enter.html", why=why, has_token=bool(self.token)), status)
+        return HTMLResponse(part("enter.html", why=why, has_token=bool(self.token), login=self._login), status)
+
+    @property
+    def _login(self) -> str:
+        """With whom one logs in, as people see it."""
+        return urlsplit(self.provider.issuer).netloc if self.provider else ""
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def nothing_here(request: Request, _: Exception) -> Response:

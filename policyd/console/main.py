@@ -31,6 +31,7 @@ from policyd.console.app import application
 from policyd.console.desk import Desk
 from policyd.console.door import Rules
 from policyd.console.entrance import MIN_TOKEN
+from policyd.console.provider import Provider
 from policyd.console.source import Source
 from policyd.console.watch import Watch
 from policyd.errors import PolicydError, StateError
@@ -68,7 +69,7 @@ def serve(directory: Path) -> None:
     ports.save(kept, {NAME: address})
     rules = rules_of(settings, address, key_of(paths))
     with _socket(address) as listening, _announced(paths.console, address, rules):
-        asyncio.run(_serve(directory, settings, rules, listening, token_of(settings, directory)))
+        asyncio.run(_serve(directory, settings, rules, listening))
 
 
 def rules_of(settings: ConsoleSettings, address: Address, key: bytes) -> Rules:
@@ -86,26 +87,38 @@ def token_of(settings: ConsoleSettings, directory: Path) -> str:
     if settings.token_file is None:
         return ""
     path = directory / settings.token_file
-    try:
-        if path.stat().st_mode & 0o077:
-            raise StateError(f"others may read `{path}`", remedy=f"run `chmod 600 {path}`")
-        token = path.read_text(encoding="ascii").strip()[:MAX_TOKEN_FILE]
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(
-            f"`{path}` cannot be read: {error}", remedy="see `console.tokenFile` in policyd.yaml"
-        ) from None
+    token = _secret(path, "console.tokenFile")
     if len(token) < MIN_TOKEN:
         remedy = "write one with `openssl rand -hex 32`"
         raise StateError(f"the token in `{path}` has less than {MIN_TOKEN} characters", remedy=remedy)
     return token
 
 
-async def _serve(
-    directory: Path, settings: ConsoleSettings, rules: Rules, listening: socket.socket, token: str
-) -> None:
+def provider_of(settings: ConsoleSettings, directory: Path) -> Provider | None:
+    """With whom people log in, None where nobody does; raises StateError."""
+    oidc = settings.oidc
+    if oidc is None:
+        return None
+    file = oidc.client_secret_file
+    secret = _secret(directory / file, "console.oidc.clientSecretFile") if file else ""
+    return Provider(oidc.issuer, oidc.client_id, secret, time.monotonic)
+
+
+def _secret(path: Path, setting: str) -> str:
+    """What a file holds that nobody else may read; raises StateError."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise StateError(f"others may read `{path}`", remedy=f"run `chmod 600 {path}`")
+        return path.read_text(encoding="ascii").strip()[:MAX_TOKEN_FILE]
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"`{path}` cannot be read: {error}", remedy=f"see `{setting}` in policyd.yaml") from None
+
+
+async def _serve(directory: Path, settings: ConsoleSettings, rules: Rules, listening: socket.socket) -> None:
     source = Source(directory)
     desk = Desk(source, Watch(source.see), rules, lambda: datetime.now(UTC), settings.apply)
-    app: Any = application(desk, lambda: int(time.time()), time.monotonic, token)
+    token, provider = token_of(settings, directory), provider_of(settings, directory)
+    app: Any = application(desk, lambda: int(time.time()), time.monotonic, token, provider)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -200,6 +200,14 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "tokenFile": "A file, 0600, with a token of at least 32 characters that opens the console where no link can.",
         "certificateFile": "Its certificate chain, PEM.",
         "keyFile": "The key of that certificate, PEM.",
+        "oidc": "With whom people log in; what `oidc:<issuer>/<subject>` then may do, the operators' policies say.",
+    },
+    "OidcSettings": {
+        "issuer": "`https://`, or `http://` on loopback; what it publishes is read below it, at "
+        "`/.well-known/openid-configuration`.",
+        "clientId": "The client that the issuer knows the console as. Its redirect address is the console's own with "
+        "`/enter/back`.",
+        "clientSecretFile": "A file, 0600, with the client's secret; without it the client is a public one.",
     },
     "OutboundSettings": {
         "mode": "`REGISTRY_ONLY` answers 502. `ALLOW_ANY` routes them, and no more: a policy must still permit.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -21,6 +21,7 @@ from policyd.authz.ruling import Ruling
 from policyd.console.app import application
 from policyd.console.desk import Desk
 from policyd.console.door import Door, Rules
+from policyd.console.provider import Provider
 from policyd.console.source import Source
 from policyd.console.watch import Watch
 from tests.cli.recorded import served
@@ -113,11 +114,18 @@ class Console:
         return await self.client.post(url, content=json.dumps(value), headers=headers)
 
 
-def made(world: World, token: str = "", *, applies: bool = False) -> tuple[Door, Desk]:
+def made(
+    world: World,
+    token: str = "",
+    *,
+    applies: bool = False,
+    provider: Provider | None = None,
+    seconds: Callable[[], int] = lambda: SECONDS,
+) -> tuple[Door, Desk]:
     """The application over a world."""
     source = Source(world.folder, clock=lambda: world.clock)
     desk = Desk(source, Watch(source.see), RULES, lambda: NOW, applies)
-    return application(desk, lambda: SECONDS, lambda: world.clock, token), desk
+    return application(desk, seconds, lambda: world.clock, token, provider), desk
 
 
 @pytest.fixture

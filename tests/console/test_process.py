@@ -108,7 +108,7 @@ def test_a_bad_folder_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "beyond loopback the console needs `tokenFile`, `certificateFile` and `keyFile`" in done.stderr
+    assert "beyond loopback the console needs `tokenFile` or `oidc`, `certificateFile` and `keyFile`" in done.stderr
     assert "Traceback" not in done.stderr
 
 
