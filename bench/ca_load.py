@@ -18,9 +18,9 @@ import grpc.aio
 
 from policyd._pb import agent_pb2
 from policyd.join_token import parse_token
-from proxy.control import CHANNEL_OPTIONS
+from proxy.control import CHANNEL_OPTIONS, Control
 from proxy.identity import make_key, request
-from proxy.join import join
+from proxy.join import Joined, join
 
 AT_ONCE = 4  # calls of each agent that wait for an answer
 SIGNED = 300  # by each agent; the server's burst is 500
@@ -66,9 +66,22 @@ async def main(workload: str, replies: Path) -> None:
 async def _joined(token: str, workload: str) -> Agent:
     joined = await join(parse_token(token), datetime.now(UTC))
     credentials = grpc.ssl_channel_credentials(joined.bundle.pem(), joined.svid.key_pem, joined.svid.chain_pem())
-    agent = Agent(grpc.aio.secure_channel(joined.server, credentials, options=CHANNEL_OPTIONS), workload)
+    address = await _signs_at(joined)
+    agent = Agent(grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS), workload)
     await agent.sign()  # the connection is up
     return agent
+
+
+async def _signs_at(joined: Joined) -> str:
+    """Where an agent is told to have its keys certified."""
+    control = Control(joined.server)
+    control.use(joined.svid, joined.bundle)
+    try:
+        async for assignment in control.watch("bench", ""):
+            return str(assignment.signing_address)
+    finally:
+        await control.close()
+    raise RuntimeError("no assignment came")
 
 
 async def _fast(agents: list[Agent]) -> dict[str, float]:

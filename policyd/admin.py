@@ -26,7 +26,7 @@ from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
-from policyd.ca.service import Refusal, refused, translated
+from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
 from policyd.config import LEVELS, Address, Level
 from policyd.errors import (

@@ -313,6 +313,7 @@ class ListenSettings(Model):
     xds: Listen = LOOPBACK
     authz: Listen = LOOPBACK
     attestation: Listen = LOOPBACK
+    signing: Listen = LOOPBACK
     http: Listen = LOOPBACK
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -85,6 +85,7 @@ class Assigned:
     tainted: frozenset[bytes] = frozenset()
     pages: tuple[PagePlace, ...] = ()
     crls: tuple[bytes, ...] = ()
+    signing: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     if len(message.tainted) > MAX_TAINTED:
         raise IdentityError(f"an agent is told at most {MAX_TAINTED} tainted authorities, not {len(message.tainted)}")
     tainted, crls = frozenset(message.tainted), check_crls(message.crls)
-    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls)
+    signing = Endpoint.parse(message.signing_address) if message.signing_address else None
+    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls, signing)
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:
@@ -210,27 +212,45 @@ class Control:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._credentials: grpc.ChannelCredentials | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._signing: grpc.aio.Channel | None = None
+        self._signs_at: Endpoint | None = None
         self._closing: set[asyncio.Future[None]] = set()
         self.tainted = Tainted()
 
     def use(self, svid: Svid, bundle: Bundle) -> None:
         """Connect anew as `svid`, trusting `bundle`; calls under way on the old connection may still end well."""
-        credentials = grpc.ssl_channel_credentials(bundle.pem(), svid.key_pem, svid.chain_pem())
-        old = self._channel
-        self._channel = grpc.aio.secure_channel(self.address, credentials, options=CHANNEL_OPTIONS)
-        if old is not None:
-            closing = asyncio.ensure_future(old.close(grace=SIGN_TIMEOUT))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        self._credentials = grpc.ssl_channel_credentials(bundle.pem(), svid.key_pem, svid.chain_pem())
+        self._leave(self._channel, self._signing)
+        self._channel = self._open(self.address, self._credentials)
+        self._signing = self._open(str(self._signs_at), self._credentials) if self._signs_at else None
+
+    def sign_at(self, address: Endpoint | None) -> None:
+        """Have keys certified at `address`, or where all else is asked."""
+        if address != self._signs_at:
+            self._leave(self._signing)
+            self._signs_at = address
+            self._signing = self._open(str(address), self._credentials) if address and self._credentials else None
+
+    def _open(self, address: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+
+    def _leave(self, *channels: grpc.aio.Channel | None) -> None:
+        for old in channels:
+            if old is not None:
+                closing = asyncio.ensure_future(old.close(grace=SIGN_TIMEOUT))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """End every connection."""
         for closing in tuple(self._closing):
             closing.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in (self._channel, self._signing):
+            if channel is not None:
+                await channel.close()
 
     async def sign(
         self, spiffe_id: SpiffeId, csr: bytes, selectors: Sequence[str] = ()
@@ -240,12 +260,8 @@ class Control:
         `selectors` are those of the process that it is for, where it is for one.
         Raises Unreachable, IssuanceDenied or IdentityError.
         """
-        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
         asked = agent_pb2.SignRequest(spiffe_id=str(spiffe_id), csr=csr, selectors=selectors)
-        try:
-            reply = await stub.Sign(asked, timeout=SIGN_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from None
+        reply = await self._signed(lambda stub: stub.Sign(asked, timeout=SIGN_TIMEOUT))
         return tuple(reply.chain), bundle_of(reply.bundle, spiffe_id.trust_domain)
 
     async def report(self, told: Mapping[str, tuple[bool, str]]) -> None:
@@ -264,12 +280,8 @@ class Control:
         self, spiffe_id: SpiffeId, audiences: Sequence[str], selectors: Sequence[str]
     ) -> tuple[str, datetime]:
         """A JWT-SVID for a process with these selectors, and when it ends; raises as `sign`."""
-        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
         asked = agent_pb2.SignJwtRequest(spiffe_id=str(spiffe_id), audiences=audiences, selectors=selectors)
-        try:
-            reply = await stub.SignJwt(asked, timeout=SIGN_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from None
+        reply = await self._signed(lambda stub: stub.SignJwt(asked, timeout=SIGN_TIMEOUT))
         said = read(reply.token)
         if said.spiffe_id != spiffe_id or set(said.audiences) != set(audiences):
             raise IdentityError("policyd's token is not the one that was asked for")
@@ -316,6 +328,17 @@ class Control:
         finally:
             call.cancel()
         raise Unreachable("policyd ended the questions")
+
+    async def _signed(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The reply of who signs, and where that cannot be reached of who is asked all else."""
+        found = self._connected()
+        for channel in (self._signing, found) if self._signing else (found,):
+            try:
+                return await ask(agent_pb2_grpc.AgentsStub(channel))  # type: ignore[no-untyped-call]
+            except grpc.aio.AioRpcError as error:
+                if channel is found or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise _failure(error) from None
+        raise AssertionError("the last one answers, or fails")
 
     def _connected(self) -> grpc.aio.Channel:
         if self._channel is None:

@@ -91,6 +91,7 @@ class Session:
             self._trust(assigned.bundle, assigned.federated, assigned.crls)
             self._control.tainted.hear(assigned.tainted, serials(assigned.crls))
             self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted, assigned.crls)
+            self._control.sign_at(assigned.signing)
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             self.pages = assigned.pages

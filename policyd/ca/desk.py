@@ -26,7 +26,7 @@ from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
 from policyd.ca.revocations import Revocation, Revocations
 from policyd.ca.revoked_serials import RevokedSerials
-from policyd.ca.service import Refusal, refused, translated
+from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.template import Random
 from policyd.ca.tokens import Tokens
 from policyd.errors import (

@@ -18,6 +18,7 @@ from policyd.spiffe import SpiffeId
 X509: Final = Uid("Action", "x509")
 JWT: Final = Uid("Action", "jwt")
 ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")
+MAX_ENTITIES: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,29 @@ class JwtOrder:
 AnyOrder: TypeAlias = Order | JwtOrder
 
 
-def cedar_request(order: AnyOrder, mesh: Mesh) -> Request:
+class Entities:
+    """The Workload entities of the mesh that is declared now, made once each: the same are asked about for hours."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Mesh | None, dict[SpiffeId, Entity]] = (None, {})
+
+    def of(self, spiffe_id: SpiffeId, mesh: Mesh) -> Entity:
+        """As `workload_entity`."""
+        known_in, made = self._made
+        if known_in is not mesh or len(made) >= MAX_ENTITIES:
+            made = {}
+            self._made = (mesh, made)
+        entity = made.get(spiffe_id)
+        if entity is None:
+            entity = made[spiffe_id] = workload_entity(spiffe_id, mesh)
+        return entity
+
+
+def cedar_request(order: AnyOrder, mesh: Mesh, entities: Entities | None = None) -> Request:
     """The order as the issuance policies are asked about it; labels and groups are those that `mesh` declares."""
-    asked = workload_entity(order.identity, mesh)
-    asking = Entity(ANONYMOUS) if order.principal is None else workload_entity(order.principal, mesh)
+    made = (entities or Entities()).of
+    asked = made(order.identity, mesh)
+    asking = Entity(ANONYMOUS) if order.principal is None else made(order.principal, mesh)
     by_uid = {entity.uid: entity for entity in (asking, asked)}
     for entity in (asking, asked):
         for parent in entity.parents:

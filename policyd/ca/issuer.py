@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,7 +19,7 @@ from policyd.audit.record import Entry, Fault, Outcome
 from policyd.ca import jwt, template
 from policyd.ca.authority import Authority, Svid
 from policyd.ca.csr import Csr, fingerprint, parse_csr
-from policyd.ca.issuance import X509, AnyOrder, Evidence, JwtOrder, Order, cedar_request, principal_uid
+from policyd.ca.issuance import X509, AnyOrder, Entities, Evidence, JwtOrder, Order, cedar_request, principal_uid
 from policyd.ca.jwt_keys import JwtKeys
 from policyd.ca.template import PublicKey, Random
 from policyd.cedar.model import Decision, Request, Uid
@@ -62,6 +63,7 @@ class Issuer:
     def __init__(self, authority: Authority, ports: Ports) -> None:
         self.authority = authority
         self._ports = ports
+        self._entities = Entities()
         self._published: tuple[Authority, JwtKeys, Bundle] | None = None  # made of these
 
     def now(self) -> datetime:
@@ -89,7 +91,7 @@ class Issuer:
         authority cannot sign, JournalError or StateError where the certificate could not be recorded.
         """
         detail = {"agent": agent, "csr_sha256": fingerprint(csr), "requested_by": kind}
-        request = cedar_request(order, self._ports.mesh())
+        request = cedar_request(order, self._ports.mesh(), self._entities)
         decision = Decision(False)
         try:
             accepted = self._accept(csr, order.identity)
@@ -119,7 +121,7 @@ class Issuer:
     def issue_jwt(self, order: JwtOrder, *, kind: str, agent: str = "") -> jwt.Token:
         """A JWT-SVID as ordered; `kind` and `agent` as for `issue`, which raises the same."""
         detail = {"agent": agent, "requested_by": kind}
-        request = cedar_request(order, self._ports.mesh())
+        request = cedar_request(order, self._ports.mesh(), self._entities)
         decision = Decision(False)
         try:
             decision = self._ports.decide(request)
@@ -261,6 +263,7 @@ def _filled(detail: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in detail.items() if value != ""}
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))

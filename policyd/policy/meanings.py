@@ -188,6 +188,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "xds": "Agents and Envoys: configuration and certificates, mutual TLS.",
         "authz": "Envoys: decisions, mutual TLS; each further decision process has the port after the last one's.",
         "attestation": "Agents that have a join token and no identity yet: TLS.",
+        "signing": "Agents that have keys certified: mutual TLS. Where only `xds` is reachable, they ask there.",
         "http": "`/livez`, `/readyz`, `/metrics`, plain HTTP.",
     },
     "ConsoleSettings": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.ca.server_identity import ServerIdentity
-from policyd.ca.service import ATTESTATION_OPTIONS, AgentsService, AttestationService
+from policyd.ca.serving.agents import AgentsService
+from policyd.ca.serving.attestation import ATTESTATION_OPTIONS, AttestationService
 from policyd.config import Address
 from policyd.server.health import Health
 from policyd.server.refused_tokens import RefusedTokens
@@ -65,6 +66,13 @@ async def serve_attestation(
     bind(server, address, credentials(identity, mutual=False))
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)
+
+
+def signing_address(at: Mapping[str, Address]) -> str:
+    """Where agents are to have their keys certified; "": where they are configured, for one of the two is this
+    machine's alone.
+    """
+    return "" if at["signing"].is_loopback and not at["xds"].is_loopback else str(at["signing"])
 
 
 class Running:

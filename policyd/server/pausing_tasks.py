@@ -69,6 +69,12 @@ class PausingTasks:
             step()
 
 
+def can_pause() -> bool:
+    """Whether who calls is on such a stack."""
+    here = getcurrent()
+    return isinstance(here, _Stack) and here.parent is not None
+
+
 def pause(begin: Begin) -> None:
     """Call `begin` and wait until what it was given is called, from any thread; who is on no such stack sleeps."""
     here = getcurrent()

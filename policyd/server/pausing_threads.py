@@ -80,6 +80,11 @@ class PausingThreads:
             if self._resting:
                 self._resting.pop().bell.release()
 
+    def can_pause(self) -> bool:
+        """Whether who calls is on a thread of ours, which then makes other calls."""
+        worker: _Worker | None = getattr(self._here, "worker", None)
+        return worker is not None and worker.loop is not None
+
     def pause(self, begin: Callable[[Wake], None]) -> None:
         """Call `begin` and wait until what it was given is called; a thread of ours makes other calls meanwhile."""
         worker: _Worker | None = getattr(self._here, "worker", None)

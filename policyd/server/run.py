@@ -10,7 +10,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -37,7 +37,9 @@ from policyd.ca.revocations import Revocations
 from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
-from policyd.ca.service import AgentsService, AttestationService
+from policyd.ca.serving.agents import AgentsService
+from policyd.ca.serving.attestation import AttestationService
+from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
 from policyd.ca.upstream import read_chain
@@ -62,9 +64,10 @@ from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.last_good import LastGood, started
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
-from policyd.server.pausing_tasks import PausingTasks, pause
+from policyd.server.pausing_tasks import PausingTasks
 from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.revoked_lists import RevokedLists
+from policyd.server.signing import LINGER_SECONDS, SigningServer
 from policyd.server.state import (
     ADMIN_SOCKET,
     Placer,
@@ -94,7 +97,6 @@ from policyd.xds.service import DiscoveryService, peer_of
 from policyd.xds.status import ProxyStatus, troubles
 
 LOOK_AFTER_SECONDS: Final = 5.0
-LINGER_SECONDS: Final = 0.002  # how long a commit of the journal waits for more that are issued meanwhile
 COLLECT_AFTER: Final = 20_000  # new objects; what streams hold of proxies is seldom looked through for what goes
 ROLE: Final = "serve"  # in the name of the journal's writer
 _log = structlog.get_logger("policyd.server")
@@ -198,9 +200,13 @@ class Server:
         self._jwt_keys = issuing.open_jwt_keys(self._directory, self._paths, settings, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
+        threads = stack.enter_context(ExitStack())
+        self._signing = SigningServer(threads)
+        waiting = Waiting(self._signing.pause, LINGER_SECONDS)
         self._journal = stack.enter_context(
-            open_journal(self._paths, ROLE, settings.audit, _now, self._metrics, Waiting(pause, LINGER_SECONDS))
+            open_journal(self._paths, ROLE, settings.audit, _now, self._metrics, waiting)
         )
+        self._signing.records_in(self._journal)
         export, journal = settings.audit.export, self._paths.journal
         self._export_health = stack.enter_context(
             exporting(export, journal, self._directory, __version__, _now, self._metrics)
@@ -315,15 +321,23 @@ class Server:
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
         )
-        self._agents = AgentsService(
+        signing = Signing(
             self._issuer,
+            self._tokens,
+            mesh=self._mesh,
+            clock=time.monotonic,
+            wall=_now,
+            entries=self._entries.all,
+        )
+        self._agents = AgentsService(
+            signing,
             self._tokens,
             mesh=self._mesh,
             changes=self._changes,
             xds_address=str(at["xds"]),
+            signing_address=listen.signing_address(at),
             clock=time.monotonic,
             wall=_now,
-            entries=self._entries.all,
             hear=self._liveness.hear,
             run=PausingTasks(self._loop).run,
             federated=self._federation.bundles,
@@ -343,6 +357,8 @@ class Server:
             self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
         )
         await listen.serve_attestation(stack, attestation, at["attestation"], identity)
+        self._signing.listen(stack.enter_context(ExitStack()), signing, at["signing"], identity)
+        await stack.enter_async_context(listen.Running(self._signing.look()))
         http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready, remark=self.remark)
         await stack.enter_async_context(http)
         if settings.ca.bundle_endpoint is not None:

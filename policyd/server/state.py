@@ -80,7 +80,7 @@ def choose_ports(
     Every decision process has a port of its own: `authz`, then `authz-2` and so on, which follow a port that is given.
     """
     first = listen.authz
-    wanted = {"xds": listen.xds, "attestation": listen.attestation, "http": listen.http}
+    wanted = {"xds": listen.xds, "attestation": listen.attestation, "signing": listen.signing, "http": listen.http}
     for number in range(deciders):
         port = first.port + number if first.port else 0
         wanted[f"{AUTHZ}-{number + 1}" if number else AUTHZ] = Address(first.host, port)

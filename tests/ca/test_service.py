@@ -26,14 +26,19 @@ from policyd.ca.check import check_svid
 from policyd.ca.database import Database, open_database
 from policyd.ca.entries import Entry
 from policyd.ca.server_identity import ServerCertificate, ServerIdentity
-from policyd.ca.service import AgentsService, AttestationService
+from policyd.ca.serving import signing
+from policyd.ca.serving.agents import AgentsService
+from policyd.ca.serving.attestation import AttestationService
+from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
 from policyd.mesh.istio.probe import HttpGet, Probe
 from policyd.mesh.model import Served
 from policyd.rate import Rate
+from policyd.server.pausing_threads import PausingThreads
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import Bundle, read
+from policyd.svid.jwt import read as read_token
 from policyd.svid.jwt import validate
 from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, Office, a_csr, a_key, a_mesh, an_authority
 from tests.fakes.clock import FakeClock
@@ -52,7 +57,7 @@ def chain_pem(svid: pb.Svid) -> bytes:
 
 @dataclass
 class House:
-    """Both servers, and what stands behind them."""
+    """All servers, and what stands behind them."""
 
     office: Office
     tokens: Tokens
@@ -62,6 +67,7 @@ class House:
     heard: list[dict[str, tuple[bool, str]]]
     attestation_port: int
     agents_port: int
+    signing_port: int
     entries: list[Entry]
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
@@ -72,15 +78,15 @@ class House:
         credentials = grpc.ssl_channel_credentials(self.served.roots)
         return grpc.aio.secure_channel(f"127.0.0.1:{self.attestation_port}", credentials, NAMED)
 
-    def mutual(self, svid: pb.Svid, key: ec.EllipticCurvePrivateKey) -> grpc.aio.Channel:
+    def mutual(self, svid: pb.Svid, key: ec.EllipticCurvePrivateKey, port: int | None = None) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.served.roots, pem_of(key), chain_pem(svid))
-        return grpc.aio.secure_channel(f"127.0.0.1:{self.agents_port}", credentials, NAMED)
+        return grpc.aio.secure_channel(f"127.0.0.1:{port or self.agents_port}", credentials, NAMED)
 
-    def bearer(self, spiffe_id: SpiffeId) -> grpc.aio.Channel:
+    def bearer(self, spiffe_id: SpiffeId, port: int | None = None) -> grpc.aio.Channel:
         """A channel of somebody with a good certificate for any identity."""
         key = a_key()
         svid = self.office.authority.sign(spiffe_id, key.public_key(), now=self.office.clock(), random=os.urandom)
-        return self.mutual(pb.Svid(chain=svid.chain), key)
+        return self.mutual(pb.Svid(chain=svid.chain), key, port)
 
     async def attest(self, token: str, csr: bytes | None = None) -> pb.Svid:
         async with self.attestation() as channel:
@@ -90,6 +96,12 @@ class House:
         key = a_key()
         svid = await self.attest(self.token(*workloads), a_csr(key))
         return self.mutual(svid, key)
+
+    @asynccontextmanager
+    async def join_at(self, port: int) -> AsyncIterator[grpc.aio.Channel]:
+        key = a_key()
+        async with self.mutual(await self.attest(self.token(agent="other"), a_csr(key)), key, port) as channel:
+            yield channel
 
 
 @pytest.fixture
@@ -106,11 +118,13 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 class Running:
-    """Starts and stops the two servers."""
+    """Starts and stops the three servers."""
 
     def __init__(self, office: Office, database: Database) -> None:
         self.office, self.tokens, self.changes = office, Tokens(database), Changes()
         self.servers = [grpc.aio.server(), grpc.aio.server()]
+        self.threads = PausingThreads(1, lambda: None)
+        self.signing = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
         self.entries: list[Entry] = []
 
     async def start(self) -> House:
@@ -122,27 +136,36 @@ class Running:
         attestation = AttestationService(
             issuer, self.tokens, agents_address="127.0.0.1:1", clock=seconds, rate=Rate(0.0, 5)
         )
+        signs = Signing(
+            issuer, self.tokens, mesh=lambda: self.office.mesh, clock=seconds, wall=self.office.clock,
+            rate=Rate(0.0, 5), entries=lambda: tuple(self.entries),
+        )  # fmt: skip
         agents = AgentsService(
-            issuer, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
-            clock=seconds, wall=self.office.clock, hear=heard.append, rate=Rate(0.0, 5),
-            entries=lambda: tuple(self.entries),
+            signs, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
+            signing_address="127.0.0.1:2", clock=seconds, wall=self.office.clock, hear=heard.append,
         )  # fmt: skip
         pairs = [(served.key, served.chain)]
         stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
         stubs.add_AgentsServicer_to_server(agents, self.servers[1])
         open_to_all = grpc.ssl_server_credentials(pairs)
+        mutual_too = grpc.ssl_server_credentials(pairs, served.roots, require_client_auth=True)
         mutual = grpc.ssl_server_credentials(pairs, served.roots, require_client_auth=True)
         ports = [
             server.add_secure_port("127.0.0.1:0", credentials)
             for server, credentials in zip(self.servers, (open_to_all, mutual), strict=True)
         ]
+        signing.add_to_server(signs, self.signing)
+        ports.append(self.signing.add_secure_port("127.0.0.1:0", mutual_too))
         for server in self.servers:
             await server.start()
+        self.signing.start()
         return House(self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries)
 
     async def stop(self) -> None:
         for server in self.servers:
             await server.stop(None)
+        await asyncio.to_thread(self.signing.stop(None).wait)
+        self.threads.shutdown()
 
 
 @asynccontextmanager
@@ -209,6 +232,7 @@ async def test_an_agent_joins_signs_and_watches(house: House) -> None:
             ],
             bundle=own.bundle,
             xds_address="127.0.0.1:1",
+            signing_address="127.0.0.1:2",
             server_id="spiffe://cluster.local/policyd/server",
             registrations=[
                 pb.Registration(spiffe_id=str(identity), selectors=[f"policyd:instance:{name}"])
@@ -504,6 +528,31 @@ async def test_who_asks_too_often_waits(house: House) -> None:
     assert await code_of(house.attest("x")) == (Code.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
 
 
+async def test_the_port_for_signing_answers_as_the_one_for_agents(house: House) -> None:
+    """Of the Agents service it has what signs, under the same rules, and nothing else."""
+    answers = []
+    for port in (house.agents_port, house.signing_port):
+        key = a_key()
+        svid = await house.attest(house.token(REVIEWS, agent=f"a{port}"), a_csr(key))
+        async with house.mutual(svid, key, port) as channel, house.bearer(REVIEWS, port) as workload:
+            answers.append(
+                (
+                    (await sign(channel, REVIEWS)).spiffe_id,
+                    read_token((await sign_jwt(channel)).token).spiffe_id,
+                    await code_of(sign(channel, RATINGS)),
+                    await code_of(sign(channel, REVIEWS, b"junk")),
+                    await code_of(sign_jwt(channel, selectors=["unix:uid:9"])),
+                    await code_of(sign(channel, REVIEWS)),  # the sixth
+                    await code_of(sign(workload, REVIEWS)),
+                )
+            )
+    assert answers[0] == answers[1]
+    assert answers[0][:2] == (str(REVIEWS), REVIEWS)
+    async with house.join_at(house.signing_port) as channel:
+        watch = stubs.AgentsStub(channel).Watch(pb.WatchRequest())
+        assert (await code_of(watch.read()))[0] is Code.UNIMPLEMENTED
+
+
 @pytest.mark.parametrize(
     ("version", "code"), [(ssl.TLSVersion.TLSv1_3, Code.OK), (ssl.TLSVersion.TLSv1_2, Code.UNAUTHENTICATED)]
 )
@@ -519,6 +568,7 @@ async def test_a_client_below_tls_1_3_is_refused(
         house.attestation_port: lambda channel: stubs.AttestationStub(channel).Attest(
             pb.AttestRequest(token=token, csr=a_csr()), timeout=5
         ),
+        house.signing_port: lambda channel: stubs.AgentsStub(channel).Sign(pb.SignRequest(csr=a_csr()), timeout=5),
     }
     for far, call in calls.items():
         async with (

@@ -122,7 +122,7 @@ async def test_where_it_is_can_be_found_while_it_is_there(folder: Path, short: P
     async with serving(folder, short) as served:
         facts = served.facts
         assert facts["pid"] == os.getpid()
-        assert sorted(facts) == ["admin_socket", "attestation", "authz", "http", "pid", "xds"]
+        assert sorted(facts) == ["admin_socket", "attestation", "authz", "http", "pid", "signing", "xds"]
         assert stat.S_IMODE(Path(facts["admin_socket"]).stat().st_mode) == 0o600
         assert stat.S_IMODE(Path(facts["admin_socket"]).parent.stat().st_mode) == 0o700
     nothing_is_left(folder, short)

@@ -106,8 +106,8 @@ def test_the_folder_of_sockets_stays_while_others_have_theirs_in_it(tmp_path: Pa
 def test_the_next_start_listens_where_the_last_one_did(paths: StatePaths) -> None:
     first = choose_ports(paths, ListenSettings(), 1)
 
-    assert sorted(first) == ["attestation", "authz", "http", "xds"]
-    assert len({address.port for address in first.values()}) == 4
+    assert sorted(first) == ["attestation", "authz", "http", "signing", "xds"]
+    assert len({address.port for address in first.values()}) == 5
     assert choose_ports(paths, ListenSettings(), 1) == first
 
 
@@ -118,7 +118,7 @@ def test_a_port_that_another_program_took_meanwhile_is_replaced_and_the_others_s
         second = choose_ports(paths, ListenSettings(), 1)
 
     assert second["xds"] != first["xds"]
-    assert {name for name in first if second[name] == first[name]} == {"authz", "attestation", "http"}
+    assert {name for name in first if second[name] == first[name]} == {"authz", "attestation", "signing", "http"}
 
 
 def test_a_given_port_in_use_is_an_error_and_nothing_is_kept(paths: StatePaths) -> None:
@@ -134,15 +134,15 @@ def test_a_broken_file_of_ports_costs_no_more_than_the_ports(paths: StatePaths) 
     choose_ports(paths, ListenSettings(), 1)
     (paths.root / "ports.json").write_bytes(b'{"xds": 70000')
 
-    assert len(choose_ports(paths, ListenSettings(), 1)) == 4
+    assert len(choose_ports(paths, ListenSettings(), 1)) == 5
 
 
 def test_each_decision_process_has_a_port_of_its_own(paths: StatePaths) -> None:
     chosen = choose_ports(paths, ListenSettings(), 3)
 
-    assert sorted(chosen) == ["attestation", "authz", "authz-2", "authz-3", "http", "xds"]
+    assert sorted(chosen) == ["attestation", "authz", "authz-2", "authz-3", "http", "signing", "xds"]
     assert decision_addresses(chosen) == (chosen["authz"], chosen["authz-2"], chosen["authz-3"])
-    assert len({address.port for address in chosen.values()}) == 6
+    assert len({address.port for address in chosen.values()}) == 7
 
 
 def test_the_ports_after_a_given_one_are_those_of_further_decision_processes(paths: StatePaths) -> None:

@@ -1,0 +1,57 @@
+"""What a caller is told when a call ends without what it asked for: a status, and a text that gives nothing away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from policyd.errors import (
+    CsrError,
+    IssuanceDenied,
+    PolicydError,
+    RotationError,
+    SpiffeIdError,
+    TokenError,
+)
+
+Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
+
+_log = structlog.get_logger("policyd.ca")
+
+
+class Refusal(Exception):
+    """A status and a text for the caller."""
+
+    def __init__(self, status: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of ours into a Refusal, and a fault of the program into one that tells nothing."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except (CsrError, SpiffeIdError, RotationError) as error:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+    except (TokenError, IssuanceDenied) as error:
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, error.message) from error
+    except PolicydError as error:
+        _log.warning("certificate not issued", code=error.code, error=str(error))
+        raise Refusal(grpc.StatusCode.UNAVAILABLE, "no certificate can be issued now") from error
+    except Exception as error:
+        _log.exception("certificate not issued")
+        raise Refusal(grpc.StatusCode.INTERNAL, "no certificate can be issued now") from error
+
+
+async def refused(context: Context, refusal: Refusal) -> NoReturn:
+    """End the call with the refusal's status."""
+    await context.abort(refusal.status, refusal.text)
+    raise AssertionError("abort raises")
