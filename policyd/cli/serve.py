@@ -43,12 +43,8 @@ def serve(
 
     Requests are decided in processes of their own, each on a port and a core of its own.
     """
-    import os
     from contextlib import nullcontext
 
-    from policyd.server.experiments import GRPC
-
-    os.environ.update(GRPC)  # before anything imports gRPC
     from policyd.cli.console_beside import beside
     from policyd.cli.instance import environment, folder
     from policyd.server.run import main

@@ -24,7 +24,6 @@ from policyd.config import Level
 from policyd.errors import StateError
 from policyd.server import link
 from policyd.server.decider_life import DeciderLife
-from policyd.server.experiments import GRPC
 from policyd.server.handover import are_alike, keys_of, messages
 from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
 from policyd.server.transport import GRACE_SECONDS, GRPC
