@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TypeVar
 
+from policyd.authz.entities import MeshEntities
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.ca.revocations import FILE as REVOKED_FILE
 from policyd.cedar.engine import Engine
@@ -96,6 +97,7 @@ class Earlier:
     shadow: Checked = field(default_factory=Checked)
     declaration: Declaration | None = None
     snapshots: Snapshots[ProxyClass] | None = None
+    entities: MeshEntities | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def load(
     earlier = earlier or Earlier()
     parsed = _parse(folder, schemas, place, earlier)
     parsed = replace(parsed, mesh=living(parsed.mesh))
-    ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow)
+    ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
     _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
     snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check(STATIC_CLUSTERS)
     return Live(

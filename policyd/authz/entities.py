@@ -1,13 +1,16 @@
 """The Mesh as Cedar's entities: who and what a policy can speak of.
 
-Law: made once a Mesh and only looked up afterwards. An identity of the mesh's trust domain that nobody
-declared is an entity too, from what its id says. Ancestors are transitive, so that a slice needs no groups'
-entities.
+Law: made once a Mesh, and only looked up afterwards; what is the same as in the Mesh before is not made again. An
+identity of the mesh's trust domain that nobody declared is an entity too, from what its id says. Ancestors are
+transitive, so that a slice needs no groups' entities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
 
 from policyd.cedar.http import EndUser
 from policyd.cedar.model import Entity, Uid
@@ -17,24 +20,53 @@ from policyd.spiffe import SpiffeId
 
 ANONYMOUS = Uid("Unauthenticated", "anonymous")
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 
 class MeshEntities:
-    """The entities of one Mesh. Safe for concurrent use."""
+    """The entities of one Mesh, with much of those of an earlier one. Safe for concurrent use."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, before: MeshEntities | None = None) -> None:
+        self._mesh = mesh
         self._trust_domain = mesh.trust_domain
         self._groups = mesh.groups
         self._above = _groups_above(mesh.groups)
         self._anonymous = Entity(ANONYMOUS)
-        self._workloads = {
-            id_: self._workload(id_, workload.labels) for id_, workload in sorted(mesh.workloads.items())
-        }
-        self._services = {id_: self._service(service) for id_, service in sorted(mesh.services.items())}
-        self._labels = {
-            name: Entity(Uid("Labels", name), tags=instance.labels) for name, instance in sorted(mesh.instances.items())
-        }
+        same = before if before is not None and before._is_among(mesh.trust_domain, self._above) else None
+        was = same._mesh if same else None
+        self._workloads: dict[SpiffeId, Entity] = _made(
+            mesh.workloads,
+            was.workloads if was else {},
+            same._workloads if same else {},
+            lambda id_, one: self._workload(id_, one.labels),
+        )
+        self._services: dict[str, Entity] = _made(
+            mesh.services,
+            was.services if was else {},
+            same._services if same else {},
+            lambda _, service: self._service(service),
+        )
+        self._labels: dict[str, Entity] = _made(
+            mesh.instances,
+            was.instances if was else {},
+            same._labels if same else {},
+            lambda name, instance: Entity(Uid("Labels", name), tags=instance.labels),
+        )
         known = (*self._workloads.values(), *self._services.values(), *self._labels.values())
         self._by_uid = {one.uid: one for one in known}
+        self._texts = self._written(same)
+
+    def _is_among(self, trust_domain: str, above: Mapping[Uid, tuple[Uid, ...]]) -> bool:
+        return self._trust_domain == trust_domain and self._above == above
+
+    def _written(self, before: MeshEntities | None) -> dict[Uid, str]:
+        """Each entity that was declared, as JSON."""
+        known, texts = (before._by_uid, before._texts) if before else ({}, {})
+        return {
+            uid: texts[uid] if known.get(uid) is one else msgspec.json.encode(one, order="sorted").decode()
+            for uid, one in self._by_uid.items()
+        }
 
     def principal(self, id_: SpiffeId | None) -> Entity:
         """The caller with this identity; None is the unauthenticated one."""
@@ -83,6 +115,14 @@ class MeshEntities:
         """All that was declared, in one order: two Meshes with the same content have the same entities."""
         yield Entity(Uid("TrustDomain", self._trust_domain))
         yield from self._by_uid.values()
+        yield from self._grouped()
+
+    def texts(self) -> list[str]:
+        """The content as JSON, each entity for itself, in the order of the texts."""
+        others = (Entity(Uid("TrustDomain", self._trust_domain)), *self._grouped())
+        return sorted([*self._texts.values(), *(msgspec.json.encode(one, order="sorted").decode() for one in others)])
+
+    def _grouped(self) -> Iterator[Entity]:
         yield from (Entity(uid, parents=above) for uid, above in sorted(self._above.items()))
 
     def _workload(self, id_: SpiffeId, labels: Mapping[str, str]) -> Entity:
@@ -103,6 +143,20 @@ class MeshEntities:
             *self._above.get(uid, ()),
         )
         return Entity(uid, {"name": service.name, "namespace": service.namespace}, parents, service.labels)
+
+
+def _made(
+    now: Mapping[K, V], was: Mapping[K, V], made: Mapping[K, Entity], make: Callable[[K, V], Entity]
+) -> dict[K, Entity]:
+    """An entity for each, in one order; the one that was `made` before, of what is the same as it `was`."""
+    return {
+        key: made[key] if (old := was.get(key)) is one or (old is not None and old == one) else make(key, one)
+        for key, one in sorted(now.items(), key=_first)
+    }
+
+
+def _first(pair: tuple[Any, object]) -> Any:
+    return pair[0]
 
 
 def _groups_above(groups: Mapping[str, Group]) -> dict[Uid, tuple[Uid, ...]]:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -24,7 +24,7 @@ from policyd.config import Level
 from policyd.errors import StateError
 from policyd.server import link
 from policyd.server.decider_life import DeciderLife
-from policyd.server.handover import are_alike, keys_of, messages
+from policyd.server.handover import Given, are_alike, messages
 from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
 from policyd.server.transport import GRACE_SECONDS, GRPC
 from policyd.server.transport import Identity as Certified
@@ -69,12 +69,17 @@ class _Running:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     life: DeciderLife
-    known: frozenset[bytes] = frozenset()
+    given: Given | None = None
     certificate: object = None
     listening: bool = False
     rule: int = 0  # the number of the last one that it took
     gone: bool = False
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def passed_on(self, number: int, ruling: Ruling) -> None:
+        """What it was given as this rule is the same as another ruling, and the last one need not be kept."""
+        if self.given is not None and self.given.number == number:
+            self.given = Given(number, ruling)
 
     async def send(self, packed: Iterable[bytes]) -> None:
         """Pass on what is packed, at its pace; who has gone misses nothing."""
@@ -130,7 +135,7 @@ class Deciders:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ruling: Ruling | None = None
         self._number = 1  # of that ruling
-        self._packed: dict[tuple[int, frozenset[bytes]], list[bytes]] = {}
+        self._packed: dict[tuple[int, int], list[bytes]] = {}
         self._ending = False
 
     async def start(self, stack: AsyncExitStack, ruling: Ruling) -> None:
@@ -159,6 +164,8 @@ class Deciders:
         async with self._changing:
             before, self._ruling = self._ruling, ruling
             if before is not None and await asyncio.to_thread(are_alike, before, ruling):
+                for one in self._all_running():
+                    one.passed_on(self._number, ruling)
                 return
             self._number += 1
             await asyncio.gather(*map(self._give, self._all_running()))
@@ -252,19 +259,19 @@ class Deciders:
         async with running.sending:
             ruling, number = self._ruling, self._number
             assert ruling is not None, "processes are started under a ruling"
-            packed = await self._pack(ruling, number, running.known)
-            running.known = keys_of(ruling)
+            packed = await self._pack(ruling, number, running.given)
+            running.given = Given(number, ruling)
             await running.send(packed)
         if not await self._until(lambda: running.gone or running.rule >= number, TAKE_SECONDS):
             _log.error("decider.stuck", name=running.life.name, pid=running.process.pid)
             running.kill()
 
-    async def _pack(self, ruling: Ruling, number: int, known: frozenset[bytes]) -> list[bytes]:
-        """Packed once for all that know the same, in a thread: for ten thousand policies it takes a second."""
-        kept = self._packed.get((number, known))
+    async def _pack(self, ruling: Ruling, number: int, before: Given | None) -> list[bytes]:
+        """Packed once for all that were given the same, in a thread: for ten thousand policies it takes a second."""
+        key = number, before.number if before else 0
+        kept = self._packed.get(key)
         if kept is None:
-            kept = await asyncio.to_thread(_packed, ruling, number, known)
-            self._packed[number, known] = kept
+            kept = self._packed[key] = await asyncio.to_thread(_packed, ruling, number, before)
         return kept
 
     async def _replace(self, seat: _Seat) -> None:
@@ -336,8 +343,8 @@ class Deciders:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _packed(ruling: Ruling, number: int, known: Collection[bytes]) -> list[bytes]:
-    return [pack(one) for one in messages(ruling, number, known)]
+def _packed(ruling: Ruling, number: int, before: Given | None) -> list[bytes]:
+    return [pack(one) for one in messages(ruling, number, before)]
 
 
 def cores() -> list[int]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -35,8 +35,17 @@ def keys_of(ruling: Ruling) -> frozenset[bytes]:
     return frozenset(key_of(policy) for one in _sides(ruling) for policy in one.policy_set.policies)
 
 
-def messages(ruling: Ruling, number: int, known: Collection[bytes]) -> Iterator[Down]:
-    """All that hands a ruling over, as the rule `number`, to who has the policies `known` already."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was handed over to somebody last: a ruling, and as which rule."""
+
+    number: int
+    ruling: Ruling
+
+
+def messages(ruling: Ruling, number: int, before: Given | None = None) -> Iterator[Down]:
+    """All that hands a ruling over, as the rule `number`, to who was given another one before."""
+    known = keys_of(before.ruling) if before else frozenset()
     chosen = [
         Chosen(one.revision, tuple(key_of(policy) for policy in one.policy_set.policies)) for one in _sides(ruling)
     ]
@@ -50,7 +59,12 @@ def messages(ruling: Ruling, number: int, known: Collection[bytes]) -> Iterator[
     while piece := tuple(islice(pieces, AT_ONCE)):
         yield Policies(piece)
     active, *shadow = chosen
-    yield Rule(number, active, shadow[0] if shadow else None, _for_decisions(ruling.mesh), ruling.schema.text)
+    mesh = _for_decisions(ruling.mesh)
+    gone: dict[str, tuple[Any, ...]] = {}
+    if before is not None:
+        mesh, gone = _news(_for_decisions(before.ruling.mesh), mesh)
+    onto = before.number if before else 0
+    yield Rule(number, active, shadow[0] if shadow else None, mesh, ruling.schema.text, onto, gone)
 
 
 def _sides(ruling: Ruling) -> tuple[Ruling, ...]:
@@ -83,10 +97,36 @@ def _for_decisions(mesh: Mesh) -> Mesh:
     return replace(mesh, **declared)
 
 
+def _mappings(mesh: Mesh) -> dict[str, Mapping[Any, Any]]:
+    found = {one.name: getattr(mesh, one.name) for one in fields(mesh) if one.init}
+    return {name: value for name, value in found.items() if isinstance(value, Mapping)}
+
+
+def _news(before: Mesh, now: Mesh) -> tuple[Mesh, dict[str, tuple[Any, ...]]]:
+    """A mesh with what is new or different in its mappings, and the keys that have gone from each."""
+    new: dict[str, Any] = {}
+    gone = {}
+    for name, after in _mappings(now).items():
+        was = getattr(before, name)
+        new[name] = {key: one for key, one in after.items() if (old := was.get(key)) is not one and old != one}
+        gone[name] = tuple(key for key in was if key not in after)
+    return replace(now, **new), gone
+
+
+def _whole(before: Mesh, rule: Rule) -> Mesh:
+    """The mesh that a rule means, on that of the rule before."""
+    laid: dict[str, Any] = {}
+    for name, new in _mappings(rule.mesh).items():
+        was, gone = getattr(before, name), set(rule.gone[name])
+        laid[name] = {**(was if not gone else {key: one for key, one in was.items() if key not in gone}), **new}
+    return replace(rule.mesh, **laid)
+
+
 class Takeover:
     """Puts rulings together again, at the lower end."""
 
     def __init__(self) -> None:
+        self._last: Given | None = None
         self._known: Mapping[bytes, Policy] = {}
         self._new: dict[bytes, Policy] = {}
         self._schema: Schema | None = None
@@ -97,18 +137,23 @@ class Takeover:
         self._new.update(message.policies)
 
     def ruling(self, rule: Rule) -> Ruling:
-        """The ruling that `rule` names; raises DecisionError where its revision is another one."""
+        """The ruling that `rule` names; raises DecisionError where its revision, or the rule before, is another one."""
+        last = self._last
+        if rule.onto != (last.number if last and rule.onto else 0):
+            raise DecisionError(f"the rule {rule.number} is on top of {rule.onto}, which is not the last one here")
         if self._schema is None or self._schema.text != rule.schema:
             self._schema = parse_schema(rule.schema)
         known = {**self._known, **self._new}
         active, shadow = _set_of(rule.active, known), _set_of(rule.shadow, known) if rule.shadow else None
-        ruling = make_ruling(rule.mesh, active, self._schema, shadow)
+        mesh = _whole(last.ruling.mesh, rule) if last and rule.onto else rule.mesh
+        ruling = make_ruling(mesh, active, self._schema, shadow, last.ruling.entities if last else None)
         for came, meant in ((ruling, rule.active), (ruling.shadow, rule.shadow)):
             if came is not None and meant is not None and came.revision != meant.revision:
                 raise DecisionError(f"revision `{came.revision}` came out of `{meant.revision}`")
         kept = {*rule.active.keys, *(rule.shadow.keys if rule.shadow else ())}
         self._known, self._new = {key: known[key] for key in kept}, {}
         self._gone.extend(policy for key, policy in known.items() if key not in kept)
+        self._last = Given(rule.number, ruling)
         return ruling
 
     def let_go(self, old: Ruling | None, sleep: Callable[[float], object] = time.sleep) -> None:

@@ -14,7 +14,7 @@ import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final
@@ -79,13 +79,19 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Decide from now on under the `active` policies, and try those of `shadow` beside them; the rule `number`."""
+    """Decide from now on under the `active` policies, and try those of `shadow` beside them; the rule `number`.
+
+    The mappings of `mesh` have only what the rule `onto` had not, or had otherwise, and `gone` are the keys that it had
+    and that are no longer there; with `onto` 0 they are whole.
+    """
 
     number: int
     active: Chosen
     shadow: Chosen | None
     mesh: Mesh
     schema: str
+    onto: int = 0
+    gone: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,12 @@ class Server:
         def build(folder: Folder) -> Live:
             with _uncollected():
                 live = load(folder, schemas, self._placer, self._control, self._earlier, self._liveness.applied)
-            self._earlier = replace(self._earlier, declaration=live.declaration, snapshots=live.snapshots)
+            self._earlier = replace(
+                self._earlier,
+                declaration=live.declaration,
+                snapshots=live.snapshots,
+                entities=live.ruling.entities,
+            )
             return live
 
         def whole(folder: Folder) -> Folder:

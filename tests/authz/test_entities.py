@@ -79,3 +79,23 @@ def test_what_policies_name_is_found(mesh: Mesh) -> None:
     assert entities.named(stranger) == entities.principal(SpiffeId.parse(stranger.id))
     assert entities.named(Uid("Workload", "me")) is None
     assert entities.named(Uid("Service", "me.default")) is None
+
+
+def test_what_is_the_same_as_in_the_mesh_before_is_the_very_same_entity(mesh: Mesh) -> None:
+    before = MeshEntities(mesh)
+    moved = dict(mesh.instances)
+    name = next(iter(moved))
+    moved[name] = replace(moved[name], labels={"app": "other"})
+    changed = replace(mesh, instances=moved)
+    after = MeshEntities(changed, before)
+    assert list(after.content()) == list(MeshEntities(changed).content())
+    assert after.texts() == MeshEntities(changed).texts()
+    assert [one for one in moved if after.labels(one) is not before.labels(one)] == [name]
+
+
+def test_of_other_groups_or_another_trust_domain_nothing_is_kept(mesh: Mesh) -> None:
+    before = MeshEntities(mesh)
+    some = {"some": Group("some", workloads=frozenset(mesh.workloads), services=frozenset(mesh.services))}
+    for other in (replace(mesh, groups=some), replace(mesh, trust_domain="other.example")):
+        assert MeshEntities(other, before).texts() == MeshEntities(other).texts()
+        assert list(MeshEntities(other, before).content()) == list(MeshEntities(other).content())

@@ -17,8 +17,9 @@ from policyd.cedar.schema import parse_schema
 from policyd.errors import DecisionError
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
+from policyd.mesh.model import Group, Mesh
 from policyd.mesh.placement import assumed
-from policyd.server.handover import AT_ONCE, Takeover, are_alike, keys_of, messages
+from policyd.server.handover import AT_ONCE, Given, Takeover, are_alike, messages
 from policyd.server.link import Down, Policies, Rule, pack
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
@@ -73,7 +74,7 @@ def decided(ruling: Ruling) -> list[object]:
 
 
 def test_what_comes_out_is_what_went_in(ruling: Ruling) -> None:
-    other = taken(Takeover(), messages(ruling, 1, frozenset()))
+    other = taken(Takeover(), messages(ruling, 1))
 
     assert (other.revision, other.policy_set, other.schema.text) == (
         ruling.revision,
@@ -87,7 +88,7 @@ def test_what_comes_out_is_what_went_in(ruling: Ruling) -> None:
 def test_policies_go_a_few_at_a_time(ruling: Ruling) -> None:
     many = with_policies(ruling, 3 * AT_ONCE + 1)
 
-    sizes = [len(one.policies) for one in sent(messages(many, 1, frozenset())) if isinstance(one, Policies)]
+    sizes = [len(one.policies) for one in sent(messages(many, 1)) if isinstance(one, Policies)]
 
     assert sizes == [AT_ONCE, AT_ONCE, AT_ONCE, 1]
 
@@ -95,9 +96,9 @@ def test_policies_go_a_few_at_a_time(ruling: Ruling) -> None:
 def test_only_what_changed_is_sent_again(ruling: Ruling) -> None:
     before, after = with_policies(ruling, 100), with_policies(ruling, 101)
     takeover = Takeover()
-    taken(takeover, messages(before, 1, frozenset()))
+    taken(takeover, messages(before, 1))
 
-    update = list(messages(after, 1, keys_of(before)))
+    update = list(messages(after, 2, Given(1, before)))
 
     assert [len(one.policies) for one in update if isinstance(one, Policies)] == [1]
     assert taken(takeover, update).policy_set == after.policy_set
@@ -106,19 +107,19 @@ def test_only_what_changed_is_sent_again(ruling: Ruling) -> None:
 def test_what_is_gone_is_let_go_and_can_come_back(ruling: Ruling) -> None:
     many, few = with_policies(ruling, 100), with_policies(ruling, 1)
     takeover = Takeover()
-    first = taken(takeover, messages(many, 1, frozenset()))
-    second = taken(takeover, messages(few, 1, keys_of(many)))
+    first = taken(takeover, messages(many, 1))
+    second = taken(takeover, messages(few, 2, Given(1, many)))
     pauses: list[float] = []
 
     takeover.let_go(first, pauses.append)
 
     assert len(pauses) >= 99 // AT_ONCE
     assert decided(second) == decided(few)
-    assert taken(takeover, messages(many, 1, keys_of(few))).revision == many.revision
+    assert taken(takeover, messages(many, 3, Given(2, few))).revision == many.revision
 
 
 def test_another_revision_than_was_checked_is_refused(ruling: Ruling) -> None:
-    *pieces, rule = messages(ruling, 1, frozenset())
+    *pieces, rule = messages(ruling, 1)
     assert isinstance(rule, Rule)
 
     with pytest.raises(DecisionError, match=f"revision `{ruling.revision}` came out of `f00`"):
@@ -129,7 +130,7 @@ def test_what_is_tried_goes_over_too_and_shared_policies_once(ruling: Ruling) ->
     tried = set_of([*ruling.policy_set.policies, *with_policies(ruling, 3).policy_set.policies])
     both = make_ruling(ruling.mesh, ruling.policy_set, ruling.schema, tried)
 
-    found = sent(messages(both, 1, frozenset()))
+    found = sent(messages(both, 1))
     other = taken(Takeover(), found)
 
     assert sum(len(one.policies) for one in found if isinstance(one, Policies)) == len(ruling.policy_set.policies) + 3
@@ -140,7 +141,7 @@ def test_what_is_tried_goes_over_too_and_shared_policies_once(ruling: Ruling) ->
 
 
 def test_the_declared_resources_stay_behind(ruling: Ruling) -> None:
-    [rule] = [one for one in messages(ruling, 1, frozenset()) if isinstance(one, Rule)]
+    [rule] = [one for one in messages(ruling, 1) if isinstance(one, Rule)]
 
     assert ruling.mesh.virtual_services
     assert (rule.mesh.virtual_services, rule.mesh.gateways) == ((), ())
@@ -165,5 +166,54 @@ def test_what_only_proxies_are_made_of_need_not_be_handed_over(ruling: Ruling) -
     }
     assert [name for name, other in others.items() if are_alike(ruling, other)] == ["as it is", "without routes"]
     for name, other in others.items():
-        same = [pack(one) for one in messages(ruling, 1, ())] == [pack(one) for one in messages(other, 1, ())]
+        same = [pack(one) for one in messages(ruling, 1)] == [pack(one) for one in messages(other, 1)]
         assert same == are_alike(ruling, other), name
+
+
+def of_a_folder(ruling: Ruling, mesh: Mesh, **changed: object) -> Ruling:
+    """The same policies over the mesh with these mappings."""
+    return make_ruling(replace(mesh, **changed), ruling.policy_set, ruling.schema)  # type: ignore[arg-type]
+
+
+def test_of_a_mesh_only_what_changed_goes_over(ruling: Ruling) -> None:
+    mesh, instances = ruling.mesh, dict(ruling.mesh.instances)
+    gone = instances.pop("reviews-v3")
+    instances["reviews-v1"] = replace(instances["reviews-v1"], labels={"app": "reviews", "version": "v9"})
+    instances["reviews-v4"] = replace(gone, name="reviews-v4")
+    services = {name: one for name, one in mesh.services.items() if name != "ratings.default"}
+    listeners = {name: one for name, one in mesh.listeners.items() if one.instance != "reviews-v3"}
+    after = of_a_folder(ruling, mesh, instances=instances, services=services, listeners=listeners)
+    takeover = Takeover()
+    taken(takeover, messages(ruling, 1))
+
+    [rule] = sent(messages(after, 2, Given(1, ruling)))
+    other = taken(takeover, [rule])
+
+    assert isinstance(rule, Rule)
+    assert set(rule.mesh.instances) == {"reviews-v1", "reviews-v4"}
+    assert (rule.mesh.services, rule.mesh.listeners, rule.mesh.workloads) == ({}, {}, {})
+    assert (rule.gone["instances"], rule.gone["services"]) == (("reviews-v3",), ("ratings.default",))
+    whole = taken(Takeover(), messages(after, 2))
+    assert (other.revision, other.mesh) == (after.revision, whole.mesh)
+    assert sorted(other.entities.texts()) == sorted(whole.entities.texts())
+    back = taken(takeover, messages(ruling, 3, Given(2, after)))
+    assert (back.revision, back.mesh) == (ruling.revision, taken(Takeover(), messages(ruling, 1)).mesh)
+
+
+@pytest.mark.parametrize("last", [None, 2])
+def test_a_change_of_another_rule_than_the_last_is_refused(ruling: Ruling, last: int | None) -> None:
+    takeover = Takeover()
+    if last is not None:
+        taken(takeover, messages(ruling, last))
+
+    with pytest.raises(DecisionError, match="is on top of 1, which is not the last one here"):
+        taken(takeover, messages(ruling, 3, Given(1, ruling)))
+
+
+def test_groups_that_change_change_who_is_in_them(ruling: Ruling) -> None:
+    groups = {"all": Group("all", workloads=frozenset(ruling.mesh.workloads), services=frozenset(ruling.mesh.services))}
+    after = of_a_folder(ruling, ruling.mesh, groups=groups)
+    takeover = Takeover()
+    taken(takeover, messages(ruling, 1))
+
+    assert taken(takeover, messages(after, 2, Given(1, ruling))).revision == after.revision

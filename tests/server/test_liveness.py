@@ -26,7 +26,7 @@ class World:
         self.changes = 0
         self.count = -1
         self.revoked: set[SpiffeId] = set()
-        self.liveness = Liveness(file, clock=lambda: self.now, metrics=self, revoked=self.revoked.__contains__)
+        self.liveness = Liveness(file, clock=lambda: self.now, metrics=self, revoked=lambda: frozenset(self.revoked))
 
     def instances_unhealthy(self, count: int) -> None:
         self.count = count
