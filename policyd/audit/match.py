@@ -11,6 +11,7 @@ from typing import Final
 
 from policyd.audit.record import Kind, Outcome, Record
 from policyd.errors import SpiffeIdError
+from policyd.home import HOME
 from policyd.spiffe import SCHEME, SpiffeId
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -24,29 +25,37 @@ def entity_id(uid: str) -> str:
     return _ESCAPE.sub(r"\1", found["id"]) if found else uid
 
 
-def short_name(uid: str) -> str:
-    """A workload or service as people call it: `reviews` in the default namespace, else `reviews.shop`."""
+def short_name(uid: str, home: str | None = None) -> str:
+    """A workload or service as people call it: `reviews` in the default namespace, else `reviews.shop`.
+
+    What is of another trust domain than `home` (None: that of this process) bears it: `partner.org/reviews`.
+    """
     name = entity_id(uid)
     if name.startswith(SCHEME):
-        return _short_spiffe_id(name)
+        return _short_spiffe_id(name, HOME.trust_domain if home is None else home)
     return name.removesuffix(f".{DEFAULT_NAMESPACE}") if uid.startswith("Service::") else name
 
 
-def _short_spiffe_id(text: str) -> str:
+def _short_spiffe_id(text: str, home: str) -> str:
     try:
         spiffe_id = SpiffeId.parse(text)
     except SpiffeIdError:
         return text
     account = spiffe_id.service_account
-    if account is None:
-        return spiffe_id.path.removeprefix("/") or text
-    return account if spiffe_id.namespace == DEFAULT_NAMESPACE else f"{account}.{spiffe_id.namespace}"
+    if account is None and not spiffe_id.path:
+        return text
+    short = spiffe_id.path.removeprefix("/") if account is None else account
+    if account is not None and spiffe_id.namespace != DEFAULT_NAMESPACE:
+        short = f"{account}.{spiffe_id.namespace}"
+    return short if spiffe_id.trust_domain == home else f"{spiffe_id.trust_domain}/{short}"
 
 
 def names(uid: str, wanted: str) -> bool:
-    """Whether `wanted` names `uid`: whole, by its id, by the last parts of its path, or by its short form."""
+    """Whether `wanted` names `uid`: whole, by its id, by the last parts of its path, or by a short form of it."""
     name = entity_id(uid)
-    return wanted in (uid, name, short_name(uid)) or name.endswith(f"/{wanted}")
+    domain = name.removeprefix(SCHEME).partition("/")[0] if name.startswith(SCHEME) else ""
+    shorts = (short_name(uid, home) for home in ("", domain))
+    return wanted in (uid, name, *shorts) or name.endswith(f"/{wanted}")
 
 
 @dataclass(frozen=True, slots=True)

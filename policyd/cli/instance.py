@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policyd.config import Environment, find_directory, from_environ, state_paths
-from policyd.errors import NotRunning, StateError, UsageError
+from policyd.config import SETTINGS_FILE, Environment, find_directory, from_environ, parse_settings, state_paths
+from policyd.errors import NotRunning, PolicydError, StateError, UsageError
+from policyd.home import HOME
 
 if TYPE_CHECKING:
     from policyd.cli.admin_client import AdminClient
@@ -30,13 +31,28 @@ def environment() -> Environment:
 
 def folder(option: Path | None) -> Path:
     """Return the folder that a command is about, absolute; raises UsageError."""
-    return find_directory(str(option) if option else None, environment(), Path.cwd())
+    return _at_home(find_directory(str(option) if option else None, environment(), Path.cwd()))
+
+
+def _at_home(directory: Path) -> Path:
+    """From now on the folder's own workloads are shown by their short names, and no others."""
+    HOME.moved(lambda: trust_domain_of(directory))
+    return directory
+
+
+def trust_domain_of(directory: Path) -> str:
+    """What the folder's settings say; where they cannot be read, "": every name is then shown with its trust domain."""
+    try:
+        text = (directory / SETTINGS_FILE).read_text(encoding="utf-8") if (directory / SETTINGS_FILE).exists() else ""
+        return parse_settings(text).trust_domain
+    except (PolicydError, OSError, ValueError):
+        return ""
 
 
 def existing(directory: Path | None) -> Path:
     """Return a folder given as an argument, absolute, or the nearest one; raises UsageError where there is none."""
     try:
-        return find_directory(str(directory) if directory else None, environment(), Path.cwd())
+        return _at_home(find_directory(str(directory) if directory else None, environment(), Path.cwd()))
     except UsageError as error:
         if directory:
             raise

@@ -25,6 +25,7 @@ from typing import Any, Final
 import uvicorn
 
 from policyd.cli.console import LISTENING, key_of
+from policyd.cli.instance import trust_domain_of
 from policyd.cli.output import show_error
 from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, from_environ, parse_settings
 from policyd.console.app import application
@@ -35,6 +36,7 @@ from policyd.console.provider import Provider
 from policyd.console.source import Source
 from policyd.console.watch import Watch
 from policyd.errors import PolicydError, StateError
+from policyd.home import HOME
 from policyd.sources import placement as placements
 from policyd.sources import ports
 from policyd.sources.files import read_folder
@@ -51,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="policyd.console")
     parser.add_argument("--dir", type=Path, required=True)
     directory = parser.parse_args().dir.resolve()
+    HOME.moved(lambda: trust_domain_of(directory))
     try:
         serve(directory)
     except PolicydError as error:

@@ -45,6 +45,7 @@ from policyd.ca.upstream import read as read_upstream
 from policyd.ca.upstream import read_chain
 from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
+from policyd.home import HOME
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
@@ -194,6 +195,7 @@ class Server:
         What has to be undone is put on `stack`.
         """
         settings = parse_settings((self._good.folder if self._good else self._read()).text(SETTINGS_FILE) or "")
+        HOME.moved(lambda: settings.trust_domain)
         self._speech.level(self._asked_level or settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
         self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)

@@ -110,13 +110,23 @@ def _ways(wanted: str) -> Iterator[Condition]:
     yield Condition("id = ?", (wanted,))
     yield Condition("ends_with(id, ?)", (f"/{wanted}",))
     yield Condition("starts_with(uid, 'Service::') AND id = ?", (f"{wanted}.{DEFAULT_NAMESPACE}",))
-    parts = wanted.split(".")
+    domain, slash, short = wanted.partition("/")
+    if slash and "/" not in short:  # as who is of another trust domain is shown
+        for account, namespace in ((short, DEFAULT_NAMESPACE), *_parted(short)):
+            yield Condition("id = ?", (f"{SCHEME}{domain}/ns/{namespace}/sa/{account}",))
+    for account, namespace in _parted(wanted) if not slash else ():
+        whole = f"/ns/{namespace}/sa/{account}"
+        parted = "starts_with(id, ?) AND ends_with(id, ?) AND len(string_split(id, '/')) = 7"
+        yield Condition(parted, (SCHEME, whole))
+
+
+def _parted(short: str) -> Iterator[tuple[str, str]]:
+    """The accounts and namespaces that a short name may mean; that of the default namespace has no namespace in it."""
+    parts = short.split(".")
     for at in range(1, len(parts)):
         account, namespace = ".".join(parts[:at]), ".".join(parts[at:])
-        if namespace != DEFAULT_NAMESPACE and "/" not in wanted:
-            whole = f"/ns/{namespace}/sa/{account}"
-            parted = "starts_with(id, ?) AND ends_with(id, ?) AND len(string_split(id, '/')) = 7"
-            yield Condition(parted, (SCHEME, whole))
+        if namespace != DEFAULT_NAMESPACE:
+            yield account, namespace
 
 
 def _glob(pattern: str) -> str:

@@ -24,11 +24,14 @@ UIDS = [
     f'Workload::"{SPIFFE}/ns/default/sa/web"', f'Workload::"{SPIFFE}/ns/shop/sa/web"', f'Workload::"{SPIFFE}/agent/n1"',
     f'Workload::"{SPIFFE}/ns/shop/sa/we.b"', f'Workload::"{SPIFFE}/x/ns/shop/sa/web"', 'Unauthenticated::"anonymous"',
     'Host::"a\\"b\\\\c"', 'Host::"a\nb"', 'Workload::"http://x/ns/shop/sa/web"', f'Workload::"{SPIFFE}"',
+    'Workload::"spiffe://a.org/ns/default/sa/web"', 'Workload::"spiffe://a.org/ns/shop/sa/we.b"',
+    'Workload::"spiffe://a.org/ns/default/sa/we.b"', 'Workload::"spiffe://a.org/agent/n1"', 'Host::"a.org/web"',
 ]  # fmt: skip
 WANTED = [
     "", "web", "web.shop", "web.default", "we.b.shop", "reviews", "reviews.default", "reviews.shop", "a.b",
     "a.b.default", "n1", "agent/n1", "sa/web", "shop/sa/web", "anonymous", "x.org", 'a"b\\c', "a\nb", "x", "%", "*",
-    "' OR true --", SPIFFE, *UIDS,
+    "' OR true --", SPIFFE, "a.org/web", "a.org/we.b.shop", "a.org/we.b", "a.org/web.default", "a.org/agent/n1", "/web",
+    "cluster.local/web", "cluster.local/web.shop", "a.org/", *UIDS,
 ]  # fmt: skip
 
 
