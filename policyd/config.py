@@ -284,6 +284,9 @@ class UpstreamSettings(Model):
         return self
 
 
+MAX_COME_BACK_SECONDS: Final = 30 * 86_400
+
+
 class CaSettings(Model):
     """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase; other trust
     domains that are known, and where this one's bundle is published; another authority that it is under. With
@@ -298,6 +301,7 @@ class CaSettings(Model):
     token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
     upstream: UpstreamSettings | None = None
     revoke_serials: bool = False  # whether proxies look at lists of revoked certificates
+    come_back_within: Annotated[Duration, Field(ge=0, le=MAX_COME_BACK_SECONDS)] = 86_400.0
 
     @model_validator(mode="after")
     def _once(self) -> CaSettings:

@@ -7,15 +7,16 @@ another agent than the kept one wins over it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
-from policyd.errors import IdentityError, StateError, UsageError
+from policyd.errors import IdentityError, StateError, TokenError, UsageError
 from policyd.join_token import JoinToken
 from policyd.spiffe import SpiffeId
 from proxy.backoff import backoff
 from proxy.control import Unreachable
 from proxy.events import stamp
-from proxy.join import Joined, join
+from proxy.join import Joined, come_back, join
 from proxy.outside import Outside
 from proxy.state import StateFolder
 
@@ -38,14 +39,19 @@ async def enter(entry: Entry, outside: Outside) -> Joined:
     _check_name(entry)
     kept = _kept(entry, outside)
     if kept is not None and _still_meant(kept, entry):
-        outside.say("agent.resumed", spiffe_id=str(kept.svid.id), expires=stamp(kept.svid.not_after))
-        return Joined(kept.svid, kept.bundle, entry.server or kept.server)
+        kept = replace(kept, server=entry.server or kept.server)
+        if outside.clock() < kept.svid.not_after:
+            outside.say("agent.resumed", spiffe_id=str(kept.svid.id), expires=stamp(kept.svid.not_after))
+            return kept
+        if (back := await _come_back(kept, entry, outside)) is not None:
+            return back
     if entry.token is None:
         raise UsageError(
             "the agent has no identity and no join token",
             remedy="make a token with `policyd ca token create`, and give it with --join",
         )
-    joined = await _join(entry.token, entry.server, outside)
+    token = entry.token
+    joined = await _persist(lambda: join(token, outside.clock(), entry.server), outside)
     if entry.state is not None:
         entry.state.save(joined)
     outside.say(
@@ -79,11 +85,27 @@ def _still_meant(kept: Joined, entry: Entry) -> bool:
     return kept.svid.id == SpiffeId.agent(token.trust_domain, token.agent) and token.root_sha256 in roots
 
 
-async def _join(token: JoinToken, server: str | None, outside: Outside) -> Joined:
+async def _come_back(kept: Joined, entry: Entry, outside: Outside) -> Joined | None:
+    """Who this agent was before its SVID ended; None where policyd does not take it back, and there is a token."""
+    try:
+        back = await _persist(lambda: come_back(kept, outside.clock()), outside)
+    except TokenError as error:
+        if entry.token is None:
+            raise
+        outside.say("agent.state_unusable", code=error.code, reason=str(error))
+        return None
+    if entry.state is not None:
+        entry.state.save(back)
+    outside.say("agent.came_back", spiffe_id=str(back.svid.id), expires=stamp(back.svid.not_after))
+    return back
+
+
+async def _persist(attempt: Callable[[], Awaitable[Joined]], outside: Outside) -> Joined:
+    """What `attempt` gives, made again for a while as long as policyd cannot be reached."""
     deadline, failures = outside.monotonic() + PATIENCE, 0
     while True:
         try:
-            return await join(token, outside.clock(), server)
+            return await attempt()
         except Unreachable as error:
             failures += 1
             wait = backoff(failures, outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)

@@ -9,23 +9,27 @@ import asyncio
 import hashlib
 import hmac
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import grpc
 import grpc.aio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.errors import IdentityError, TokenError
 from policyd.join_token import JoinToken
 from policyd.spiffe import SpiffeId
+from policyd.svid.comeback import to_sign
 from proxy.bootstrap import Endpoint
 from proxy.control import CHANNEL_OPTIONS, Unreachable, bundle_of
-from proxy.identity import Bundle, Svid, check_svid, make_key, request
+from proxy.identity import Bundle, Svid, check_svid, load_key, make_key, request
 
 TIMEOUT = 10.0
 MAX_PRESENTED = 8
+_ANEW = "join anew, with a token of `policyd ca token create`"
 _REFUSED = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
@@ -36,11 +40,15 @@ _REFUSED = (
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What joining gives: who this agent is, whom it trusts, and where it asks (`host:port` of the Agents service)."""
+    """What joining gives: who this agent is, whom it trusts, and where it asks (`host:port` of the Agents service).
+
+    `attestation` is where it joined, and comes back to once its SVID has ended; "" where that is not known.
+    """
 
     svid: Svid
     bundle: Bundle
     server: str
+    attestation: str = ""
 
 
 async def join(token: JoinToken, now: datetime, server: str | None = None) -> Joined:
@@ -61,7 +69,32 @@ async def join(token: JoinToken, now: datetime, server: str | None = None) -> Jo
     if not address:
         raise IdentityError("policyd did not say where agents connect", remedy="give its address with --server")
     Endpoint.parse(address)
-    return Joined(svid, bundle, address)
+    return Joined(svid, bundle, address, token.address)
+
+
+async def come_back(joined: Joined, now: datetime) -> Joined:
+    """Become who this agent was before its SVID ended, by the key of that; raises as `join`."""
+    if not joined.attestation:
+        raise TokenError("the agent's certificate has ended, and where it joined is not known", remedy=_ANEW)
+    key, at = make_key(), int(now.timestamp())
+    csr = request(key)
+    signed = to_sign(joined.svid.chain[0], csr, at)
+    signature = load_key(joined.svid.key_pem).sign(signed, ec.ECDSA(hashes.SHA256()))
+    asked = agent_pb2.ComeBackRequest(chain=joined.svid.chain, csr=csr, at=at, signature=signature)
+    credentials = grpc.ssl_channel_credentials(joined.bundle.pem())
+    async with grpc.aio.secure_channel(joined.attestation, credentials, options=CHANNEL_OPTIONS) as channel:
+        stub = agent_pb2_grpc.AttestationStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            reply = await stub.ComeBack(asked, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            detail = (error.details() or error.code().name.lower())[:300]
+            if error.code() in _REFUSED:
+                raise TokenError(f"policyd does not take this agent back: {detail}", remedy=_ANEW) from None
+            raise Unreachable(f"policyd at `{joined.attestation}` cannot be reached: {detail}") from None
+    trust_domain = joined.svid.id.trust_domain
+    bundle = bundle_of(reply.bundle, trust_domain)
+    svid = check_svid(key, joined.svid.id, tuple(reply.chain), bundle, now)
+    return replace(joined, svid=svid, bundle=max(bundle, joined.bundle, key=lambda each: each.sequence))
 
 
 async def _pinned_root(token: JoinToken) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from policyd import __version__
@@ -23,7 +23,7 @@ from proxy.events import stamp
 from proxy.fleet import Fleet
 from proxy.identity import Bundle, Svid
 from proxy.inspections import Inspections
-from proxy.join import Joined
+from proxy.join import Joined, come_back
 from proxy.outside import Outside
 from proxy.probes import Probes
 from proxy.renew import keep_fresh, obtain
@@ -62,8 +62,16 @@ class Session:
     async def renew(self) -> None:
         """Keep the agent's own SVID fresh."""
         svid = self._joined.svid
-        get = partial(obtain, self._control, svid.id, self._outside.clock)
-        await keep_fresh(svid.id, svid, get, self._renewed, self._outside, self._control.tainted)
+        await keep_fresh(svid.id, svid, self._obtain, self._renewed, self._outside, self._control.tainted)
+
+    async def _obtain(self) -> tuple[Svid, Bundle]:
+        """The agent's own next SVID: by the one that it has, and once that has ended by its key alone."""
+        now = self._outside.clock()
+        if now < self._joined.svid.not_after:
+            return await obtain(self._control, self._joined.svid.id, self._outside.clock)
+        back = await come_back(self._joined, now)
+        self._outside.say("agent.came_back", spiffe_id=str(back.svid.id), expires=stamp(back.svid.not_after))
+        return back.svid, back.bundle
 
     async def watch(self) -> None:
         """Hear what is to run, over one connection after another."""
@@ -189,7 +197,7 @@ class Session:
     def _become(self, svid: Svid, bundle: Bundle) -> None:
         """Take a new SVID or bundle into use: on disk, then on a new connection."""
         newest = max(bundle, self._joined.bundle, key=lambda each: each.sequence)
-        self._joined = Joined(svid, newest, self._joined.server)
+        self._joined = replace(self._joined, svid=svid, bundle=newest)
         if self._state is not None:
             try:
                 self._state.save(self._joined)

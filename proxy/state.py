@@ -11,12 +11,13 @@ import fcntl
 import json
 import os
 import stat
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from policyd.errors import IdentityError, KeyFileError, PolicydError, StateError
 from policyd.spiffe import SpiffeId
+from policyd.svid.x509 import parse
 from proxy.bootstrap import Endpoint
 from proxy.events import write_private
 from proxy.identity import Bundle, check_svid, load_key
@@ -54,6 +55,7 @@ class StateFolder:
         content = {
             "format": FORMAT,
             "server": joined.server,
+            "attestation": joined.attestation,
             "spiffe_id": str(joined.svid.id),
             "key": joined.svid.key_pem.decode(),
             "chain": [base64.b64encode(each).decode() for each in joined.svid.chain],
@@ -69,8 +71,9 @@ class StateFolder:
     def load(self, now: datetime) -> Joined | None:
         """Who this agent was, if that still holds at `now`; None where nothing is kept.
 
+        One whose SVID has ended is given back as it was: it proves to policyd who came back, and nothing else.
         Raises KeyFileError for a file that others can read, StateError for one that is broken or newer, IdentityError
-        for an SVID that is over.
+        for an SVID that does not hold.
         """
         try:
             with self._file.open("rb") as file:
@@ -96,10 +99,13 @@ class StateFolder:
             bundle = Bundle(wanted.trust_domain, roots, int(content["sequence"]), jwt_keys)
             chain = tuple(base64.b64decode(each, validate=True) for each in content["chain"])
             key = load_key(content["key"].encode())
-            server = content["server"]
-            Endpoint.parse(server)
+            server, attestation = content["server"], content.get("attestation", "")  # older agents kept none
+            for address in (server, *([attestation] if attestation else [])):
+                Endpoint.parse(address)
+            ended = min(parse(each).not_valid_after_utc for each in chain)
         except (StateError, IdentityError):
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PolicydError):
             raise broken from None
-        return Joined(check_svid(key, wanted, chain, bundle, now), bundle, server)
+        held_at = min(now, ended - timedelta(seconds=1))
+        return Joined(check_svid(key, wanted, chain, bundle, held_at), bundle, server, attestation)

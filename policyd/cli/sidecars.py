@@ -39,7 +39,7 @@ def heard(states: States, line: str) -> States:
     """Return the states after the agent printed `line`."""
     event = _event(line)
     what, name = event.get("event"), event.get("instance")
-    if what in ("agent.joined", "agent.resumed"):
+    if what in ("agent.joined", "agent.resumed", "agent.came_back"):
         return _all(states, "its identity is awaited")
     if what == "agent.waiting":
         return _all(states, f"the agent waits: {event.get('reason', '')}")

@@ -166,6 +166,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "tokenIssuer": "The `https://` URL that tokens bear as `iss`, by which those who know OpenID Connect and no "
         "SPIFFE find the keys: it leads to the bundle endpoint, which answers for it.",
         "upstream": "Another authority, as a company's, that policyd's is an intermediate of; without it, of nobody's.",
+        "comeBackWithin": "How long after its certificate has ended an agent may come back by the key of it, as "
+        "after an outage of policyd; `0s`: not at all, it joins anew.",
         "revokeSerials": "Whether proxies look at lists of revoked certificates, which `policyd ca revoke --serial` "
         "needs; workloads of other trust domains then name theirs as the server's name (SNI). May be changed while "
         "policyd runs.",

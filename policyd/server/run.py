@@ -361,7 +361,11 @@ class Server:
             stack, self._discovery, self._agents, self._inspections, traces, refused, at["xds"], identity, streams
         )
         attestation = AttestationService(
-            self._issuer, self._tokens, agents_address=str(at["xds"]), clock=time.monotonic
+            self._issuer,
+            self._tokens,
+            agents_address=str(at["xds"]),
+            clock=time.monotonic,
+            within=self._come_back_within,
         )
         await listen.serve_attestation(stack, attestation, at["attestation"], identity)
         self._signing.listen(stack.enter_context(ExitStack()), signing, at["signing"], identity)
@@ -717,6 +721,10 @@ class Server:
         said = [f"{refused}: {self._keeper.refused[0]}"] if self._keeper.refused else []
         said += [*expiry_warnings(self._issuer.authority, _now()), self._rotation_trouble]
         return "; ".join(one for one in said if one)
+
+    def _come_back_within(self) -> timedelta:
+        """How long after its certificate ended an agent may come back."""
+        return timedelta(seconds=self._keeper.live.settings.ca.come_back_within)
 
     def _life(self) -> timedelta:
         """Of a certificate, as the settings say now."""

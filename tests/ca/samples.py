@@ -89,6 +89,7 @@ class Office:
     refused: list[str] = field(default_factory=list)
     mesh: Mesh = field(default_factory=a_mesh)
     revoked: set[SpiffeId] = field(default_factory=set)
+    serials: set[str] = field(default_factory=set)
     token_issuer: str = ""
     jwt_keys: JwtKeys = field(default_factory=lambda: turn(JwtKeys(), NOW, a_key))
 
@@ -105,6 +106,7 @@ class Office:
             refused=self.refused.append,
             jwt_keys=lambda: self.jwt_keys,
             revoked=self.revoked.__contains__,
+            revoked_serial=self.serials.__contains__,
             token_issuer=lambda: self.token_issuer,
         )
         return Issuer(self.authority, ports)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -287,3 +289,34 @@ def test_the_journal_is_sealed_under_both_roots_and_tells_each_step(brief: Runni
 def test_no_envoy_was_started_anew_for_a_root(brief: RunningMesh, rotated: Seen, rerooted: Rerooted) -> None:
     assert rerooted.states
     assert {name: sidecar(brief, name)["pid"] for name in SIDECARS} == rotated.pids
+
+
+def test_what_ended_while_policyd_was_away_comes_back(brief: RunningMesh) -> None:
+    """The agent's own certificate too: nothing is left that TLS would believe, but the key that it had."""
+    pid = int(json.loads((brief.directory / ".policyd" / "server.json").read_text())["pid"])
+    log = brief.directory / ".policyd" / "run" / "policyd.agent.log"
+    gone = datetime.now(UTC)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: all(ends < datetime.now(UTC) for ends in ends_of(brief)), 60)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: any(ends > datetime.now(UTC) for ends in ends_of(brief)[:1]), 60)
+    wait_until(lambda: httpx.get(f"{brief.gateway}/productpage", trust_env=False).status_code == 200, 60)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    back = [one for one in events if one["event"] == "agent.came_back"]
+    assert back
+    [first, *_] = [
+        one
+        for one in records(brief.directory, kind="issuance", decision="allow")
+        if datetime.fromisoformat(one["time"]) > gone and one["detail"]["requested_by"] == "attestation"
+    ]
+    assert first["detail"]["evidence"]["kind"] == "renewal"
+    assert first["principal"] == 'Unauthenticated::"anonymous"'
+
+
+def ends_of(mesh: RunningMesh) -> list[datetime]:
+    """When the certificates of the agent and of each sidecar end, as the agent tells."""
+    runtime = Path(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["admin_socket"]).parent
+    status = json.loads((runtime / "agent" / "status.json").read_text())
+    return [datetime.fromisoformat(one["svid_expires"]) for one in (status["agent"], *status["sidecars"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,16 @@ def test_what_is_kept_is_read_back(folder: StateFolder) -> None:
     assert (folder.folder / "agent.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_identity_that_is_over_is_not_used(folder: StateFolder) -> None:
-    folder.save(joined())
+def test_an_identity_that_is_over_is_read_back_to_be_shown_to_policyd(folder: StateFolder) -> None:
+    kept = joined()
+    folder.save(kept)
+    assert folder.load(NOW + timedelta(hours=2)) == kept
+    assert kept.svid.not_after < NOW + timedelta(hours=2)
+
+
+def test_an_identity_that_is_over_and_never_held_is_not(folder: StateFolder) -> None:
+    kept = joined()
+    folder.save(replace(kept, bundle=Bundle("cluster.local", (ToyCa(now=NOW).root.der,), 3)))
     with pytest.raises(IdentityError):
         folder.load(NOW + timedelta(hours=2))
 

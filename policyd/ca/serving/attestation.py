@@ -1,11 +1,13 @@
 """Joining: who has no identity yet gets one for evidence of who it is.
 
-Law: a token is used only if the certificate was issued, and why one was refused is on record, not in the reply.
+Law: a token is used only if the certificate was issued, and why one was refused is on record, not in the reply. Who
+comes back proves it by the key that he had, and is told what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import grpc
@@ -20,12 +22,14 @@ from policyd.ca.peer import address_of
 from policyd.ca.serving.messages import bundle_message, svid_message
 from policyd.ca.serving.refusals import Context, Refusal, refused, translated
 from policyd.ca.tokens import Refused, Tokens
-from policyd.errors import IdentityError, TokenError
+from policyd.errors import IdentityError, IssuanceDenied, TokenError
 from policyd.peer import check_tls
 from policyd.rate import Rate, RateLimit
 from policyd.spiffe import SpiffeId
+from policyd.svid import comeback
 
 ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
+COME_BACK_WITHIN: Final = timedelta(hours=24)
 MAX_SECRET: Final = 128  # characters; a longer text is no secret of ours, however it begins
 ATTESTATION_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 32 * 1024),
@@ -39,7 +43,8 @@ _log = structlog.get_logger("policyd.ca")
 class AttestationService(agent_pb2_grpc.AttestationServicer):
     """Served on a port of its own with server authentication only.
 
-    `agents_address` is where the Agents service is (`host:port`); `clock` counts seconds and never goes back.
+    `agents_address` is where the Agents service is (`host:port`); `clock` counts seconds and never goes back. An agent
+    may come back `within` that time after its SVID has ended.
     """
 
     def __init__(
@@ -50,25 +55,54 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
         agents_address: str,
         clock: Callable[[], float],
         rate: Rate = ATTEST_RATE,
+        within: Callable[[], timedelta] = lambda: COME_BACK_WITHIN,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
         self._agents_address = agents_address
         self._limit = RateLimit(rate, clock)
+        self._within = within
 
     async def Attest(self, request: agent_pb2.AttestRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
         """Exchange a join token for the agent's own SVID; a token is used only if the certificate was issued."""
+        return await self._answer(context, lambda source: self._attest(request, source))
+
+    async def ComeBack(self, request: agent_pb2.ComeBackRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
+        """A new SVID for a registered agent whose last one ended while policyd was away."""
+        return await self._answer(context, lambda source: self._come_back(request, source))
+
+    async def _answer(self, context: Context, issue: Callable[[str], Svid]) -> agent_pb2.Svid:
         try:
             with translated():
                 _require_tls(context)
                 source = address_of(context.peer())
                 if not self._limit.allow(source):
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
-                reply = svid_message(self._attest(request, source), bundle_message(self._issuer.bundle))
+                reply = svid_message(issue(source), bundle_message(self._issuer.bundle))
                 reply.agents_address = self._agents_address
                 return reply
         except Refusal as refusal:
             await refused(context, refusal)
+
+    def _come_back(self, request: agent_pb2.ComeBackRequest, source: str) -> Svid:
+        """What has ended is no evidence of TLS, so that its key signs; policies see since when it is over."""
+        authority, now = self._issuer.authority, self._issuer.now()
+        signed = (request.chain, request.csr, request.at, request.signature)
+        try:
+            found = comeback.check(
+                *signed, roots=authority.roots, trust_domain=authority.trust_domain, now=now, within=self._within()
+            )
+        except IdentityError as error:
+            _log.warning("agent does not come back", error=str(error), source=source)
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, str(error)) from error
+        agent = found.spiffe_id.agent_name or ""
+        evidence = Evidence("renewal", (f"x509:{found.spiffe_id}", f"ended:{found.ended:%FT%TZ}"))
+        order = self._issuer.order(found.spiffe_id, None, evidence, source=source)
+        if self._tokens.registration(agent) is None or self._issuer.is_revoked_serial(found.serial):
+            denied = IssuanceDenied("this agent is not registered, or its certificate is revoked: it joins anew")
+            self._issuer.refuse(order, denied, agent=agent)
+            raise denied
+        return self._issuer.issue(order, request.csr, kind="attestation", agent=agent)
 
     def _attest(self, request: agent_pb2.AttestRequest, source: str) -> Svid:
         with self._tokens.claim(request.token[:MAX_SECRET], self._issuer.now()) as claimed:
