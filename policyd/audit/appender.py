@@ -29,7 +29,7 @@ BACKWARD: Final = timedelta(seconds=60)  # a clock that was set back by more tha
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a segment is full: bytes, seconds."""
+    """When a segment is full: bytes, seconds. Its age is looked at when its file is opened, and at each `turn`."""
 
     max_bytes: int = 64 << 20
     max_age: float = 3600.0
@@ -82,7 +82,7 @@ class Appender:
         length = len(lines)
         try:
             fd = self._fd
-            if fd is None or self._is_full(length):
+            if fd is None or self._size + length > self._limits.max_bytes:
                 fd = self._open(length, first_seq)
             taken = self._disk.write(fd, lines)
             if taken < length:
@@ -93,6 +93,10 @@ class Appender:
         self._trouble = ""
         self._size += length
         self._next_seq = first_seq + lines.count(b"\n")
+
+    def is_of(self, time: datetime) -> bool:
+        """Whether a record of that time belongs into the segment in use; if not, it is time for a `turn`."""
+        return self._not_before <= time < self._until
 
     def mark(self) -> Mark:
         """Where the lines that were taken end now."""
@@ -125,7 +129,7 @@ class Appender:
         """End a segment that is too old, by beginning the next: whoever seals finds it finished."""
         # what cannot be done now is tried again at the next turn
         with contextlib.suppress(OSError):
-            if self._is_full(0):
+            if self._is_over(0):
                 self._open(0, self._next_seq)
 
     def close(self) -> None:
@@ -136,7 +140,7 @@ class Appender:
         """The descriptor that `more` bytes go to: of the segment in use, or of a new one if it is full or old."""
         if self._segment is None:
             self._begin(first_seq)
-        elif self._is_full(more):
+        elif self._is_over(more):
             fd = self._current()  # opened to be cut, so that nothing torn stays in a finished segment
             if self._sync:
                 self._disk.sync(fd)
@@ -161,12 +165,11 @@ class Appender:
             self._fd = fd
         return self._fd
 
-    def _is_full(self, more: int) -> bool:
+    def _is_over(self, more: int) -> bool:
+        """Whether the segment in use is too old, or `more` is too much for it; one without a line never."""
         if not self._size:
             return False
-        if self._size + more > self._limits.max_bytes:
-            return True
-        return not self._not_before <= self._clock() < self._until
+        return self._size + more > self._limits.max_bytes or not self.is_of(self._clock())
 
     def _begin(self, first_seq: int) -> None:
         path = self._directory / segment_name(self._writer, first_seq)

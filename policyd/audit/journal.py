@@ -125,7 +125,7 @@ class Journal:
             found = self._recover()
             self._next = Next(found.seq, found.prev)
             sync = durability == "fsync"
-            files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
+            files = self._files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
         except BaseException:
             self._disk.close(self._lock_fd)
             raise
@@ -307,6 +307,8 @@ class Journal:
         return self._put(entry, body)
 
     def _put(self, entry: Entry, body: bytes) -> Placed:
+        if not self._files.is_of(entry.time):
+            self._sink.turn()
         place = self._next
         seq, prev = place.seq, place.prev
         line = line_of(body, self.writer, seq, prev)
