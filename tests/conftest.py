@@ -7,9 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.apart import leave_the_network
 from tests.ports import keep_apart
+
+# a busy machine is no fault of the code
+settings.register_profile("policyd", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("policyd")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

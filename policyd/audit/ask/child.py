@@ -8,13 +8,14 @@ on standard input, and answers on standard output, a line of JSON each.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import duckdb
 import msgspec
@@ -116,23 +117,24 @@ def _plain(value: Any) -> Any:
 
 def main() -> None:
     """Answer the task on standard input; what goes wrong is the last line."""
-    out = sys.stdout.buffer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process without a word
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+        _answer_all(sys.stdin.buffer, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    os._exit(0)  # nothing is to be kept
+
+
+def _answer_all(asked: BinaryIO, out: BinaryIO) -> None:
     try:
-        task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+        task = msgspec.json.decode(asked.read(), type=Task)
         landlock.shut(task.files)  # before there are threads, which are each shut in by themselves
         connection = _connect(task)
         _shut(task)
         for question in task.questions:
-            for line in answer(connection, question):
-                out.write(_encode(line) + b"\n")
+            out.writelines(_encode(line) + b"\n" for line in answer(connection, question))
             out.flush()
     except (duckdb.Error, ValueError, MemoryError, msgspec.MsgspecError) as error:
         out.write(_encode(Answer(error=_said(error))) + b"\n")
-    except BrokenPipeError:
-        os._exit(1)
-    out.flush()
-    os._exit(0)  # nothing is to be kept
 
 
 def _said(error: Exception) -> str:

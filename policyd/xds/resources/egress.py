@@ -329,7 +329,15 @@ def _at(one: Network) -> dict[str, Any]:
 
 
 def _range(one: Network) -> dict[str, Any]:
-    return {"address_prefix": str(one.network_address), "prefix_len": one.prefixlen}
+    return {"address_prefix": _text(one.network_address), "prefix_len": one.prefixlen}
+
+
+def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An address in words that are the same in every version of Python; those of mapped ones changed in 3.13."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        high, low = divmod(int(address.ipv4_mapped), 1 << 16)
+        return f"::ffff:{high:x}:{low:x}"
+    return str(address)
 
 
 def _dns_cache(mesh: Mesh, ranges: Iterable[Network]) -> dict[str, Any]:
