@@ -603,6 +603,16 @@ class StatePaths:
         return self.root / "revisions"
 
     @property
+    def spools(self) -> Path:
+        """How far the agents' spools of local decisions are on record."""
+        return self.root / "spools.json"
+
+    @property
+    def distrusted(self) -> Path:
+        """The workloads whose sidecars decided otherwise than policyd, by revision."""
+        return self.root / "distrusted.json"
+
+    @property
     def health(self) -> Path:
         """Which instances answered, for the next start."""
         return self.root / "health.json"

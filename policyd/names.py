@@ -13,6 +13,7 @@ DECISION_ID_HEADER: Final = "x-policyd-decision-id"
 EXTENSION_LISTENER: Final = "policyd.listener"
 EXTENSION_HOST: Final = "policyd.host"  # of a route to the outside: the Host, or the pattern of names that it leads to
 EXTENSION_TLS: Final = "policyd.tls"  # and the name that clients in its tunnels ask for; `*`: the tunnel's own
+EXTENSION_SAMPLED: Final = "policyd.sampled"  # of a decision that the proxy makes: policyd is asked beside it
 EXTENSION_PORT: Final = "policyd.port"  # and its port; 0: the one that was asked for
 
 # ---- the name that a client of TLS asks for, on the tunnels that a gateway makes of its connections
@@ -42,6 +43,19 @@ METADATA_DECISION: Final = "decision"
 METADATA_POLICY: Final = "policy"
 SPAN_TAGS: Final = "policyd"  # a span has what was decided as `policyd.decision` and so on
 
+METADATA_REVISION: Final = "revision"  # of an answer beside the proxy's own decision
+
+# ---- what the proxy's own filter leaves in dynamic metadata (RBAC), with the name of the rule that matched
+RBAC_FILTER: Final = "envoy.filters.http.rbac"
+RBAC_RESULT: Final = "enforced_engine_result"  # allowed, denied
+RBAC_RULE: Final = "enforced_effective_policy_id"
+STATE_DECISION_ID: Final = "policyd.decision_id"  # filter state
+# rules that are no policy's; an id begins with no space
+RULE_INCOMPLETE: Final = " incomplete"  # 503: policyd would have no decision
+RULE_BAD_PATH: Final = " path"  # 400
+RULE_FAILED: Final = " failed"  # 403: a forbid failed
+RULE_NOBODY: Final = " none"  # 403: no policy permits it
+
 # ---- metrics of policyd itself
 OTHER: Final = "other"  # a label's value that is none of those that are known
 DECISIONS: Final = "policyd_decisions_total"
@@ -53,6 +67,9 @@ DECISION_CACHE_ENTRIES: Final = "policyd_decision_cache_entries"
 DECISION_PROCESSES: Final = "policyd_decision_processes"
 DECISION_PROCESS_STARTS: Final = "policyd_decision_process_starts_total"
 SHADOW_DECISIONS: Final = "policyd_shadow_decisions_total"
+LOCAL_DECISIONS: Final = "policyd_local_decisions_total"
+LOCAL_DECISIONS_LOST: Final = "policyd_local_decisions_lost_total"
+LOCAL_DECISIONS_COMPARED: Final = "policyd_local_decisions_compared_total"
 JOURNAL_RECORDS: Final = "policyd_journal_records_total"
 JOURNAL_FAILURES: Final = "policyd_journal_failures_total"
 EXPORTED_RECORDS: Final = "policyd_exported_records_total"
@@ -134,6 +151,16 @@ METRICS: Final[dict[str, Metric]] = {
     ),
     SHADOW_DECISIONS: Metric(
         "policyd", "counter", "Decisions that shadow policies were asked for too, by what would change.", ("change",)
+    ),
+    LOCAL_DECISIONS: Metric(
+        "policyd", "counter", "Decisions that proxies made by themselves, as they are put on record.", ("decision",)
+    ),
+    LOCAL_DECISIONS_LOST: Metric("policyd", "counter", "Decisions of proxies that did not come to be on record."),
+    LOCAL_DECISIONS_COMPARED: Metric(
+        "policyd",
+        "counter",
+        "Decisions of proxies that policyd made too; one that is `different` is an alarm.",
+        ("outcome",),
     ),
     JOURNAL_RECORDS: Metric("policyd", "counter", "Records appended to the journal.", ("kind",)),
     JOURNAL_FAILURES: Metric("policyd", "counter", "Records that could not be kept."),
@@ -220,6 +247,6 @@ EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
     field: f"policyd.{field}"
     for field in (
         "kind", "decision", "status", "decision_id", "principal", "action", "resource", "reasons", "revision",
-        "proxy", "request_id", "cached", "duration_us", "writer", "seq",
+        "proxy", "request_id", "cached", "duration_us", "decided_by", "writer", "seq",
     )
 }  # fmt: skip

@@ -6,7 +6,7 @@ Law: everything is checked together; nothing of a folder that has a problem is e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TypeVar
@@ -20,6 +20,9 @@ from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
+from policyd.local.compile import Compiler
+from policyd.local.enforcing import Enforced, Terms, enforced
+from policyd.local.enforcing import problems as unenforced
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Mesh
@@ -30,6 +33,7 @@ from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.sources.files import Folder, digest
 from policyd.sources.shipped import shipped_policies, shipped_schema
+from policyd.spiffe import SpiffeId
 from policyd.xds.resources.build import ProxyClass, build_snapshots
 from policyd.xds.resources.model import Control
 from policyd.xds.resources.observing import STATIC_CLUSTERS
@@ -87,6 +91,7 @@ class Live:
     warnings: tuple[Problem, ...]
     shadow_place: str = ""
     operators: Engine | None = field(default=None, repr=False)
+    enforced: Enforced = field(default_factory=Enforced, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Earlier:
     declaration: Declaration | None = None
     snapshots: Snapshots[ProxyClass] | None = None
     entities: MeshEntities | None = None
+    compiler: Compiler | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +126,21 @@ def load(
     control: Control,
     earlier: Earlier | None = None,
     living: Callable[[Mesh], Mesh] = lambda mesh: mesh,
+    distrusted: Callable[[str], Collection[SpiffeId]] = lambda revision: (),
 ) -> Live:
     """Check all of a folder; raises InvalidInput with every problem that can be found at once.
 
     `place` says where instances are; `control` where proxies ask for decisions; `earlier` spares work; `living` is the
-    mesh with the instances that do not answer marked as such.
+    mesh with the instances that do not answer marked as such; `distrusted` are the workloads whose sidecars decided
+    otherwise than policyd under a revision.
     """
     earlier = earlier or Earlier()
     parsed = _parse(folder, schemas, place, earlier)
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
     _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
-    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots).check(STATIC_CLUSTERS)
+    local = _enforced(parsed, ruling, distrusted, earlier.compiler)
+    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots, local.switches).check(STATIC_CLUSTERS)
     return Live(
         digest=folder.digest,
         texts=folder.texts,
@@ -147,14 +156,36 @@ def load(
         warnings=tuple(_warnings(parsed)),
         shadow_place=folder.shadow_place,
         operators=parsed.operators,
+        enforced=local,
     )
+
+
+def _enforced(
+    parsed: _Parsed, ruling: Ruling, distrusted: Callable[[str], Collection[SpiffeId]], before: Compiler | None
+) -> Enforced:
+    """Who decides at sidecars; raises InvalidInput where `local` cannot be."""
+    audit = parsed.settings.audit
+    terms = Terms(audit.durability, audit.include.headers, distrusted(ruling.revision))
+    found = enforced(ruling, terms, before)
+    if problems := list(unenforced(found, parsed.declaration, terms)):
+        raise InvalidInput(problems)
+    return found
 
 
 def relive(live: Live, control: Control, living: Callable[[Mesh], Mesh]) -> Live:
     """The same, for what is known by now of the instances that answer."""
     mesh = living(live.mesh)
-    snapshots = build_snapshots(mesh, control, live.snapshots).check(STATIC_CLUSTERS)
+    snapshots = build_snapshots(mesh, control, live.snapshots, live.enforced.switches).check(STATIC_CLUSTERS)
     return replace(live, mesh=mesh, snapshots=snapshots, config=snapshots.config)
+
+
+def reenforce(live: Live, control: Control, distrusted: Callable[[str], Collection[SpiffeId]]) -> Live:
+    """The same, for who is distrusted by now: where an Enforcement is `auto` policyd decides for them."""
+    audit = live.settings.audit
+    terms = Terms(audit.durability, audit.include.headers, distrusted(live.ruling.revision))
+    found = enforced(live.ruling, terms, live.enforced.compiler)
+    snapshots = build_snapshots(live.mesh, control, live.snapshots, found.switches).check(STATIC_CLUSTERS)
+    return replace(live, snapshots=snapshots, config=snapshots.config, enforced=found)
 
 
 def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], earlier: Earlier) -> _Parsed:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from policyd.envoy_api import EnvoyApi
@@ -18,6 +19,7 @@ from proxy.control import Control
 from proxy.entry import Entry, enter
 from proxy.events import write_status
 from proxy.fleet import Fleet
+from proxy.forwarding import Forwarding
 from proxy.join import Joined
 from proxy.memory import give_back
 from proxy.outside import Outside
@@ -26,9 +28,11 @@ from proxy.scrape import MetricsServer, Where, collect
 from proxy.series import Series
 from proxy.session import Session
 from proxy.sidecar import Settings
+from proxy.tally import Tally
 from proxy.workload_server import SOCKET, Place, WorkloadServer
 
 STATUS_FILE = "status.json"
+SPOOLS = "decisions"
 STATUS_PAUSE = 0.05  # seconds; changes that come together are written together
 QUIET = 3.0  # seconds without a change, after which memory is given back
 
@@ -83,7 +87,8 @@ class Agent:
         """Be `joined` until stopped."""
         control = Control(joined.server)
         book.use(control)
-        fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed)
+        forwarding = Forwarding(self._spools(), self._outside)
+        fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed, forwarding.of)
         probes = Probes(asking(commands=self._settings.probe_commands), control.report, self._outside)
         session = self._session = Session(
             joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed
@@ -100,6 +105,8 @@ class Agent:
                 session.tell(),
                 probes.report(),
                 series.watch(self._outside.sleep),
+                forwarding.run(control),
+                Tally(fleet.deciding, self._outside).run(),
             )
         ]
         self._changed()
@@ -108,7 +115,7 @@ class Agent:
         finally:
             await probes.end()
             await self._metrics.stop()
-            await self._end(tasks, fleet, control)
+            await self._end(tasks, fleet, control, forwarding)
 
     async def _enter(self) -> Joined | None:
         """Who this agent is; None when it was stopped before it knew."""
@@ -132,13 +139,21 @@ class Agent:
             self._failure = failure
             self._stopping.set()
 
-    async def _end(self, tasks: list[asyncio.Task[None]], fleet: Fleet, control: Control) -> None:
+    def _spools(self) -> Path:
+        """Where decisions wait for policyd; without a folder of the agent's own they end with it."""
+        state = self._entry.state
+        return (state.folder if state is not None else self._settings.runtime) / SPOOLS
+
+    async def _end(
+        self, tasks: list[asyncio.Task[None]], fleet: Fleet, control: Control, forwarding: Forwarding
+    ) -> None:
         self._outside.say("agent.stopping")
         fleet.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await fleet.end()
+        await forwarding.finish(control)
         await control.close()
         for timer in (self._status_due, self._quiet):
             if timer is not None:

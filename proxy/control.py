@@ -27,6 +27,7 @@ from proxy.tainted import Tainted
 
 SIGN_TIMEOUT = 10.0
 REPORT_TIMEOUT = 5.0
+KEEP_TIMEOUT = 30.0
 MAX_SIDECARS = 512
 MAX_PERIOD = 3600.0  # seconds
 MAX_REASON = 200  # characters
@@ -297,6 +298,15 @@ class Control:
             await stub.Hold(told, timeout=REPORT_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
+
+    async def keep(self, batch: agent_pb2.Batch) -> int:
+        """Have decisions put on record; the number of the last one that is. Raises as `sign`."""
+        stub = agent_pb2_grpc.DecisionsStub(self._connected())  # type: ignore[no-untyped-call]
+        try:
+            kept = await stub.Keep(batch, timeout=KEEP_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        return int(kept.seq)
 
     async def watch(self, version: str, envoy_version: str) -> AsyncIterator[agent_pb2.Assignment]:
         """The assignments that one connection brings; ends by raising Unreachable or IssuanceDenied."""

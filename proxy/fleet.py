@@ -12,6 +12,7 @@ from pathlib import Path
 
 from policyd.envoy_api import EnvoyApi
 from proxy.control import Control
+from proxy.decided import Decided
 from proxy.events import SidecarStatus
 from proxy.identity import Bundle
 from proxy.outside import Outside
@@ -35,16 +36,21 @@ def plan(now: Mapping[str, Running], wanted: Iterable[Running]) -> Plan:
 
 
 class Fleet:
-    """`apply` what is wanted as often as it changes, `end` once; `changed` is called when a status did."""
+    """`apply` what is wanted as often as it changes, `end` once; `changed` is called when a status did.
+
+    `decided` gives what becomes of an instance's own decisions.
+    """
 
     def __init__(
-        self, settings: Settings, control: Control, api: EnvoyApi, outside: Outside, changed: Callable[[], None]
-    ) -> None:
+        self, settings: Settings, control: Control, api: EnvoyApi, outside: Outside, changed: Callable[[], None],
+        decided: Callable[[str], Decided],
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._control = control
         self._api = api
         self._outside = outside
         self._changed = changed
+        self._decided = decided
         self._sidecars: dict[str, Sidecar] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._trusted: tuple[Bundle, tuple[Bundle, ...], tuple[bytes, ...]] | None = None
@@ -55,7 +61,9 @@ class Fleet:
         await self._finish(todo.end)
         for running in todo.begin:
             name = running.spec.instance
-            sidecar = Sidecar(running, self._settings, self._control, self._api, self._outside, self._changed)
+            sidecar = Sidecar(
+                running, self._settings, self._control, self._api, self._outside, self._changed, self._decided(name)
+            )
             if self._trusted is not None:
                 sidecar.trust(*self._trusted)
             self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
@@ -87,6 +95,10 @@ class Fleet:
     def status(self) -> list[SidecarStatus]:
         """Every sidecar's status, by instance."""
         return [sidecar.status() for _, sidecar in sorted(self._sidecars.items())]
+
+    def deciding(self) -> dict[str, tuple[Decided, Path]]:
+        """What each sidecar decides by itself, and where its Envoy is administered."""
+        return {name: (one.decided, one.admin_socket) for name, one in self._sidecars.items()}
 
     def admin(self, instance: str) -> Path | None:
         """The administration socket of an instance's Envoy; None where it does not run here."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from policyd.envoy_api import EnvoyApi, envoy_binary
 from policyd.errors import PolicydError, StateError, TokenError, UsageError
 from policyd.join_token import JoinToken, parse_token
-from proxy.agent import Agent
+from proxy.agent import SPOOLS, Agent
 from proxy.bootstrap import Endpoint
 from proxy.entry import Entry
 from proxy.events import speaker
@@ -202,7 +202,8 @@ def _clean(runtime: Path, ours: bool, *, logs_too: bool) -> None:
     if ours:
         shutil.rmtree(runtime, ignore_errors=True)
     elif logs_too:
-        shutil.rmtree(runtime / "logs", ignore_errors=True)
+        for folder in ("logs", SPOOLS):
+            shutil.rmtree(runtime / folder, ignore_errors=True)
 
 
 def _stop_on_signals(agent: Agent, *, watch_input: bool) -> None:

@@ -24,6 +24,7 @@ from policyd.spiffe import SpiffeId
 from proxy.backoff import backoff
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control, Spec
+from proxy.decided import Decided, Listening
 from proxy.envoy import Command, EnvoyProcess
 from proxy.events import SidecarStatus, stamp, write_private
 from proxy.identity import Bundle, Svid
@@ -69,7 +70,7 @@ class Sidecar:
 
     def __init__(
         self, running: Running, settings: Settings, control: Control, api: EnvoyApi,
-        outside: Outside, changed: Callable[[], None],
+        outside: Outside, changed: Callable[[], None], decided: Decided,
     ) -> None:  # fmt: skip
         self.running = running
         self._settings = settings
@@ -85,7 +86,15 @@ class Sidecar:
         self._crls: tuple[bytes, ...] = ()
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._sds = SdsServer(api, self._folder / "sds.sock", running.spec.instance, outside, changed)
+        self.decided = decided
+        self._sds = SdsServer(
+            api,
+            self._folder / "sds.sock",
+            running.spec.instance,
+            outside,
+            changed,
+            (Listening(api, decided).handler(),),
+        )
         self._command = Command(
             binary=settings.envoy,
             bootstrap=self._folder / "bootstrap.json",
@@ -94,7 +103,7 @@ class Sidecar:
             concurrency=settings.concurrency,
             log_level=settings.log_level,
         )
-        self._envoy = EnvoyProcess(self._command, running.spec.instance, settings.limits, outside, changed)
+        self._envoy = EnvoyProcess(self._command, running.spec.instance, settings.limits, outside, self._lives)
 
     @property
     def admin_socket(self) -> Path:
@@ -175,6 +184,14 @@ class Sidecar:
             admin_socket=str(self._command.admin_socket),
             log=str(self._command.log),
         )
+
+    def _lives(self) -> None:
+        """Its Envoy's life has gone on."""
+        if self._envoy.life.phase is Phase.STARTING:
+            self.decided.fresh()
+        elif self._envoy.life.phase is Phase.CRASHED:
+            self.decided.crashed()
+        self._changed()
 
     def _prepare(self) -> None:
         with suppress(FileNotFoundError):  # of an agent that was killed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -164,6 +164,28 @@ class Journal:
         if self._observer is not None:
             self._observer.journal_record(entry.kind)
         return placed
+
+    def keep_all(self, entries: Iterable[Entry]) -> int:
+        """Keep entries that come together and that somebody else still has: all in a row, waiting for the medium once.
+
+        Returns how many of them have no line. Raises JournalError where the rest cannot be kept now; whoever has them
+        comes again, so nothing is missed yet.
+        """
+        ready, unfit = [], 0
+        for entry in entries:
+            try:
+                ready.append(self._ready(entry))
+            except JournalError:
+                unfit += 1
+        with self._mutex:
+            placed = [self._take(*one) for one in ready]
+            epoch = self._commits.epoch if self._commits else None
+        if placed and self._commits is not None and epoch is not None:
+            self._commits.wait(epoch, placed[-1].seq)
+        if self._observer is not None:
+            for one in placed:
+                self._observer.journal_record(one.entry.kind)
+        return unfit
 
     def writable(self) -> bool:
         """Whether the next record would be kept; after a failure, tries by recording what was missed."""

@@ -19,6 +19,7 @@ from policyd.errors import BrokenRecord, JournalError, ShadowSkipped
 Kind = Literal["decision", "issuance", "change", "operation"]
 Outcome = Literal["allow", "deny", "error"]
 Change = Literal["agree", "would_deny", "would_allow", "skipped", "error"]
+DecidedBy = Literal["", "proxy"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 FIRST_SEQ: Final = 1
@@ -60,7 +61,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is no decision on a request: of an issuance `serial`, `spiffe_id`, `not_after`, `csr_sha256` and `agent`; of
     a change or an operation what was done to what. `shadow` is what policies that are tried beside the active
     ones said of the same request, which changed nothing; then `context` is what either of the two decisions
-    read.
+    read. `decided_by` is `proxy` where the sidecar decided by itself, by what policyd had compiled ("": policyd).
     """
 
     time: Time
@@ -84,6 +85,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration_us: int = 0
     detail: Mapping[str, Any] = {}
     shadow: Shadow | None = None
+    decided_by: DecidedBy = ""
 
 
 class Record(Entry, frozen=True, kw_only=True, omit_defaults=True):

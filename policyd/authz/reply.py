@@ -15,7 +15,13 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 
 from policyd import envoy_api
-from policyd.names import DECISION_ID_HEADER, METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY
+from policyd.names import (
+    DECISION_ID_HEADER,
+    METADATA_DECISION,
+    METADATA_DECISION_ID,
+    METADATA_POLICY,
+    METADATA_REVISION,
+)
 
 ID_LENGTH: Final = 32
 
@@ -68,6 +74,17 @@ def refuse_token(decision_id: str) -> bytes:
 def fail(decision_id: str) -> bytes:
     """There is no decision: 503, by error_response, so that Envoy counts an error and no denial."""
     return _fill(_template("error", "", _BROKEN), decision_id)
+
+
+def beside(word: Word, policy: str, revision: str) -> bytes:
+    """What would be decided of a request that the proxy decides: it may pass as far as we are concerned."""
+    return _beside(word, policy, revision)
+
+
+@lru_cache(maxsize=_KEPT)
+def _beside(word: Word, policy: str, revision: str) -> bytes:
+    said = {METADATA_DECISION: word, METADATA_POLICY: policy, METADATA_REVISION: revision}
+    return envoy_api.pack(_RESPONSE, {"status": {"code": 0}, "ok_response": {}, "dynamic_metadata": said})
 
 
 def _fill(template: bytes, decision_id: str) -> bytes:

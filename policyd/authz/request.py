@@ -22,7 +22,14 @@ from policyd.errors import IncompleteRequest, SpiffeIdError
 from policyd.mesh.matching import check_host
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections, takes_requests
-from policyd.names import EXTENSION_LISTENER, EXTENSION_TLS, METADATA_LISTENER, METADATA_NAMESPACE, SNI_HEADER
+from policyd.names import (
+    EXTENSION_LISTENER,
+    EXTENSION_SAMPLED,
+    EXTENSION_TLS,
+    METADATA_LISTENER,
+    METADATA_NAMESPACE,
+    SNI_HEADER,
+)
 from policyd.spiffe import SpiffeId
 
 MAX_HEADERS: Final = 128  # our Envoys take 100
@@ -53,6 +60,7 @@ class Query(NamedTuple):
     request_id: str = ""
     trace_id: str = ""
     span_id: str = ""
+    is_sample: bool = False  # the proxy decides, and wants to know what we would say
 
 
 def traced(query: Query, told: Metadata) -> Query:
@@ -102,7 +110,8 @@ def read_check(
     )
     trace_id, span_id = trace_of(headers)
     request_id = headers.get("x-request-id", http.id)
-    return Query(facts, listener, usable_id(request_id), trace_id, span_id)
+    is_sample = EXTENSION_SAMPLED in attributes.context_extensions
+    return Query(facts, listener, usable_id(request_id), trace_id, span_id, is_sample)
 
 
 def usable_id(text: str) -> str:

@@ -1,7 +1,7 @@
 """The external-authorization service: checks in, replies out, every one of them recorded and counted.
 
 Law: nothing passes that is not on record, and what is broken is 503, never a pass and never 403. Who asks is
-the client certificate of the connection.
+the client certificate of the connection. What a proxy decides by itself is on record by its own way.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class Authorizer:
             self._metrics.shed()
         else:
             outcome = self._decide(body, peer, now, told)
+        if outcome.query is not None and outcome.query.is_sample:
+            return reply.beside(outcome.word, outcome.policy, outcome.revision)
         took = self._stopwatch() - started
         entry = entry_of(outcome, decision_id, now, round(took * 1e6), self._include)
         if outcome.ruling is not None and outcome.ruling.shadow is not None:

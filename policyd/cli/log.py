@@ -185,5 +185,7 @@ def _tried(record: Record) -> str:
 
 
 def _duration(record: Record) -> str:
+    if record.decided_by:
+        return f"by its {record.decided_by}"
     cached = " (cached)" if record.cached else ""
     return f"{record.duration_us / 1000:.1f} ms{cached}" if record.duration_us else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,10 @@ from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from policyd.local.compile import Compiled
+    from policyd.local.enforcing import Enforced
     from policyd.mesh.model import Mesh
+
+Deciders = Callable[[Sequence[str]], str]
 
 
 def compile_(
@@ -32,8 +36,8 @@ def compile_(
 
     For each listener: every policy that is about the service, whether it is compiled, and otherwise the expression that
     prevents it; then the filter, whose first match decides. What is compiled gives policyd's own answers; one policy
-    that is not keeps the whole listener from it. Proxies do not get these filters: policyd decides every request.
-    Without --service, a line for each listener.
+    that is not keeps the whole listener from it. Proxies get these filters where an Enforcement of mesh/ says so: who
+    decides is told too, and why policyd does where the sidecar was to. Without --service, a line for each listener.
     """
     from policyd.cli import output
     from policyd.cli.instance import folder
@@ -45,15 +49,19 @@ def compile_(
     live = load_folder(folder(directory), cases=False).live
     namespace = live.declaration.workloads.defaults.namespace
     names = [_service(service, live.mesh, namespace)] if service else live.mesh.services
-    compiler = Compiler(live.ruling)
+    compiler = live.enforced.compiler or Compiler(live.ruling)
+    deciders = partial(_who_decides, live.enforced)
     found = {name: alike([compiler.compile(one) for one in listeners_of(live.mesh, name)]) for name in sorted(names)}
     if as_json:
-        services = [{"service": name, "listeners": [told(*one) for one in of]} for name, of in found.items()]
+        services = [
+            {"service": name, "listeners": [told(*one) | {"decides": deciders(one[1])} for one in of]}
+            for name, of in found.items()
+        ]
         output.print_json({"revision": live.ruling.revision, "services": services})
     elif service:
-        output.show(*(line for name, of in found.items() for line in lines(name, of)))
+        output.show(*(line for name, of in found.items() for line in lines(name, of, deciders)))
     else:
-        output.show(summary(found))
+        output.show(summary(found, deciders))
     if strict and not all(compiled.is_exact for of in found.values() for compiled, _ in of):
         raise typer.Exit(Exit.DENIED)
 
@@ -66,24 +74,44 @@ def _service(text: str, mesh: Mesh, namespace: str) -> str:
     found = resolve(text, namespace) or ""
     if found not in mesh.services:
         known = [name for one in mesh.services.values() for name in (one.id, one.name)]
-        raise UsageError(f"the mesh has no service `{text}`", remedy=did_you_mean(text, known, ()))
+        near = did_you_mean(text, known, ())
+        raise UsageError(
+            f"the mesh has no service `{text}`", remedy=near or f"it has {', '.join(sorted(mesh.services))}"
+        )
     return found
 
 
-def summary(found: Mapping[str, Sequence[tuple[Compiled, Sequence[str]]]]) -> Any:
+def _who_decides(enforced: Enforced, listeners: Sequence[str]) -> str:
+    """Who decides at listeners that are compiled alike, and why it is policyd where an Enforcement wants the sidecar.
+
+    Terms may differ from listener to listener.
+    """
+    local = set(enforced.local)
+    said = ("its sidecar" if one in local else enforced.why.get(one, "") for one in listeners)
+    told = dict.fromkeys("policyd" + (f", for {why}" if why else "") if why != "its sidecar" else why for why in said)
+    return "; ".join(told)
+
+
+def summary(found: Mapping[str, Sequence[tuple[Compiled, Sequence[str]]]], deciders: Deciders) -> Any:
     """Return a row for each service and outcome."""
     from policyd.cli import output
     from policyd.local.told import size
 
     rows = [
-        (service, ", ".join(names), _outcome(compiled), f"{size(compiled):,}" if compiled.is_exact else "-")
+        (
+            service,
+            ", ".join(names),
+            _outcome(compiled),
+            f"{size(compiled):,}" if compiled.is_exact else "-",
+            deciders(names),
+        )
         for service, of in found.items()
         for compiled, names in of
     ]
-    return output.table(("SERVICE", "LISTENERS", "OUTCOME", "BYTES"), rows)
+    return output.table(("SERVICE", "LISTENERS", "OUTCOME", "BYTES", "DECIDES"), rows)
 
 
-def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]]) -> Iterator[Any]:
+def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]], deciders: Deciders) -> Iterator[Any]:
     """Return what to print."""
     from policyd.cli import output
     from policyd.local.told import readable, rows, size
@@ -94,6 +122,7 @@ def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]]) -> Iter
         if at:
             yield ""
         yield f"{', '.join(names)}: {_outcome(compiled)}"
+        yield output.clean(f"  decided by {deciders(names)}")
         yield from (f"  {one}" for one in compiled.obstacles)
         if compiled.obstacles:
             continue

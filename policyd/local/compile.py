@@ -101,12 +101,12 @@ class Compiled:
 class Compiler:
     """Compiles a ruling for its listeners, of which each asks only what is filed under its service.
 
-    What was compiled `before` over the same Mesh is taken over where no policy of the listener is another one.
+    What was compiled `before` over an equal Mesh is taken over where no policy of the listener is another one.
     """
 
     def __init__(self, ruling: Ruling, before: Compiler | None = None) -> None:
         self._ruling = ruling
-        self._before = before._kept if before is not None and before._ruling.mesh is ruling.mesh else {}
+        self._before = before._kept if before is not None and _same(before._ruling.mesh, ruling.mesh) else {}
         self._kept: dict[str, tuple[tuple[Source, ...], Compiled]] = {}
         self._known: Known = known_of(ruling)
         self._by_resource: dict[Key, list[Policy]] = {}
@@ -159,6 +159,11 @@ class Compiler:
         keys = keys_of(place.resource.uid, place.resource.parents)
         found = {one.id: one for key in keys for one in self._by_resource.get(key, ())}
         return [found[id_] for id_ in sorted(found)]
+
+
+def _same(one: Mesh, other: Mesh) -> bool:
+    """Whether policies mean the same over both; a Mesh is made anew with every change of the folder."""
+    return one is other or one == other
 
 
 def listeners_of(mesh: Mesh, service: str) -> list[Listener]:

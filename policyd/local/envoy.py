@@ -37,12 +37,13 @@ from policyd.local.logic import (
     negated,
     some,
 )
+from policyd.names import RBAC_FILTER, RULE_BAD_PATH, RULE_FAILED, RULE_INCOMPLETE, RULE_NOBODY
 
-FILTER: Final = "envoy.filters.http.rbac"
-INCOMPLETE: Final = " incomplete"  # 503: policyd would have no decision
-BAD_PATH: Final = " path"  # 400
-FAILED: Final = " failed"  # 403: a forbid failed
-NOBODY: Final = " none"  # 403: no policy permits it
+FILTER: Final = RBAC_FILTER
+INCOMPLETE: Final = RULE_INCOMPLETE
+BAD_PATH: Final = RULE_BAD_PATH
+FAILED: Final = RULE_FAILED
+NOBODY: Final = RULE_NOBODY
 
 _TYPE: Final = "type.googleapis.com/"
 _INPUTS: Final = f"{_TYPE}envoy.extensions.matching.common_inputs"

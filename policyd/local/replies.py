@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from policyd.authz.reply import BODIES
 from policyd.local.envoy import BAD_PATH, INCOMPLETE
-from policyd.names import DECISION_ID_HEADER
+from policyd.names import DECISION_ID_HEADER, STATE_DECISION_ID
 
-DECISION_ID: Final = "policyd.decision_id"  # in Envoy's filter state
+DECISION_ID: Final = STATE_DECISION_ID
 
 _TYPE: Final = "type.googleapis.com/"
 _DETAILS: Final = "rbac_access_denied_matched_policy["  # what Envoy says of a denial, with the name of the rule

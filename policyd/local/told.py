@@ -38,12 +38,13 @@ def rows(compiled: Compiled) -> list[Row]:
     forbids = {one.policy for one in (*compiled.forbids, *compiled.failing)}
     found = [Row(policy, "forbid", "compiled") for policy in forbids]
     found += [Row(one.policy, "permit", "compiled") for one in compiled.permits]
-    found += [Row(one.policy, one.effect, "not compiled", _why(one)) for one in compiled.left]
+    found += [Row(one.policy, one.effect, "not compiled", why_left(one)) for one in compiled.left]
     found += [Row(one, effect, "never applies") for one, effect in compiled.unused]
     return sorted(found, key=lambda row: row.policy)
 
 
-def _why(left: Left) -> str:
+def why_left(left: Left) -> str:
+    """What prevents it, with where that stands."""
     part = f" in `{left.text}`" if left.text else ""
     return f"{left.why}{part} ({left.file}:{left.line})"
 

@@ -15,6 +15,7 @@ from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, Wor
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
 from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
+from policyd.mesh.enforcements import check_enforcements
 from policyd.mesh.groups import build_groups
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -83,6 +84,7 @@ def build(
     check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
     check_telemetries(declaration, instances, providers, problems)
+    enforcements = check_enforcements(declaration, instances, problems)
     if problems:
         raise InvalidInput(problems)
     gateways = tuple(found.resource for found in declaration.of(Gateway))
@@ -107,6 +109,7 @@ def build(
         peers_at=peers,
         federated=federated,
         telemetries=tuple(found.resource for found in declaration.of(Telemetry)),
+        enforcements=enforcements,
     )
 
 

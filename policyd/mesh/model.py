@@ -13,6 +13,7 @@ from typing import Literal
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.enforcement import Enforcement
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.probe import Probe
 from policyd.mesh.istio.request_authentication import RequestAuthentication
@@ -220,6 +221,7 @@ class Mesh:
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()
     telemetries: tuple[Telemetry, ...] = ()
+    enforcements: tuple[Enforcement, ...] = ()
     peers_at: frozenset[tuple[str, int]] = frozenset()  # gateways, and their declared ports that workloads come to
     leaves_by_tunnel: bool = field(init=False, repr=False, compare=False)  # whether a Host has a port for no requests
     federated: frozenset[str] = frozenset()  # other trust domains, whose workloads are known here

@@ -19,6 +19,7 @@ from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import ATTESTATION_OPTIONS, AttestationService
 from policyd.config import Address
 from policyd.server.health import Health
+from policyd.server.local_decisions import LocalDecisions
 from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, bind, credentials
 from policyd.telemetry.service import TracesService
@@ -38,6 +39,7 @@ async def serve_xds(
     inspections: InspectionsService,
     traces: TracesService,
     refused: RefusedTokens,
+    decisions: LocalDecisions,
     address: Address,
     identity: ServerIdentity,
     health: Health,
@@ -47,6 +49,7 @@ async def serve_xds(
     server.add_generic_rpc_handlers((discovery.handler(), refused.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]
+    agent_pb2_grpc.add_DecisionsServicer_to_server(decisions, server)  # type: ignore[no-untyped-call]
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(traces, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=True))
     await server.start()

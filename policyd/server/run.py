@@ -26,6 +26,7 @@ from policyd.admin_policies import applied
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
+from policyd.authz.record import Include
 from policyd.ca import desk, expiry, rotation_desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
@@ -50,13 +51,14 @@ from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.mesh.tokens import fetched
-from policyd.reload import Earlier, Live, load, relive, shipped_schemas
+from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
+from policyd.server.distrust import Distrust
 from policyd.server.exporting import exporting
 from policyd.server.federating import Federating
 from policyd.server.health import Health
@@ -65,6 +67,7 @@ from policyd.server.key_fetching import KeyFetching, with_keys
 from policyd.server.last_good import LastGood, started
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
+from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
 from policyd.server.pausing_tasks import PausingTasks
 from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.revoked_lists import RevokedLists
@@ -231,6 +234,8 @@ class Server:
         self._liveness = Liveness(
             self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revoked
         )
+        self._distrust = Distrust(self._paths.distrusted)
+        self._rulings = Rulings()
         self._keeper = self._read_first(settings)
         self._say_start()
         self._placer.keep(self._keeper.live.placement)
@@ -288,13 +293,23 @@ class Server:
 
         def build(folder: Folder) -> Live:
             with _uncollected():
-                live = load(folder, schemas, self._placer, self._control, self._earlier, self._liveness.applied)
+                live = load(
+                    folder,
+                    schemas,
+                    self._placer,
+                    self._control,
+                    self._earlier,
+                    self._liveness.applied,
+                    self._distrust.of,
+                )
             self._earlier = replace(
                 self._earlier,
                 declaration=live.declaration,
                 snapshots=live.snapshots,
                 entities=live.ruling.entities,
+                compiler=live.enforced.compiler,
             )
+            self._rulings.know(live.ruling)  # before any proxy decides by it
             return live
 
         def whole(folder: Folder) -> Folder:
@@ -357,8 +372,29 @@ class Server:
         self._metrics.window(self._window.fill())
         traces = TracesService(self._window, self._served_by, self._metrics, peer=peer_of, clock=time.monotonic)
         refused = RefusedTokens(self._in_force, self._keep_entry, clock=time.monotonic, wall=_now)
+        include = settings.audit.include
+        decisions = LocalDecisions(
+            self._agents.runs,
+            mesh=self._mesh,
+            rulings=self._rulings,
+            positions=Positions(self._paths.spools),
+            keep=self._journal.keep_all,
+            counts=self._metrics,
+            clock=_now,
+            differs=self._distrusts,
+            include=Include(frozenset(include.headers), frozenset(include.claims)),
+        )
         await listen.serve_xds(
-            stack, self._discovery, self._agents, self._inspections, traces, refused, at["xds"], identity, streams
+            stack,
+            self._discovery,
+            self._agents,
+            self._inspections,
+            traces,
+            refused,
+            decisions,
+            at["xds"],
+            identity,
+            streams,
         )
         attestation = AttestationService(
             self._issuer,
@@ -644,6 +680,19 @@ class Server:
 
         await asyncio.to_thread(self._keeper.renew, change)
         self._cache.set_all(self._keeper.live.snapshots)
+
+    def _distrusts(self, workload: SpiffeId, revision: str) -> None:
+        """A sidecar of a workload decided otherwise than policyd: from now on it asks, where that is `auto`."""
+        if not self._distrust.add(workload, revision):
+            return
+
+        def change(live: Live) -> Live:
+            again = reenforce(live, self._control, self._distrust.of)
+            self._earlier = replace(self._earlier, snapshots=again.snapshots, compiler=again.enforced.compiler)
+            return again
+
+        self._keeper.renew(change)
+        self._loop.call_soon_threadsafe(lambda: self._cache.set_all(self._keeper.live.snapshots))
 
     def _mesh(self) -> Mesh:
         return self._keeper.live.mesh

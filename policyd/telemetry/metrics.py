@@ -98,6 +98,9 @@ class Metrics:
         self._federated_failing = _gauge(registry, names.FEDERATED_FAILING)
         self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
         self._spans = _Counts(registry, names.SPANS, SPANS)
+        self._local = _Counts(registry, names.LOCAL_DECISIONS, ("allow", "deny", "error"))
+        self._local_lost = _plain(registry, names.LOCAL_DECISIONS_LOST)
+        self._local_compared = _Counts(registry, names.LOCAL_DECISIONS_COMPARED, ("same", "different"))
         self._window_bytes = _gauge(registry, names.TRACE_WINDOW_BYTES)
         self._window_limit = _gauge(registry, names.TRACE_WINDOW_LIMIT)
         self._window_traces = _gauge(registry, names.TRACE_WINDOW_TRACES)
@@ -109,6 +112,18 @@ class Metrics:
     def decided(self, decision: str, side: str, seconds: float, revision: str) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
         self._own.decided(decision, side, seconds, revision)
+
+    def decided_by_proxy(self, decision: str) -> None:
+        """A proxy has decided `allow`, `deny` or `error` by itself, and that is on record."""
+        self._local.add(decision)
+
+    def local_lost(self, count: int) -> None:
+        """So many decisions of proxies are not on record."""
+        self._local_lost.inc(count)
+
+    def compared(self, *, differs: bool) -> None:
+        """A decision of a proxy was made by policyd too."""
+        self._local_compared.add("different" if differs else "same")
 
     def shed(self) -> None:
         """One check was refused because no answer could have come in time."""

@@ -341,5 +341,8 @@ def test_only_what_a_change_touches_is_compiled_again(mesh: Mesh, schema: Schema
     assert [words_of(one.permits[0].when) for one in (old[1], new[1])] == ['path is "/b"', 'path is "/c"']
     assert new[0].revision == new[1].revision != old[0].revision
 
-    elsewhere = Compiler(ruling_of(world.mesh_of(), schema, texts("/b")), before)  # groups and labels may be others
+    alike = Compiler(ruling_of(world.mesh_of(), schema, texts("/b")), before)  # made anew, and says the same
+    assert alike.compile(shop).permits is old[0].permits
+    other = replace(world.mesh_of(), groups={})
+    elsewhere = Compiler(ruling_of(other, schema, texts("/b")), before)
     assert elsewhere.compile(shop).permits is not old[0].permits

@@ -48,6 +48,7 @@ _MEANINGS: Final = {
     "shadow": "what the policies that are tried would have decided; null where there are none",
     "cached": "whether the decision was remembered",
     "duration_us": "microseconds from the check to its reply",
+    "decided_by": "`proxy`: by the sidecar itself; empty: by policyd",
     "detail": "more of what is no decision",
     "writer": "the process that wrote it",
     "seq": "its number among the writer's",

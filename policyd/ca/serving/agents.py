@@ -103,6 +103,18 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         except Refusal as refusal:
             await refused(context, refusal)
 
+    async def runs(self, context: Context, instance: str) -> str:
+        """The name of the agent that calls, which runs that instance; the call ends here for anybody else."""
+        try:
+            with translated():
+                registration, _ = self._signing.admit(context.auth_context())
+                own = instances_for(registration, self._mesh(), self._tokens.agents())
+                if all(one.name != instance for one in own) and instance in self._mesh().instances:
+                    raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "this agent does not run that instance")
+                return registration.agent
+        except Refusal as refusal:
+            await refused(context, refusal)
+
     async def Sign(self, request: agent_pb2.SignRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
         """An SVID for the agent itself, or for a declared workload that it may obtain."""
         facts, source = context.auth_context(), context.peer()

@@ -7,6 +7,7 @@ from typing import Final
 
 from policyd.mesh.istio import (
     destination_rule,
+    enforcement,
     gateway,
     peer_authentication,
     request_authentication,
@@ -20,6 +21,7 @@ from policyd.mesh.istio import (
 )
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.destination_rule import DestinationRule
+from policyd.mesh.istio.enforcement import Enforcement
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.peer_authentication import PeerAuthentication
 from policyd.mesh.istio.request_authentication import RequestAuthentication
@@ -44,6 +46,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "PeerAuthentication": PeerAuthentication,
     "Sidecar": Sidecar,
     "Telemetry": Telemetry,
+    "Enforcement": Enforcement,
 }
 
 
@@ -65,6 +68,7 @@ LATER: Final[Mapping[str, Refused]] = {
         ("PeerAuthentication", peer_authentication.LATER),
         ("RequestAuthentication", request_authentication.LATER),
         ("Telemetry", telemetry.LATER),
+        ("Enforcement", enforcement.LATER),
     )
 }
 # Kinds that Istio has and a folder does not: what to do instead.

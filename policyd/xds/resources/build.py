@@ -32,7 +32,17 @@ from policyd.xds.resources import (
     routes,
     sniffed,
 )
-from policyd.xds.resources.model import GUARD, GUARD_ANY, INNER, LEAVING, SERVED_ANY, SERVED_TLS, SNIFFED, Control
+from policyd.xds.resources.model import (
+    GUARD,
+    GUARD_ANY,
+    INNER,
+    LEAVING,
+    SERVED_ANY,
+    SERVED_TLS,
+    SNIFFED,
+    Control,
+    Switch,
+)
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, keeping, make_snapshot
@@ -51,9 +61,17 @@ class ProxyClass:
     scope: Scope = EVERYTHING
 
 
-def build_snapshots(mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None = None) -> Snapshots[ProxyClass]:
-    """The snapshot of every instance, by its name; `before` are those of an earlier Mesh, of which much can be kept."""
-    return _Build(mesh, control, before).snapshots()
+def build_snapshots(
+    mesh: Mesh,
+    control: Control,
+    before: Snapshots[ProxyClass] | None = None,
+    switches: Mapping[str, Switch] = listeners.NO_SWITCHES,
+) -> Snapshots[ProxyClass]:
+    """The snapshot of every instance, by its name; `before` are those of an earlier Mesh, of which much can be kept.
+
+    `switches` are the listeners at which sidecars may decide.
+    """
+    return _Build(mesh, control, before, switches).snapshots()
 
 
 # ---- what is sent
@@ -101,13 +119,16 @@ def _leaves(mesh: Mesh, role: Role) -> bool:
     return role == "sidecar" or egress.is_by_gateways(mesh)
 
 
-def _own(mesh: Mesh, control: Control, instance: Instance, kept: Kept) -> Iterator[Resource]:
+def _own(
+    mesh: Mesh, control: Control, instance: Instance, kept: Kept, switches: Mapping[str, Switch]
+) -> Iterator[Resource]:
     """What only the proxy of one instance is sent."""
     lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) and _leaves(mesh, instance.role) else []
     if instance.role == "sidecar":
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
-            yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control))
+            yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control, switches))
+            yield from (kept.make(ROUTE, one) for one in listeners.tables(instance, port, switches))
         if any(port.protocol == "tls" for port in instance.ports):
             yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
             yield kept.make(LISTENER, guard.at_application())
@@ -150,8 +171,16 @@ def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Res
     """The route tables of one proxy by name, as they come out of a Mesh, for who wants no more than these."""
     kept = Kept()
     proxies = ProxyClass(mesh.caller(instance), instance.role, scope_of(mesh, instance))
-    made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept))
+    made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept, listeners.NO_SWITCHES))
     return {one.name: one for one in made if one.type_url == ROUTE}
+
+
+def by_instance(mesh: Mesh, switches: Mapping[str, Switch]) -> dict[str, dict[str, Switch]]:
+    """The switches of each instance that has one."""
+    found: dict[str, dict[str, Switch]] = {}
+    for name, switch in switches.items():
+        found.setdefault(mesh.listeners[name].instance, {})[name] = switch
+    return found
 
 
 # ---- what is kept of it
@@ -160,12 +189,19 @@ def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Res
 class _Build:
     """One building of all snapshots."""
 
-    def __init__(self, mesh: Mesh, control: Control, before: Snapshots[ProxyClass] | None) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        control: Control,
+        before: Snapshots[ProxyClass] | None,
+        switches: Mapping[str, Switch] = listeners.NO_SWITCHES,
+    ) -> None:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
         # what leads outside keeps from every instance's address
         never = egress.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
         self._unrouted = (control, never, *(getattr(mesh, name) for name in declared if name != _ROUTES))
         self._mesh, self._control, self._before = mesh, control, before
+        self._switches = by_instance(mesh, switches)
         # of what was declared otherwise, only what comes out equal is kept
         self._alike = before if before is not None and before.unrouted == self._unrouted else None
         self._same = self._alike if self._alike and self._alike.routed == mesh.virtual_services else None
@@ -191,7 +227,9 @@ class _Build:
         own = {name: self._instance(name, instance) for name, instance in mesh.instances.items()}
         self._kept.bound(sum(map(len, parts.values())) + sum(map(len, own.values())))
         made_of = (self._unrouted, mesh.virtual_services)
-        made = Snapshots(*made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept)
+        made = Snapshots(
+            *made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept, switches=self._switches
+        )
         return made.after(self._before) if self._before else made
 
     def _services_touched(self) -> frozenset[str]:
@@ -226,8 +264,9 @@ class _Build:
 
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         before = self._alike if instance.role == "sidecar" else self._same
-        if before and before.instances.get(name) == instance:
+        switches = self._switches.get(name, listeners.NO_SWITCHES)
+        if before and before.instances.get(name) == instance and before.switches.get(name, {}) == switches:
             return before.own[name]
-        made = tuple(_own(self._mesh, self._control, instance, self._kept))
+        made = tuple(_own(self._mesh, self._control, instance, self._kept, switches))
         known = self._before.own.get(name) if self._before else None
         return known if known is not None and made == known else made

@@ -117,10 +117,15 @@ TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
 # ---- access loggers
 
 
-def inbound(instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE) -> list[dict[str, Any]]:
-    """What the sidecar of who is asked counts at a port; of plain text it knows no peer."""
+def inbound(
+    instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE, decided: Tags | None = None
+) -> list[dict[str, Any]]:
+    """What the sidecar of who is asked counts at a port; of plain text it knows no peer.
+
+    `decided` are the tags of decisions where these are not policyd's only.
+    """
     tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
-    requests = _of_requests(tags, counts) if takes_requests(served.protocol) else []
+    requests = _of_requests(tags, counts, decided) if takes_requests(served.protocol) else []
     return [*requests, *(_of_tunnels(tags, counts) if takes_connections(served.protocol) else ())]
 
 
@@ -148,9 +153,9 @@ def _local(instance: Instance) -> dict[str, str]:
     return {signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
 
 
-def _of_requests(tags: Tags, counts: Counts) -> list[dict[str, Any]]:
+def _of_requests(tags: Tags, counts: Counts, decided: Tags | None = None) -> list[dict[str, Any]]:
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
-    return _logger([plain, ENDED], _requests({**tags, **_DECISIONS}, tags, counts))
+    return _logger([plain, ENDED], _requests({**tags, **(decided or _DECISIONS)}, tags, counts))
 
 
 def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from policyd.mesh.model import (
     Instance,
@@ -18,6 +18,7 @@ from policyd.mesh.scope import any_name_somewhere, tls_of
 from policyd.xds.resources import (
     certificates,
     counting,
+    deciding,
     egress,
     faults,
     filters,
@@ -32,11 +33,13 @@ from policyd.xds.resources import (
 from policyd.xds.resources.model import (
     OUTBOUND_ROUTES,
     Control,
+    Switch,
     inbound_cluster,
     socket,
 )
 
 BUFFER_BYTES = 1_048_576
+NO_SWITCHES: Final[Mapping[str, Switch]] = {}
 HANDSHAKE_TIMEOUT = "15s"  # Istio's at gateways
 TLS_INSPECTOR = {
     "name": "envoy.filters.listener.tls_inspector",
@@ -65,19 +68,32 @@ def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: 
     }
 
 
-def inbound(mesh: Mesh, instance: Instance, served: Served, control: Control) -> dict[str, Any]:
-    """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application."""
+def inbound(
+    mesh: Mesh, instance: Instance, served: Served, control: Control, switches: Mapping[str, Switch] = NO_SWITCHES
+) -> dict[str, Any]:
+    """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application.
+
+    With a switch (by the name under which requests are decided) it is the sidecar's routes that say who decides.
+    """
     verification = tokens.verification(mesh, instance)
     seen = observing.seen(mesh, control, instance)
     chains: list[dict[str, Any]] = []
     if served.peers != "DISABLE":
         asked_for = inbound_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=True)]
+        filters_ = [
+            _application(
+                asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=True
+            )
+        ]
         match = {} if served.peers == "STRICT" else {"filter_chain_match": {"transport_protocol": "tls"}}
         chains += tls.for_peers(mesh, {**match, "filters": filters_})
     if served.peers != "STRICT":
         asked_for = plaintext_listener(instance, served)
-        filters_ = [_application(asked_for, instance, served, control, verification, seen, encrypted=False)]
+        filters_ = [
+            _application(
+                asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=False
+            )
+        ]
         match = {"filter_chain_match": {"transport_protocol": "raw_buffer"}} if chains else {}
         chains.append({**match, **_for_strangers(mesh, instance, served), "filters": filters_})
     name = inbound_listener(instance, served)
@@ -101,22 +117,28 @@ def _application(
     control: Control,
     verification: list[dict[str, Any]],
     seen: observing.Seen,
+    switch: Switch | None,
     *,
     encrypted: bool,
 ) -> dict[str, Any]:
     """What decides about a request and hands it to the application; who sends it is known where it is `encrypted`."""
     routes = _to_application(inbound_cluster(instance.service, served.service_port), asked_for, served.protocol)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
+    table = {"route_config": {"name": "inbound", "virtual_hosts": hosts}}
     known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
-    observed = seen.inbound(served, encrypted=encrypted)
+    deciding_ = filters.decision(control, verification)
+    observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
+    if switch is not None:
+        table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch)
+        observed = {**observed, "access_log": [*observed["access_log"], deciding.told(asked_for, switch)]}
     messages = [filters.GRPC_STATS] if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
         # translated in front of the decision, so that what is refused is refused in the caller's own words
-        [known, *translated, *filters.decision(control, verification), *told, *messages],
-        {"route_config": {"name": "inbound", "virtual_hosts": hosts}},
+        [known, *translated, *deciding_, *told, *messages],
+        table,
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,
         # as in Istio: a stream may be quiet for as long as both ends like
@@ -125,8 +147,15 @@ def _application(
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
         **(_PEER if encrypted else _STRANGER),
-        **tokens.replies(verification),
+        **(deciding.replies(switch) if switch is not None else tokens.replies(verification)),
     )
+
+
+def tables(instance: Instance, served: Served, switches: Mapping[str, Switch]) -> Iterator[dict[str, Any]]:
+    """The routes of a port's listeners where these say who decides."""
+    for name in (inbound_listener(instance, served), plaintext_listener(instance, served)):
+        if name in switches:
+            yield deciding.table(name, inbound_cluster(instance.service, served.service_port), switches[name])
 
 
 def _to_application(cluster: str, asked_for: str, speaks: Protocol) -> list[dict[str, Any]]:

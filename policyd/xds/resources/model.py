@@ -73,6 +73,23 @@ class Control:
     logs: Mapping[str, AccessLog | OtlpLog] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A listener at which either decides: its sidecar by `rbac` under `revision`, or (None) policyd.
+
+    All but these two stay the same when the other takes over. In Envoy's words are `front`, the filter that gives a
+    decision its id, and `mappers`, what refused callers are told. `headers` are those on record; of a hundred local
+    decisions `sample_percent` are made by policyd, too.
+    """
+
+    front: Mapping[str, Any]
+    mappers: tuple[Mapping[str, Any], ...]
+    headers: tuple[str, ...]
+    sample_percent: float
+    revision: str = ""
+    rbac: Mapping[str, Any] | None = None
+
+
 def outbound_cluster(service: str, port: int, subset: str = "") -> str:
     """The cluster of a Service's port as callers see it (of a subset, or of all instances), in Istio's form."""
     return f"outbound|{port}|{subset}|{service}"

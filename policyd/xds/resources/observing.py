@@ -39,9 +39,11 @@ class Seen:
     asks: Said = NOTHING_SAID
     asked: Said = NOTHING_SAID
 
-    def inbound(self, served: Served, *, encrypted: bool) -> dict[str, Any]:
-        """At the sidecar of who is asked."""
-        counted = counting.inbound(self.instance, served, encrypted=encrypted, counts=self.asked.counts)
+    def inbound(self, served: Served, *, encrypted: bool, decided: counting.Tags | None = None) -> dict[str, Any]:
+        """At the sidecar of who is asked; `decided` as for `counting.inbound`."""
+        counted = counting.inbound(
+            self.instance, served, encrypted=encrypted, counts=self.asked.counts, decided=decided
+        )
         return self._said(self.asked, counted)
 
     def outbound(self) -> dict[str, Any]:

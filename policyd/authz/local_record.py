@@ -1,0 +1,187 @@
+"""What a sidecar decided by itself, as its access log tells it: the Entry, and what policyd said of the same request.
+
+Law: it is evidence and decides nothing: the request is over. Who tells it is known (an agent, of an instance that it
+runs), and the listener is one of that instance's; all else is as hostile as in a check. What the decision read is on
+record as if policyd had made it, where the revision by which it was made is still known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from policyd.audit.record import Entry
+from policyd.authz.context import METHODS
+from policyd.authz.record import NOTHING, Include, Outcome, entry_of
+from policyd.authz.request import MAX_METHOD, Query, endpoint, host_asked, principal_of, trace_of, usable_id
+from policyd.authz.ruling import Ruling
+from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.cedar.model import Decision
+from policyd.errors import DecisionError, IncompleteRequest, PolicydError, UnacceptablePath
+from policyd.mesh.model import Listener, Mesh
+from policyd.names import (
+    METADATA_DECISION,
+    METADATA_POLICY,
+    METADATA_REVISION,
+    RBAC_FILTER,
+    RBAC_RESULT,
+    RBAC_RULE,
+    RULE_BAD_PATH,
+    RULE_FAILED,
+    RULE_INCOMPLETE,
+    RULE_NOBODY,
+    STATE_DECISION_ID,
+)
+
+AUTHZ: Final = "envoy.filters.http.ext_authz"
+MAX_POLICY: Final = 256
+MAX_AGE: Final = timedelta(days=7)  # of what was told; an older time is not believed
+BY_PROXY: Final = "proxy"
+
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REVISION: Final = re.compile(r"[0-9a-f]{64}")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Compared(NamedTuple):
+    """A request that both have decided, by one revision: as `allow deny.policy`, for people."""
+
+    local: str
+    central: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the answers are not the same."""
+        return self.local != self.central
+
+
+class Told(NamedTuple):
+    """One decision of a sidecar; `compared` where it is one of the sample."""
+
+    entry: Entry
+    compared: Compared | None = None
+
+
+def read(
+    logged: Any,
+    listener: Listener,
+    mesh: Mesh,
+    ruling_of: Callable[[str], Ruling | None],
+    now: datetime,
+    include: Include = NOTHING,
+) -> Told:
+    """Read an HTTPAccessLogEntry; raises IncompleteRequest where it tells of no decision.
+
+    `ruling_of` gives the ruling of a revision, None where it is no longer known.
+    """
+    common = logged.common_properties
+    said = _fields(common, RBAC_FILTER)
+    word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
+    revision, decision_id = common.route_name, _id(common)
+    if word not in ("allowed", "denied") or not _ID.fullmatch(decision_id) or not _REVISION.fullmatch(revision):
+        raise IncompleteRequest("this is no decision of a sidecar")
+    time = _time(common, now)
+    outcome = _outcome(rule, revision, allowed=word == "allowed")
+    try:
+        outcome = outcome._replace(query=_query(logged, listener, mesh, time))
+    except IncompleteRequest:
+        if rule != RULE_INCOMPLETE:
+            raise
+    ruling = ruling_of(revision)
+    if ruling is not None:
+        outcome = _with_what_was_read(outcome, ruling)
+    entry = entry_of(outcome, decision_id, time, 0, include)
+    return Told(replace(entry, decided_by=BY_PROXY), _compared(outcome, _fields(common, AUTHZ)))
+
+
+def _outcome(rule: str, revision: str, *, allowed: bool) -> Outcome:
+    """What a rule of the filter stands for, as policyd says it."""
+    if rule == RULE_INCOMPLETE:
+        return Outcome("error", 503, revision, error=IncompleteRequest("no usable method, host or caller"))
+    if rule == RULE_BAD_PATH:
+        return Outcome("deny", 400, revision, error=UnacceptablePath("the path has no canonical form"))
+    if rule == RULE_FAILED:
+        return Outcome("deny", 403, revision, decision=Decision(allowed=False), error=DecisionError("a forbid failed"))
+    if rule != RULE_NOBODY and (not rule or len(rule) > MAX_POLICY or not rule.isprintable() or rule[0] == " "):
+        raise IncompleteRequest("this names no rule")
+    reasons = () if rule == RULE_NOBODY else (rule,)
+    return Outcome(
+        "allow" if allowed else "deny", 200 if allowed else 403, revision, decision=Decision(allowed, reasons)
+    )
+
+
+def _with_what_was_read(outcome: Outcome, ruling: Ruling) -> Outcome:
+    """The outcome with the part of the request that its policies read; of a forbid that failed, with which one."""
+    if outcome.query is None or outcome.decision is None:
+        return outcome
+    try:
+        question = ruling.engine.question(ruling.lean_request(outcome.query.facts))
+        if outcome.error is not None:
+            outcome = outcome._replace(decision=ruling.engine.answer(question), error=None)
+    except PolicydError:
+        return outcome
+    return outcome._replace(request=question.request)
+
+
+def _compared(outcome: Outcome, central: Mapping[str, str]) -> Compared | None:
+    """What policyd said, if it was asked about this request and decided by the same revision."""
+    if central.get(METADATA_REVISION) != outcome.revision:
+        return None
+    said = f"{central.get(METADATA_DECISION, '')} {central.get(METADATA_POLICY, '')}"[: MAX_POLICY + 8]
+    return Compared(f"{outcome.word} {outcome.policy}".strip(), said.strip())
+
+
+def _query(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Query:
+    common, request = logged.common_properties, logged.request
+    headers: Mapping[str, str] = request.request_headers
+    method = headers.get(":method", "")
+    if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
+        raise IncompleteRequest("the log has no usable method")
+    local = endpoint(common.downstream_local_address.socket_address, "destination")
+    facts = HttpFacts(
+        principal=principal_of(_identity(common), listener, mesh),
+        service=listener.service,
+        method=method,
+        target=request.path,
+        host=host_asked(request.authority),
+        time=time,
+        source=endpoint(common.downstream_remote_address.socket_address, "source"),
+        destination=Endpoint(local.ip, listener.port),
+        instance=listener.instance,
+        headers={name: value for name, value in headers.items() if name != ":method"},
+    )
+    return Query(facts, listener, usable_id(request.request_id), *trace_of(headers))
+
+
+def _identity(common: Any) -> str:
+    """The name in the peer's certificate that Envoy has verified, "" without one."""
+    shown = common.tls_properties.peer_certificate_properties.subject_alt_name
+    return next((one.uri for one in shown if one.uri), "")
+
+
+def _time(common: Any, now: datetime) -> datetime:
+    """When the request began, as far as that can be believed."""
+    try:
+        began: datetime = common.start_time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return now
+    return began if now - MAX_AGE < began <= now else now
+
+
+def _fields(common: Any, filter_: str) -> dict[str, str]:
+    """The texts that a filter has left in the request's metadata."""
+    found = common.metadata.filter_metadata
+    return {name: one.string_value for name, one in found[filter_].fields.items()} if filter_ in found else {}
+
+
+def _id(common: Any) -> str:
+    """The decision's id, which the sidecar made (a StringValue in filter state)."""
+    kept = common.filter_state_objects
+    if STATE_DECISION_ID not in kept:
+        return ""
+    text: str = kept[STATE_DECISION_ID].value[2:].decode("ascii", "replace")
+    return text

@@ -1,0 +1,143 @@
+"""Which sidecars decide by themselves: what Enforcements want, as far as it is exact and its records may come later.
+
+Law: `local` that cannot be is a Problem, never less than it says; `auto` that cannot be is central, and why is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from policyd.authz.request import TOLD_HEADERS
+from policyd.authz.ruling import Ruling
+from policyd.errors import Problem
+from policyd.local.compile import Compiled, Compiler
+from policyd.local.envoy import rbac
+from policyd.local.replies import identified, mappers
+from policyd.local.told import why_left
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.enforcements import enforcement_of
+from policyd.mesh.istio.enforcement import DEFAULT_SAMPLE, Enforcement
+from policyd.mesh.model import Listener
+from policyd.mesh.protocols import takes_connections
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources.model import Switch
+
+DISTRUSTED: Final = "policyd decided otherwise about a request of the sample"
+LATER: Final = "its records would come after the fact, and `audit.durability` is `{}`"
+ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
+CHANGE: Final = "change what prevents it, or write `enforcement: auto`, which is central there"
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """What Enforcements come to: `switches` by listener, and of those that are to be local and are not `why`.
+
+    `by` are the names of the Enforcements (ids) that hold at listeners.
+    """
+
+    switches: Mapping[str, Switch] = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+    by: Mapping[str, str] = field(default_factory=dict)
+    compiler: Compiler | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The listeners at which the sidecar decides, by name."""
+        return tuple(sorted(name for name, one in self.switches.items() if one.rbac is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What else counts: how durable records are, the headers that are on record though no policy reads them, and the
+    workloads whose sidecars have decided otherwise than policyd.
+    """
+
+    durability: str
+    headers: Collection[str] = ()
+    distrusted: Collection[SpiffeId] = ()
+
+
+def enforced(ruling: Ruling, terms: Terms, before: Compiler | None = None) -> Enforced:
+    """What a ruling's Enforcements come to; what was compiled `before` is taken over where it is the same."""
+    held = dict(_held(ruling))
+    if not held:
+        return Enforced()
+    compiler = Compiler(ruling, before)
+    logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TOLD_HEADERS}))
+    switches: dict[str, Switch] = {}
+    why: dict[str, str] = {}
+    for name, resource in held.items():
+        listener = ruling.mesh.listeners[name]
+        reason, compiled = _outcome(resource, listener, compiler, terms)
+        if reason:
+            why[name] = reason
+        if not _can_switch(listener):
+            continue
+        share = DEFAULT_SAMPLE if resource.spec.sample_percent is None else resource.spec.sample_percent
+        switch = Switch(identified(), tuple(mappers()), logged, share)
+        switches[name] = switch if compiled is None else replace(switch, revision=ruling.revision, rbac=rbac(compiled))
+    return Enforced(switches, why, {name: one.id for name, one in held.items()}, compiler)
+
+
+def problems(found: Enforced, declaration: Declaration, terms: Terms) -> Iterator[Problem]:
+    """Where an Enforcement says `local` and it cannot be: each reason once."""
+    for declared in declaration.of(Enforcement):
+        if declared.resource.spec.enforcement == "local":
+            yield from _problems(found, declared, terms)
+
+
+def _problems(found: Enforced, declared: Declared[Enforcement], terms: Terms) -> Iterator[Problem]:
+    told: set[str] = set()
+    for name, why in sorted(found.why.items()):
+        if found.by[name] == declared.resource.id and why not in told:
+            told.add(why)
+            remedy = ACCEPT if why == LATER.format(terms.durability) else CHANGE
+            message = f"`{name}` cannot be decided by its sidecar: {why}"
+            yield declared.problem("enforcement", message, ("spec", "enforcement"), remedy)
+
+
+def _held(ruling: Ruling) -> Iterator[tuple[str, Enforcement]]:
+    """The listeners of sidecars at which an Enforcement holds."""
+    mesh = ruling.mesh
+    if not mesh.enforcements:
+        return
+    for name, listener in sorted(mesh.listeners.items()):
+        if listener.side == "inbound":
+            resource = enforcement_of(mesh.enforcements, mesh.instances[listener.instance])
+            if resource is not None:
+                yield name, resource
+
+
+def _can_switch(listener: Listener) -> bool:
+    """Whether it is a listener at which either may decide, and one takes over from the other with the next request."""
+    return not takes_connections(listener.protocol) and not listener.issuers
+
+
+def _outcome(
+    resource: Enforcement, listener: Listener, compiler: Compiler, terms: Terms
+) -> tuple[str, Compiled | None]:
+    """Why a listener that is to be local is not ("" where it is, or is not to be), and what it is decided by."""
+    spec = resource.spec
+    if spec.enforcement == "central":
+        return "", None
+    if takes_connections(listener.protocol):
+        return f"connections are decided there (`{listener.protocol}`)", None
+    if terms.durability != "async" and spec.durability != "async":
+        return LATER.format(terms.durability), None
+    if spec.enforcement == "auto" and listener.owner in terms.distrusted:
+        return DISTRUSTED, None
+    compiled = compiler.compile(listener)
+    if compiled.is_exact:
+        return "", compiled
+    return _first(compiled), None
+
+
+def _first(compiled: Compiled) -> str:
+    """What prevents it: an obstacle, or policies, of which some are named."""
+    if compiled.obstacles:
+        return compiled.obstacles[0]
+    one = compiled.left[0]
+    more = f", and {len(compiled.left) - 1} more" if len(compiled.left) > 1 else ""
+    return f"`{one.policy}`: {why_left(one)}{more}"

@@ -1,0 +1,66 @@
+"""Enforcements against the mesh: who decides at each sidecar, policyd (`central`) or the sidecar itself.
+
+Law: the narrowest level that says something has the word, whole: workload, namespace, mesh. Where nobody says anything
+policyd decides. Whether a sidecar can decide is not known here, see policyd.local.enforcing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from policyd.errors import Problem
+from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.enforcement import Enforcement
+from policyd.mesh.model import Instance
+from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for
+
+KIND: Final = "Enforcement"
+
+Level = Literal["workload", "namespace", "mesh"]
+_LEVELS: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")
+
+
+def level(resource: Enforcement) -> Level:
+    """Whom an Enforcement is for."""
+    if resource.spec.selector.match_labels:
+        return "workload"
+    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+
+
+def enforcement_of(resources: Iterable[Enforcement], instance: Instance) -> Enforcement | None:
+    """What holds at an instance; None: policyd decides there."""
+    by_level = {level(one): one for one in resources if _holds(one, instance)}
+    return next((by_level[name] for name in _LEVELS if name in by_level), None)
+
+
+def check_enforcements(
+    declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
+) -> tuple[Enforcement, ...]:
+    """Each holds for somebody, alone on its level; returns them all."""
+    declared = declaration.of(Enforcement)
+    check_names(declared, KIND, problems)
+    first: dict[tuple[str, Level], str] = {}
+    for one in declared:
+        selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
+        path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
+        check_selects(one, KIND, selected, path, problems)
+        for instance in selected:
+            _check_alone(one, instance, first, problems)
+    return tuple(one.resource for one in declared)
+
+
+def _check_alone(
+    one: Declared[Enforcement],
+    instance: Instance,
+    first: dict[tuple[str, Level], str],
+    problems: list[Problem],
+) -> None:
+    other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
+    if other != one.resource.id:
+        message = f"`{instance.name}` has an {KIND} for its {level(one.resource)} already, `{other}`"
+        problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
+
+
+def _holds(resource: Enforcement, instance: Instance) -> bool:
+    return instance.role == "sidecar" and holds_for(resource, resource.spec.selector.match_labels, instance)

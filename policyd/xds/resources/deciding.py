@@ -1,0 +1,119 @@
+"""A listener at which its sidecar may decide: both ways stand in its filters, and its routes say which one is taken.
+
+Law: a route table says who decides, by which revision, and Envoy takes it as a whole, for every request that comes
+after: no connection ends, and no request is decided twice or by two revisions. What is decided here is told to the
+agent beside the Envoy: every such decision, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from policyd import signals
+from policyd.names import (
+    EXTENSION_LISTENER,
+    EXTENSION_SAMPLED,
+    METADATA_DECISION,
+    METADATA_POLICY,
+    RBAC_FILTER,
+    RBAC_RESULT,
+    RBAC_RULE,
+    RULE_INCOMPLETE,
+    STATE_DECISION_ID,
+)
+from policyd.xds.resources import counting, filters, tls
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Switch
+
+SAMPLE: Final = "policyd.sample"
+SAMPLE_TIMEOUT: Final = "0.2s"  # a request of the sample waits no longer for policyd, which decides nothing here
+FLUSH: Final = "0.2s"  # how long decisions wait to be told together
+BUFFER_BYTES: Final = 65_536
+
+_PER_ROUTE: Final = f"{filters.HTTP}.ext_authz.v3.ExtAuthzPerRoute"
+_OURS: Final = f"metadata.filter_metadata['{RBAC_FILTER}']"
+_THEIRS: Final = f"metadata.filter_metadata['{filters.AUTHZ_FILTER}']"
+_IS_OURS: Final = f"'{RBAC_FILTER}' in metadata.filter_metadata"
+# who decided has the word, also where policyd was asked besides
+DECIDED: Final = {
+    signals.DECISION: f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RESULT} == 'allowed' ? 'allow' :"
+    f" ({_OURS}.{RBAC_RULE} == '{RULE_INCOMPLETE}' ? 'error' : 'deny')) : {_THEIRS}.{METADATA_DECISION})%",
+    signals.POLICY: f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RULE}.startsWith(' ') ? '' : {_OURS}.{RBAC_RULE})"
+    f" : {_THEIRS}.{METADATA_POLICY})%",
+}
+
+
+def chain(control: Control, switch: Switch) -> list[dict[str, Any]]:
+    """What every request passes: its id, policyd, the sample, and the filter of the route."""
+    rbac = {"name": RBAC_FILTER, "typed_config": {"@type": f"{filters.HTTP}.rbac.v3.RBAC"}}
+    sample = [_sampling(control, switch.sample_percent)] if switch.sample_percent else []
+    return [dict(switch.front), filters.authorization(control), *sample, rbac]
+
+
+def _sampling(control: Control, percent: float) -> dict[str, Any]:
+    """Has policyd decide about a share, too, which changes nothing (ext_authz.v3.ExtAuthz)."""
+    share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    changes = {
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": AUTHZ_CLUSTER, "authority": "policyd"},
+            "timeout": SAMPLE_TIMEOUT,
+        },
+        "stat_prefix": "policyd_sample",
+        "shadow_mode": True,
+        "filter_enabled": {"default_value": share},
+    }
+    return {"name": SAMPLE, "typed_config": filters.authorization(control)["typed_config"] | changes}
+
+
+def table(listener: str, cluster: str, switch: Switch) -> dict[str, Any]:
+    """The routes of a listener, under its own name: who decides stands on them (route.v3.RouteConfiguration)."""
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": cluster, "timeout": "0s"},
+        **(_decided_here(listener, switch) if switch.rbac is not None else _asked(listener)),
+    }
+    return {"name": listener, "virtual_hosts": [{"name": "inbound", "domains": ["*"], "routes": [route]}]}
+
+
+def _decided_here(listener: str, switch: Switch) -> dict[str, Any]:
+    rbac = {name: value for name, value in (switch.rbac or {}).items() if name != "@type"}
+    extensions = {EXTENSION_LISTENER: listener, EXTENSION_SAMPLED: "1"}
+    said: dict[str, Any] = {
+        **filters.unasked(),
+        RBAC_FILTER: {"@type": f"{filters.HTTP}.rbac.v3.RBACPerRoute", "rbac": rbac},
+    }
+    if switch.sample_percent:
+        said[SAMPLE] = {"@type": _PER_ROUTE, "check_settings": {"context_extensions": extensions}}
+    return {"name": switch.revision, "typed_per_filter_config": said}
+
+
+def _asked(listener: str) -> dict[str, Any]:
+    return {"typed_per_filter_config": {**filters.asked_for(listener), SAMPLE: {"@type": _PER_ROUTE, "disabled": True}}}
+
+
+def told(listener: str, switch: Switch) -> dict[str, Any]:
+    """The log of what was decided here, to the agent, under the listener's name (grpc.v3.HttpGrpcAccessLogConfig)."""
+    matcher = {"filter": RBAC_FILTER, "path": [{"key": RBAC_RESULT}], "value": {"present_match": True}}
+    decided = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+    common = {
+        "log_name": listener,
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": tls.SDS_CLUSTER}},
+        "buffer_flush_interval": FLUSH,
+        "buffer_size_bytes": BUFFER_BYTES,
+        "filter_state_objects_to_log": [STATE_DECISION_ID],
+    }
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        "common_config": common,
+        "additional_request_headers_to_log": [":method", *switch.headers],
+    }
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "filter": {"and_filter": {"filters": [counting.ENDED, decided]}},
+        "typed_config": config,
+    }
+
+
+def replies(switch: Switch) -> dict[str, Any]:
+    """What who is refused here is told, as policyd would (HttpConnectionManager)."""
+    return {"local_reply_config": {"mappers": [dict(one) for one in switch.mappers]}}

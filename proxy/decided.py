@@ -1,0 +1,137 @@
+"""What one Envoy decides by itself, as its access log tells it: taken, counted, put into the spool, sent to policyd.
+
+Law: the agent changes nothing of what is told and reads no more of it than how much it is. What is lost on the way is
+said on the same way, as soon as something gets through again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from policyd._pb import agent_pb2
+from policyd.envoy_api import EnvoyApi
+from policyd.errors import StateError
+from proxy.outside import Outside
+from proxy.spool import Spool
+
+SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
+METHOD: Final = "StreamAccessLogs"
+MAX_NAME: Final = 300
+FULL: Final = "the agent's spool is full"
+NO_DISK: Final = "the agent's disk takes no more"
+CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
+NOT_TOLD: Final = "Envoy counts more decisions than it told"
+
+
+@dataclass(slots=True)
+class Lost:
+    """How many decisions are not on record, and why the first of them."""
+
+    count: int = 0
+    why: str = ""
+
+
+class Decided:
+    """The decisions of one instance's Envoy; `opened` gives its spool, `changed` is called when it has something."""
+
+    def __init__(
+        self, instance: str, opened: Callable[[], Spool], outside: Outside, changed: Callable[[], None]
+    ) -> None:
+        self.instance = instance
+        self.spool: Spool | None = None  # none until something is told
+        self._opened = opened
+        self.process = 0  # which Envoy it is, counted
+        self.arrived = 0  # entries of this Envoy, whether they could be kept or not
+        self.missed = 0  # and those that it has counted and not told
+        self._say = outside.say
+        self._changed = changed
+        self._lost = Lost()
+
+    def fresh(self) -> None:
+        """Another Envoy starts, which counts from 0."""
+        self.process, self.arrived, self.missed = self.process + 1, 0, 0
+
+    def crashed(self) -> None:
+        """Its Envoy has ended by itself: what it had not told yet is gone, and nobody knows how much that is."""
+        if self.arrived:
+            self._lost.why = self._lost.why or CRASHED
+            self._confess()
+
+    def take(self, listener: str, logged: bytes, count: int) -> None:
+        """Put what was told into the spool."""
+        self.arrived += count
+        if self._lost.why:
+            self._confess()
+        if why := self._add(agent_pb2.Told(listener=listener, logged=logged)):
+            self.lose(count, why)
+        self._changed()
+
+    def lose(self, count: int, why: str) -> None:
+        """So many are not on record."""
+        if not self._lost.why:
+            self._say("sidecar.decisions_lost", instance=self.instance, reason=why)
+            self._lost.why = why
+        self._lost.count += count
+        self._confess()
+
+    def _confess(self) -> None:
+        """Say what was lost, in its place among what is told."""
+        told = agent_pb2.Told(lost=self._lost.count, why=self._lost.why)
+        if not self._add(told):
+            self._lost = Lost()
+            self._changed()
+
+    def _add(self, told: agent_pb2.Told) -> str:
+        try:
+            if self.spool is None:
+                self.spool = self._opened()
+            return "" if self.spool.add(told.SerializeToString()) is not None else FULL
+        except (OSError, StateError):
+            return NO_DISK
+
+
+class Listening:
+    """The access log service of one Envoy, on the socket of its secrets."""
+
+    def __init__(self, api: EnvoyApi, decided: Decided) -> None:
+        self._message: Any = api.message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
+        self._decided = decided
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handler of the service."""
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    async def _serve(self, messages: AsyncIterator[bytes], _context: object) -> bytes:
+        name = ""
+        async for body in messages:
+            logged = self._message.FromString(body)
+            if name_came := logged.HasField(
+                "identifier"
+            ):  # with the stream's first message: all that Envoy can do, 60 KB
+                name = logged.identifier.log_name[:MAX_NAME] or name
+                logged.ClearField("identifier")
+            if count := len(logged.http_logs.log_entry):
+                self._decided.take(name, logged.SerializeToString() if name_came else body, count)
+        return b""
+
+
+class Wake:
+    """An event that may be set from anywhere in the loop, and is waited for by one."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def __call__(self) -> None:
+        """There is something."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return when there is."""
+        await self._event.wait()
+        self._event.clear()

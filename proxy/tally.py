@@ -1,0 +1,95 @@
+"""What an Envoy counts of its own decisions against what it has told: the difference is a gap, and it is said.
+
+Law: nothing is called missing that may still come: of what was counted at a look, what was under way then may be told
+later, and all else has been told a while after. A gap is said once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from policyd.errors import EnvoyError
+from proxy import envoy_admin
+from proxy.decided import NOT_TOLD, Decided
+from proxy.outside import Outside
+
+EVERY: Final = 5.0  # seconds between two looks
+SETTLED: Final = 3.0  # seconds after which all that had ended has been told: many times what an Envoy waits
+_STATS: Final = "/stats?filter=^http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)$"
+_LINE: Final = re.compile(r"http\.inbound\.(rbac\.allowed|rbac\.denied|downstream_rq_active): ([0-9]{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What an Envoy counted: decisions of its own, and requests under way; `process` is which Envoy it was."""
+
+    decided: int
+    active: int
+    process: int = 0
+
+    def missing(self, told: int, said: int) -> int:
+        """How many are missing of what was counted, where so many have been told since, and said to be missing."""
+        return max(0, self.decided - self.active - told - said)
+
+
+def parse(page: str, process: int = 0) -> Look:
+    """Read Envoy's counters; one that is not there is 0."""
+    found = {name: int(number) for name, number in _LINE.findall(page)}
+    decided = found.get("rbac.allowed", 0) + found.get("rbac.denied", 0)
+    return Look(decided, found.get("downstream_rq_active", 0), process)
+
+
+Place = tuple[Decided, Path]  # and the administration socket of its Envoy
+
+
+class Tally:
+    """Run `run`, endless, in a task; `places` are the instances that there are."""
+
+    def __init__(self, places: Callable[[], Mapping[str, Place]], outside: Outside) -> None:
+        self._places = places
+        self._outside = outside
+        self._turn = 0
+
+    async def run(self) -> None:
+        """Compare, again and again."""
+        while True:
+            await self._outside.sleep(EVERY)
+            await self.compare()
+
+    async def compare(self) -> None:
+        """Look at those that decide, and in turn at one of those that have told nothing."""
+        places = self._places()
+        looks = {name: await self._look(*places[name]) for name in self._due(places)}
+        if not any(look is not None and look.decided for look in looks.values()):
+            return
+        await self._outside.sleep(SETTLED)
+        for name, look in looks.items():
+            decided = places[name][0]
+            if look is not None and look.process == decided.process:  # else an Envoy of its own is compared
+                self._conclude(decided, look)
+
+    def _due(self, places: Mapping[str, Place]) -> Iterable[str]:
+        telling = [name for name, (decided, _) in places.items() if decided.arrived]
+        silent = [name for name in sorted(places) if name not in telling]
+        if silent:
+            self._turn = (self._turn + 1) % len(silent)
+            telling.append(silent[self._turn])
+        return telling
+
+    async def _look(self, decided: Decided, socket: Path) -> Look | None:
+        process = decided.process
+        try:
+            status, page = await envoy_admin.ask(socket, _STATS)
+        except EnvoyError:
+            return None
+        return parse(page.decode("ascii", "replace"), process) if status == 200 else None
+
+    def _conclude(self, decided: Decided, look: Look) -> None:
+        missing = look.missing(decided.arrived, decided.missed)
+        if missing:
+            decided.missed += missing
+            decided.lose(missing, NOT_TOLD)

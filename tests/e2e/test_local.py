@@ -1,0 +1,209 @@
+"""Sidecars that decide by themselves: the answers, the records and the switch, through real Envoys and a real agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
+from tests.e2e.terminal import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
+
+PATIENCE = 90  # seconds, on a busy machine
+WORKLOADS = """\
+workloads:
+  web-v1:  {service: web, port: 80, command: [python, echo.py]}
+  shop-v1: {service: shop, port: 80, command: [python, echo.py]}
+"""
+POLICIES = """\
+@id("open") permit (principal, action in Action::"http", resource) when { context.request.path like "/open*" };
+@id("admin")
+forbid (principal, action in Action::"http", resource) when { context.request.path == "/open/admin" };
+@id("team")
+permit (principal, action in Action::"http", resource)
+when { context.request.headers.hasTag("x-team") && context.request.headers.getTag("x-team") == "red" };
+"""
+FORBID = '@id("{}") forbid (principal, action in Action::"http", resource) when {{ {} }};\n'
+CLOSED = FORBID.format("flip", 'context.request.path == "/open/flip"')
+TIMED = FORBID.format("night", 'context.time < datetime("2001-01-01")')
+ENFORCEMENT = """\
+apiVersion: policyd.io/v1
+kind: Enforcement
+metadata: {{name: shop}}
+spec: {{selector: {{matchLabels: {{app: shop}}}}, enforcement: {}}}
+"""
+LOCAL, AUTO = (f"{mode}, durability: async, samplePercent: 100" for mode in ("local", "auto"))
+
+
+@pytest.fixture(scope="module")
+def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A service whose sidecar decides, and who asks it."""
+    directory = tmp_path_factory.mktemp("local") / "mesh"
+    for folder in ("mesh", "policies"):
+        (directory / folder).mkdir(parents=True)
+    shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
+    (directory / "workloads.yaml").write_text(WORKLOADS)
+    (directory / "policies" / "all.cedar").write_text(POLICIES)
+    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL))
+    try:
+        yield up(directory)
+    finally:
+        down(directory)
+
+
+def decisions(mesh: RunningMesh) -> list[dict[str, Any]]:
+    """The records of decisions at the shop."""
+    return [one for one in mesh.records("shop-v1") if one["kind"] == "decision"]
+
+
+def arrived(mesh: RunningMesh, decision_id: str) -> dict[str, Any]:
+    """The record of a decision, once the agent has forwarded it."""
+    wait_until(lambda: any(one["decision_id"] == decision_id for one in decisions(mesh)), PATIENCE)
+    return mesh.record(decision_id)
+
+
+def scraped(mesh: RunningMesh, name: str) -> dict[str, float]:
+    """Series of a metric of policyd, by their labels."""
+    http = json.loads((mesh.directory / ".policyd" / "server.json").read_text())["http"]
+    lines = httpx.get(f"http://{http}/metrics", timeout=20).text.splitlines()
+    found = (line.rpartition(" ") for line in lines if line.startswith(name))
+    return {series.removeprefix(name): float(value) for series, _, value in found}
+
+
+def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_policyd_decides(
+    mesh: RunningMesh,
+) -> None:
+    with mesh.client("web-v1") as web:
+        asked = [
+            web.get("http://shop/open?secret=1", headers={"x-team": "blue"}),
+            web.get("http://shop/else", headers=[("x-team", "red"), ("x-policyd-decision-id", "mine")]),
+            web.get("http://shop/open/admin"),
+            web.get("http://shop/else", headers=[("x-team", "red"), ("x-team", "red")]),
+        ]
+
+    assert [(one.status_code, one.text) for one in asked[2:]] == [(403, "access denied\n")] * 2
+    record = arrived(mesh, asked[2].headers["x-policyd-decision-id"])
+    nobody = arrived(mesh, asked[3].headers["x-policyd-decision-id"])
+    assert (record["decided_by"], record["decision"], record["reasons"]) == ("proxy", "deny", ["admin"])
+    assert record["context"]["request"]["path"] == "/open/admin"
+    assert nobody["context"]["request"]["headers"] == {"x-team": "red,red"}
+    by_reason = Counter(tuple(one.get("reasons", ())) for one in decisions(mesh))
+    assert by_reason == {("open",): 1, ("team",): 1, ("admin",): 1, (): 1}
+    assert not any("secret" in str(one) or one["decision_id"] == "mine" for one in decisions(mesh))
+
+    shown = mesh.says("log", "show", record["decision_id"])
+    assert (shown["record"]["decided_by"], shown["not_explained"]) == ("proxy", "")
+    words = (PROGRAM, "policy", "explain", "--decision", record["decision_id"], "--dir", str(mesh.directory))
+    explained = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert "admin" in explained.stdout, explained.stderr
+    # all were of the sample
+    wait_until(lambda: scraped(mesh, "policyd_local_decisions_compared_total")['{outcome="same"}'] == 4, PATIENCE)
+    assert scraped(mesh, "policyd_local_decisions_compared_total")['{outcome="different"}'] == 0
+    assert scraped(mesh, "policyd_local_decisions_total")['{decision="allow"}'] == 2
+    assert sum(one.get("decided_by", "") != "proxy" for one in decisions(mesh)) == 0
+
+
+def test_what_is_decided_while_policyd_is_away_is_on_record_when_it_is_back(mesh: RunningMesh) -> None:
+    before = len(decisions(mesh))
+    pid = json.loads((mesh.directory / ".policyd" / "server.json").read_text())["pid"]
+    with mesh.client("web-v1") as web:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            statuses = Counter(web.get("http://shop/open").status_code for _ in range(200))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    assert statuses == {200: 200}
+    wait_until(lambda: len(decisions(mesh)) >= before + 200, PATIENCE)
+    assert len(decisions(mesh)) == before + 200
+    assert len({one["decision_id"] for one in decisions(mesh)}) == before + 200
+
+
+class Load:
+    """Clients that ask without a pause; `answers` are paths with statuses."""
+
+    def __init__(self, mesh: RunningMesh) -> None:
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self._mesh = mesh
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        with self._mesh.client("web-v1") as web:
+            while not self._stop.is_set():
+                for path in ("/open", "/open/admin", "/open/flip"):
+                    status = web.get(f"http://shop{path}").status_code
+                    with self._lock:
+                        self.answers[path, status] += 1
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self.run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+
+
+def test_no_request_is_dropped_or_misdecided_while_the_decision_moves_and_revisions_change(mesh: RunningMesh) -> None:
+    before = {one["decision_id"] for one in decisions(mesh)}
+    policies, enforcement = (mesh.directory / name for name in ("policies/all.cedar", "mesh/enforcement.yaml"))
+    is_closed: dict[str, bool] = {}
+    load = Load(mesh)
+
+    def decided(since: str, closed: bool, by: str) -> bool:
+        """Whether a request was decided so since the change."""
+        for one in decisions(mesh):
+            if one["time"] < since or one["context"]["request"]["path"] != "/open/flip":
+                continue
+            is_closed.setdefault(one["revision"], one["decision"] == "deny")
+            if (is_closed[one["revision"]], one.get("decided_by", "")) == (closed, by):
+                return True
+        return False
+
+    with load.running():
+        for text, mode, closed, by in (
+            (POLICIES, LOCAL, False, "proxy"),
+            (POLICIES + CLOSED, LOCAL, True, "proxy"),  # another revision
+            (POLICIES + CLOSED, "central", True, ""),
+            (POLICIES, "central", False, ""),
+            (POLICIES, AUTO, False, "proxy"),
+            (POLICIES + CLOSED + TIMED, AUTO, True, ""),  # cannot be compiled
+            (POLICIES + CLOSED, AUTO, True, "proxy"),
+        ):
+            enforcement.write_text(ENFORCEMENT.format(mode))
+            policies.write_text(text)
+            wait_until(partial(decided, datetime.now(UTC).isoformat(), closed, by), PATIENCE)
+
+    statuses = Counter(status for _, status in load.answers.elements())
+    assert set(statuses) == {200, 403}
+    assert {answer for answer in load.answers if answer[0] != "/open/flip"} == {("/open", 200), ("/open/admin", 403)}
+    asked = sum(load.answers.values())
+    wait_until(lambda: len(decisions(mesh)) >= len(before) + asked, PATIENCE)
+    found = [one for one in decisions(mesh) if one["decision_id"] not in before]
+    assert len(found) == asked
+    assert len({one["decision_id"] for one in found}) == asked
+    flips = [one for one in found if one["context"]["request"]["path"] == "/open/flip"]
+    assert all((one["decision"] == "deny") == is_closed[one["revision"]] for one in flips)
+    assert Counter(one["status"] for one in found) == statuses
+    assert {one.get("decided_by", "") for one in found} == {"", "proxy"}
+    assert not [one for one in mesh.records() if str(one.get("detail", {}).get("operation")).startswith("local.")]

@@ -1,0 +1,131 @@
+"""Who decides at a listener: what Enforcements want, where that is exact and its records may come later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import Schema
+from policyd.local.enforcing import DISTRUSTED, Enforced, Terms, enforced, problems
+from policyd.mesh.build import build
+from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.placement import assumed
+from policyd.spiffe import SpiffeId
+
+WORKLOADS = """\
+workloads:
+  shop-v1: {service: shop, port: 80}
+  data-v1: {service: data, port: 5432, protocol: tcp}
+"""
+OPEN = '@id("open") permit (principal, action in Action::"http", resource);\n'
+CLOCK = """\
+@id("night") forbid (principal, action in Action::"http", resource)
+when { context.time < datetime("2026-01-01") };
+"""
+SHOP, DATA = "shop-v1/inbound", "data-v1/inbound"
+OWNER = SpiffeId.parse("spiffe://cluster.local/ns/default/sa/shop")
+NOT_ASYNC = "its records would come after the fact, and `audit.durability` is `written`"
+
+
+def resource(spec: str) -> str:
+    return f"apiVersion: policyd.io/v1\nkind: Enforcement\nmetadata: {{name: a}}\nspec: {{{spec}}}\n"
+
+
+def asked(schema: Schema, spec: str, policies: str = OPEN) -> tuple[Ruling, Declaration]:
+    declaration = declare({"workloads.yaml": WORKLOADS, "mesh/e.yaml": resource(spec)})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    return make_ruling(mesh, load_policies({"p.cedar": policies}, schema), schema), declaration
+
+
+ASYNC, WRITTEN = Terms("async"), Terms("written")
+
+
+@pytest.mark.parametrize(
+    ("spec", "policies", "terms", "local", "why"),
+    [
+        ("enforcement: central", OPEN, ASYNC, [], {}),
+        ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, ASYNC, [SHOP], {}),
+        ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, WRITTEN, [], {SHOP: NOT_ASYNC}),
+        ("enforcement: local, selector: {matchLabels: {app: shop}}, durability: async", OPEN, WRITTEN, [SHOP], {}),
+        ("enforcement: auto", OPEN, ASYNC, [SHOP], {DATA: "connections are decided there (`tcp`)"}),
+        ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("fsync"), [],
+         {SHOP: NOT_ASYNC.replace("written", "fsync")}),
+        ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("async", (), {OWNER}), [],
+         {SHOP: DISTRUSTED}),
+        ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, Terms("async", (), {OWNER}), [SHOP], {}),
+    ],
+)  # fmt: skip
+def test_who_decides(
+    schema: Schema, spec: str, policies: str, terms: Terms, local: list[str], why: dict[str, str]
+) -> None:
+    ruling, _ = asked(schema, spec, policies)
+
+    found = enforced(ruling, terms)
+
+    assert (list(found.local), dict(found.why)) == (local, why)
+
+
+def test_auto_is_central_where_a_policy_cannot_be_compiled_and_local_is_refused_with_its_place(schema: Schema) -> None:
+    shop = "selector: {matchLabels: {app: shop}}"
+    ruling, _ = asked(schema, f"enforcement: auto, {shop}", OPEN + CLOCK)
+    auto = enforced(ruling, ASYNC)
+    ruling, declaration = asked(schema, f"enforcement: local, {shop}", OPEN + CLOCK)
+    [problem] = problems(enforced(ruling, ASYNC), declaration, ASYNC)
+
+    assert auto.local == ()
+    assert auto.switches[SHOP].rbac is None
+    assert "`night`: " in auto.why[SHOP]
+    assert "(p.cedar:3)" in auto.why[SHOP]
+    assert str(problem).startswith(f"mesh/e.yaml:4: `{SHOP}` cannot be decided by its sidecar: `night`: ")
+    assert "write `enforcement: auto`" in str(problem)
+
+
+def test_local_that_could_not_be_on_record_in_time_says_how_to_accept_that(schema: Schema) -> None:
+    ruling, declaration = asked(schema, "enforcement: local, selector: {matchLabels: {app: shop}}")
+
+    [problem] = problems(enforced(ruling, WRITTEN), declaration, WRITTEN)
+
+    assert str(problem).startswith(f"mesh/e.yaml:4: `{SHOP}` cannot be decided by its sidecar: {NOT_ASYNC}")
+    assert "`durability: async`" in str(problem)
+
+
+def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(schema: Schema) -> None:
+    reading = OPEN.replace(
+        ";", '\nwhen { context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") == "1" };'
+    )
+    ruling, _ = asked(schema, "enforcement: auto, samplePercent: 2.5", reading)
+
+    switch = enforced(ruling, Terms("async", ("x-listed",))).switches[SHOP]
+
+    assert (switch.revision, switch.sample_percent) == (ruling.revision, 2.5)
+    assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed", "x-request-id")
+
+
+def test_between_central_and_local_only_who_decides_is_another(schema: Schema) -> None:
+    def switch_of(spec: str, terms: Terms = ASYNC) -> object:
+        found = enforced(asked(schema, spec)[0], terms).switches[SHOP]
+        return (found.front, found.mappers, found.headers, found.sample_percent)
+
+    assert switch_of("enforcement: auto") == switch_of("enforcement: local, selector: {matchLabels: {app: shop}}")
+    assert switch_of("enforcement: auto") == switch_of("enforcement: central")
+    assert switch_of("enforcement: auto") == switch_of("enforcement: auto", WRITTEN)
+
+
+def test_nothing_is_compiled_again_that_another_folder_leaves_as_it_was(schema: Schema) -> None:
+    first, declaration = asked(schema, "enforcement: auto")
+    before = enforced(first, ASYNC)
+    assert before.compiler is not None
+    compiled = before.compiler.compile(first.mesh.listeners[SHOP])
+    again = build(declaration, "cluster.local", assumed(declaration))  # another Mesh, which says the same
+    again = replace(again, instances=first.mesh.instances)  # placed alike
+    second = make_ruling(again, first.policy_set, schema)
+
+    after = enforced(second, ASYNC, before.compiler)
+
+    assert again is not first.mesh
+    assert after == Enforced(before.switches, before.why, before.by)
+    assert after.compiler is not None
+    assert after.compiler.compile(again.listeners[SHOP]).permits is compiled.permits

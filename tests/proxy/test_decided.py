@@ -1,0 +1,177 @@
+"""What an Envoy tells of its own decisions: taken, spooled, sent in order, and what is lost is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from policyd._pb import agent_pb2
+from policyd.envoy_api import shared
+from proxy.control import Control, Unreachable
+from proxy.decided import CRASHED, FULL, METHOD, SERVICE, Decided, Listening
+from proxy.forwarding import Forwarding
+from proxy.outside import Outside
+from proxy.spool import Spool
+from proxy.tally import Look, parse
+
+
+class Policyd:
+    """What is kept, as policyd does; away while `away`."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked = 0
+        self.batches: list[agent_pb2.Batch] = []
+
+    async def keep(self, batch: agent_pb2.Batch) -> int:
+        self.asked += 1
+        if self.away:
+            raise Unreachable("policyd does not answer")
+        self.batches.append(batch)
+        return batch.seq + len(batch.told) - 1
+
+    @property
+    def told(self) -> list[tuple[str, bytes, int, str]]:
+        return [(one.listener, one.logged, one.lost, one.why) for batch in self.batches for one in batch.told]
+
+    @property
+    def as_control(self) -> Control:
+        return cast("Control", self)
+
+
+async def _at_once(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+OUTSIDE = Outside(say=lambda *_args, **_facts: None, sleep=_at_once)
+
+
+def decided(folder: Path, max_bytes: int = 1 << 20) -> Decided:
+    return Decided("shop-v1", lambda: Spool(folder, max_bytes), OUTSIDE, lambda: None)
+
+
+def waiting(one: Decided) -> list[tuple[str, bytes, int, str]]:
+    assert one.spool is not None
+    found = map(agent_pb2.Told.FromString, one.spool.read(1 << 30)[1])
+    return [(told.listener, told.logged, told.lost, told.why) for told in found]
+
+
+def test_nothing_is_on_disk_until_something_is_told(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s")
+
+    assert not (tmp_path / "s").exists()
+    one.take("shop-v1/inbound", b"log", 3)
+    assert (one.arrived, waiting(one)) == (3, [("shop-v1/inbound", b"log", 0, "")])
+
+
+def test_what_a_full_spool_refuses_is_said_when_there_is_room(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s", 120)
+    one.take("l", b"a" * 80, 2)
+    one.take("l", b"b" * 80, 3)
+    one.take("l", b"c" * 80, 4)
+    assert one.spool is not None
+    one.spool.kept(1)
+
+    one.take("l", b"d", 1)
+
+    assert (one.arrived, waiting(one)) == (10, [("", b"", 7, FULL), ("l", b"d", 0, "")])
+
+
+def test_of_an_envoy_that_ended_by_itself_it_is_said_once_and_another_one_counts_anew(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s")
+    one.fresh()
+    one.crashed()
+    one.take("l", b"a", 2)
+    one.crashed()
+    one.fresh()
+
+    assert (one.process, one.arrived) == (2, 0)
+    assert waiting(one) == [("l", b"a", 0, ""), ("", b"", 0, CRASHED)]
+
+
+@pytest.mark.parametrize(
+    ("look", "told", "said", "missing"),
+    [
+        (Look(10, 0), 10, 0, 0),
+        (Look(10, 0), 8, 0, 2),
+        (Look(10, 0), 8, 2, 0),
+        (Look(10, 2), 8, 0, 0),  # under way at the look: told when they end
+        (Look(10, 0), 15, 0, 0),  # some came since
+    ],
+)
+def test_only_what_had_ended_and_is_not_told_is_missing(look: Look, told: int, said: int, missing: int) -> None:
+    assert look.missing(told, said) == missing
+
+
+def test_the_counters_of_an_envoy_are_read() -> None:
+    page = "http.inbound.rbac.allowed: 7\nhttp.inbound.rbac.denied: 3\nhttp.inbound.downstream_rq_active: 2\nx: 9\n"
+
+    assert (parse(page, 4), parse("")) == (Look(10, 2, 4), Look(0, 0))
+
+
+async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_path: Path) -> None:
+    forwarding, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
+    policyd.away = True
+    one = forwarding.of("shop-v1")
+    running = asyncio.create_task(forwarding.run(policyd.as_control))
+    for number in range(5):
+        one.take("l", b"%d" % number, 1)
+    async with asyncio.timeout(60):
+        while policyd.asked < 3:
+            await asyncio.sleep(0)
+        assert (policyd.batches, forwarding.waiting()) == ([], 5)
+        policyd.away = False
+        while forwarding.waiting():
+            await asyncio.sleep(0)
+        one.take("l", b"later", 1)
+        while forwarding.waiting():
+            await asyncio.sleep(0)
+    running.cancel()
+
+    assert [logged for _, logged, _, _ in policyd.told] == [b"0", b"1", b"2", b"3", b"4", b"later"]
+    assert policyd.batches[0].seq == 1
+    assert one.spool is not None
+    assert {(batch.instance, batch.spool) for batch in policyd.batches} == {("shop-v1", one.spool.name)}
+
+
+async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_path: Path) -> None:
+    first, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
+    first.of("shop-v1").take("l", b"a", 1)
+    policyd.away = True
+    await first.finish(policyd.as_control)
+    policyd.away = False
+
+    second = Forwarding(tmp_path, OUTSIDE)
+    await second.finish(policyd.as_control)
+
+    assert policyd.told == [("l", b"a", 0, "")]
+
+
+async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Listening(shared(), one).handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    log = {"http_logs": {"log_entry": [{"request": {"path": "/a"}}, {}]}}
+    build: Any = shared().build
+    bodies = [
+        build("envoy.service.accesslog.v3.StreamAccessLogsMessage", fields).SerializeToString()
+        for fields in ({"identifier": {"log_name": "shop-v1/inbound", "node": {"id": "x" * 999}}, **log}, log)
+    ]
+
+    async def say() -> AsyncIterator[bytes]:
+        for body in bodies:
+            yield body
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.stream_unary(f"/{SERVICE}/{METHOD}")
+        assert await call(say()) == b""
+    await server.stop(None)
+
+    assert (one.arrived, waiting(one)) == (4, [("shop-v1/inbound", bodies[1], 0, "")] * 2)

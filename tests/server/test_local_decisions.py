@@ -1,0 +1,268 @@
+"""Batches of local decisions: in the journal once, whole, or again; compared, and what is lost is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from policyd import envoy_api
+from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.audit.record import Entry
+from policyd.authz.record import NOTHING
+from policyd.authz.ruling import Ruling
+from policyd.cedar.schema import parse_schema
+from policyd.errors import JournalError, StateError
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.placement import assumed
+from policyd.server.distrust import Distrust
+from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
+from policyd.sources.files import read_folder
+from policyd.spiffe import SpiffeId
+from tests.authz.checks import REVIEWS, ruling_of
+from tests.authz.test_local_record import LISTENER, POLICIES, log, metadata, rule
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def ruling(root: Path) -> Ruling:
+    """Bookinfo's mesh with one policy."""
+    declaration = declare(read_folder(root / "examples/bookinfo").texts)
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    return ruling_of(mesh, parse_schema((root / "policies/mesh.cedarschema").read_text()), {"p.cedar": POLICIES})
+
+
+class Counts:
+    """What was counted."""
+
+    def __init__(self) -> None:
+        self.decided: list[str] = []
+        self.lost = 0
+        self.compares: list[bool] = []
+
+    def decided_by_proxy(self, decision: str) -> None:
+        self.decided.append(decision)
+
+    def local_lost(self, count: int) -> None:
+        self.lost += count
+
+    def compared(self, *, differs: bool) -> None:
+        self.compares.append(differs)
+
+
+class Desk:
+    """The service on a loopback port, called by one agent; `full` is a journal that takes no more entries than that."""
+
+    def __init__(self, ruling: Ruling, folder: Path) -> None:
+        self.entries: list[Entry] = []
+        self.full: int | None = None
+        self.counts = Counts()
+        self.distrusted: list[tuple[SpiffeId, str]] = []
+        self.ruling = ruling
+        rulings = Rulings()
+        rulings.know(ruling)
+        self.service = LocalDecisions(
+            self._runs,
+            mesh=lambda: ruling.mesh,
+            rulings=rulings,
+            positions=Positions(folder / "spools.json"),
+            keep=self._keep,
+            counts=self.counts,
+            clock=lambda: NOW,
+            differs=lambda workload, revision: self.distrusted.append((workload, revision)),
+            include=NOTHING,
+        )
+
+    async def _runs(self, context: Any, instance: str) -> str:
+        if instance != "reviews-v1":
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this agent does not run that instance")
+        return "node-1"
+
+    def _keep(self, entries: Sequence[Entry]) -> int:
+        if self.full is not None and len(self.entries) + len(entries) > self.full:
+            raise JournalError("no space left on the device")
+        self.entries += entries
+        return 0
+
+    def told(self, *logged: Any, listener: str = LISTENER) -> agent_pb2.Told:
+        """A message of these, of an allowed request where none is given."""
+        message = envoy_api.build(
+            "envoy.service.accesslog.v3.StreamAccessLogsMessage",
+            {"http_logs": {"log_entry": [{}] * max(1, len(logged))}},
+        )
+        for place, one in zip(message.http_logs.log_entry, logged or (log(self.ruling.revision),), strict=True):
+            place.CopyFrom(one)
+        return agent_pb2.Told(listener=listener, logged=message.SerializeToString())
+
+    async def say(self, seq: int, *told: agent_pb2.Told, instance: str = "reviews-v1", spool: str = "s") -> int | str:
+        """How far the spool is on record then, or the status."""
+        server = grpc.aio.server()
+        agent_pb2_grpc.add_DecisionsServicer_to_server(self.service, server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = agent_pb2_grpc.DecisionsStub(channel)  # type: ignore[no-untyped-call]
+                kept = await stub.Keep(agent_pb2.Batch(instance=instance, spool=spool, seq=seq, told=told), timeout=60)
+                return int(kept.seq)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        finally:
+            await server.stop(None)
+
+    @property
+    def said(self) -> list[Any]:
+        """Decisions on record by their policies, and what was said besides."""
+        return [one.reasons if one.kind == "decision" else dict(one.detail) for one in self.entries]
+
+
+@pytest.fixture
+def desk(ruling: Ruling, tmp_path: Path) -> Desk:
+    """A service that has kept nothing yet."""
+    return Desk(ruling, tmp_path)
+
+
+async def test_a_batch_is_on_record_once_however_often_it_comes(desk: Desk) -> None:
+    assert await desk.say(1, desk.told(), desk.told()) == 2
+    assert await desk.say(1, desk.told(), desk.told(), desk.told()) == 3
+    assert await desk.say(2, desk.told()) == 3
+
+    assert desk.said == [("red",)] * 3
+    assert desk.counts.decided == ["allow"] * 3
+
+
+async def test_after_a_restart_what_was_acknowledged_is_not_kept_again(
+    desk: Desk, ruling: Ruling, tmp_path: Path
+) -> None:
+    await desk.say(1, desk.told(), desk.told())
+    again = Desk(ruling, tmp_path)
+
+    assert await again.say(2, again.told(), again.told()) == 3
+    assert again.said == [("red",)]
+
+
+async def test_what_a_full_journal_does_not_take_comes_again(desk: Desk) -> None:
+    desk.full = 1
+    assert await desk.say(1, desk.told(), desk.told()) == "UNAVAILABLE"
+    desk.full = None
+    assert await desk.say(1, desk.told(), desk.told()) == 2
+
+    assert desk.said == [("red",)] * 2
+
+
+async def test_two_spools_have_numbers_of_their_own(desk: Desk) -> None:
+    assert await desk.say(1, desk.told(), spool="a") == 1
+    assert await desk.say(1, desk.told(), spool="b") == 1
+    assert len(desk.entries) == 2
+
+
+async def test_what_an_agent_has_lost_is_said(desk: Desk) -> None:
+    await desk.say(1, agent_pb2.Told(lost=7, why="the agent's\nspool is full"))
+
+    assert desk.said == [
+        {"operation": "local.gap", "instance": "reviews-v1", "lost": 7, "reason": "the agent's spool is full"}
+    ]
+    assert desk.counts.lost == 7
+
+
+async def test_a_gap_in_a_spool_is_said(desk: Desk) -> None:
+    await desk.say(1, desk.told())
+    await desk.say(5, desk.told())
+
+    assert [one["reason"] for one in desk.said if isinstance(one, dict)] == [
+        "the agent's spool has a gap: 1 is followed by 5"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listener", "logged", "reason"),
+    [
+        ("reviews-v2/inbound", None, "`'reviews-v2/inbound'` is no listener of it any more"),
+        ("gone", None, "`'gone'` is no listener of it any more"),
+        (LISTENER, b"\xff\xff", "the agent forwarded what is no message of an access log"),
+    ],
+)
+async def test_what_cannot_be_read_is_counted_as_lost(
+    desk: Desk, listener: str, logged: bytes | None, reason: str
+) -> None:
+    told = desk.told(listener=listener)
+    if logged is not None:
+        told.logged = logged
+
+    assert await desk.say(1, told) == 1
+    assert [(one["lost"], one["reason"]) for one in desk.said] == [(1, reason)]
+
+
+async def test_an_entry_that_tells_of_no_decision_takes_no_other_with_it(desk: Desk) -> None:
+    revision = desk.ruling.revision
+
+    await desk.say(1, desk.told(log(revision), log(revision, common_properties__metadata=None), log(revision)))
+
+    assert desk.said[:2] == [("red",)] * 2
+    assert desk.said[2]["lost"] == 1
+
+
+async def test_a_difference_is_an_alarm_with_both_answers(desk: Desk) -> None:
+    revision = desk.ruling.revision
+    same, other = (
+        metadata(rbac=rule("red", "allowed"), ext_authz={"decision": word, "policy": policy, "revision": revision})
+        for word, policy in (("allow", "red"), ("deny", "blue"))
+    )
+
+    await desk.say(1, desk.told(*(log(revision, common_properties__metadata=one) for one in (same, other))))
+
+    assert desk.counts.compares == [False, True]
+    assert desk.distrusted == [(REVIEWS, revision)]
+    alarm = desk.said[2]
+    assert (alarm["operation"], alarm["local"], alarm["central"]) == ("local.differs", "allow red", "deny blue")
+    assert (alarm["listener"], alarm["workload"]) == (LISTENER, str(REVIEWS))
+
+
+@pytest.mark.parametrize(
+    ("seq", "instance", "spool", "status"),
+    [
+        (1, "details-v1", "s", "PERMISSION_DENIED"),
+        (0, "reviews-v1", "s", "INVALID_ARGUMENT"),
+        (1, "reviews-v1", "", "INVALID_ARGUMENT"),
+        (1, "reviews-v1", "s" * 65, "INVALID_ARGUMENT"),
+    ],
+)
+async def test_who_says_what_it_may_not_is_refused(
+    desk: Desk, seq: int, instance: str, spool: str, status: str
+) -> None:
+    assert await desk.say(seq, desk.told(), instance=instance, spool=spool) == status
+    assert desk.entries == []
+
+
+def test_old_rulings_are_forgotten(ruling: Ruling) -> None:
+    rulings = Rulings()
+    for number in range(20):
+        rulings.know(replace(ruling, revision=str(number)))
+
+    assert [rulings.of(str(number)) is not None for number in (3, 4, 19)] == [False, True, True]
+
+
+def test_a_broken_file_of_positions_is_said_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "spools.json").write_text("[1]")
+
+    with pytest.raises(StateError):
+        Positions(tmp_path / "spools.json")
+
+
+def test_distrust_outlives_a_restart_and_is_of_one_revision(tmp_path: Path) -> None:
+    file = tmp_path / "distrusted.json"
+    first = Distrust(file)
+
+    assert first.add(REVIEWS, "a") is True
+    assert first.add(REVIEWS, "a") is False
+    assert (Distrust(file).of("a"), Distrust(file).of("b")) == (frozenset({REVIEWS}), frozenset())
+    file.write_text("{")
+    with pytest.raises(StateError):
+        Distrust(file)

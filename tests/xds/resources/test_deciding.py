@@ -1,0 +1,115 @@
+"""A listener at which its sidecar may decide: what of it changes when the other takes over, and what Envoy is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyd import envoy_api
+from policyd.authz.ruling import Ruling, make_ruling
+from policyd.cedar.policies import load_policies
+from policyd.cedar.schema import Schema, parse_schema
+from policyd.envoy_api import LISTENER, ROUTE
+from policyd.local.enforcing import Terms, enforced
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
+from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
+from policyd.spiffe import SpiffeId
+from policyd.xds.resources.build import build_snapshots
+from policyd.xds.resources.model import Control, Switch
+from policyd.xds.resources.observing import STATIC_CLUSTERS
+from policyd.xds.resources.reuse import Snapshots
+from tests.golden import check_json
+
+CONTROL = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))
+WORKLOADS = "workloads:\n  shop-v1: {service: shop, port: 80}\n  web-v1: {service: web, port: 80}\n"
+PLAINTEXT = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: PERMISSIVE}}
+"""
+AUTO = """\
+apiVersion: policyd.io/v1
+kind: Enforcement
+metadata: {name: shop}
+spec: {selector: {matchLabels: {app: shop}}, enforcement: auto}
+"""
+POLICY = '@id("open") permit (principal, action in Action::"http", resource) when {{ context.request.path == "{}" }};'
+
+
+@pytest.fixture(scope="module")
+def schema(root: Path) -> Schema:
+    """The traffic schema."""
+    return parse_schema((root / "policies/mesh.cedarschema").read_text())
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    """Two services, of which one may decide."""
+    texts = {"workloads.yaml": WORKLOADS, "mesh/p.yaml": PLAINTEXT, "mesh/e.yaml": AUTO}
+    declaration = declare(texts)
+    return build(declaration, "cluster.local", assumed(declaration))
+
+
+def ruling_of(mesh: Mesh, schema: Schema, path: str = "/open") -> Ruling:
+    return make_ruling(mesh, load_policies({"p.cedar": POLICY.format(path)}, schema), schema)
+
+
+def switches_of(ruling: Ruling, durability: str = "async") -> Mapping[str, Switch]:
+    return enforced(ruling, Terms(durability)).switches
+
+
+def snapshots_of(mesh: Mesh, switches: Mapping[str, Switch], before: Any = None) -> Snapshots[Any]:
+    return build_snapshots(mesh, CONTROL, before, switches).check(STATIC_CLUSTERS)
+
+
+def bodies(snapshots: Snapshots[Any], type_url: str) -> dict[str, str]:
+    """The contents of resources of shop-v1, by name."""
+    return {name: one.version for name, one in snapshots["shop-v1"].of(type_url).items()}
+
+
+def test_who_decides_stands_in_route_tables_and_nowhere_else(mesh: Mesh, schema: Schema) -> None:
+    ruling = ruling_of(mesh, schema)
+    local, central = (snapshots_of(mesh, switches_of(ruling, durability)) for durability in ("async", "written"))
+
+    routes = bodies(local, ROUTE), bodies(central, ROUTE)
+
+    assert bodies(local, LISTENER) == bodies(central, LISTENER)
+    changed = {name for name in routes[0] if routes[0][name] != routes[1][name]}
+    assert changed == {"shop-v1/inbound", "shop-v1/inbound/plaintext"}
+
+
+def test_another_revision_is_another_table_of_the_listeners_that_it_touches(mesh: Mesh, schema: Schema) -> None:
+    first = snapshots_of(mesh, switches_of(ruling_of(mesh, schema)))
+    second = snapshots_of(mesh, switches_of(ruling_of(mesh, schema, "/other")), first)
+
+    assert bodies(first, LISTENER) == bodies(second, LISTENER)
+    assert bodies(first, ROUTE)["shop-v1/inbound"] != bodies(second, ROUTE)["shop-v1/inbound"]
+    assert second.own["web-v1"] is first.own["web-v1"]
+
+
+def test_without_a_switch_nothing_is_otherwise(mesh: Mesh) -> None:
+    plain = replace(mesh, enforcements=())
+
+    assert snapshots_of(plain, {}).config == snapshots_of(mesh, {}).config
+
+
+@pytest.mark.parametrize("durability", ["async", "written"], ids=["local", "central"])
+def test_the_table_that_envoy_gets(mesh: Mesh, schema: Schema, durability: str, request: pytest.FixtureRequest) -> None:
+    snapshot = snapshots_of(mesh, switches_of(ruling_of(mesh, schema), durability))["shop-v1"]
+    table = snapshot.of(ROUTE)["shop-v1/inbound"]
+
+    made = envoy_api.to_dict(envoy_api.message("envoy.config.route.v3.RouteConfiguration").FromString(table.body))
+    text = json.dumps(made).replace(switches_of(ruling_of(mesh, schema))["shop-v1/inbound"].revision, "REVISION")
+    check_json(
+        f"xds/deciding-{request.node.callspec.id}.json",
+        json.loads(text),
+        update=request.config.getoption("--update-golden"),
+    )
