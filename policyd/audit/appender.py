@@ -121,7 +121,7 @@ class Appender:
     def trouble(self) -> str:
         """Why the last lines were not taken; "" if they were, and the file is still there."""
         if self._fd is not None and not self._disk.linked(self._fd):
-            _log.error("journal segment was removed", segment=str(self._segment and self._segment.path))
+            _log.error("journal.segment_removed", segment=str(self._segment and self._segment.path))
             self._close_segment()
         return self._trouble
 

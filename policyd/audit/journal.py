@@ -270,7 +270,7 @@ class Journal:
                 self._keep_aside(aside, found.torn)
             except OSError as error:
                 note["kept_as"] = f"nothing: {error.strerror}"
-            _log.warning("journal ended in the middle of a record", **note)
+            _log.warning("journal.torn", **note)
             self._notes.append(self._note("journal.recovered", note))
         return found
 
@@ -294,7 +294,7 @@ class Journal:
                 del self._notes[0]
             if self._gap is not None:
                 self._say(self._gap_note(self._gap))
-                _log.warning("journal goes on", missed=self._gap.count)
+                _log.warning("journal.goes_on", missed=self._gap.count)
                 self._gap = None
         except JournalError as error:
             return error
@@ -341,7 +341,7 @@ class Journal:
     def _miss(self, error: JournalError) -> None:
         now = self._clock()
         if self._gap is None:
-            _log.error("journal takes no record", reason=error.message)
+            _log.error("journal.takes_none", reason=error.message)
             self._gap = _Gap(0, now, now, error.message)
         self._gap.count += 1
         self._gap.until = now

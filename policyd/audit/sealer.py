@@ -125,7 +125,7 @@ class Sealer:
         if parts:
             self._disk.sync_folder(self._directory)
             seals.add(_new_seal(self._clock(), parts), self._signer())
-            _log.info("journal sealed", segments=len(parts), records=sum(p.last - p.first + 1 for p in parts))
+            _log.info("journal.sealed", segments=len(parts), records=sum(p.last - p.first + 1 for p in parts))
         self._remove_packed(seals)
         return len(parts)
 
@@ -164,7 +164,7 @@ class Sealer:
             names = tuple(part.file for part in parts)
             seal = Seal(number=0, time=now, kind="retired", prev="", key="", retired=names, why=why)
             seals.add(seal, self._signer())
-            _log.info("journal retired", segments=len(parts), why=why)
+            _log.info("journal.retired", segments=len(parts), why=why)
 
     def _size(self) -> int:
         total = 0
@@ -177,7 +177,7 @@ class Sealer:
         self.trouble = self.trouble or trouble
         if trouble not in self._said:
             self._said.add(trouble)
-            _log.error("journal cannot be sealed", reason=trouble)
+            _log.error("journal.not_sealed", reason=trouble)
 
 
 def _new_seal(now: datetime, parts: list[Part]) -> Seal:

@@ -32,6 +32,7 @@ from policyd.config import IncludeSettings
 from policyd.errors import JournalError, PolicydError
 from policyd.server import link
 from policyd.server.check_threads import CheckThreads
+from policyd.server.decision_log import DecisionLog
 from policyd.server.handover import Takeover
 from policyd.server.health import Health
 from policyd.server.journal import open_journal
@@ -122,7 +123,7 @@ class Decider:
         server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: self._ruling,
-            record=self._record,
+            record=DecisionLog(self._record, time.monotonic),
             metrics=self._counters,
             clock=_now,
             stopwatch=time.perf_counter,

@@ -69,6 +69,7 @@ from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
 from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
 from policyd.server.pausing_tasks import PausingTasks
+from policyd.server.push_log import PushLog
 from policyd.server.refused_tokens import RefusedTokens
 from policyd.server.revoked_lists import RevokedLists
 from policyd.server.signing import LINGER_SECONDS, SigningServer
@@ -341,7 +342,7 @@ class Server:
         self._metrics.ruled(self._keeper.live.ruling.revision)
         await self._deciders.start(stack, self._keeper.live.ruling)
         self._discovery = DiscoveryService(
-            self._cache, self._authorize_proxy, self._metrics, clock=time.monotonic, wall=time.time
+            self._cache, self._authorize_proxy, PushLog(self._metrics), clock=time.monotonic, wall=time.time
         )
         signing = Signing(
             self._issuer,

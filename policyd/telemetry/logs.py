@@ -59,7 +59,9 @@ def configure_logs(*, json_lines: bool | None = None, level: Level = "info", str
     ]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(shared, json_lines, colors=stream.isatty()))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    ours = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(handlers=[handler], level=max(ours, logging.INFO), force=True)  # libraries have their own debug
+    logging.getLogger("policyd").setLevel(ours)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it announces each of its own steps
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -23,10 +23,12 @@ class Terminal(io.StringIO):
 def _restored() -> Iterator[None]:
     """Logging is the process's: put back what was there."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, ours = root.handlers[:], root.level, logging.getLogger("policyd").level
     root.handlers = []
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.getLogger("policyd").setLevel(ours)
     structlog.reset_defaults()
 
 
@@ -68,7 +70,7 @@ def test_lines_of_libraries_take_the_same_way() -> None:
 def test_what_is_below_the_level_is_not_written(level: Level, heard: int) -> None:
     stream = io.StringIO()
     configure_logs(stream=stream, level=level)
-    log = structlog.get_logger()
+    log = structlog.get_logger("policyd.test")
     log.debug("a")
     log.info("b")
     logging.getLogger("library").warning("c")
@@ -115,3 +117,24 @@ def test_an_exception_is_in_the_line() -> None:
         structlog.get_logger().exception("failed")
     (event,) = lines(stream)
     assert event["exception"].endswith("ValueError: broken")
+
+
+def test_debug_is_ours_and_not_that_of_libraries() -> None:
+    stream = io.StringIO()
+    configure_logs(stream=stream, level="debug")
+    structlog.get_logger("policyd.xds").debug("proxy.sent")
+    logging.getLogger("grpc").debug("a loop was loaded")
+    logging.getLogger("grpc").info("a port was bound")
+
+    assert [one["event"] for one in lines(stream)] == ["proxy.sent", "a port was bound"]
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_from_other_levels_on_all_are_heard_alike(level: Level) -> None:
+    stream = io.StringIO()
+    configure_logs(stream=stream, level=level)
+    for name in ("policyd.xds", "grpc"):
+        logging.getLogger(name).log(logging.getLevelName(level.upper()), "heard")
+        logging.getLogger(name).log(logging.getLevelName(level.upper()) - 10, "not heard")
+
+    assert [one["event"] for one in lines(stream)] == ["heard", "heard"]

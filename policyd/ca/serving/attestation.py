@@ -93,7 +93,7 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
                 *signed, roots=authority.roots, trust_domain=authority.trust_domain, now=now, within=self._within()
             )
         except IdentityError as error:
-            _log.warning("agent does not come back", error=str(error), source=source)
+            _log.warning("agent.not_back", error=str(error), source=source)
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, str(error)) from error
         agent = found.spiffe_id.agent_name or ""
         evidence = Evidence("renewal", (f"x509:{found.spiffe_id}", f"ended:{found.ended:%FT%TZ}"))
@@ -117,7 +117,7 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
 
     def _note(self, refused: Refused, source: str) -> None:
         self._issuer.refuse_attestation(source, refused.reason, refused.agent)
-        _log.warning("join token refused", reason=refused.reason, agent=refused.agent, source=source)
+        _log.warning("token.refused", reason=refused.reason, agent=refused.agent, source=source)
 
 
 def _require_tls(context: Context) -> None:

@@ -44,10 +44,10 @@ def translated() -> Iterator[None]:
     except (TokenError, IssuanceDenied) as error:
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, error.message) from error
     except PolicydError as error:
-        _log.warning("certificate not issued", code=error.code, error=str(error))
+        _log.warning("certificate.not_issued", code=error.code, error=str(error))
         raise Refusal(grpc.StatusCode.UNAVAILABLE, "no certificate can be issued now") from error
     except Exception as error:
-        _log.exception("certificate not issued")
+        _log.exception("certificate.not_issued")
         raise Refusal(grpc.StatusCode.INTERNAL, "no certificate can be issued now") from error
 
 
