@@ -20,7 +20,6 @@ from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
-from policyd.local.compile import Compiler
 from policyd.local.enforcing import Enforced, Terms, enforced
 from policyd.local.enforcing import problems as unenforced
 from policyd.mesh.build import build
@@ -103,7 +102,7 @@ class Earlier:
     declaration: Declaration | None = None
     snapshots: Snapshots[ProxyClass] | None = None
     entities: MeshEntities | None = None
-    compiler: Compiler | None = None
+    enforced: Enforced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def load(
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
     _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
-    local = _enforced(parsed, ruling, distrusted, earlier.compiler)
+    local = _enforced(parsed, ruling, distrusted, earlier.enforced)
     snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots, local.switches).check(STATIC_CLUSTERS)
     return Live(
         digest=folder.digest,
@@ -161,7 +160,7 @@ def load(
 
 
 def _enforced(
-    parsed: _Parsed, ruling: Ruling, distrusted: Callable[[str], Collection[SpiffeId]], before: Compiler | None
+    parsed: _Parsed, ruling: Ruling, distrusted: Callable[[str], Collection[SpiffeId]], before: Enforced | None
 ) -> Enforced:
     """Who decides at sidecars; raises InvalidInput where `local` cannot be."""
     audit = parsed.settings.audit
@@ -183,7 +182,7 @@ def reenforce(live: Live, control: Control, distrusted: Callable[[str], Collecti
     """The same, for who is distrusted by now: where an Enforcement is `auto` policyd decides for them."""
     audit = live.settings.audit
     terms = Terms(audit.durability, audit.include.headers, distrusted(live.ruling.revision))
-    found = enforced(live.ruling, terms, live.enforced.compiler)
+    found = enforced(live.ruling, terms, live.enforced)
     snapshots = build_snapshots(live.mesh, control, live.snapshots, found.switches).check(STATIC_CLUSTERS)
     return replace(live, snapshots=snapshots, config=snapshots.config, enforced=found)
 

@@ -16,7 +16,7 @@ from policyd.keeper import Keeper
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, assumed
 from policyd.policy.request_form import parse_form, resolve_form
-from policyd.reload import Live, Schemas, load, shipped_schemas
+from policyd.reload import Live, Schemas, load, reenforce, shipped_schemas
 from policyd.server.issuing import with_revoked
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
@@ -487,3 +487,37 @@ def test_a_folder_that_is_bad_from_the_start_has_no_keeper(tmp_path: Path, schem
             lambda live: None,
             lambda live, refused: None,
         )
+
+
+# ---- who decides
+
+ENFORCEMENT = """\
+apiVersion: policyd.io/v1
+kind: Enforcement
+metadata: {{name: api, namespace: default}}
+spec: {{selector: {{matchLabels: {{app: api}}}}, enforcement: {}}}
+"""
+API = SpiffeId.parse("spiffe://cluster.local/ns/default/sa/api")
+
+
+def test_local_that_cannot_be_refuses_the_folder(schemas: Schemas) -> None:
+    texts = {"mesh__enforcement": ENFORCEMENT.format("local")}
+
+    assert problems(schemas, **texts) == [
+        "mesh/enforcement.yaml:4: `api-v1/inbound` cannot be decided by its sidecar: its records would come after the"
+        " fact, and `audit.durability` is `written`; accept that by `durability: async` of the Enforcement, or write"
+        " `enforcement: central`"
+    ]
+
+
+@pytest.mark.parametrize(("mode", "local"), [("auto", ()), ("local", ("api-v1/inbound",))])
+def test_who_is_found_to_decide_otherwise_asks_from_then_on_where_it_is_auto(
+    schemas: Schemas, mode: str, local: tuple[str, ...]
+) -> None:
+    live = loaded(schemas, GOOD | {"mesh/enforcement.yaml": ENFORCEMENT.format(f"{mode}, durability: async")})
+    assert live.enforced.local == ("api-v1/inbound",)
+
+    again = reenforce(live, CONTROL, lambda revision: {API} if revision == live.ruling.revision else ())
+
+    assert again.enforced.local == local
+    assert (again.config == live.config) == (mode == "local")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from policyd.authz.request import TOLD_HEADERS
 from policyd.authz.ruling import Ruling
@@ -40,6 +40,7 @@ class Enforced:
     switches: Mapping[str, Switch] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
     by: Mapping[str, str] = field(default_factory=dict)
+    compiled: Mapping[str, Compiled] = field(default_factory=dict, repr=False, compare=False)
     compiler: Compiler | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -59,15 +60,17 @@ class Terms:
     distrusted: Collection[SpiffeId] = ()
 
 
-def enforced(ruling: Ruling, terms: Terms, before: Compiler | None = None) -> Enforced:
-    """What a ruling's Enforcements come to; what was compiled `before` is taken over where it is the same."""
+def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> Enforced:
+    """What a ruling's Enforcements come to; what was made `before` is taken over where it is the same."""
     held = dict(_held(ruling))
     if not held:
         return Enforced()
-    compiler = Compiler(ruling, before)
+    before = before or Enforced()
+    compiler = Compiler(ruling, before.compiler)
     logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TOLD_HEADERS}))
     switches: dict[str, Switch] = {}
     why: dict[str, str] = {}
+    exact: dict[str, Compiled] = {}
     for name, resource in held.items():
         listener = ruling.mesh.listeners[name]
         reason, compiled = _outcome(resource, listener, compiler, terms)
@@ -77,8 +80,25 @@ def enforced(ruling: Ruling, terms: Terms, before: Compiler | None = None) -> En
             continue
         share = DEFAULT_SAMPLE if resource.spec.sample_percent is None else resource.spec.sample_percent
         switch = Switch(identified(), tuple(mappers()), logged, share)
-        switches[name] = switch if compiled is None else replace(switch, revision=ruling.revision, rbac=rbac(compiled))
-    return Enforced(switches, why, {name: one.id for name, one in held.items()}, compiler)
+        if compiled is not None:
+            exact[name] = compiled
+            switch = replace(switch, revision=ruling.revision, rbac=_filter(name, compiled, before))
+        switches[name] = switch
+    return Enforced(switches, why, {name: one.id for name, one in held.items()}, exact, compiler)
+
+
+def _filter(name: str, compiled: Compiled, before: Enforced) -> Mapping[str, Any]:
+    """The filter of a listener in Envoy's words; the very one from before where it was not compiled again."""
+    was = before.compiled.get(name)
+    if was is not None and all(new is old for new, old in zip(_rules(compiled), _rules(was), strict=True)):
+        known = before.switches[name].rbac
+        if known is not None:
+            return known
+    return rbac(compiled)
+
+
+def _rules(compiled: Compiled) -> tuple[object, ...]:
+    return compiled.forbids, compiled.failing, compiled.permits, compiled.verified, compiled.connects
 
 
 def problems(found: Enforced, declaration: Declaration, terms: Terms) -> Iterator[Problem]:

@@ -308,7 +308,7 @@ class Server:
                 declaration=live.declaration,
                 snapshots=live.snapshots,
                 entities=live.ruling.entities,
-                compiler=live.enforced.compiler,
+                enforced=live.enforced,
             )
             self._rulings.know(live.ruling)  # before any proxy decides by it
             return live
@@ -689,7 +689,7 @@ class Server:
 
         def change(live: Live) -> Live:
             again = reenforce(live, self._control, self._distrust.of)
-            self._earlier = replace(self._earlier, snapshots=again.snapshots, compiler=again.enforced.compiler)
+            self._earlier = replace(self._earlier, snapshots=again.snapshots, enforced=again.enforced)
             return again
 
         self._keeper.renew(change)

@@ -6,6 +6,7 @@ other counts as `other`. What decision processes count too is in memory that the
 
 from __future__ import annotations
 
+from collections import Counter as Occurrences
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
@@ -99,6 +100,7 @@ class Metrics:
         self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
         self._spans = _Counts(registry, names.SPANS, SPANS)
         self._local = _Counts(registry, names.LOCAL_DECISIONS, ("allow", "deny", "error"))
+        self._by_proxies = Occurrences[str]()  # the same, for totals
         self._local_lost = _plain(registry, names.LOCAL_DECISIONS_LOST)
         self._local_compared = _Counts(registry, names.LOCAL_DECISIONS_COMPARED, ("same", "different"))
         self._window_bytes = _gauge(registry, names.TRACE_WINDOW_BYTES)
@@ -116,6 +118,7 @@ class Metrics:
     def decided_by_proxy(self, decision: str) -> None:
         """A proxy has decided `allow`, `deny` or `error` by itself, and that is on record."""
         self._local.add(decision)
+        self._by_proxies[decision] += 1
 
     def local_lost(self, count: int) -> None:
         """So many decisions of proxies are not on record."""
@@ -235,8 +238,8 @@ class Metrics:
         self._unsealable.set(bool(trouble))
 
     def totals(self) -> tuple[int, int, int]:
-        """All decisions made, and how many of them were denials and errors."""
-        counts = dict.fromkeys(DECISIONS, 0)
+        """All decisions made, those of proxies that are on record too, and how many were denials and errors."""
+        counts = dict.fromkeys(DECISIONS, 0) | self._by_proxies
         for (decision, _), count in self.slots.sums(names.DECISIONS):
             counts[decision] = counts.get(decision, 0) + count
         return sum(counts.values()), counts["deny"], counts["error"]

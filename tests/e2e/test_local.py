@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,16 @@ def scraped(mesh: RunningMesh, name: str) -> dict[str, float]:
     return {series.removeprefix(name): float(value) for series, _, value in found}
 
 
+def counted(mesh: RunningMesh) -> Counter[tuple[str, str]]:
+    """What the shop's Envoy counted, by decision and policy."""
+    found: Counter[tuple[str, str]] = Counter()
+    for line in httpx.get(mesh.metrics, trust_env=False, timeout=20).text.splitlines():
+        if line.startswith("istio_requests_total{") and 'reporter="destination"' in line and 'proxy="shop-v1"' in line:
+            labels = dict(re.findall(r'([a-z_]+)="([^"]*)"', line))
+            found[labels["decision"], labels["policy"]] += int(float(line.rpartition(" ")[2]))
+    return found
+
+
 def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_policyd_decides(
     mesh: RunningMesh,
 ) -> None:
@@ -116,6 +127,9 @@ def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_pol
     assert scraped(mesh, "policyd_local_decisions_compared_total")['{outcome="different"}'] == 0
     assert scraped(mesh, "policyd_local_decisions_total")['{decision="allow"}'] == 2
     assert sum(one.get("decided_by", "") != "proxy" for one in decisions(mesh)) == 0
+    expected = {("allow", "open"): 1, ("allow", "team"): 1, ("deny", "admin"): 1, ("deny", ""): 1}
+    wait_until(lambda: counted(mesh) == expected, PATIENCE, lambda: str(counted(mesh)))
+    assert int(mesh.says("status")["decisions"]) == 4
 
 
 def test_what_is_decided_while_policyd_is_away_is_on_record_when_it_is_back(mesh: RunningMesh) -> None:

@@ -13,11 +13,11 @@ import pytest
 from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from proxy.control import Control, Unreachable
-from proxy.decided import CRASHED, FULL, METHOD, SERVICE, Decided, Listening
+from proxy.decided import CRASHED, FULL, METHOD, NOT_TOLD, SERVICE, Decided, Listening
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
 from proxy.spool import Spool
-from proxy.tally import Look, parse
+from proxy.tally import Look, Tally, parse
 
 
 class Policyd:
@@ -175,3 +175,24 @@ async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path:
     await server.stop(None)
 
     assert (one.arrived, waiting(one)) == (4, [("shop-v1/inbound", bodies[1], 0, "")] * 2)
+
+
+async def test_what_envoy_counted_and_did_not_tell_is_a_gap_that_is_said_once(tmp_path: Path) -> None:
+    async def envoy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        page = b"http.inbound.rbac.allowed: 9\nhttp.inbound.rbac.denied: 1\nhttp.inbound.downstream_rq_active: 2\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + page)
+        await writer.drain()
+        writer.close()
+
+    one, silent = decided(tmp_path / "s"), decided(tmp_path / "t")
+    one.fresh()
+    one.take("l", b"log", 5)
+    socket = tmp_path / "admin.sock"
+    tally = Tally(lambda: {"shop-v1": (one, socket), "web-v1": (silent, tmp_path / "nobody.sock")}, OUTSIDE)
+    async with await asyncio.start_unix_server(envoy, socket):
+        await tally.compare()
+        await tally.compare()
+
+    assert waiting(one) == [("l", b"log", 0, ""), ("", b"", 3, NOT_TOLD)]
+    assert silent.spool is None
