@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
-from policyd.mesh.istio.telemetry import METRICS, AccessLogging, CustomTag, Metrics, Telemetry, Tracing
+from policyd.mesh.istio.telemetry import METRICS, AccessLogging, CustomTag, Metrics, TargetRef, Telemetry, Tracing
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance
 from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, namespace_of
@@ -84,7 +84,7 @@ def said_of(telemetries: Iterable[Telemetry], instance: Instance, side: Side, *,
 
 def level(resource: Telemetry) -> Level:
     """Whom a Telemetry is for."""
-    if resource.spec.selector.match_labels:
+    if resource.spec.selector.match_labels or resource.spec.target_refs:
         return "workload"
     return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
 
@@ -92,8 +92,17 @@ def level(resource: Telemetry) -> Level:
 def _holds(resource: Telemetry, instance: Instance) -> bool:
     if level(resource) != "mesh" and resource.namespace != namespace_of(instance):
         return False
+    if resource.spec.target_refs:
+        return any(_leads_to(one, resource.namespace, instance) for one in resource.spec.target_refs)
     labels = resource.spec.selector.match_labels
     return all(instance.labels.get(name) == value for name, value in labels.items())
+
+
+def _leads_to(reference: TargetRef, namespace: str, instance: Instance) -> bool:
+    """Whether a reference means this instance."""
+    return instance.service == f"{reference.name}.{reference.namespace or namespace}" and (
+        reference.kind == "Service" or instance.role == "gateway"
+    )
 
 
 def _applying(telemetries: Iterable[Telemetry], instance: Instance) -> Sequence[Telemetry]:
@@ -178,8 +187,11 @@ def check_telemetries(
     first: dict[tuple[str, Level], str] = {}
     for one in declared:
         selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
-        path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
-        check_selects(one, KIND, selected, path, problems)
+        if one.resource.spec.target_refs:
+            problems += _lost(one, instances)
+        else:
+            path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
+            check_selects(one, KIND, selected, path, problems)
         for instance in selected:
             other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
             if other != one.resource.id:
@@ -188,6 +200,20 @@ def check_telemetries(
                 break
         if providers is not None:
             problems += _unknown(one, providers, problems)
+
+
+def _lost(declared: Declared[Telemetry], instances: Mapping[str, Instance]) -> Iterator[Problem]:
+    """References that lead to nobody, or out of the namespace."""
+    namespace = declared.resource.namespace
+    for at, one in enumerate(declared.resource.spec.target_refs):
+        path = ("spec", "targetRefs", at)
+        if one.namespace not in ("", namespace):
+            yield declared.problem(
+                "reference", "a target is in the Telemetry's own namespace", path, "remove `namespace`"
+            )
+        elif not any(_leads_to(one, namespace, instance) for instance in instances.values()):
+            message = f"there is no {one.kind} `{one.name}.{namespace}` with instances of the mesh"
+            yield declared.problem("reference", message, path, "name one that workloads.yaml or a gateway is")
 
 
 def _unknown(declared: Declared[Telemetry], providers: Providers, problems: Sequence[Problem]) -> list[Problem]:

@@ -77,7 +77,7 @@ def test_an_override_without_a_metric_is_for_all_of_them() -> None:
     )
 
     assert (found.counts[MESH_REQUESTS], found.counts[MESH_CLOSED]) == (Count(disabled=True),) * 2
-    assert (len(found.counts), MESH_DURATION in found.counts) == (7, False)
+    assert (len(found.counts), MESH_DURATION in found.counts) == (9, False)
 
 
 TEAM = "customTags: {team: {literal: {value: a}}}"
@@ -151,6 +151,29 @@ def test_a_gateway_asks() -> None:
     assert said(documents, "edge", "SERVER").counts == {}
 
 
+K8S = "gateway.networking.k8s.io"
+TO_API = "targetRefs: [{kind: Service, name: api}]"
+TO_EDGE = f"targetRefs: [{{group: {K8S}, kind: Gateway, name: edge}}]"
+
+
+@pytest.mark.parametrize(
+    ("documents", "instance", "disabled"),
+    [
+        ([telemetry("t", SPACE, f"{TO_API}, {counts(OFF)}")], "api-v1", True),
+        ([telemetry("t", SPACE, f"{TO_API}, {counts(OFF)}")], "web-v1", False),
+        ([telemetry("t", SPACE, f"{TO_EDGE}, {counts(OFF)}")], "edge", True),
+        ([telemetry("t", SPACE, f"{TO_EDGE}, {counts(OFF)}")], "api-v1", False),
+        # it is a workload's, and has the last word
+        ([telemetry("m", SPACE, counts(OFF)), telemetry("t", SPACE, f"{TO_API}, {counts(ON)}")], "api-v1", False),
+    ],
+)
+def test_targets_are_the_instances_of_a_service_or_a_gateway(
+    documents: list[str], instance: str, disabled: bool
+) -> None:
+    found = said(documents, instance, "CLIENT").counts
+    assert found.get(MESH_REQUESTS, Count()).disabled is disabled
+
+
 NOBODY = "compare its namespace (`istio-system` is all of them) and its labels with workloads.yaml"
 
 
@@ -167,9 +190,29 @@ NOBODY = "compare its namespace (`istio-system` is all of them) and its labels w
          "9: `api-v2` has a Telemetry for its workload already, `default/a`; make one of both"),
         ([telemetry("a", SPACE, "")], "5: `spec`: it says nothing; add `metrics`, `tracing` or `accessLogging`, or "
          "remove it"),
-        ([telemetry("a", SPACE, "targetRefs: []")],
-         "5: field `targetRefs` of Telemetry is not supported in `spec`; waypoints and Kubernetes' Gateways are not "
-         "here; name instances by `selector`"),
+        ([telemetry("a", SPACE, f"targetRef: {{kind: Service, name: api}}, {counts(OFF)}")],
+         "5: field `targetRef` of Telemetry is not supported in `spec`; write `targetRefs`, a list"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{kind: Service, name: apj}}], {counts(OFF)}")],
+         "5: there is no Service `apj.default` with instances of the mesh; name one that workloads.yaml or a gateway "
+         "is"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{group: {K8S}, kind: Gateway, name: api}}], {counts(OFF)}")],
+         "5: there is no Gateway `api.default` with instances of the mesh; name one that workloads.yaml or a gateway "
+         "is"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{kind: Service, name: api, namespace: far}}], {counts(OFF)}")],
+         "5: a target is in the Telemetry's own namespace; remove `namespace`"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{kind: Gateway, name: edge}}], {counts(OFF)}")],
+         f"5: `spec.targetRefs[0]`: a Service is of the group `core`, a Gateway of `{K8S}`; write the one that is "
+         "meant"),
+        ([telemetry("a", SPACE, f"{API}, targetRefs: [{{kind: Service, name: api}}], {counts(OFF)}")],
+         "5: `spec`: both `selector` and `targetRefs`; keep one"),
+        ([telemetry("a", SPACE, f"{API}, {counts(OFF)}"), telemetry("b", SPACE, f"{TO_API}, {counts(OFF)}")],
+         "9: `api-v1` has a Telemetry for its workload already, `default/a`; make one of both"),
+        ([telemetry("a", SPACE, counts("{match: {metric: GRPC_REQUEST_MESSAGES}, disabled: true}"))],
+         "5: `spec`: Envoy counts messages both ways or not at all; say the same of GRPC_REQUEST_MESSAGES and "
+         "GRPC_RESPONSE_MESSAGES"),
+        ([telemetry("a", SPACE, counts("{match: {metric: GRPC_REQUEST_MESSAGES}, tagOverrides: {a: {value: '1'}}}"))],
+         "5: `spec.metrics[0].overrides[0]`: Envoy counts messages by their cluster alone; `GRPC_REQUEST_MESSAGES` "
+         "takes `disabled` only"),
         ([telemetry("a", SPACE, "metrics: [{reportingInterval: 5s}]")],
          "5: field `reportingInterval` of Telemetry is not supported in `spec.metrics[0]`; Envoy counts when a "
          "connection opens and when it ends; Prometheus asks when it likes"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,9 +15,7 @@ from policyd.mesh.istio.common import HeaderName, Resource, WorkloadSelector
 from policyd.strict import NOTHING, Many, Model
 
 LATER: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        ("targetRef", "targetRefs"), "waypoints and Kubernetes' Gateways are not here; name instances by `selector`"
-    ),
+    "targetRef": "write `targetRefs`, a list",
     "reportingInterval": "Envoy counts when a connection opens and when it ends; Prometheus asks when it likes",
     "customMetric": "only Istio's own metrics are counted; name one by `metric`",
     "useRequestIdForTraceSampling": "the id of the trace decides, so that it is decided alike at every hop",
@@ -35,14 +33,19 @@ METRICS: Final[Mapping[str, str]] = {
     "TCP_CLOSED_CONNECTIONS": names.MESH_CLOSED,
     "TCP_SENT_BYTES": names.MESH_SENT,
     "TCP_RECEIVED_BYTES": names.MESH_RECEIVED,
+    "GRPC_REQUEST_MESSAGES": names.MESH_REQUEST_MESSAGES,
+    "GRPC_RESPONSE_MESSAGES": names.MESH_RESPONSE_MESSAGES,
 }
+_MESSAGES: Final = ("GRPC_REQUEST_MESSAGES", "GRPC_RESPONSE_MESSAGES")
+GATEWAYS: Final = "gateway.networking.k8s.io"
 # labels that others depend on: of histograms, of scrapes, and by which both ends of a request are told apart
 _KEPT_LABELS: Final = frozenset({"le", "proxy", "instance", "job", signals.REPORTER})
 _LABEL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,62}")
 
 Metric = Literal[
     "ALL_METRICS", "REQUEST_COUNT", "REQUEST_DURATION", "REQUEST_SIZE", "RESPONSE_SIZE", "TCP_OPENED_CONNECTIONS",
-    "TCP_CLOSED_CONNECTIONS", "TCP_SENT_BYTES", "TCP_RECEIVED_BYTES",
+    "TCP_CLOSED_CONNECTIONS", "TCP_SENT_BYTES", "TCP_RECEIVED_BYTES", "GRPC_REQUEST_MESSAGES",
+    "GRPC_RESPONSE_MESSAGES",
 ]  # fmt: skip
 Mode = Literal["CLIENT_AND_SERVER", "CLIENT", "SERVER"]
 
@@ -74,7 +77,7 @@ class Selector(Model):
 
 
 class MetricSelector(Model):
-    """One of Istio's metrics (none named: all), and at whose proxy."""
+    """One of Istio's metrics (none named: all), and at whose proxy. Labels of messages of gRPC stay as they are."""
 
     metric: Metric = "ALL_METRICS"
     mode: Mode = "CLIENT_AND_SERVER"
@@ -101,6 +104,14 @@ class MetricsOverride(Model):
     tag_overrides: Annotated[
         Mapping[Annotated[str, AfterValidator(check_metric_label)], TagOverride], Field(max_length=MAX_TAGS)
     ] = NOTHING
+
+    @model_validator(mode="after")
+    def _labels_can_change(self) -> MetricsOverride:
+        if self.match.metric in _MESSAGES and self.tag_overrides:
+            raise ValueError(
+                f"Envoy counts messages by their cluster alone; `{self.match.metric}` takes `disabled` only"
+            )
+        return self
 
 
 class Metrics(Model):
@@ -173,10 +184,30 @@ class Tracing(Model):
     disable_context_propagation: bool | None = None
 
 
+class TargetRef(Model):
+    """A Service of the Telemetry's namespace, or a Gateway of Kubernetes' group: its instances."""
+
+    group: Literal["", "core", "gateway.networking.k8s.io"] = ""
+    kind: Literal["Service", "Gateway"]
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    namespace: Annotated[str, Field(max_length=63)] = ""
+
+    @model_validator(mode="after")
+    def _is_there(self) -> TargetRef:
+        if (self.kind == "Gateway") is not (self.group == GATEWAYS):
+            raise ValueError(
+                f"a Service is of the group `core`, a Gateway of `{GATEWAYS}`; write the one that is meant"
+            )
+        return self
+
+
 class TelemetrySpec(Model):
-    """What holds for instances: of this namespace, with a selector those with its labels; in the root one for all."""
+    """What holds for instances: of this namespace, with a selector those with its labels, with targets those of theirs;
+    in the root one for all.
+    """
 
     selector: WorkloadSelector = WorkloadSelector()
+    target_refs: Annotated[Many[TargetRef], Field(max_length=MAX_ENTRIES)] = ()
     metrics: Annotated[Many[Metrics], Field(max_length=MAX_ENTRIES)] = ()
     tracing: Annotated[Many[Tracing], Field(max_length=MAX_ENTRIES)] = ()
     access_logging: Annotated[Many[AccessLogging], Field(max_length=MAX_ENTRIES)] = ()
@@ -185,7 +216,20 @@ class TelemetrySpec(Model):
     def _says_something(self) -> TelemetrySpec:
         if not (self.metrics or self.tracing or self.access_logging):
             raise ValueError("it says nothing; add `metrics`, `tracing` or `accessLogging`, or remove it")
+        if self.target_refs and self.selector.match_labels:
+            raise ValueError("both `selector` and `targetRefs`; keep one")
+        said = {metric: sorted(self._disabled(metric)) for metric in _MESSAGES}
+        if said[_MESSAGES[0]] != said[_MESSAGES[1]]:
+            raise ValueError(
+                f"Envoy counts messages both ways or not at all; say the same of {' and '.join(_MESSAGES)}"
+            )
         return self
+
+    def _disabled(self, metric: str) -> Iterator[tuple[str, bool]]:
+        """At whose proxy a metric by itself is switched on or off."""
+        for one in (override for metrics in self.metrics for override in metrics.overrides):
+            if one.match.metric == metric and one.disabled is not None:
+                yield one.match.mode, one.disabled
 
 
 class Telemetry(Resource):

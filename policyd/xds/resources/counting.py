@@ -35,6 +35,7 @@ _GOES_ON: Final = {
 }
 MAX_LABEL: Final = 128  # bytes of a label's value that a Telemetry adds
 AS_IT_IS: Final = Count()
+MESSAGES: Final = (names.MESH_REQUEST_MESSAGES, names.MESH_RESPONSE_MESSAGES)
 NONE: Final[Mapping[str, Count]] = {}
 # tags that other labels come from, too: which protocol it was, and who stands at the ends
 _NEEDED: Final = frozenset({signals.GRPC_STATUS, signals.LOCAL, signals.REMOTE, signals.CLUSTER})

@@ -46,15 +46,16 @@ def gateway(
     Workloads of the mesh may have a chain of their own there. `lookup` is as for `outbound`.
     """
     verification = tokens.verification(mesh, instance)
+    seen = observing.seen(mesh, control, instance)
     behind = _Behind(
         [
             counting.says_who(instance),
             *filters.decision(control, verification),
             *lookup,
             *faults.FILTERS,
-            filters.GRPC_STATS,
+            *seen.messages(asked=False),
         ],
-        {**observing.seen(mesh, control, instance).outbound(), **tokens.replies(verification)},
+        {**seen.outbound(), **tokens.replies(verification)},
         verification,
     )
     servers = list(edges.opened(mesh, instance, listen.declared))

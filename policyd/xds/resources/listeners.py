@@ -132,7 +132,7 @@ def _application(
     if switch is not None:
         table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch)
         observed = {**observed, "access_log": [*observed["access_log"], deciding.told(asked_for, switch)]}
-    messages = [filters.GRPC_STATS] if takes_requests(served.protocol) else []
+    messages = seen.messages(asked=True) if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
         "inbound",
@@ -196,7 +196,7 @@ def outbound(
     seen = observing.seen(mesh, control, instance)
     observed = seen.outbound()
     by_proxy = egress.is_by_proxies(mesh)
-    inside = [*asked, *lookup, *faults.FILTERS, filters.GRPC_STATS]
+    inside = [*asked, *lookup, *faults.FILTERS, *seen.messages(asked=False)]
     within = seen.inside()
     yield inner.listener(inside, within)
     if mesh.is_sniffed:

@@ -17,7 +17,7 @@ from policyd.mesh.model import Instance, Mesh, Served
 from policyd.mesh.telemetry import NOTHING_SAID, Said, Spans, said_of
 from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
 from policyd.xds.resources import counting, policies, tls
-from policyd.xds.resources.filters import AUTHZ_FILTER
+from policyd.xds.resources.filters import AUTHZ_FILTER, GRPC_STATS
 from policyd.xds.resources.model import XDS_CLUSTER, AccessLog, Control, OtlpLog, Tracing, socket
 
 STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
@@ -53,6 +53,12 @@ class Seen:
     def inside(self) -> dict[str, Any]:
         """Of requests that came through a tunnel within it."""
         return self._said(self.asks, counting.inside(self.instance, self.asks.counts))
+
+    def messages(self, *, asked: bool) -> list[dict[str, Any]]:
+        """The filter that counts messages of gRPC, of requests that it gets (`asked`) or sends."""
+        counts = (self.asked if asked else self.asks).counts
+        off = all(counts.get(one, counting.AS_IT_IS).disabled for one in counting.MESSAGES)
+        return [] if off else [GRPC_STATS]
 
     def connections(self) -> dict[str, Any]:
         """Of connections that become tunnels within it (TcpProxy)."""

@@ -115,7 +115,7 @@ def test_a_gateway_s_requests_are_seen_as_those_that_it_sends() -> None:
     assert [one["name"] for one in edge["access_log"]] == [one["name"] for one in sidecar["access_log"]]
 
 
-@pytest.mark.parametrize("metric", list(METRICS))
+@pytest.mark.parametrize("metric", [one for one in METRICS if not one.startswith("GRPC_")])
 def test_each_metric_by_itself_is_switched_off_everywhere(metric: str) -> None:
     spec = f"metrics: [{{overrides: [{{match: {{metric: {metric}}}, disabled: true}}]}}]"
     kind = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a, namespace: istio-system}\n"
@@ -131,6 +131,36 @@ def test_each_metric_by_itself_is_switched_off_everywhere(metric: str) -> None:
 
     assert set(METRICS.values()) - counted >= {METRICS[metric]}
     assert METRICS["REQUEST_COUNT"] in counted or metric == "REQUEST_COUNT"
+
+
+BOTH = ", ".join(
+    f"{{match: {{metric: GRPC_{way}_MESSAGES{{mode}}}}, disabled: true}}" for way in ("REQUEST", "RESPONSE")
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "inbound", "outbound"),
+    [
+        ("{match: {metric: REQUEST_COUNT}, disabled: true}", True, True),
+        (BOTH.replace("{mode}", ""), False, False),
+        (BOTH.replace("{mode}", ", mode: SERVER"), False, True),
+        (BOTH.replace("{mode}", ", mode: CLIENT"), True, False),
+        ("{disabled: true}", False, False),  # of all metrics
+    ],
+)
+def test_messages_of_grpc_are_counted_unless_a_telemetry_says_otherwise(
+    overrides: str, inbound: bool, outbound: bool
+) -> None:
+    kind = "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a, namespace: istio-system}\n"
+    snapshot = snapshots(f"{kind}spec: {{metrics: [{{overrides: [{overrides}]}}]}}")["api-v1"].of(LISTENER)
+    counted = {
+        name: any(
+            "grpc_stats" in each["name"] for one in filters(shown(snapshot[name])) for each in one["http_filters"]
+        )
+        for name in ("api-v1/inbound", "api-v1/outbound")
+    }
+
+    assert counted == {"api-v1/inbound": inbound, "api-v1/outbound": outbound}
 
 
 @pytest.mark.e2e
