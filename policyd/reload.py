@@ -24,6 +24,7 @@ from policyd.local.enforcing import Enforced, Terms, enforced
 from policyd.local.enforcing import problems as unenforced
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.instances import KeptInstances
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import Placement
@@ -95,14 +96,28 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What earlier loads have found out and this one need not: policies that are good, what files say, snapshots."""
+    """What earlier loads have found out and this one need not: policies that are good, what files say, what was made.
+
+    What follows from it is equal to what a load without it finds.
+    """
 
     active: Checked = field(default_factory=Checked)
     shadow: Checked = field(default_factory=Checked)
+    instances: KeptInstances = field(default_factory=KeptInstances)
     declaration: Declaration | None = None
     snapshots: Snapshots[ProxyClass] | None = None
     entities: MeshEntities | None = None
     enforced: Enforced | None = None
+
+    def after(self, live: Live) -> Earlier:
+        """What the next load need not find out once this was loaded."""
+        return replace(
+            self,
+            declaration=live.declaration,
+            snapshots=live.snapshots,
+            entities=live.ruling.entities,
+            enforced=live.enforced,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +218,9 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         known = settings or Settings()
         federated = frozenset(one.trust_domain for one in known.ca.federation)
         outbound, providers = outbound_of(known), providers_of(known)
-        mesh = build(declaration, known.trust_domain, placement, outbound, folder.credentials, federated, providers)
+        kept = earlier.instances
+        domain = known.trust_domain
+        mesh = build(declaration, domain, placement, outbound, folder.credentials, federated, providers, kept)
         return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials)
 
     settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))

@@ -136,6 +136,19 @@ class WorkloadSpec(Model):
         one = PortSpec(port=self.port, protocol=self.protocol, app_port=self.app_port, inbound_port=self.inbound_port)
         return (((), one),)
 
+    @cached_property
+    def given_ports(self) -> tuple[tuple[Path, int], ...]:
+        """The ports of the machine that are given, each with the place of its field."""
+        fields: list[tuple[Path, int | None]] = [(("outboundPort",), self.outbound_port)]
+        for where, port in self.serves:
+            fields += [((*where, "appPort"), port.app_port), ((*where, "inboundPort"), port.inbound_port)]
+        return tuple((path, number) for path, number in fields if number is not None)
+
+    @cached_property
+    def shown(self) -> tuple[tuple[int, str, str], ...]:
+        """What of its ports callers of its Service see."""
+        return tuple((port.port, port.speaks, port.called) for _, port in self.serves)
+
 
 class GatewayInstanceSpec(Model):
     """An Envoy at the edge that opens the ports `listen`; it serves the Service of its own name."""

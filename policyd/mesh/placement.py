@@ -142,6 +142,9 @@ class _Picker:
         return Listen(declared, self._pick(("gateways", name, "listen")))
 
     def sidecar(self, name: str, spec: WorkloadSpec, before: SidecarPlace | None, secret: Callable[[], str]) -> None:
+        if before is not None and self._stays(spec, before):
+            self.sidecars[name] = before
+            return
         first, *more = spec.serves
         app, inbound = self._served(name, spec, *first, before.of(first[1].port, first=True) if before else None)
         outbound = self._port(
@@ -154,6 +157,19 @@ class _Picker:
         self.sidecars[name] = SidecarPlace(
             app, inbound, outbound, before.proxy_secret if before else secret(), tuple(others), first[1].port
         )
+
+    def _stays(self, spec: WorkloadSpec, before: SidecarPlace) -> bool:
+        """Whether it is as it was in all of its ports, which are ours; they are taken then."""
+        numbers = tuple(number for number, _, _ in spec.shown)
+        if spec.given_ports or numbers != (before.number, *(one.number for one in before.more)):
+            return False
+        ports = {before.app_port, before.inbound_port, before.outbound_port}
+        ports.update(port for one in before.more for port in (one.app_port, one.inbound_port))
+        free = ports <= self._held and ports.isdisjoint(self._reserved) and ports.isdisjoint(self._taken)
+        if not free or len(ports) != 3 + 2 * len(before.more) or not _is_here(spec.address):
+            return False
+        self._taken |= ports
+        return True
 
     def _served(
         self, name: str, spec: WorkloadSpec, path: Path, port: PortSpec, before: PortPlace | None
@@ -197,12 +213,7 @@ class _Picker:
 
 
 def _reserved(declaration: Declaration) -> frozenset[int]:
-    given = {
-        number
-        for spec in declaration.workloads.workloads.values()
-        for number in (spec.outbound_port, *(n for _, port in spec.serves for n in (port.app_port, port.inbound_port)))
-        if number is not None
-    }
+    given = {number for spec in declaration.workloads.workloads.values() for _, number in spec.given_ports}
     listens = {port for spec in declaration.workloads.gateways.values() for port in spec.listen}
     return frozenset(given | listens)
 

@@ -6,6 +6,7 @@ Law: a rule that could never take effect is refused, never kept without effect.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Final
 
 from policyd.errors import Problem
@@ -130,10 +131,15 @@ class _Destinations:
         self._outside = OutsideDestinations(outside, (found.resource for found in declaration.of(DestinationRule)))
         gateways = [found.resource for found in declaration.of(Gateway)]
         self._gateways = ByGateway(instances.values(), gateways)
-        rules = Destinations(found.resource for found in declaration.of(DestinationRule))
-        self._rules = rules
-        every = {(one.role, rules.caller(one.service.partition(".")[2], one.labels)) for one in instances.values()}
-        self._callers = sorted(every, key=repr)
+        self._rules = Destinations(found.resource for found in declaration.of(DestinationRule))
+        self._instances = instances
+
+    @cached_property
+    def _callers(self) -> list[tuple[Role, Caller]]:
+        """Whom the rules may be for; asked only where there are rules."""
+        of = self._rules.caller
+        every = {(one.role, of(one.service.partition(".")[2], one.labels)) for one in self._instances.values()}
+        return sorted(every, key=repr)
 
     def check(self, declared: Declared[VirtualService], problems: list[Problem]) -> None:
         """Each destination is a Service of the mesh, on a port of its own, in a subset that callers see."""

@@ -71,10 +71,12 @@ def _as_called(served: Served, port: Port | None) -> Served:
 def _made(instances: Iterable[Instance], gateways: Sequence[Gateway]) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for instance in instances:
+        if instance.service in services:
+            continue
         name, _, namespace = instance.service.partition(".")
         ports = tuple(Port(one.number, one.name, one.protocol) for one in instance.ports)
         ports += tuple(_at_edge(gateways, instance, listen.declared) for listen in instance.listens)
-        services.setdefault(instance.service, Service(name, namespace, ports, {"app": name}))
+        services[instance.service] = Service(name, namespace, ports, {"app": name})
     return services
 
 

@@ -303,13 +303,7 @@ class Server:
                     self._liveness.applied,
                     self._distrust.of,
                 )
-            self._earlier = replace(
-                self._earlier,
-                declaration=live.declaration,
-                snapshots=live.snapshots,
-                entities=live.ruling.entities,
-                enforced=live.enforced,
-            )
+            self._earlier = self._earlier.after(live)
             self._rulings.know(live.ruling)  # before any proxy decides by it
             return live
 

@@ -213,7 +213,12 @@ class _Build:
         mesh = self._mesh
         callers: dict[Caller, Caller] = {}
         classes = {}
+        known = self._same
         for name, instance in mesh.instances.items():
+            if known and known.instances.get(name) is instance:
+                classes[name] = known.classes[name]
+                callers.setdefault(classes[name].caller, classes[name].caller)
+                continue
             caller = mesh.caller(instance)
             scope = scope_of(mesh, instance)
             classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role, scope)
@@ -238,7 +243,7 @@ class _Build:
             return frozenset()
         was: Mapping[str, Instance] = self._alike.instances
         now = self._mesh.instances
-        changed = [name for name in was.keys() | now.keys() if was.get(name) != now.get(name)]
+        changed = [name for name in was.keys() | now.keys() if _differ(was.get(name), now.get(name))]
         found = (one for name in changed for one in (was.get(name), now.get(name)) if one is not None)
         return frozenset(service for one in found for service in (one.service, *one.also))
 
@@ -265,8 +270,13 @@ class _Build:
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         before = self._alike if instance.role == "sidecar" else self._same
         switches = self._switches.get(name, listeners.NO_SWITCHES)
-        if before and before.instances.get(name) == instance and before.switches.get(name, {}) == switches:
+        same = before is not None and before.switches.get(name, {}) == switches
+        if before and same and not _differ(before.instances.get(name), instance):
             return before.own[name]
         made = tuple(_own(self._mesh, self._control, instance, self._kept, switches))
         known = self._before.own.get(name) if self._before else None
         return known if known is not None and made == known else made
+
+
+def _differ(one: Instance | None, other: Instance | None) -> bool:
+    return one is not other and one != other
