@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -108,6 +108,7 @@ def check_claim(name: str) -> str:
     return name
 
 
+PASSPHRASE: Final = "POLICYD_CA_PASSPHRASE"  # noqa: S105 - the variable's name; nobody else whom we start sees it
 _BUILT_IN: Final = frozenset({"prometheus", "envoy", "policyd"})
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
 _ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
@@ -133,6 +134,20 @@ def _check_collector(url: str) -> str:
         raise ValueError(f"`{url[:80]}` is no URL of a collector; write it as in `https://collector:4318/v1/logs`")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError(f"`{url[:80]}` would be told in the clear; use https, or a collector on this machine")
+    return url
+
+
+def _check_signer(url: str) -> str:
+    """What makes certificates goes over TLS, or stays on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    plain = parts.scheme == "http" and _is_loopback(host)
+    if (parts.scheme != "https" and not plain) or not host or parts.username or parts.fragment or len(url) > MAX_URL:
+        text = f"`{url[:80]}` is no URL of a signer; write it as in `https://signer.example.com/sign`, without a login"
+        raise ValueError(text)
     return url
 
 
@@ -270,17 +285,22 @@ class BundleEndpointSettings(Model):
 
 class UpstreamSettings(Model):
     """Another authority that ours is under: the file with our certificate, what signed it and the root, and the file of
-    our key, or the program that signs with it. Files are relative to the mesh's folder.
+    our key, or the program or the service that signs with it. Files are relative to the mesh's folder.
     """
 
     chain_file: Annotated[str, Field(min_length=1)]
     key_file: Annotated[str, Field(min_length=1)] | None = None
     sign_command: Annotated[Many[Annotated[str, Field(min_length=1)]], MaxLen(64)] = ()
+    sign_url: Annotated[str, AfterValidator(_check_signer)] | None = None
+    sign_token_file: Annotated[str, Field(min_length=1)] | None = None
+    sign_ca_file: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_key(self) -> UpstreamSettings:
-        if (self.key_file is None) is not bool(self.sign_command):
-            raise ValueError("give either `keyFile` or `signCommand`")
+        if sum(map(bool, (self.key_file, self.sign_command, self.sign_url))) != 1:
+            raise ValueError("give one of `keyFile`, `signCommand` and `signUrl`")
+        if (self.sign_token_file or self.sign_ca_file) and not self.sign_url:
+            raise ValueError("`signTokenFile` and `signCaFile` belong to `signUrl`; add it, or take them away")
         return self
 
 
@@ -288,20 +308,27 @@ MAX_COME_BACK_SECONDS: Final = 30 * 86_400
 
 
 class CaSettings(Model):
-    """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase; other trust
-    domains that are known, and where this one's bundle is published; another authority that it is under. With
-    `revoke_serials` proxies look at lists of revoked certificates; workloads of other trust domains then name theirs
-    as the server's name (SNI).
+    """The authority: `ttl` of workloads' certificates in seconds, and the file with the keys' passphrase, or the
+    program that tells it; other trust domains that are known, and where this one's bundle is published; another
+    authority that it is under. With `revoke_serials` proxies look at lists of revoked certificates; workloads of other
+    trust domains then name theirs as the server's name (SNI).
     """
 
     ttl: Annotated[Duration, Field(ge=MIN_CERTIFICATE_SECONDS, le=MAX_CERTIFICATE_SECONDS)] = 3600.0
     passphrase_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
+    passphrase_command: Annotated[Many[Annotated[str, Field(min_length=1)]], MaxLen(64)] = ()
     federation: Annotated[Many[FederatedSettings], MaxLen(64)] = ()
     bundle_endpoint: BundleEndpointSettings | None = None
     token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
     upstream: UpstreamSettings | None = None
     revoke_serials: bool = False  # whether proxies look at lists of revoked certificates
     come_back_within: Annotated[Duration, Field(ge=0, le=MAX_COME_BACK_SECONDS)] = 86_400.0
+
+    @model_validator(mode="after")
+    def _one_passphrase(self) -> CaSettings:
+        if self.passphrase_file and self.passphrase_command:
+            raise ValueError("give either `passphraseFile` or `passphraseCommand`")
+        return self
 
     @model_validator(mode="after")
     def _once(self) -> CaSettings:
@@ -514,10 +541,11 @@ class Environment:
     temporary: Path = Path("/tmp")  # noqa: S108 - POSIX's default of TMPDIR
     log_level: Level | None = None
     ports: range = PICKED_PORTS
+    passphrase: bytes | None = field(default=None, repr=False)
 
 
 def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, the XDG base directories and TMPDIR; raises UsageError.
+    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, _CA_PASSPHRASE, the XDG base directories and TMPDIR; raises UsageError.
 
     As the XDG specification says, a base directory that is not absolute is passed over.
     """
@@ -534,6 +562,7 @@ def from_environ(environ: Mapping[str, str]) -> Environment:
         temporary=_absolute(environ.get("TMPDIR")) or Environment().temporary,
         log_level=known,
         ports=_ports(environ.get("POLICYD_PORTS", "")),
+        passphrase=environ.get(PASSPHRASE, "").encode("utf-8", "surrogateescape") or None,
     )
 
 

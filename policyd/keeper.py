@@ -134,6 +134,7 @@ def _need_restart(before: Settings, folder: Folder) -> list[Problem]:
         ("listen",): before.listen != after.listen,
         ("workers",): before.workers != after.workers,
         ("ca", "passphraseFile"): before.ca.passphrase_file != after.ca.passphrase_file,
+        ("ca", "passphraseCommand"): before.ca.passphrase_command != after.ca.passphrase_command,
         ("ca", "bundleEndpoint"): before.ca.bundle_endpoint != after.ca.bundle_endpoint,
     }
     remedy = "restart policyd, or put it back"

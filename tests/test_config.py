@@ -97,10 +97,10 @@ def test_every_setting_is_read() -> None:
         ("audit: {retain: 1s}", "`audit.retain` must be at least 3600, not the text `1s`"),
         ("ca: {ttl: 48h}", "`ca.ttl` must be at most 86400.0, not the text `48h`"),
         ("ca: {ttl: 3600}", "`ca.ttl`: `3600` is no duration; write it as in `10s`, `0.5s` or `1m30s`"),
-        ("ca: {upstream: {chainFile: c.pem}}", "`ca.upstream`: give either `keyFile` or `signCommand`"),
+        ("ca: {upstream: {chainFile: c.pem}}", "`ca.upstream`: give one of `keyFile`, `signCommand` and `signUrl`"),
         (
             "ca: {upstream: {chainFile: c.pem, keyFile: k.pem, signCommand: [sign]}}",
-            "`ca.upstream`: give either `keyFile` or `signCommand`",
+            "`ca.upstream`: give one of `keyFile`, `signCommand` and `signUrl`",
         ),
         ("ca: {passphraseFile: ''}", "`ca.passphraseFile` must have at least 1 characters, not the text ``"),
         (
@@ -216,6 +216,7 @@ def test_the_environment_is_read_once_into_a_value() -> None:
         "POLICYD_ENVOY": "/opt/envoy",
         "POLICYD_LOG": "DEBUG",
         "POLICYD_PORTS": "20000-29999",
+        "POLICYD_CA_PASSPHRASE": "correct horse",
         "XDG_RUNTIME_DIR": "/run/user/1000",
         "XDG_CACHE_HOME": "/var/cache/me",
         "TMPDIR": "/var/tmp",
@@ -228,7 +229,9 @@ def test_the_environment_is_read_once_into_a_value() -> None:
         Path("/var/tmp"),
         "debug",
         range(20_000, 30_000),
+        b"correct horse",
     )
+    assert "correct horse" not in repr(from_environ(environ))
 
 
 def test_an_empty_environment_has_defaults() -> None:

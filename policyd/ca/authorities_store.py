@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.ca import keystore
 from policyd.ca.authority import Material
-from policyd.ca.command_key import CommandKey
+from policyd.ca.elsewhere import ElsewhereKey
 from policyd.ca.files import read_secret, sync_folder, write_secret
 from policyd.ca.pkcs8 import is_encrypted, read_key, write_key
 from policyd.ca.rotation import Authorities, Generation, State
@@ -129,7 +129,9 @@ def _generation(row: _Generation, passphrase: bytes | None, elsewhere: Elsewhere
     elif elsewhere is not None:
         key = elsewhere(intermediate)
     else:
-        raise KeyFileError("the key is held elsewhere", remedy="name `ca.upstream.signCommand` in policyd.yaml")
+        raise KeyFileError(
+            "the key is held elsewhere", remedy="name `ca.upstream.signCommand` or `signUrl` in policyd.yaml"
+        )
     material = Material(
         root=_certificate(row.root),
         root_key=read_key(row.root_key.encode(), passphrase) if row.root_key else None,
@@ -144,7 +146,7 @@ def _generation(row: _Generation, passphrase: bytes | None, elsewhere: Elsewhere
 
 def _key_pem(key: ec.EllipticCurvePrivateKey | None, passphrase: bytes | None, random: Random) -> str:
     """In PEM; nothing of a key that is not ours, or is held elsewhere."""
-    return "" if key is None or isinstance(key, CommandKey) else write_key(key, passphrase, random).decode()
+    return "" if key is None or isinstance(key, ElsewhereKey) else write_key(key, passphrase, random).decode()
 
 
 def _pem(certificate: x509.Certificate) -> str:

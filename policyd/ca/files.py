@@ -68,6 +68,18 @@ def read_secret(path: Path) -> bytes:
     return content
 
 
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a file that is no secret in the open; raises StateError for a missing or too large one."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise StateError(f"`{path}` cannot be read: {error.strerror}") from error
+    if len(content) > most:
+        raise StateError(f"`{path}` has more than {most} bytes")
+    return content
+
+
 def check_private(path: Path, status: os.stat_result) -> None:
     """Refuse what is no plain file of ours alone; raises KeyFileError."""
     if not stat.S_ISREG(status.st_mode):

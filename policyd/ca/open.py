@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from policyd.ca import authorities_store, keystore, template
 from policyd.ca.authority import Authority, Material, authority_of, new_material
 from policyd.ca.rotation import Authorities, Generation, authority
 from policyd.ca.template import Random
-from policyd.ca.upstream import Upstream, behind_command, read
+from policyd.ca.upstream import Upstream, behind, read
 from policyd.errors import IdentityError, StateError
 from policyd.svid.x509 import read_trust_domain
 
@@ -106,8 +107,8 @@ def _open_generations(
     """The authority where there was a rotation."""
     folder = state / keystore.FOLDER
     keystore.check_folder(folder)
-    command = upstream.command if upstream else ()
-    elsewhere = (lambda certificate: behind_command(command, certificate)) if command else None
+    signer = upstream.signer if upstream else None
+    elsewhere = partial(behind, signer) if signer is not None else None
     kept = authorities_store.load(folder, passphrase, elsewhere)
     held, notices = kept.authorities, tuple[str, ...]()
     if kept.plain:

@@ -6,7 +6,6 @@ before it was verified as verifiers will do. The files are read and never writte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd.ca.authority import Material
-from policyd.ca.command_key import CommandKey
+from policyd.ca.elsewhere import ElsewhereKey, Signer
 from policyd.ca.files import read_secret
 from policyd.ca.pkcs8 import read_key
 from policyd.errors import IdentityError, KeyFileError, StateError
@@ -27,11 +26,11 @@ _LAID: Final = "lay our certificate there, then what signed it, and the root las
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where the chain is, and either the key's file or the program that signs with it."""
+    """Where the chain is, and either the key's file or who signs with it."""
 
     chain: Path
     key: Path | None = None
-    command: tuple[str, ...] = ()
+    signer: Signer | None = None
 
 
 def read(upstream: Upstream, passphrase: bytes | None) -> Material:
@@ -55,17 +54,18 @@ def read_chain(upstream: Upstream) -> tuple[x509.Certificate, ...]:
     return found
 
 
-def behind_command(command: Sequence[str], certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
-    """The key of a certificate, held by a program; raises IdentityError for one of another kind."""
+def behind(signer: Signer, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    """The key of a certificate, held by a signer; raises IdentityError for one of another kind."""
     public = certificate.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise IdentityError("our certificate is for an elliptic key", remedy="use P-256")
-    return CommandKey(tuple(command), public)
+    return ElsewhereKey(signer, public)
 
 
 def _key(upstream: Upstream, certificate: x509.Certificate, passphrase: bytes | None) -> ec.EllipticCurvePrivateKey:
-    if upstream.key is None:
-        return behind_command(upstream.command, certificate)
+    if upstream.signer is not None:
+        return behind(upstream.signer, certificate)
+    assert upstream.key is not None, "the settings name one of the two"
     try:
         return read_key(read_secret(upstream.key), passphrase)
     except KeyFileError as error:

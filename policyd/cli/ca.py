@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policyd.cli import ca_bundle, ca_entry, ca_federation, ca_rotate, ca_token
+from policyd.cli.ca_archive import export, import_
 from policyd.cli.ca_init import init
 from policyd.cli.ca_inspect import inspect
 from policyd.cli.ca_issue import issue
@@ -30,6 +31,8 @@ app.add_typer(ca_bundle.app, name="bundle")
 app.add_typer(ca_federation.app, name="federation")
 app.add_typer(ca_rotate.app, name="rotate")
 app.command("init")(init)
+app.command("export")(export)
+app.command("import")(import_)
 app.command("list")(listed)
 app.command("log")(log)
 app.command("inspect")(inspect)

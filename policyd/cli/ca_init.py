@@ -19,14 +19,13 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     policyd.yaml their keys are encrypted from the first byte. Keep a copy of that folder in a safe place.
     """
     from policyd.ca import keystore
-    from policyd.ca.files import read_passphrase
     from policyd.ca.jwt_store import JwtKeyStore
     from policyd.ca.open import open_authority
     from policyd.cli import output
-    from policyd.cli.instance import folder
+    from policyd.cli.instance import environment, folder
     from policyd.config import SETTINGS_FILE, parse_settings
     from policyd.errors import StateError
-    from policyd.server.issuing import upstream_of
+    from policyd.server.issuing import passphrase_of, upstream_of
     from policyd.server.state import exclusively
     from policyd.sources.files import read_folder
     from policyd.sources.state import prepare_state
@@ -37,8 +36,7 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     with exclusively(paths):
         if keystore.exists(paths.root):
             raise StateError(f"`{paths.ca}` holds an authority already", remedy="look at it with `policyd ca status`")
-        secret = settings.ca.passphrase_file
-        passphrase = read_passphrase(here / secret) if secret else None
+        passphrase = passphrase_of(here, settings, environment())
         random, trust_domain = secrets.token_bytes, settings.trust_domain
         opened = open_authority(
             paths.root,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from policyd.cli import console
 from policyd.cli.child import Feed, Probe, Program
+from policyd.config import PASSPHRASE
 from policyd.mesh.declare import WorkloadSpec
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def agent_program(
         kind="agent",
         command=[*command("policyd-proxy", "proxy.main"), "run", *options],
         cwd=directory,
-        environment=environ,
+        environment=_without_passphrase(environ),
         probe=probe,
         feed=feed,
         listen=listen,
@@ -88,7 +89,7 @@ def console_program(directory: Path, environ: Environ, probe: Probe, listen: Cal
         kind="console",
         command=console.command(directory),
         cwd=directory,
-        environment=environ,
+        environment=_without_passphrase(environ),
         probe=probe,
         listen=listen,
         grace=CONSOLE_GRACE,
@@ -109,6 +110,11 @@ def application_program(
         probe=probe,
         grace=APPLICATION_GRACE,
     )
+
+
+def _without_passphrase(environ: Environ) -> Environ:
+    """Only the server needs it."""
+    return {name: value for name, value in environ.items() if name != PASSPHRASE}
 
 
 def application_environment(
@@ -134,7 +140,7 @@ def application_environment(
         "no_proxy": NO_PROXY,
         "NO_PROXY": NO_PROXY,
     }
-    return {**environ, **mesh, **declared}
+    return {**_without_passphrase(environ), **mesh, **declared}
 
 
 def to_start(places: Sequence[pb.InstancePlace], specs: Mapping[str, WorkloadSpec]) -> list[pb.InstancePlace]:

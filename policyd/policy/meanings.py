@@ -156,10 +156,18 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "another certificate is taken into use by a rotation.",
         "keyFile": "Its key, PEM, readable by policyd's user only; taken over into the state.",
         "signCommand": "In place of a key: a program that signs its input (ECDSA with SHA-256, DER).",
+        "signUrl": "In place of a key: a service that signs what is posted to it and answers with the signature "
+        "(ECDSA with SHA-256, DER), `https://` or on this machine.",
+        "signTokenFile": "A file, readable by policyd's user only, whose first line is sent to the service as its "
+        "bearer token; read anew each time.",
+        "signCaFile": "PEM: the roots that vouch for the service; without it, those of the system.",
     },
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",
-        "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys.",
+        "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys. The "
+        "environment variable `POLICYD_CA_PASSPHRASE` does too.",
+        "passphraseCommand": "In place of a file: a program whose first line of output is the passphrase, started in "
+        "the folder once, at the start, and by no shell.",
         "federation": "Other trust domains, each once, whose workloads are verified here by their own bundles; what "
         "they may do, policies say. Unlike most of `ca` it may be changed while policyd runs.",
         "bundleEndpoint": "Where other trust domains fetch this one's bundle; without it, nowhere.",

@@ -14,16 +14,21 @@ import structlog
 from policyd.audit.journal import Journal
 from policyd.authz.operators import may
 from policyd.ca import rotator
+from policyd.ca.elsewhere import Signer
 from policyd.ca.files import read_passphrase
 from policyd.ca.holdings import Holding
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
+from policyd.ca.passphrase_command import told_passphrase
 from policyd.ca.revocations import FILE, Revocations, forbids
 from policyd.ca.rotator import Rotator
+from policyd.ca.signing_command import SigningCommand
+from policyd.ca.signing_service import SigningService
 from policyd.ca.upstream import Upstream
 from policyd.cedar.model import Decision, Request
-from policyd.config import Settings, StatePaths
+from policyd.config import PASSPHRASE, Environment, Settings, StatePaths, UpstreamSettings
+from policyd.errors import KeyFileError
 from policyd.keeper import Keeper
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
@@ -32,7 +37,7 @@ _log = structlog.get_logger("policyd.server")
 
 
 def open_folders_authority(
-    directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]
+    directory: Path, paths: StatePaths, settings: Settings, passphrase: bytes | None, clock: Callable[[], datetime]
 ) -> Opened:
     """The folder's authority, made at the first start; raises StateError or KeyFileError."""
     opened = open_authority(
@@ -40,7 +45,7 @@ def open_folders_authority(
         settings.trust_domain,
         clock=clock,
         random=secrets.token_bytes,
-        passphrase=passphrase_of(directory, settings),
+        passphrase=passphrase,
         upstream=upstream_of(directory, settings),
     )
     for notice in opened.notices:
@@ -48,9 +53,9 @@ def open_folders_authority(
     return opened
 
 
-def open_jwt_keys(directory: Path, paths: StatePaths, settings: Settings, clock: Callable[[], datetime]) -> JwtKeyStore:
+def open_jwt_keys(paths: StatePaths, passphrase: bytes | None, clock: Callable[[], datetime]) -> JwtKeyStore:
     """The keys of the authority's tokens, made at the first start; raises StateError or KeyFileError."""
-    return JwtKeyStore(paths.ca, clock, secrets.token_bytes, passphrase_of(directory, settings))
+    return JwtKeyStore(paths.ca, clock, secrets.token_bytes, passphrase)
 
 
 def upstream_of(directory: Path, settings: Settings) -> Upstream | None:
@@ -59,7 +64,17 @@ def upstream_of(directory: Path, settings: Settings) -> Upstream | None:
     if said is None:
         return None
     key = directory / said.key_file if said.key_file else None
-    return Upstream(directory / said.chain_file, key, tuple(said.sign_command))
+    return Upstream(directory / said.chain_file, key, _signer(directory, said))
+
+
+def _signer(directory: Path, said: UpstreamSettings) -> Signer | None:
+    """Who signs with a key that is not here."""
+    if said.sign_command:
+        return SigningCommand(tuple(said.sign_command))
+    if said.sign_url is None:
+        return None
+    token, roots = (directory / one if one else None for one in (said.sign_token_file, said.sign_ca_file))
+    return SigningService(said.sign_url, token, roots)
 
 
 def make_rotator(
@@ -138,7 +153,15 @@ def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
     return replace(folder, texts=texts, digest=digest({FILE: text, "": folder.digest}))
 
 
-def passphrase_of(directory: Path, settings: Settings) -> bytes | None:
-    """What the keys at rest are encrypted under; None where they are not."""
-    file = settings.ca.passphrase_file
-    return read_passphrase(directory / file) if file else None
+def passphrase_of(directory: Path, settings: Settings, environment: Environment) -> bytes | None:
+    """What the keys at rest are encrypted under; None where they are not. Raises KeyFileError.
+
+    Whoever has a passphrase has one: two that may differ are refused.
+    """
+    file, command = settings.ca.passphrase_file, settings.ca.passphrase_command
+    if environment.passphrase is not None and (file or command):
+        said = "ca.passphraseFile" if file else "ca.passphraseCommand"
+        raise KeyFileError(f"both `{PASSPHRASE}` and `{said}` tell the passphrase", remedy="take one of them away")
+    if file:
+        return read_passphrase(directory / file)
+    return told_passphrase(tuple(command), directory) if command else environment.passphrase

@@ -44,7 +44,7 @@ from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
 from policyd.ca.upstream import read_chain
-from policyd.config import SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
+from policyd.config import PASSPHRASE, SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.home import HOME
 from policyd.keeper import Keeper
@@ -124,6 +124,7 @@ def main(
         configure_logs(json_lines=log_json or None, level=level)
 
     speak(environment.log_level or "info")
+    os.environ.pop(PASSPHRASE, None)  # nobody whom we start needs it
     os.environ.update(GRPC)
     paths = prepare_state(directory, os.getuid())
     with exclusively(paths):
@@ -202,8 +203,9 @@ class Server:
         HOME.moved(lambda: settings.trust_domain)
         self._speech.level(self._asked_level or settings.log.level)
         self._runtime = stack.enter_context(runtime_folder(self._directory, environment))
-        self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, _now)
-        self._jwt_keys = issuing.open_jwt_keys(self._directory, self._paths, settings, _now)
+        self._passphrase = issuing.passphrase_of(self._directory, settings, environment)
+        self._opened = issuing.open_folders_authority(self._directory, self._paths, settings, self._passphrase, _now)
+        self._jwt_keys = issuing.open_jwt_keys(self._paths, self._passphrase, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
         threads = stack.enter_context(ExitStack())
@@ -258,7 +260,7 @@ class Server:
             self._opened,
             self._issuer,
             self._paths,
-            issuing.passphrase_of(self._directory, settings),
+            self._passphrase,
             keeper=self._keeper,
             journal=self._journal,
             clock=_now,
@@ -553,7 +555,7 @@ class Server:
         settings = self._keeper.live.settings
         upstream = issuing.upstream_of(self._directory, settings)
         if upstream is not None and not self._rotator.knows(read_chain(upstream)[0]):
-            material = read_upstream(upstream, issuing.passphrase_of(self._directory, settings))
+            material = read_upstream(upstream, self._passphrase)
             if self._rotator.adopt(material):
                 _log.info("ca.upstream", chain=str(upstream.chain))
                 if not self._rotator.waiting():  # there is no new root for which somebody had to be waited

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd.ca import authorities_store, keystore, rotation
 from policyd.ca.authority import Authority
-from policyd.ca.command_key import CommandKey
+from policyd.ca.elsewhere import ElsewhereKey
 from policyd.ca.open import Opened, open_authority
 from policyd.ca.rotator import Step
 from policyd.ca.sealing import JournalTrust, SealingKeys
+from policyd.ca.signing_command import SigningCommand
 from policyd.ca.upstream import Upstream, read
 from policyd.errors import IdentityError, KeyFileError, PolicydError, RotationError, StateError
 from policyd.spiffe import SpiffeId
@@ -182,7 +183,7 @@ def test_under_another_s_root_nothing_is_made_here_and_the_clock_says_what_is_mi
 
 
 def signing(desk: Desk) -> Upstream:
-    return Upstream(desk.upstream.chain, command=(*OPENSSL, str(desk.upstream.key)))
+    return Upstream(desk.upstream.chain, signer=SigningCommand((*OPENSSL, str(desk.upstream.key))))
 
 
 @pytest.mark.needs("openssl")
@@ -190,7 +191,7 @@ def test_a_key_behind_a_command_signs_and_is_never_here(desk: Desk) -> None:
     upstream = signing(desk)
     assert verified(desk.open(upstream).authority) == RATINGS
     again = desk.open(upstream)
-    assert isinstance(again.authority.key, CommandKey)
+    assert isinstance(again.authority.key, ElsewhereKey)
     assert verified(again.authority) == RATINGS
     kept = (desk.folder / "state" / keystore.FOLDER / authorities_store.FILE).read_text()
     assert "PRIVATE KEY" not in kept
@@ -209,12 +210,12 @@ def test_a_key_behind_a_command_signs_and_is_never_here(desk: Desk) -> None:
 )
 def test_a_command_that_does_not_sign_is_an_error_that_says_so(desk: Desk, script: str, message: str) -> None:
     with pytest.raises(StateError, match=message):
-        desk.open(Upstream(desk.upstream.chain, command=(sys.executable, "-c", script)))
+        desk.open(Upstream(desk.upstream.chain, signer=SigningCommand((sys.executable, "-c", script))))
 
 
 def test_a_command_that_is_not_there_is_an_error(desk: Desk) -> None:
     with pytest.raises(StateError, match="cannot be started: No such file"):
-        desk.open(Upstream(desk.upstream.chain, command=("/nowhere/sign",)))
+        desk.open(Upstream(desk.upstream.chain, signer=SigningCommand(("/nowhere/sign",))))
 
 
 @pytest.mark.parametrize(
@@ -222,4 +223,4 @@ def test_a_command_that_is_not_there_is_an_error(desk: Desk) -> None:
 )
 def test_nobody_gets_a_key_out_of_a_command(use: Callable[[Any], object]) -> None:
     with pytest.raises(IdentityError, match="the key is held elsewhere"):
-        use(CommandKey(("sign",), a_key().public_key()))
+        use(ElsewhereKey(SigningCommand(("sign",)), a_key().public_key()))
