@@ -86,6 +86,7 @@ XDS_CONVERGENCE: Final = "policyd_xds_convergence_seconds"
 CERTIFICATES_ISSUED: Final = "policyd_certificates_issued_total"
 CERTIFICATES_REFUSED: Final = "policyd_certificates_refused_total"
 CA_EXPIRY_SECONDS: Final = "policyd_ca_expiry_timestamp_seconds"
+CREDENTIAL_EXPIRY: Final = "policyd_credential_expiry_timestamp_seconds"
 KEY_FETCHES: Final = "policyd_key_fetches_total"
 KEY_SETS_FAILING: Final = "policyd_key_sets_failing"
 FEDERATED_FAILING: Final = "policyd_federated_trust_domains_failing"
@@ -188,6 +189,12 @@ METRICS: Final[dict[str, Metric]] = {
         "gauge",
         "When a certificate of the authority's chain expires, in seconds since the epoch.",
         ("which",),
+    ),
+    CREDENTIAL_EXPIRY: Metric(
+        "policyd",
+        "gauge",
+        "When what a gateway or a sidecar shows from `credentials/` expires, in seconds since the epoch.",
+        ("file",),
     ),
     KEY_FETCHES: Metric("policyd", "counter", "Key sets of issuers asked for.", ("outcome",)),
     KEY_SETS_FAILING: Metric("policyd", "gauge", "Key sets of issuers that could not be fetched the last time."),

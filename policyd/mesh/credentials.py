@@ -31,8 +31,8 @@ class CredentialFile:
 
     `text` are its certificates in PEM, or its lists of revoked ones (`is_list`), "" for a key; `public` is the hash of
     the public key of the key, or of the first certificate, and `algorithm` is what it is for. `problem` is what is
-    wrong with it, "" if nothing. `ended` is when its first certificate expired, or its first list, None where it had
-    not when it was read.
+    wrong with it, "" if nothing. `ends` is when its first certificate expires, or its first list; `ended` is the same
+    where that was over when it was read, else None.
     """
 
     path: str
@@ -45,6 +45,7 @@ class CredentialFile:
     ended: datetime | None = None
     is_list: bool = False
     algorithm: str = ""
+    ends: datetime | None = None
 
 
 Credentials = Mapping[str, CredentialFile]  # by path in the mesh's folder

@@ -583,6 +583,8 @@ class Server:
         """What can end is shown in the metrics, and on record as its life passes."""
         found = self._elements()
         self._metrics.ca_expiry({one.name: one.ends.timestamp() for one in found})
+        files = self._mesh().credentials
+        self._metrics.credential_expiry({one.path: one.ends.timestamp() for one in files if one.ends is not None})
         for one, share in self._notices.news(found, _now()):
             detail = {"element": one.name, "id": one.id, "ends": f"{one.ends:%FT%TZ}", "passed": share}
             _log.warning("ca.ends", **detail)

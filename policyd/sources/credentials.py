@@ -97,7 +97,7 @@ def _certificates(file: CredentialFile, data: bytes, now: datetime) -> Credentia
     text = "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
     end = found[0].not_valid_after_utc
     ended = end if end <= now else None
-    return replace(file, text=text, public=_hash(public), algorithm=_algorithm(key), ended=ended)
+    return replace(file, text=text, public=_hash(public), algorithm=_algorithm(key), ended=ended, ends=end)
 
 
 def _lists(file: CredentialFile, data: bytes, now: datetime) -> CredentialFile:
@@ -111,7 +111,7 @@ def _lists(file: CredentialFile, data: bytes, now: datetime) -> CredentialFile:
     if not found:
         return replace(file, is_list=True, problem="has no list of revoked certificates", remedy="write it as PEM")
     end = min((end for end in ends if end is not None), default=None)
-    return replace(file, is_list=True, text=text, ended=end if end is not None and end <= now else None)
+    return replace(file, is_list=True, text=text, ended=end if end is not None and end <= now else None, ends=end)
 
 
 def _algorithm(key: object) -> str:

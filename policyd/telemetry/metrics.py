@@ -1,7 +1,8 @@
 """policyd's own metrics, counted here and shown in Prometheus' form.
 
 Law: names, help and labels come from policyd.names; every label value is of a bounded set that stands here, and any
-other counts as `other`. What decision processes count too is in memory that they share (`counters`).
+other counts as `other`, but for files that the operator named. What decision processes count too is in memory that
+they share (`counters`).
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class Metrics:
         self._refused = _Counts(registry, names.CERTIFICATES_REFUSED, REFUSALS)
         self._expiry = _gauge(registry, names.CA_EXPIRY_SECONDS)
         self._shown: frozenset[str] = frozenset()
+        self._credentials = _gauge(registry, names.CREDENTIAL_EXPIRY)
+        self._files: frozenset[str] = frozenset()
         self._sealed = _plain(registry, names.JOURNAL_SEALED)
         self._unsealable = _gauge(registry, names.JOURNAL_UNSEALABLE)
         self._key_fetches = _Counts(registry, names.KEY_FETCHES, KEY_FETCHES)
@@ -231,6 +234,14 @@ class Metrics:
             elif which in self._shown:
                 self._expiry.remove(which)
         self._shown = frozenset(ends) & frozenset(CHAIN)
+
+    def credential_expiry(self, ends: Mapping[str, float]) -> None:
+        """When each file of credentials that is shown expires, in seconds since the epoch; none but these are there."""
+        for file in self._files - ends.keys():
+            self._credentials.remove(file)
+        for file, end in ends.items():
+            self._credentials.labels(file).set(end)
+        self._files = frozenset(ends)
 
     def sealed(self, segments: int, trouble: str) -> None:
         """So many segments of the journal were sealed; `trouble` is why some were not, "" if all were."""

@@ -98,6 +98,7 @@ def test_an_expired_certificate_is_told_from_one_that_holds(folder: Path) -> Non
 
     assert held.ended is None
     assert later.ended is not None
+    assert held.ends == later.ends == later.ended  # which is told before it is over, too
     assert later.problem == ""
 
 

@@ -33,6 +33,7 @@ def busy() -> Metrics:
     metrics.issued("workload")
     metrics.refused("csr")
     metrics.ca_expiry({"root": 1_800_000_000})
+    metrics.credential_expiry({"credentials/books/tls.crt": 1_900_000_000})
     metrics.keys_fetched("new")
     metrics.keys_failing(2)
     metrics.federated_failing(1)
@@ -92,3 +93,12 @@ def test_two_servers_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
     first.decided("allow", "inbound", 0.1, REVISION)
     assert (first.totals(), second.totals()) == ((1, 0, 0), (0, 0, 0))
+
+
+def test_of_credentials_those_are_shown_that_are_in_use() -> None:
+    metrics = Metrics()
+    metrics.credential_expiry({"credentials/a.crt": 1, "credentials/b.crt": 2})
+    metrics.credential_expiry({"credentials/b.crt": 3})
+
+    lines = [line for line in metrics.exposition().splitlines() if line.startswith(b"policyd_credential_expiry")]
+    assert lines == [b'policyd_credential_expiry_timestamp_seconds{file="credentials/b.crt"} 3.0']
