@@ -672,6 +672,11 @@ class StatePaths:
         return self.root / "federation"
 
     @property
+    def relations(self) -> Path:
+        """The other trust domains that a command named."""
+        return self.root / "federation.json"
+
+    @property
     def server(self) -> Path:
         """Process id and addresses of the server, while it serves."""
         return self.root / "server.json"

@@ -32,6 +32,8 @@ from policyd.mesh.telemetry import FILE, WINDOW, Providers
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.sources.files import Folder, digest
+from policyd.sources.relations import TEXT as RELATIONS
+from policyd.sources.relations import with_relations
 from policyd.sources.shipped import shipped_policies, shipped_schema
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.build import ProxyClass, build_snapshots
@@ -223,7 +225,7 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         mesh = build(declaration, domain, placement, outbound, folder.credentials, federated, providers, kept)
         return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials)
 
-    settings = attempt(lambda: parse_settings(folder.text(SETTINGS_FILE) or ""))
+    settings = attempt(lambda: with_relations(parse_settings(folder.text(SETTINGS_FILE) or ""), folder.text(RELATIONS)))
     declaration = attempt(lambda: declare(folder.texts, earlier.declaration))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
     active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh, earlier.active))

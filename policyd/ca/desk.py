@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import grpc
+from pydantic import ValidationError
 
 from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc
@@ -29,6 +30,7 @@ from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.template import Random
 from policyd.ca.tokens import Tokens
+from policyd.config import FederatedSettings
 from policyd.errors import (
     EntryError,
     FederationError,
@@ -44,6 +46,19 @@ from policyd.svid import bundle
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as this is
+
+
+class Relations(Protocol):
+    """The other trust domains that a command named; whatever is done is done once `record` is."""
+
+    def all(self) -> Sequence[FederatedSettings]:
+        """Every one."""
+
+    def create(self, relation: FederatedSettings, record: Callable[[], object]) -> None:
+        """Know another one; raises FederationError."""
+
+    def delete(self, trust_domain: str, record: Callable[[], object]) -> None:
+        """Let its workloads be strangers again; raises FederationError."""
 
 
 class Federation(Protocol):
@@ -83,6 +98,7 @@ class Parts:
     random: Random
     uid: int
     federation: Federation | None = None
+    relations: Relations | None = None
     serials: RevokedSerials | None = None
     crls: Callable[[], Sequence[bytes]] = tuple
     looks_at_serials: Callable[[], bool] = lambda: False
@@ -252,7 +268,11 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
         """Every other trust domain that is known here."""
         try:
             with _answered():
-                return pb.ListFederationReply(federated=self._federation().all())
+                created = {one.trust_domain for one in self._parts.relations.all()} if self._parts.relations else ()
+                found = self._federation().all()
+                for one in found:
+                    one.created = one.trust_domain in created
+                return pb.ListFederationReply(federated=found)
         except Refusal as refusal:
             await refused(context, refusal)
 
@@ -273,6 +293,53 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
                 return await self._federation().refreshed(request.trust_domain)
         except Refusal as refusal:
             await refused(context, refusal)
+
+    async def CreateFederation(  # noqa: N802
+        self, request: pb.CreateFederationRequest, context: Context
+    ) -> pb.Federated:
+        """Know the workloads of another trust domain, by its first bundle if that is given along."""
+        try:
+            with _answered():
+                relation = relation_of(request, self._issuer.authority.trust_domain)
+                if any(one.trust_domain == relation.trust_domain for one in self._federation().all()):
+                    raise FederationError(f"`{relation.trust_domain}` is known already")
+                if request.document:
+                    bundle.read(request.document, relation.trust_domain)
+                detail = relation.model_dump(exclude_none=True)
+                self._relations().create(relation, lambda: self._note("federation.create", detail))
+                await self._in_force()
+                if request.document:
+                    return self._federation().brought(relation.trust_domain, request.document, self._note)
+                return self._known(relation.trust_domain)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def DeleteFederation(  # noqa: N802
+        self, request: pb.DeleteFederationRequest, context: Context
+    ) -> pb.Federated:
+        """Let the workloads of another trust domain be strangers again."""
+        try:
+            with _answered():
+                name = request.trust_domain
+                before = (
+                    self._known(name) if any(one.trust_domain == name for one in self._federation().all()) else None
+                )
+                self._relations().delete(name, lambda: self._note("federation.delete", {"trust_domain": name}))
+                await self._in_force()
+                return before or pb.Federated(trust_domain=name)
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def _in_force(self) -> None:
+        if pending := await self._parts.enforce():
+            raise FederationError(f"it is kept, and not in force yet: {pending}")
+
+    def _known(self, trust_domain: str) -> pb.Federated:
+        return next(one for one in self._federation().all() if one.trust_domain == trust_domain)
+
+    def _relations(self) -> Relations:
+        assert self._parts.relations is not None, "the server gives them"
+        return self._parts.relations
 
     def _revoke_serial(self, request: pb.RevokeRequest) -> None:
         if not self._parts.looks_at_serials():
@@ -326,6 +393,25 @@ class Desk(authority_pb2_grpc.CertificateAuthorityServicer):
                 detail={"operation": operation, **detail},
             )
         )
+
+
+def relation_of(request: pb.CreateFederationRequest, own: str) -> FederatedSettings:
+    """The relation that is asked for; raises FederationError where it is none, or one with this trust domain itself."""
+    try:
+        relation = FederatedSettings.model_validate(
+            {
+                "trust_domain": request.trust_domain,
+                "bundle_endpoint": request.bundle_endpoint or None,
+                "profile": request.profile or "https_spiffe",
+                "endpoint_id": request.endpoint_id or None,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise FederationError(str(first["msg"]).removeprefix("Value error, ")[:500]) from None
+    if relation.trust_domain == own:
+        raise FederationError(f"`{own}` is this trust domain itself")
+    return relation
 
 
 def handler(server: grpc.aio.Server, desk: Desk) -> None:

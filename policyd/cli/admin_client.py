@@ -131,6 +131,17 @@ class AdminClient:
         reply: ca.Federated = self._call(self._authority.RefreshFederation, request)
         return reply
 
+    def create_federation(self, request: ca.CreateFederationRequest) -> ca.Federated:
+        """Know the workloads of another trust domain."""
+        reply: ca.Federated = self._call(self._authority.CreateFederation, request)
+        return reply
+
+    def delete_federation(self, trust_domain: str) -> ca.Federated:
+        """Let the workloads of another trust domain be strangers again."""
+        request = ca.DeleteFederationRequest(trust_domain=trust_domain)
+        reply: ca.Federated = self._call(self._authority.DeleteFederation, request)
+        return reply
+
     def create_entry(self, spiffe_id: str, selectors: Sequence[str], hint: str = "") -> ca.Entry:
         """Let processes that have all selectors be a workload."""
         request = ca.CreateEntryRequest(spiffe_id=spiffe_id, selectors=selectors, hint=hint)

@@ -35,7 +35,7 @@ def show(directory: Dir = None, pem: Pem = False, jwt: Jwt = False, as_json: AsJ
         output.print_json(json.loads(_document(bundle, jwt=jwt)))
     else:
         numbers = (("trust domain", bundle.trust_domain), ("sequence", str(bundle.sequence)))
-        output.show(output.facts([*numbers, ("refresh hint", f"{bundle.refresh_hint} s")]), "", _table(bundle))
+        output.show(output.facts([*numbers, ("refresh hint", f"{bundle.refresh_hint} s")]), "", table_of(bundle))
 
 
 @app.command()
@@ -82,20 +82,26 @@ def import_(
     from policyd.cli import output
     from policyd.cli.ca_federation import said
     from policyd.cli.instance import folder, server
-    from policyd.errors import UsageError
-    from policyd.svid.bundle import MAX_BYTES
 
-    try:
-        with file.open("rb") as opened:
-            document = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from None
+    document = read_document(file)
     with server(folder(directory)) as client:
         found = client.import_bundle(trust_domain, document)
     if as_json:
         output.print_json({"trust_domain": trust_domain, "sequence": found.sequence, "roots": found.roots})
     else:
         output.show(said(found))
+
+
+def read_document(file: Path) -> bytes:
+    """A bundle from a file, as far as one is read; raises UsageError."""
+    from policyd.errors import UsageError
+    from policyd.svid.bundle import MAX_BYTES
+
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from None
 
 
 def _check(*, pem: bool, jwt: bool) -> None:
@@ -126,7 +132,8 @@ def _pem(bundle: Bundle) -> str:
     return "".join(root.public_bytes(Encoding.PEM).decode() for root in bundle.authorities)
 
 
-def _table(bundle: Bundle) -> object:
+def table_of(bundle: Bundle) -> object:
+    """Each key of a bundle."""
     from policyd.cli import output
 
     rows = [

@@ -19,6 +19,7 @@ from policyd.config import FederatedSettings
 from policyd.errors import FederationError, JournalError
 from policyd.sources.bundle_fetch import fetch
 from policyd.sources.federation import Federation, Kept
+from policyd.svid import bundle as bundles
 from policyd.svid.bundle import Bundle
 
 Record = Callable[[str, Mapping[str, object]], object]
@@ -136,4 +137,5 @@ def _shown(kept: Kept) -> pb.Federated:
         roots=len(bundle.roots) if bundle else 0,
         jwt_keys=len(bundle.jwt_keys) if bundle else 0,
         problem=kept.problem,
+        document=bundles.write(bundle) if bundle else b"",
     )

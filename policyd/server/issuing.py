@@ -31,6 +31,7 @@ from policyd.config import PASSPHRASE, Environment, Settings, StatePaths, Upstre
 from policyd.errors import KeyFileError
 from policyd.keeper import Keeper
 from policyd.sources.files import Folder, digest
+from policyd.sources.relations import TEXT, Relations
 from policyd.spiffe import SpiffeId
 
 _log = structlog.get_logger("policyd.server")
@@ -151,6 +152,14 @@ def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
         return folder
     texts = {**folder.texts, FILE: text}
     return replace(folder, texts=texts, digest=digest({FILE: text, "": folder.digest}))
+
+
+def with_created(folder: Folder, relations: Relations) -> Folder:
+    """A folder with the trust domains that a command named; they are no file of its own."""
+    text = relations.text()
+    if not text:
+        return folder
+    return replace(folder, texts={**folder.texts, TEXT: text}, digest=digest({TEXT: text, "": folder.digest}))
 
 
 def passphrase_of(directory: Path, settings: Settings, environment: Environment) -> bytes | None:

@@ -85,6 +85,7 @@ from policyd.server.transport import GRACE_SECONDS, GRPC
 from policyd.sources.federation import Federation
 from policyd.sources.files import Folder, watch
 from policyd.sources.key_sets import KeySets
+from policyd.sources.relations import Relations
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
@@ -231,7 +232,7 @@ class Server:
         ours = [address.port for address in self._addresses.values()]
         self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists(), picked_from=environment.ports)
         self._key_sets = KeySets(self._paths.jwks)
-        self._federation = Federation(self._paths.federation)
+        self._federation, self._relations = Federation(self._paths.federation), Relations(self._paths.relations)
         self._revocations, self._serials = Revocations(database), RevokedSerials(database)
         self._crls = RevokedLists(self._serials.all, _now)
         self._liveness = Liveness(
@@ -310,7 +311,8 @@ class Server:
             return live
 
         def whole(folder: Folder) -> Folder:
-            return issuing.with_revoked(with_keys(folder, self._key_sets), self._revocations)
+            known = issuing.with_revoked(with_keys(folder, self._key_sets), self._revocations)
+            return issuing.with_created(known, self._relations)
 
         def read() -> Folder:
             return whole(self._read())
@@ -481,6 +483,7 @@ class Server:
             random=secrets.token_bytes,
             uid=os.getuid(),
             federation=self._federating,
+            relations=self._relations,
             serials=self._serials,
             crls=self._published_crls,
             looks_at_serials=self._looks_at_serials,

@@ -132,7 +132,7 @@ class Federation:
     def _of(self, trust_domain: str) -> Kept:
         kept = self._kept.get(trust_domain)
         if kept is None:
-            remedy = "name it under `ca.federation` in policyd.yaml"
+            remedy = "name it under `ca.federation` in policyd.yaml, or by `policyd ca federation create`"
             raise FederationError(f"`{trust_domain[:255]}` is no trust domain that is known here", remedy=remedy)
         return kept
 

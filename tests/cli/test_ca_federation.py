@@ -9,9 +9,11 @@ import pytest
 
 from policyd._pb import authority_pb2 as ca
 from policyd.cli.exits import Exit
+from policyd.svid import bundle
 from policyd.svid.bundle import MAX_BYTES
 from tests.cli.conftest import Said
 from tests.fakes.admin import FakeAdmin
+from tests.fakes.toy_ca import ToyCa
 
 PARTNER = ca.Federated(
     trust_domain="partner.org", bundle_endpoint="https://p/", profile="https_spiffe",
@@ -33,11 +35,11 @@ def test_other_trust_domains_are_listed_with_what_lacks(
         {
             "trust_domain": "partner.org", "bundle_endpoint": "https://p/", "profile": "https_spiffe",
             "endpoint_id": "spiffe://partner.org/policyd/server", "known": True, "sequence": 7, "roots": 2,
-            "jwt_keys": 1, "problem": None,
+            "jwt_keys": 1, "problem": None, "created": False,
         },
         {
             "trust_domain": "other.org", "bundle_endpoint": None, "profile": None, "endpoint_id": None,
-            "known": False, "sequence": None, "roots": 0, "jwt_keys": 0, "problem": None,
+            "known": False, "sequence": None, "roots": 0, "jwt_keys": 0, "problem": None, "created": False,
         },
     ]  # fmt: skip
 
@@ -82,3 +84,46 @@ def test_no_more_of_a_file_is_read_than_a_bundle_has(
     (tmp_path / "huge.json").write_bytes(b" " * (MAX_BYTES + 100))
     policyd("ca", "bundle", "import", tmp_path / "huge.json", "--trust-domain", "partner.org", "--dir", folder)
     assert len(fake.requests[-1][1].document) == MAX_BYTES + 1  # which is refused for its length
+
+
+def test_a_trust_domain_is_named_by_a_command_with_its_first_bundle(
+    policyd: Callable[..., Said], folder: Path, fake: FakeAdmin, tmp_path: Path
+) -> None:
+    fake.replies["CreateFederation"] = PARTNER
+    (tmp_path / "first.json").write_bytes(b"{}")
+    words = ["--bundle-endpoint", "https://p/", "--endpoint-id", "spiffe://partner.org/policyd/server"]
+    said = policyd(
+        "ca", "federation", "create", "partner.org", *words, "--bundle", tmp_path / "first.json", "--dir", folder
+    )
+    assert said.out == KNOWN
+    assert fake.requests[-1][1] == ca.CreateFederationRequest(
+        trust_domain="partner.org", bundle_endpoint="https://p/", profile="https_spiffe",
+        endpoint_id="spiffe://partner.org/policyd/server", document=b"{}",
+    )  # fmt: skip
+    fake.replies["CreateFederation"] = OTHER
+    said = policyd("ca", "federation", "create", "other.org", "--dir", folder)
+    assert said.out == "the workloads of `other.org` are strangers until its bundle is at hand\n"
+
+
+def test_a_trust_domain_is_let_go_by_a_command(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
+    fake.replies["DeleteFederation"] = PARTNER
+    said = policyd("ca", "federation", "delete", "partner.org", "--dir", folder)
+    assert said.out == "the workloads of `partner.org` are strangers\n"
+    assert fake.requests[-1][1] == ca.DeleteFederationRequest(trust_domain="partner.org")
+
+
+def test_one_is_shown_with_the_keys_of_its_bundle(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
+    document = bundle.write(bundle.Bundle("partner.org", (ToyCa("partner.org").root.der,), sequence=7))
+    known = ca.Federated(created=True, document=document)
+    known.MergeFrom(PARTNER)
+    fake.replies["ListFederation"] = ca.ListFederationReply(federated=[known, OTHER])
+    rows = policyd("ca", "federation", "show", "partner.org", "--dir", folder).out.splitlines()
+    assert [row.split()[-1] for row in rows[:6]] == [
+        "partner.org", "command", "https://p/", "spiffe://partner.org/policyd/server", "-", "7",
+    ]  # fmt: skip
+    assert "x509-svid" in rows[-1]
+    told = policyd("ca", "federation", "show", "partner.org", "--dir", folder, "--json").value
+    assert (told["created"], told["bundle"]["spiffe_sequence"]) == (True, 7)
+    assert "no bundle is at hand" in policyd("ca", "federation", "show", "other.org", "--dir", folder).out
+    said = policyd("ca", "federation", "show", "nobody.org", "--dir", folder)
+    assert (said.code, "`nobody.org` is not known here" in said.err) == (Exit.USAGE, True)

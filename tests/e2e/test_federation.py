@@ -34,6 +34,11 @@ BANKS_POLICIES = f"""\
 @id("the-shops-web")
 permit (principal == Workload::"{WEB}", action in Action::"read", resource == Service::"pay.default");
 """
+ALONE = f"""\
+trustDomain: {SHOP}
+egress: {{allowAddresses: [127.0.0.1/32]}}
+ca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}}}
+"""
 WORKLOADS = {
     SHOP: "workloads: {web-v1: {service: web, port: 80}, guest-v1: {service: guest, port: 80}}\n",
     BANK: "workloads: {pay-v1: {service: pay, port: 80, command: [python, echo.py]}}\n",
@@ -93,7 +98,7 @@ def folder(target: Path, root: Path, domain: str, policies: str) -> Path:
     (target / "workloads.yaml").write_text(WORKLOADS[domain])
     (target / "policies" / "all.cedar").write_text(policies)
     shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", target)
-    (target / "policyd.yaml").write_text(settings(domain, BANK if domain == SHOP else SHOP, None))
+    (target / "policyd.yaml").write_text(ALONE if domain == SHOP else settings(BANK, SHOP, None))
     return target
 
 
@@ -116,11 +121,19 @@ def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
         for domain, policies in ((SHOP, SHOPS_POLICIES), (BANK, BANKS_POLICIES)):
             meshes.append(up(folder(base / domain, root, domain, policies)))
         shop, bank = meshes
-        for mesh, other, domain in ((shop, bank, BANK), (bank, shop, SHOP)):
-            file = base / f"{domain}.json"
-            assert run(other, "ca", "bundle", "export", str(file)).returncode == 0
-            done = run(mesh, "ca", "bundle", "import", str(file), "--trust-domain", domain)
-            assert done.returncode == 0, done.stderr
+        named = (
+            "ca",
+            "federation",
+            "create",
+            BANK,
+            "--bundle",
+            str(base / f"{BANK}.json"),
+        )  # the other by its settings
+        brought = ("ca", "bundle", "import", str(base / f"{SHOP}.json"), "--trust-domain", SHOP)
+        for mesh, other, domain, words in ((shop, bank, BANK, named), (bank, shop, SHOP, brought)):
+            assert run(other, "ca", "bundle", "export", str(base / f"{domain}.json")).returncode == 0
+            done = run(mesh, *words)
+            assert (done.returncode, f"the workloads of `{domain}` are known" in done.stdout) == (0, True), done.stderr
         (shop.directory / "mesh" / "pay.yaml").write_text(leads_to(bank.place("pay-v1")["inbound_port"]))
         yield World(shop, bank)
     finally:

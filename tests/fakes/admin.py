@@ -147,6 +147,12 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
     def RefreshFederation(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("RefreshFederation", request, context)
 
+    def CreateFederation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("CreateFederation", request, context)
+
+    def DeleteFederation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("DeleteFederation", request, context)
+
     def ImportBundle(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("ImportBundle", request, context)
 

@@ -73,10 +73,11 @@ def world(tmp_path: Path) -> World:
 
 
 def shown(**changes: object) -> pb.Federated:
-    whole = {
+    whole: dict[str, object] = {
         "trust_domain": "partner.org", "bundle_endpoint": "https://p/", "profile": "https_spiffe",
         "endpoint_id": "spiffe://partner.org/policyd/server",
     }  # fmt: skip
+    whole |= {"document": bundles.write(BUNDLE)} if changes.get("known") else {}
     return pb.Federated(**(whole | changes))  # type: ignore[arg-type]
 
 
@@ -119,7 +120,7 @@ async def test_nobody_is_trusted_anew_before_that_is_on_record(world: World) -> 
 async def test_the_owner_brings_a_bundle(world: World) -> None:
     world.federating.want([FederatedSettings(trust_domain="partner.org")])
     assert world.federating.brought("partner.org", bundles.write(BUNDLE), world.record) == pb.Federated(
-        trust_domain="partner.org", known=True, sequence=7, roots=1
+        trust_domain="partner.org", known=True, sequence=7, roots=1, document=bundles.write(BUNDLE)
     )
     assert (world.changes, world.recorded) == (1, [("bundle.import", TOLD)])
     for name, document, message in (
