@@ -137,6 +137,23 @@ def _check_collector(url: str) -> str:
     return url
 
 
+def _check_otlp(url: str) -> str:
+    """As `_check_collector`, or by gRPC: `grpcs://collector:4317`, on this machine `grpc://127.0.0.1:4317`."""
+    scheme = url.partition("://")[0]
+    if scheme not in ("grpc", "grpcs"):
+        return _check_collector(url)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if not host or parts.username or parts.path not in ("", "/") or parts.query or parts.fragment or len(url) > MAX_URL:
+        raise ValueError(f"`{url[:80]}` is no address of a collector; write it as in `grpcs://collector:4317`")
+    if scheme == "grpc" and not _is_loopback(host):
+        raise ValueError(f"`{url[:80]}` would be told in the clear; use grpcs, or a collector on this machine")
+    return url
+
+
 def _check_signer(url: str) -> str:
     """What makes certificates goes over TLS, or stays on this machine."""
     try:
@@ -426,7 +443,7 @@ class TracingSettings(Model):
     policyd, which keeps the last ones in a `window`), and of how many in a hundred that have no trace yet.
     """
 
-    endpoint: Annotated[str, AfterValidator(_check_collector)] | None = None
+    endpoint: Annotated[str, AfterValidator(_check_otlp)] | None = None
     sampling: Annotated[float, Field(ge=0, le=100)] = 1.0
     window: Annotated[Size, Field(ge=0, le=1 << 32)] = 32 << 20
 
@@ -452,14 +469,15 @@ class FileLogSettings(Model):
 
 
 class CollectorSettings(Model):
-    """A collector of OTLP over HTTP; here a whole URL, where Istio has a service and a port."""
+    """A collector of OTLP, over HTTP or gRPC; here a whole URL, where Istio has a service and a port."""
 
-    endpoint: Annotated[str, AfterValidator(_check_collector)]
+    endpoint: Annotated[str, AfterValidator(_check_otlp)]
 
 
-class ZipkinSettings(CollectorSettings):
+class ZipkinSettings(Model):
     """Zipkin, and which headers tell the next hop of the trace: B3's, or those and W3C's."""
 
+    endpoint: Annotated[str, AfterValidator(_check_collector)]
     trace_context_option: Literal["USE_B3", "USE_B3_WITH_W3C_PROPAGATION"] = "USE_B3"
 
 

@@ -324,3 +324,34 @@ def test_records_may_go_over_tls_or_stay_on_this_machine(url: str) -> None:
 def test_another_url_of_a_collector_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match=r"audit\.export\.otlp"):
         parse_settings(f"audit: {{export: {{otlp: '{url}'}}}}")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://collector:4318/v1/traces", "http://[::1]:4318/x", "grpcs://collector", "grpc://127.0.0.1:4317/"]
+)
+def test_spans_go_by_http_or_grpc_over_tls_or_stay_on_this_machine(url: str) -> None:
+    assert parse_settings(f"tracing: {{endpoint: '{url}'}}").tracing.endpoint == url
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("tracing: {endpoint: 'grpc://collector:4317'}",
+         "`tracing.endpoint`: `grpc://collector:4317` would be told in the clear; use grpcs, or a collector on this "
+         "machine"),
+        *(
+            (f"tracing: {{endpoint: '{url}'}}",
+             f"`tracing.endpoint`: `{url}` is no address of a collector; write it as in `grpcs://collector:4317`")
+            for url in ("grpcs://c/v1", "grpcs://c?x=1", "grpcs://a:b@c", "grpcs://:4317", "grpcs://c:odd")
+        ),
+        ("extensionProviders: [{name: z, zipkin: {endpoint: 'grpcs://c'}}]",
+         "`extensionProviders[0].zipkin.endpoint`: `grpcs://c` is no URL of a collector; write it as in "
+         "`https://collector:4318/v1/logs`"),
+        ("audit: {export: {otlp: 'grpcs://c'}}",
+         "`audit.export.otlp`: `grpcs://c` is no URL of a collector; write it as in `https://collector:4318/v1/logs`"),
+    ],
+)  # fmt: skip
+def test_a_collector_that_cannot_be_or_would_be_told_in_the_clear_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        parse_settings(text)
+    assert [one.message + (f"; {one.remedy}" if one.remedy else "") for one in error.value.problems] == [problem]

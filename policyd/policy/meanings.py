@@ -229,7 +229,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "dnsResolvers": "The DNS servers that proxies ask; otherwise those of their machine.",
     },
     "TracingSettings": {
-        "endpoint": "A collector that takes OTLP over HTTP, as in `https://collector:4318/v1/traces`; without it "
+        "endpoint": "A collector that takes OTLP, over HTTP as in `https://collector:4318/v1/traces` or by gRPC as in "
+        "`grpcs://collector:4317`; without it "
         "policyd itself takes spans, for `policyd traces`.",
         "sampling": "Of how many requests in a hundred, of those that have no trace yet. One that comes with a sampled "
         "`traceparent` is traced.",
@@ -239,8 +240,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "ProviderSettings": {
         "name": "By which a Telemetry names it.",
         "envoyFileAccessLog": "A file on each proxy's machine.",
-        "envoyOtelAls": "A collector that takes lines as OTLP logs over HTTP.",
-        "opentelemetry": "A collector that takes spans as OTLP over HTTP; requests carry W3C's `traceparent`.",
+        "envoyOtelAls": "A collector that takes lines as OTLP logs.",
+        "opentelemetry": "A collector that takes spans as OTLP; requests carry W3C's `traceparent`.",
         "zipkin": "A collector that takes spans as Zipkin's JSON, as in `http://127.0.0.1:9411/api/v2/spans`; requests "
         "carry B3's headers, if it says so W3C's too.",
     },
@@ -253,7 +254,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "labels": "An object of them, a line each.",
     },
     "CollectorSettings": {
-        "endpoint": "Its whole URL; plain `http` on this machine only.",
+        "endpoint": "Its whole URL, or by gRPC `grpcs://collector:4317`; plain `http` and `grpc` on this machine only.",
     },
     "ZipkinSettings": {
         "endpoint": "Its whole URL; plain `http` on this machine only.",

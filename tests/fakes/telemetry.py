@@ -1,15 +1,19 @@
-"""Collectors of what proxies see: OTLP over HTTP (spans, lines of access logs) and Zipkin's JSON, on one port."""
+"""Collectors of what proxies see: OTLP over HTTP and gRPC (spans, lines of access logs) and Zipkin's JSON."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+import grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+_COLLECTOR: Final = "opentelemetry.proto.collector"
 
 
 class Seen(NamedTuple):
@@ -31,7 +35,7 @@ class Line(NamedTuple):
 
 
 class Collector:
-    """Takes spans at /v1/traces and /api/v2/spans (Zipkin), lines at /v1/logs."""
+    """Takes spans at /v1/traces and /api/v2/spans (Zipkin), lines at /v1/logs; both by gRPC at `grpc_port`."""
 
     def __init__(self) -> None:
         self.spans: list[Seen] = []
@@ -70,11 +74,19 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
+        self._grpc = grpc.server(ThreadPoolExecutor(2))
+        self._grpc.add_generic_rpc_handlers((
+            _taking(f"{_COLLECTOR}.trace.v1.TraceService", takes["/v1/traces"]),
+            _taking(f"{_COLLECTOR}.logs.v1.LogsService", takes["/v1/logs"]),
+        ))  # fmt: skip
+        self.grpc_port: int = self._grpc.add_insecure_port("127.0.0.1:0")
+        self._grpc.start()
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
     def end(self) -> None:
         """Take nothing any more."""
+        self._grpc.stop(0).wait()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -84,6 +96,16 @@ class Collector:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def _taking(service: str, take: Callable[[bytes], None]) -> grpc.GenericRpcHandler:
+    """`Export` of a service of OTLP; an empty answer says that all was taken."""
+
+    def export(body: bytes, _context: grpc.ServicerContext) -> bytes:
+        take(body)
+        return b""
+
+    return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(export)})
 
 
 def _spans(body: bytes) -> Iterator[Seen]:

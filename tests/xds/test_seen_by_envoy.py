@@ -26,6 +26,7 @@ from policyd.xds.resources.observing import Seen, clusters
 from proxy.series import dropped_in
 from tests.e2e.terminal import wait_until
 from tests.fakes.telemetry import Collector
+from tests.fakes.telemetry import Seen as Span
 from tests.ports import free_port
 from tests.xds.envoy_process import EnvoyProcess, eventually
 
@@ -46,6 +47,8 @@ extensionProviders:
     envoyFileAccessLog: {{path: {folder}/labels.log, logFormat: {{labels: {{code: "%RESPONSE_CODE%"}}}}}}
   - {{name: stdout, envoyFileAccessLog: {{path: /dev/stdout, logFormat: {{text: "line %RESPONSE_CODE%\\n"}}}}}}
   - {{name: otlp, envoyOtelAls: {{endpoint: "http://127.0.0.1:{port}/v1/logs"}}}}
+  - {{name: otlp-grpc, envoyOtelAls: {{endpoint: "grpc://127.0.0.1:{grpc}"}}}}
+  - {{name: spans-grpc, opentelemetry: {{endpoint: "grpc://127.0.0.1:{grpc}"}}}}
   - {{name: spans, opentelemetry: {{endpoint: "http://127.0.0.1:{port}/v1/traces"}}}}
   - {{name: b3, zipkin: {{endpoint: "http://127.0.0.1:{port}/api/v2/spans"}}}}
   - name: both
@@ -63,6 +66,7 @@ PORTS: Mapping[str, tuple[Said, str]] = {
     "b3": (Said(spans=Spans("b3"), logs={}), ""),
     "both": (Said(spans=Spans("both"), logs={}), ""),
     "w3c": (Said(spans=Spans("spans"), logs={}), ""),
+    "grpc": (Said(spans=Spans("spans-grpc"), logs={"otlp-grpc": ""}), ""),
 }
 
 
@@ -113,7 +117,7 @@ async def _started(envoy: EnvoyProcess) -> None:
 
 
 def _settings(folder: Path, collector: Collector, more: str = "") -> str:
-    return SETTINGS.format(folder=folder, port=collector.port) + more + "\n"
+    return SETTINGS.format(folder=folder, port=collector.port, grpc=collector.grpc_port) + more + "\n"
 
 
 def _fields(name: str, folder: Path, collector: Collector) -> dict[str, Any]:
@@ -221,8 +225,8 @@ def test_providers_write_each_in_its_form_to_files_standard_output_and_a_collect
     wait_until(lambda: "GET /gone" in rig.lines("short.log"), 20)
     wait_until(lambda: [json.loads(one) for one in rig.lines("labels.log")] == [{"code": 410}], 20)
     wait_until(lambda: "line 410" in (rig.envoy.folder / "envoy.log").read_text().splitlines(), 20)
-    wait_until(lambda: rig.collector.lines != [], 20)
-    [line] = rig.collector.lines
+    wait_until(lambda: any("secret=1" in one.body for one in rig.collector.lines), 20)
+    [line] = [one for one in rig.collector.lines if "secret=1" in one.body]
     assert '"GET /gone?secret=1 HTTP/1.1" 410' in line.body
     assert line.said.keys() >= {*access_log.JSON, "service.name", "service.instance.id"}
     assert (line.said["response_code"], line.said["service.name"]) == ("410", "web.shop")
@@ -279,6 +283,26 @@ def test_zipkin_gets_the_span_of_the_trace_that_came(rig: Rig) -> None:
     [span] = found()
     assert (span["traceId"], span["parentId"], span["tags"]["policyd.instance"]) == (TRACE, SPAN, "web-v1")
     assert span["localEndpoint"]["serviceName"] == "web"
+
+
+@pytest.mark.parametrize("port", ["w3c", "grpc"])
+def test_a_collector_of_otlp_gets_the_span_by_http_or_grpc(rig: Rig, port: str) -> None:
+    rig.get(port, f"/otlp/{port}", traceparent=W3C["traceparent"])
+
+    def found() -> list[Span]:
+        return [one for one in rig.collector.spans if one.tags["http.url"].endswith(f"/otlp/{port}")]
+
+    wait_until(lambda: found() != [], 30)
+    [span] = found()
+    assert (span.service, span.trace, span.parent, span.tags["policyd.instance"]) == (
+        "web.shop", TRACE, SPAN, "web-v1",
+    )  # fmt: skip
+
+
+def test_and_lines_by_grpc(rig: Rig) -> None:
+    rig.get("grpc", "/gone/by-grpc")
+
+    wait_until(lambda: any("/gone/by-grpc" in one.body for one in rig.collector.lines), 20)
 
 
 # ---- more than there is room for

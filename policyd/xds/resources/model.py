@@ -27,7 +27,7 @@ SERVED_ANY = "inner/served-any"
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go (OTLP over HTTP, or `zipkin`'s JSON; "": to policyd), and of how many requests in a hundred.
+    """Where spans go (OTLP, or `zipkin`'s JSON; "": to policyd), and of how many requests in a hundred.
 
     `cluster` is the way there. With `zipkin` the next hop is told of the trace by B3's headers, and by W3C's too
     with `w3c`; without, by W3C's.
@@ -50,7 +50,7 @@ class AccessLog:
 
 @dataclass(frozen=True, slots=True)
 class OtlpLog:
-    """Where proxies tell of each request by OTLP logs over HTTP."""
+    """Where proxies tell of each request by OTLP logs, over HTTP or gRPC."""
 
     url: str
     cluster: str

@@ -22,6 +22,7 @@ from policyd.xds.resources.model import XDS_CLUSTER, AccessLog, Control, OtlpLog
 
 STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
 TIMEOUT: Final = "5s"
+PORTS: Final = {"http": 80, "https": 443, "grpc": 4317, "grpcs": 4317}  # where a URL names none
 _LOGGERS: Final = "type.googleapis.com/envoy.extensions.access_loggers"
 _SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
@@ -124,7 +125,7 @@ def _to_collector(instance: Instance, log: OtlpLog) -> dict[str, Any]:
     config = {
         "@type": f"{_LOGGERS}.open_telemetry.v3.OpenTelemetryAccessLogConfig",
         "log_name": "otel_envoy_accesslog",
-        "http_service": {"http_uri": {"uri": log.url, "cluster": log.cluster, "timeout": TIMEOUT}},
+        **_otlp(log.url, log.cluster),
         "disable_builtin_labels": True,
         "resource_attributes": listed({"service.name": instance.service, "service.instance.id": instance.name}),
         "body": {"string_value": access_log.TEXT.rstrip()},
@@ -198,7 +199,18 @@ def _collector(tracing: Tracing) -> dict[str, Any]:
     """Where spans go: to a server, or to policyd, on the way by which configuration comes."""
     if not tracing.url:
         return {"grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}, "timeout": TIMEOUT}}
-    return {"http_service": {"http_uri": {"uri": tracing.url, "cluster": tracing.cluster, "timeout": TIMEOUT}}}
+    return _otlp(tracing.url, tracing.cluster)
+
+
+def _otlp(url: str, cluster: str) -> dict[str, Any]:
+    """How OTLP is spoken there, as the URL says: by gRPC or by HTTP."""
+    if _is_grpc(url):
+        return {"grpc_service": {"envoy_grpc": {"cluster_name": cluster}, "timeout": TIMEOUT}}
+    return {"http_service": {"http_uri": {"uri": url, "cluster": cluster, "timeout": TIMEOUT}}}
+
+
+def _is_grpc(url: str) -> bool:
+    return url.startswith(("grpc:", "grpcs:"))
 
 
 def _sampler(percent: float) -> dict[str, Any]:
@@ -225,17 +237,19 @@ def clusters(control: Control) -> Iterator[dict[str, Any]]:
 
 def _cluster(name: str, url: str) -> dict[str, Any]:
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
     endpoint = {"endpoint": {"address": socket(host, port)}}
     made: dict[str, Any] = {
         "name": name,
         "type": "STATIC" if _is_address(host) else "STRICT_DNS",
         "connect_timeout": policies.CONNECT_TIMEOUT,
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "typed_extension_protocol_options": policies.protocol("http_protocol_options"),
+        "typed_extension_protocol_options": policies.protocol(
+            "http2_protocol_options" if _is_grpc(url) else "http_protocol_options"
+        ),
     }
-    if parts.scheme == "https":
-        made["transport_socket"] = tls.to_server(host)
+    if parts.scheme in ("https", "grpcs"):
+        made["transport_socket"] = tls.to_server(host, *(["h2"] if _is_grpc(url) else []))
     return made
 
 

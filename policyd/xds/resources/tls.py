@@ -136,14 +136,18 @@ def to_outside(host: str, given: ClientTls, names: Iterable[str], alpn: list[str
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def to_server(name: str) -> dict[str, Any]:
-    """The transport socket towards a server outside the mesh, proven by its name and the roots of the machine."""
+def to_server(name: str, *speaks: str) -> dict[str, Any]:
+    """The transport socket towards a server outside the mesh, proven by its name and the roots of the machine.
+
+    `speaks` are protocols by their names in TLS (ALPN).
+    """
     san = {"san_type": _san_type(name), "matcher": {"exact": name}}
     context = {
         "@type": f"{TLS}.UpstreamTlsContext",
         "sni": name,
         "common_tls_context": {
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            **({"alpn_protocols": list(speaks)} if speaks else {}),
             "validation_context": {
                 "trusted_ca": {"filename": SYSTEM_ROOTS},
                 "match_typed_subject_alt_names": [san],

@@ -23,6 +23,7 @@ tracing: {sampling: 25}
 extensionProviders:
   - {name: jaeger, opentelemetry: {endpoint: "http://127.0.0.1:4318/v1/traces"}}
   - {name: zipkin, zipkin: {endpoint: "https://zipkin.example/api/v2/spans"}}
+  - {name: tempo, opentelemetry: {endpoint: "grpcs://tempo.example"}}
   - {name: loki, envoyOtelAls: {endpoint: "http://127.0.0.1:3100/otlp/v1/logs"}}
   - {name: errors, envoyFileAccessLog: {path: /tmp/errors.log, logFormat: {labels: {code: "%RESPONSE_CODE%"}}}}
 """
@@ -96,8 +97,13 @@ def test_every_provider_that_is_elsewhere_has_a_way_there() -> None:
 
     assert {name for name in clusters if name.startswith("policyd-otlp")} == {
         "policyd-otlp/jaeger", "policyd-otlp/zipkin", "policyd-otlp/loki",
+        "policyd-otlp/tempo",
     }  # fmt: skip
     assert "transport_socket" in shown(clusters["policyd-otlp/zipkin"])
+    by_grpc = shown(clusters["policyd-otlp/tempo"])
+    [place] = by_grpc["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert place["endpoint"]["address"]["socket_address"] == {"address": "tempo.example", "port_value": 4317}
+    assert by_grpc["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] == ["h2"]
 
 
 def test_what_is_switched_off_is_not_there() -> None:
