@@ -37,7 +37,7 @@ def main() -> None:
         folder = Path(work) / "bookinfo"
         shutil.copytree(ROOT / "examples" / "bookinfo", folder, ignore=shutil.ignore_patterns(".policyd"))
         with (folder / "policyd.yaml").open("a") as settings:
-            settings.write("tracing: {sampling: 100}\n")
+            settings.write("console: {apply: true}\n")
         try:
             said = subprocess.run([PROGRAM, "up", str(folder), "--detach"], capture_output=True, text=True, check=True)
             lines = dict(

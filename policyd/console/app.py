@@ -33,6 +33,7 @@ PAGES: Final = {
     "/traces": traces.traces,
     "/traces/{id}": traces.trace,
     "/mesh": mesh.mesh,
+    "/mesh/proxies/{id}": mesh.proxy,
     "/mesh/resources": mesh.resources,
     "/mesh/analysis": mesh.analysis,
     "/mesh/routes": mesh.routes,

@@ -20,7 +20,8 @@ WATCHED_SECONDS: Final = 2.0  # between two looks while somebody looks at the gr
 ALONE_SECONDS: Final = 15.0
 NEWEST: Final = 20  # looks that are all kept
 APART_SECONDS: Final = 30.0  # between those that are older
-OLDEST_SECONDS: Final = 3_700.0
+OLDEST_SECONDS: Final = 24 * 3600.0 + 100.0
+FEWEST: Final = 4  # looks that a time is parted into at least, however many edges each has
 MAX_EDGES: Final = 20_000  # of all looks together
 
 
@@ -38,11 +39,14 @@ class Stretch:
 
 
 def kept(looks: list[Seen]) -> list[Seen]:
-    """Of looks, the oldest first, those that are kept."""
+    """Of looks, the oldest first, those that are kept: the older, the farther apart, and the more edges, the fewer."""
     newest = looks[-NEWEST:]
+    now, parts = newest[-1].at, max(MAX_EDGES / max(len(newest[-1].look), 1) / 10, FEWEST)
     older: list[Seen] = []
     for one in looks[:-NEWEST]:
-        if newest[-1].at - one.at <= OLDEST_SECONDS and (not older or one.at - older[-1].at >= APART_SECONDS):
+        age = now - one.at
+        apart = max(APART_SECONDS, age / parts)
+        if age <= OLDEST_SECONDS and (not older or one.at - older[-1].at >= apart):
             older.append(one)
     all_of_them = [*older, *newest]
     edges = 0
@@ -66,13 +70,20 @@ class Watch:
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def stretch(self, seconds: float) -> Stretch | None:
-        """The last look and one about so long before it, or the longest time that there is."""
+    def stretch(self, seconds: float, ended: float = 0.0) -> Stretch | None:
+        """About so many seconds that ended so many ago, or the nearest to it that was seen; None before two looks."""
         if len(self._looks) < 2:
             return None
-        now = self._looks[-1]
-        before = next((one for one in reversed(self._looks[:-1]) if now.at - one.at >= seconds * 0.9), self._looks[0])
-        return Stretch(before, now)
+        last = self._clock() - ended
+        behind = [one for one in self._looks[1:] if one.at <= last] if ended else self._looks
+        now = behind[-1] if behind else self._looks[1]
+        before = [one for one in self._looks if one.at < now.at]
+        first = next((one for one in reversed(before) if now.at - one.at >= seconds * 0.9), before[0])
+        return Stretch(first, now)
+
+    def ago(self, look: Seen) -> float:
+        """How many seconds a look is old."""
+        return max(self._clock() - look.at, 0.0)
 
     async def run(self) -> None:
         """Look, without end."""

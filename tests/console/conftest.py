@@ -124,7 +124,7 @@ def made(
 ) -> tuple[Door, Desk]:
     """The application over a world."""
     source = Source(world.folder, clock=lambda: world.clock)
-    desk = Desk(source, Watch(source.see), RULES, lambda: NOW, applies)
+    desk = Desk(source, Watch(source.see, lambda: world.clock), RULES, lambda: NOW, applies)
     return application(desk, seconds, lambda: world.clock, token, provider), desk
 
 

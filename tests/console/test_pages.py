@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import zlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import authority_pb2 as ca
+from policyd._pb import rotation_pb2
 from policyd.audit.record import Entry, Fault
 from policyd.config import state_paths
 from policyd.console.app import PAGES
@@ -74,6 +77,62 @@ async def test_nodes_are_versions_or_services_and_a_focus_shows_the_neighbours(c
     near = {"productpage-v1", "reviews-v1"}
     assert nodes((await console.get("/?focus=reviews-v1")).text) == near
     assert nodes((await console.get("/graph/part?busy=1")).text) == near | {"reviews-v2"}
+
+
+async def test_a_range_that_ended_shows_what_was_and_does_not_live(console: Console, world: World) -> None:
+    await console.desk.watch.look()
+    world.later(60.0, Calls("reviews-v1", "details-v1", denied=60))
+    await console.desk.watch.look()
+    world.later(3_600.0, Calls("reviews-v1", "details-v1", denied=60))
+    await console.desk.watch.look()
+    then = [denied(at=7, time=NOW - timedelta(seconds=3_620)), denied(at=8, time=NOW - timedelta(seconds=30))]
+    traffic.write(world.folder, then)
+
+    now = check_harmless((await console.get("/?range=1h")).text)
+    was = check_harmless((await console.get("/?until=1h&edge=reviews-v1~details-v1")).text)
+
+    assert [a for _, a in now.elements if a.get("data-live")]
+    assert not [a for _, a in now.elements if a.get("class", "").startswith("edge denied")]
+    [edge] = [a for _, a in was.elements if a.get("data-key") == "reviews-v1~details-v1"]
+    assert edge["class"].split()[:2] == ["edge", "denied"]
+    assert not [a for _, a in was.elements if a.get("data-live")]
+    links = was.of("a", "href")
+    assert f"/decisions/{7:032x}" in links
+    assert f"/decisions/{8:032x}" not in links
+    assert any("until=" in link and "since=" in link for link in links), "all decisions of that time"
+    assert (await console.get("/?until=soon")).status_code == 400
+    assert (await console.get("/graph/part?until=soon")).status_code == 400
+
+
+async def test_a_proxy_shows_what_it_holds(console: Console, world: World) -> None:
+    body = {"name": "80", "virtual_hosts": [{"name": HOSTILE, "domains": [HOSTILE], "routes": [
+        {"match": {"prefix": "/"}, "route": {"cluster": HOSTILE}}]}]}  # fmt: skip
+    dump = {"configs": [{"version_info": "1", "route_config": body}]}
+    held = zlib.compress(json.dumps(dump).encode())
+    world.fake.replies["Inspect"] = pb.InspectReply(held=held)
+
+    page = check_harmless((await console.get("/mesh/proxies/details-v1")).text)
+
+    assert "vhost name" in page.text
+    for query, status in (("", 400), ("?kind=secrets", 400), ("?kind=" + "x" * 90, 400)):
+        world.fake.replies["Inspect"] = pb.InspectReply(held=b"no zlib")
+        answer = await console.get(f"/mesh/proxies/details-v1{query}")
+        assert answer.status_code == status
+        check_harmless(answer.text)
+
+
+async def test_a_rotation_says_how_far_it_is(console: Console, world: World) -> None:
+    active = rotation_pb2.Generation(state="active", since=1, root_sha256="9b" * 32, intermediate_sha256="0c" * 32)
+    prepared = rotation_pb2.Generation(state="prepared", since=2, root_sha256="aa" * 32, intermediate_sha256=HOSTILE)
+    world.fake.replies["RotationStatus"] = rotation_pb2.RotationReply(
+        generations=[active, prepared], next="activate", next_at="in 5 m",
+        waited=[rotation_pb2.Waited(agent=HOSTILE, why=HOSTILE)],
+    )  # fmt: skip
+    page = check_harmless((await console.get("/certificates")).text)
+
+    assert "next: policyd ca rotate activate , by itself in 5 m" in page.text
+    assert "active since 1970-01-01 00:00:01 UTC root 9b9b9b9b9b9b9b9b" in page.text
+    assert "evil.example" in page.text
 
 
 async def test_before_two_looks_and_without_a_server_the_graph_says_why(console: Console, world: World) -> None:
@@ -208,7 +267,7 @@ async def test_routes_follow_a_request(console: Console) -> None:
 
 
 ASKED = {
-    "/": ("", "edge", "focus", "namespace", "by", "range", "busy"),
+    "/": ("", "edge", "focus", "namespace", "by", "range", "busy", "until"),
     "/graph/part": ("", "edge", "focus", "namespace"),
     "/decisions": ("", "path", "principal", "policy", "since", "decision", "method", "status", "count"),
     "/policies": ("", "q"),

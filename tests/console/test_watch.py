@@ -17,17 +17,19 @@ def seen(at: float, edges: int = 1) -> Seen:
     return Seen({Edge(f"a{number}", "b", "none"): Counts() for number in range(edges)}, {}, (), at)
 
 
-def test_an_hour_of_looks_is_kept_ever_thinner() -> None:
+@pytest.mark.parametrize("edges", [5, 400])
+def test_a_day_of_looks_is_kept_ever_thinner(edges: int) -> None:
     looks: list[Seen] = []
-    for at in range(0, 8_000, 2):
-        looks = kept([*looks, seen(float(at))])
+    for at in range(0, 100_000, 10):
+        looks = kept([*looks, seen(float(at), edges)])
 
     times = [one.at for one in looks]
-    assert times[-NEWEST:] == [float(at) for at in range(8_000 - 2 * NEWEST, 8_000, 2)]
-    assert times[0] >= 7_998 - OLDEST_SECONDS
+    assert times[-NEWEST:] == [float(at) for at in range(100_000 - 10 * NEWEST, 100_000, 10)]
+    assert times[0] >= 99_990 - OLDEST_SECONDS
+    assert times[0] < 99_990 * 0.3, "most of the day is there, however many edges there are"
     older = times[:-NEWEST]
     assert all(b - a >= APART_SECONDS for a, b in pairwise(older))
-    assert 110 < len(older) < 130
+    assert edges * len(looks) <= MAX_EDGES
 
 
 def test_the_bound_is_of_edges_and_two_looks_are_always_kept() -> None:
@@ -49,6 +51,24 @@ class Sights:
             raise NotRunning(self.trouble)
         self.at += 5.0
         return seen(self.at)
+
+
+async def test_a_range_that_ended_is_told_from_the_looks_before_its_end() -> None:
+    sights = Sights()
+    watch = Watch(sights, clock=lambda: sights.at)
+    for _ in range(10):
+        await watch.look()  # at 5, 10 and so on to 50
+
+    def told(seconds: float, ended: float) -> tuple[float, float]:
+        stretch = watch.stretch(seconds, ended)
+        assert stretch is not None
+        return stretch.before.at, stretch.now.at
+
+    assert told(10, 0) == (40, 50)
+    assert told(10, 20) == (20, 30)
+    assert told(10, 22) == (15, 25)
+    assert told(1_000, 20) == (5, 30)
+    assert told(10, 1_000) == (5, 10), "before all looks: the first two"
 
 
 async def test_a_range_is_told_from_the_look_before_it_or_the_oldest() -> None:

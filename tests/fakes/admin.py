@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from policyd._pb import admin_pb2 as pb
-from policyd._pb import admin_pb2_grpc, authority_pb2_grpc
+from policyd._pb import admin_pb2_grpc, authority_pb2_grpc, rotation_pb2, rotation_pb2_grpc
 from policyd._pb import authority_pb2 as ca
 
 
@@ -39,6 +39,7 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
             "Trace": pb.TraceReply(),
             "Visit": pb.VisitReply(allowed=True, reasons=["owner"]),
             "ApplyPolicies": pb.ApplyPoliciesReply(revision="4711" * 16),
+            "RotationStatus": rotation_pb2.RotationReply(sequence=1),
             "IssueJwt": ca.IssueJwtReply(token="e30.e30.e30", expires_at=1795435200, jti="0a"),
             "ShowBundle": ca.ShowBundleReply(trust_domain="cluster.local", document=b'{"keys": []}'),
             "CaStatus": ca.CaStatusReply(trust_domain="cluster.local"),
@@ -111,6 +112,12 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer, authority_pb2_grpc.CertificateAuth
     def ApplyPolicies(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("ApplyPolicies", request, context)
 
+    def RotationStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RotationStatus", request, context)
+
+    def RotationStep(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._answer("RotationStep", request, context)
+
     def IssueJwt(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._answer("IssueJwt", request, context)
 
@@ -166,6 +173,7 @@ def serving(fake: FakeAdmin, socket: Path) -> Iterator[FakeAdmin]:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     admin_pb2_grpc.add_AdminServicer_to_server(fake, server)
     authority_pb2_grpc.add_CertificateAuthorityServicer_to_server(fake, server)
+    rotation_pb2_grpc.add_RotationServicer_to_server(fake, server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     try:

@@ -48,11 +48,12 @@ async def certificates(request: Request) -> Response:
     desk = desk_of(request)
     identity = request.query_params.get("identity", "").strip()[:300]
     authority, revoked = await desk.ask(_authority, desk)
+    rotation = await desk.ask(_rotation, desk)
     rows, ledger = await desk.ask(_ledger, desk, identity)
     bars, place = timeline(rows, desk.now())
     return await page(
-        request, "certificates.html", authority=authority, revoked=revoked, bars=bars, place=place, ledger=ledger,
-        identity=identity, limit=SHOWN,
+        request, "certificates.html", authority=authority, revoked=revoked, rotation=rotation, bars=bars,
+        place=place, ledger=ledger, identity=identity, limit=SHOWN,
     )  # fmt: skip
 
 
@@ -93,6 +94,13 @@ def _authority(desk: Desk) -> tuple[Any, Sequence[Any]]:
     with suppress(NotRunning, PolicydError), desk.source.client() as client:
         return client.ca_status(), client.revoked()
     return None, ()
+
+
+def _rotation(desk: Desk) -> Any:
+    """How far a rotation is; None where nobody says."""
+    with suppress(NotRunning, PolicydError), desk.source.client() as client:
+        return client.rotation()
+    return None
 
 
 def _ledger(desk: Desk, identity: str) -> tuple[list[dict[str, Any]], list[Record]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup
@@ -11,6 +12,8 @@ from starlette.responses import HTMLResponse
 
 from policyd.audit.ask.filters import Filter
 from policyd.audit.match import entity_id
+from policyd.audit.scan import Span
+from policyd.cli.moments import moment
 from policyd.console.desk import Desk, desk_of, page, part
 from policyd.console.graph.drawing import Drawing, draw
 from policyd.console.graph.picture import (
@@ -37,7 +40,15 @@ if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
     from policyd.audit.record import Record
 
-RANGES: Final[Mapping[str, float]] = {"10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3600}
+RANGES: Final[Mapping[str, float]] = {
+    "10s": 10,
+    "1m": 60,
+    "5m": 300,
+    "15m": 900,
+    "1h": 3600,
+    "6h": 21_600,
+    "24h": 86_400,
+}
 DEFAULT_RANGE: Final = "1m"
 LATEST: Final = 12  # decisions beside an edge
 WITHIN: Final = 3_000  # records of the end of the journal among which they are looked for
@@ -54,11 +65,13 @@ class Asked:
     namespace: str = ""
     busy: bool = False
     edge: str = ""
+    until: str = ""  # when the range ended, as people write it; "" for now
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Asked:
         """Read a query; what means nothing is the default."""
         return cls(
+            until=query.get("until", "").strip()[:40],
             range=query["range"] if query.get("range") in RANGES else DEFAULT_RANGE,
             by=query["by"] if query.get("by") in ("version", "service") else "",
             focus=query.get("focus", "")[:300],
@@ -77,7 +90,17 @@ class Asked:
             "namespace": self.namespace or None,
             "busy": "1" if self.busy else None,
             "edge": self.edge or None,
+            "until": self.until or None,
         }
+
+    @property
+    def seconds(self) -> float:
+        """How long the range is."""
+        return RANGES[self.range]
+
+    def ended(self, now: datetime) -> float:
+        """How many seconds ago the range ended; raises UsageError for what is no moment."""
+        return max((now - moment(self.until, now, UTC)).total_seconds(), 0.0) if self.until else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +114,30 @@ class Shown:
     link: Link | None
     namespaces: tuple[str, ...]
     trouble: str
+    begins: datetime | None = None
+    ends: datetime | None = None
+    now: datetime | None = None
+
+    @property
+    def earlier(self) -> str:
+        """When the range before this one ended, as an address has it."""
+        return f"{self.begins:%Y-%m-%dT%H:%M:%SZ}" if self.begins else ""
+
+    @property
+    def later(self) -> str:
+        """When the range after this one ends; "" where that is not before now."""
+        after = self.ends + timedelta(seconds=self.asked.seconds) if self.ends else None
+        return f"{after:%Y-%m-%dT%H:%M:%SZ}" if after and self.now and after < self.now else ""
 
 
 def shown(desk: Desk, asked: Asked) -> Shown:
     """What is asked for out of the last looks, drawn once."""
+    asked.ended(desk.now())
     return desk.kept(("shown", desk.watch.number, desk.watch.trouble, asked), lambda: _drawn(desk, asked))
 
 
 def _drawn(desk: Desk, asked: Asked) -> Shown:
-    stretch = desk.watch.stretch(RANGES[asked.range])
+    stretch = desk.watch.stretch(asked.seconds, asked.ended(desk.now()))
     if stretch is None:
         nothing = Picture((), ())
         return Shown(asked, "version", nothing, draw(nothing), None, (), desk.watch.trouble)
@@ -110,7 +148,11 @@ def _drawn(desk: Desk, asked: Asked) -> Shown:
     chosen = of_namespace(whole, asked.namespace) if asked.namespace in namespaces else whole
     chosen = focused(chosen, asked.focus) if chosen.node(asked.focus) else chosen
     chosen = without_idle(chosen) if asked.busy else chosen
-    return Shown(asked, by, whole, draw(chosen), whole.link(asked.edge), namespaces, desk.watch.trouble)
+    now = desk.now()
+    begins, ends = (now - timedelta(seconds=desk.watch.ago(one)) for one in (stretch.before, stretch.now))
+    return Shown(
+        asked, by, whole, draw(chosen), whole.link(asked.edge), namespaces, desk.watch.trouble, begins, ends, now
+    )  # fmt: skip
 
 
 async def graph(request: Request) -> Response:
@@ -170,23 +212,37 @@ def edge_values(desk: Desk, now: Shown) -> Mapping[str, Any] | None:
     source, target = now.whole.node(now.link.source), now.whole.node(now.link.target)
     if source is None or target is None:
         return None
-    stretch = desk.watch.stretch(RANGES[now.asked.range])
+    stretch = desk.watch.stretch(now.asked.seconds, now.asked.ended(desk.now()))
     wanted = filter_of(source, target, stretch.now.places if stretch else ())
     proxies = frozenset(target.versions if target.kind != "host" else source.versions)
 
     def belongs(record: Record) -> bool:
         return record.kind == "decision" and (not record.proxy or record.proxy in proxies) and holds(wanted, record)
 
-    records = desk.source.recent(belongs, LATEST, WITHIN)
-    denied = [record for record in records if record.decision != "allow"]
-    if len(denied) < LATEST and now.link.state == "denied":  # what is looked for must not be below what passes
-        more = desk.source.recent(lambda one: one.decision != "allow" and belongs(one), 4, WITHIN)
-        ids = {record.decision_id for record in records}
-        records = [*(one for one in more if one.decision_id not in ids), *records]
+    records = _then(desk, now, wanted, belongs) if now.asked.until else _lately(desk, now.link, belongs)
     query = {"principal": _name(wanted.principal), "resource": _name(wanted.resource)}
+    if now.asked.until:
+        query |= {"since": now.earlier, "until": f"{now.ends:%Y-%m-%dT%H:%M:%SZ}"}
     policies = sorted({reason for record in records for reason in record.reasons})
     return {"link": now.link, "source": source, "target": target, "records": records[: LATEST + 4], "query": query,
             "policies": policies}  # fmt: skip
+
+
+def _lately(desk: Desk, link: Link, belongs: Callable[[Record], bool]) -> list[Record]:
+    """The last ones; what is looked for must not be below what passes."""
+    records = desk.source.recent(belongs, LATEST, WITHIN)
+    if link.state != "denied" or (len(records) == LATEST and all(record.decision != "allow" for record in records)):
+        return records
+    more = desk.source.recent(lambda one: one.decision != "allow" and belongs(one), 4, WITHIN)
+    ids = {record.decision_id for record in records}
+    return [*(one for one in more if one.decision_id not in ids), *records]
+
+
+def _then(desk: Desk, now: Shown, wanted: Filter, belongs: Callable[[Record], bool]) -> list[Record]:
+    """Those of a range that ended, denials first."""
+    within = replace(wanted, span=Span(now.begins, now.ends))
+    found = [one for one in desk.source.search(within, LATEST * 8) if belongs(one)]
+    return sorted(found, key=lambda one: one.decision == "allow")[:LATEST]
 
 
 def filter_of(source: Node, target: Node, places: Sequence[pb.InstancePlace]) -> Filter:

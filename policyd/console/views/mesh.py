@@ -12,13 +12,16 @@ from policyd.cli import route_text
 from policyd.cli.loaded import NOWHERE, load_folder
 from policyd.cli.mesh_analyze import examined
 from policyd.cli.proxy import TYPES, word
+from policyd.cli.proxy_config import Kind, rows
 from policyd.console.desk import Desk, desk_of, page, part, problems_of
 from policyd.console.live import event
 from policyd.console.playground import headers_of
-from policyd.errors import NotRunning, PolicydError, StateError
+from policyd.errors import NotRunning, PolicydError, StateError, UsageError
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower
 from policyd.way.model import is_denied, is_lost
+from policyd.xds.inspection.held import unpack
+from policyd.xds.inspection.rows import HEADERS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 MAX_ROWS: Final = 1_000
+HELD: Final = ("routes", "listeners", "clusters", "endpoints")
 MAX_FINDINGS: Final = 200
 
 
@@ -42,6 +46,17 @@ async def mesh_live(request: Request) -> Response:
     desk = desk_of(request)
     answer: Response = request.app.state.streams.answer(_as_they_change(desk))
     return answer
+
+
+async def proxy(request: Request) -> Response:
+    """What one proxy holds of a kind, in its own words."""
+    desk, name = desk_of(request), request.path_params["id"]
+    kind = request.query_params.get("kind", "routes")
+    if kind not in HEADERS or kind == "secrets":
+        raise UsageError(f"`{kind[:40]}` is no kind that is shown", remedy=f"it is one of {', '.join(HELD)}")
+    found = await desk.ask(_held, desk, name, kind)
+    return await page(request, "proxy.html", name=name, kind=kind, kinds=HELD, heads=HEADERS[kind],
+                      rows=found[:MAX_ROWS], count=len(found))  # fmt: skip
 
 
 async def resources(request: Request) -> Response:
@@ -105,6 +120,12 @@ async def _as_they_change(desk: Desk) -> AsyncIterator[bytes]:
             shown = now
             yield event("proxies", now)
         await desk.pause(LOOK_SECONDS)
+
+
+def _held(desk: Desk, name: str, kind: str) -> list[tuple[str, ...]]:
+    with desk.source.client() as client:
+        held = unpack(client.inspect(name, kind).held)
+    return list(rows(Kind(kind), held))
 
 
 def _resources(desk: Desk) -> list[dict[str, Any]]:
