@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ SECONDS = 60.0  # for what comes by itself
 EDGE = '.edge[data-key="reviews-v1~details-v1"]'
 OPEN = '@id("details-from-all")\npermit (principal, action, resource == Service::"details.default");\n'
 EVERYWHERE = (
-    "/decisions", "/traces", "/policies", "/policies/tests", "/policies/revisions", "/certificates", "/mesh",
+    "/decisions", "/traces", "/policies", "/policies/tests", "/policies/trial", "/policies/revisions", "/certificates",
+    "/mesh", "/mesh/proxies/details-v1", "/mesh/resources", "/mesh/analysis", "/?until=2s&range=10s",
     "/mesh/routes?request=productpage+GET+http://reviews/reviews/0",
 )  # fmt: skip
 
@@ -54,6 +56,8 @@ def shown(root: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser
     """Bookinfo as `policyd up` runs it, console included."""
     directory = copy_of_bookinfo(tmp_path_factory.mktemp("console") / "bookinfo", root)
     (directory / "checks.yaml").unlink()  # one of them is denied, which would be seen
+    with (directory / "policyd.yaml").open("a") as settings:
+        settings.write("console: {apply: true}\n")
     try:
         done = subprocess.run([PROGRAM, "up", str(directory), "--detach"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -158,6 +162,53 @@ def test_decisions_come_as_they_are_made_and_keys_lead_everywhere(shown: Shown) 
     page.keyboard.press("Enter")
     page.wait_for_url(f"{shown.address}/decisions?principal=bookinfo-reviews")
     expect(page.locator("#rows .who").first).to_have_text("bookinfo-reviews")
+
+
+def test_a_draft_is_applied_and_every_proxy_answers_by_it(shown: Shown) -> None:
+    page = shown.page
+    shown.go("/policies/playground?file=policies/details.cedar&request=reviews-v1+GET+http://details/details/0")
+    expect(page.locator("#apply")).to_be_disabled()
+    page.locator("#text").fill(OPEN)
+    page.locator("#apply").click()
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator(".applied")).to_have_count(0)
+    page.locator("#apply").click()
+    check_accessible(page)
+    page.locator("#sure").get_by_role("button", name="Apply").click()
+    expect(page.locator("#answer")).to_contain_text("Not applied")
+    expect(page.locator("#answer")).to_contain_text("reviews does not ask details")  # a case of the folder
+    file = shown.mesh.directory / "policies" / "details.cedar"
+    assert file.read_text() != OPEN
+    shutil.rmtree(shown.mesh.directory / "cases")
+    page.locator("#apply").click()
+    page.locator("#sure").get_by_role("button", name="Apply").click()
+    expect(page.locator(".applied")).to_contain_text("policies/details.cedar is enforced")
+    expect(page.locator("#apply")).to_be_disabled()
+    assert file.read_text() == OPEN
+    with shown.mesh.client("reviews-v1") as reviews:
+        wait_until(lambda: reviews.get("http://details:9080/details/0").status_code == 200, SECONDS)
+    said = subprocess.run(
+        [PROGRAM, "log", "query", "--kind", "operation", "--json", "--dir", str(shown.mesh.directory)],
+        capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert '"policies.apply"' in said
+    file.write_text("")  # by somebody else, beside the console
+    page.locator("#text").fill(OPEN + "// more\n")
+    page.locator("#apply").click()
+    page.locator("#sure").get_by_role("button", name="Apply").click()
+    expect(page.locator("#answer")).to_contain_text("was changed meanwhile")
+    shown.wrong = [one for one in shown.wrong if "400" not in one]  # the answer to what is refused
+
+
+def test_a_decision_is_replayed_under_the_folder_as_it_is(shown: Shown) -> None:
+    page = shown.page
+    denied = [one["decision_id"] for one in shown.mesh.records("details-v1") if one["decision"] == "deny"]
+    (shown.mesh.directory / "policies" / "details.cedar").write_text(OPEN)
+    shown.go(f"/decisions/{denied[-1]}")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.locator(".replayed .versus")).to_contain_text("recorded deny")
+    expect(page.locator(".replayed .versus")).to_contain_text("allow differs")
+    check_accessible(page)
 
 
 def test_every_page_is_clean_in_the_light_and_in_the_dark(shown: Shown) -> None:

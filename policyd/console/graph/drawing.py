@@ -5,6 +5,7 @@ Law: pure. Colour is never the only sign: what is denied is red, dashed otherwis
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from typing import Final
 from policyd.console.graph.layout import FEW, Layout, Point, lay_out
 from policyd.console.graph.picture import Link, Node, Picture
 
+NEAR: Final = 0.6  # along an edge, where words stand: nearer to the end at which fewer others are
 MAX_NAME: Final = 19  # characters that fit into a node
 FEW_LINKS: Final = 12  # of which those that rest are labelled too
 NOTHING: Final = "–"
@@ -68,7 +70,11 @@ def draw(picture: Picture, layout: Layout | None = None) -> Drawing:
     worst = _worst(picture.links)
     boxes = tuple(_box(node, layout, worst.get(node.key, "idle"), small) for node in picture.nodes)
     behind_first = sorted(picture.links, key=lambda link: _RANK.index(link.state))  # what is denied is on top
-    arrows = tuple(_arrow(link, picture, layout, small) for link in behind_first)
+    leaving, arriving = Counter(one.source for one in picture.links), Counter(one.target for one in picture.links)
+    arrows = tuple(
+        _arrow(link, picture, layout, small, NEAR if leaving[link.source] >= arriving[link.target] else 1 - NEAR)
+        for link in behind_first
+    )
     return Drawing(boxes, arrows, layout.width, layout.height, small)
 
 
@@ -122,16 +128,18 @@ def _box(node: Node, layout: Layout, state: str, small: bool) -> Box:
     return Box(node, left, top, scale.width, scale.height, name, "" if small else note, title, state)
 
 
-def _arrow(link: Link, picture: Picture, layout: Layout, small: bool) -> Arrow:
-    path, middle = _curve(link, layout)
+def _arrow(link: Link, picture: Picture, layout: Layout, small: bool, along: float) -> Arrow:
+    path, middle = _curve(link, layout, along)
     words, more = _words(link)
     labelled = not small and (link.is_busy or len(picture.links) <= FEW_LINKS)
     stroke = (1.4 + min(log10(1 + link.traffic.rate) * 1.5, 4.6)) * (0.6 if small else 1.0)
     return Arrow(link, path, round(stroke, 2), *middle, words, more, _title(link), labelled)
 
 
-def _curve(link: Link, layout: Layout) -> tuple[str, Point]:
-    """The way of a link from the right of a node to the left of another, and where its words stand."""
+def _curve(link: Link, layout: Layout, along: float) -> tuple[str, Point]:
+    """The way of a link from the right of a node to the left of another, and where its words stand: so far along it
+    that those of a fan stand apart.
+    """
     scale = layout.scale
     (x0, y0), (x1, y1) = layout.at[link.source], layout.at[link.target]
     start, end = (x0 + scale.width / 2, y0), (x1 - scale.width / 2 - 7, y1)
@@ -141,14 +149,21 @@ def _curve(link: Link, layout: Layout) -> tuple[str, Point]:
         return f"M{_at(start)}{_bend(start, middle, 60)}{_bend(middle, end, 60)}", middle
     stops = [start, *layout.ways.get((link.source, link.target), ()), end]
     path = "".join(_bend(a, b) for a, b in pairwise(stops))
-    (xa, ya), (xb, yb) = stops[0], stops[1]
-    return f"M{_at(start)}{path}", ((xa + xb) / 2, (ya + yb) / 2)
+    return f"M{_at(start)}{path}", _on_bend(stops[0], stops[1], along)
 
 
 def _bend(a: Point, b: Point, least: float = 30.0) -> str:
     """A curve that leaves and arrives level."""
     by = max(least, (b[0] - a[0]) / 2)
     return f"C{_at((a[0] + by, a[1]))} {_at((b[0] - by, b[1]))} {_at(b)}"
+
+
+def _on_bend(a: Point, b: Point, along: float) -> Point:
+    """A point of the curve, 0 at its beginning and 1 at its end."""
+    back = 1 - along
+    level = (1.5 * back * back * along) + (1.5 * back * along * along) + along**3
+    steep = along * along * (3 - 2 * along)
+    return a[0] + (b[0] - a[0]) * level, a[1] + (b[1] - a[1]) * steep
 
 
 def _at(point: Point) -> str:
