@@ -13,7 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from policyd.cli.instance import server
 from policyd.cli.log_query import record_of
 from policyd.cli.revisions import load_revision
 from policyd.config import state_paths
-from policyd.errors import BrokenRecord, NotRunning, PolicydError, StateError
+from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
 from policyd.sources.files import Folder, read_folder
 from policyd.telemetry.graph import Look, look
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_PAGE: Final = 64 << 20  # bytes of one proxy's metrics
 AT_ONCE: Final = 2  # proxies that are asked for their metrics together; an agent takes a few questions at once
+TRIES: Final = 5
 RECENT: Final = 5_000  # records of the journal's end that are looked through without its copy
 BOUNDS: Final = Bounds(memory=512 << 20, seconds=20)
 KEPT_REVISIONS: Final = 3
@@ -155,12 +156,24 @@ class Source:
     @contextmanager
     def ask(self, questions: Sequence[Question]) -> Iterator[Iterator[Rows]]:
         """Ask the copy of the journal, brought up to date first; without a journal nothing matches."""
-        files = []
-        if self.journal.is_dir():
-            files = refresh(self.journal, self._paths.columns, _passed_over, lambda done, size: None)
         self._paths.columns.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with reading(self._paths.columns), asked(files, questions, BOUNDS) as answers:
-            yield answers
+        with ExitStack() as held:
+            files = self._copied(held)
+            with asked(files, questions, BOUNDS) as answers:
+                yield answers
+
+    def _copied(self, held: ExitStack) -> list[Path]:
+        """The files of the copy, which stay while `held`; somebody else may remove some before we hold them."""
+        for _ in range(TRIES):
+            files: list[Path] = []
+            if self.journal.is_dir():
+                files = refresh(self.journal, self._paths.columns, _passed_over, lambda done, size: None)
+            with ExitStack() as now:
+                now.enter_context(reading(self._paths.columns))
+                if all(file.exists() for file in files):
+                    held.push(now.pop_all())
+                    return files
+        raise QuestionError("the journal is rotated faster than it can be read", remedy="ask again")
 
     # ---- the folder
 

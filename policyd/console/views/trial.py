@@ -38,6 +38,8 @@ async def trial(request: Request) -> Response:
 
 def _report(desk: Desk, within: Span, only: str) -> Report:
     def records() -> Iterator[Record]:
+        if not desk.source.journal.is_dir():
+            return iter(())
         return (line.record for line in scan(desk.source.journal, within).lines(lambda error: None))
 
     return report(records(), latest(records()) if only else "")
