@@ -31,6 +31,7 @@ METADATA_ASKED: Final = "asked"  # and what these are for, where that is not the
 STATE_CLUSTER: Final = "policyd.cluster"  # the same, of a tunnel within an Envoy (filter state)
 METADATA_TARGET: Final = "target"  # and what a forward proxy there is asked to CONNECT to
 STATE_TCP: Final = "envoy.tcp_proxy.cluster"  # the same, of one that is no tunnel any more: Envoy's own name
+STATE_TLS: Final = "policyd.tls"  # where TLS in it goes, where that is elsewhere
 METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified

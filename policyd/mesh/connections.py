@@ -54,16 +54,11 @@ def unspoken(virtual: VirtualService, service: Service, services: Mapping[str, S
     if not any(port.takes_connections for port in service.ports) and not virtual.spec.http:
         return "answers requests only, for which there are no `tcp` and `tls` rules", "write `http` rules"
     unsaid = next((port.number for port in service.ports if port.protocol == "auto"), None)
-    if unsaid is not None and virtual.spec.tls:
-        message = (
-            f"has port {unsaid}, whose first bytes tell what it speaks, so that nobody looks at a name in TLS there"
-        )
-        return message, "write `tcp` rules, or name its protocol `tls`"
-    led = (one.destination for rule in virtual.spec.tcp for one in rule.route)
+    led = (one.destination for rule in (*virtual.spec.tcp, *virtual.spec.tls) for one in rule.route)
     if unsaid is not None and any(resolve(one.host, virtual.namespace) not in services for one in led):
         # what leaves is decided when it is asked for, and here nobody knows yet whether it is a connection
-        message = f"has port {unsaid}, whose first bytes tell what it speaks, so that no `tcp` rule leads outside"
-        return message, "name its protocol"
+        tells = f"has port {unsaid}, whose first bytes tell what it speaks"
+        return f"{tells}, so that no `tcp` and no `tls` rule leads outside", "name its protocol"
     return None
 
 

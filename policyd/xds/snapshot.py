@@ -15,7 +15,7 @@ from typing import Any, Final
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX, EnvoyApi
 from policyd.errors import InvalidInput, Problem
-from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER, STATE_TCP
+from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER, STATE_TCP, STATE_TLS
 
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -168,7 +168,7 @@ def _by_field(key: str, value: Any, node: Mapping[str, Any]) -> Iterator[Referen
             yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
         case "rds":
             yield Reference(ROUTE, value["route_config_name"])
-        case "object_key" if value in (STATE_CLUSTER, STATE_TCP):
+        case "object_key" if value in (STATE_CLUSTER, STATE_TCP, STATE_TLS):
             yield from _noted(node)
         case "metadata" if isinstance(value, dict):
             yield from _marked(value)

@@ -86,6 +86,9 @@ spec:
       route:
         - {destination: {host: raw}, weight: 50}
         - {destination: {host: raw, subset: same}, weight: 50}
+  tls:
+    - match: [{sniHosts: [either], sourceLabels: {app: third}}]
+      route: [{destination: {host: secure}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -124,6 +127,10 @@ TLS_POLICY = """\
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
   resource == Service::"secure.default")
 when { context has sni && context.sni == "secure" };
+@id("third-to-secure")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/third", action == Action::"connect",
+  resource == Service::"secure.default")
+when { context has sni && context.sni == "either" };
 @id("web-out")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect",
   resource in Group::"outside")
@@ -779,6 +786,20 @@ def test_what_is_no_http_is_led_by_tcp_rules_and_requests_are_not(world: World) 
     assert (world.raw.seen[-4:], len(world.either.seen)) == ([other] * 4, before)
     record = records(world.mesh.directory, resource='Service::"raw.default"')[-1]
     assert (record["decision"], record["reasons"]) == ("allow", ["third-connects-to-raw"])
+
+
+def test_tls_there_is_led_by_tls_rules_if_it_is_for_the_name_that_was_asked_for(world: World) -> None:
+    before = len(world.raw.seen), len(world.secure.seen), len(world.either.seen)
+
+    assert ask(world, "third-v1", "either:9000", "either") == ANSWERED
+    assert ask(world, "third-v1", "either:9000", "secure") == "ended"
+    assert (len(world.raw.seen), len(world.secure.seen), len(world.either.seen)) == (
+        before[0],
+        before[1] + 1,
+        before[2],
+    )
+    record = records(world.mesh.directory, resource='Service::"secure.default"')[-1]
+    assert (record["reasons"], record["context"]["sni"]) == (["third-to-secure"], "either")
 
 
 def test_requests_come_without_a_tunnel_too(world: World) -> None:

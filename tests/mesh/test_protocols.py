@@ -108,10 +108,11 @@ spec: {hosts: [out.example.com], resolution: DNS, ports: [{number: 443, name: tc
     ("rules", "problem"),
     [
         ("tcp: [{route: [{destination: {host: a}}]}]", ""),
-        ("tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}]",
-         "so that nobody looks at a name in TLS there; write `tcp` rules, or name its protocol `tls`"),
+        ("tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}]", ""),
         ("tcp: [{route: [{destination: {host: out.example.com}}]}]",
-         "so that no `tcp` rule leads outside; name its protocol"),
+         "so that no `tcp` and no `tls` rule leads outside; name its protocol"),
+        ("tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: out.example.com}}]}]",
+         "so that no `tcp` and no `tls` rule leads outside; name its protocol"),
     ],
 )  # fmt: skip
 def test_where_the_first_bytes_tell_rules_of_connections_hold_inside_the_mesh(rules: str, problem: str) -> None:

@@ -8,6 +8,7 @@ what its own name means.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from policyd.names import (
@@ -17,6 +18,7 @@ from policyd.names import (
     METADATA_LEAVES,
     METADATA_TARGET,
     SNI_HEADER,
+    STATE_TLS,
     TARGET_HEADER,
 )
 from policyd.xds.resources import filters, inner, tcp
@@ -26,7 +28,7 @@ from policyd.xds.resources.model import GUARD, GUARD_ANY, LEAVING, SERVED_TLS
 CLAIMED: Final = f"%REQ({SNI_HEADER.upper()}?:AUTHORITY)%"
 # the most that is kept of a client until it is connected
 _ONCE_IT_SPOKE: Final = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 65_536}
-_TLS_INSPECTOR: Final = {
+TLS_INSPECTOR: Final = {
     "name": "envoy.filters.listener.tls_inspector",
     "typed_config": {"@type": f"{inner.TYPES}.filters.listener.tls_inspector.v3.TlsInspector"},
 }
@@ -61,7 +63,7 @@ def served(cluster: str, said: dict[str, Any]) -> dict[str, Any]:
 
 def at_application() -> dict[str, Any]:
     """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
-    return inner.internal(SERVED_TLS, [_only_who_asks("served", SERVED_TLS)], _TLS_INSPECTOR)
+    return inner.internal(SERVED_TLS, [_only_who_asks("served", SERVED_TLS)], TLS_INSPECTOR)
 
 
 def on_the_way_out(
@@ -90,10 +92,10 @@ def on_the_way_out(
         **observed,
     )
     look = _only_who_asks("leaving", LEAVING, tunneling_config=tunnel)
-    guards = [inner.internal(GUARD, [look], _TLS_INSPECTOR)]
+    guards = [inner.internal(GUARD, [look], TLS_INSPECTOR)]
     if any_name:
         on = proxy("leaving", LEAVING, tunneling_config=tunnel)
-        guards.append(inner.internal(GUARD_ANY, [look, {"filters": [on]}], _TLS_INSPECTOR))
+        guards.append(inner.internal(GUARD_ANY, [look, {"filters": [on]}], TLS_INSPECTOR))
     return [*guards, inner.internal(LEAVING, [{"filters": [manager]}])]
 
 
@@ -119,28 +121,25 @@ _ASKS_ON: Final[Mapping[str, Any]] = {
 }
 
 
-def _only_who_asks(prefix: str, cluster: str, **more: Any) -> dict[str, Any]:
+def of_its_name(prefix: str, cluster: str, first: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The chain of TLS in a tunnel that may lead it elsewhere than the rest (`first` sees to that); only then its name
+    is looked at.
+    """
+    chain = _only_who_asks(prefix, cluster, {"goes_as_the_rest": {**_ANYBODY, "principals": [_NOT_LED]}}, **more)
+    return {**chain, "filters": [first, *chain["filters"]]}
+
+
+def _only_who_asks(
+    prefix: str, cluster: str, others: Mapping[str, Any] = MappingProxyType({}), **more: Any
+) -> dict[str, Any]:
     """The chain of a client of TLS whose name is the tunnel's (rbac.v3.RBAC); there is none for anybody else.
 
     Names are compared when the first bytes pass, and only then is there a connection to where they go.
     """
-    policy = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": _IS_THAT_NAME}
     config = {
         "@type": f"{inner.TYPES}.filters.network.rbac.v3.RBAC",
         "stat_prefix": "guard.",
-        "rules": {
-            "action": "ALLOW",
-            "policies": {
-                "asks_for_the_name": {
-                    **policy,
-                    "cel_config": {
-                        "enable_string_conversion": True,
-                        "enable_string_concat": True,
-                        "enable_string_functions": True,
-                    },
-                }
-            },
-        },
+        "rules": {"action": "ALLOW", "policies": {"asks_for_the_name": _ASKS_FOR_IT, **others}},
     }
     guard = {"name": "envoy.filters.network.rbac", "typed_config": config}
     then = proxy(prefix, cluster, **_ONCE_IT_SPOKE, **more)
@@ -164,3 +163,16 @@ _SNI: Final = {"select_expr": {"operand": _name("connection"), "field": "request
 _ASKED: Final = _call("string", _call("_[_]", _name("filter_state"), _text(inner.ASKED)))
 # string(filter_state["policyd.asked"]).lowerAscii().startsWith(connection.requested_server_name + ":"), in CEL
 _IS_THAT_NAME: Final = _call("startsWith", _call("_+_", _SNI, _text(":")), on=_call("lowerAscii", on=_ASKED))
+_ANYBODY: Final[Mapping[str, Any]] = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+_ASKS_FOR_IT: Final[Mapping[str, Any]] = {
+    **_ANYBODY,
+    "condition": _IS_THAT_NAME,
+    "cel_config": {
+        "enable_string_conversion": True,
+        "enable_string_concat": True,
+        "enable_string_functions": True,
+    },
+}
+_NOT_LED: Final = {
+    "not_id": {"filter_state": {"key": STATE_TLS, "string_match": {"safe_regex": {"regex": ".*"}}}},
+}

@@ -16,6 +16,7 @@ from policyd.names import (
     METADATA_TARGET,
     STATE_CLUSTER,
     STATE_TCP,
+    STATE_TLS,
 )
 from policyd.xds.resources import filters, tcp
 from policyd.xds.resources.model import INNER, OUTBOUND_ROUTES
@@ -91,9 +92,12 @@ def share(cluster: str, name: str) -> dict[str, Any]:
     return {_FILTER: _notes(names, [_kept(CLUSTER, cluster, factory_key="envoy.string")])}
 
 
-def share_inside(cluster: str) -> dict[str, Any]:
-    """And of one that goes on to a cluster of the mesh."""
-    return {_FILTER: _notes([], [_kept(STATE_TCP, cluster)])}
+def share_inside(cluster: str, encrypted: str = "") -> dict[str, Any]:
+    """And of one that goes on to a cluster of the mesh, TLS for the tunnel's own name to that of `encrypted`."""
+    if not encrypted:
+        return {_FILTER: _notes([], [_kept(STATE_TCP, cluster)])}
+    ways = [_kept(STATE_TCP, cluster), _kept(STATE_TLS, encrypted, factory_key="envoy.string")]
+    return {_FILTER: _notes([_kept(ASKED, f"{_AUTHORITY}:", factory_key="envoy.string")], ways)}
 
 
 def _notes(names: list[dict[str, Any]], ways: list[dict[str, Any]]) -> dict[str, Any]:
@@ -140,6 +144,13 @@ def requests(as_outside: list[dict[str, Any]], observed: dict[str, Any]) -> dict
         stream_idle_timeout="0s",
         **observed,
     )
+
+
+def goes_as_tls() -> dict[str, Any]:
+    """The filter by which a connection of TLS goes where its tunnel says that TLS goes, if it says so."""
+    to = _kept(STATE_TCP, f"%FILTER_STATE({STATE_TLS}:PLAIN)%", skip_if_empty=True)
+    config = {"@type": f"{TYPES}.filters.network.set_filter_state.v3.Config", "on_new_connection": [to]}
+    return {"name": "envoy.filters.network.set_filter_state", "typed_config": config}
 
 
 def knows_ends() -> dict[str, Any]:

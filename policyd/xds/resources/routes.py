@@ -78,8 +78,12 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
     declared = rules.routes_of(mesh, owner, view) if owner is not None else []
     found = declared or [{"match": EVERYTHING, "route": to_service(mesh, caller, service, port.number)}]
     if port.takes_connections:
-        ruled = list(connections.tcp_routes(mesh, owner, view)) if owner is not None else []
-        return [*found, sniffed.outbound(ruled[0] if ruled else tcp.outbound(service, port.number))]
+        rest, encrypted = tcp.outbound(service, port.number), None
+        if owner is not None:
+            rest = next(connections.tcp_routes(mesh, owner, view), rest)
+            called = names(service, caller.namespace)
+            encrypted = next((route for _, route in connections.tls_routes(mesh, owner, view, called)), None)
+        return [*found, sniffed.outbound(rest, encrypted)]
     return [*found, inner.route()]
 
 

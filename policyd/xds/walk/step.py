@@ -191,7 +191,7 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
     if not shares:
         # through listeners inside, which only look at what comes, to where the route's own words say
         marks = route.get("metadata", {}).get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
-        through = marks.get(METADATA_LEAVES) or marks.get(METADATA_CLUSTER)
+        through = marks.get(METADATA_LEAVES) or marks.get(METADATA_CLUSTER) or _noted(route)
         goes_on = forwarded(asked, route, around)
         yield Leg(through or action["cluster"], goes_on, question=said.question(chosen), ends=ends and not through)
     for copy in action.get("request_mirror_policies", ()):

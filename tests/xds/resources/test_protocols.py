@@ -10,6 +10,7 @@ import pytest
 from policyd.envoy_api import CLUSTER, LISTENER, ROUTE
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.policies import HTTP_OPTIONS
+from policyd.xds.resources.sniffed import outbound
 from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.xds.resources.folders import CONTROL, WORKLOADS, mesh_of
@@ -84,7 +85,9 @@ def test_where_the_first_bytes_tell_http_is_read_and_everything_else_goes_on() -
     found = snapshot("metrics")
     http = ["http/1.0", "http/1.1", "h2c"]
 
-    assert chains(found, "inner/sniffed") == [(http, ["http_connection_manager"]), ([], ["tcp_proxy"])]
+    assert chains(found, "inner/sniffed") == [
+        (http, ["http_connection_manager"]), ([], ["set_filter_state", "rbac", "tcp_proxy"]), ([], ["tcp_proxy"]),
+    ]  # fmt: skip
     assert chains(found, "inner/served-any") == [(http, ["rbac", "tcp_proxy"]), ([], ["tcp_proxy"])]
     clusters = found.of(CLUSTER)
     either = {"http_protocol_options", "http2_protocol_options"}
@@ -128,19 +131,57 @@ def test_what_is_no_http_there_is_led_by_tcp_rules() -> None:
     assert tunnels["metadata"]["filter_metadata"]["policyd"] == {"cluster": "outbound|80|v1|a.default"}
 
 
+def told(share: dict[str, Any]) -> dict[str, str]:
+    """What the listener inside is told of where a tunnel goes."""
+    notes = share["typed_per_filter_config"]["envoy.filters.http.set_filter_state"]["on_request_headers"]
+    texts = {one["object_key"]: one["format_string"]["text_format_source"]["inline_string"] for one in notes}
+    return {key: text for key, text in texts.items() if "|" in text}
+
+
 SHARED = "{destination: {host: a, subset: v1}, weight: 9}, {destination: {host: a, subset: v2}, weight: 1}"
+TLS_RULE = "{match: [{sniHosts: [a.default]}], route: [{destination: {host: a, subset: v2}}]}"
+
+
+def test_tls_in_such_a_tunnel_is_led_by_tls_rules() -> None:
+    found = snapshot("metrics", RULED.replace("tcp: [{route: [ROUTE]}]", f"tls: [{TLS_RULE}]"))
+    [table] = check_snapshot(found, static_clusters={SDS_CLUSTER}).of(ROUTE).values()
+    _, tunnels = shown(table)["virtual_hosts"][0]["routes"]
+
+    assert tunnels["route"]["cluster"] == "inner/sniffed"
+    assert told(tunnels) == {
+        "envoy.tcp_proxy.cluster": "outbound|80||a.default", "policyd.tls": "outbound|80|v2|a.default",
+    }  # fmt: skip
+
+
+def test_shares_of_tcp_and_of_tls_rules_are_dealt_together() -> None:
+    both = f"tcp: [{{route: [{SHARED}]}}], tls: [{TLS_RULE.replace('{destination: {host: a, subset: v2}}', SHARED)}]"
+    found = snapshot("metrics", RULED.replace("tcp: [{route: [ROUTE]}]", both))
+    [table] = check_snapshot(found, static_clusters={SDS_CLUSTER}).of(ROUTE).values()
+    _, tunnels = shown(table)["virtual_hosts"][0]["routes"]
+
+    shares = tunnels["route"]["weighted_clusters"]["clusters"]
+    led = [(one["weight"], *(name.split("|")[2] for name in told(one).values())) for one in shares]
+    assert led == [(81, "v1", "v1"), (9, "v1", "v2"), (9, "v2", "v1"), (1, "v2", "v2")]
+
+
+def test_shares_are_never_more_than_envoy_counts() -> None:
+    def route(*weights: int) -> dict[str, Any]:
+        clusters = [{"name": str(weight), "weight": weight} for weight in weights]
+        return {"match": {}, "route": {"weighted_clusters": {"clusters": clusters}}}
+
+    made = outbound(route(1_000_000, 1), route(1_000_000, 1_000_000))
+    weights = [one["weight"] for one in made["route"]["weighted_clusters"]["clusters"]]
+
+    assert sum(weights) < 2**32
+    assert min(weights) >= 1
 
 
 def test_in_shares_too() -> None:
     [table] = sniffed(SHARED).of(ROUTE).values()
     _, tunnels = shown(table)["virtual_hosts"][0]["routes"]
 
-    def led(share: dict[str, Any]) -> dict[str, str]:
-        notes = share["typed_per_filter_config"]["envoy.filters.http.set_filter_state"]["on_request_headers"]
-        return {one["object_key"]: one["format_string"]["text_format_source"]["inline_string"] for one in notes}
-
     shares = tunnels["route"]["weighted_clusters"]["clusters"]
-    assert [(one["name"], one["weight"], led(one)["envoy.tcp_proxy.cluster"]) for one in shares] == [
+    assert [(one["name"], one["weight"], told(one)["envoy.tcp_proxy.cluster"]) for one in shares] == [
         ("inner/sniffed", 9, "outbound|80|v1|a.default"),
         ("inner/sniffed", 1, "outbound|80|v2|a.default"),
     ]
