@@ -22,7 +22,8 @@ from policyd.mesh.telemetry import Count, Said, Spans
 from policyd.server.control import control_of
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import counting, filters
-from policyd.xds.resources.observing import Seen, clusters
+from policyd.xds.resources.collectors import clusters
+from policyd.xds.resources.observing import Seen
 from proxy.series import dropped_in
 from tests.e2e.terminal import wait_until
 from tests.fakes.telemetry import Collector
@@ -66,6 +67,8 @@ PORTS: Mapping[str, tuple[Said, str]] = {
     "b3": (Said(spans=Spans("b3"), logs={}), ""),
     "both": (Said(spans=Spans("both"), logs={}), ""),
     "w3c": (Said(spans=Spans("spans"), logs={}), ""),
+    "none": (Said(spans=Spans("spans", percent=0), logs={}), ""),
+    "half": (Said(spans=Spans("spans", percent=50), logs={}), ""),
     "grpc": (Said(spans=Spans("spans-grpc"), logs={"otlp-grpc": ""}), ""),
 }
 
@@ -297,6 +300,21 @@ def test_a_collector_of_otlp_gets_the_span_by_http_or_grpc(rig: Rig, port: str) 
     assert (span.service, span.trace, span.parent, span.tags["policyd.instance"]) == (
         "web.shop", TRACE, SPAN, "web-v1",
     )  # fmt: skip
+
+
+def test_of_a_hundred_requests_as_many_are_traced_as_is_said_and_all_that_a_caller_traces(rig: Rig) -> None:
+    for number in range(60):
+        rig.get("none", f"/share/none/{number}")
+        rig.get("half", f"/share/half/{number}")
+    rig.get("none", "/share/caller", traceparent=W3C["traceparent"])
+    rig.get("w3c", "/share/last")
+
+    def told(of: str) -> int:
+        return sum(f"/share/{of}" in one.tags["http.url"] for one in rig.collector.spans)
+
+    wait_until(lambda: (told("caller"), told("last")) == (1, 1), 30)
+    assert told("none") == 0
+    assert 5 < told("half") < 55  # of sixty by chance; to be off by so much takes a hundred million tries
 
 
 def test_and_lines_by_grpc(rig: Rig) -> None:

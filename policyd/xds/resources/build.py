@@ -21,6 +21,7 @@ from policyd.xds.resources import (
     by_sni,
     certificates,
     clusters,
+    collectors,
     edge_connections,
     edge_listeners,
     edges,
@@ -88,7 +89,7 @@ def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Ite
 def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
     """What all proxies of a class are sent besides the Services."""
     yield kept.make(CLUSTER, clusters.authorization(control))
-    yield from (kept.make(CLUSTER, one) for one in observing.clusters(control))
+    yield from (kept.make(CLUSTER, one) for one in collectors.clusters(control))
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))
     if proxies.role == "sidecar":

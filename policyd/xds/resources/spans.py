@@ -1,0 +1,111 @@
+"""What Envoys tell of the spans of requests, and to whom (HttpConnectionManager.Tracing).
+
+Law: a span says what was decided, and by the decision's own id, so that it leads to the record; the query of a URL is
+not in it, as it is in no record. What a caller traces is traced on, whatever the share of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from policyd.mesh.model import Instance
+from policyd.mesh.telemetry import Spans
+from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
+from policyd.xds.resources import counting
+from policyd.xds.resources.collectors import TIMEOUT, otlp
+from policyd.xds.resources.filters import AUTHZ_FILTER
+from policyd.xds.resources.model import XDS_CLUSTER, Control, Tracing
+
+_SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
+_DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
+
+
+def traced(control: Control, instance: Instance, said: Spans) -> dict[str, Any]:
+    """The field of a connection manager, none where nothing is traced."""
+    tracing = control.spans.get(said.provider) if said.provider else control.tracing
+    if tracing is None or said.disabled:
+        return {}
+    percent = tracing.percent if said.percent is None else said.percent
+    fields: dict[str, Any] = {"custom_tags": [*_own_tags(instance, said), *_custom_tags(said)]}
+    if tracing.zipkin:
+        fields["random_sampling"] = {"value": percent}
+    if not said.propagates:
+        fields["no_context_propagation"] = True
+    provider = _zipkin(tracing) if tracing.zipkin else _opentelemetry(tracing, instance, percent)
+    return {"tracing": {"provider": provider, **fields}}
+
+
+def _own_tags(instance: Instance, said: Spans) -> Iterator[dict[str, Any]]:
+    party = counting.party(instance)
+    yield {"tag": "policyd.instance", "literal": {"value": party.workload}}
+    if said.istio_tags:
+        istio = {"canonical_revision": party.version}
+        yield from ({"tag": f"istio.{name}", "literal": {"value": value}} for name, value in istio.items())
+    yield {"tag": "http.url", "value": "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ)%"}
+    yield from (_decided(name) for name in _DECISION)
+
+
+def _custom_tags(said: Spans) -> Iterator[dict[str, Any]]:
+    """Those of Telemetries (type.tracing.v3.CustomTag)."""
+    for name, tag in sorted(said.tags.items()):
+        if tag.literal is not None:
+            yield {"tag": name, "literal": {"value": tag.literal.value}}
+        elif tag.header is not None:
+            header = {"name": tag.header.name, "default_value": tag.header.default_value}
+            yield {"tag": name, "request_header": header}
+        elif tag.formatter is not None:
+            yield {"tag": name, "value": tag.formatter.value}
+
+
+def _decided(name: str) -> dict[str, Any]:
+    """What the decision put into the request's metadata (type.tracing.v3.CustomTag)."""
+    found = {"key": AUTHZ_FILTER, "path": [{"key": name}]}
+    return {"tag": f"{SPAN_TAGS}.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
+
+
+def _opentelemetry(tracing: Tracing, instance: Instance, percent: float) -> dict[str, Any]:
+    config = {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+        **_collector(tracing),
+        "sampler": _sampler(percent),
+        "service_name": instance.service,
+    }
+    return {"name": "envoy.tracers.opentelemetry", "typed_config": config}
+
+
+def _zipkin(tracing: Tracing) -> dict[str, Any]:
+    parts = urlsplit(tracing.url)
+    config = {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+        "collector_cluster": tracing.cluster,
+        "collector_endpoint": parts.path or "/api/v2/spans",
+        "collector_endpoint_version": "HTTP_JSON",
+        "collector_hostname": parts.netloc,
+        "trace_id_128bit": True,
+        "shared_span_context": False,
+        **({"trace_context_option": "USE_B3_WITH_W3C_PROPAGATION"} if tracing.w3c else {}),
+    }
+    return {"name": "envoy.tracers.zipkin", "typed_config": config}
+
+
+def _collector(tracing: Tracing) -> dict[str, Any]:
+    """Where spans go: to a server, or to policyd, on the way by which configuration comes."""
+    if not tracing.url:
+        return {"grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}, "timeout": TIMEOUT}}
+    return otlp(tracing.url, tracing.cluster)
+
+
+def _sampler(percent: float) -> dict[str, Any]:
+    """What a caller has begun to trace is traced on, and else so many of a hundred.
+
+    The connection manager's own sampling would cut what callers trace to its share once more.
+    """
+    share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    root = {"@type": f"{_SAMPLERS}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": share}
+    by_parent = {
+        "@type": f"{_SAMPLERS}.ParentBasedSamplerConfig",
+        "wrapped_sampler": {"name": "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based", "typed_config": root},
+    }
+    return {"name": "envoy.tracers.opentelemetry.samplers.parent_based", "typed_config": by_parent}
