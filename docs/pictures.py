@@ -74,9 +74,12 @@ def _photographs(folder: Path, link: str, page_url: str) -> None:
     traces = _says(folder, "traces", "list", "--json")["traces"]
     longest = max(traces, key=lambda one: one["spans"])
     pages = {
+        "graph-light": "/",
         "graph-dark": "/",
         "edge-light": f"/?{urlencode({'edge': EDGE})}",
         "decision-light": f"/decisions/{denied['decision_id']}",
+        "decisions-light": "/decisions",
+        "certificates-light": "/certificates",
         "trace-dark": f"/traces/{longest['id']}",
         "playground-dark": f"/policies/playground?{urlencode({'file': 'policies/details.cedar', 'request': REQUEST})}",
     }
