@@ -30,6 +30,7 @@ from policyd.xds.resources import (
     inner,
     listeners,
     observing,
+    outside_clusters,
     routes,
     sniffed,
 )
@@ -98,9 +99,9 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in _inner(mesh))
     if _leaves(mesh, proxies.role):
         any_name = proxies.role == "sidecar" and proxies.scope.any_name
-        for cluster in egress.clusters(mesh, control, proxies.caller, any_name=any_name):
+        for cluster in outside_clusters.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
-        for secret in egress.secrets(mesh, proxies.caller):
+        for secret in outside_clusters.secrets(mesh, proxies.caller):
             yield kept.make(SECRET, secret)
 
 
@@ -124,7 +125,9 @@ def _own(
     mesh: Mesh, control: Control, instance: Instance, kept: Kept, switches: Mapping[str, Switch]
 ) -> Iterator[Resource]:
     """What only the proxy of one instance is sent."""
-    lookup = [egress.lookup(mesh, control)] if egress.is_dynamic(mesh) and _leaves(mesh, instance.role) else []
+    lookup = (
+        [outside_clusters.lookup(mesh, control)] if egress.is_dynamic(mesh) and _leaves(mesh, instance.role) else []
+    )
     if instance.role == "sidecar":
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
@@ -164,7 +167,7 @@ def _shown(mesh: Mesh, instance: Instance) -> dict[str, dict[str, Any]]:
     """What a sidecar shows who is not of the mesh, but for what its class has already."""
     showing = (shown for port in instance.ports if (shown := tls_of(mesh, instance, port)) is not None)
     found = {one["name"]: one for tls in showing for one in certificates.secrets(mesh, tls)}
-    shared = {one["name"] for one in egress.secrets(mesh, mesh.caller(instance))} if found else set()
+    shared = {one["name"] for one in outside_clusters.secrets(mesh, mesh.caller(instance))} if found else set()
     return {name: one for name, one in found.items() if name not in shared}
 
 
@@ -199,7 +202,7 @@ class _Build:
     ) -> None:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
         # what leads outside keeps from every instance's address
-        never = egress.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
+        never = outside_clusters.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
         self._unrouted = (control, never, *(getattr(mesh, name) for name in declared if name != _ROUTES))
         self._mesh, self._control, self._before = mesh, control, before
         self._switches = by_instance(mesh, switches)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.istio.traffic_policy import ConnectionPool
+from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.protocols import HTTP2
 from policyd.mesh.scope import pool_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from policyd.mesh.istio.traffic_policy import ConnectionPool
+from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.model import Instance, Listen, Mesh, connections_listener
 from policyd.names import SNI_HEADER
 from policyd.xds.resources import by_sni, connections, counting, edges, filters, inner, observing, policies, tcp

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.istio.traffic_policy import Distribute, Failover, LocalityBalancing, Sections
+from policyd.mesh.istio.balancing import Distribute, Failover, LocalityBalancing
+from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.locality import Locality, matches
 from policyd.mesh.model import Instance, Served
 from policyd.xds.resources import counting, tls

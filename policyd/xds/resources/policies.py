@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.mesh.istio.traffic_policy import (
-    ConnectionPool,
-    ConsistentHash,
-    LoadBalancer,
-    OutlierDetection,
-    RetryBudget,
-    Sections,
-    Warmup,
-)
+from policyd.mesh.istio.balancing import ConsistentHash, LoadBalancer, Warmup
+from policyd.mesh.istio.connection_pool import ConnectionPool
+from policyd.mesh.istio.traffic_policy import OutlierDetection, RetryBudget, Sections
 from policyd.xds.resources.model import seconds
 
 CONNECT_TIMEOUT = "10s"  # Istio's default

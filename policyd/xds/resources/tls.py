@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from policyd.mesh.istio.traffic_policy import ClientTls
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
 
