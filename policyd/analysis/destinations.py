@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from policyd.analysis.model import Analysed, Findings, at
 from policyd.mesh.declare import Declared
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule
-from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
+from policyd.mesh.istio.traffic_policy import TrafficPolicy
 from policyd.mesh.istio.virtual_service import SECTIONS, VirtualService
 from policyd.mesh.model import Mesh, Service
 from policyd.yaml import Path

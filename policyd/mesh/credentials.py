@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.sidecar import Sidecar
-from policyd.mesh.istio.traffic_policy import ClientTls
 from policyd.yaml import Path
 
 FOLDER: Final = "credentials"

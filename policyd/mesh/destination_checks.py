@@ -12,8 +12,9 @@ from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import group_of
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule
-from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
+from policyd.mesh.istio.traffic_policy import TrafficPolicy
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Service
 from policyd.mesh.outside import Outside, covers_name

@@ -15,9 +15,9 @@ from typing import Final, Literal
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.hosts import covers, names
+from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
-from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from policyd.mesh.istio.traffic_policy import ConnectionPool, HttpSettings, TcpSettings
+from policyd.mesh.istio.connection_pool import ConnectionPool, HttpSettings, TcpSettings
 from policyd.mesh.outside import Mode, Outbound
 from policyd.mesh.scope import EVERYTHING, pool_of, scope_of
 from tests.mesh.sample import GOOD, meshed, problems

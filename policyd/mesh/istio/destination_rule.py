@@ -7,9 +7,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.common import HostPattern, Labels, Networking, Resource
 from policyd.mesh.istio.traffic_policy import LATER as POLICY_LATER
-from policyd.mesh.istio.traffic_policy import ClientTls, TrafficPolicy
+from policyd.mesh.istio.traffic_policy import TrafficPolicy
 from policyd.mesh.matching import check_export, check_subset_name
 from policyd.strict import NOTHING, Many, Model
 from policyd.yaml import Path

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import Labels, Networking, Resource
+from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls
-from policyd.mesh.istio.traffic_policy import ConnectionPool
 from policyd.mesh.matching import check_host, check_ip
 from policyd.mesh.outside import Mode
 from policyd.strict import NOTHING, Many, Model, PortNumber, check_label
