@@ -7,18 +7,20 @@ is on record before it takes effect.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd import __version__, admin_traces
+from policyd import admin_facts as told
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
+from policyd.admin_facts import Addresses, Facts
 from policyd.admin_mesh import Forbidden, MeshDesk
 from policyd.admin_visit import visited
 from policyd.audit.record import Entry
@@ -28,7 +30,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
-from policyd.config import LEVELS, Address, Level
+from policyd.config import LEVELS, Level
 from policyd.errors import (
     DecisionError,
     IncompleteRequest,
@@ -36,15 +38,12 @@ from policyd.errors import (
     IssuanceDenied,
     JournalError,
     PolicydError,
-    Problem,
     StateError,
     TokenError,
     UnacceptablePath,
 )
 from policyd.join_token import JoinToken, format_token
-from policyd.mesh.model import Instance
 from policyd.policy.request_form import parse_form, resolve_at
-from policyd.reload import Live
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.traces_window import Window
 from policyd.xds.inspection.service import KINDS, SHOWN, NotShown
@@ -56,96 +55,6 @@ Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 MAX_WORKLOADS: Final = 10_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER: Final = 100 * 365 * 86_400  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the server listens, each as `host:port`; `authz` is that of the first decision process."""
-
-    xds: str
-    authz: str
-    attestation: str
-    http: str
-
-
-ADDRESSES: Final = tuple(field.name for field in fields(Addresses))
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Decisions since the start."""
-
-    decisions: int
-    denials: int
-    errors: int
-
-
-class DeciderFacts(Protocol):
-    """What the server knows of a decision process; policyd.server.decider_life.DeciderLife is one."""
-
-    @property
-    def name(self) -> str:
-        """`decide-1` and so on."""
-
-    @property
-    def address(self) -> Address:
-        """Where it answers checks."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id, 0 where there is none now."""
-
-    @property
-    def state(self) -> str:
-        """`starting`, `deciding` or `waiting`."""
-
-    @property
-    def revision(self) -> str:
-        """What it decides under."""
-
-    @property
-    def trouble(self) -> str:
-        """Why it keeps no records; "" if it does."""
-
-    @property
-    def starts(self) -> int:
-        """How often it was started."""
-
-
-class Facts(Protocol):
-    """What the server knows of itself."""
-
-    @property
-    def live(self) -> Live:
-        """What is in force."""
-
-    @property
-    def refused(self) -> Iterable[Problem]:
-        """Why the folder as it is now is not in force; empty when it is."""
-
-    def not_ready(self) -> str:
-        """Why the server is not ready; "" when it is."""
-
-    def counts(self) -> Counts:
-        """How many decisions were made."""
-
-    def shadow_counts(self) -> Mapping[str, int]:
-        """How many shadow decisions were made, by what would change; see audit.record.Change."""
-
-    def warnings(self) -> Iterable[str]:
-        """What works and deserves a look."""
-
-    def proxies(self) -> Iterable[ProxyStatus]:
-        """The proxies that are connected."""
-
-    def agents(self) -> Iterable[str]:
-        """The agents that are connected, by name."""
-
-    def troubles(self) -> Mapping[str, str]:
-        """The instances that are probed and not reached, by name, and why."""
-
-    def deciders(self) -> Iterable[DeciderFacts]:
-        """The decision processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +96,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             not_ready_because=not_ready,
             revision=live.ruling.revision,
             config=live.config,
-            refused=[_refusal(problem) for problem in parts.facts.refused],
+            refused=[told.refusal(problem) for problem in parts.facts.refused],
             decisions=counts.decisions,
             denials=counts.denials,
             errors=counts.errors,
@@ -199,8 +108,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             started_at=int(parts.started_at.timestamp()),
             pid=os.getpid(),
             warnings=list(parts.facts.warnings()),
-            shadow=_shadow(live, parts.facts.shadow_counts()),
-            deciders=[_decider(one) for one in parts.facts.deciders()],
+            shadow=told.shadow(live, parts.facts.shadow_counts()),
+            deciders=[told.decider(one) for one in parts.facts.deciders()],
         )
 
     async def Shutdown(self, _request: pb.ShutdownRequest, _context: Context) -> pb.ShutdownReply:  # noqa: N802
@@ -220,7 +129,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 await self._parts.restart()
         except Refusal as refusal:
             await refused(context, refusal)
-        return pb.RestartDecidersReply(deciders=[_decider(one) for one in self._parts.facts.deciders()])
+        return pb.RestartDecidersReply(deciders=[told.decider(one) for one in self._parts.facts.deciders()])
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenReply:  # noqa: N802
         """A one-use join token for an agent; its text is never kept, nor logged."""
@@ -300,7 +209,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         instances = self._parts.facts.live.mesh.instances
         troubles = self._parts.facts.troubles()
         return pb.InstancesReply(
-            instances=[_place(instance, troubles.get(name, "")) for name, instance in sorted(instances.items())]
+            instances=[told.place(instance, troubles.get(name, "")) for name, instance in sorted(instances.items())]
         )
 
     async def Proxies(self, _request: pb.ProxiesRequest, _context: Context) -> pb.ProxiesReply:  # noqa: N802
@@ -310,7 +219,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         agents = self._agents()
         return pb.ProxiesReply(
             proxies=[
-                _proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))
+                told.proxy(known.get(name) or ProxyStatus(name, str(instance.workload)), agents.get(name, ""))
                 for name, instance in sorted(instances.items())
             ]
         )
@@ -430,7 +339,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             decision=decision.word,
             reasons=decision.reasons,
             time_us=(now - EPOCH) // timedelta(microseconds=1),
-            proxy=_proxy(proxy, ""),
+            proxy=told.proxy(proxy, ""),
         )
 
     def _record(self, operation: str, detail: dict[str, Any]) -> None:
@@ -461,89 +370,6 @@ def _answered() -> Any:
 def _length(seconds: int) -> timedelta | None:
     """None for 0; what no clock could add to the time becomes the longest that is refused for its length."""
     return timedelta(seconds=min(max(seconds, -FOREVER), FOREVER)) if seconds else None
-
-
-def _shadow(live: Live, counts: Mapping[str, int]) -> pb.Shadow | None:
-    shadow = live.ruling.shadow
-    if shadow is None:
-        return None
-    return pb.Shadow(
-        revision=shadow.revision,
-        policies=len(shadow.policy_set.policies),
-        folder=live.shadow_place,
-        agree=counts["agree"],
-        would_deny=counts["would_deny"],
-        would_allow=counts["would_allow"],
-        errors=counts["error"],
-        skipped=counts["skipped"],
-    )
-
-
-def _refusal(problem: Problem) -> pb.Refusal:
-    return pb.Refusal(
-        code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
-    )
-
-
-def _decider(one: DeciderFacts) -> pb.Decider:
-    return pb.Decider(
-        name=one.name,
-        address=str(one.address),
-        pid=one.pid,
-        state=one.state,
-        revision=one.revision,
-        trouble=one.trouble,
-        starts=one.starts,
-    )
-
-
-def _place(instance: Instance, trouble: str) -> pb.InstancePlace:
-    proxy = f"http://{instance.name}:{instance.proxy_secret}@127.0.0.1:{instance.outbound_port}"
-    return pb.InstancePlace(
-        name=instance.name,
-        spiffe_id=str(instance.workload),
-        service=instance.service,
-        role=instance.role,
-        address=instance.address,
-        app_port=instance.ports[0].app_port if instance.ports else 0,
-        inbound_port=instance.ports[0].inbound_port if instance.ports else 0,
-        outbound_port=instance.outbound_port,
-        proxy_url=proxy if instance.outbound_port else "",
-        listens=[pb.Listen(declared=one.declared, actual=one.actual) for one in instance.listens],
-        ports=[
-            pb.PortPlace(
-                service_port=one.service_port,
-                name=one.name,
-                protocol=one.protocol,
-                app_port=one.app_port,
-                inbound_port=one.inbound_port,
-                app_socket=one.app_socket,
-            )
-            for one in instance.ports
-        ],
-        health=trouble or ("healthy" if instance.probe is not None else ""),
-    )
-
-
-def _proxy(proxy: ProxyStatus, agent: str) -> pb.ProxyStatus:
-    return pb.ProxyStatus(
-        instance=proxy.instance,
-        spiffe_id=proxy.spiffe_id,
-        agent=agent,
-        connected=proxy.connected,
-        envoy_version=proxy.envoy_version,
-        connected_at=int(proxy.connected_at),
-        types=[
-            pb.TypeStatus(
-                type=one.type,
-                state=one.state,
-                rejection=one.rejection,
-                changed_at=int(one.changed_at),
-                resources=one.resources,
-            )
-            for one in proxy.types
-        ],
-    )
 
 
 def handler(server: grpc.aio.Server, service: AdminService) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
-from policyd import __version__, admin
+from policyd import __version__, admin, admin_facts
 from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.admin_policies import applied
 from policyd.amend import Amender
@@ -441,7 +441,7 @@ class Server:
         )
         parts = admin.Parts(
             facts=self,
-            addresses=admin.Addresses(**{name: shown[name] for name in admin.ADDRESSES}),
+            addresses=admin_facts.Addresses(**{name: shown[name] for name in admin_facts.ADDRESSES}),
             issuer=self._issuer,
             tokens=self._tokens,
             ledger=self._ledger,
@@ -741,7 +741,7 @@ class Server:
     def _renewal_failed(self, error: PolicydError) -> None:
         _log.error("server.certificate_not_renewed", error=str(error))
 
-    # ---- what is known (admin.Facts)
+    # ---- what is known (admin_facts.Facts)
 
     @property
     def live(self) -> Live:
@@ -781,9 +781,9 @@ class Server:
         """Of a certificate, as the settings say now."""
         return timedelta(seconds=self._keeper.live.settings.ca.ttl)
 
-    def counts(self) -> admin.Counts:
+    def counts(self) -> admin_facts.Counts:
         """Decisions since the start."""
-        return admin.Counts(*self._metrics.totals())
+        return admin_facts.Counts(*self._metrics.totals())
 
     def shadow_counts(self) -> dict[str, int]:
         """Shadow decisions since the start, by what would change."""

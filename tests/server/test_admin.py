@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from policyd import __version__
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
-from policyd.admin import Addresses, AdminService, Counts, Parts, handler
+from policyd.admin import AdminService, Parts, handler
+from policyd.admin_facts import Addresses, Counts
 from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.admin_policies import applied
 from policyd.amend import Amender, hash_of
