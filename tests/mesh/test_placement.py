@@ -168,3 +168,26 @@ def test_a_further_port_on_another_machine_needs_its_places_given() -> None:
     assert str(error.value) == (
         "workloads.yaml:6: `ports[1].inboundPort` of `a` is missing, which a workload at `10.0.0.7` needs; add it"
     )
+
+
+def test_what_stays_where_it_is_is_the_very_same() -> None:
+    before = placed()
+    again = placed(previous=before, held=before.ports())
+    assert again == before
+    assert all(again.sidecars[name] is before.sidecars[name] for name in ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("change", "moves"),
+    [
+        ({"b: {service: b, port: 80}": "b: {service: b, port: 80, appPort: 20001}"}, ["inbound_port"]),
+        ({"listen: [8080, 8443]": "listen: [20000, 20002]"}, ["app_port", "outbound_port"]),
+    ],
+)
+def test_one_that_stays_gives_way_to_who_is_given_its_port(change: dict[str, str], moves: list[str]) -> None:
+    before, text = placed(), TEXT
+    for old, new in change.items():
+        text = text.replace(old, new)
+    was, now = before.sidecars["a"], placed(text, before, held=before.ports()).sidecars["a"]
+    fields = ("app_port", "inbound_port", "outbound_port")
+    assert [name for name in fields if getattr(was, name) != getattr(now, name)] == moves
