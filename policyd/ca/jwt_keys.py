@@ -1,14 +1,15 @@
 """The keys that sign JWT-SVIDs, over time, as a value: prepared, published, signing, gone.
 
 Law: pure. A key signs only after it was published for as long as verifiers may take to hear of it (the very first
-has nobody to wait for), and stays published until the last token that it may have signed has ended. `sequence` grows
-with every change of what is published.
+has nobody to wait for), and not while an agent has not confirmed the bundle that it is in, unless an operator names it.
+It stays published until the last token that it may have signed has ended. `sequence` grows with every change of what is
+published.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from policyd.errors import RotationError
 from policyd.svid.bundle import REFRESH_HINT, JwtKey
 
 LIFE: Final = timedelta(days=7)  # of one key's turn
@@ -24,6 +26,7 @@ ACTIVATE: Final = 5 / 6  # of its life: then the next one signs
 LEAD: Final = timedelta(seconds=3 * REFRESH_HINT)  # published before it signs, at least
 LONGEST: Final = timedelta(hours=1)  # of a token
 ALLOWANCE: Final = timedelta(minutes=2)  # for clocks that differ
+PUT_OFF: Final = timedelta(minutes=1)  # while somebody is waited for
 
 PrivateKey = ec.EllipticCurvePrivateKey
 
@@ -54,6 +57,10 @@ class JwtKeys:
         """The newest of those that may sign at `now`."""
         return [self.keys[0], *(key for key in self.keys if key.signs <= now)][-1]
 
+    def prepared(self, now: datetime) -> SigningKey | None:
+        """The one that is published and does not sign yet."""
+        return self.keys[-1] if self.keys and self.keys[-1].signs > now and len(self.keys) > 1 else None
+
     @property
     def public(self) -> tuple[JwtKey, ...]:
         """What verifiers get."""
@@ -69,7 +76,69 @@ def turn(held: JwtKeys, now: datetime, make: Callable[[], PrivateKey]) -> JwtKey
         kept = (*kept, _new(make(), now, max(kept[-1].signs + LIFE * ACTIVATE, now + LEAD)))
     if kept == held.keys:
         return held
-    return replace(held, keys=kept, sequence=max(held.sequence + 1, int(now.timestamp())))
+    return _published(held, kept, now)
+
+
+def guarded(held: JwtKeys, waiting: Mapping[str, str], now: datetime) -> JwtKeys:
+    """A key whose time comes is put off while somebody `waiting` does not know it; the same value otherwise."""
+    coming = held.prepared(now)
+    if coming is None or not waiting or coming.signs - now > PUT_OFF / 2:
+        return held
+    later = replace(coming, signs=now.replace(microsecond=0) + PUT_OFF)
+    return replace(held, keys=(*held.keys[:-1], later))
+
+
+def prepare(held: JwtKeys, now: datetime, make: Callable[[], PrivateKey]) -> JwtKeys:
+    """Publish a next key before its time; it signs when its time comes, or is activated."""
+    if held.prepared(now) is not None:
+        raise RotationError(
+            "a key of tokens is prepared already", remedy="the next step is `activate token`, or `abort token`"
+        )
+    made = _new(make(), now, max(held.keys[-1].signs + LIFE * ACTIVATE, now + LEAD))
+    return _published(held, (*held.keys, made), now)
+
+
+def activate(
+    held: JwtKeys, waiting: Mapping[str, str], now: datetime, *, without: Collection[str] = (), early: bool = False
+) -> JwtKeys:
+    """Let the prepared key sign now; `early`: although verifiers that nobody knows of may not have asked for it yet."""
+    coming = held.prepared(now)
+    if coming is None:
+        raise RotationError("no key of tokens is prepared", remedy="begin with `prepare token`")
+    behind = sorted(set(waiting) - set(without))
+    if behind:
+        raise RotationError(
+            f"`{behind[0]}` does not know the new key of tokens yet: {waiting[behind[0]]}",
+            remedy="wait for it, or name it with --without",
+        )
+    if now < coming.published + LEAD and not early:
+        raise RotationError(
+            f"verifiers elsewhere may not have asked for it before {coming.published + LEAD:%FT%TZ}",
+            remedy="wait, or give --early if there are none",
+        )
+    return replace(held, keys=(*held.keys[:-1], replace(coming, signs=now.replace(microsecond=0))))
+
+
+def revoke(held: JwtKeys, now: datetime) -> JwtKeys:
+    """Forget the keys that signed before: their tokens, minutes old at most, are good no more."""
+    signing = held.signing(now)
+    kept = tuple(one for one in held.keys if one is signing or one.signs > now)
+    if kept == held.keys:
+        raise RotationError(
+            "no key of tokens but the one that signs is published", remedy="prepare and activate another"
+        )
+    return _published(held, kept, now)
+
+
+def abort(held: JwtKeys, now: datetime) -> JwtKeys:
+    """Forget the prepared key, which has signed nothing."""
+    if held.prepared(now) is None:
+        raise RotationError("no key of tokens is prepared")
+    return _published(held, held.keys[:-1], now)
+
+
+def _published(held: JwtKeys, keys: tuple[SigningKey, ...], now: datetime) -> JwtKeys:
+    return replace(held, keys=keys, sequence=max(held.sequence + 1, int(now.timestamp())))
 
 
 def key_id(key: PrivateKey) -> str:

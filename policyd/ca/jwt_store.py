@@ -7,7 +7,7 @@ The keys lie there as the authority's do: mode 0600, encrypted where there is a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from policyd.ca import jwt_keys
 from policyd.ca.files import read_secret, write_secret
 from policyd.ca.jwt_keys import JwtKeys, SigningKey, key_id, turn
 from policyd.ca.pkcs8 import is_encrypted, read_key, write_key
 from policyd.ca.template import Random
-from policyd.errors import KeyFileError, StateError
+from policyd.errors import KeyFileError, RotationError, StateError
 
 FILE: Final = "jwt.json"
 FORMAT: Final = 1
@@ -68,10 +69,47 @@ class JwtKeyStore:
         """The key that signs now."""
         return self._held.signing(self.clock())
 
-    def turn(self) -> bool:
-        """Prepare and drop what time demands; tell whether what is published changed. Raises StateError."""
+    def step(
+        self,
+        step: str,
+        waiting: Mapping[str, str],
+        record: Callable[[JwtKeys], object],
+        *,
+        without: Collection[str] = (),
+        early: bool = False,
+    ) -> None:
+        """Make an operator's step, once `record` is done; raises RotationError where it does not follow, StateError."""
         with self._lock:
-            turned = turn(self._held, self.clock(), lambda: ec.generate_private_key(ec.SECP256R1()))
+            now, held = self.clock(), self._held
+            match step:
+                case "prepare":
+                    made = jwt_keys.prepare(held, now, _make)
+                case "activate":
+                    made = jwt_keys.activate(held, waiting, now, without=without, early=early)
+                case "revoke":
+                    made = jwt_keys.revoke(held, now)
+                case "abort":
+                    made = jwt_keys.abort(held, now)
+                case _:
+                    remedy = "one of `prepare`, `activate`, `revoke`, `abort`"
+                    raise RotationError(f"`{step[:40]} token` is no step of a rotation", remedy=remedy)
+            record(made)
+            self._write(made)
+            self._held = made
+
+    def turn(self, waiting: Mapping[str, str] | None = None) -> bool:
+        """Prepare and drop what time demands; tell whether what is published changed. Raises StateError.
+
+        A key whose time comes is put off while somebody `waiting` does not know it yet.
+        """
+        with self._lock:
+            now = self.clock()
+            held = jwt_keys.guarded(self._held, waiting or {}, now)
+            turned = turn(held, now, _make)
+            if turned is not self._held and turned.sequence == self._held.sequence:
+                self._write(turned)
+                self._held = turned
+                return False
             if turned is self._held:
                 return False
             self._write(turned)
@@ -80,6 +118,10 @@ class JwtKeyStore:
 
     def _write(self, keys: JwtKeys) -> None:
         write_secret(self.folder / FILE, _written(keys, self.passphrase, self.random))
+
+
+def _make() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _written(keys: JwtKeys, passphrase: bytes | None, random: Random) -> bytes:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 
 from policyd._pb import rotation_pb2 as pb
 from policyd._pb import rotation_pb2_grpc
+from policyd.ca.jwt_keys import SigningKey
 from policyd.ca.rotation import Generation, comes
 from policyd.ca.rotator import Rotator, Step
 from policyd.errors import PolicydError
@@ -48,9 +49,10 @@ class RotationDesk(rotation_pb2_grpc.RotationServicer):
         rotator = self._rotator
         held = rotator.held
         left_out = held.left_out
-        waited = [
-            pb.Waited(agent=name, why=why, left_out=name in left_out) for name, why in sorted(rotator.waiting().items())
-        ]
+        tokens = rotator.tokens
+        prepared = tokens is not None and tokens.keys.prepared(rotator.issuer.now()) is not None
+        found = {**(rotator.behind() if prepared else {}), **rotator.waiting()}
+        waited = [pb.Waited(agent=name, why=why, left_out=name in left_out) for name, why in sorted(found.items())]
         coming = comes(held)
         return pb.RotationReply(
             sequence=rotator.issuer.bundle.sequence,
@@ -58,6 +60,7 @@ class RotationDesk(rotation_pb2_grpc.RotationServicer):
             waited=waited,
             next=held.next,
             next_at=f"{coming[0]} at {coming[1]:%FT%TZ}",
+            token_keys=_token_keys(rotator),
         )
 
 
@@ -77,6 +80,25 @@ def _generation(one: Generation) -> pb.Generation:
         intermediate_ends=int(intermediate.not_valid_after_utc.timestamp()),
         bridged=one.bridge is not None,
     )
+
+
+def _token_keys(rotator: Rotator) -> list[pb.TokenKey]:
+    if rotator.tokens is None:
+        return []
+    keys, now = rotator.tokens.keys, rotator.issuer.now()
+    signing = keys.signing(now)
+
+    def state(one: SigningKey) -> str:
+        if one is signing:
+            return "active"
+        return "prepared" if one.signs > now else "retired"
+
+    return [
+        pb.TokenKey(
+            kid=one.kid, state=state(one), published=int(one.published.timestamp()), signs=int(one.signs.timestamp())
+        )
+        for one in keys.keys
+    ]
 
 
 def _digest(certificate: x509.Certificate) -> str:

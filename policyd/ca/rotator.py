@@ -22,12 +22,15 @@ from policyd.ca import authorities_store, rotation, template
 from policyd.ca.authority import Material
 from policyd.ca.holdings import Holding, using, waiting
 from policyd.ca.issuer import Issuer
+from policyd.ca.jwt_keys import JwtKeys
+from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.rotation import Authorities, What
 from policyd.ca.template import Random
 from policyd.cedar.model import Decision
 from policyd.errors import PolicydError, RotationError
 
 UPSTREAM: Final = "upstream"  # the reason of one that came with files
+TOKEN: Final = "token"  # noqa: S105 - of a step: the keys of tokens
 SCHEDULE: Final = "schedule"  # the reason of a step that no operator asked for
 
 
@@ -70,6 +73,7 @@ class Rotator:
     held: Authorities
     ports: Ports
     passphrase: bytes | None = field(default=None, repr=False)
+    tokens: JwtKeyStore | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def do(self, step: Step) -> Authorities:
@@ -80,7 +84,11 @@ class Rotator:
                 self._record(decision, step, {})
                 why = ", ".join(f"`{one}`" for one in (*decision.reasons, *(one.policy for one in decision.errors)))
                 raise RotationError(f"the operators' policies forbid it: {why}", remedy="see operators.cedar")
-            return self._make(step, decision)
+            return self._make(step, decision) if step.what != TOKEN else self._make_token(step, decision)
+
+    def behind(self) -> dict[str, str]:
+        """The agents that do not hold the bundle of now yet, and why."""
+        return waiting(self.ports.holdings(), self.issuer.bundle.sequence or 0, *self._who())
 
     def adopt(self, material: Material) -> bool:
         """Take in what another authority made for us, as what signs next; False where it is known already."""
@@ -120,6 +128,19 @@ class Rotator:
         if other is None or rotation.what_differs(other, held.active) == "intermediate":
             return {}  # a new intermediate comes with every chain: there is nothing to have before
         return waiting(self.ports.holdings(), self.issuer.bundle.sequence or 0, *self._who())
+
+    def _make_token(self, step: Step, decision: Decision) -> Authorities:
+        """A step of the keys of tokens, which have generations of their own."""
+        if self.tokens is None:
+            raise RotationError("this authority signs no tokens")
+        self._check_named(step.without)
+
+        def record(made: JwtKeys) -> None:
+            self._record(decision, step, {"kids": [one.kid for one in made.keys], "sequence": made.sequence})
+
+        self.tokens.step(step.step, self.behind(), record, without=step.without, early=step.early)
+        self.ports.changed()
+        return self.held
 
     def _make(self, step: Step, decision: Decision) -> Authorities:
         made = self._stepped(step)

@@ -23,6 +23,17 @@ class What(StrEnum):
 
     ROOT = "root"
     INTERMEDIATE = "intermediate"
+    TOKEN = "token"  # noqa: S105 - the key that signs tokens
+
+
+class Which(StrEnum):
+    """Whose step it is: the authority's, or that of the keys of tokens."""
+
+    AUTHORITY = "authority"
+    TOKEN = "token"  # noqa: S105 - as above
+
+
+WhichOne = Annotated[Which, typer.Argument(help="The authority's keys, or the key that signs tokens.")]
 
 
 Without = Annotated[
@@ -51,18 +62,26 @@ def prepare(
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
-    """Make new keys. A new root is published to every agent and Envoy at once; nothing is signed by it yet."""
+    """Make new keys. A new root, or key of tokens, is published to all agents at once; nothing is signed by it yet."""
     _step("prepare", directory, what=what.value, as_json=as_json)
 
 
 @app.command()
-def activate(without: Without = None, directory: Dir = None, as_json: Json = False) -> None:
+def activate(
+    which: WhichOne = Which.AUTHORITY,
+    without: Without = None,
+    early: Annotated[
+        bool, typer.Option("--early", help="A key of tokens, before all who verify them can have asked for it.")
+    ] = False,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
     """Let the new key sign, once every connected agent and its Envoys have confirmed that they trust its root.
 
     Agents named with --without are not waited for: as long as they are behind, everybody shows the way over the old
     root as well, so that they are not cut off by this step.
     """
-    _step("activate", directory, without=without, as_json=as_json)
+    _step("activate", directory, what=_what(which), without=without, early=early, as_json=as_json)
 
 
 @app.command()
@@ -73,6 +92,7 @@ def taint(without: Without = None, directory: Dir = None, as_json: Json = False)
 
 @app.command()
 def revoke(
+    which: WhichOne = Which.AUTHORITY,
     without: Without = None,
     early: Annotated[
         bool, typer.Option("--early", help="Before the last certificate of the old key has ended for certain.")
@@ -84,13 +104,17 @@ def revoke(
 
     What agents and their Envoys use is known. What was issued by hand is not: without --early, a day has to pass.
     """
-    _step("revoke", directory, without=without, early=early, as_json=as_json)
+    _step("revoke", directory, what=_what(which), without=without, early=early, as_json=as_json)
 
 
 @app.command()
-def abort(directory: Dir = None, as_json: Json = False) -> None:
+def abort(which: WhichOne = Which.AUTHORITY, directory: Dir = None, as_json: Json = False) -> None:
     """Go a step back: the old key signs again, or what was prepared is forgotten. Not after `taint`."""
-    _step("abort", directory, as_json=as_json)
+    _step("abort", directory, what=_what(which), as_json=as_json)
+
+
+def _what(which: Which) -> str:
+    return "" if which is Which.AUTHORITY else which.value
 
 
 def _step(
@@ -139,6 +163,9 @@ def lines(reply: pb.RotationReply) -> Sequence[Any]:
         facts.append(("by itself", reply.next_at))
     shown: list[Any] = [output.facts(facts), ""]
     shown.append(output.table(("state", "since", "root", "ends", "intermediate", "ends"), rows))
+    tokens = [(one.state, moment(one.published), moment(one.signs), one.kid[:16]) for one in reply.token_keys]
+    if tokens:
+        shown += ["", output.table(("key of tokens", "published", "signs from", "kid"), tokens)]
     if reply.waited:
         waited = [(one.agent, one.why + (" (left out)" if one.left_out else "")) for one in reply.waited]
         shown += ["", output.table(("waited for", "why"), waited)]

@@ -83,6 +83,7 @@ def make_rotator(
     issuer: Issuer,
     paths: StatePaths,
     passphrase: bytes | None,
+    tokens: JwtKeyStore,
     *,
     keeper: Keeper,
     journal: Journal,
@@ -107,7 +108,7 @@ def make_rotator(
         changed=changed,
         life=lambda: timedelta(seconds=keeper.live.settings.ca.ttl),
     )
-    return Rotator(paths.ca, issuer, opened.held, ports, passphrase)
+    return Rotator(paths.ca, issuer, opened.held, ports, passphrase, tokens)
 
 
 def make_issuer(

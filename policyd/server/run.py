@@ -262,6 +262,7 @@ class Server:
             self._issuer,
             self._paths,
             self._passphrase,
+            self._jwt_keys,
             keeper=self._keeper,
             journal=self._journal,
             clock=_now,
@@ -598,7 +599,7 @@ class Server:
 
     async def _turn_jwt_keys(self) -> None:
         try:
-            if await asyncio.to_thread(self._jwt_keys.turn):
+            if await asyncio.to_thread(self._jwt_keys.turn, self._rotator.behind()):
                 self._changes.announce()
                 _log.info("ca.jwt_keys", kids=[key.kid for key in self._jwt_keys.keys.public])
         except StateError as error:  # the keys at hand go on signing

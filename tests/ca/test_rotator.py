@@ -18,6 +18,8 @@ from policyd.ca.database import open_database
 from policyd.ca.holdings import Holding, Holdings, checked
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
+from policyd.ca.jwt_keys import LEAD
+from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import Opened, open_authority
 from policyd.ca.rotator import Ports, Rotator, Step
 from policyd.cedar.model import Decision
@@ -314,3 +316,46 @@ def test_a_bridge_needs_an_old_root_with_life_left(tmp_path: Path) -> None:
     house.rotator.do(Step("activate"))
     with pytest.raises(PolicydError):
         house.rotator.do(Step("prepare", "root"))
+
+
+def test_keys_of_tokens_change_by_the_same_guards_and_are_on_record(house: House) -> None:
+    store = house.rotator.tokens = JwtKeyStore(house.folder, house.clock, os.urandom)
+    house.present.add("laptop")
+    first = store.keys
+    house.full = True
+    with pytest.raises(JournalError):
+        house.rotator.do(Step("prepare", "token"))
+    assert store.keys is first
+    house.full = False
+    house.rotator.do(Step("prepare", "token"))
+    with pytest.raises(RotationError, match="`laptop` does not know the new key of tokens yet"):
+        house.rotator.do(Step("activate", "token"))
+    house.hold("laptop")
+    with pytest.raises(RotationError, match="verifiers elsewhere may not have asked"):
+        house.rotator.do(Step("activate", "token"))
+    house.clock.advance(LEAD.total_seconds())
+    house.rotator.do(Step("activate", "token"))
+    assert store.signing().kid == store.keys.keys[1].kid
+    assert JwtKeyStore(house.folder, house.clock, os.urandom).keys == store.keys
+    house.rotator.do(Step("revoke", "token"))
+    assert [one.detail["operation"] for one in house.records] == [
+        "ca.rotate.prepare", "ca.rotate.activate", "ca.rotate.revoke",
+    ]  # fmt: skip
+    assert [len(one.detail["kids"]) for one in house.records] == [2, 2, 1]
+    with pytest.raises(RotationError, match="`taint token` is no step of a rotation"):
+        house.rotator.do(Step("taint", "token"))
+    assert house.states() == ["active"]
+
+
+def test_a_key_of_tokens_whose_time_comes_waits_for_who_is_behind(house: House) -> None:
+    store = house.rotator.tokens = JwtKeyStore(house.folder, house.clock, os.urandom)
+    house.rotator.do(Step("prepare", "token"))
+    old, new = store.keys.keys
+    house.clock.advance((new.signs - house.clock()).total_seconds() - 5)
+    for _ in range(30):
+        assert not store.turn({"laptop": "it is away"})
+        house.clock.advance(5)
+        assert store.signing().kid == old.kid
+    house.clock.advance(60)
+    store.turn({})
+    assert store.signing().kid == new.kid
