@@ -69,17 +69,17 @@ class MeshDesk:
     def resources(self, kind: str, name: str) -> Iterator[pb.MeshResource]:
         """The resources in force of a kind ("": all) and name; raises InvalidInput for a kind that is none."""
         wanted = kind_of(kind) if kind else ""
-        for declared in self._parts.live().declaration.resources:
+        declaration = self._parts.live().declaration
+        for declared in declaration.resources:
             one = declared.resource
-            stands = declared.document.value.get("kind") == one.kind  # else it only follows from what stands there
-            if stands and wanted in ("", one.kind) and name in ("", one.name, one.id):
+            if declared.stands and wanted in ("", one.kind_key) and name in ("", one.name, one.id):
                 yield pb.MeshResource(
-                    kind=one.kind,
+                    kind=one.kind_key,
                     namespace=one.namespace,
                     name=one.name,
                     file=declared.document.file,
                     line=declared.document.find(("kind",)).line,
-                    json=json.dumps(declared.document.value),
+                    json=json.dumps(declaration.with_status(declared)),
                 )
 
     async def change(self, request: pb.ChangeMeshRequest) -> pb.ChangeMeshReply:

@@ -84,7 +84,7 @@ def _kind(kind: str, model: type[Model]) -> Iterator[str]:
     yield from summary(model)
     yield from fields(model)
     for part in parts(model):
-        if kind == "Gateway" or title(part) != "Metadata":  # the same for all three
+        if kind == "Gateway" or title(part) != "Metadata":  # the same for all
             yield from (f"#### {title(part)}", "")
             yield from summary(part)
             yield from fields(part)

@@ -109,6 +109,19 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_issuer": "text",
     "_check_written": "header name",
     "_check_claim": "name of a claim, `outer.inner` for one inside another",
+    "check_subdomain": "name, with dots or without",
+    "check_hostname": "host name, or `*.` and one",
+    "check_precise": "host name",
+    "_check_group": 'group of kinds, `""` for the core\'s',
+    "_check_kind": "kind",
+    "_check_creation": "time, as `2026-01-31T12:00:00Z`",
+    "_check_parents": "",
+    "_check_selected": "mapping of `kubernetes.io/metadata.name` to a namespace",
+    "_check_listener_protocol": "`HTTP`, `HTTPS`, `TLS` or `TCP`",
+    "_check_origin": "origin, as `https://shop.example.com`, or `*`",
+    "check_filter_type": "",
+    "check_filters": "",
+    "_check_once": "",
 }
 
 NOUNS: Final = ("text", "name", "header name", "header value", "claim name", "whole number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policyd.analysis.model import Analysed, Findings, at, in_workloads
 from policyd.mesh.edges import selects
+from policyd.mesh.gateway_api.values import OpenedListener
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import VirtualService
 
@@ -18,6 +19,8 @@ def find(analysed: Analysed) -> Findings:
 def _unused(analysed: Analysed) -> Findings:
     bound = {id_ for one in analysed.declaration.of(VirtualService) for id_ in one.resource.gateway_ids()}
     for declared in analysed.declaration.of(Gateway):
+        if isinstance(declared.resource, OpenedListener):
+            continue  # a Gateway API's; its routes are told of by their conditions
         servers = declared.resource.spec.servers
         ruled = any(not one.to_every_service and not (one.tls and one.tls.https_redirect) for one in servers)
         if declared.resource.id not in bound and ruled:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from policyd.analysis.model import Analysed, Findings, at
 from policyd.mesh.declare import Declared
+from policyd.mesh.gateway_api.values import AttachedRules
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import VirtualService
@@ -20,6 +21,8 @@ ALWAYS = HttpMatch()
 def find(analysed: Analysed) -> Findings:
     """Every such rule."""
     for declared in analysed.declaration.of(VirtualService):
+        if isinstance(declared.resource, AttachedRules):
+            continue  # what of its routes is for nobody was left out
         yield from _unreached(declared)
         yield from _shareless(declared)
 

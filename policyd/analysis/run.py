@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from policyd.analysis import destinations, gateways, peers, routes, scope, services, tokens
+from policyd.analysis import attachments, destinations, gateways, peers, routes, scope, services, tokens
 from policyd.analysis.model import Analysed, Findings
 from policyd.policy.finding_model import Finding, Severity
 
 FAMILIES: Final[tuple[Callable[[Analysed], Findings], ...]] = (
     routes.find, destinations.find, gateways.find, services.find, peers.find, scope.find, tokens.find,
+    attachments.find,
 )  # fmt: skip
 ORDER: Final[tuple[Severity, ...]] = ("error", "warning", "note")
 # of the findings about policies: those that say that a policy can match nothing

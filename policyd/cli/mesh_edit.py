@@ -105,6 +105,28 @@ def get(
         rows = [(one.kind, one.namespace, one.name, f"{one.file}:{one.line}") for one in found]
         shown = output.table(("KIND", "NAMESPACE", "NAME", "WHERE"), rows) if rows else "no resource is declared"
         output.show(shown)
+        told = list(_told(found))
+        if told:
+            header = ("RESOURCE", "AT", "CONDITION", "STATUS", "REASON", "MESSAGE")
+            output.show("", output.table(header, told))
+
+
+def _told(found: Iterable[Shown]) -> Iterator[tuple[str, ...]]:
+    """What is told of resources of the Gateway API, a row a condition."""
+    for one in found:
+        called = f"{one.kind.partition('.')[0]} {one.namespace}/{one.name}"
+        yield from ((called, *row) for row in _conditions(one.value.get("status", {})))
+
+
+def _conditions(status: Any) -> Iterator[tuple[str, ...]]:
+    """A row a condition: its own, those of its listeners, those at each of its parents."""
+    groups = [("-", status.get("conditions", ()))]
+    groups += [(f"listener {one['name']}", one["conditions"]) for one in status.get("listeners", ())]
+    for key, parts in (("parentRef", status.get("parents", ())), ("ancestorRef", status.get("ancestors", ()))):
+        groups += [(f"{one[key]['kind']} {one[key]['name']}", one["conditions"]) for one in parts]
+    for where, conditions in groups:
+        for one in conditions:
+            yield where, one["type"], one["status"], one["reason"], one["message"] or "-"
 
 
 # ---- a change
@@ -208,10 +230,11 @@ def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
             for one in client.resources(wanted, name):
                 yield Shown(one.kind, one.namespace, one.name, one.file, one.line, json.loads(one.json))
         return
-    for declared in declare(read_folder(directory).texts).resources:
+    declaration = declare(read_folder(directory).texts)
+    for declared in declaration.resources:
         found = declared.resource
-        stands = declared.document.value.get("kind") == found.kind  # else it only follows from what stands there
-        if stands and wanted in ("", found.kind) and name in ("", found.name, found.id):
+        if declared.stands and wanted in ("", found.kind_key) and name in ("", found.name, found.id):
             line = declared.document.find(("kind",)).line
             file = declared.document.file
-            yield Shown(found.kind, found.namespace, found.name, file, line, declared.document.value)
+            value = declaration.with_status(declared)
+            yield Shown(found.kind_key, found.namespace, found.name, file, line, value)

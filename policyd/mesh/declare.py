@@ -14,8 +14,11 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.gateway_api.conditions import Status
+from policyd.mesh.gateway_api.known import known
+from policyd.mesh.gateway_api.translate import translate
 from policyd.mesh.istio.common import Labels, Resource
-from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER
+from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER, key_of
 from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
@@ -215,6 +218,11 @@ class Declared(Generic[R]):
         """Return another resource that this one means; it stands at the same place."""
         return Declared(resource, self.document)
 
+    @property
+    def stands(self) -> bool:
+        """Whether it is what the document says; else it only follows from that."""
+        return key_of(self.document.value) == self.resource.kind_key
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -230,7 +238,8 @@ class Declaration:
     """Everything declared, file by file; `workloads_document` and `groups_document` tell lines.
 
     `key_sets` are texts of key sets by their file in the folder, or by the URI that they were fetched from. `read` is
-    what each file says, for the next Declaration.
+    what each file says, for the next Declaration. `statuses` are what is told of resources of the Gateway API, by kind
+    and id.
     """
 
     workloads: WorkloadsFile
@@ -240,10 +249,17 @@ class Declaration:
     resources: tuple[Declared[Any], ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
     read: Mapping[str, Read] = field(default_factory=dict, repr=False, compare=False)
+    statuses: Mapping[tuple[str, str], Status] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, kind: type[R]) -> tuple[Declared[R], ...]:
         """The resources of one kind, in the order of files and documents."""
         return tuple(found for found in self.resources if isinstance(found.resource, kind))
+
+    def with_status(self, declared: Declared[Any]) -> dict[str, Any]:
+        """What a resource's document says, and what is told of it, as Kubernetes shows both."""
+        status = self.statuses.get((declared.resource.kind_key, declared.resource.id))
+        value: dict[str, Any] = declared.document.value
+        return value if status is None else {**value, "status": status.shown()}
 
 
 def declare(files: Mapping[str, str], before: Declaration | None = None) -> Declaration:
@@ -268,14 +284,16 @@ def declare(files: Mapping[str, str], before: Declaration | None = None) -> Decl
         workloads = workloads.model_copy(update={"workloads": {**own, **more}})
     if problems:
         raise InvalidInput(problems)
+    translated = translate(resources, known(workloads, resources))
     return Declaration(
         workloads,
         workloads_document,
         groups,
         groups_document,
-        tuple(resources),
+        (*resources, *translated.resources),
         {path: text for path, text in files.items() if path.startswith(KEYS_FOLDER) or "://" in path},
         reader.read,
+        translated.statuses,
     )
 
 
@@ -340,13 +358,13 @@ def _resource(document: Document, namespace: str, problems: list[Problem]) -> De
     if missing:
         problems += [document.problem("kind", f"`{field}` is missing", remedy="add it") for field in missing]
         return None
-    kind = document.value["kind"]
-    model = KINDS.get(kind) if isinstance(kind, str) else None
-    if model is None:
+    kind, key = document.value["kind"], key_of(document.value)
+    model = KINDS.get(key) if key is not None else None
+    if key is None or model is None:
         shown = f"the kind `{kind[:80]}` is not supported" if isinstance(kind, str) else "`kind` must be text"
         remedy = ELSEWHERE.get(str(kind), "").replace("FILE", document.file)
         remedy = remedy or f"supported are {', '.join(sorted(KINDS))}"
         problems.append(document.problem("kind", shown, ("kind",), remedy))
         return None
-    resource = parse(model, document, problems, LATER[kind])
+    resource = parse(model, document, problems, LATER[key])
     return Declared(resource.within(namespace), document) if resource is not None else None

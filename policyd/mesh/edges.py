@@ -11,6 +11,7 @@ from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.gateway_api.values import OpenedListener
 from policyd.mesh.hosts import target
 from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.gateway import Gateway, Server
@@ -31,6 +32,8 @@ CONNECTIONS: Final = "plain connections"
 
 def selects(gateway: Gateway, instance: Instance) -> bool:
     """Tell whether a Gateway holds at an instance (in any namespace, as in Istio)."""
+    if isinstance(gateway, OpenedListener):
+        return instance.name in gateway.instances
     labels = gateway.spec.selector.items()
     return instance.role == "gateway" and all(instance.labels.get(label) == value for label, value in labels)
 

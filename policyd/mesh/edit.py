@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declare import MESH_FOLDER
-from policyd.mesh.istio.kinds import KINDS
+from policyd.mesh.istio.kinds import KINDS, key_of
 from policyd.mesh.matching import did_you_mean
 from policyd.yaml import Document, load
 
@@ -25,6 +25,7 @@ _COMMENTS = re.compile(r"(?:[ \t]*(?:#.*)?\n)*")
 _SHORT: Final[Mapping[str, str]] = {
     "vs": "VirtualService", "gw": "Gateway", "dr": "DestinationRule", "se": "ServiceEntry", "we": "WorkloadEntry",
     "wg": "WorkloadGroup", "pa": "PeerAuthentication", "ra": "RequestAuthentication", "svc": "Service",
+    "gc": "GatewayClass", "gtw": "Gateway.gateway.networking.k8s.io", "refgrant": "ReferenceGrant",
 }  # fmt: skip
 
 
@@ -76,7 +77,7 @@ class Piece:
         value = self.value if isinstance(self.value, dict) else {}
         metadata = value.get("metadata")
         given = metadata if isinstance(metadata, dict) else {}
-        kind, own, name = value.get("kind"), given.get("namespace", namespace), given.get("name")
+        kind, own, name = key_of(value), given.get("namespace", namespace), given.get("name")
         if not (isinstance(kind, str) and isinstance(own, str) and isinstance(name, str) and kind and own and name):
             return None
         return ResourceId(kind, own, name)
@@ -85,13 +86,19 @@ class Piece:
 def kind_of(text: str) -> str:
     """A kind by its name, its plural or Istio's short name, in any case; raises InvalidInput."""
     names = {name.lower(): name for name in KINDS}
-    names |= {f"{name}s": kind for name, kind in list(names.items())}
-    names |= {f"{name[:-1]}ies": kind for name, kind in list(names.items()) if name.endswith("y")}
+    names |= {_plural(name): kind for name, kind in list(names.items())}
     kind = names.get(text.lower()) or _SHORT.get(text.lower())
     if kind is None:
         near = did_you_mean(text, KINDS, ()) or f"known are {', '.join(sorted(KINDS))}"
         raise InvalidInput([Problem("kind", f"`{text[:80]}` is no kind of a mesh folder", remedy=near)])
     return kind
+
+
+def _plural(kind: str) -> str:
+    name, dot, group = kind.partition(".")
+    ending = "es" if name.endswith("s") else "s"
+    by_y = name.endswith("y") and name[-2] not in "aeiou"
+    return f"{name[:-1]}ies{dot}{group}" if by_y else f"{name}{ending}{dot}{group}"
 
 
 def pieces(text: str, file: str) -> tuple[Piece, ...]:
@@ -227,7 +234,7 @@ class _Editor:
     def _free(self, resource: ResourceId) -> str:
         """The name of a file that is not there yet."""
         own = "" if resource.namespace == self._namespace else f"{resource.namespace}-"
-        stem = f"{MESH_FOLDER}{resource.kind.lower()}-{own}{resource.name}"
+        stem = f"{MESH_FOLDER}{resource.kind.partition('.')[0].lower()}-{own}{resource.name}"
         names = (f"{stem}{suffix}.yaml" for suffix in ("", *(f"-{number}" for number in range(2, 10_000))))
         return next(name for name in names if name not in self._texts)
 

@@ -75,6 +75,7 @@ RULES: Final[Mapping[str, Rule]] = _table(
     ("PM0102", "unused-subset", "note", "no rule leads to a subset"),
     ("PM0201", "unused-gateway", "warning", "no VirtualService is bound to a Gateway, so that it routes nothing"),
     ("PM0202", "idle-port", "warning", "a gateway opens a port that no Gateway serves"),
+    ("PM0203", "not-attached", "warning", "a condition of a resource of the Gateway API is not as it should be"),
     ("PM0301", "in-plain-text", "warning", "callers are told to speak plain text, and are nobody to policies then"),
     ("PM0302", "unverified-callers", "note", "a workload takes plain text too, whose callers are nobody to policies"),
     ("PM0401", "unseen-namespace", "warning", "a resource is given to a namespace that has nothing in it"),

@@ -99,13 +99,28 @@ def _mesh() -> JsonSchema:
     return {
         "type": "object",
         "required": ["apiVersion", "kind"],
-        "properties": {"kind": {"enum": sorted(KINDS), "description": "What it is."}},
-        "allOf": [
-            {"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": {"$ref": refs[model]}}
-            for kind, model in sorted(KINDS.items())
-        ],
+        "properties": {"kind": {"enum": sorted({_bare(kind) for kind in KINDS}), "description": "What it is."}},
+        "allOf": [{"if": _is(kind), "then": {"$ref": refs[model]}} for kind, model in sorted(KINDS.items())],
         "$defs": definitions,
     }
+
+
+def _bare(kind: str) -> str:
+    """A kind as files name it."""
+    return kind.partition(".")[0]
+
+
+def _is(kind: str) -> JsonSchema:
+    """Whether a resource is of a kind; of two of one name its group tells."""
+    found: JsonSchema = {"properties": {"kind": {"const": _bare(kind)}}, "required": ["kind"]}
+    group = kind.partition(".")[2]
+    rivals = [one.partition(".")[2] for one in KINDS if one != kind and _bare(one) == _bare(kind)]
+    if group:
+        found["properties"]["apiVersion"] = {"pattern": f"^{re.escape(group)}/"}
+        found["required"] = ["apiVersion", "kind"]
+    elif rivals:
+        found["properties"]["apiVersion"] = {"not": {"pattern": f"^{re.escape(rivals[0])}/"}}
+    return found
 
 
 def _checks() -> JsonSchema:
@@ -215,6 +230,8 @@ BEFORE: Final[Mapping[str, Callable[[Inner], JsonSchema]]] = {
     "_check_target": lambda inner: inner(),
     "_check_server_protocol": lambda inner: inner(),
     "_check_server_mode": lambda inner: inner(),
+    "_check_listener_protocol": lambda inner: inner(),
+    "check_filter_type": lambda inner: inner(),
     "_as_command": lambda inner: {"anyOf": [{"type": "string"}, inner()]},
     "_as_list": lambda inner: {"anyOf": [inner()["items"], inner()]},
 }

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.gateway_api.values import AttachedRules
 from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.virtual_service import VirtualService
@@ -63,6 +64,8 @@ class Marks:
     def _connection(self, number: int) -> Place:
         owner, section, rule = self._connections[number - 1]
         written = self._declared[owner]
+        if isinstance(written.resource, AttachedRules):
+            return _routed(written.resource, len(written.resource.spec.http) + rule)
         line = written.document.find(("spec", section, rule)).line
         return Place(owner, rule + 1, 0, section, written.document.file, line)
 
@@ -70,9 +73,22 @@ class Marks:
         # where it was written: in the resource itself, or in the one that it delegates to
         written, at, of = list(_sources(self._declared[owner], self._declared, match))[rule]
         path = ("spec", "http", at, *(("match", of) if of >= 0 else ()))
+        if isinstance(written.resource, AttachedRules):
+            return _routed(written.resource, at)
         name = self._plain[owner].spec.http[rule].name or ""
         line = written.document.find(path).line
         return Place(written.resource.id, at + 1, of + 1, name, written.document.file, line)
+
+
+def _routed(attached: AttachedRules, at: int) -> Place:
+    """Where a rule of a route stands, which is attached somewhere with those of others."""
+    document, path = attached.source(at)
+    metadata = document.value["metadata"]
+    route = f"{metadata.get('namespace', attached.namespace)}/{metadata['name']}"
+    number = next((int(step) for step in path if isinstance(step, int)), -1)
+    of = int(path[-1]) + 1 if len(path) > 3 else 0
+    name = str(document.value["kind"])
+    return Place(route, number + 1, of, name, document.file, document.find(path).line)
 
 
 def _sources(

@@ -57,6 +57,7 @@ UNVERIFIED_PORT = (
     "    portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, insecureSkipVerify: true}}]\n"
 )
 PEERS, TOKENS = "security.istio.io/v1", "security.istio.io/v1"
+GATEWAY_API = "gateway.networking.k8s.io/v1"
 SERVICE = "  selector: {app: web}\n  ports: [{port: 81, targetPort: 80}]\n"
 JWT = "  jwtRules: [{issuer: https://a.example.com, jwksUri: https://a.example.com/keys}]\n"
 
@@ -111,6 +112,8 @@ JWT = "  jwtRules: [{issuer: https://a.example.com, jwksUri: https://a.example.c
           .replace("number: 8000", "number: 8001").replace("HTTP", "TLS}, tls: {mode: AUTO_PASSTHROUGH")},
          ("IST0162", "mesh/more.yaml:6")),
         ({"workloads.yaml": WORKLOADS.replace("[8000]", "[8000, 8443]")}, ("PM0202", "workloads.yaml:5")),
+        ({"mesh/more.yaml": resource("HTTPRoute", "  parentRefs: [{name: nobody}]\n", group=GATEWAY_API)},
+         ("PM0203", "mesh/more.yaml:3")),
         ({"mesh/more.yaml": resource("Service", SERVICE, group="v1")}, ("IST0118", "mesh/more.yaml:6")),
         ({"mesh/more.yaml": resource("Service", SERVICE.replace("app: web", "app: none"), group="v1")},
          ("IST0127", "mesh/more.yaml:5")),

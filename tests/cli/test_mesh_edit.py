@@ -165,3 +165,48 @@ def test_what_operators_policies_forbid_is_an_error(
     said = policyd("mesh", "delete", "svc", "a", "--dir", folder)
 
     assert said == Said(Exit.ERROR, "", "error: the operators' policies forbid it: `freeze`\n")
+
+
+GATEWAY_API = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: bookinfo}
+spec:
+  gatewayClassName: policyd
+  listeners: [{name: http, port: 8080, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: bookinfo}
+spec:
+  parentRefs: [{name: bookinfo}]
+  rules: [{backendRefs: [{name: productpag, port: 9080}]}]
+"""
+CONDITIONS = """\
+KIND       NAMESPACE  NAME      WHERE
+HTTPRoute  default    bookinfo  mesh/httproute-bookinfo.yaml:2
+
+RESOURCE                    AT                CONDITION     STATUS  REASON           MESSAGE
+HTTPRoute default/bookinfo  Gateway bookinfo  Accepted      True    Accepted         -
+HTTPRoute default/bookinfo  Gateway bookinfo  ResolvedRefs  False   BackendNotFound  \
+`productpag.default` is no service of the mesh; did you mean `productpage.default`?
+"""
+
+
+def test_a_resource_of_the_gateway_api_is_shown_with_its_conditions(
+    policyd: Callable[..., Said], bookinfo: Path, tmp_path: Path
+) -> None:
+    at = ("--dir", bookinfo)
+    given = tmp_path / "given.yaml"
+    given.write_text(GATEWAY_API)
+
+    applied = policyd("mesh", "apply", "-f", given, *at)
+
+    told = "Gateway.gateway.networking.k8s.io default/bookinfo created in mesh/gateway-bookinfo.yaml\n"
+    assert applied == Said(Exit.OK, told + "HTTPRoute default/bookinfo created in mesh/httproute-bookinfo.yaml\n", "")
+    assert policyd("mesh", "get", "httproutes", *at) == Said(Exit.OK, CONDITIONS, "")
+    [gateway] = policyd("mesh", "get", "gtw", "--json", *at).value["resources"]
+    assert [one["reason"] for one in gateway["status"]["conditions"]] == ["Accepted", "Programmed"]
+    assert "gtw" not in policyd("mesh", "get", "gateway", *at).out  # which are Istio's
+    assert policyd("mesh", "delete", "gtw", "bookinfo", *at).code == Exit.OK
+    assert "NoMatchingParent" in policyd("mesh", "get", "httproute", *at).out

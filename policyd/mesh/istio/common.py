@@ -59,6 +59,11 @@ class Resource(Model):
         return self.metadata.name
 
     @property
+    def kind_key(self) -> str:
+        """The kind, as it is told from others of its name."""
+        return str(getattr(self, "kind", ""))
+
+    @property
     def namespace(self) -> str:
         """`metadata.namespace`; in a Mesh every resource has one."""
         return self.metadata.namespace or ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
+from policyd.mesh.gateway_api import kinds as gateway_api
 from policyd.mesh.istio import (
     destination_rule,
     enforcement,
@@ -47,6 +48,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "Sidecar": Sidecar,
     "Telemetry": Telemetry,
     "Enforcement": Enforcement,
+    **gateway_api.KINDS,
 }
 
 
@@ -69,6 +71,7 @@ LATER: Final[Mapping[str, Refused]] = {
         ("RequestAuthentication", request_authentication.LATER),
         ("Telemetry", telemetry.LATER),
         ("Enforcement", enforcement.LATER),
+        *gateway_api.LATER.items(),
     )
 }
 # Kinds that Istio has and a folder does not: what to do instead.
@@ -78,4 +81,16 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "ProxyConfig": "an agent's own options are those of `policyd-proxy run`",
     "TrafficExtension": "no code is loaded into proxies, each decides by policies alone",
     "WasmPlugin": "no code is loaded into proxies, each decides by policies alone",
+    "BackendTLSPolicy": "let a DestinationRule open TLS towards a host outside: `tls: {mode: SIMPLE}`",
+    "ListenerSet": "write all listeners into the Gateway",
+    "UDPRoute": "nothing here carries UDP",
 }
+
+
+def key_of(document: Any) -> str | None:
+    """The kind that a document says it is, as in KINDS: of two kinds of one name the group tells which; None: none."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str):
+        return None
+    qualified = f"{kind}.{str(document.get('apiVersion')).partition('/')[0]}"
+    return qualified if qualified in KINDS else kind

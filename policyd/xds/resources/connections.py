@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from policyd.mesh.gateway_api.values import TcpShare, TlsShare
 from policyd.mesh.hosts import covers, overlap
-from policyd.mesh.istio.connection_route import ConnectionDestination, ConnectionMatch, TlsMatch
+from policyd.mesh.istio.connection_route import ConnectionDestination, ConnectionMatch, TcpRoute, TlsMatch, TlsRoute
 from policyd.mesh.istio.traffic_policy import Tunnel
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh
 from policyd.names import SNI_HEADER
 from policyd.xds.resources import filters, guard, tcp
 from policyd.xds.resources.forward import Forward
+from policyd.xds.resources.matches import below
 from policyd.xds.resources.rules import View
 
 ANYTHING: Final[Mapping[str, Any]] = {"connect_matcher": {}}
@@ -52,7 +54,7 @@ def tcp_routes(
     lead = Forward(mesh, view.caller, owner.namespace)
     for rule in owner.spec.tcp:
         if any(_has(view, match, owner, address) for match in rule.match or (ConnectionMatch(),)):
-            yield _route(lead, rule.route, view.listener, asked)
+            yield _shared(rule, _route(lead, rule.route, view.listener, asked))
             return
 
 
@@ -71,8 +73,15 @@ def tls_routes(
     for rule in owner.spec.tls:
         for match in rule.match:
             if _has(view, match, owner, address):
-                route = _route(lead, rule.route, view.listener, asked)
+                route = _shared(rule, _route(lead, rule.route, view.listener, asked))
                 yield from ((name, route) for name in _names(match, served))
+
+
+def _shared(rule: TcpRoute | TlsRoute, route: dict[str, Any]) -> dict[str, Any]:
+    """The route of those connections that are a rule's own, where that is not all."""
+    if not isinstance(rule, TcpShare | TlsShare):
+        return route
+    return {**route, "match": {**route["match"], "runtime_fraction": below(rule.below)}}
 
 
 def asks_for(name: str) -> dict[str, Any]:

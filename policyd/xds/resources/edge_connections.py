@@ -132,7 +132,7 @@ def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -
         found for owner, view, hosts in bound for found in connections.tls_routes(mesh, owner, view, hosts, at, None)
     ]
     named.sort(key=lambda found: (found[0].startswith("*"), -len(found[0])))
-    return [{**route, "match": connections.asks_for(name)} for name, route in named]
+    return [{**route, "match": {**route["match"], **connections.asks_for(name)}} for name, route in named]
 
 
 def _authority(one: edges.Opened) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from policyd.mesh.gateway_api.values import Segments, Slice
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 
 EVERYTHING: dict[str, Any] = {"prefix": "/"}
@@ -19,9 +20,16 @@ def route_match(match: HttpMatch) -> dict[str, Any]:
             headers.append(_header(pseudo, wanted))
     if headers:
         found["headers"] = headers
+    if isinstance(match, Slice):
+        found["runtime_fraction"] = below(match.below)
     if match.query_params:
         found["query_parameters"] = [_parameter(name, wanted) for name, wanted in match.query_params.items()]
     return found
+
+
+def below(share: int) -> dict[str, Any]:
+    """So many of every million: it is one number that all routes of a request are compared with."""
+    return {"default_value": {"numerator": share, "denominator": "MILLION"}}
 
 
 def _pseudo(match: HttpMatch) -> tuple[tuple[str, StringMatch | None], ...]:
@@ -42,6 +50,8 @@ def _path(match: HttpMatch) -> dict[str, Any]:
         return dict(EVERYTHING)
     if uri.regex is not None:
         return {"safe_regex": {"regex": uri.regex}}
+    if isinstance(uri, Segments):
+        return {"path_separated_prefix": uri.prefix}
     found: dict[str, Any] = {"path": uri.exact} if uri.exact is not None else {"prefix": uri.prefix}
     if match.ignore_uri_case:
         found["case_sensitive"] = False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
+from policyd.mesh.gateway_api.values import PathRedirect
 from policyd.mesh.istio.answers import DirectResponse, Redirect
 from policyd.mesh.istio.connection_route import ConnectionMatch
 from policyd.mesh.istio.destination import Headers
@@ -101,13 +102,16 @@ def _headers(rule: HttpRoute) -> dict[str, Any]:
 
 def _redirect(redirect: Redirect, view: View) -> dict[str, Any]:
     port = view.asked_port or view.port if redirect.derive_port == "FROM_REQUEST_PORT" else redirect.port
-    given = {
+    given: dict[str, Any] = {
         "path_redirect": redirect.uri,
         "prefix_rewrite": redirect.prefix_rewrite,
         "host_redirect": redirect.authority,
         "scheme_redirect": redirect.scheme,
         "port_redirect": port,
     }
+    if isinstance(redirect, PathRedirect):
+        regex = redirect.regex
+        given["regex_rewrite"] = {"pattern": {"regex": regex.match}, "substitution": regex.rewrite}
     code = {"response_code": REDIRECT_CODES[redirect.redirect_code]}
     return code | {name: value for name, value in given.items() if value is not None}
 

@@ -1,0 +1,131 @@
+"""What is told of a resource of the Gateway API: its conditions, by the specification's types, states and reasons.
+
+Law: a condition that is not True says what to do; each name here is the specification's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from policyd.mesh.gateway_api.common import GROUP, ParentReference
+from policyd.mesh.gateway_api.gateway_class import CONTROLLER
+
+State = Literal["True", "False", "Unknown"]
+ACCEPTED: Final = "Accepted"
+RESOLVED: Final = "ResolvedRefs"
+PROGRAMMED: Final = "Programmed"
+CONFLICTED: Final = "Conflicted"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that holds, or does not, and why."""
+
+    type: str
+    status: State
+    reason: str
+    message: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is as it should be; `Conflicted` should not hold."""
+        return self.status == ("False" if self.type == CONFLICTED else "True")
+
+    def shown(self) -> dict[str, str]:
+        """As Kubernetes writes it; what has no time of its own has none here."""
+        return {"type": self.type, "status": self.status, "reason": self.reason, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why something is not as it should be: the specification's reason, and in words what is wrong and what to do."""
+
+    reason: str
+    message: str
+
+
+def good(kind: str, message: str = "") -> Condition:
+    """A condition that holds; its reason is its own name."""
+    return Condition(kind, "True", kind, message)
+
+
+def judged(kind: str, fault: Fault | None) -> Condition:
+    """A condition that holds unless there is a fault."""
+    return good(kind) if fault is None else Condition(kind, "False", fault.reason, fault.message)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatus:
+    """What is told of a listener: its conditions, the kinds of routes that it takes, and how many it has."""
+
+    name: str
+    kinds: tuple[str, ...]
+    attached: int
+    conditions: tuple[Condition, ...]
+
+    def shown(self) -> dict[str, Any]:
+        """As Kubernetes writes it."""
+        return {
+            "name": self.name,
+            "supportedKinds": [{"group": GROUP, "kind": kind} for kind in self.kinds],
+            "attachedRoutes": self.attached,
+            "conditions": [one.shown() for one in self.conditions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ParentStatus:
+    """What is told of a route, or of a policy, at one of those that it is attached to."""
+
+    parent: ParentReference
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is told of a resource; of a route by its parents, of a policy by its ancestors."""
+
+    conditions: tuple[Condition, ...] = ()
+    listeners: tuple[ListenerStatus, ...] = ()
+    parents: tuple[ParentStatus, ...] = ()
+    ancestors: tuple[ParentStatus, ...] = ()
+
+    def every(self) -> Iterable[Condition]:
+        """All conditions, its own first."""
+        yield from self.conditions
+        for listener in self.listeners:
+            yield from listener.conditions
+        for parent in (*self.parents, *self.ancestors):
+            yield from parent.conditions
+
+    @property
+    def summary(self) -> str:
+        """In a word or two: what is wrong first, else the last of what is right."""
+        bad = next((one for one in self.every() if not one.is_good), None)
+        if bad is not None:
+            return f"{bad.type}={bad.status} ({bad.reason})"
+        return next((one.reason for one in reversed(tuple(self.every())) if one.type != CONFLICTED), "-")
+
+    def shown(self) -> dict[str, Any]:
+        """As Kubernetes writes it."""
+        found: dict[str, Any] = {}
+        if self.conditions:
+            found["conditions"] = [one.shown() for one in self.conditions]
+        if self.listeners:
+            found["listeners"] = [one.shown() for one in self.listeners]
+        for name, key, parts in (("parents", "parentRef", self.parents), ("ancestors", "ancestorRef", self.ancestors)):
+            if parts:
+                found[name] = [
+                    {
+                        key: part.parent.model_dump(by_alias=True, exclude_none=True),
+                        "controllerName": CONTROLLER,
+                        "conditions": [one.shown() for one in part.conditions],
+                    }
+                    for part in parts
+                ]
+        return found
+
+
+Statuses = Mapping[tuple[str, str], Status]  # by kind (as in KINDS) and id

@@ -1,0 +1,334 @@
+"""A folder's resources of the Gateway API become those that say the same in Istio's words, and the status of each.
+
+Law: the outcome depends on what is declared alone; the order of files does not matter. Of what is attached all of it
+is there, of what is not nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from policyd.mesh.gateway_api import connections
+from policyd.mesh.gateway_api import rules as requests
+from policyd.mesh.gateway_api.actions import Place
+from policyd.mesh.gateway_api.attach import AnyRoute, AtListener, AtService, Attaching
+from policyd.mesh.gateway_api.backends import Backends, Grants
+from policyd.mesh.gateway_api.common import GatewayApiResource
+from policyd.mesh.gateway_api.conditions import (
+    ACCEPTED,
+    RESOLVED,
+    Condition,
+    Fault,
+    ListenerStatus,
+    ParentStatus,
+    Status,
+    Statuses,
+    good,
+    judged,
+)
+from policyd.mesh.gateway_api.connection_routes import TcpRouteResource, TlsRouteResource
+from policyd.mesh.gateway_api.gateway import KubernetesGateway
+from policyd.mesh.gateway_api.gateway_class import CONTROLLER, GatewayClass
+from policyd.mesh.gateway_api.grpc_route import GrpcRouteResource
+from policyd.mesh.gateway_api.http_route import HttpRouteResource
+from policyd.mesh.gateway_api.known import Known
+from policyd.mesh.gateway_api.listeners import PENDING, Opening, Openings, is_ours
+from policyd.mesh.gateway_api.precedence import by_host
+from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
+from policyd.mesh.gateway_api.rules import Ruled
+from policyd.mesh.gateway_api.values import AttachedRules
+from policyd.mesh.hosts import CLUSTER_DOMAIN, covers
+from policyd.mesh.istio.answers import Body, DirectResponse
+from policyd.mesh.istio.common import Metadata
+from policyd.mesh.istio.connection_route import TcpRoute
+from policyd.mesh.istio.destination import Destination, PortSelector
+from policyd.mesh.istio.http_route import HttpRoute
+from policyd.mesh.istio.matches import HttpMatch
+from policyd.mesh.istio.virtual_service import VirtualServiceSpec
+
+if TYPE_CHECKING:  # which asks us
+    from policyd.mesh.declare import Declared
+
+R = TypeVar("R", bound=GatewayApiResource)
+REQUEST_ROUTES: Final = (HttpRouteResource, GrpcRouteResource)
+NO_ROUTE: Final = DirectResponse(status=404, body=Body(string="no route of this gateway matches\n"))
+
+
+TAKEN: Final = "what it is for has an older route that shares with none of its kind"
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Further resources, and what is told of those of the Gateway API."""
+
+    resources: tuple[Declared[Any], ...] = ()
+    statuses: Statuses = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A route and the hosts for which it is somewhere."""
+
+    route: Declared[Any]
+    hosts: tuple[str, ...]
+
+
+def translate(resources: Sequence[Declared[Any]], known: Known) -> Translation:
+    """What resources of the Gateway API come to."""
+    if not any(isinstance(one.resource, GatewayApiResource) for one in resources):
+        return Translation()
+    return _Translator(resources, known).translation()
+
+
+class _Translator:
+    def __init__(self, resources: Sequence[Declared[Any]], known: Known) -> None:
+        self._classes = {one.resource.name: one.resource for one in _of(resources, GatewayClass)}
+        self._gateways = _of(resources, KubernetesGateway)
+        self._routes: list[Declared[Any]] = [one for one in resources if isinstance(one.resource, AnyRoute)]
+        ours = [one.resource for one in self._gateways if is_ours(one.resource, self._classes)]
+        grants = Grants(one.resource for one in _of(resources, ReferenceGrant))
+        self._ours = frozenset(one.id for one in ours)
+        self._known = known
+        self._backends = Backends(known, grants)
+        self._openings = Openings(ours, known, grants)
+        self._attaching = Attaching(self._openings, self._ours, known)
+        self._at_listener: defaultdict[str, list[_Attached]] = defaultdict(list)
+        self._at_service: defaultdict[str, list[tuple[Declared[Any], AtService]]] = defaultdict(list)
+        self._count: defaultdict[str, int] = defaultdict(int)
+
+    def translation(self) -> Translation:
+        statuses: dict[tuple[str, str], Status] = {}
+        for one in sorted(self._routes, key=lambda found: (*found.resource.age, found.resource.kind)):
+            statuses[one.resource.kind, one.resource.id] = self._attach(one)
+        made = [*self._at_gateways(), *self._in_mesh()]
+        for gateway in self._gateways:
+            statuses[gateway.resource.kind_key, gateway.resource.id] = self._of_gateway(gateway.resource)
+        for name, one_class in self._classes.items():
+            statuses["GatewayClass", one_class.id] = _of_class(name, one_class)
+        return Translation(tuple(made), statuses)
+
+    # ---- what routes are attached to
+
+    def _attach(self, declared: Declared[AnyRoute]) -> Status:
+        route = declared.resource
+        if isinstance(route, REQUEST_ROUTES):
+            resolved = requests.reference_fault(route, self._backends)
+        else:
+            resolved = connections.reference_fault(route, self._backends)
+        parents = []
+        for parent in route.spec.parent_refs:
+            found = self._attaching.of(route, parent)
+            if isinstance(found, AtService):
+                fault = self._to_service(declared, found)
+            else:
+                fault = found if isinstance(found, Fault) else self._to_listeners(declared, found)
+            parents.append(ParentStatus(parent, (judged(ACCEPTED, fault), judged(RESOLVED, resolved))))
+        return Status(parents=tuple(parents))
+
+    def _to_listeners(self, declared: Declared[AnyRoute], found: Sequence[AtListener]) -> Fault | None:
+        """Give it the hosts that are not another kind's; of several of one kind that cannot share the oldest has it."""
+        route, taken = declared.resource, []
+        for at in found:
+            id_ = at.opening.id
+            before = self._at_listener[id_]
+            if any(one.route is declared for one in before):
+                taken.append(at)  # by another of its parents
+                continue
+            hosts = tuple(host for host in at.hosts if _may_have(route, host, before))
+            if hosts:
+                before.append(_Attached(declared, hosts))
+                self._count[id_] += 1
+                taken.append(at)
+        if not taken:
+            return Fault("NotAllowedByListeners", TAKEN)
+        return None
+
+    def _to_service(self, declared: Declared[AnyRoute], at: AtService) -> Fault | None:
+        rivals = [
+            one.resource
+            for one, other in self._at_service[at.service]
+            if other.own is at.own
+            and (at.own or one.resource.namespace == declared.resource.namespace)
+            and (None in (at.port, other.port) or at.port == other.port)
+        ]
+        if any(not _share(declared.resource, one) for one in rivals):
+            return Fault("NotAllowedByListeners", TAKEN)
+        self._at_service[at.service].append((declared, at))
+        return None
+
+    # ---- at gateways
+
+    def _at_gateways(self) -> Iterator[Declared[Any]]:
+        documents = {one.resource.id: one for one in self._gateways}
+        for opening in self._openings.every():
+            if opening.is_open:
+                gateway = documents[opening.gateway.id]
+                yield gateway.standing_for(opening.opened())
+                attached = self._at_listener[opening.id]
+                if opening.section == "http":
+                    yield from self._of_requests(gateway, opening, attached)
+                else:
+                    yield from self._of_connections(opening, attached)
+
+    def _of_requests(
+        self, gateway: Declared[KubernetesGateway], opening: Opening, attached: Sequence[_Attached]
+    ) -> Iterator[Declared[Any]]:
+        """The rules of each host, the narrower hosts' first; what none of them is for, is told so."""
+        listener = opening.listener
+        scheme = "https" if listener.protocol == "HTTPS" else "http"
+        hosts = {host for one in attached for host in one.hosts}
+        if listener.hostname is not None:
+            hosts.add(listener.hostname)  # which is no wider listener's
+        for host in sorted(hosts, key=by_host):
+            place = Place(host, scheme=scheme, port=listener.port)
+            found = _first_to_answer(self._ruled(attached, host, place))
+            unmatched = Ruled((), HttpRoute(match=(HttpMatch(),), direct_response=NO_ROUTE), (gateway.document, ()))
+            if not found:
+                found.append(unmatched)
+            written = next((one.route for one in attached if one.route.document is found[0].source[0]), gateway)
+            yield written.standing_for(_rules_of(opening, host, found))
+
+    def _ruled(self, attached: Iterable[_Attached], host: str, place: Place) -> Iterator[Ruled]:
+        patterns = {pattern for one in attached for pattern in one.hosts if covers(pattern, host)}
+        for pattern in sorted(patterns, key=by_host):
+            led = (one.route for one in attached if pattern in one.hosts)
+            every = [ruled for route in led for ruled in requests.rules(route, self._backends, place)]
+            yield from sorted(every, key=lambda one: one.order)
+
+    def _of_connections(self, opening: Opening, attached: Sequence[_Attached]) -> Iterator[Declared[Any]]:
+        for one in attached:
+            route = one.route.resource
+            rules: dict[str, Any] = {}
+            if isinstance(route, TlsRouteResource):
+                rules["tls"] = connections.tls_rule(route, self._backends, one.hosts)
+            else:
+                rules["tcp"] = connections.tcp_rule(route, self._backends)
+            led = {section: (rule,) for section, rule in rules.items() if rule is not None}
+            if led:
+                made = VirtualServiceSpec(hosts=one.hosts, gateways=(opening.id,), **led)
+                source = ((one.route.document, ("spec", "rules", 0)),)
+                name = f"{opening.id.partition('/')[2]}~{route.namespace}.{route.name}"
+                yield one.route.standing_for(
+                    AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=made, sources=source)
+                )
+
+    # ---- in the mesh
+
+    def _in_mesh(self) -> Iterator[Declared[Any]]:
+        for service, attached in self._at_service.items():
+            own = [(route, at) for route, at in attached if at.own]
+            if own:
+                yield self._of_service(service, own, "")
+            for namespace in sorted({route.resource.namespace for route, at in attached if not at.own}):
+                theirs = [(route, at) for route, at in attached if not at.own and route.resource.namespace == namespace]
+                taken = {port for _, at in theirs for port in self._ports(at)}
+                yield self._of_service(service, [*theirs, *_left(own, taken, self._ports)], namespace)
+
+    def _ports(self, at: AtService) -> tuple[int, ...]:
+        if at.port is not None:
+            return (at.port,)
+        return tuple(port.number for port in self._known.services[at.service])
+
+    def _of_service(
+        self, service: str, attached: Sequence[tuple[Declared[Any], AtService]], namespace: str
+    ) -> Declared[Any]:
+        """The rules of a Service: of all callers, or of those of a namespace."""
+        host = f"{service}.svc.{CLUSTER_DOMAIN}"
+        ports = {port.number: port for port in self._known.services[service]}
+        ruled: list[Ruled] = []
+        tcp: list[TcpRoute | None] = []
+        sources: list[tuple[Any, tuple[str | int, ...]]] = []
+        for number, port in sorted(ports.items()):
+            led = [route for route, at in attached if number in self._ports(at)]
+            if port.requests:
+                every = [
+                    one
+                    for route in led
+                    if isinstance(route.resource, REQUEST_ROUTES)
+                    for one in requests.rules(route, self._backends, Place("*", port=number), number)
+                ]
+                ruled += _first_to_answer(sorted(every, key=lambda one: one.order))
+            for route in led if port.connections else ():
+                itself = Destination(host=host, port=PortSelector(number=number))
+                if isinstance(route.resource, TcpRouteResource):
+                    tcp.append(connections.tcp_rule(route.resource, self._backends, number, itself))
+                    sources.append((route.document, ("spec", "rules", 0)))
+        spec = VirtualServiceSpec(
+            hosts=(host,),
+            http=tuple(one.rule for one in ruled),
+            tcp=tuple(one for one in tcp if one is not None),
+            export_to=(namespace or "*",),
+        )
+        name, _, own = service.partition(".")
+        made = AttachedRules(
+            metadata=_named(namespace or own, f"{name}.{own}~mesh" if namespace else f"{name}~mesh"),
+            spec=spec,
+            sources=(*(one.source for one in ruled), *sources),
+        )
+        return attached[0][0].standing_for(made)
+
+    # ---- what is told
+
+    def _of_gateway(self, gateway: KubernetesGateway) -> Status:
+        if gateway.id not in self._ours:
+            return Status((PENDING,))
+        listeners = tuple(
+            ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions())
+            for one in self._openings.of(gateway.id)
+        )
+        return Status(self._openings.conditions(gateway), listeners)
+
+
+def _of_class(name: str, given: GatewayClass) -> Status:
+    if given.spec.controller_name == CONTROLLER:
+        return Status((good(ACCEPTED),))
+    message = f"`{name}` is another controller's; that of this mesh is `{CONTROLLER}`"
+    return Status((Condition(ACCEPTED, "Unknown", "Pending", message),))
+
+
+def _of(resources: Iterable[Declared[Any]], kind: type[R]) -> list[Declared[R]]:
+    return [one for one in resources if isinstance(one.resource, kind)]
+
+
+def _may_have(route: AnyRoute, host: str, before: Iterable[_Attached]) -> bool:
+    return all(host not in one.hosts or _share(route, one.route.resource) for one in before)
+
+
+def _share(one: AnyRoute, other: AnyRoute) -> bool:
+    """Whether two routes may have rules for the same host: those of one kind, whose rules say what they are for."""
+    return one.kind == other.kind and isinstance(one, REQUEST_ROUTES)
+
+
+def _first_to_answer(every: Iterable[Ruled]) -> list[Ruled]:
+    """The rules as far as some request gets: none comes after one that answers everything."""
+    found = []
+    for one in every:
+        found.append(one)
+        if one.answers_all:
+            break
+    return found
+
+
+def _left(
+    attached: Iterable[tuple[Declared[Any], AtService]], taken: set[int], ports: Any
+) -> Iterator[tuple[Declared[Any], AtService]]:
+    """The same on those ports that are not taken."""
+    for route, at in attached:
+        for port in ports(at):
+            if port not in taken:
+                yield route, AtService(at.service, port, at.own)
+
+
+def _rules_of(opening: Opening, host: str, found: Sequence[Ruled]) -> AttachedRules:
+    name = f"{opening.id.partition('/')[2]}~{host}"
+    spec = VirtualServiceSpec(hosts=(host,), gateways=(opening.id,), http=tuple(one.rule for one in found))
+    sources = tuple(one.source for one in found)
+    return AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=spec, sources=sources)
+
+
+def _named(namespace: str, name: str) -> Metadata:
+    """A name that no resource of a file can have."""
+    return Metadata.model_construct(name=name, namespace=namespace, labels={}, annotations={})

@@ -1,0 +1,62 @@
+"""What Gateways, VirtualServices and their rules mean beyond what Istio's kinds can say.
+
+Law: these are made by translation only. No file can hold one, and the kinds of which they are do not tell of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policyd.mesh.istio.answers import Redirect, RegexRewrite
+from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
+from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.matches import HttpMatch, StringMatch
+from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.yaml import Document, Path
+
+MILLION = 1_000_000
+
+
+class Segments(StringMatch):
+    """A prefix of whole segments of a path: `/a` is of `/a` and `/a/b`, and not of `/ab`."""
+
+
+class Slice(HttpMatch):
+    """A match that holds for the first `below` of every million requests, wherever each of them falls."""
+
+    below: int
+
+
+class PathRedirect(Redirect):
+    """A redirect that replaces what a regex finds in the path."""
+
+    regex: RegexRewrite
+
+
+class OpenedListener(Gateway):
+    """A listener, open at the gateway instances with these names."""
+
+    instances: frozenset[str]
+
+
+class AttachedRules(VirtualService):
+    """Rules of routes; of each the document in which it stands, and its place there."""
+
+    sources: tuple[tuple[Any, tuple[str | int, ...]], ...]
+
+    def source(self, at: int) -> tuple[Document, Path]:
+        """Where a rule is written, counted through all of its sections."""
+        document, path = self.sources[at]
+        return document, path
+
+
+class TcpShare(TcpRoute):
+    """A rule for the first `below` of every million connections; the others end there."""
+
+    below: int
+
+
+class TlsShare(TlsRoute):
+    """The same for TLS that is passed on."""
+
+    below: int

@@ -1,0 +1,88 @@
+"""A Gateway and its routes, with one thing changed in each test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from policyd.errors import InvalidInput
+from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.gateway_api.conditions import Status
+
+GROUP = "gateway.networking.k8s.io"
+WORKLOADS = """\
+workloads:
+  web-v1: {service: web, port: 80}
+  api-v1: {service: api, port: 9080}
+  mail-v1: {service: mail, port: 2525, protocol: tcp}
+  far-v1: {service: far, port: 9080, namespace: far}
+gateways:
+  ingress: {listen: [8080, 8081, 8443, 9000]}
+  egress: {listen: [7000], labels: {istio: egressgateway}}
+"""
+HTTP = {"name": "http", "port": 8080, "protocol": "HTTP"}
+TO_API = {"backendRefs": [{"name": "api", "port": 9080}]}
+
+
+def resource(kind: str, name: str, spec: Mapping[str, Any], version: str = "v1", **metadata: Any) -> dict[str, Any]:
+    """A resource of the Gateway API."""
+    return {
+        "apiVersion": f"{GROUP}/{version}",
+        "kind": kind,
+        "metadata": {"name": name, **metadata},
+        "spec": dict(spec),
+    }
+
+
+def gateway(*listeners: Mapping[str, Any], name: str = "edge", of: str = "policyd", **more: Any) -> dict[str, Any]:
+    """A Gateway with some listeners; none given: one for plain requests."""
+    metadata = more.pop("metadata", {})
+    spec = {"gatewayClassName": of, "listeners": list(listeners) or [HTTP], **more}
+    return resource("Gateway", name, spec, **metadata)
+
+
+def route(*rules: Mapping[str, Any], name: str = "shop", kind: str = "HTTPRoute", **more: Any) -> dict[str, Any]:
+    """A route at the Gateway; without rules it leads everything to `api`."""
+    metadata = more.pop("metadata", {})
+    spec = {"parentRefs": [{"name": "edge"}], "rules": list(rules) or [TO_API], **more}
+    return resource(kind, name, spec, version="v1alpha2" if kind == "TCPRoute" else "v1", **metadata)
+
+
+def grant(namespace: str, kind: str, to: str, group: str = "", **to_more: str) -> dict[str, Any]:
+    """Let a kind of the default namespace refer to another kind in a namespace."""
+    spec = {
+        "from": [{"group": GROUP, "kind": kind, "namespace": "default"}],
+        "to": [{"group": group, "kind": to, **to_more}],
+    }
+    return resource("ReferenceGrant", "let", spec, version="v1beta1", namespace=namespace)
+
+
+def folder(*resources: Mapping[str, Any], workloads: str = WORKLOADS) -> dict[str, str]:
+    """The texts of a folder with these resources."""
+    return {"workloads.yaml": workloads, "mesh/it.yaml": yaml.safe_dump_all(resources, sort_keys=False)}
+
+
+def declared(*resources: Mapping[str, Any]) -> Declaration:
+    """What a folder with these resources declares."""
+    return declare(folder(*resources))
+
+
+def status(declaration: Declaration, kind: str, name: str, namespace: str = "default") -> Status:
+    """What is told of a resource."""
+    key = f"Gateway.{GROUP}" if kind == "Gateway" else kind
+    return declaration.statuses[key, f"{namespace}/{name}"]
+
+
+def told(given: Status) -> dict[str, str]:
+    """The conditions of a route at its parents: `<type>=<status>` by reason, those that are good left out."""
+    return {one.type: one.reason for one in given.every() if not one.is_good}
+
+
+def problems(*resources: Mapping[str, Any]) -> list[str]:
+    """What a folder with these resources is refused for."""
+    with pytest.raises(InvalidInput) as error:
+        declared(*resources)
+    return [str(problem) for problem in error.value.problems]

@@ -1,0 +1,298 @@
+"""What cannot be attached is told by the specification's reason, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from policyd.mesh.gateway_api.conditions import Condition
+from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
+from policyd.mesh.istio.virtual_service import VirtualService
+from tests.mesh.gateway_api.sample import (
+    HTTP,
+    declared,
+    gateway,
+    grant,
+    resource,
+    route,
+    status,
+    told,
+)
+
+TLS = {"tls": {"certificateRefs": [{"name": "shop"}]}}
+HTTPS = {"name": "https", "port": 8443, "protocol": "HTTPS", **TLS}
+
+
+def test_a_gateway_and_its_route_are_accepted() -> None:
+    found = declared(gateway(), route())
+
+    assert status(found, "Gateway", "edge").shown() == {
+        "conditions": [
+            {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""},
+            {"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""},
+        ],
+        "listeners": [
+            {
+                "name": "http",
+                "supportedKinds": [
+                    {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"},
+                    {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute"},
+                ],
+                "attachedRoutes": 1,
+                "conditions": [
+                    {"type": "Conflicted", "status": "False", "reason": "NoConflicts", "message": ""},
+                    {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""},
+                    {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "message": ""},
+                    {"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""},
+                ],
+            }
+        ],
+    }
+    assert status(found, "HTTPRoute", "shop").shown() == {
+        "parents": [
+            {
+                "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"},
+                "controllerName": "policyd.dev/gateway-controller",
+                "conditions": [
+                    {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""},
+                    {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "message": ""},
+                ],
+            }
+        ]
+    }
+
+
+def only(**allowed: Any) -> dict[str, Any]:
+    return gateway({**HTTP, "allowedRoutes": allowed})
+
+
+@pytest.mark.parametrize(
+    ("at", "given", "reason"),
+    [
+        (gateway(), route(parentRefs=[{"name": "egde"}]), "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"name": "edge", "kind": "Ingress"}]), "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"name": "edge", "sectionName": "https"}]), "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"name": "edge", "port": 81}]), "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"name": "edge", "namespace": "far"}]), "NoMatchingParent"),
+        (gateway(of="other"), route(), "NoMatchingParent"),
+        (gateway(), route(metadata={"namespace": "far"}, parentRefs=[{"name": "edge", "namespace": "default"}]),
+         "NotAllowedByListeners"),
+        (only(namespaces={"from": "None"}), route(), "NotAllowedByListeners"),
+        (only(namespaces={"from": "Selector", "selector": {"matchLabels": {"kubernetes.io/metadata.name": "far"}}}),
+         route(), "NotAllowedByListeners"),
+        (only(kinds=[{"kind": "GRPCRoute"}]), route(), "NotAllowedByListeners"),
+        (gateway(), route(kind="TCPRoute"), "NotAllowedByListeners"),
+        (gateway({**HTTP, "hostname": "a.example"}), route(hostnames=["b.example"]), "NoMatchingListenerHostname"),
+        (gateway({**HTTP, "hostname": "*.a.example"}), route(hostnames=["a.example"]), "NoMatchingListenerHostname"),
+        (gateway(), route(parentRefs=[{"group": "", "kind": "Service", "name": "api", "port": 80}]),
+         "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"group": "", "kind": "Service", "name": "mail"}]), "NoMatchingParent"),
+        (gateway(), route(parentRefs=[{"group": "", "kind": "Service", "name": "ingress"}]), "NoMatchingParent"),
+    ],
+)  # fmt: skip
+def test_a_route_that_may_not_be_attached_says_why_and_has_no_rules(
+    at: Mapping[str, Any], given: Mapping[str, Any], reason: str
+) -> None:
+    found = declared(at, given)
+    namespace = given["metadata"].get("namespace", "default")
+
+    assert told(status(found, given["kind"], "shop", namespace))["Accepted"] == reason
+    assert [rule for one in found.of(AttachedRules) for rule in one.resource.spec.http if rule.route] == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "namespace", "let"),
+    [
+        ({"namespaces": {"from": "All"}}, "far", True),
+        ({"namespaces": {"from": "Same"}}, "default", True),
+        ({"namespaces": {"from": "Selector", "selector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["far"]}]}}},
+         "far", True),
+        ({"namespaces": {"from": "Selector", "selector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["far"]}]}}},
+         "far", False),
+        ({"namespaces": {"from": "Selector", "selector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]}}}, "far", True),
+        ({"kinds": [{"kind": "HTTPRoute"}]}, "default", True),
+    ],
+)  # fmt: skip
+def test_a_listener_lets_those_that_it_says(allowed: dict[str, Any], namespace: str, let: bool) -> None:
+    given = route(metadata={"namespace": namespace}, parentRefs=[{"name": "edge", "namespace": "default"}])
+
+    found = status(declared(only(**allowed), given), "HTTPRoute", "shop", namespace)
+
+    assert ("Accepted" not in told(found)) is let
+
+
+@pytest.mark.parametrize(
+    ("ref", "reason"),
+    [
+        ({"name": "apu", "port": 9080}, "BackendNotFound"),
+        ({"name": "api", "port": 81}, "BackendNotFound"),
+        ({"name": "api"}, "BackendNotFound"),
+        ({"name": "ingress", "port": 8080}, "BackendNotFound"),
+        ({"name": "x", "port": 80, "kind": "ServiceEntry", "group": "networking.istio.io"}, "BackendNotFound"),
+        ({"name": "a.example", "port": 80, "kind": "Hostname", "group": "networking.istio.io"}, "BackendNotFound"),
+        ({"name": "api", "port": 9080, "kind": "Bucket", "group": "storage.example"}, "InvalidKind"),
+        ({"name": "far", "port": 9080, "namespace": "far"}, "RefNotPermitted"),
+        ({"name": "nobody", "port": 9080, "namespace": "far"}, "RefNotPermitted"),
+        ({"name": "mail", "port": 2525}, "UnsupportedProtocol"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_answered_with_500(ref: dict[str, Any], reason: str) -> None:
+    found = declared(gateway(), route({"backendRefs": [ref]}))
+
+    assert told(status(found, "HTTPRoute", "shop")) == {"ResolvedRefs": reason}
+    [rules] = found.of(AttachedRules)
+    assert [(rule.direct_response.status, rule.route) for rule in rules.resource.spec.http if rule.direct_response] == [
+        (500, ())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("let", "good"),
+    [
+        (grant("far", "HTTPRoute", "Service"), True),
+        (grant("far", "HTTPRoute", "Service", name="far"), True),
+        (grant("far", "HTTPRoute", "Service", name="other"), False),
+        (grant("far", "GRPCRoute", "Service"), False),
+        (grant("far", "HTTPRoute", "Secret"), False),
+        (grant("default", "HTTPRoute", "Service"), False),
+    ],
+)
+def test_a_backend_of_another_namespace_needs_its_word(let: Mapping[str, Any], good: bool) -> None:
+    rule = {"backendRefs": [{"name": "far", "namespace": "far", "port": 9080}]}
+
+    found = declared(gateway(), route(rule), let)
+
+    assert ("ResolvedRefs" not in told(status(found, "HTTPRoute", "shop"))) is good
+
+
+@pytest.mark.parametrize(
+    ("listener", "expected"),
+    [
+        ({**HTTP, "port": 81}, {"Accepted": "PortUnavailable", "Programmed": "Invalid"}),
+        ({**HTTP, "protocol": "UDP"}, {"Accepted": "UnsupportedProtocol", "Programmed": "Invalid"}),
+        ({**HTTP, "protocol": "example.com/own"}, {"Accepted": "UnsupportedProtocol", "Programmed": "Invalid"}),
+        ({**HTTPS, "tls": {"certificateRefs": [{"name": "shop", "kind": "ConfigMap"}]}},
+         {"ResolvedRefs": "InvalidCertificateRef", "Programmed": "Invalid"}),
+        ({**HTTPS, "tls": {"certificateRefs": [{"name": "shop", "namespace": "far"}]}},
+         {"ResolvedRefs": "RefNotPermitted", "Programmed": "Invalid"}),
+        ({**HTTP, "allowedRoutes": {"kinds": [{"kind": "TCPRoute"}]}}, {"ResolvedRefs": "InvalidRouteKinds"}),
+        ({**HTTP, "allowedRoutes": {"kinds": [{"kind": "HTTPRoute", "group": "x.example"}]}},
+         {"ResolvedRefs": "InvalidRouteKinds"}),
+    ],
+)  # fmt: skip
+def test_a_listener_that_cannot_be_opened_says_why(listener: dict[str, Any], expected: dict[str, str]) -> None:
+    found = declared(gateway(listener))
+    [told_of] = status(found, "Gateway", "edge").listeners
+
+    assert {one.type: one.reason for one in told_of.conditions if not one.is_good} == expected
+    assert bool(found.of(OpenedListener)) is ("Programmed" not in expected)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ({**HTTP, "name": "a"}, {**HTTP, "name": "b"}, "HostnameConflict"),
+        ({**HTTP, "name": "a", "hostname": "a.example"}, {**HTTP, "name": "b", "hostname": "a.example"},
+         "HostnameConflict"),
+        ({**HTTP, "name": "a"}, {**HTTPS, "port": 8080}, "ProtocolConflict"),
+        ({**HTTP, "name": "a"}, {"name": "b", "port": 8080, "protocol": "TCP"}, "ProtocolConflict"),
+        ({**HTTPS, "name": "a", "hostname": "a.example"},
+         {"name": "b", "port": 8443, "protocol": "TLS", "hostname": "a.example", "tls": {"mode": "Passthrough"}},
+         "HostnameConflict"),
+    ],
+)  # fmt: skip
+def test_of_listeners_that_contradict_one_another_none_is_open_and_the_rest_is(
+    one: dict[str, Any], other: dict[str, Any], reason: str
+) -> None:
+    rest = {**HTTP, "name": "rest", "port": 8081}
+
+    found = declared(gateway(one, other, rest))
+
+    listeners = status(found, "Gateway", "edge").listeners
+    assert [listener.conditions[0].reason for listener in listeners] == [reason, reason, "NoConflicts"]
+    assert [listener.resource.name for listener in found.of(OpenedListener)] == ["edge~rest"]
+    assert status(found, "Gateway", "edge").conditions[0] == Condition(
+        "Accepted", "True", "ListenersNotValid", f"not open: {one['name']}, {other['name']}"
+    )
+
+
+def test_of_two_gateways_the_older_keeps_its_listener() -> None:
+    younger = gateway(name="again", metadata={"creationTimestamp": "2026-02-01T00:00:00Z"})
+    older = gateway(metadata={"creationTimestamp": "2026-01-01T00:00:00Z"})
+
+    found = declared(younger, older)
+
+    assert [one.resource.name for one in found.of(OpenedListener)] == ["edge~http"]
+    assert told(status(found, "Gateway", "edge")) == {}
+    assert told(status(found, "Gateway", "again"))["Conflicted"] == "HostnameConflict"
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted", "programmed"),
+    [
+        ({"addresses": [{"type": "Hostname", "value": "ingress.default.svc.cluster.local"}]}, "Accepted", "Programmed"),
+        ({"addresses": [{"type": "Hostname", "value": "ingress"}]}, "Accepted", "Programmed"),
+        ({"addresses": [{"type": "Hostname", "value": "api"}]}, "UnsupportedAddress", "Invalid"),
+        ({"addresses": [{"value": "192.0.2.1"}]}, "UnsupportedAddress", "Invalid"),
+    ],
+)
+def test_a_gateway_is_where_its_addresses_say(given: dict[str, Any], accepted: str, programmed: str) -> None:
+    found = status(declared(gateway(**given)), "Gateway", "edge")
+
+    assert [one.reason for one in found.conditions] == [accepted, programmed]
+
+
+@pytest.mark.parametrize(
+    ("controller", "expected"), [("policyd.dev/gateway-controller", "Accepted"), ("example.com/other", "Pending")]
+)
+def test_a_class_is_ours_by_its_controller(controller: str, expected: str) -> None:
+    own = resource("GatewayClass", "own", {"controllerName": controller})
+
+    found = declared(own, gateway(of="own"))
+
+    assert status(found, "GatewayClass", "own").conditions[0].reason == expected
+    assert status(found, "Gateway", "edge").conditions[0].reason == expected
+    assert bool(found.of(OpenedListener)) is (expected == "Accepted")
+
+
+def test_a_host_has_routes_of_one_kind_those_of_the_oldest() -> None:
+    older = route(metadata={"creationTimestamp": "2026-01-01T00:00:00Z"}, name="z", hostnames=["a.example"])
+    younger = route(kind="GRPCRoute", name="a", hostnames=["a.example", "b.example"])
+    third = route(kind="GRPCRoute", name="b", hostnames=["a.example"])
+
+    found = declared(gateway(), older, younger, third)
+
+    assert told(status(found, "HTTPRoute", "z")) == {}
+    assert told(status(found, "GRPCRoute", "a")) == {}  # for its other host
+    assert told(status(found, "GRPCRoute", "b")) == {"Accepted": "NotAllowedByListeners"}
+    assert {one.resource.spec.hosts for one in found.of(AttachedRules)} == {("a.example",), ("b.example",)}
+
+
+def test_connections_of_a_port_are_one_route_s() -> None:
+    at = gateway({"name": "tcp", "port": 9000, "protocol": "TCP"})
+    first, second = (route({"backendRefs": [{"name": "mail", "port": 2525}]}, kind="TCPRoute", name=n) for n in "ab")
+
+    found = declared(at, second, first)
+
+    assert told(status(found, "TCPRoute", "a")) == {}
+    assert told(status(found, "TCPRoute", "b")) == {"Accepted": "NotAllowedByListeners"}
+
+
+def test_what_comes_of_it_depends_on_no_order() -> None:
+    parts = [gateway(), route(name="a"), route(name="b", kind="GRPCRoute"), route(name="c", hostnames=["c.example"])]
+    one, other = declared(*parts), declared(*reversed(parts))
+
+    def rules(found: Any) -> Any:
+        return sorted((v.resource.id, v.resource.spec) for v in found.of(VirtualService))
+
+    assert one.statuses == other.statuses
+    assert [(a, b.http) for a, b in rules(one)] == [(a, b.http) for a, b in rules(other)]
+
+
+def test_a_folder_without_such_kinds_has_nothing_to_tell() -> None:
+    assert declared().statuses == {}
