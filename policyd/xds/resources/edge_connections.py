@@ -137,4 +137,5 @@ def _routes(mesh: Mesh, instance: Instance, listen: Listen, one: edges.Opened) -
 
 def _authority(one: edges.Opened) -> str:
     """By which name its tunnels ask for a server."""
-    return f"{one.at}.{one.gateway.name}.{one.gateway.namespace}:{one.server.port.number}"
+    name = one.gateway.name.replace("~", "--")  # a listener of the Gateway API; `~` is in no name of a host
+    return f"{one.at}.{name}.{one.gateway.namespace}:{one.server.port.number}"

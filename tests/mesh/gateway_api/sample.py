@@ -24,6 +24,69 @@ gateways:
   egress: {listen: [7000], labels: {istio: egressgateway}}
 """
 HTTP = {"name": "http", "port": 8080, "protocol": "HTTP"}
+EVERY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: own}
+spec: {controllerName: policyd.dev/gateway-controller, description: those of this mesh}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, creationTimestamp: "2026-01-31T12:00:00Z"}
+spec:
+  gatewayClassName: own
+  addresses: [{type: Hostname, value: ingress.default.svc.cluster.local}]
+  listeners:
+    - {name: http, port: 8080, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+    - {name: tls, port: 8443, protocol: TLS, hostname: "*.example", tls: {mode: Passthrough}}
+    - {name: tcp, port: 9000, protocol: TCP, allowedRoutes: {kinds: [{kind: TCPRoute}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{name: edge, sectionName: http}]
+  hostnames: [shop.example]
+  rules:
+    - matches: [{path: {type: Exact, value: /a}, headers: [{name: a, value: b}], method: GET}]
+      filters:
+        - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}]}}
+        - {type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 5}}
+        - {type: CORS, cors: {allowOrigins: ["https://*.example"], maxAge: 60}}
+      backendRefs: [{name: api, port: 9080, weight: 9}, {name: web, port: 80}]
+      timeouts: {request: 10s, backendRequest: 2s}
+      retry: {codes: [503], attempts: 2, backoff: 50ms}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: edge, sectionName: http}]
+  hostnames: [calls.example]
+  rules: [{matches: [{method: {service: a.B, method: C}}], backendRefs: [{name: far, namespace: far, port: 9080}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: tls}
+spec:
+  parentRefs: [{name: edge, sectionName: tls}]
+  hostnames: [mail.example]
+  rules: [{backendRefs: [{name: mail, port: 2525}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: tcp}
+spec:
+  parentRefs: [{name: edge, sectionName: tcp}]
+  rules: [{backendRefs: [{name: mail, port: 2525}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: let, namespace: far}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: default}]
+  to: [{group: "", kind: Service, name: far}]
+"""
 TO_API = {"backendRefs": [{"name": "api", "port": 9080}]}
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from policyd.mesh.declare import declare
 from policyd.mesh.gateway_api.conditions import Condition
+from policyd.mesh.gateway_api.kinds import KINDS
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
 from policyd.mesh.istio.virtual_service import VirtualService
 from tests.mesh.gateway_api.sample import (
+    EVERY,
     HTTP,
+    WORKLOADS,
     declared,
     gateway,
     grant,
@@ -62,6 +66,13 @@ def test_a_gateway_and_its_route_are_accepted() -> None:
             }
         ]
     }
+
+
+def test_a_file_with_all_kinds_is_in_force() -> None:
+    found = declare({"workloads.yaml": WORKLOADS, "mesh/it.yaml": EVERY})
+
+    assert {key: told(given) for key, given in found.statuses.items() if told(given)} == {}
+    assert {kind for kind, _ in found.statuses} == set(KINDS) - {"ReferenceGrant"}  # which has no status
 
 
 def only(**allowed: Any) -> dict[str, Any]:
