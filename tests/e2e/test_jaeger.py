@@ -1,4 +1,4 @@
-"""A real Jaeger takes the spans, by OTLP and as Zipkin's, and shows one trace with what was decided in it.
+"""A real Jaeger takes the spans, by OTLP (HTTP and gRPC) and as Zipkin's: one trace with what was decided in it.
 
 Jaeger is in none of the packages that CI installs: this file is collected only where `jaeger` is in the path. Go builds
 it: `go get -tool github.com/jaegertracing/jaeger/cmd/jaeger@v1.76.0` in a module, `go build` of the same name.
@@ -32,20 +32,27 @@ extensions:
     http: {{endpoint: "127.0.0.1:{query}"}}
     grpc: {{endpoint: "127.0.0.1:{query_grpc}"}}
 receivers:
-  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{otlp}"}}}}}}
+  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{otlp}"}}, grpc: {{endpoint: "127.0.0.1:{otlp_grpc}"}}}}}}
   zipkin: {{endpoint: "127.0.0.1:{zipkin}"}}
 exporters:
   jaeger_storage_exporter: {{trace_storage: some}}
 """
 SETTINGS = """\
 tracing: {{endpoint: "http://127.0.0.1:{otlp}/v1/traces", sampling: 100}}
-extensionProviders: [{{name: zipkin, zipkin: {{endpoint: "http://127.0.0.1:{zipkin}/api/v2/spans"}}}}]
+extensionProviders:
+  - {{name: zipkin, zipkin: {{endpoint: "http://127.0.0.1:{zipkin}/api/v2/spans"}}}}
+  - {{name: grpc, opentelemetry: {{endpoint: "grpc://127.0.0.1:{otlp_grpc}"}}}}
 """
-BY_ZIPKIN = """\
+OTHERWISE = """\
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry
 metadata: {name: ratings}
 spec: {selector: {matchLabels: {app: ratings}}, tracing: [{providers: [{name: zipkin}]}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: details}
+spec: {targetRefs: [{kind: Service, name: details}], tracing: [{providers: [{name: grpc}]}]}
 """
 
 
@@ -70,12 +77,12 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("jaeger")
-    ports = {name: free_port() for name in ("query", "query_grpc", "otlp", "zipkin")}
+    ports = {name: free_port() for name in ("query", "query_grpc", "otlp", "otlp_grpc", "zipkin")}
     (folder / "jaeger.yaml").write_text(CONFIG.format(**ports))
     directory = copy_of_bookinfo(folder / "bookinfo", root)
     (directory / "checks.yaml").unlink()
     (directory / "policyd.yaml").write_text(SETTINGS.format(**ports))
-    (directory / "mesh" / "telemetry.yaml").write_text(BY_ZIPKIN)
+    (directory / "mesh" / "telemetry.yaml").write_text(OTHERWISE)
     with (folder / "jaeger.log").open("wb") as log:
         process = subprocess.Popen(["jaeger", f"--config={folder}/jaeger.yaml"], stdout=log, stderr=log)
     try:
@@ -85,7 +92,7 @@ def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
     finally:
         down(directory)
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def answers(jaeger: httpx.Client) -> bool:
