@@ -2,8 +2,8 @@
 asking policyd; and what compiling costs.
 
 Every variant counts requests as a sidecar does. The rule is Bookinfo's at its gateway, as a sidecar in plain text has
-it; the filter by hand has that rule alone, the compiled one also refuses what policyd refuses before any rule. Proxies
-are sent no such filter yet, so records of what they decide are not measured here.
+it; the filter by hand has that rule alone, the compiled one also refuses what policyd refuses before any rule. What
+records of local decisions cost is measured on a real mesh (bench.local_records), for LOCAL_SECONDS (30).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
+from bench import local_records
 from bench.engine_sets import policies_in_files, traffic_schema
 from bench.processes import ROOT
 from bench.proxy import CONNECTIONS, Variants, measure, rbac_by_hand
@@ -70,7 +71,7 @@ def variants(control: Control) -> Variants:
 
 def run() -> list[Row]:
     """Measure and compare; needs wrk."""
-    return [*_compiling(), *_deciding()]
+    return [*_compiling(), *_deciding(), *local_records.run()]
 
 
 def _deciding() -> Iterator[Row]:

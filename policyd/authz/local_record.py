@@ -8,7 +8,7 @@ record as if policyd had made it, where the revision by which it was made is sti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,16 @@ from msgspec.structs import replace
 from policyd.audit.record import Entry
 from policyd.authz.context import METHODS
 from policyd.authz.record import NOTHING, Include, Outcome, entry_of
-from policyd.authz.request import MAX_METHOD, Query, endpoint, host_asked, principal_of, trace_of, usable_id
+from policyd.authz.request import (
+    MAX_METHOD,
+    TOLD_HEADERS,
+    Query,
+    endpoint,
+    host_asked,
+    principal_of,
+    trace_of,
+    usable_id,
+)
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.model import Decision
@@ -41,6 +50,10 @@ AUTHZ: Final = "envoy.filters.http.ext_authz"
 MAX_POLICY: Final = 256
 MAX_AGE: Final = timedelta(days=7)  # of what was told; an older time is not believed
 BY_PROXY: Final = "proxy"
+MAX_ALIKE: Final = 4_096  # kinds of requests that are remembered
+MAX_ALIKE_LENGTH: Final = 2_048  # characters of one
+
+_ENDS: Final = frozenset({"source", "destination", "client_ip"})  # of the schema's HttpContext
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
@@ -66,36 +79,78 @@ class Told(NamedTuple):
     compared: Compared | None = None
 
 
-def read(
-    logged: Any,
-    listener: Listener,
-    mesh: Mesh,
-    ruling_of: Callable[[str], Ruling | None],
-    now: datetime,
-    include: Include = NOTHING,
-) -> Told:
-    """Read an HTTPAccessLogEntry; raises IncompleteRequest where it tells of no decision.
+class Reader:
+    """Reads what sidecars tell, and remembers what requests that are alike come to: most of them are.
 
-    `ruling_of` gives the ruling of a revision, None where it is no longer known.
+    `ruling_of` gives the ruling of a revision, None where it is no longer known. Not for two threads at once.
     """
-    common = logged.common_properties
-    said = _fields(common, RBAC_FILTER)
-    word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
-    revision, decision_id = common.route_name, _id(common)
-    if word not in ("allowed", "denied") or not _ID.fullmatch(decision_id) or not _REVISION.fullmatch(revision):
-        raise IncompleteRequest("this is no decision of a sidecar")
-    time = _time(common, now)
-    outcome = _outcome(rule, revision, allowed=word == "allowed")
-    try:
-        outcome = outcome._replace(query=_query(logged, listener, mesh, time))
-    except IncompleteRequest:
-        if rule != RULE_INCOMPLETE:
-            raise
-    ruling = ruling_of(revision)
-    if ruling is not None:
-        outcome = _with_what_was_read(outcome, ruling)
-    entry = entry_of(outcome, decision_id, time, 0, include)
-    return Told(replace(entry, decided_by=BY_PROXY), _compared(outcome, _fields(common, AUTHZ)))
+
+    def __init__(self, ruling_of: Callable[[str], Ruling | None], include: Include = NOTHING) -> None:
+        self._ruling_of = ruling_of
+        self._include = include
+        self._mesh: Mesh | None = None
+        self._alike: dict[tuple[str, ...], tuple[Entry, Outcome]] = {}
+
+    def read(self, logged: Any, listener: Listener, mesh: Mesh, now: datetime) -> Told:
+        """Read an HTTPAccessLogEntry; raises IncompleteRequest where it tells of no decision."""
+        if mesh is not self._mesh or len(self._alike) >= MAX_ALIKE:
+            self._mesh, self._alike = mesh, {}
+        common, request = logged.common_properties, logged.request
+        said = _fields(common, RBAC_FILTER)
+        word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
+        revision, decision_id = common.route_name, _id(common)
+        if word not in ("allowed", "denied") or not _ID.fullmatch(decision_id):
+            raise IncompleteRequest("this is no decision of a sidecar")
+        time, headers = _time(common, now), dict(request.request_headers)
+        ruling = self._ruling_of(revision)
+        key = (listener.name, word, rule, revision, request.authority, request.path, _identity(common))
+        key = (*key, *_ends(common, ruling), *self._headers(headers, ruling))
+        known = self._alike.get(key)
+        if known is None:
+            known = self._made(
+                logged, listener, mesh, time, ruling, _outcome(rule, revision, allowed=word == "allowed")
+            )
+            if sum(map(len, key)) <= MAX_ALIKE_LENGTH:
+                self._alike[key] = known
+        template, outcome = known
+        trace_id, span_id = trace_of(headers)
+        request_id = usable_id(request.request_id) if outcome.query else ""
+        ids = {"request_id": request_id, "trace_id": trace_id, "span_id": span_id}
+        entry = replace(template, time=time, decision_id=decision_id, **(ids if outcome.query else {}))
+        compared = _compared(outcome, _fields(common, AUTHZ)) if AUTHZ in common.metadata.filter_metadata else None
+        return Told(entry, compared)
+
+    def _headers(self, headers: Mapping[str, str], ruling: Ruling | None) -> Iterator[str]:
+        """Those that make a difference: what only tells which request it is does not, unless it is on record."""
+        read = ruling.headers_read if ruling is not None else ()
+        for name, value in sorted(headers.items()):
+            if name not in TOLD_HEADERS or name in read or name in self._include.headers:
+                yield name
+                yield value
+
+    def _made(
+        self, logged: Any, listener: Listener, mesh: Mesh, time: datetime, ruling: Ruling | None, outcome: Outcome
+    ) -> tuple[Entry, Outcome]:
+        """What a request comes to, without what is its own."""
+        if not _REVISION.fullmatch(outcome.revision):
+            raise IncompleteRequest("this is no decision under a revision")
+        try:
+            outcome = outcome._replace(query=_query(logged, listener, mesh, time))
+        except IncompleteRequest:
+            if outcome.word != "error":
+                raise
+        if ruling is not None:
+            outcome = _with_what_was_read(outcome, ruling)
+        return replace(entry_of(outcome, "", time, 0, self._include), decided_by=BY_PROXY), outcome
+
+
+def _ends(common: Any, ruling: Ruling | None) -> tuple[str, ...]:
+    """The addresses, where policies read one of them."""
+    read = ruling.policy_set.reads.context if ruling is not None else None
+    if read is not None and _ENDS.isdisjoint(read):
+        return ()
+    ends = (common.downstream_remote_address.socket_address, common.downstream_local_address.socket_address)
+    return tuple(f"{one.address} {one.port_value}" for one in ends)
 
 
 def _outcome(rule: str, revision: str, *, allowed: bool) -> Outcome:
@@ -166,8 +221,9 @@ def _identity(common: Any) -> str:
 def _time(common: Any, now: datetime) -> datetime:
     """When the request began, as far as that can be believed."""
     try:
-        began: datetime = common.start_time.ToDatetime(UTC)
-    except (ValueError, OverflowError):
+        began = datetime.fromtimestamp(common.start_time.seconds, UTC)
+        began = began.replace(microsecond=common.start_time.nanos // 1000)
+    except (ValueError, OverflowError, OSError):
         return now
     return began if now - MAX_AGE < began <= now else now
 

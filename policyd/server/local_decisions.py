@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from policyd import envoy_api
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.audit.record import Entry
-from policyd.authz.local_record import Compared, Told, read
+from policyd.authz.local_record import Compared, Reader, Told
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.errors import IncompleteRequest, JournalError, StateError
@@ -129,13 +129,12 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
     ) -> None:
         self._runs = runs
         self._mesh = mesh
-        self._rulings = rulings
         self._positions = positions
         self._keep = keep
         self._counts = counts
         self._clock = clock
         self._differs = differs
-        self._include = include
+        self._reader = Reader(rulings.of, include)
         self._one_at_a_time = asyncio.Lock()
         self._message: Any = envoy_api.message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
 
@@ -187,7 +186,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         found: list[Told] = []
         for logged in entries:
             with suppress(IncompleteRequest):
-                found.append(read(logged, listener, mesh, self._rulings.of, now, self._include))
+                found.append(self._reader.read(logged, listener, mesh, now))
         unfit = self._keep([one.entry for one in found]) + len(entries) - len(found)
         if unfit:
             self._lost(instance, unfit, "they tell of no decision, or of no usable request")

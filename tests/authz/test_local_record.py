@@ -10,11 +10,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from policyd import envoy_api
 from policyd.audit.record import Fault
-from policyd.authz.local_record import Compared, Told, read
+from policyd.authz.local_record import Compared, Reader, Told
+from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
-from tests.authz.checks import PAGE, changed, ruling_of
+from tests.authz.checks import PAGE, REVIEWS, changed, ruling_of
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ID = "4b4613d7-14ea-4b04-b833-9cd0c0bb8add"
@@ -83,7 +84,10 @@ def ruling(mesh: Mesh, schema: Any) -> Ruling:
 
 def told(ruling: Ruling, logged: Any, *, known: bool = True) -> Told:
     listener = ruling.mesh.listeners[LISTENER]
-    return read(logged, listener, ruling.mesh, {ruling.revision: ruling}.get if known else lambda _: None, NOW)
+    reader = Reader({ruling.revision: ruling}.get if known else lambda _: None)
+    first = reader.read(logged, listener, ruling.mesh, NOW)
+    assert reader.read(logged, listener, ruling.mesh, NOW) == first  # from memory
+    return first
 
 
 def test_what_was_decided_is_on_record_with_what_policies_read(ruling: Ruling) -> None:
@@ -195,3 +199,30 @@ def test_a_request_without_a_usable_caller_is_on_record_as_an_error(ruling: Ruli
     entry = told(ruling, logged).entry
 
     assert (entry.decision, entry.status, entry.principal, entry.proxy) == ("error", 503, "", "")
+
+
+def test_of_requests_that_are_alike_each_has_what_is_its_own(ruling: Ruling) -> None:
+    listener = ruling.mesh.listeners[LISTENER]
+    later = (BEGAN + timedelta(milliseconds=1)).isoformat().replace("+00:00", "Z")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"common_properties__start_time": later},
+        {"request__request_id": "r-2"},
+        {"common_properties__downstream_remote_address": socket("10.0.0.9", 1)},
+        {"request__path": "/reviews/1"},
+        {"request__request_headers": {":method": "GET", "x-team": "blue"}},
+        {"request__request_headers": {":method": "POST", "x-team": "red"}},
+        {"common_properties__metadata": metadata(rbac=rule("red"))},
+        {"common_properties__tls_properties__peer_certificate_properties__subject_alt_name": [{"uri": str(REVIEWS)}]},
+    ]
+    logged = [log(ruling.revision, **one) for one in changes]
+
+    include = Include(frozenset({"x-request-id"}))
+    logged += [log(ruling.revision, request__request_headers={":method": "GET", "x-request-id": one}) for one in "ab"]
+    reader = Reader({ruling.revision: ruling}.get, include)
+
+    together = [reader.read(one, listener, ruling.mesh, NOW) for one in logged]
+
+    alone = [Reader({ruling.revision: ruling}.get, include).read(one, listener, ruling.mesh, NOW) for one in logged]
+    assert together == alone
+    assert len({str(one) for one in together}) == len(logged) - 1  # no policy reads the address
