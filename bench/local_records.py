@@ -1,6 +1,6 @@
 """What records of local decisions cost, and whether all of them arrive: a real mesh, whose sidecar refuses by itself.
 
-A generator asks one sidecar in plain text, at a pace; what Envoy counted is compared with the journal once that has
+A generator asks one sidecar in plain text, as fast as it answers; what Envoy counted is compared with the journal once that has
 come to rest. The sidecar refuses, so that no application is measured; a record is made of every decision alike.
 """
 
@@ -25,10 +25,8 @@ from proxy.tally import _STATS, parse
 
 SECONDS: Final = int(os.environ.get("LOCAL_SECONDS", "30"))
 PER_SECOND: Final = 20_000
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 32
 PATIENCE: Final = 300
-# wrk has no pace of its own: each connection waits between two requests, one millisecond at least
-PACE: Final = f"function delay() return {CONNECTIONS * 1000 // PER_SECOND} end\n"
 WORKLOADS = "workloads: {shop-v1: {service: shop, port: 80, command: [python, app.py]}}\n"
 APP = """\
 import http.server, os
@@ -61,7 +59,6 @@ def _mesh() -> Iterator[Path]:
             ("workloads.yaml", WORKLOADS),
             ("policies/shop.cedar", POLICIES),
             ("mesh/shop.yaml", RESOURCES),
-            ("pace.lua", PACE),
             ("app.py", APP),
         ):
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
@@ -81,25 +78,34 @@ def run() -> Iterator[Row]:
         [place] = [one for one in status["instances"] if one["name"] == "shop-v1"]
         facts = json.loads((directory / ".policyd" / "server.json").read_text())
         server, runtime = int(facts["pid"]), Path(facts["admin_socket"]).parent / "agent"
-        agents = [pid for pid, command in processes(str(runtime)).items() if "envoy" not in command]
+        found = processes(str(runtime)).items()
+        agents = [pid for pid, command in found if "envoy" not in command]
+        [envoy] = [pid for pid, command in found if str(runtime / "shop-v1") in command and "launch" not in command]
         journal, socket = directory / ".policyd" / "journal", runtime / "shop-v1" / "admin.sock"
+        passed = cpu_seconds(envoy)
         began, worked, served = time.monotonic(), sum(map(cpu_seconds, agents)), cpu_seconds(server)
         subprocess.run(
             [
-                *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-s", str(directory / "pace.lua")),
+                *(
+                    "wrk",
+                    "-t1",
+                    f"-c{CONNECTIONS}",
+                    f"-d{SECONDS}s",
+                ),
                 *("-H", "x-team: red", f"http://127.0.0.1:{place['inbound_port']}/closed"),
             ],
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        asked = time.monotonic() - began
+        asked, passed = time.monotonic() - began, cpu_seconds(envoy) - passed
         decided = parse(asyncio.run(_stats(socket))).decided
         wait_until(lambda: decisions(journal) >= decided, "all being on record", PATIENCE)
         recorded, took = decisions(journal), time.monotonic() - began
         cost, agent = cpu_seconds(server) - served, sum(map(cpu_seconds, agents)) - worked
-    yield row("decisions asked for", decided / asked, "decisions/s", at_least=PER_SECOND * 0.9)
+    yield row("decisions asked for", decided / asked, "decisions/s", at_least=PER_SECOND)
     yield row(f"decisions of {SECONDS} s that are not on record", decided - recorded, "decisions", at_most=0)
     yield row("from the last one to the last record", took - asked, "s")
+    yield row("Envoy's CPU for a decision", passed / decided * 1e6, "us")
     yield row("policyd's CPU for a record", cost / recorded * 1e6, "us")
     yield row("policyd's cost at 20,000/s", cost / recorded * PER_SECOND, "cores", at_most=1)
     yield row("the agent's cost at 20,000/s", agent / recorded * PER_SECOND, "cores")
