@@ -1,7 +1,7 @@
 """What records of local decisions cost, and whether all of them arrive: a real mesh, whose sidecar refuses by itself.
 
 A generator asks one sidecar in plain text, as fast as it answers; what Envoy counted is compared with the journal once
-that has come to rest. The sidecar refuses, so that no application is measured; a record is made of every decision alike.
+that has come to rest. The sidecar refuses, so that no application is measured; each decision has its record alike.
 """
 
 from __future__ import annotations
