@@ -30,6 +30,7 @@ from policyd.config import (
     ShadowSettings,
     TracingSettings,
     UpstreamSettings,
+    ZipkinSettings,
     from_environ,
 )
 from policyd.policy.meanings import MEANINGS
@@ -57,6 +58,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     FileLogSettings,
     LogFormatSettings,
     CollectorSettings,
+    ZipkinSettings,
 )
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),
