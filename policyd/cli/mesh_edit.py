@@ -236,5 +236,5 @@ def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
         if declared.stands and wanted in ("", found.kind_key) and name in ("", found.name, found.id):
             line = declared.document.find(("kind",)).line
             file = declared.document.file
-            value = declaration.with_status(declared)
+            value = declaration.with_status(declared, in_force=False)
             yield Shown(found.kind_key, found.namespace, found.name, file, line, value)

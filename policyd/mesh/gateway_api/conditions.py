@@ -6,7 +6,7 @@ Law: a condition that is not True says what to do; each name here is the specifi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from policyd.mesh.gateway_api.common import GROUP, ParentReference
@@ -100,13 +100,10 @@ class Status:
         for parent in (*self.parents, *self.ancestors):
             yield from parent.conditions
 
-    @property
-    def summary(self) -> str:
-        """In a word or two: what is wrong first, else the last of what is right."""
-        bad = next((one for one in self.every() if not one.is_good), None)
-        if bad is not None:
-            return f"{bad.type}={bad.status} ({bad.reason})"
-        return next((one.reason for one in reversed(tuple(self.every())) if one.type != CONFLICTED), "-")
+    def pending(self) -> Status:
+        """The same as long as nobody has it in force."""
+        listeners = tuple(replace(one, conditions=_pending(one.conditions)) for one in self.listeners)
+        return replace(self, conditions=_pending(self.conditions), listeners=listeners)
 
     def shown(self) -> dict[str, Any]:
         """As Kubernetes writes it."""
@@ -126,6 +123,11 @@ class Status:
                     for part in parts
                 ]
         return found
+
+
+def _pending(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    waits = Condition(PROGRAMMED, "Unknown", "Pending", "no server runs for this folder; `policyd up` starts one")
+    return tuple(waits if one == good(PROGRAMMED) else one for one in conditions)
 
 
 Statuses = Mapping[tuple[str, str], Status]  # by kind (as in KINDS) and id
