@@ -154,8 +154,8 @@ def _check_otlp(url: str) -> str:
     return url
 
 
-def _check_signer(url: str) -> str:
-    """What makes certificates goes over TLS, or stays on this machine."""
+def _check_trusted(url: str) -> str:
+    """What certificates depend on goes over TLS, or stays on this machine."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -163,7 +163,7 @@ def _check_signer(url: str) -> str:
         host, parts = "", urlsplit("")
     plain = parts.scheme == "http" and _is_loopback(host)
     if (parts.scheme != "https" and not plain) or not host or parts.username or parts.fragment or len(url) > MAX_URL:
-        text = f"`{url[:80]}` is no URL of a signer; write it as in `https://signer.example.com/sign`, without a login"
+        text = f"`{url[:80]}` is no URL to trust; write it as in `https://signer.example.com/sign`, without a login"
         raise ValueError(text)
     return url
 
@@ -308,7 +308,7 @@ class UpstreamSettings(Model):
     chain_file: Annotated[str, Field(min_length=1)]
     key_file: Annotated[str, Field(min_length=1)] | None = None
     sign_command: Annotated[Many[Annotated[str, Field(min_length=1)]], MaxLen(64)] = ()
-    sign_url: Annotated[str, AfterValidator(_check_signer)] | None = None
+    sign_url: Annotated[str, AfterValidator(_check_trusted)] | None = None
     sign_token_file: Annotated[str, Field(min_length=1)] | None = None
     sign_ca_file: Annotated[str, Field(min_length=1)] | None = None
 
@@ -322,6 +322,39 @@ class UpstreamSettings(Model):
 
 
 MAX_COME_BACK_SECONDS: Final = 30 * 86_400
+
+
+class ClusterSettings(Model):
+    """A Kubernetes cluster whose pods show a projected service-account token for `audience`: who vouches for it, by its
+    keys or by a review. Files are relative to the mesh's folder.
+    """
+
+    audience: Annotated[str, Field(min_length=1, max_length=255)] = "policyd"
+    issuer: Annotated[str, Field(min_length=1, max_length=MAX_URL)] | None = None
+    keys_file: Annotated[str, Field(min_length=1)] | None = None
+    keys_url: Annotated[str, AfterValidator(_check_trusted)] | None = None
+    review_url: Annotated[str, AfterValidator(_check_trusted)] | None = None
+    token_file: Annotated[str, Field(min_length=1)] | None = None
+    ca_file: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ClusterSettings:
+        if sum(map(bool, (self.keys_file, self.keys_url, self.review_url))) != 1:
+            raise ValueError("give one of `keysFile`, `keysUrl` and `reviewUrl`")
+        if (self.issuer is None) is not bool(self.review_url):
+            raise ValueError("`issuer` belongs to `keysFile` and `keysUrl`; a review knows it")
+        if self.keys_file and (self.token_file or self.ca_file):
+            raise ValueError("`tokenFile` and `caFile` belong to a URL; take them away")
+        return self
+
+
+class EvidenceSettings(Model):
+    """What workloads without an agent may show of themselves: a pod's token, or an existing certificate of a machine
+    that chains to the roots of a file.
+    """
+
+    kubernetes: Annotated[Many[ClusterSettings], MaxLen(16)] = ()
+    machine_roots_file: Annotated[str, Field(min_length=1)] | None = None  # relative to the folder
 
 
 class CaSettings(Model):
@@ -338,6 +371,7 @@ class CaSettings(Model):
     bundle_endpoint: BundleEndpointSettings | None = None
     token_issuer: Annotated[str, AfterValidator(_check_token_issuer)] | None = None
     upstream: UpstreamSettings | None = None
+    evidence: EvidenceSettings = EvidenceSettings()
     revoke_serials: bool = False  # whether proxies look at lists of revoked certificates
     come_back_within: Annotated[Duration, Field(ge=0, le=MAX_COME_BACK_SECONDS)] = 86_400.0
 

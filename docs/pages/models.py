@@ -41,7 +41,7 @@ WORDS: Final[Mapping[str, str]] = {
     "check_ip": "IP address",
     "_check_collector": "URL, `https` or on this machine",
     "_check_otlp": "URL, `https://…` or `grpcs://…`",
-    "_check_signer": "URL, `https` or on this machine",
+    "_check_trusted": "URL, `https` or on this machine",
     "_check_trust_domain": "trust domain",
     "_check_bundle_endpoint": "`https://` URL",
     "_check_spiffe_id": "SPIFFE ID",

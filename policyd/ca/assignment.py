@@ -45,4 +45,5 @@ def entries_for(
 ) -> tuple[Entry, ...]:
     """Which processes on this agent's machine are which workload: those of its instances, and those of `entries`."""
     own = [entry_of_instance(one.name, one.workload) for one in instances_for(registration, mesh, agents)]
-    return (*own, *(entry for entry in entries if may_obtain(registration, entry.spiffe_id, mesh)))
+    of_processes = (entry for entry in entries if entry.evidence == "unix")  # an agent vouches for nothing else
+    return (*own, *(entry for entry in of_processes if may_obtain(registration, entry.spiffe_id, mesh)))

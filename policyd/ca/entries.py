@@ -25,7 +25,10 @@ INSTANCE: Final = "policyd:instance:"  # what `policyd up` started has it; nobod
 _SELECTOR: Final = re.compile(
     r"unix:(?:(?:uid|gid):[0-9]{1,10}|(?:user|group):[A-Za-z0-9._@-]{1,64}"
     r"|path:/[\x21-\x7e]{0,1023}|sha256:[0-9a-f]{64})"
+    r"|k8s:(?:ns:[a-z0-9.-]{1,63}|(?:sa|pod):[a-z0-9.-]{1,253})"
+    r"|x509:(?:sha256:[0-9a-f]{64}|(?:cn|dns):[\x20-\x7e]{1,253})"
 )
+_KINDS: Final = {"unix": "unix", "policyd": "unix", "k8s": "kubernetes", "x509": "x509"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,6 +39,12 @@ class Entry:
     selectors: frozenset[str]
     hint: str = ""
     id: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """The kind that its selectors are of, as the schema of issuance has it; "" for several."""
+        kinds = {one.partition(":")[0] for one in self.selectors}
+        return _KINDS.get(kinds.pop(), "") if len(kinds) == 1 else ""
 
     def fits(self, found: Iterable[str]) -> bool:
         """Is a process of which this was `found` meant?"""
@@ -50,8 +59,11 @@ def check_entry(entry: Entry) -> Entry:
         if not _SELECTOR.fullmatch(selector):
             raise EntryError(
                 f"`{selector[:100]}` is no selector",
-                remedy="write unix:uid:1000, unix:user:A, unix:gid:9, unix:group:A, unix:path:/FILE or unix:sha256:HEX",
+                remedy="write unix:uid:1000, unix:user:A, unix:gid:9, unix:group:A, unix:path:/FILE or "
+                "unix:sha256:HEX; k8s:ns:A, k8s:sa:A or k8s:pod:A; x509:cn:A, x509:dns:A or x509:sha256:HEX",
             )
+    if not entry.evidence:
+        raise EntryError("the selectors of an entry are of one kind", remedy="make an entry for each kind")
     if len(entry.hint) > MAX_HINT or not entry.hint.isprintable():
         raise EntryError(f"a hint has at most {MAX_HINT} printable characters")
     return entry

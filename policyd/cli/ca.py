@@ -14,6 +14,7 @@ from policyd.cli.ca_init import init
 from policyd.cli.ca_inspect import inspect
 from policyd.cli.ca_issue import issue
 from policyd.cli.ca_ledger import listed, log, show_record
+from policyd.cli.ca_obtain import obtain
 from policyd.cli.ca_revoke import crl, revoke, revoked
 from policyd.cli.ca_sign import sign
 from policyd.cli.ca_verify import verify
@@ -42,6 +43,7 @@ app.command("revoke")(revoke)
 app.command("revoked")(revoked)
 app.command("crl")(crl)
 app.command("issue")(issue)
+app.command("obtain")(obtain)
 
 
 @app.command()

@@ -25,7 +25,8 @@ def create(
         typer.Option(
             "--selector",
             help="What a process must have, all of them if repeated: unix:uid:N, unix:user:NAME, unix:gid:N, "
-            "unix:group:NAME, unix:path:FILE, unix:sha256:HEX.",
+            "unix:group:NAME, unix:path:FILE, unix:sha256:HEX. Of a pod: k8s:ns:NAME, k8s:sa:NAME, k8s:pod:NAME; of a "
+            "machine's certificate: x509:cn:NAME, x509:dns:NAME, x509:sha256:HEX.",
             show_default=False,
         ),
     ],

@@ -162,6 +162,20 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "bearer token; read anew each time.",
         "signCaFile": "PEM: the roots that vouch for the service; without it, those of the system.",
     },
+    "ClusterSettings": {
+        "audience": "For whom the tokens are: a pod's volume asks for it (`serviceAccountToken.audience`).",
+        "issuer": "The cluster's issuer, as its tokens bear it in `iss`; with keys only.",
+        "keysFile": "The cluster's keys, a JWK set: what `kubectl get --raw /openid/v1/jwks` prints.",
+        "keysUrl": "Where the cluster publishes its keys; asked every five minutes, the last good ones hold for a day.",
+        "reviewUrl": "The cluster's TokenReview, `https://…/apis/authentication.k8s.io/v1/tokenreviews`: each token is "
+        "shown to it.",
+        "tokenFile": "A file, readable by policyd's user only, with the bearer token for the URL.",
+        "caFile": "PEM: the roots that vouch for the URL; without it, those of the system.",
+    },
+    "EvidenceSettings": {
+        "kubernetes": "Clusters whose pods' tokens are believed.",
+        "machineRootsFile": "PEM: the roots of certificates that machines have already, whose keys sign a challenge.",
+    },
     "CaSettings": {
         "ttl": "How long certificates of workloads live; they are renewed at half of it.",
         "passphraseFile": "A file, relative to the folder, whose first line encrypts the authority's keys. The "
@@ -173,6 +187,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "bundleEndpoint": "Where other trust domains fetch this one's bundle; without it, nowhere.",
         "tokenIssuer": "The `https://` URL that tokens bear as `iss`, by which those who know OpenID Connect and no "
         "SPIFFE find the keys: it leads to the bundle endpoint, which answers for it.",
+        "evidence": "What workloads without an agent may show of themselves; entries say what it leads to. May be "
+        "changed while policyd runs.",
         "upstream": "Another authority, as a company's, that policyd's is an intermediate of; without it, of nobody's.",
         "comeBackWithin": "How long after its certificate has ended an agent may come back by the key of it, as "
         "after an outage of policyd; `0s`: not at all, it joins anew.",

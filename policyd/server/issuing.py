@@ -26,6 +26,7 @@ from policyd.ca.rotator import Rotator
 from policyd.ca.signing_command import SigningCommand
 from policyd.ca.signing_service import SigningService
 from policyd.ca.upstream import Upstream
+from policyd.ca.web import Service
 from policyd.cedar.model import Decision, Request
 from policyd.config import PASSPHRASE, Environment, Settings, StatePaths, UpstreamSettings
 from policyd.errors import KeyFileError
@@ -75,7 +76,7 @@ def _signer(directory: Path, said: UpstreamSettings) -> Signer | None:
     if said.sign_url is None:
         return None
     token, roots = (directory / one if one else None for one in (said.sign_token_file, said.sign_ca_file))
-    return SigningService(said.sign_url, token, roots)
+    return SigningService(Service(said.sign_url, token, roots))
 
 
 def make_rotator(

@@ -34,12 +34,14 @@ from policyd.ca.entries import Entries
 from policyd.ca.holdings import Holdings
 from policyd.ca.ledger import Ledger
 from policyd.ca.open import expiry_warnings
+from policyd.ca.possession import Challenges
 from policyd.ca.revocations import Revocations
 from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import AttestationService
+from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
@@ -59,6 +61,7 @@ from policyd.server.control import control_of
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
 from policyd.server.distrust import Distrust
+from policyd.server.evidence import Believed
 from policyd.server.exporting import exporting
 from policyd.server.federating import Federating
 from policyd.server.health import Health
@@ -402,6 +405,14 @@ class Server:
             agents_address=str(at["xds"]),
             clock=time.monotonic,
             within=self._come_back_within,
+            proving=Proving(
+                self._issuer,
+                mesh=self._mesh,
+                entries=self._entries.all,
+                evidences=Believed(lambda: self._keeper.live.settings.ca.evidence, self._directory, time.monotonic),
+                challenges=Challenges(secrets.token_bytes),
+            ),
+            beside=asyncio.to_thread,
         )
         await listen.serve_attestation(stack, attestation, at["attestation"], identity)
         self._signing.listen(stack.enter_context(ExitStack()), signing, at["signing"], identity)

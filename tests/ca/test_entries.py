@@ -56,7 +56,7 @@ def test_what_an_agent_can_find_out_is_a_selector(selector: str) -> None:
         set(), {""}, {"uid:1"}, {"unix:uid:"}, {"unix:uid:-1"}, {"unix:uid:1\n"}, {"unix:uid:99999999999"},
         {"unix:user:"}, {"unix:user:a b"}, {"unix:path:usr"}, {"unix:path:/a\nb"}, {"unix:path:/" + "a" * 1024},
         {"unix:sha256:0a"}, {"unix:sha256:" + "0A" * 32}, {"unix:pid:1"}, {"policyd:instance:reviews-v1"},
-        {"k8s:ns:default"}, {f"unix:uid:{n}" for n in range(17)},
+        {"k8s:node:n1"}, {"k8s:ns:a", "unix:uid:1"}, {f"unix:uid:{n}" for n in range(17)},
     ],
 )  # fmt: skip
 def test_anything_else_is_none(selectors: set[str]) -> None:

@@ -20,6 +20,7 @@ from policyd.ca import authorities_store, keystore
 from policyd.ca.elsewhere import ElsewhereKey
 from policyd.ca.signing_service import SigningService
 from policyd.ca.upstream import Upstream
+from policyd.ca.web import Service
 from policyd.errors import IdentityError, StateError
 from tests.ca.samples import RATINGS, a_key
 from tests.ca.test_upstream import Desk, verified
@@ -61,7 +62,7 @@ def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
 def test_a_key_behind_a_service_signs_over_tls_and_is_never_here(desk: Desk) -> None:
     roots, tls = certificate(desk.folder)
     with SigningServer(desk.key, token="s3cret", tls=tls) as server:
-        upstream = Upstream(desk.upstream.chain, signer=SigningService(server.url, secret(desk.folder), roots))
+        upstream = Upstream(desk.upstream.chain, signer=SigningService(Service(server.url, secret(desk.folder), roots)))
         assert verified(desk.open(upstream).authority) == RATINGS
         again = desk.open(upstream).authority
         assert isinstance(again.key, ElsewhereKey)
@@ -74,8 +75,8 @@ def test_a_key_behind_a_service_signs_over_tls_and_is_never_here(desk: Desk) -> 
 def test_a_service_whose_certificate_nobody_vouches_for_is_told_nothing(tmp_path: Path) -> None:
     _, tls = certificate(tmp_path)
     with SigningServer(KEY, tls=tls) as server:
-        with pytest.raises(IdentityError, match=r"cannot be asked to sign: .*certificate verify failed"):
-            SigningService(server.url)(b"data")
+        with pytest.raises(IdentityError, match=r"cannot be asked: .*certificate verify failed"):
+            SigningService(Service(server.url))(b"data")
         assert server.asked == []
 
 
@@ -93,15 +94,15 @@ def elsewhere(handler: BaseHTTPRequestHandler, _: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda h, _: reply(h, 503, b"the module is locked"), "it answers 503: the module is locked"),
+        (lambda h, _: reply(h, 503, b"the module is locked"), "answers 503: the module is locked"),
         (lambda h, _: reply(h, 200, b"no signature"), "is no signature by the certificate's key"),
         (lambda h, _: reply(h, 200, b""), "is no signature by the certificate's key"),
         (lambda h, body: reply(h, 200, a_key().sign(body, ALGORITHM)), "is no signature by the certificate's key"),
         (lambda h, body: reply(h, 200, KEY.sign(body + b"x", ALGORITHM)), "is no signature by the certificate's key"),
         (endless, "is no signature by the certificate's key"),
-        (elsewhere, "it answers 307"),
-        (lambda h, _: h.wfile.write(b"what?\r\n\r\n"), "cannot be asked to sign"),
-        (lambda h, _: None, "cannot be asked to sign"),
+        (elsewhere, "answers 307"),
+        (lambda h, _: h.wfile.write(b"what?\r\n\r\n"), "cannot be asked"),
+        (lambda h, _: None, "cannot be asked"),
     ],
 )  # fmt: skip
 def test_what_is_no_signature_is_an_error_that_says_so(
@@ -110,7 +111,7 @@ def test_what_is_no_signature_is_an_error_that_says_so(
     with SigningServer(KEY) as server:
         server.answer = answer
         with pytest.raises(IdentityError, match=message):
-            ElsewhereKey(SigningService(server.url), KEY.public_key()).sign(b"data", ALGORITHM)
+            ElsewhereKey(SigningService(Service(server.url)), KEY.public_key()).sign(b"data", ALGORITHM)
 
 
 def test_a_service_that_never_ends_its_answer_is_not_waited_for() -> None:
@@ -127,16 +128,16 @@ def test_a_service_that_never_ends_its_answer_is_not_waited_for() -> None:
 
     with SigningServer(KEY) as server:
         server.answer = drip
-        with pytest.raises(IdentityError, match=r"did not sign within 0\.5 seconds"):
-            SigningService(server.url, seconds=0.5)(b"data")
+        with pytest.raises(IdentityError, match=r"did not answer within 0\.5 seconds"):
+            SigningService(Service(server.url, seconds=0.5))(b"data")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "holds no token"), ("wrong\n", "it answers 401: who are you"), ("ü", "cannot be read")]
+    ("text", "message"), [("", "holds no token"), ("wrong\n", "answers 401: who are you"), ("ü", "cannot be read")]
 )
 def test_a_token_that_is_none_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     with SigningServer(KEY, token="s3cret") as server, pytest.raises(IdentityError, match=message):
-        SigningService(server.url, secret(tmp_path, text))(b"data")
+        SigningService(Service(server.url, secret(tmp_path, text)))(b"data")
 
 
 def test_a_token_that_others_can_read_is_not_sent(tmp_path: Path) -> None:
@@ -144,12 +145,12 @@ def test_a_token_that_others_can_read_is_not_sent(tmp_path: Path) -> None:
     token.chmod(0o644)
     with SigningServer(KEY) as server:
         with pytest.raises(IdentityError, match="others may use it"):
-            SigningService(server.url, token)(b"data")
+            SigningService(Service(server.url, token))(b"data")
         assert server.asked == []
 
 
 def test_a_service_that_is_not_there_lets_nothing_begin(desk: Desk) -> None:
-    upstream = Upstream(desk.upstream.chain, signer=SigningService("http://127.0.0.1:1/sign"))
-    with pytest.raises(StateError, match=r"`http://127\.0\.0\.1:1/sign` cannot be asked to sign: .*refused"):
+    upstream = Upstream(desk.upstream.chain, signer=SigningService(Service("http://127.0.0.1:1/sign")))
+    with pytest.raises(StateError, match=r"`http://127\.0\.0\.1:1/sign` cannot be asked: .*refused"):
         desk.open(upstream)
     assert list((desk.folder / "state").iterdir()) == []

@@ -6,9 +6,10 @@ comes back proves it by the key that he had, and is told what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
@@ -20,6 +21,7 @@ from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
 from policyd.ca.peer import address_of
 from policyd.ca.serving.messages import bundle_message, svid_message
+from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.refusals import Context, Refusal, refused, translated
 from policyd.ca.tokens import Refused, Tokens
 from policyd.errors import IdentityError, IssuanceDenied, TokenError
@@ -36,6 +38,8 @@ ATTESTATION_OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 16),
     ("grpc.so_reuseport", 0),  # a port in use is an error, never shared
 )
+
+Beside: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]  # makes a call that waits, in another thread
 
 _log = structlog.get_logger("policyd.ca")
 
@@ -56,12 +60,16 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
         clock: Callable[[], float],
         rate: Rate = ATTEST_RATE,
         within: Callable[[], timedelta] = lambda: COME_BACK_WITHIN,
+        proving: Proving | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self._issuer = issuer
         self._tokens = tokens
         self._agents_address = agents_address
         self._limit = RateLimit(rate, clock)
         self._within = within
+        self._proving = proving
+        self._beside = beside
 
     async def Attest(self, request: agent_pb2.AttestRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
         """Exchange a join token for the agent's own SVID; a token is used only if the certificate was issued."""
@@ -71,14 +79,45 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
         """A new SVID for a registered agent whose last one ended while policyd was away."""
         return await self._answer(context, lambda source: self._come_back(request, source))
 
+    async def Challenge(  # noqa: N802
+        self, _request: agent_pb2.ChallengeRequest, context: Context
+    ) -> agent_pb2.ChallengeReply:
+        """What is to be signed with the key of a certificate that is shown."""
+        try:
+            with translated():
+                self._admit(context)
+                return agent_pb2.ChallengeReply(challenge=self._proofs().challenge())
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    async def Prove(self, request: agent_pb2.ProveRequest, context: Context) -> agent_pb2.Svid:  # noqa: N802
+        """An SVID of a workload, for evidence; others are answered while a cluster is asked."""
+        try:
+            with translated():
+                source, proving = self._admit(context), self._proofs()
+                judge = partial(proving.judge, request)
+                judged = await self._beside(judge) if self._beside else judge()
+                return svid_message(proving.issue(request, judged, source), bundle_message(self._issuer.bundle))
+        except Refusal as refusal:
+            await refused(context, refusal)
+
+    def _proofs(self) -> Proving:
+        if self._proving is None:
+            raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "no evidence is taken here")
+        return self._proving
+
+    def _admit(self, context: Context) -> str:
+        """The address of the caller, who may ask now; raises Refusal."""
+        _require_tls(context)
+        source = address_of(context.peer())
+        if not self._limit.allow(source):
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
+        return source
+
     async def _answer(self, context: Context, issue: Callable[[str], Svid]) -> agent_pb2.Svid:
         try:
             with translated():
-                _require_tls(context)
-                source = address_of(context.peer())
-                if not self._limit.allow(source):
-                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
-                reply = svid_message(issue(source), bundle_message(self._issuer.bundle))
+                reply = svid_message(issue(self._admit(context)), bundle_message(self._issuer.bundle))
                 reply.agents_address = self._agents_address
                 return reply
         except Refusal as refusal:
