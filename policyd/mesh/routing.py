@@ -15,6 +15,7 @@ from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.edges import check_names
+from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
@@ -61,8 +62,11 @@ def _check_bound(
     virtual = declared.resource
     for at, name in enumerate(virtual.spec.gateways):
         id_ = virtual.gateway_id(name)
-        if name != MESH and id_ not in gateways:
-            remedy = did_you_mean(id_, gateways, problems)
+        # to a listener of the Gateway API nothing is bound but routes that it lets
+        let = isinstance(virtual, AttachedRules) or not isinstance(gateways.get(id_), OpenedListener)
+        if name != MESH and (id_ not in gateways or not let):
+            named = (one for one, found in gateways.items() if not isinstance(found, OpenedListener))
+            remedy = did_you_mean(id_, named, problems)
             message = f"no Gateway is called `{name[:80]}`"
             path = ("spec", "gateways", at)
             problems.append(declared.problem("reference", message, path, remedy or DECLARE_GATEWAY))

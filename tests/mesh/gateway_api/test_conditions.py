@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from policyd.errors import InvalidInput
+from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.gateway_api.conditions import Condition
 from policyd.mesh.gateway_api.kinds import KINDS
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
 from policyd.mesh.istio.virtual_service import VirtualService
+from policyd.mesh.placement import assumed
 from tests.mesh.gateway_api.sample import (
     EVERY,
     HTTP,
@@ -307,3 +310,18 @@ def test_what_comes_of_it_depends_on_no_order() -> None:
 
 def test_a_folder_without_such_kinds_has_nothing_to_tell() -> None:
     assert declared().statuses == {}
+
+
+def test_no_virtual_service_goes_around_what_a_listener_lets() -> None:
+    around = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "around"},
+        "spec": {"hosts": ["a.example"], "gateways": ["edge~http"], "http": [{"directResponse": {"status": 200}}]},
+    }
+    declaration = declared(gateway(), around)
+
+    with pytest.raises(InvalidInput) as error:
+        build(declaration, "cluster.local", assumed(declaration))
+
+    assert [problem.message for problem in error.value.problems] == ["no Gateway is called `edge~http`"]
