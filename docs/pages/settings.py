@@ -12,9 +12,11 @@ from policyd.config import (
     AuditSettings,
     BundleEndpointSettings,
     CaSettings,
+    ClusterSettings,
     CollectorSettings,
     ConsoleSettings,
     EgressSettings,
+    EvidenceSettings,
     ExportSettings,
     FederatedSettings,
     FileLogSettings,
@@ -45,6 +47,8 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
     MaskSettings,
     BundleEndpointSettings,
     UpstreamSettings,
+    EvidenceSettings,
+    ClusterSettings,
     CaSettings,
     ConsoleSettings,
     OidcSettings,
@@ -62,6 +66,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
 )
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),
+    ("POLICYD_CA_PASSPHRASE", "What the authority's keys are encrypted under; only the server sees it."),
     ("POLICYD_ENVOY", "Another Envoy than the installed one; its version must be the same."),
     ("POLICYD_LOG", "`debug`, `info`, `warning` or `error`; wins over `log.level`."),
     ("POLICYD_PORTS", "`FIRST-LAST`: the ports from which policyd picks those that nobody chose; `20000-32767`."),
