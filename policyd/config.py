@@ -597,7 +597,7 @@ class Environment:
 
 
 def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, _CA_PASSPHRASE, the XDG base directories and TMPDIR; raises UsageError.
+    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, POLICYD_CA_PASSPHRASE, the XDG base directories and TMPDIR; raises UsageError.
 
     As the XDG specification says, a base directory that is not absolute is passed over.
     """
