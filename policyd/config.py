@@ -597,9 +597,9 @@ class Environment:
 
 
 def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, POLICYD_CA_PASSPHRASE, the XDG base directories and TMPDIR; raises UsageError.
+    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, POLICYD_CA_PASSPHRASE, the XDG base directories and TMPDIR.
 
-    As the XDG specification says, a base directory that is not absolute is passed over.
+    Raises UsageError. As the XDG specification says, a base directory that is not absolute is passed over.
     """
     level = environ.get("POLICYD_LOG", "").lower()
     known = next((known for known in LEVELS if known == level), None)
