@@ -207,4 +207,4 @@ def test_ctrl_c_ends_a_long_answer_and_who_answers(root: Path, folder: Path, jou
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=30)
     assert (child.returncode, out, err) == (Exit.INTERRUPTED, "", "")
-    assert not answering.exists()
+    wait_until(lambda: not answering.exists(), 30)
