@@ -77,6 +77,8 @@ def check_signed(
         raise IdentityError("the signed certificate bears other DNS names")
     check.check_serial(leaf)
     check.check_life(leaf, issuer, now)
+    if der[bits.content]:
+        raise IdentityError("a signature is of whole bytes")
     _check_signature(passed, der[bits.content + 1 : bits.end], _text(der, tbs))
 
 
