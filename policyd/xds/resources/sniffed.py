@@ -15,6 +15,8 @@ from policyd.xds.resources import filters, guard, inner, tcp
 from policyd.xds.resources.model import SERVED_ANY, SNIFFED
 
 MOST_WEIGHT: Final = 4_000_000_000  # of all shares together, which Envoy counts in 32 bits
+# whoever has said less than five bytes by then speaks neither TLS nor HTTP; HTTP that comes later the other end refuses
+SAID_WITHIN: Final = "2s"
 _HTTP: Final = {"filter_chain_match": {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}}
 _IN_CLEAR: Final = {"transport_protocol": "raw_buffer"}  # what is in TLS is told of it as protocols, too (ALPN)
 _INSPECTOR: Final = {
@@ -74,7 +76,8 @@ def at_caller(counted: dict[str, Any], requests: dict[str, Any]) -> dict[str, An
         guard.of_its_name("sniffed", SNIFFED, inner.goes_as_tls(), tunneling_config=tunnel, **counted),
         {"filter_chain_match": _IN_CLEAR, "filters": [other]},
     ]
-    return inner.internal(SNIFFED, chains, inner.knows_ends(), guard.TLS_INSPECTOR, _INSPECTOR)
+    made = inner.internal(SNIFFED, chains, inner.knows_ends(), guard.TLS_INSPECTOR, _INSPECTOR)
+    return {**made, "listener_filters_timeout": SAID_WITHIN, "continue_on_listener_filters_timeout": True}
 
 
 def at_application() -> dict[str, Any]:
