@@ -42,8 +42,9 @@ def rows(served: Served) -> list[Row]:
         begun = time.monotonic()
         client.rotate("prepare", "root")
         prepared = _step(client, "activate")
+        shown = _shown(agents)
         _step(client, "taint")
-        late = _watch(directory, agents)
+        late = _watch(directory, shown)
         _step(client, "revoke", early=True)
         took = time.monotonic() - begun
     return [
@@ -112,9 +113,14 @@ def _envoys(agents: list[Path], places: dict[str, str]) -> int:
     return len({one["spiffe_id"] for one in ready if one["instance"] in places})
 
 
-def _watch(directory: Path, agents: list[Path]) -> list[float]:
-    """Of each Envoy: seconds from the record of its next certificate until Envoy has it."""
-    waiting = {one["instance"]: (one["admin_socket"], one["svid_serial"]) for one in _sidecars(agents)}
+def _shown(agents: list[Path]) -> dict[str, tuple[str, str]]:
+    """Of each Envoy where it is administered, and the serial number of its certificate."""
+    return {one["instance"]: (one["admin_socket"], one["svid_serial"]) for one in _sidecars(agents)}
+
+
+def _watch(directory: Path, shown: dict[str, tuple[str, str]]) -> list[float]:
+    """Of each Envoy: seconds from the record of its next certificate, after the one `shown`, until Envoy has it."""
+    waiting = dict(shown)
     had: dict[str, float] = {}
     deadline = time.monotonic() + 30
     while waiting and time.monotonic() < deadline:
