@@ -111,6 +111,7 @@ class Decider:
         if old is not None:
             self._counters.cached(old.engine.stats(), anew=False)
             self._retired.append(old)
+        self._counters.ruled(new.revision)
         self._ruling = new
         self._counters.cached(new.engine.stats(), anew=True)
         gc.enable()

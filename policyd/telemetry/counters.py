@@ -76,6 +76,10 @@ class Counters:
         self._revisions = RevisionCounts(slots, self._own)
         self._cache = (0, 0, 0)
 
+    def ruled(self, revision: str) -> None:
+        """This process decides under a revision from now on, so its count is kept, though it may have been for long."""
+        self._revisions.place(revision, DECISIONS[0])
+
     def decided(self, decision: str, side: str, seconds: float, revision: str) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
         place = self._decisions.get((decision, side))

@@ -113,6 +113,7 @@ class Metrics:
     def ruled(self, revision: str) -> None:
         """Decisions are made under this revision from now on."""
         self._revisions.ruled(revision)
+        self._own.ruled(revision)
 
     def decided(self, decision: str, side: str, seconds: float, revision: str) -> None:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""

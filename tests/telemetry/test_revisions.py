@@ -72,17 +72,23 @@ def test_a_word_that_nobody_knows_is_another() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 11), st.booleans()), max_size=60))
 def test_what_is_shown_never_falls(steps: list[tuple[int, int, bool]]) -> None:
-    """Revisions come into force in any order; each process decides under that which is in force, or the one before."""
+    """Revisions come into force in any order, in every process; each decides under that which is in force, or the one
+    before.
+    """
     slots = Slots(TABLE, 2)
     shown = Revisions(slots)
     counts = [RevisionCounts(slots, slots.region(number)) for number in range(2)]
     now = before = revision(0)
     shown.ruled(now)
+    for one in counts:
+        one.place(now, "allow")
     seen: dict[tuple[str, ...], int] = {}
     for process, number, old in steps:
         if revision(number) != now:
             before, now = now, revision(number)
             shown.ruled(now)
+            for one in counts:
+                one.place(now, "allow")
         region = slots.region(process)
         region.add_all(((counts[process].place(before if old else now, "allow"), 1),))
         found = dict(shown.sums())
