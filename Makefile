@@ -22,7 +22,7 @@ demo: $(STAMP) ## run Bookinfo in a mesh: policyd up examples/bookinfo
 
 test: $(STAMP) ## every test, the real Envoy included
 	$(BIN)/python -m pytest -m "not e2e" --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -m "e2e and not alone" --numprocesses 3 --dist loadfile --durations 25
+	$(BIN)/python -m pytest -m "e2e and not alone" --numprocesses 2 --dist loadfile --durations 25
 	$(BIN)/python -m pytest -m "e2e and alone"
 
 lint: $(STAMP) ## ruff, mypy and the floors

@@ -13,7 +13,9 @@ from tests.apart import leave_the_network
 from tests.ports import keep_apart
 
 # a busy machine is no fault of the code
-settings.register_profile("policyd", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile(
+    "policyd", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
 settings.load_profile("policyd")
 
 
