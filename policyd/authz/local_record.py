@@ -15,20 +15,14 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from policyd.audit.record import Entry
-from policyd.authz.context import METHODS
+from policyd.authz.logged import ENVOYS_ID, identity_of, query_of
 from policyd.authz.record import NOTHING, Include, Outcome, entry_of
 from policyd.authz.request import (
-    MAX_METHOD,
     TOLD_HEADERS,
-    Query,
-    endpoint,
-    host_asked,
-    principal_of,
     trace_of,
     usable_id,
 )
 from policyd.authz.ruling import Ruling
-from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.model import Decision
 from policyd.errors import DecisionError, IncompleteRequest, PolicydError, UnacceptablePath
 from policyd.mesh.model import Listener, Mesh
@@ -55,9 +49,7 @@ MAX_ALIKE_LENGTH: Final = 2_048  # characters of one
 
 _ENDS: Final = frozenset({"source", "destination", "client_ip"})  # of the schema's HttpContext
 
-_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Compared(NamedTuple):
@@ -99,11 +91,11 @@ class Reader:
         said = _fields(common, RBAC_FILTER)
         word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
         revision, decision_id = common.route_name, _id(common)
-        if word not in ("allowed", "denied") or not _ID.fullmatch(decision_id):
+        if word not in ("allowed", "denied") or not ENVOYS_ID.fullmatch(decision_id):
             raise IncompleteRequest("this is no decision of a sidecar")
         time, headers = _time(common, now), dict(request.request_headers)
         ruling = self._ruling_of(revision)
-        key = (listener.name, word, rule, revision, request.authority, request.path, _identity(common))
+        key = (listener.name, word, rule, revision, request.authority, request.path, identity_of(common))
         key = (*key, *_ends(common, ruling), *self._headers(headers, ruling))
         known = self._alike.get(key)
         if known is None:
@@ -135,7 +127,7 @@ class Reader:
         if not _REVISION.fullmatch(outcome.revision):
             raise IncompleteRequest("this is no decision under a revision")
         try:
-            outcome = outcome._replace(query=_query(logged, listener, mesh, time))
+            outcome = outcome._replace(query=query_of(logged, listener, mesh, time))
         except IncompleteRequest:
             if outcome.word != "error":
                 raise
@@ -188,34 +180,6 @@ def _compared(outcome: Outcome, central: Mapping[str, str]) -> Compared | None:
         return None
     said = f"{central.get(METADATA_DECISION, '')} {central.get(METADATA_POLICY, '')}"[: MAX_POLICY + 8]
     return Compared(f"{outcome.word} {outcome.policy}".strip(), said.strip())
-
-
-def _query(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Query:
-    common, request = logged.common_properties, logged.request
-    headers: Mapping[str, str] = request.request_headers
-    method = headers.get(":method", "")
-    if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
-        raise IncompleteRequest("the log has no usable method")
-    local = endpoint(common.downstream_local_address.socket_address, "destination")
-    facts = HttpFacts(
-        principal=principal_of(_identity(common), listener, mesh),
-        service=listener.service,
-        method=method,
-        target=request.path,
-        host=host_asked(request.authority),
-        time=time,
-        source=endpoint(common.downstream_remote_address.socket_address, "source"),
-        destination=Endpoint(local.ip, listener.port),
-        instance=listener.instance,
-        headers={name: value for name, value in headers.items() if name != ":method"},
-    )
-    return Query(facts, listener, usable_id(request.request_id), *trace_of(headers))
-
-
-def _identity(common: Any) -> str:
-    """The name in the peer's certificate that Envoy has verified, "" without one."""
-    shown = common.tls_properties.peer_certificate_properties.subject_alt_name
-    return next((one.uri for one in shown if one.uri), "")
 
 
 def _time(common: Any, now: datetime) -> datetime:

@@ -76,7 +76,7 @@ def _issue_certificate(
     from datetime import UTC, datetime
 
     from policyd.cli import output
-    from policyd.cli.certificate import Target, obtain
+    from policyd.cli.certificate import Target, facts, obtain
     from policyd.cli.instance import folder, server
     from policyd.cli.values import seconds, workload_id
 
@@ -87,15 +87,8 @@ def _issue_certificate(
         spiffe_id = workload_id(workload, trust_domain, client.instances())
         svid, bundle = obtain(client, spiffe_id, seconds(ttl), datetime.now(UTC))
     files = target.write(svid, bundle)
-    facts = {
-        "spiffe_id": str(svid.id),
-        "serial": f"{svid.serial:032x}",
-        "not_after": svid.not_after.isoformat(),
-        "key": str(files.key),
-        "certificate": str(files.certificate),
-        "roots": str(files.roots),
-    }
+    told = facts(svid, files)
     if as_json:
-        output.print_json(facts)
+        output.print_json(told)
     else:
-        output.show(output.facts([(name.replace("_", " "), value) for name, value in facts.items()]))
+        output.show(output.facts([(name.replace("_", " "), value) for name, value in told.items()]))

@@ -43,7 +43,7 @@ def obtain(
     decide. The new key is made here. The certificate lives an hour: run it again at half of that, with `--force`.
     """
     from policyd.cli import output
-    from policyd.cli.certificate import Target
+    from policyd.cli.certificate import Target, facts
     from policyd.errors import UsageError
     from policyd.spiffe import SpiffeId
 
@@ -54,18 +54,11 @@ def obtain(
     spiffe_id = SpiffeId.parse(identity)
     svid, bundle = _proved(spiffe_id, server, roots, token_file, certificate, key)
     files = target.write(svid, bundle)
-    facts = {
-        "spiffe_id": str(svid.id),
-        "serial": f"{svid.serial:032x}",
-        "not_after": svid.not_after.isoformat(),
-        "key": str(files.key),
-        "certificate": str(files.certificate),
-        "roots": str(files.roots),
-    }
+    told = facts(svid, files)
     if as_json:
-        output.print_json(facts)
+        output.print_json(told)
     else:
-        output.show(output.facts([(name.replace("_", " "), value) for name, value in facts.items()]))
+        output.show(output.facts([(name.replace("_", " "), value) for name, value in told.items()]))
 
 
 def _proved(

@@ -74,3 +74,15 @@ def obtain(client: AdminClient, spiffe_id: SpiffeId, ttl_seconds: int, now: date
     reply = client.issue(str(spiffe_id), request(key), ttl_seconds)
     bundle = check_bundle(Bundle(spiffe_id.trust_domain, tuple(reply.roots)), spiffe_id.trust_domain)
     return check_svid(key, spiffe_id, tuple(reply.chain), bundle, now), bundle
+
+
+def facts(svid: Svid, files: Files) -> dict[str, str]:
+    """What to tell of a certificate that was written."""
+    return {
+        "spiffe_id": str(svid.id),
+        "serial": f"{svid.serial:032x}",
+        "not_after": svid.not_after.isoformat(),
+        "key": str(files.key),
+        "certificate": str(files.certificate),
+        "roots": str(files.roots),
+    }
