@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from policyd.cli.plan import command
+from policyd.cli.own import command
 
 READY: Final = b"up\n"
 LOG: Final = "policyd.up.log"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from policyd.cli import console
 from policyd.cli.child import Feed, Probe, Program
+from policyd.cli.own import command
 from policyd.config import PASSPHRASE
 from policyd.mesh.declare import WorkloadSpec
 
@@ -32,12 +33,6 @@ APPLICATION_GRACE: Final = 5.0
 CONSOLE_GRACE: Final = 5.0
 
 Environ = Mapping[str, str]
-
-
-def command(script: str, module: str) -> list[str]:
-    """Return how to start one of our own programs: its script beside this interpreter, else its module."""
-    beside = Path(sys.executable).with_name(script)
-    return [sys.executable, str(beside)] if beside.exists() else [sys.executable, "-m", module]
 
 
 def server_program(directory: Path, environ: Environ, probe: Probe, shadow: Path | None = None) -> Program:

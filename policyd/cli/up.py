@@ -37,12 +37,8 @@ def up(
     stays until Ctrl-C, which ends everything. Without a terminal it ends after the table, and has no console. What dies
     is started again.
     """
-    import asyncio
-    import os
-
     from policyd.cli import detached
-    from policyd.cli.bring_up import Options, bring_up
-    from policyd.cli.instance import environment, existing
+    from policyd.cli.instance import existing
     from policyd.errors import UsageError
 
     if detach and check:
@@ -53,6 +49,13 @@ def up(
             where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried, console=console
         )  # fmt: skip
         raise typer.Exit(code)
+
+    import asyncio
+    import os
+
+    from policyd.cli.bring_up import Options, bring_up
+    from policyd.cli.instance import environment
+
     options = Options(
         where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried, console=console
     )

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.claims import check_claims
-from policyd.mesh.credentials import Credentials, check_credentials, used
+from policyd.mesh.credential_checks import check_credentials, used
+from policyd.mesh.credentials import Credentials
 from policyd.mesh.declare import Declaration
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules

@@ -16,7 +16,7 @@ import pytest
 from tests.docs.page import Run, Write, matches, steps, told
 from tests.docs.shell import Shell
 from tests.e2e.conftest import copy_of_bookinfo
-from tests.e2e.terminal import processes_of
+from tests.e2e.terminal import wait_until_none_runs
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ def test_a_page_does_what_it_says(page: Path, folder: Path, tmp_path: Path) -> N
     finally:
         shell.close()
 
-    assert processes_of(folder) == []
+    wait_until_none_runs(folder)
 
 
 def with_free_ports(text: str, folder: Path) -> str:

@@ -99,6 +99,11 @@ def wait_until(condition: Callable[[], bool], timeout: float, say: Callable[[], 
         time.sleep(0.02)
 
 
+def wait_until_none_runs(directory: Path, timeout: float = 5) -> None:
+    """Wait until no process of `directory` is left: the end of one that was told to end shows a moment later."""
+    wait_until(lambda: processes_of(directory) == [], timeout, lambda: "\n".join(processes_of(directory)))
+
+
 def processes_of(directory: Path) -> list[str]:
     """The command lines of running processes that name `directory` or have it as working directory."""
     found = []

@@ -22,7 +22,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from policyd.cli.admin_client import AdminClient
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
-from tests.e2e.terminal import processes_of, wait_until
+from tests.e2e.terminal import wait_until, wait_until_none_runs
 from tests.e2e.wire import Identity, issue, policyd
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("bad-input")]
@@ -281,7 +281,7 @@ def test_what_cannot_come_up_says_why_and_leaves_nothing_running(spoiled: Path, 
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert keys(spoiled) == before
-    assert processes_of(spoiled) == []
+    wait_until_none_runs(spoiled)
     assert not (spoiled / ".policyd" / "server.json").exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
-from tests.e2e.terminal import processes_of, wait_until
+from tests.e2e.terminal import wait_until, wait_until_none_runs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
@@ -71,7 +71,7 @@ def shown(root: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser
         page.context.close()
     finally:
         down(directory)
-    assert processes_of(directory) == [], "something of it was left running"
+    wait_until_none_runs(directory)
 
 
 def watch(made: Shown, page: Page) -> None:

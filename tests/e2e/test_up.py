@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
-from tests.e2e.terminal import Terminal, processes_of, wait_until
+from tests.e2e.terminal import Terminal, processes_of, wait_until, wait_until_none_runs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -39,7 +39,7 @@ def test_check_sends_the_requests_and_leaves_nothing_behind(bookinfo: Path, temp
     assert done.returncode == 0, done.stdout + done.stderr
     for text in ("the product page", "reviews asks details", "world-to-ingress", "403"):
         assert text in done.stdout
-    assert processes_of(bookinfo) == []
+    wait_until_none_runs(bookinfo)
     assert [path.name for path in temporary.rglob("*") if not path.is_dir()] == []
 
 
@@ -52,7 +52,7 @@ def test_a_check_that_fails_is_exit_code_1(bookinfo: Path) -> None:
 
     assert done.returncode == 1, done.stdout + done.stderr
     assert "418" in done.stdout
-    assert processes_of(bookinfo) == []
+    wait_until_none_runs(bookinfo)
 
 
 def test_without_policies_every_request_is_denied_and_up_says_so(bookinfo: Path) -> None:
@@ -82,7 +82,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(bookinfo: Path) -> None:
 
     assert code == 0, terminal.text
     assert "Traceback" not in terminal.text
-    assert processes_of(bookinfo) == []
+    wait_until_none_runs(bookinfo)
 
 
 def test_sigterm_ends_everything(bookinfo: Path) -> None:
@@ -94,7 +94,7 @@ def test_sigterm_ends_everything(bookinfo: Path) -> None:
     finally:
         terminal.close()
 
-    assert processes_of(bookinfo) == []
+    wait_until_none_runs(bookinfo)
 
 
 def test_a_killed_up_leaves_no_orphan(bookinfo: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_killed_up_leaves_no_orphan(bookinfo: Path) -> None:
         terminal.wait_for("Ctrl-C", 90)
         terminal.process.kill()
         terminal.end(10)
-        wait_until(lambda: processes_of(bookinfo) == [], 30, lambda: "\n".join(processes_of(bookinfo)))
+        wait_until_none_runs(bookinfo, 30)
     finally:
         terminal.close()
 
@@ -113,7 +113,7 @@ def own_mesh(bookinfo: Path):
     """A mesh that the test may break."""
     yield up(bookinfo)
     down(bookinfo)
-    wait_until(lambda: processes_of(bookinfo) == [], 5, lambda: "\n".join(processes_of(bookinfo)))
+    wait_until_none_runs(bookinfo)
 
 
 def pid_of(mesh: RunningMesh, *words: str) -> int:
@@ -236,4 +236,4 @@ def test_a_broken_folder_is_exit_code_3_with_every_problem(bookinfo: Path) -> No
     assert done.returncode == 3
     assert "groups.yaml:1" in done.stderr
     assert "policies/details.cedar" in done.stderr
-    assert processes_of(bookinfo) == []
+    wait_until_none_runs(bookinfo)
