@@ -14,6 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from policyd.cli.instance import server
+from policyd.cli.show import as_dict
+
 PROGRAM = str(Path(sys.executable).parent / "policyd")
 collect_ignore = [] if shutil.which("jaeger") else ["test_jaeger.py"]  # which no package of CI's has
 
@@ -33,9 +36,15 @@ class RunningMesh:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def status(self) -> dict[str, Any]:
+        """What `policyd status --json` says, without a process: hundreds of tests ask."""
+        with server(self.directory) as client:
+            reply, places = client.status(), client.instances()
+        return as_dict(reply) | {"instances": [as_dict(place) for place in places]}
+
     def place(self, instance: str) -> dict[str, Any]:
         """Where an instance is."""
-        [found] = [place for place in self.says("status")["instances"] if place["name"] == instance]
+        [found] = [place for place in self.status()["instances"] if place["name"] == instance]
         return found
 
     @property

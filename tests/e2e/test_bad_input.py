@@ -70,7 +70,7 @@ def test_a_gateway_s_port_in_use_is_replaced_and_that_is_said(started: tuple[Run
 
     assert (listen["declared"], listen["actual"] != port) == (port, True)
     assert warning in " ".join(said.split())
-    assert any(warning in one for one in mesh.says("status")["warnings"])
+    assert any(warning in one for one in mesh.status()["warnings"])
     assert status_of(mesh) == 200
 
 
@@ -146,7 +146,7 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
         assert code == 503
         assert "journal` takes no record: File too large" in text
         assert server.health(identity) == HealthCheckResponse.NOT_SERVING
-        assert "takes no record" in mesh.says("status")["not_ready_because"]
+        assert "takes no record" in mesh.status()["not_ready_because"]
 
         token = policyd(mesh.directory, "ca", "token", "create", "--agent", "laptop")
         assert token.returncode == 1

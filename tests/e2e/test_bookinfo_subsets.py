@@ -124,7 +124,7 @@ def test_a_route_to_a_subset_that_no_rule_has_is_refused_and_the_old_one_stays(s
     wait_until(lambda: seen(shop) == {"reviews-v3"}, 20, lambda: str(seen(shop)))
 
     write(shop.directory, "routes", virtual_service("reviews", to("reviews", "v9")))
-    wait_until(lambda: "v9" in str(shop.says("status")["refused"]), 20, lambda: str(shop.says("status")["refused"]))
+    wait_until(lambda: "v9" in str(shop.status()["refused"]), 20, lambda: str(shop.status()["refused"]))
     assert seen(shop) == {"reviews-v3"}
 
 

@@ -37,16 +37,16 @@ class Shop:
         there = {file.name: file.read_text() for file in folder.iterdir() if file.name != "gateway.yaml"}
         if there == {name: source.read_text() for name, source in wanted.items()}:
             return
-        before = self.mesh.says("status")["config"]
+        before = self.mesh.status()["config"]
         for name, source in wanted.items():
             # at once, and named only when whole: a folder half changed would be a change of its own
             Path(shutil.copy(source, folder / f".{name}")).replace(folder / name)
         for name in there.keys() - wanted.keys():
             (folder / name).unlink()
-        wait_until(lambda: self._taken(before), 30, lambda: str(self.mesh.says("status")["refused"]))
+        wait_until(lambda: self._taken(before), 30, lambda: str(self.mesh.status()["refused"]))
 
     def _taken(self, before: str) -> bool:
-        if self.mesh.says("status")["config"] == before:
+        if self.mesh.status()["config"] == before:
             return False
         proxies = self.mesh.says("proxy", "status")["proxies"]
         return {kind["state"] for proxy in proxies for kind in proxy["types"]} == {"synced"}

@@ -42,7 +42,7 @@ def several(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 
 def deciders(mesh: RunningMesh) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = mesh.says("status")["deciders"]
+    found: list[dict[str, Any]] = mesh.status()["deciders"]
     return found
 
 
@@ -85,7 +85,7 @@ def test_all_decide_under_the_revision_in_force_and_share_the_work(several: Runn
     with Load(several) as load:
         wait_until(lambda: load.asked > 200, 60)
 
-    revision = several.says("status")["revision"]
+    revision = several.status()["revision"]
     assert [(one["state"], one["revision"]) for one in deciders(several)] == [("deciding", revision)] * 2
     decisions = [record for record in records(several.directory) if record["kind"] == "decision"]
     writers = {record["writer"].rpartition("-")[0] for record in decisions}
@@ -127,12 +127,12 @@ def test_a_process_that_is_killed_is_replaced_and_nothing_is_allowed_or_lost_by_
     kept = {record.get("decision_id") for record in records(several.directory)}
     assert load.ids
     assert not set(load.ids) - kept
-    assert several.says("status")["ready"]
+    assert several.status()["ready"]
 
 
 def test_a_change_is_answered_by_every_process_within_a_second(several: RunningMesh) -> None:
     policies = several.directory / "policies" / "extra.cedar"
-    revision = several.says("status")["revision"]
+    revision = several.status()["revision"]
     started = time.monotonic()
     policies.write_text(
         '@id("extra") permit (principal, action == Action::"GET", resource) when { context.request.path == "/x" };\n'
@@ -140,7 +140,7 @@ def test_a_change_is_answered_by_every_process_within_a_second(several: RunningM
     wait_until(lambda: all(one["revision"] not in ("", revision) for one in deciders(several)), 30)
     taken = time.monotonic() - started
 
-    assert {one["revision"] for one in deciders(several)} == {several.says("status")["revision"]}
+    assert {one["revision"] for one in deciders(several)} == {several.status()["revision"]}
     assert taken < 10  # the figure is bench's: this machine may be busy
     policies.unlink()
     wait_until(lambda: all(one["revision"] == revision for one in deciders(several)), 30)

@@ -127,7 +127,7 @@ def proxy(api: RunningMesh) -> str:
 @pytest.fixture(scope="module")
 def ports(api: RunningMesh) -> dict[str, int]:
     """Where the copies themselves listen."""
-    return {place["name"]: place["app_port"] for place in api.says("status")["instances"]}
+    return {place["name"]: place["app_port"] for place in api.status()["instances"]}
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_without_a_policy_nothing_leaves(world: World, by: str, method: str, url
 
 def test_decisions_on_the_way_out_are_counted_as_such(world: World) -> None:
     world.get("http://books.example.com/")
-    address = world.mesh.says("status")["http_address"]
+    address = world.mesh.status()["http_address"]
     metrics = httpx.get(f"http://{address}/metrics", trust_env=False).text
 
     assert any(

@@ -62,7 +62,7 @@ def scene(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scen
         mesh = up(directory)
         names = {"ratings": "ratings-v1", "details": "details-v1", "page": "productpage-v1", "ingress": "ingress"}
         identities = {name: issue(directory, instance, folder / name) for name, instance in names.items()}
-        yield Scene(mesh, mesh.says("status"), identities)
+        yield Scene(mesh, mesh.status(), identities)
     finally:
         down(directory)
 

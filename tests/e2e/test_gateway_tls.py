@@ -321,7 +321,7 @@ def test_an_expired_certificate_is_not_believed_by_clients(edge: Edge) -> None:
     with pytest.raises(httpx.ConnectError, match="expired"):
         edge.get("expired.example")
 
-    [warning] = [one for one in edge.mesh.says("status")["warnings"] if "expired" in str(one)]
+    [warning] = [one for one in edge.mesh.status()["warnings"] if "expired" in str(one)]
     assert "credentials/expired/tls.crt" in str(warning)
 
 
@@ -354,13 +354,13 @@ def test_a_key_that_others_may_read_changes_nothing_and_is_said(edge: Edge) -> N
     key = edge.mesh.directory / "credentials" / "simple" / "tls.key"
     key.chmod(0o644)
     try:
-        wait_until(lambda: bool(edge.mesh.says("status")["refused"]), 20)
-        said = str(edge.mesh.says("status")["refused"])
+        wait_until(lambda: bool(edge.mesh.status()["refused"]), 20)
+        said = str(edge.mesh.status()["refused"])
         assert "credentials/simple/tls.key` holds a private key that others may read" in said
         assert edge.get("simple.example").status_code == 200
     finally:
         key.chmod(0o600)
-    wait_until(lambda: not edge.mesh.says("status")["refused"], 20)
+    wait_until(lambda: not edge.mesh.status()["refused"], 20)
 
 
 def test_no_key_is_anywhere_but_in_its_file(edge: Edge) -> None:

@@ -69,7 +69,7 @@ def answering(mesh: RunningMesh) -> set[str]:
 
 
 def wait_for(mesh: RunningMesh, *instances: str) -> None:
-    wait_until(lambda: answering(mesh) == set(instances), 60, lambda: json.dumps(mesh.says("status")))
+    wait_until(lambda: answering(mesh) == set(instances), 60, lambda: json.dumps(mesh.status()))
 
 
 def test_an_instance_that_fails_is_taken_out_and_comes_back(mesh: RunningMesh) -> None:

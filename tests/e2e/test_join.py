@@ -159,7 +159,7 @@ def application(port: int) -> Iterator[None]:
 
 def test_an_agent_joins_with_a_token_and_its_sidecars_become_ready(mesh: RunningMesh, tmp_path: Path) -> None:
     token = token_of(mesh, "--agent", "vm-1")
-    instances = {place["name"] for place in mesh.says("status")["instances"]}
+    instances = {place["name"] for place in mesh.status()["instances"]}
 
     with agent(tmp_path / "vm", "--join", token) as joined:
         joined.wait("sidecar.ready", len(instances))
@@ -295,7 +295,7 @@ def test_why_a_token_was_refused_is_on_record_and_not_told(mesh: RunningMesh, tm
     assert record["detail"]["agent"] == "first"
     assert "was used" not in told
 
-    address = mesh.says("status")["http_address"]
+    address = mesh.status()["http_address"]
     metrics = httpx.get(f"http://{address}/metrics").text
     [counted] = [
         line for line in metrics.splitlines() if line.startswith('policyd_certificates_refused_total{code="token"}')

@@ -131,7 +131,7 @@ def test_a_record_of_a_sidecar_is_shown_and_explained_as_any(mesh: RunningMesh) 
 
     assert (shown["record"]["decided_by"], shown["not_explained"]) == ("proxy", "")
     assert "admin" in explained.stdout, explained.stderr
-    wait_until(lambda: int(mesh.says("status")["decisions"]) == len(decisions(mesh)), PATIENCE)
+    wait_until(lambda: int(mesh.status()["decisions"]) == len(decisions(mesh)), PATIENCE)
 
 
 def test_what_is_of_the_sample_policyd_decides_too_and_alike(mesh: RunningMesh) -> None:

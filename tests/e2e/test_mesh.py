@@ -183,7 +183,7 @@ def test_the_journal_is_whole(mesh: RunningMesh) -> None:
 
 
 def test_readiness_and_metrics_are_on_loopback(mesh: RunningMesh) -> None:
-    address = mesh.says("status")["http_address"]
+    address = mesh.status()["http_address"]
 
     assert httpx.get(f"http://{address}/readyz").status_code == 200
     assert 'policyd_decisions_total{decision="allow"' in httpx.get(f"http://{address}/metrics").text

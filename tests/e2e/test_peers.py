@@ -141,7 +141,7 @@ def test_a_migration_ends_plain_text_and_fails_no_request_of_the_mesh(mesh: Runn
         return False
 
     file.write_text(PEERS.replace("PERMISSIVE", "STRICT"))
-    wait_until(is_strict, 20, lambda: json.dumps(mesh.says("status")["refused"]))
+    wait_until(is_strict, 20, lambda: json.dumps(mesh.status()["refused"]))
     file.write_text(PEERS)
-    wait_until(lambda: not is_strict(), 20, lambda: json.dumps(mesh.says("status")["refused"]))
+    wait_until(lambda: not is_strict(), 20, lambda: json.dumps(mesh.status()["refused"]))
     assert set(statuses) == {200}

@@ -62,7 +62,7 @@ def traffic(mesh: RunningMesh) -> Iterator[None]:
 def prometheus(mesh: RunningMesh, traffic: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Prometheus with the shipped settings, of which only the addresses are others."""
     folder = tmp_path_factory.mktemp("server")
-    agent, server = httpx.URL(mesh.metrics).netloc.decode(), mesh.says("status")["http_address"]
+    agent, server = httpx.URL(mesh.metrics).netloc.decode(), mesh.status()["http_address"]
     settings = (SHIPPED / "prometheus.yml").read_text()
     settings = settings.replace("127.0.0.1:15020", agent).replace("127.0.0.1:15014", server).replace("5s", "1s")
     (folder / "prometheus.yml").write_text(settings)

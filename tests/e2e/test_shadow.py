@@ -43,11 +43,11 @@ def tried(mesh: RunningMesh, since: str) -> Iterator[Path]:
     file = mesh.directory / "policies" / "tried.cedar"
     file.write_text(TRIED)
     try:
-        wait_until(lambda: "shadow" in mesh.says("status"), 20)
+        wait_until(lambda: "shadow" in mesh.status(), 20)
         yield file
     finally:
         file.unlink()
-        wait_until(lambda: "shadow" not in mesh.says("status"), 20)
+        wait_until(lambda: "shadow" not in mesh.status(), 20)
 
 
 def report(mesh: RunningMesh, since: str) -> tuple[int, Any]:
@@ -90,7 +90,7 @@ def test_whatever_is_tried_the_page_works_in_full_and_the_denied_stay_denied(
 
 def test_the_trial_is_counted_and_its_revision_shown(mesh: RunningMesh, tried: Path) -> None:
     httpx.get(f"{mesh.gateway}/productpage", timeout=20)
-    status = mesh.says("status")
+    status = mesh.status()
     metrics = httpx.get(f"http://{status['http_address']}/metrics").text
 
     assert (status["policies"], status["shadow"]["policies"], status["shadow"]["folder"]) == (5, 8, "")
@@ -104,13 +104,13 @@ def test_the_trial_is_counted_and_its_revision_shown(mesh: RunningMesh, tried: P
 def test_a_trial_that_does_not_load_is_refused_by_its_line_and_the_last_one_goes_on(
     mesh: RunningMesh, tried: Path
 ) -> None:
-    before = mesh.says("status")["shadow"]["revision"]
+    before = mesh.status()["shadow"]["revision"]
     tried.write_text(TRIED.replace("forbid (principal is Workload", "forbid (principal is Wrkload"))
-    wait_until(lambda: mesh.says("status")["refused"], 20)
-    refused = mesh.says("status")
+    wait_until(lambda: mesh.status()["refused"], 20)
+    refused = mesh.status()
 
     assert {(one["file"], one["line"]) for one in refused["refused"]} == {("policies/tried.cedar", 2)}
     assert refused["shadow"]["revision"] == before
     assert httpx.get(f"{mesh.gateway}/productpage", timeout=20).status_code == 200
     tried.write_text(TRIED)
-    wait_until(lambda: not mesh.says("status")["refused"], 20)
+    wait_until(lambda: not mesh.status()["refused"], 20)

@@ -385,7 +385,7 @@ def test_keys_are_fetched_from_where_the_issuer_publishes_them(mesh: RunningMesh
     token = REMOTE.token("dave")
 
     wait_until(lambda: web.get("http://api/me", headers=bearer(token)).status_code == 200, 15, lambda: "no keys")
-    metrics = httpx.get(f"http://{mesh.says('status')['http_address']}/metrics").text
+    metrics = httpx.get(f"http://{mesh.status()['http_address']}/metrics").text
     assert 'policyd_key_fetches_total{outcome="new"} 2.0' in metrics
     assert [file.stat().st_mode & 0o777 for file in (mesh.directory / ".policyd" / "jwks").iterdir()] == [0o600] * 2
 

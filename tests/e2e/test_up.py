@@ -194,11 +194,11 @@ def test_a_bad_change_is_refused_and_the_last_good_revision_decides(
 ) -> None:
     mesh = own_mesh_kept
     target = mesh.directory / file
-    good, revision = target.read_text(), mesh.says("status")["revision"]
+    good, revision = target.read_text(), mesh.status()["revision"]
     try:
         target.write_text(text)
-        wait_until(lambda: bool(mesh.says("status")["refused"]), 10)
-        status = mesh.says("status")
+        wait_until(lambda: bool(mesh.status()["refused"]), 10)
+        status = mesh.status()
 
         assert status["revision"] == revision
         told = [f"{problem['file']}:{problem.get('line', '')}: {problem['message']}" for problem in status["refused"]]
@@ -207,7 +207,7 @@ def test_a_bad_change_is_refused_and_the_last_good_revision_decides(
         assert page_status(mesh) == 200
     finally:
         target.write_text(good)
-        wait_until(lambda: mesh.says("status")["ready"] and not mesh.says("status")["refused"], 10)
+        wait_until(lambda: mesh.status()["ready"] and not mesh.status()["refused"], 10)
 
 
 @pytest.fixture(scope="module")
