@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
+# Tests start thousands of our processes; without bytecode on disk each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test lint types floors check bench golden pictures docs clean
 
 help: ## show this list

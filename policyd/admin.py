@@ -30,7 +30,7 @@ from policyd.ca.issuer import Issuer
 from policyd.ca.ledger import Ledger
 from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
-from policyd.config import LEVELS, Level
+from policyd.environment import LEVELS, Level
 from policyd.errors import (
     DecisionError,
     IncompleteRequest,

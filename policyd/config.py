@@ -1,6 +1,6 @@
-"""Settings (policyd.yaml) and the environment become frozen values; where a folder's state and sockets are.
+"""Settings (policyd.yaml) become frozen values; where a folder's state and sockets are.
 
-Law: the only reader of the environment. What is not set has the safe default: loopback, a full journal denies.
+Law: what is not set has the safe default: loopback, a full journal denies.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from annotated_types import MaxLen
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from policyd.access_log import check_format, check_json
+from policyd.environment import Environment, Level
 from policyd.errors import InvalidInput, Problem, SpiffeIdError, StateError, UsageError
 from policyd.spiffe import SpiffeId, check_trust_domain
 from policyd.strict import NOTHING, Duration, Many, Model, Name, Size, parse
@@ -35,9 +36,6 @@ _NETLOC: Final = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 MAX_ISSUER: Final = 150  # characters, as an operator's name begins with it
 MAX_URL: Final = 2_048
 MAX_CLAIM: Final = 256  # characters of its name
-
-Level = Literal["debug", "info", "warning", "error"]
-LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,6 @@ def check_claim(name: str) -> str:
     return name
 
 
-PASSPHRASE: Final = "POLICYD_CA_PASSPHRASE"  # noqa: S105 - the variable's name; nobody else whom we start sees it
 _BUILT_IN: Final = frozenset({"prometheus", "envoy", "policyd"})
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
 _ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
@@ -575,63 +572,6 @@ def parse_settings(text: str, file: str = SETTINGS_FILE) -> Settings:
     if settings is None:
         raise InvalidInput(problems)
     return settings
-
-
-# Below Linux's ephemeral range (32768 to 60999), from which any outgoing connection may take a port at any time.
-PICKED_PORTS: Final = range(20_000, 32_768)
-LEAST_PORTS: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the environment says; None where it says nothing. `temporary` is always there."""
-
-    directory: str | None = None
-    envoy: str | None = None
-    runtime: Path | None = None
-    cache: Path | None = None
-    temporary: Path = Path("/tmp")  # noqa: S108 - POSIX's default of TMPDIR
-    log_level: Level | None = None
-    ports: range = PICKED_PORTS
-    passphrase: bytes | None = field(default=None, repr=False)
-
-
-def from_environ(environ: Mapping[str, str]) -> Environment:
-    """Read POLICYD_DIR, _ENVOY, _LOG, _PORTS, POLICYD_CA_PASSPHRASE, the XDG base directories and TMPDIR.
-
-    Raises UsageError. As the XDG specification says, a base directory that is not absolute is passed over.
-    """
-    level = environ.get("POLICYD_LOG", "").lower()
-    known = next((known for known in LEVELS if known == level), None)
-    if level and known is None:
-        raise UsageError(f"POLICYD_LOG is `{level[:80]}`", remedy=f"set one of {', '.join(LEVELS)}")
-    home = _absolute(environ.get("HOME"))
-    return Environment(
-        directory=environ.get("POLICYD_DIR") or None,
-        envoy=environ.get("POLICYD_ENVOY") or None,
-        runtime=_absolute(environ.get("XDG_RUNTIME_DIR")),
-        cache=_absolute(environ.get("XDG_CACHE_HOME")) or (home / ".cache" if home else None),
-        temporary=_absolute(environ.get("TMPDIR")) or Environment().temporary,
-        log_level=known,
-        ports=_ports(environ.get("POLICYD_PORTS", "")),
-        passphrase=environ.get(PASSPHRASE, "").encode("utf-8", "surrogateescape") or None,
-    )
-
-
-def _ports(text: str) -> range:
-    if not text:
-        return PICKED_PORTS
-    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text, re.ASCII)
-    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
-    if len(ports) < LEAST_PORTS or not 1024 <= ports[0] <= ports[-1] <= 65_535:
-        remedy = f"write it as FIRST-LAST, of {LEAST_PORTS} ports at least from 1024 to 65535"
-        raise UsageError(f"POLICYD_PORTS is `{text[:80]}`", remedy=remedy)
-    return ports
-
-
-def _absolute(text: str | None) -> Path | None:
-    path = Path(text) if text else None
-    return path if path and path.is_absolute() else None
 
 
 def find_directory(option: str | None, environment: Environment, cwd: Path) -> Path:

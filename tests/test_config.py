@@ -12,7 +12,6 @@ from policyd.config import (
     Address,
     AuditSettings,
     CaSettings,
-    Environment,
     ExportSettings,
     ListenSettings,
     LogSettings,
@@ -20,13 +19,13 @@ from policyd.config import (
     ShadowSettings,
     TracingSettings,
     find_directory,
-    from_environ,
     instance_name,
     parse_address,
     parse_settings,
     runtime_directory,
     state_paths,
 )
+from policyd.environment import Environment
 from policyd.errors import InvalidInput, StateError, UsageError
 
 WHOLE = """\
@@ -208,55 +207,6 @@ def test_what_is_no_address_is_refused(text: object) -> None:
 def test_an_address_reads_back_as_it_is_written(host: object, port: int) -> None:
     address = Address(str(host), port)
     assert parse_address(str(address)) == address
-
-
-def test_the_environment_is_read_once_into_a_value() -> None:
-    environ = {
-        "POLICYD_DIR": "mesh",
-        "POLICYD_ENVOY": "/opt/envoy",
-        "POLICYD_LOG": "DEBUG",
-        "POLICYD_PORTS": "20000-29999",
-        "POLICYD_CA_PASSPHRASE": "correct horse",
-        "XDG_RUNTIME_DIR": "/run/user/1000",
-        "XDG_CACHE_HOME": "/var/cache/me",
-        "TMPDIR": "/var/tmp",
-    }
-    assert from_environ(environ) == Environment(
-        "mesh",
-        "/opt/envoy",
-        Path("/run/user/1000"),
-        Path("/var/cache/me"),
-        Path("/var/tmp"),
-        "debug",
-        range(20_000, 30_000),
-        b"correct horse",
-    )
-    assert "correct horse" not in repr(from_environ(environ))
-
-
-def test_an_empty_environment_has_defaults() -> None:
-    assert from_environ({}) == Environment(temporary=Path("/tmp"))
-    assert from_environ({"HOME": "/home/me"}).cache == Path("/home/me/.cache")
-
-
-def test_base_directories_that_are_not_absolute_are_passed_over() -> None:
-    assert from_environ({"XDG_RUNTIME_DIR": "run", "XDG_CACHE_HOME": "", "TMPDIR": "t"}) == Environment()
-
-
-def test_an_unknown_log_level_is_refused() -> None:
-    with pytest.raises(UsageError) as error:
-        from_environ({"POLICYD_LOG": "loud"})
-    assert str(error.value) == "POLICYD_LOG is `loud`; set one of debug, info, warning, error"
-
-
-@pytest.mark.parametrize(
-    "text", ["20000", "20000-20098", "29999-20000", "80-1200", "60000-70000", "-1-2000", "a-b", "1e4-2e4"]
-)
-def test_ports_to_pick_from_that_are_no_range_of_a_hundred_are_refused(text: str) -> None:
-    with pytest.raises(UsageError) as error:
-        from_environ({"POLICYD_PORTS": text})
-    remedy = "write it as FIRST-LAST, of 100 ports at least from 1024 to 65535"
-    assert str(error.value) == f"POLICYD_PORTS is `{text}`; {remedy}"
 
 
 def test_the_folder_is_the_option_then_the_variable_then_the_nearest_with_state(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from docs.pages.models import fields, title
 from docs.pages.tables import code, table
+from policyd import environment
 from policyd.config import (
     AuditSettings,
     BundleEndpointSettings,
@@ -33,7 +34,6 @@ from policyd.config import (
     TracingSettings,
     UpstreamSettings,
     ZipkinSettings,
-    from_environ,
 )
 from policyd.policy.meanings import MEANINGS
 from policyd.strict import Model
@@ -67,6 +67,7 @@ SECTIONS: Final[tuple[type[Model], ...]] = (
 VARIABLES: Final = (
     ("POLICYD_DIR", "The mesh's folder, where `--dir` is not given."),
     ("POLICYD_CA_PASSPHRASE", "What the authority's keys are encrypted under; only the server sees it."),
+    ("POLICYD_CONSOLE", "`off`: `policyd up` runs no console, unless it is told `--console`; `on`."),
     ("POLICYD_ENVOY", "Another Envoy than the installed one; its version must be the same."),
     ("POLICYD_LOG", "`debug`, `info`, `warning` or `error`; wins over `log.level`."),
     ("POLICYD_PORTS", "`FIRST-LAST`: the ports from which policyd picks those that nobody chose; `20000-32767`."),
@@ -89,7 +90,7 @@ def settings() -> Iterator[str]:
             yield from (f"## {name}", "")
         yield from fields(model, MEANINGS[model.__name__])
     yield from ("## Environment", "")
-    read = inspect.getsource(from_environ)
+    read = inspect.getsource(environment)
     if missing := [name for name, _ in VARIABLES if name not in read]:
         raise ValueError(f"the environment is not asked for {missing}")
     yield from table(("variable", "what it does"), ((code(name), text) for name, text in VARIABLES))

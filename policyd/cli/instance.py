@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policyd.config import SETTINGS_FILE, Environment, find_directory, from_environ, parse_settings, state_paths
+from policyd.config import SETTINGS_FILE, find_directory, parse_settings, state_paths
+from policyd.environment import Environment, from_environ
 from policyd.errors import NotRunning, PolicydError, StateError, UsageError
 from policyd.home import HOME
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from policyd.cli import console
 from policyd.cli.child import Feed, Probe, Program
 from policyd.cli.own import command
-from policyd.config import PASSPHRASE
+from policyd.environment import PASSPHRASE
 from policyd.mesh.declare import WorkloadSpec
 
 if TYPE_CHECKING:

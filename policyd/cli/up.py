@@ -27,7 +27,14 @@ def up(
     ] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="How many seconds the start may take.")] = 60,
     shadow: Shadow = None,
-    console: Annotated[bool, typer.Option(help="Also run the console, and print a link that opens it.")] = True,
+    console: Annotated[
+        bool | None,
+        typer.Option(
+            "--console/--no-console",
+            help="Also run the console, and print a link that opens it: as POLICYD_CONSOLE says, else yes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     ready: Annotated[int, typer.Option("--ready", hidden=True)] = -1,
 ) -> None:
@@ -38,15 +45,16 @@ def up(
     is started again.
     """
     from policyd.cli import detached
-    from policyd.cli.instance import existing
+    from policyd.cli.instance import environment, existing
     from policyd.errors import UsageError
 
     if detach and check:
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
-    where, tried = existing(directory), whole(shadow)
+    where, tried, known = existing(directory), whole(shadow), environment()
+    shown = known.console if console is None else console
     if detach:
         code = detached.start(
-            where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried, console=console
+            where, fresh=fresh, timeout=timeout, as_json=as_json, shadow=tried, console=shown
         )  # fmt: skip
         raise typer.Exit(code)
 
@@ -54,9 +62,8 @@ def up(
     import os
 
     from policyd.cli.bring_up import Options, bring_up
-    from policyd.cli.instance import environment
 
     options = Options(
-        where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried, console=console
+        where, check=check, fresh=fresh, timeout=timeout, as_json=as_json, ready=ready, shadow=tried, console=shown
     )
-    raise typer.Exit(asyncio.run(bring_up(options, environment(), dict(os.environ))))
+    raise typer.Exit(asyncio.run(bring_up(options, known, dict(os.environ))))

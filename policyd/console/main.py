@@ -27,7 +27,7 @@ import uvicorn
 from policyd.cli.console import LISTENING, key_of
 from policyd.cli.instance import trust_domain_of
 from policyd.cli.output import show_error
-from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, from_environ, parse_settings
+from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
 from policyd.console.app import application
 from policyd.console.desk import Desk
 from policyd.console.door import Rules
@@ -35,6 +35,7 @@ from policyd.console.entrance import MIN_TOKEN
 from policyd.console.provider import Provider
 from policyd.console.source import Source
 from policyd.console.watch import Watch
+from policyd.environment import from_environ
 from policyd.errors import PolicydError, StateError
 from policyd.home import HOME
 from policyd.sources import placement as placements

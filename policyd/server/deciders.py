@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import structlog
 
 from policyd.authz.ruling import Ruling
-from policyd.config import Level
+from policyd.environment import Level
 from policyd.errors import StateError
 from policyd.server import link
 from policyd.server.decider_life import DeciderLife

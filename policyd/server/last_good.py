@@ -17,7 +17,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from policyd.ca.revocations import FILE as REVOKED_FILE
-from policyd.config import Environment, StatePaths
+from policyd.config import StatePaths
+from policyd.environment import Environment
 from policyd.errors import InvalidInput, Problem, StateError
 from policyd.sources.credentials import read_credentials
 from policyd.sources.files import FILES, FOLDERS, Folder, digest

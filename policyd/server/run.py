@@ -46,7 +46,8 @@ from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
 from policyd.ca.upstream import read_chain
-from policyd.config import PASSPHRASE, SETTINGS_FILE, Environment, Level, Settings, StatePaths, parse_settings
+from policyd.config import SETTINGS_FILE, Settings, StatePaths, parse_settings
+from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.home import HOME
 from policyd.keeper import Keeper

@@ -11,15 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from policyd.config import (
-    PICKED_PORTS,
-    Address,
-    BundleEndpointSettings,
-    Environment,
-    ListenSettings,
-    StatePaths,
-    runtime_directory,
-)
+from policyd.config import Address, BundleEndpointSettings, ListenSettings, StatePaths, runtime_directory
+from policyd.environment import PICKED_PORTS, Environment
 from policyd.errors import StateError
 from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, place

@@ -47,7 +47,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("page", list(parameters()))
 def test_a_page_does_what_it_says(page: Path, folder: Path, tmp_path: Path) -> None:
     text = with_free_ports(page.read_text(), folder)
-    shell = Shell(folder, tmp_path, {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"})
+    # a console costs as much as a server to start; pages that show one have it
+    console = "on" if "console" in text else "off"
+    environ = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "POLICYD_CONSOLE": console}
+    shell = Shell(folder, tmp_path, environ)
     try:
         cwd = folder
         for step in steps(text):

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
-from policyd.config import Environment, state_paths
+from policyd.config import state_paths
+from policyd.environment import Environment
 from policyd.join_token import parse_token
 from policyd.server.last_good import LastGood, started
 from policyd.server.run import Server, Speech

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from policyd.audit.record import Entry, Fault
-from policyd.config import Level
+from policyd.environment import Level
 from policyd.errors import JournalError
 from policyd.server.decision_log import LINES, DecisionLog
 from policyd.server.push_log import PushLog

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from policyd.config import Address, Environment, ListenSettings, StatePaths
+from policyd.config import Address, ListenSettings, StatePaths
+from policyd.environment import Environment
 from policyd.errors import InvalidInput, StateError
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Listen
