@@ -28,8 +28,8 @@ from bench.table import Row, row
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.cli.console import command, link
-from policyd.config import state_paths
 from policyd.console.source import Source
+from policyd.state_paths import state_paths
 from policyd.telemetry.graph import look
 
 TIERS = (4, 26, 60, 70, 40)

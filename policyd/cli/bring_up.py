@@ -24,10 +24,10 @@ from policyd.cli.instance import UP_FILE, alone, answers
 from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.progress import View, view
 from policyd.cli.running import RunningMesh
-from policyd.config import runtime_directory, state_paths
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, Problem, StateError
 from policyd.sources.state import prepare_state, private_folder, write_private
+from policyd.state_paths import runtime_directory, state_paths
 
 LOGS: Final = "run"  # in the state folder
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

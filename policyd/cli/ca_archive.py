@@ -17,7 +17,8 @@ import typer
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
-    from policyd.config import Settings, StatePaths
+    from policyd.config import Settings
+    from policyd.state_paths import StatePaths
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted file.", show_default=False)]
 PassphraseFile = Annotated[

@@ -17,8 +17,8 @@ from policyd.cli.explain import explain
 from policyd.cli.loaded import Question
 from policyd.cli.places import front, proxy_of
 from policyd.cli.request import Answer, Sending, send
-from policyd.config import state_paths
 from policyd.policy.request_form import ANONYMOUS
+from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb

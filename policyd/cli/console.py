@@ -19,7 +19,7 @@ from policyd.cli.lazy import leaf
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
-    from policyd.config import StatePaths
+    from policyd.state_paths import StatePaths
 
 LISTENING: Final = "console.listening"
 MODULE: Final = "policyd.console"
@@ -39,7 +39,7 @@ def console(
     """
     from policyd.cli import output
     from policyd.cli.instance import folder
-    from policyd.config import state_paths
+    from policyd.state_paths import state_paths
 
     found = link(state_paths(folder(directory)))
     if as_json:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from policyd.cli.console import address_in, command, link
-from policyd.config import state_paths
 from policyd.errors import PolicydError
+from policyd.state_paths import state_paths
 from proxy import launch
 
 GRACE_SECONDS: Final = 5.0

@@ -48,8 +48,8 @@ def down(
 def end(directory: Path) -> bool:
     """End what runs for `directory` and wait for it; tell whether there was anything. Raises StateError."""
     from policyd.cli.instance import UP_FILE, answers, is_held, read_json, server
-    from policyd.config import state_paths
     from policyd.errors import NotRunning
+    from policyd.state_paths import state_paths
 
     if is_held(directory):
         found = read_json(state_paths(directory).root / UP_FILE) or {}

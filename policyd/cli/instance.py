@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policyd.config import SETTINGS_FILE, find_directory, parse_settings, state_paths
+from policyd.config import SETTINGS_FILE, parse_settings
 from policyd.environment import Environment, from_environ
 from policyd.errors import NotRunning, PolicydError, StateError, UsageError
 from policyd.home import HOME
+from policyd.state_paths import find_directory, state_paths
 
 if TYPE_CHECKING:
     from policyd.cli.admin_client import AdminClient

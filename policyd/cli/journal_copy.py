@@ -40,7 +40,7 @@ def ask(
     from policyd.cli.instance import folder as find_folder
     from policyd.cli.log import journal_of, say_broken
     from policyd.cli.waiting import waiting
-    from policyd.config import state_paths
+    from policyd.state_paths import state_paths
 
     journal = journal_of(directory)
     copy = state_paths(find_folder(directory)).columns

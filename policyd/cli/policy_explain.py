@@ -113,8 +113,8 @@ def _live(folder: Path, instance: str, text: str, headers: Mapping[str, str], as
 def _record(folder: Path, decision: str) -> Record:
     """The record of a decision; raises UsageError where the journal has none."""
     from policyd.audit.read import ends, newest
-    from policyd.config import state_paths
     from policyd.errors import UsageError
+    from policyd.state_paths import state_paths
 
     journal = state_paths(folder).journal
     lines = newest(journal, ends(journal), broken=lambda _: None) if journal.is_dir() else iter(())

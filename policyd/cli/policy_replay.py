@@ -65,9 +65,10 @@ def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
     """Load a candidate as `policyd serve` would, its cases not run; raises UsageError and InvalidInput."""
     from policyd.cli.instance import existing
     from policyd.cli.loaded import load_texts
-    from policyd.config import SETTINGS_FILE, WORKLOADS_FILE
+    from policyd.config import SETTINGS_FILE
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
+    from policyd.state_paths import WORKLOADS_FILE
 
     found = read_folder(existing(candidate))
     texts = dict(found.texts)

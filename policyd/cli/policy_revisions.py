@@ -40,8 +40,8 @@ def revisions(
     """
     from policyd.cli.instance import folder
     from policyd.cli.output import print_json, show, stderr
-    from policyd.config import state_paths
     from policyd.sources.revisions import history
+    from policyd.state_paths import state_paths
 
     where = folder(directory)
     root = state_paths(where).revisions

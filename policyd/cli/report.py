@@ -14,8 +14,8 @@ from policyd.cli.console import link
 from policyd.cli.exits import Exit
 from policyd.cli.instance import server
 from policyd.cli.places import addresses
-from policyd.config import state_paths
 from policyd.errors import NotRunning, PolicydError, Problem
+from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from policyd.cli.check_table import Outcome

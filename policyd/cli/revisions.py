@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from policyd.cedar.schema import parse_schema
 from policyd.cli.loaded import load_texts
-from policyd.config import state_paths
 from policyd.errors import InvalidInput
 from policyd.reload import ISSUANCE_FILE, OPERATORS_FILE, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.sources.revisions import SHORT, Kept, Kit, find, read
+from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from policyd.reload import Live

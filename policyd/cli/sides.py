@@ -16,12 +16,12 @@ from policyd.cedar.http import HttpFacts
 from policyd.cli.instance import existing, folder, server
 from policyd.cli.loaded import load_folder
 from policyd.cli.revisions import live_of
-from policyd.config import state_paths
 from policyd.errors import InvalidInput, UsageError
 from policyd.mesh.model import Mesh
 from policyd.policy.cases import parse_cases
 from policyd.sources.files import Folder, read_folder
 from policyd.sources.revisions import MIN_PREFIX, SHORT, find, read
+from policyd.state_paths import state_paths
 
 LIVE: Final = "live"
 SHADOW: Final = "shadow"

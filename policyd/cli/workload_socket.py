@@ -7,8 +7,8 @@ from pathlib import Path
 
 from policyd.cli.instance import environment
 from policyd.cli.plan import WORKLOAD_SOCKET
-from policyd.config import runtime_directory
 from policyd.errors import NotRunning
+from policyd.state_paths import runtime_directory
 
 AGENT_FOLDER = "agent"  # in the runtime folder; see bring_up
 

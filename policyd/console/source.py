@@ -28,9 +28,9 @@ from policyd.audit.read import newest as newest_lines
 from policyd.cli.instance import server
 from policyd.cli.log_query import record_of
 from policyd.cli.revisions import load_revision
-from policyd.config import state_paths
 from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
 from policyd.sources.files import Folder, read_folder
+from policyd.state_paths import state_paths
 from policyd.telemetry.graph import Look, look
 
 if TYPE_CHECKING:

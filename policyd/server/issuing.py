@@ -28,13 +28,14 @@ from policyd.ca.signing_service import SigningService
 from policyd.ca.upstream import Upstream
 from policyd.ca.web import Service
 from policyd.cedar.model import Decision, Request
-from policyd.config import Settings, StatePaths, UpstreamSettings
+from policyd.config import Settings, UpstreamSettings
 from policyd.environment import PASSPHRASE, Environment
 from policyd.errors import KeyFileError
 from policyd.keeper import Keeper
 from policyd.sources.files import Folder, digest
 from policyd.sources.relations import TEXT, Relations
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import StatePaths
 
 _log = structlog.get_logger("policyd.server")
 

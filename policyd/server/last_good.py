@@ -17,12 +17,12 @@ from typing import Protocol, TypeVar
 import structlog
 
 from policyd.ca.revocations import FILE as REVOKED_FILE
-from policyd.config import StatePaths
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, Problem, StateError
 from policyd.sources.credentials import read_credentials
 from policyd.sources.files import FILES, FOLDERS, Folder, digest
 from policyd.sources.revisions import Kept, history, read
+from policyd.state_paths import StatePaths
 
 _log = structlog.get_logger("policyd.server")
 

@@ -24,10 +24,11 @@ from cedarpy import pst
 
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cedar.policies import Policy
-from policyd.config import Address, AuditSettings, StatePaths
+from policyd.config import Address, AuditSettings
 from policyd.environment import Level
 from policyd.mesh.model import Instance, Listener, Mesh, Port, Served, Service
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import StatePaths
 
 MAX_UP_BYTES: Final = 1 << 16
 SECOND: Final = "b"

@@ -46,7 +46,7 @@ from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.ca.upstream import read as read_upstream
 from policyd.ca.upstream import read_chain
-from policyd.config import SETTINGS_FILE, Settings, StatePaths, parse_settings
+from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
 from policyd.home import HOME
@@ -94,6 +94,7 @@ from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import StatePaths
 from policyd.svid import bundle, oidc
 from policyd.telemetry.http import serve_http
 from policyd.telemetry.logs import configure_logs

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from policyd.config import Address, BundleEndpointSettings, ListenSettings, StatePaths, runtime_directory
+from policyd.config import Address, BundleEndpointSettings, ListenSettings
 from policyd.environment import PICKED_PORTS, Environment
 from policyd.errors import StateError
 from policyd.mesh.declare import Declaration
@@ -19,6 +19,7 @@ from policyd.mesh.placement import Placement, place
 from policyd.sources import placement as placements
 from policyd.sources import ports
 from policyd.sources.state import prepare_runtime
+from policyd.state_paths import StatePaths, runtime_directory
 
 ADMIN_SOCKET: Final = "admin.sock"
 AUTHZ: Final = "authz"

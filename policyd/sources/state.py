@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from policyd.config import StatePaths, state_paths
 from policyd.errors import StateError
+from policyd.state_paths import StatePaths, state_paths
 
 FORMAT: Final = 1
 MAX_FORMAT_BYTES: Final = 32

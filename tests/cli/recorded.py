@@ -8,10 +8,10 @@ from pathlib import Path
 
 from policyd.authz.ruling import Ruling
 from policyd.cli.loaded import load_folder
-from policyd.config import state_paths
 from policyd.sources.files import read_folder
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shipped import shipped_schema
+from policyd.state_paths import state_paths
 from tests.policy import traffic
 
 

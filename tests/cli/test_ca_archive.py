@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyd.cli.exits import Exit
-from policyd.config import state_paths
+from policyd.state_paths import state_paths
 from tests.cli.conftest import Said
 
 Policyd = Callable[..., Said]

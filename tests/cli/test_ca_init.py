@@ -12,7 +12,7 @@ import pytest
 from policyd.ca.keystore import FILES, load
 from policyd.ca.sealing import fingerprint
 from policyd.cli.exits import Exit
-from policyd.config import state_paths
+from policyd.state_paths import state_paths
 from tests.cli.conftest import Said
 
 Policyd = Callable[..., Said]

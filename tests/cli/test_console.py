@@ -12,8 +12,8 @@ import pytest
 
 from policyd import tickets
 from policyd.cli.console import address_in, key_of
-from policyd.config import state_paths
 from policyd.errors import StateError
+from policyd.state_paths import state_paths
 
 LINE = '{"event": "console.listening", "pid": 1, "address": "127.0.0.1:15080", "scheme": "http"}'
 

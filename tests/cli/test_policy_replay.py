@@ -12,8 +12,8 @@ from policyd.authz.ruling import Ruling
 from policyd.cli.exits import Exit
 from policyd.cli.policy_replay import candidate_of
 from policyd.cli.replaying import BATCH, deciders, replay
-from policyd.config import state_paths
 from policyd.policy.replay import Projector
+from policyd.state_paths import state_paths
 from tests.cli import recorded
 from tests.cli.conftest import Said
 from tests.policy import traffic

@@ -13,10 +13,10 @@ import pytest
 
 from policyd.cli.exits import Exit
 from policyd.cli.loaded import load_folder
-from policyd.config import state_paths
 from policyd.reload import Live
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.revisions import history
+from policyd.state_paths import state_paths
 from tests.cli.conftest import Said
 from tests.fakes.admin import FakeAdmin, pb, serving
 

@@ -9,7 +9,7 @@ import pytest
 
 from policyd import tickets
 from policyd._pb import admin_pb2 as pb
-from policyd.config import state_paths
+from policyd.state_paths import state_paths
 from tests.console.conftest import HOST, KEY, RULES, SECONDS, TOKEN, World, made
 
 

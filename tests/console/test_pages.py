@@ -13,8 +13,8 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import authority_pb2 as ca
 from policyd._pb import rotation_pb2
 from policyd.audit.record import Entry, Fault
-from policyd.config import state_paths
 from policyd.console.app import PAGES
+from policyd.state_paths import state_paths
 from tests.console.conftest import NOW, PLACES, Console, World, check_harmless, place
 from tests.fakes.proxies import Calls
 from tests.policy import traffic

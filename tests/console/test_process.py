@@ -17,9 +17,10 @@ import pytest
 
 from policyd.cli.console import command, link
 from policyd.cli.console_beside import beside
-from policyd.config import Address, ConsoleSettings, parse_settings, state_paths
+from policyd.config import Address, ConsoleSettings, parse_settings
 from policyd.console.main import rules_of, token_of
 from policyd.errors import InvalidInput, NotRunning, StateError
+from policyd.state_paths import state_paths
 from tests.cli.recorded import bookinfo
 
 KEY = bytes(32)

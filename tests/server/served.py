@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
-from policyd.config import state_paths
 from policyd.environment import Environment
 from policyd.join_token import parse_token
 from policyd.server.last_good import LastGood, started
@@ -29,6 +28,7 @@ from policyd.server.state import exclusively
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import state_paths
 from tests.ca.samples import a_csr, a_key
 from tests.e2e.terminal import wait_until
 

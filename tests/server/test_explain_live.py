@@ -7,7 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from policyd.config import state_paths
+from policyd.state_paths import state_paths
 from tests.server.served import PROGRAM, serving
 
 POLICY = '@id("reads")\npermit (principal, action == Action::"GET", resource == Service::"api.default");\n'

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyd.audit.exported import taken
-from policyd.config import state_paths
 from policyd.errors import UsageError
+from policyd.state_paths import state_paths
 from tests.fakes.collector import FakeCollector, collecting
 from tests.server.served import serving
 

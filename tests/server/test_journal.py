@@ -12,9 +12,10 @@ import pytest
 from policyd.audit.exported import Taken, write_taken
 from policyd.audit.segments import list_segments
 from policyd.ca.issuer import Issuer
-from policyd.config import AuditSettings, StatePaths, parse_settings
+from policyd.config import AuditSettings, parse_settings
 from policyd.errors import KeyFileError, StateError
 from policyd.server.journal import make_sealer, mask_key, open_journal
+from policyd.state_paths import StatePaths
 from policyd.telemetry.metrics import Metrics
 from tests.audit.samples import an_entry
 from tests.audit.sealing import AUTHORITY, issuer

@@ -17,8 +17,8 @@ from policyd import envoy_api
 from policyd.audit.read import ends, newest
 from policyd.audit.verify import How, verify
 from policyd.ca.sealing import JournalTrust
-from policyd.config import state_paths
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import state_paths
 from tests.authz.checks import check_of
 from tests.server.served import WEB, Served, process
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policyd.cli.revisions import load_revision
-from policyd.config import state_paths
 from policyd.policy.authorize import authorize
 from policyd.sources.revisions import history
+from policyd.state_paths import state_paths
 from tests.server.served import Served, serving
 
 POLICY = '@id("reads")\npermit (principal, action == Action::"GET", resource == Service::"api.default");\n'

@@ -25,10 +25,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from policyd import envoy_api
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import agent_pb2
-from policyd.config import state_paths
 from policyd.errors import InvalidInput, PolicydError
 from policyd.join_token import parse_token
 from policyd.server.state import exclusively
+from policyd.state_paths import state_paths
 from policyd.xds import wire
 from policyd.xds.service import METHOD, SERVICE
 from tests.server.served import PROGRAM, WORKLOADS, Served, process, serving

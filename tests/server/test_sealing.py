@@ -18,9 +18,9 @@ from policyd.audit.record import Record
 from policyd.audit.seals import SEALS_FILE
 from policyd.audit.verify import How, verify
 from policyd.ca.sealing import JournalTrust
-from policyd.config import state_paths
 from policyd.names import METADATA_TOKENS
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import state_paths
 from tests.authz.checks import check_of
 from tests.fakes.issuer import Issuer
 from tests.server.served import PROGRAM, WEB, Served, process, serving

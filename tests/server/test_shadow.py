@@ -15,9 +15,9 @@ import pytest
 from policyd import envoy_api
 from policyd.audit.read import ends, newest
 from policyd.audit.record import Record
-from policyd.config import state_paths
 from policyd.errors import InvalidInput
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import state_paths
 from tests.authz.checks import check_of
 from tests.server.served import WEB, Served, process, serving
 

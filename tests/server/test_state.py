@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from policyd.config import Address, ListenSettings, StatePaths
+from policyd.config import Address, ListenSettings
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, StateError
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.model import Listen
 from policyd.server.state import Placer, choose_ports, decision_addresses, exclusively, runtime_folder
 from policyd.sources.state import prepare_state
+from policyd.state_paths import StatePaths
 
 ONE = "workloads: {web: {service: web, port: 80}}\n"
 TWO = "workloads: {web: {service: web, port: 80}, api: {service: api, port: 80}}\n"

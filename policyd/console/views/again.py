@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from policyd.cli.loaded import load_folder
-from policyd.config import state_paths
 from policyd.console.views.explained import Explained, shown_answer
 from policyd.errors import PolicydError, UsageError
 from policyd.policy.authorize import Answer
 from policyd.policy.explain import explain
 from policyd.policy.recorded import recorded
 from policyd.sources.revisions import SHORT, history
+from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from policyd.audit.record import Record

@@ -17,7 +17,6 @@ from policyd.cli.loaded import load_folder
 from policyd.cli.moments import span
 from policyd.cli.replaying import before_of
 from policyd.cli.revisions import live_of
-from policyd.config import state_paths
 from policyd.console import playground as drafts
 from policyd.console.cedar_text import Line, lines_of
 from policyd.console.desk import Desk, admitted, desk_of, page, part, problems_of
@@ -29,6 +28,7 @@ from policyd.policy.cases import Result, parse_cases, run_cases
 from policyd.policy.diff import compare
 from policyd.policy.finding_model import Finding, of_problems
 from policyd.sources.revisions import SHORT, Kept, changed, find, history, read
+from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from starlette.requests import Request
