@@ -13,6 +13,7 @@ from policyd.ca.crl import RevokedSerial
 from policyd.ca.database import Database
 from policyd.ca.revocations import check_revocable
 from policyd.errors import RevocationError
+from policyd.mesh.eras import Lost
 from policyd.spiffe import SpiffeId
 
 MAX_SERIALS: Final = 2_000  # a list is sent to every agent, whole
@@ -25,7 +26,7 @@ class RevokedSerials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._held = self._read()
+        self._know()
 
     def holds(self, serial: str) -> bool:
         """Is the certificate with this serial number (hex, 32 digits) revoked?"""
@@ -34,6 +35,10 @@ class RevokedSerials:
     def all(self) -> tuple[RevokedSerial, ...]:
         """Every one, by serial number."""
         return tuple(one for _, one in sorted(self._held.items()))
+
+    def lost(self) -> frozenset[Lost]:
+        """Those that workloads show one another; what agents have they show to policyd alone."""
+        return self._lost
 
     def add(self, revoked: RevokedSerial, record: Callable[[], object]) -> None:
         """Revoke, once `record` is done; raises RevocationError for what is none, has ended, or is one too many."""
@@ -48,7 +53,7 @@ class RevokedSerials:
             row = (revoked.serial, revoked.spiffe_id, revoked.since, revoked.ends, revoked.reason)
             connection.execute("INSERT INTO revoked_serial VALUES (?, ?, ?, ?, ?)", row)
             record()
-        self._held = self._read()
+        self._know()
 
     def remove(self, serial: str, record: Callable[[], object]) -> None:
         """Take a revocation back, once `record` is done; raises RevocationError where there is none."""
@@ -58,12 +63,17 @@ class RevokedSerials:
                     f"the certificate `{serial[:80]}` is not revoked", remedy="look at `policyd ca revoked`"
                 )
             record()
-        self._held = self._read()
+        self._know()
 
     def _read(self) -> dict[str, RevokedSerial]:
         with self._database.transaction() as connection:
             rows = connection.execute("SELECT serial, spiffe_id, since, ends, reason FROM revoked_serial").fetchall()
         return {row[0]: RevokedSerial(*row) for row in rows}
+
+    def _know(self) -> None:
+        self._held = self._read()
+        found = (Lost(one.serial, SpiffeId.parse(one.spiffe_id)) for one in self._held.values())
+        self._lost = frozenset(one for one in found if one.spiffe_id.agent_name is None)
 
 
 def _check(revoked: RevokedSerial) -> None:

@@ -37,6 +37,7 @@ def revoke(
 
     It works at once, without the identity's help, and lasts until `--undo`. Certificates at hand still look good to
     programs that ask nobody, until they end, within the hour: lives are short for that. A revoked agent gets nothing.
+    Connections between proxies that are open are told to end, and are cut off after a minute.
 
     With `--serial` one certificate is revoked, and its workload goes on with another: proxies look at lists of revoked
     certificates where policyd.yaml has `ca: {revokeSerials: true}`.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from policyd.mesh.eras import Lost
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
 
@@ -62,10 +63,11 @@ def next_change(book: Book, now: float) -> float | None:
     return min((word.until - now for word in book.values() if word.until > now), default=None)
 
 
-def with_revoked(mesh: Mesh, revoked: frozenset[SpiffeId]) -> Mesh:
-    """The mesh in which just these identities are expected of nobody."""
+def with_revoked(mesh: Mesh, revoked: frozenset[SpiffeId], lost: frozenset[Lost] = frozenset()) -> Mesh:
+    """The mesh in which just these identities are expected of nobody, and just these certificates are lost."""
     known = revoked & mesh.workloads.keys()
-    return mesh if known == mesh.revoked else dataclasses.replace(mesh, revoked=known)
+    lost = lost if mesh.looks_at_serials else frozenset()
+    return mesh if (known, lost) == (mesh.revoked, mesh.lost) else dataclasses.replace(mesh, revoked=known, lost=lost)
 
 
 def with_health(mesh: Mesh, out: Iterable[str]) -> Mesh:

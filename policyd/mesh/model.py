@@ -12,6 +12,7 @@ from typing import Literal
 
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
+from policyd.mesh.eras import Eras, Lost
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.enforcement import Enforcement
 from policyd.mesh.istio.gateway import Gateway
@@ -227,6 +228,8 @@ class Mesh:
     federated: frozenset[str] = frozenset()  # other trust domains, whose workloads are known here
     looks_at_serials: bool = False  # whether proxies look at lists of revoked certificates
     revoked: frozenset[SpiffeId] = frozenset()  # identities that no peer is expected to have
+    lost: frozenset[Lost] = frozenset()  # certificates that are revoked, whose identities go on
+    eras: Eras = field(init=False, repr=False, compare=False)  # what must not be older than who is revoked
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks
@@ -237,6 +240,7 @@ class Mesh:
         """Index the instances and rules once; a mesh of a thousand services asks for them a thousand times."""
         sniffed = any(port.protocol == "auto" for one in self.services.values() for port in one.ports)
         object.__setattr__(self, "is_sniffed", sniffed)
+        object.__setattr__(self, "eras", Eras.of(self.revoked, self.lost))
         by_tunnel = any(not port.is_http for one in self.outside for port in one.ports)
         object.__setattr__(self, "leaves_by_tunnel", by_tunnel)
         selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from policyd.mesh import health
+from policyd.mesh.eras import Lost
 from policyd.mesh.health import Book
 from policyd.mesh.model import Mesh
 from policyd.sources.state import write_private
@@ -42,9 +43,11 @@ class Liveness:
         clock: Callable[[], float],
         metrics: Metrics,
         revoked: Callable[[], frozenset[SpiffeId]] = frozenset,
+        lost: Callable[[], frozenset[Lost]] = frozenset,
     ) -> None:
         self._file = file
         self._revoked = revoked
+        self._lost = lost
         self._clock = clock
         self._metrics = metrics
         self._book: Book = health.resumed(_load(file), clock())
@@ -71,7 +74,8 @@ class Liveness:
 
     def applied(self, mesh: Mesh) -> Mesh:
         """A mesh that leads to no instance that does not answer, and expects nobody who is revoked. For any thread."""
-        return health.with_revoked(health.with_health(mesh, self.troubles(mesh)), self._revoked())
+        living = health.with_health(mesh, self.troubles(mesh))
+        return health.with_revoked(living, self._revoked(), self._lost())
 
     async def run(self, mesh: Callable[[], Mesh], changed: Callable[[], Awaitable[object]]) -> None:
         """For ever: look whenever something new was said, or the last word is too long ago.

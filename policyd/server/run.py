@@ -241,7 +241,11 @@ class Server:
         self._revocations, self._serials = Revocations(database), RevokedSerials(database)
         self._crls = RevokedLists(self._serials.all, _now)
         self._liveness = Liveness(
-            self._paths.health, clock=time.monotonic, metrics=self._metrics, revoked=self._revoked
+            self._paths.health,
+            clock=time.monotonic,
+            metrics=self._metrics,
+            revoked=self._revoked,
+            lost=self._serials.lost,
         )
         self._distrust = Distrust(self._paths.distrusted)
         self._rulings = Rulings()

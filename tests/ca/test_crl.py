@@ -17,6 +17,8 @@ from policyd.ca.database import Database, open_database
 from policyd.ca.revoked_serials import MAX_SERIALS, RevokedSerials
 from policyd.ca.rotation import Authorities, Generation
 from policyd.errors import JournalError, RevocationError
+from policyd.mesh.eras import Lost
+from policyd.spiffe import SpiffeId
 from tests.ca.samples import NOW, REVIEWS, a_key, a_material
 
 SINCE = int(NOW.timestamp())
@@ -95,12 +97,19 @@ def test_a_certificate_is_revoked_until_that_is_taken_back(database: Database) -
     serials.add(LOST, nothing)
     assert (serials.holds(LOST.serial), serials.holds("0" * 32)) == (True, False)
     assert RevokedSerials(database).all() == (LOST,)
+    assert serials.lost() == RevokedSerials(database).lost() == {Lost(LOST.serial, REVIEWS)}
     with pytest.raises(RevocationError, match="is revoked already"):
         serials.add(LOST, nothing)
     serials.remove(LOST.serial, nothing)
-    assert (serials.all(), RevokedSerials(database).all()) == ((), ())
+    assert (serials.all(), RevokedSerials(database).all(), serials.lost()) == ((), (), frozenset())
     with pytest.raises(RevocationError, match="is not revoked"):
         serials.remove(LOST.serial, nothing)
+
+
+def test_what_an_agent_has_is_shown_to_no_proxy(database: Database) -> None:
+    serials = RevokedSerials(database)
+    serials.add(replace(LOST, spiffe_id=str(SpiffeId.agent(REVIEWS.trust_domain, "laptop"))), nothing)
+    assert (serials.holds(LOST.serial), serials.lost()) == (True, frozenset())
 
 
 def test_what_cannot_be_recorded_is_not_revoked(database: Database) -> None:

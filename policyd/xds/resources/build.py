@@ -18,6 +18,7 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, any_name_somewhere, scope_of, tls_of
 from policyd.xds.resources import (
+    ages,
     by_sni,
     certificates,
     clusters,
@@ -131,7 +132,7 @@ def _own(
     if instance.role == "sidecar":
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
-            yield kept.make(LISTENER, listeners.inbound(mesh, instance, port, control, switches))
+            yield kept.make(LISTENER, ages.listener(mesh, listeners.inbound(mesh, instance, port, control, switches)))
             yield from (kept.make(ROUTE, one) for one in listeners.tables(instance, port, switches))
         if any(port.protocol == "tls" for port in instance.ports):
             yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
@@ -140,9 +141,11 @@ def _own(
             yield kept.make(CLUSTER, inner.cluster(SERVED_ANY))
             yield kept.make(LISTENER, sniffed.at_application())
         yield from (kept.make(SECRET, one) for one in _shown(mesh, instance).values())
-        yield from (kept.make(LISTENER, one) for one in listeners.outbound(mesh, instance, control, lookup))
+        for outbound in listeners.outbound(mesh, instance, control, lookup):
+            yield kept.make(LISTENER, ages.listener(mesh, outbound))
     for listen in instance.listens:
-        yield kept.make(LISTENER, edge_listeners.gateway(mesh, instance, listen, control, lookup))
+        at_edge = edge_listeners.gateway(mesh, instance, listen, control, lookup)
+        yield kept.make(LISTENER, ages.listener(mesh, at_edge))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
         if edge_connections.opened(mesh, instance, listen):
             yield kept.make(LISTENER, edge_connections.listener(mesh, instance, listen, control))

@@ -10,7 +10,7 @@ from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.protocols import HTTP2
 from policyd.mesh.scope import pool_of
-from policyd.xds.resources import localities, policies, tls
+from policyd.xds.resources import ages, localities, policies, tls
 from policyd.xds.resources.localities import Place
 from policyd.xds.resources.model import (
     AUTHZ_CLUSTER,
@@ -57,6 +57,7 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
         asked = (policy.tls.sni if policy.tls else None) or sni_cluster(service.id, port, subset)
         peers = tls.expected_of(mesh, expected)
         cluster["transport_socket"] = tls.upstream(asked, peers, alpn, tls.roots_for(mesh, peers))
+        cluster |= ages.cluster(mesh, expected)
     # to those that take plain text only there is no other way; where all are such, there is no transport socket
     if expected and any(there.peers == "DISABLE" for _, there in served):
         cluster["transport_socket_matches"] = [tls.PLAINTEXT]

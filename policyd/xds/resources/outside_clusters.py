@@ -19,7 +19,7 @@ from policyd.mesh.outside import Network, Outside, OutsideEndpoint, OutsidePort,
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.names import CLUSTER_HEADER, TARGET_HEADER
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources import certificates, counting, localities, policies, tls
+from policyd.xds.resources import ages, certificates, counting, localities, policies, tls
 from policyd.xds.resources.localities import Spot
 from policyd.xds.resources.model import Control, outbound_cluster, socket, tunnel_cluster
 
@@ -112,6 +112,7 @@ def _cluster(
             peers = tls.expected_of(mesh, map(SpiffeId.parse, outside.names))
             asked, roots = policy.tls.sni or outside.host, tls.roots_for(mesh, peers)
             cluster["transport_socket"] = tls.upstream(asked, peers, tuple(alpn), roots)
+            cluster |= ages.cluster(mesh, peers)
         else:
             cluster["transport_socket"] = tls.to_outside(outside.host, policy.tls, outside.names, alpn)
     if policy.proxy_protocol is not None:

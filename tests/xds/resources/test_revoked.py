@@ -10,6 +10,7 @@ import pytest
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
+from policyd.mesh.eras import Eras, Lost
 from policyd.mesh.health import with_revoked
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
@@ -154,3 +155,49 @@ spec: {{host: pay.bank.test, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}}}
     snapshot: Snapshot = dict(build_snapshots(replace(mesh, looks_at_serials=True), CONTROL))["web-v1"]
     [cluster] = [one for name, one in snapshot.of(CLUSTER).items() if "pay.bank.test" in name and "tunnel" not in name]
     assert checked(shown(cluster)["transport_socket"]) == ([{"exact": peer}], "ROOTCA")
+
+
+LOST = Lost("2a", API)
+
+
+def eras(snapshot: Snapshot, kind: str) -> dict[str, list[str]]:
+    """The eras that the chains of listeners, or clusters, are of; those that are of none are left out."""
+    found = {}
+    for name, one in snapshot.of(kind).items():
+        fields = shown(one)
+        parts = [one.get("metadata") for one in fields.get("filter_chains", ())] if kind == LISTENER else []
+        said = [part["filter_metadata"]["policyd.era"]["name"] for part in parts or [fields.get("metadata")] if part]
+        if said:
+            found[name] = said
+    return found
+
+
+def test_connections_of_before_end_when_an_identity_is_revoked() -> None:
+    mesh = with_revoked(mesh_of({"workloads.yaml": TWO}), frozenset({SECOND}))
+    found = eras(dict(build_snapshots(mesh, CONTROL))["web-v1"], LISTENER)
+    assert found == {"web-v1/inbound": [mesh.eras.now], "web-v1/outbound": [mesh.eras.now]}
+    assert eras(dict(build_snapshots(mesh, CONTROL))["web-v1"], CLUSTER) == {}  # others are expected there now
+
+
+def test_connections_of_before_end_when_a_certificate_is_revoked_and_lead_no_more_to_who_lost_it() -> None:
+    mesh = replace(mesh_of({"workloads.yaml": WORKLOADS}), looks_at_serials=True)
+    mesh = with_revoked(mesh, frozenset(), frozenset({LOST}))
+    snapshot = dict(build_snapshots(mesh, CONTROL))["web-v1"]
+    assert eras(snapshot, LISTENER) == {"web-v1/inbound": [mesh.eras.now], "web-v1/outbound": [mesh.eras.now]}
+    assert eras(snapshot, CLUSTER) == {CALLED: [mesh.eras.of_peers([API])]}
+
+
+def test_without_a_revocation_there_is_no_era() -> None:
+    mesh = mesh_of({"workloads.yaml": WORKLOADS})
+    assert with_revoked(mesh, frozenset(), frozenset({LOST})) is mesh  # nobody looks at serial numbers there
+    assert [eras(dict(build_snapshots(mesh, CONTROL))["web-v1"], kind) for kind in (LISTENER, CLUSTER)] == [{}, {}]
+
+
+def test_each_revocation_begins_an_era_which_is_the_same_for_who_hears_of_it_later() -> None:
+    some: list[tuple[set[SpiffeId], set[Lost]]] = [
+        (set(), set()), ({API}, set()), ({SECOND}, set()), ({API, SECOND}, set()), (set(), {LOST}),
+        (set(), {Lost("2b", API)}), (set(), {LOST, Lost("2b", API)}), (set(), {Lost("2a", SECOND)}), ({SECOND}, {LOST}),
+    ]  # fmt: skip
+    assert len({Eras.of(*one).now for one in some}) == len(some)
+    assert [Eras.of(*one) for one in some] == [Eras.of(sorted(ids), sorted(lost)) for ids, lost in some]
+    assert Eras.of((), (LOST,)).of_peers([SECOND]) == ""
