@@ -27,13 +27,12 @@ from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
 from policyd.authz.record import Include
-from policyd.ca import desk, expiry, rotation_desk
+from policyd.ca import desk, rotation_desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
 from policyd.ca.entries import Entries
 from policyd.ca.holdings import Holdings
 from policyd.ca.ledger import Ledger
-from policyd.ca.open import expiry_warnings
 from policyd.ca.possession import Challenges
 from policyd.ca.revocations import Revocations
 from policyd.ca.revoked_serials import RevokedSerials
@@ -44,8 +43,6 @@ from policyd.ca.serving.attestation import AttestationService
 from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
-from policyd.ca.upstream import read as read_upstream
-from policyd.ca.upstream import read_chain
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
@@ -57,6 +54,7 @@ from policyd.mesh.tokens import fetched
 from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
 from policyd.server import deciders as processes
 from policyd.server import issuing, listen
+from policyd.server.authority import Authority, Parts
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
 from policyd.server.decider_life import DeciderLife
@@ -196,8 +194,6 @@ class Server:
         self._cache = SnapshotCache()
         self._changes = Changes()
         self._earlier = Earlier()
-        self._rotation_trouble = ""
-        self._notices = expiry.Notices()
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -239,7 +235,6 @@ class Server:
         self._key_sets = KeySets(self._paths.jwks)
         self._federation, self._relations = Federation(self._paths.federation), Relations(self._paths.relations)
         self._revocations, self._serials = Revocations(database), RevokedSerials(database)
-        self._crls = RevokedLists(self._serials.all, _now)
         self._liveness = Liveness(
             self._paths.health,
             clock=time.monotonic,
@@ -277,8 +272,9 @@ class Server:
             clock=_now,
             present=self._present,
             holdings=self._holdings.all,
-            changed=lambda: self._loop.call_soon_threadsafe(self._authority_changed),
+            changed=lambda: self._loop.call_soon_threadsafe(self._authority.changed),
         )
+        self._authority = self._make_authority()
         self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
         self._federating = Federating(
             self._federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
@@ -333,6 +329,26 @@ class Server:
         gc.set_threshold(COLLECT_AFTER)
         return keeper
 
+    def _make_authority(self) -> Authority:
+        return Authority(
+            Parts(
+                issuer=self._issuer,
+                rotator=self._rotator,
+                jwt_keys=self._jwt_keys,
+                lists=RevokedLists(self._serials.all, _now),
+                metrics=self._metrics,
+                settings=lambda: self._keeper.live.settings.ca,
+                upstream=lambda: issuing.upstream_of(self._directory, self._keeper.live.settings),
+                passphrase=self._passphrase,
+                credentials=lambda: self._mesh().credentials,
+                present=self._present,
+                seen=self._holdings.seen,
+                announce=self._changes.announce,
+                note=self._note,
+                clock=_now,
+            )
+        )
+
     def _say_start(self) -> None:
         """On record is with what it starts, and why that is not the folder as it is now."""
         good = self._good
@@ -374,7 +390,7 @@ class Server:
             federated=self._federation.bundles,
             hold=self._holdings.hear,
             tainted=lambda: self._rotator.held.tainted,
-            crls=self._published_crls,
+            crls=self._authority.published_lists,
         )
         self._inspections = InspectionsService(self._agents.admit)
         self._window = Window(settings.tracing.window)
@@ -492,7 +508,7 @@ class Server:
             entries=self._entries,
             tokens=self._tokens,
             ledger=self._ledger,
-            elements=self._elements,
+            elements=self._authority.elements,
             mesh=lambda: self._keeper.live.mesh,
             record=self._journal.append,
             changed=self._changes.announce,
@@ -503,8 +519,8 @@ class Server:
             federation=self._federating,
             relations=self._relations,
             serials=self._serials,
-            crls=self._published_crls,
-            looks_at_serials=self._looks_at_serials,
+            crls=self._authority.published_lists,
+            looks_at_serials=self._authority.looks_at_serials,
         )
 
     @contextmanager
@@ -533,10 +549,7 @@ class Server:
     async def _look_after(self) -> None:
         """What only time brings: the authority's end comes nearer, old records go."""
         while True:
-            await self._turn_jwt_keys()
-            await self._turn_authority()
-            await self._turn_crls()
-            self._speak_of_ends()
+            await self._authority.turn()
             await self._deciders.refresh()
             await asyncio.to_thread(self._write_counts)
             await asyncio.to_thread(self._journal.turn)
@@ -551,76 +564,11 @@ class Server:
         return self._agents.connected()
 
     async def _rotate(self, step: Step) -> None:
-        await asyncio.to_thread(self._rotator.do, step)
+        await self._authority.do(step)
         await self._deciders.refresh()
-
-    def _authority_changed(self) -> None:
-        self._crls.turn(self._rotator.held)
-        self._changes.announce()
-        _log.info("ca.authority", next=self._rotator.held.next, sequence=self._issuer.bundle.sequence)
-
-    async def _turn_authority(self) -> None:
-        """What time demands of the authority, and who is there to be waited for."""
-        try:
-            await asyncio.to_thread(self._holdings.seen, self.agents(), int(_now().timestamp()))
-            step, trouble = await asyncio.to_thread(self._rotator.turn)
-            await asyncio.to_thread(self._adopt)
-        except PolicydError as error:
-            step, trouble = "turn", str(error)
-        if trouble and trouble not in self._rotation_trouble:
-            _log.error("ca.not_rotated", step=step, error=trouble)
-        self._rotation_trouble = f"the authority's next key is not in use: {trouble}" if trouble else ""
-
-    def _adopt(self) -> None:
-        """Take in what another authority laid down for us since; raises PolicydError."""
-        settings = self._keeper.live.settings
-        upstream = issuing.upstream_of(self._directory, settings)
-        if upstream is not None and not self._rotator.knows(read_chain(upstream)[0]):
-            material = read_upstream(upstream, self._passphrase)
-            if self._rotator.adopt(material):
-                _log.info("ca.upstream", chain=str(upstream.chain))
-                if not self._rotator.waiting():  # there is no new root for which somebody had to be waited
-                    self._rotator.turn()
 
     def _revoked(self) -> frozenset[SpiffeId]:
         return frozenset(one.spiffe_id for one in self._revocations.all())
-
-    def _looks_at_serials(self) -> bool:
-        return self._keeper.live.settings.ca.revoke_serials
-
-    def _published_crls(self) -> tuple[bytes, ...]:
-        """The lists that proxies are to look at, none where they are not to."""
-        return self._crls.ders if self._looks_at_serials() else ()
-
-    async def _turn_crls(self) -> None:
-        """Lists of revoked certificates are made while somebody looks at them, and kept fresh."""
-        if self._looks_at_serials() and await asyncio.to_thread(self._crls.turn, self._rotator.held):
-            self._changes.announce()
-
-    def _elements(self) -> tuple[expiry.Element, ...]:
-        return expiry.elements(self._rotator.held, self._jwt_keys.keys, _now())
-
-    def _speak_of_ends(self) -> None:
-        """What can end is shown in the metrics, and on record as its life passes."""
-        found = self._elements()
-        self._metrics.ca_expiry({one.name: one.ends.timestamp() for one in found})
-        files = self._mesh().credentials
-        self._metrics.credential_expiry({one.path: one.ends.timestamp() for one in files if one.ends is not None})
-        for one, share in self._notices.news(found, _now()):
-            detail = {"element": one.name, "id": one.id, "ends": f"{one.ends:%FT%TZ}", "passed": share}
-            _log.warning("ca.ends", **detail)
-            try:
-                self._note("ca.expiry", detail)
-            except JournalError as error:  # the log has said it
-                _log.error("ca.ends_not_recorded", error=str(error))
-
-    async def _turn_jwt_keys(self) -> None:
-        try:
-            if await asyncio.to_thread(self._jwt_keys.turn, self._rotator.behind()):
-                self._changes.announce()
-                _log.info("ca.jwt_keys", kids=[key.kid for key in self._jwt_keys.keys.public])
-        except StateError as error:  # the keys at hand go on signing
-            _log.error("ca.jwt_keys_not_turned", error=str(error))
 
     def _keep(self, live: Live) -> None:
         """Before a change takes effect it is on record, and where its instances are is known to the next start.
@@ -685,7 +633,7 @@ class Server:
     async def _enforce_revocations(self) -> str:
         """Put what is revoked now in force everywhere; returns why decisions do not know it yet, "" where they do."""
         await asyncio.to_thread(self._keeper.look)
-        await self._turn_crls()
+        await self._authority.turn_lists()
         self._liveness.wake()
         self._changes.announce()
         return str(self._keeper.refused[0]) if self._keeper.refused else ""
@@ -773,8 +721,7 @@ class Server:
 
     def not_ready(self) -> str:
         """Why the server is not ready; "" when it is. What is in force decides on while a change is refused."""
-        authority = expiry.trouble(self._rotator.held, _now(), self._life())
-        return self._journal.trouble() or self._deciders.trouble() or authority
+        return self._journal.trouble() or self._deciders.trouble() or self._authority.trouble()
 
     def deciders(self) -> Iterable[DeciderLife]:
         """The decision processes."""
@@ -788,16 +735,11 @@ class Server:
         """What else a reader of the readiness should know."""
         refused = self._good or "a change is refused"
         said = [f"{refused}: {self._keeper.refused[0]}"] if self._keeper.refused else []
-        said += [*expiry_warnings(self._issuer.authority, _now()), self._rotation_trouble]
-        return "; ".join(one for one in said if one)
+        return "; ".join((*said, *self._authority.remarks()))
 
     def _come_back_within(self) -> timedelta:
         """How long after its certificate ended an agent may come back."""
         return timedelta(seconds=self._keeper.live.settings.ca.come_back_within)
-
-    def _life(self) -> timedelta:
-        """Of a certificate, as the settings say now."""
-        return timedelta(seconds=self._keeper.live.settings.ca.ttl)
 
     def counts(self) -> admin_facts.Counts:
         """Decisions since the start."""
@@ -814,12 +756,8 @@ class Server:
         yield from (str(warning) for warning in self._keeper.live.warnings)
         yield from self._key_sets.problems()
         yield from self._federation.problems()
-        yield from expiry_warnings(self._issuer.authority, _now())
         yield from troubles(self.proxies())
-        if self._rotation_trouble:
-            yield self._rotation_trouble
-        if self._crls.trouble and self._looks_at_serials():
-            yield self._crls.trouble
+        yield from self._authority.remarks()
         if trouble := self._export_health().trouble:
             yield f"the journal's export waits: {trouble}"
         if self._sealer.trouble:
