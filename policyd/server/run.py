@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -52,16 +52,16 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.mesh.tokens import fetched
 from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
+from policyd.server import authority, facts, issuing, listen
 from policyd.server import deciders as processes
-from policyd.server import issuing, listen
-from policyd.server.authority import Authority, Parts
+from policyd.server.authority import Authority
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
-from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders, core_of
 from policyd.server.distrust import Distrust
 from policyd.server.evidence import Believed
 from policyd.server.exporting import exporting
+from policyd.server.facts import Facts
 from policyd.server.federating import Federating
 from policyd.server.health import Health
 from policyd.server.journal import make_sealer, open_journal
@@ -103,7 +103,6 @@ from policyd.xds.cache import SnapshotCache
 from policyd.xds.inspection.service import InspectionsService
 from policyd.xds.resources.model import Control
 from policyd.xds.service import DiscoveryService, peer_of
-from policyd.xds.status import ProxyStatus, troubles
 
 LOOK_AFTER_SECONDS: Final = 5.0
 COLLECT_AFTER: Final = 20_000  # new objects; what streams hold of proxies is seldom looked through for what goes
@@ -166,7 +165,7 @@ class Speech:
 
 
 class Server:
-    """The parts of a control plane and how they hang together; itself the admin API's Facts.
+    """The parts of a control plane and how they hang together.
 
     It ends when `stop` is set; `deciders` is how many processes decide, None for what the settings say. `good` is what
     to begin with where the folder is bad.
@@ -210,6 +209,37 @@ class Server:
         self._jwt_keys = issuing.open_jwt_keys(self._paths, self._passphrase, _now)
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
+        self._open_journal(stack, settings)
+        self._open_state(stack, settings, environment)
+        self._keeper = self._read_first(settings)
+        self._say_start()
+        self._placer.keep(self._keeper.live.placement)
+        self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
+        self._keep_revision(self._keeper.live)
+        self._cache.set_all(self._keeper.live.snapshots)
+        self._make_authority(settings)
+        self._federating = Federating(
+            self._federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
+        )
+        self._federating.want(self._keeper.live.settings.ca.federation)
+        await self._listen(stack, settings)
+        stack.enter_context(self._announced())
+        self._fetching = KeyFetching(
+            self._key_sets,
+            wanted=lambda: fetched(self._keeper.live.mesh.request_authentications),
+            changed=lambda: asyncio.to_thread(self._keeper.look),
+            metrics=self._metrics,
+        )
+        await stack.enter_async_context(listen.Running(self._fetching.run()))
+        await stack.enter_async_context(listen.Running(self._federating.run()))
+        await stack.enter_async_context(listen.Running(self._liveness.run(self._mesh, self._living_changed)))
+        await stack.enter_async_context(listen.Running(self._watch()))
+        await stack.enter_async_context(listen.Running(self._look_after()))
+        _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
+
+    # ---- what is opened and made
+
+    def _open_journal(self, stack: AsyncExitStack, settings: Settings) -> None:
         threads = stack.enter_context(ExitStack())
         self._signing = SigningServer(threads)
         waiting = Waiting(self._signing.pause, LINGER_SECONDS)
@@ -221,6 +251,9 @@ class Server:
         self._export_health = stack.enter_context(
             exporting(export, journal, self._directory, __version__, _now, self._metrics)
         )
+
+    def _open_state(self, stack: AsyncExitStack, settings: Settings, environment: Environment) -> None:
+        """What is known from before: who joined, what was issued and revoked, which ports are whose."""
         database = open_database(self._paths.tokens)
         stack.callback(database.close)
         self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
@@ -244,58 +277,6 @@ class Server:
         )
         self._distrust = Distrust(self._paths.distrusted)
         self._rulings = Rulings()
-        self._keeper = self._read_first(settings)
-        self._say_start()
-        self._placer.keep(self._keeper.live.placement)
-        self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
-        self._keep_revision(self._keeper.live)
-        self._cache.set_all(self._keeper.live.snapshots)
-        self._issuer = issuing.make_issuer(
-            self._opened,
-            self._jwt_keys,
-            self._keeper,
-            self._journal,
-            _now,
-            issued=self._issued,
-            revoked=self._revocations.holds,
-            revoked_serial=self._serials.holds,
-            refused=self._metrics.refused,
-        )
-        self._rotator = issuing.make_rotator(
-            self._opened,
-            self._issuer,
-            self._paths,
-            self._passphrase,
-            self._jwt_keys,
-            keeper=self._keeper,
-            journal=self._journal,
-            clock=_now,
-            present=self._present,
-            holdings=self._holdings.all,
-            changed=lambda: self._loop.call_soon_threadsafe(self._authority.changed),
-        )
-        self._authority = self._make_authority()
-        self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
-        self._federating = Federating(
-            self._federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
-        )
-        self._federating.want(self._keeper.live.settings.ca.federation)
-        await self._listen(stack, settings)
-        stack.enter_context(self._announced())
-        self._fetching = KeyFetching(
-            self._key_sets,
-            wanted=lambda: fetched(self._keeper.live.mesh.request_authentications),
-            changed=lambda: asyncio.to_thread(self._keeper.look),
-            metrics=self._metrics,
-        )
-        await stack.enter_async_context(listen.Running(self._fetching.run()))
-        await stack.enter_async_context(listen.Running(self._federating.run()))
-        await stack.enter_async_context(listen.Running(self._liveness.run(self._mesh, self._living_changed)))
-        await stack.enter_async_context(listen.Running(self._watch()))
-        await stack.enter_async_context(listen.Running(self._look_after()))
-        _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
-
-    # ---- what is opened and made
 
     def _read_first(self, settings: Settings) -> Keeper:
         schemas = shipped_schemas()
@@ -329,9 +310,33 @@ class Server:
         gc.set_threshold(COLLECT_AFTER)
         return keeper
 
-    def _make_authority(self) -> Authority:
-        return Authority(
-            Parts(
+    def _make_authority(self, settings: Settings) -> None:
+        self._issuer = issuing.make_issuer(
+            self._opened,
+            self._jwt_keys,
+            self._keeper,
+            self._journal,
+            _now,
+            issued=self._issued,
+            revoked=self._revocations.holds,
+            revoked_serial=self._serials.holds,
+            refused=self._metrics.refused,
+        )
+        self._rotator = issuing.make_rotator(
+            self._opened,
+            self._issuer,
+            self._paths,
+            self._passphrase,
+            self._jwt_keys,
+            keeper=self._keeper,
+            journal=self._journal,
+            clock=_now,
+            present=self._present,
+            holdings=self._holdings.all,
+            changed=lambda: self._loop.call_soon_threadsafe(self._authority.changed),
+        )
+        self._authority = Authority(
+            authority.Parts(
                 issuer=self._issuer,
                 rotator=self._rotator,
                 jwt_keys=self._jwt_keys,
@@ -348,6 +353,25 @@ class Server:
                 clock=_now,
             )
         )
+        self._sealer = make_sealer(self._paths, settings.audit, self._issuer, _now)
+
+    def _make_facts(self) -> Facts:
+        return Facts(
+            facts.Parts(
+                keeper=self._keeper,
+                journal=self._journal,
+                metrics=self._metrics,
+                deciders=self._deciders,
+                authority=self._authority,
+                liveness=self._liveness,
+                agents=self._agents,
+                discovery=self._discovery,
+                sealer=self._sealer,
+                begun=lambda: str(self._good or ""),
+                fetched=lambda: (*self._key_sets.problems(), *self._federation.problems()),
+                export=lambda: self._export_health().trouble,
+            )
+        )
 
     def _say_start(self) -> None:
         """On record is with what it starts, and why that is not the folder as it is now."""
@@ -359,9 +383,7 @@ class Server:
             self._heard(None, self._keeper.refused)
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
-        at = self._addresses
         identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
-        streams = Health(listen.XDS_SERVICES, self.not_ready, _now)
         self._deciders = Deciders(self._setups(settings), self._metrics.slots, identity, self._metrics)
         self._metrics.ruled(self._keeper.live.ruling.revision)
         await self._deciders.start(stack, self._keeper.live.ruling)
@@ -369,20 +391,27 @@ class Server:
             self._cache, self._authorize_proxy, PushLog(self._metrics), clock=time.monotonic, wall=time.time
         )
         signing = Signing(
-            self._issuer,
-            self._tokens,
-            mesh=self._mesh,
-            clock=time.monotonic,
-            wall=_now,
-            entries=self._entries.all,
+            self._issuer, self._tokens, mesh=self._mesh, clock=time.monotonic, wall=_now, entries=self._entries.all
         )
-        self._agents = AgentsService(
+        self._agents = self._make_agents(signing)
+        self._facts = self._make_facts()
+        streams = Health(listen.XDS_SERVICES, self._facts.not_ready, _now)
+        await self._serve_streams(stack, settings, identity, streams)
+        await listen.serve_attestation(stack, self._make_attestation(), self._addresses["attestation"], identity)
+        self._signing.listen(stack.enter_context(ExitStack()), signing, self._addresses["signing"], identity)
+        await stack.enter_async_context(listen.Running(self._signing.look()))
+        await self._serve_http(stack, settings, identity)
+        await self._serve_admin(stack)
+        stack.callback(streams.end)  # before any port closes
+
+    def _make_agents(self, signing: Signing) -> AgentsService:
+        return AgentsService(
             signing,
             self._tokens,
             mesh=self._mesh,
             changes=self._changes,
-            xds_address=str(at["xds"]),
-            signing_address=listen.signing_address(at),
+            xds_address=str(self._addresses["xds"]),
+            signing_address=listen.signing_address(self._addresses),
             clock=time.monotonic,
             wall=_now,
             hear=self._liveness.hear,
@@ -392,6 +421,28 @@ class Server:
             tainted=lambda: self._rotator.held.tainted,
             crls=self._authority.published_lists,
         )
+
+    def _make_attestation(self) -> AttestationService:
+        return AttestationService(
+            self._issuer,
+            self._tokens,
+            agents_address=str(self._addresses["xds"]),
+            clock=time.monotonic,
+            within=self._come_back_within,
+            proving=Proving(
+                self._issuer,
+                mesh=self._mesh,
+                entries=self._entries.all,
+                evidences=Believed(lambda: self._keeper.live.settings.ca.evidence, self._directory, time.monotonic),
+                challenges=Challenges(secrets.token_bytes),
+            ),
+            beside=asyncio.to_thread,
+        )
+
+    async def _serve_streams(
+        self, stack: AsyncExitStack, settings: Settings, identity: ServerIdentity, streams: Health
+    ) -> None:
+        """The port of proxies and agents: configuration, certificates, and what they tell of requests."""
         self._inspections = InspectionsService(self._agents.admit)
         self._window = Window(settings.tracing.window)
         self._metrics.window(self._window.fill())
@@ -417,36 +468,19 @@ class Server:
             traces,
             refused,
             decisions,
-            at["xds"],
+            self._addresses["xds"],
             identity,
             streams,
         )
-        attestation = AttestationService(
-            self._issuer,
-            self._tokens,
-            agents_address=str(at["xds"]),
-            clock=time.monotonic,
-            within=self._come_back_within,
-            proving=Proving(
-                self._issuer,
-                mesh=self._mesh,
-                entries=self._entries.all,
-                evidences=Believed(lambda: self._keeper.live.settings.ca.evidence, self._directory, time.monotonic),
-                challenges=Challenges(secrets.token_bytes),
-            ),
-            beside=asyncio.to_thread,
-        )
-        await listen.serve_attestation(stack, attestation, at["attestation"], identity)
-        self._signing.listen(stack.enter_context(ExitStack()), signing, at["signing"], identity)
-        await stack.enter_async_context(listen.Running(self._signing.look()))
-        http = serve_http(at["http"], registry=self._metrics.registry, not_ready=self.not_ready, remark=self.remark)
+
+    async def _serve_http(self, stack: AsyncExitStack, settings: Settings, identity: ServerIdentity) -> None:
+        """Readiness and metrics, and the bundle where others may fetch it."""
+        at, known = self._addresses, self._facts
+        http = serve_http(at["http"], registry=self._metrics.registry, not_ready=known.not_ready, remark=known.remark)
         await stack.enter_async_context(http)
         if settings.ca.bundle_endpoint is not None:
             shown = endpoint_identity(settings.ca.bundle_endpoint, self._directory, identity)
-            endpoint = BundleEndpoint(at["bundles"], self._published, shown)
-            await stack.enter_async_context(endpoint)
-        await self._serve_admin(stack)
-        stack.callback(streams.end)  # before any port closes
+            await stack.enter_async_context(BundleEndpoint(at["bundles"], self._published, shown))
 
     def _setups(self, settings: Settings) -> Iterator[Setup]:
         """One for each decision process."""
@@ -474,7 +508,7 @@ class Server:
             now=_now,
         )
         parts = admin.Parts(
-            facts=self,
+            facts=self._facts,
             addresses=admin_facts.Addresses(**{name: shown[name] for name in admin_facts.ADDRESSES}),
             issuer=self._issuer,
             tokens=self._tokens,
@@ -707,69 +741,9 @@ class Server:
     def _renewal_failed(self, error: PolicydError) -> None:
         _log.error("server.certificate_not_renewed", error=str(error))
 
-    # ---- what is known (admin_facts.Facts)
-
-    @property
-    def live(self) -> Live:
-        """What is in force."""
-        return self._keeper.live
-
-    @property
-    def refused(self) -> Iterable[Problem]:
-        """Why the folder as it is now is not in force."""
-        return self._keeper.refused
-
-    def not_ready(self) -> str:
-        """Why the server is not ready; "" when it is. What is in force decides on while a change is refused."""
-        return self._journal.trouble() or self._deciders.trouble() or self._authority.trouble()
-
-    def deciders(self) -> Iterable[DeciderLife]:
-        """The decision processes."""
-        return self._deciders.lives
-
-    def troubles(self) -> Mapping[str, str]:
-        """The instances that are probed and not reached, and why."""
-        return self._liveness.troubles(self._keeper.live.mesh)
-
-    def remark(self) -> str:
-        """What else a reader of the readiness should know."""
-        refused = self._good or "a change is refused"
-        said = [f"{refused}: {self._keeper.refused[0]}"] if self._keeper.refused else []
-        return "; ".join((*said, *self._authority.remarks()))
-
     def _come_back_within(self) -> timedelta:
         """How long after its certificate ended an agent may come back."""
         return timedelta(seconds=self._keeper.live.settings.ca.come_back_within)
-
-    def counts(self) -> admin_facts.Counts:
-        """Decisions since the start."""
-        return admin_facts.Counts(*self._metrics.totals())
-
-    def shadow_counts(self) -> dict[str, int]:
-        """Shadow decisions since the start, by what would change."""
-        return self._metrics.shadow_totals()
-
-    def warnings(self) -> Iterable[str]:
-        """What works and deserves a look."""
-        if self._good is not None:
-            yield str(self._good)
-        yield from (str(warning) for warning in self._keeper.live.warnings)
-        yield from self._key_sets.problems()
-        yield from self._federation.problems()
-        yield from troubles(self.proxies())
-        yield from self._authority.remarks()
-        if trouble := self._export_health().trouble:
-            yield f"the journal's export waits: {trouble}"
-        if self._sealer.trouble:
-            yield self._sealer.trouble
-
-    def agents(self) -> Iterable[str]:
-        """The agents that are connected, by name."""
-        return self._agents.connected()
-
-    def proxies(self) -> Iterable[ProxyStatus]:
-        """The proxies that are connected."""
-        return self._discovery.statuses()
 
 
 def _checked(folder: Folder) -> Live:
