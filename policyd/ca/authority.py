@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -42,17 +43,20 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Svid:
-    """A signed identity: the leaf, its intermediate, and what is between that and the root, without the root."""
+    """A signed identity: the leaf, as it was read and in DER, its intermediate, and what is between that and the root,
+    without the root.
+    """
 
     spiffe_id: SpiffeId
     leaf: x509.Certificate
+    der: bytes
     intermediate: x509.Certificate
     above: tuple[x509.Certificate, ...] = ()
 
     @property
     def chain(self) -> tuple[bytes, ...]:
         """DER, leaf first."""
-        return tuple(one.public_bytes(Encoding.DER) for one in (self.leaf, self.intermediate, *self.above))
+        return self.der, *map(_der, (self.intermediate, *self.above))
 
     @property
     def serial(self) -> str:
@@ -119,9 +123,9 @@ class Authority:
             issuer, above = self.bridge.certificate, ()
         life = template.validity(now, ttl, within=template.life_of(issuer, *above))
         serial = template.serial_number(random)
-        svid = Svid(spiffe_id, mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names), issuer, above)
-        check_signed(svid.leaf, issuer, Ordered(spiffe_id, key, dns_names), self.trust_domain, now)
-        return svid
+        der = mould.leaf(issuer, spiffe_id, key, life, serial, self.key, dns_names)
+        leaf = check_signed(der, issuer, Ordered(spiffe_id, key, dns_names), self.trust_domain, now)
+        return Svid(spiffe_id, leaf, der, issuer, above)
 
     @property
     def anchor(self) -> x509.Certificate:
@@ -152,6 +156,12 @@ class Authority:
     def bundle_sequence(self) -> int:
         """Grows with every change of the trusted roots; of the first root: the second from which it is valid."""
         return self.sequence or int(self.root.not_valid_before_utc.timestamp())
+
+
+@lru_cache(maxsize=64)
+def _der(certificate: x509.Certificate) -> bytes:
+    """Of one that signs: the same goes out with every leaf."""
+    return certificate.public_bytes(Encoding.DER)
 
 
 def new_material(trust_domain: str, *, now: datetime, random: Random) -> Material:
@@ -190,7 +200,7 @@ def _under_another(material: Material, trust_domain: str, now: datetime) -> Auth
     life = template.validity(now, template.LEAF_LIFE, within=within)
     nobody = SpiffeId.server(trust_domain)
     anybody = ec.generate_private_key(ec.SECP256R1()).public_key()
-    probe = mould.leaf(signer, nobody, anybody, life, NEVER_ISSUED, key)
+    probe = verifier.parse(mould.leaf(signer, nobody, anybody, life, NEVER_ISSUED, key))
     chain = (probe, signer, *material.above)
     check.check_leaf(chain[0], signer, trust_domain, now)
     verifier.verify(chain, (material.root,), trust_domain, now)

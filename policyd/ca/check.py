@@ -133,8 +133,6 @@ def read_identity(leaf: x509.Certificate) -> SpiffeId:
 
 def same_key(one: object, other: object) -> bool:
     """Are these two public keys the same?"""
-    assert isinstance(one, PublicKey)
-    assert isinstance(other, PublicKey)
     return one == other
 
 

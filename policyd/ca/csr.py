@@ -7,7 +7,7 @@ judged before its signature is computed, since that is what costs time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +18,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from policyd.ca import check
+from policyd.ca.der import bounds, content
 from policyd.ca.template import PublicKey
 from policyd.errors import CsrError, IdentityError
 from policyd.spiffe import SpiffeId
 
 MAX_BYTES: Final = 8192  # with an RSA key of 8192 bits a request has about 2200
+_NOBODY: Final = bytes.fromhex("3000")  # an empty name
+_NOTHING: Final = bytes.fromhex("a000")  # no attributes
 _EXTENSION_REQUEST: Final = x509.ObjectIdentifier("1.2.840.113549.1.9.14")
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_SCHEMES: Final[Mapping[type[hashes.HashAlgorithm], ec.ECDSA]] = {one: ec.ECDSA(one()) for one in _HASHES}
 _ECDSA: Final = frozenset(
     {
         SignatureAlgorithmOID.ECDSA_WITH_SHA256,
@@ -52,8 +56,10 @@ def parse_csr(der: bytes, spiffe_id: SpiffeId, *, own_keys: Iterable[object] = (
     request, key = _load(der)
     if any(check.same_key(key, own) for own in own_keys):
         raise CsrError("the authority's own key is nobody else's")
-    _check_signature(request, key)
-    _check_names(request, spiffe_id)
+    asked = request.tbs_certrequest_bytes
+    _check_signature(request, key, asked)
+    if not _asks_for_nothing(asked):
+        _check_names(request, spiffe_id)
     return Csr(key, fingerprint(der))
 
 
@@ -72,26 +78,34 @@ def _load(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
         raise CsrError("the certificate signing request cannot be read", remedy="send PKCS#10 in DER") from error
 
 
-def _check_signature(request: x509.CertificateSigningRequest, key: PublicKey) -> None:
+def _check_signature(request: x509.CertificateSigningRequest, key: PublicKey, asked: bytes) -> None:
     """Proof that the sender holds the key."""
     try:
         hashed = request.signature_hash_algorithm
-        good = isinstance(hashed, _HASHES) and _is_signed(request, key, hashed)
+        good = isinstance(hashed, _HASHES) and _is_signed(request, key, hashed, asked)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         good = False
     if not good:
         raise CsrError("the certificate signing request is not signed by its key (with SHA-256 or better)")
 
 
-def _is_signed(request: x509.CertificateSigningRequest, key: PublicKey, hashed: hashes.HashAlgorithm) -> bool:
+def _is_signed(
+    request: x509.CertificateSigningRequest, key: PublicKey, hashed: hashes.HashAlgorithm, asked: bytes
+) -> bool:
     """The library would read an elliptic key a second time, which takes as long as all the rest of a request."""
     if isinstance(key, rsa.RSAPublicKey):
         return request.is_signature_valid
     try:
-        key.verify(request.signature, request.tbs_certrequest_bytes, ec.ECDSA(hashed))
+        key.verify(request.signature, asked, _SCHEMES[type(hashed)])
     except InvalidSignature:
         return False
     return request.signature_algorithm_oid in _ECDSA
+
+
+def _asks_for_nothing(asked: bytes) -> bool:
+    """Whether it has neither a subject nor attributes, as those of agents: `_check_names` reads what has."""
+    found = bounds(asked, content(asked, 0), len(asked))
+    return asked[found[1] : found[2]] == _NOBODY and asked[found[3] :] == _NOTHING
 
 
 def _check_names(request: x509.CertificateSigningRequest, spiffe_id: SpiffeId) -> None:

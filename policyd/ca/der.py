@@ -34,6 +34,26 @@ def parts(der: bytes, at: int, end: int) -> Iterator[Part]:
         at = content + length
 
 
+def bounds(der: bytes, at: int, end: int) -> list[int]:
+    """Where the values between `at` and `end` start, and where the last one ends: as `parts`, for who needs no more."""
+    found = [at]
+    while at < end:
+        length = der[at + 1]
+        if length < 0x80:
+            at += 2 + length
+        else:
+            content = at + 2 + (length & 0x7F)
+            at = content + int.from_bytes(der[at + 2 : content])
+        found.append(at)
+    return found
+
+
+def content(der: bytes, at: int) -> int:
+    """Where the content of the value at `at` starts."""
+    length = der[at + 1]
+    return at + 2 if length < 0x80 else at + 2 + (length & 0x7F)
+
+
 def inside(der: bytes, whole: Part) -> list[Part]:
     """The values that one is made of."""
     return list(parts(der, whole.content, whole.end))
@@ -51,6 +71,5 @@ def tlv(tag: int, *contents: bytes) -> bytes:
 
 def key_id(spki: bytes) -> bytes:
     """RFC 5280, section 4.2.1.2, method 1: the SHA-1 of the key's bits; it names the key and protects nothing."""
-    [whole] = parts(spki, 0, len(spki))
-    *_, bits = inside(spki, whole)
-    return hashlib.sha1(spki[bits.content + 1 : bits.end], usedforsecurity=False).digest()
+    _, bits, end = bounds(spki, content(spki, 0), len(spki))
+    return hashlib.sha1(spki[content(spki, bits) + 1 : end], usedforsecurity=False).digest()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.audit.record import Entry, Fault, Outcome
 from policyd.ca import jwt, template
+from policyd.ca.alike import Alike
 from policyd.ca.authority import Authority, Svid
 from policyd.ca.csr import Csr, fingerprint, parse_csr
 from policyd.ca.issuance import X509, AnyOrder, Entities, Evidence, JwtOrder, Order, cedar_request, principal_uid
@@ -64,6 +65,7 @@ class Issuer:
         self.authority = authority
         self._ports = ports
         self._entities = Entities()
+        self._alike = Alike(self._entities)
         self._published: tuple[Authority, JwtKeys, Bundle] | None = None  # made of these
 
     def now(self) -> datetime:
@@ -80,9 +82,8 @@ class Issuer:
         ttl: timedelta | None = None,
     ) -> Order:
         """An order of now; what is no IP address is no `source`."""
-        return Order(
-            identity, principal, evidence, ttl or self._ports.ttl(), self._ports.clock(), source=_address(source)
-        )
+        now = self._ports.clock().replace(microsecond=0)  # what a certificate can say, and what policies are told
+        return Order(identity, principal, evidence, ttl or self._ports.ttl(), now, source=_address(source))
 
     def issue(self, order: Order, csr: bytes, *, kind: str, agent: str = "") -> Svid:
         """An SVID as ordered, for the key of `csr` (PKCS#10, DER); `kind` is what it counts as, `agent` who carries it.
@@ -91,11 +92,11 @@ class Issuer:
         authority cannot sign, JournalError or StateError where the certificate could not be recorded.
         """
         detail = {"agent": agent, "csr_sha256": fingerprint(csr), "requested_by": kind}
-        request = cedar_request(order, self._ports.mesh(), self._entities)
-        decision = Decision(False)
+        asked = self._alike.of(order, self._ports.mesh(), self._ports.revision())
+        request, decision = asked.request, Decision(False)
         try:
             accepted = self._accept(csr, order.identity)
-            decision = self._ports.decide(request)
+            decision = asked.decided(self._ports.decide)
             self._check_granted(decision, order)
             svid = self._sign(order, accepted.key)
         except (IdentityError, DecisionError) as error:
@@ -256,7 +257,12 @@ def _outcome(error: PolicydError | None) -> Outcome:
 
 
 def _described(svid: Svid) -> dict[str, Any]:
-    return {"serial": svid.serial, "not_after": f"{svid.not_after:%FT%TZ}"}
+    return {"serial": svid.serial, "not_after": _stamp(svid.not_after)}
+
+
+@lru_cache(maxsize=256)
+def _stamp(moment: datetime) -> str:
+    return f"{moment:%FT%TZ}"
 
 
 def _filled(detail: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from policyd.spiffe import SpiffeId
 
 _LAST_OF_UTC_TIME: Final = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, section 4.1.2.5
 _VERSION_3: Final = bytes.fromhex("a003020102")
+_SCHEME: Final = ec.ECDSA(hashes.SHA256())
 _SAMPLE: Final = Validity(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -36,8 +37,8 @@ class Mould:
     before_key_id: bytes
     after_key_id: bytes
 
-    def cast(self, key: PublicKey, life: Validity, serial: int, signer: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-        """The leaf for `key`, signed (ECDSA with SHA-256)."""
+    def cast(self, key: PublicKey, life: Validity, serial: int, signer: ec.EllipticCurvePrivateKey) -> bytes:
+        """The leaf for `key`, signed (ECDSA with SHA-256), in DER."""
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         tbs = tlv(
             SEQUENCE,
@@ -52,9 +53,8 @@ class Mould:
             key_id(spki),
             self.after_key_id,
         )
-        signature = signer.sign(tbs, ec.ECDSA(hashes.SHA256()))
-        whole = tlv(SEQUENCE, tbs, self.algorithm, tlv(BIT_STRING, b"\0", signature))
-        return x509.load_der_x509_certificate(whole)
+        signature = signer.sign(tbs, _SCHEME)
+        return tlv(SEQUENCE, tbs, self.algorithm, tlv(BIT_STRING, b"\0", signature))
 
 
 def leaf(
@@ -65,11 +65,11 @@ def leaf(
     serial: int,
     signer: ec.EllipticCurvePrivateKey,
     dns_names: tuple[str, ...] = (),
-) -> x509.Certificate:
-    """The certificate that `template.leaf` describes, signed."""
+) -> bytes:
+    """The certificate that `template.leaf` describes, signed, in DER."""
     if life.not_after > _LAST_OF_UTC_TIME:
         order = template.leaf(issuer, spiffe_id, key, life, serial, dns_names)
-        return order.sign(signer, hashes.SHA256())
+        return order.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
     return _mould(issuer, spiffe_id, isinstance(key, rsa.RSAPublicKey), dns_names).cast(key, life, serial, signer)
 
 

@@ -107,7 +107,7 @@ def parse(der: bytes) -> x509.Certificate:
         raise IdentityError(f"a certificate has at most {MAX_CERTIFICATE_BYTES} bytes, this one {len(der)}")
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise IdentityError("a certificate cannot be read") from None
 
 

@@ -32,7 +32,8 @@ def both(
     """A leaf as it is cast, and as the library makes it."""
     order = template.leaf(AUTHORITY.intermediate, spiffe_id, key, life, serial, names)
     made = order.sign(AUTHORITY.key, hashes.SHA256())
-    return mould.leaf(AUTHORITY.intermediate, spiffe_id, key, life, serial, AUTHORITY.key, names), made
+    cast = mould.leaf(AUTHORITY.intermediate, spiffe_id, key, life, serial, AUTHORITY.key, names)
+    return x509.load_der_x509_certificate(cast), made
 
 
 @given(

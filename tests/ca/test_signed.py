@@ -30,7 +30,7 @@ def seen() -> None:
 
 
 def check(leaf: x509.Certificate, ordered: Ordered = ORDERED, now: datetime = NOW) -> None:
-    check_signed(leaf, AUTHORITY.intermediate, ordered, DOMAIN, now)
+    check_signed(leaf.public_bytes(Encoding.DER), AUTHORITY.intermediate, ordered, DOMAIN, now)
 
 
 @pytest.mark.parametrize("draft", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
@@ -79,21 +79,17 @@ def test_a_leaf_of_another_time_is_refused(now: datetime) -> None:
 
 @given(st.data())
 def test_no_bit_of_a_signed_leaf_may_differ(data: st.DataObject) -> None:
-    """What the library reads as a certificate still is refused here, whichever bit it is."""
+    """Also where the library reads it as a certificate still, it is refused here, whichever bit it is."""
     der = bytearray(LEAF)
     der[data.draw(st.integers(0, len(der) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        leaf = x509.load_der_x509_certificate(bytes(der))
-    except (ValueError, x509.InvalidVersion):
-        return
     with pytest.raises(IdentityError):
-        check(leaf)
+        check_signed(bytes(der), AUTHORITY.intermediate, ORDERED, DOMAIN, NOW)
 
 
 def test_a_form_is_of_one_issuer() -> None:
     """What an authority signed is not good for another one, though all else is the same."""
     with pytest.raises(IdentityError):
-        check_signed(Draft().sign(), an_authority().intermediate, ORDERED, DOMAIN, NOW)
+        check_signed(LEAF, an_authority().intermediate, ORDERED, DOMAIN, NOW)
 
 
 def test_each_of_many_leaves_is_checked() -> None:
