@@ -160,7 +160,7 @@ def _party(number: int) -> Party:
 
 
 def _labels(tags: dict[str, str]) -> str:
-    return ",".join(f'{name}="{value}"' for name, value in {signals.FLAGS: "-", **tags}.items())
+    return ",".join(f'{name}="{value}"' for name, value in signals.folded({signals.FLAGS: "-", **tags}).items())
 
 
 def _looks() -> list[Row]:

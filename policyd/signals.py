@@ -1,7 +1,7 @@
 """How an Envoy's counts become the mesh's metrics: the short tags it counts by, and the labels that they stand for.
 
-Law: every tag costs each request, so an Envoy counts by few; who collects them writes them out under the names and
-labels that Istio's users know. What is not known is `unknown`, as there.
+Law: every tag costs each request, so an Envoy counts by one that holds the others (`folded`); who collects them writes
+them out under the names and labels that Istio's users know. What is not known is `unknown`, as there.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ SECURITY: Final = "connection_security_policy"  # where it is not mutual TLS
 DECISION: Final = "decision"
 POLICY: Final = "policy"
 WITHOUT: Final = "without"  # labels that a Telemetry removes, with commas between them
+# and two that hold others: of requests that the Envoy's own application gets, and of those that it sends
+ASKED: Final = "asked"
+ASKS: Final = "asks"
+# in this order: what strangers say of themselves comes last, so that whatever it has in it, it is no other one's value
+FOLDED: Final = (
+    CODE, FLAGS, GRPC_STATUS, SECURITY, DECISION, LOCAL, CLUSTER, POLICY, REMOTE_ID, REMOTE,
+)  # fmt: skip
+FOLD: Final = "\t"  # between them; no policy's id has one
 # whatever else an Envoy counts by is a label of that name, which a Telemetry adds
-TAGS: Final = frozenset({
-    LOCAL, REMOTE, REMOTE_ID, CLUSTER, CODE, FLAGS, GRPC_STATUS, SECURITY, DECISION, POLICY, WITHOUT,
-})  # fmt: skip
+TAGS: Final = frozenset({*FOLDED, WITHOUT, ASKED, ASKS})
 
 REASON: Final = "reason"  # a label that follows from tags: why a request was refused
 FORBIDDEN: Final = "forbidden"  # by the policy that stands beside it
@@ -76,6 +82,28 @@ class Party:
     def parse(cls, text: str) -> Party:
         """Read what `str` made; anything else is a party of which nothing is known."""
         return cls(*text.split("|")) if _PARTY.fullmatch(text) else cls()
+
+
+def folded(tags: Mapping[str, str]) -> dict[str, str]:
+    """The same tags, in one as far as they can be; values may be forms of access logs."""
+    held = FOLD.join(tags.get(name, "") for name in FOLDED)
+    rest = {name: value for name, value in tags.items() if name not in FOLDED}
+    return {ASKS if CLUSTER in tags else ASKED: held, **rest}
+
+
+def unfolded(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that `folded` took together; where one stands beside, too, it has the word."""
+    which = ASKS if ASKS in tags else ASKED
+    if which not in tags:
+        return dict(tags)
+    found = dict(zip(FOLDED, tags[which].split(FOLD, len(FOLDED) - 1), strict=False))
+    absent = {
+        *tags.get(WITHOUT, "").split(","),
+        *(() if which == ASKS else (CLUSTER,)),
+        *(() if found.get(SECURITY) else (SECURITY,)),
+    }
+    rest = {name: value for name, value in tags.items() if name != which}
+    return {**{name: value for name, value in found.items() if name not in absent}, **rest}
 
 
 def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:

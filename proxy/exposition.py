@@ -28,7 +28,7 @@ _OTHERS = (f"{names.MESH_PREFIX}_", "envoy_", "policyd_")  # what no application
 _PARTS = ("", "_bucket", "_sum", "_count", "_total", "_created")
 _THEIRS = "exported_proxy"  # what an application itself calls `proxy`, as Prometheus would say
 MAX_LINES = 20_000  # of one application
-_LOCAL = re.compile(rf'(?:^|,){signals.LOCAL}="')
+_TELLS = re.compile(rf'(?:^|,)(?:{signals.ASKED}|{signals.ASKS}|{signals.LOCAL})="')
 _WITHOUT = f'{signals.WITHOUT}="'
 _BOUND = re.compile(r',?le="([^"]*)"$')
 _ESCAPES = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
@@ -120,7 +120,7 @@ class Page:
         if known is None:
             if len(self._labels) >= KEPT_LABELS:
                 self._labels.clear()
-            known = self._labels[tags] = written(signals.standard_labels(read(tags)))
+            known = self._labels[tags] = written(signals.standard_labels(signals.unfolded(read(tags))))
         end = f',le="{bound[1]}"' if bound else ""
         return f"{_renamed(name)}{{{known},{mine}{end}}} {value}"
 
@@ -159,10 +159,10 @@ class _Messages:
     def look(self, labels: str) -> None:
         """Take note of a line of the mesh's metrics, once of those that are alike."""
         tags = labels.rpartition(',le="')[0] or labels
-        if tags in self._seen or not _LOCAL.search(tags):
+        if tags in self._seen or not _TELLS.search(tags):
             return
         self._seen.add(tags)
-        found = read(tags)
+        found = signals.unfolded(read(tags))
         self._local = found.get(signals.LOCAL, self._local)
         if cluster := found.get(signals.CLUSTER):
             first, _, rest = cluster.partition(".")

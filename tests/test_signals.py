@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.signals import Party, standard_labels
+from policyd.signals import FOLD, FOLDED, Party, folded, standard_labels, unfolded
 
 REVIEWS = Party("reviews-v1", "default", "reviews", "v1", "reviews.default")
 RATINGS = Party("ratings-v1", "default", "ratings", "v1", "ratings.default")
@@ -128,6 +128,34 @@ def test_a_telemetry_adds_changes_and_removes_labels() -> None:
     wanted = {**LABELS, "request_host": "details", "source_app": "unknown"}
     assert standard_labels(tags) == {
         name: value for name, value in wanted.items() if name not in ("source_principal", "policy")
+    }
+
+
+@pytest.mark.parametrize("tags", [INBOUND, OUTBOUND])
+def test_an_envoy_counts_by_one_tag_that_means_the_same(tags: dict[str, str]) -> None:
+    with_label = {**tags, "request_host": "details", "without": "policy"}
+
+    assert list(folded(tags)) == ["asks" if "cluster" in tags else "asked"]
+    assert standard_labels(unfolded(folded(tags))) == standard_labels(tags)
+    assert standard_labels(unfolded(folded(with_label))) == standard_labels(with_label)
+    assert unfolded(tags) == tags
+    no_policy = {name: value for name, value in tags.items() if name != "policy"}
+    assert "policy" not in unfolded({**folded(no_policy), "without": "policy"})
+
+
+def test_what_a_telemetry_counts_by_has_the_word_over_the_tag_that_holds_others() -> None:
+    tags = {**folded(INBOUND), "response_code": "fine", "connection_security_policy": ""}
+
+    wanted = {**LABELS, "response_code": "fine", "connection_security_policy": "unknown"}
+    assert standard_labels(unfolded(tags)) == wanted
+
+
+@given(st.text(FOLD + "a|;/", max_size=40), st.text(FOLD + "a|;/", max_size=40))
+def test_what_strangers_call_themselves_is_no_other_tag_s_value(remote_id: str, remote: str) -> None:
+    found = unfolded(folded({**INBOUND, "remote_id": remote_id, "remote": remote}))
+
+    assert {name: found[name] for name in FOLDED if name in INBOUND and not name.startswith("remote")} == {
+        name: value for name, value in INBOUND.items() if not name.startswith("remote")
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyd import signals
 from proxy.exposition import MAX_LINES, Page, read, written
 
 TAGS = 'local="web-v1|default|web|v1|web.default|spiffe://d/web",response_code="200"'
@@ -93,6 +94,15 @@ def test_messages_of_grpc_are_counted_by_service() -> None:
     ]
     assert {(one["request_protocol"], one["proxy"]) for one, _ in found} == {("grpc", "web")}
     assert not any("response_code" in one or "decision" in one for one, _ in found)
+
+
+def test_what_an_envoy_counts_by_one_tag_is_written_out() -> None:
+    tags = read(TAGS)
+    page, plain = Page(), Page()
+    page.add("web", FIRST.replace(TAGS, written(signals.folded(tags))))
+    plain.add("web", FIRST)
+
+    assert page.text() == plain.text()
 
 
 def test_what_is_told_apart_no_more_is_one_line() -> None:

@@ -151,7 +151,8 @@ def connections(instance: Instance, counts: Counts = NONE) -> list[dict[str, Any
 
 
 def _local(instance: Instance) -> dict[str, str]:
-    return {signals.LOCAL: f"{party(instance)}|{instance.workload}".replace("%", "%%")}
+    told = f"{party(instance)}|{instance.workload}"
+    return {signals.LOCAL: told.replace(signals.FOLD, " ").replace("%", "%%")}
 
 
 def _of_requests(tags: Tags, counts: Counts, decided: Tags | None = None) -> list[dict[str, Any]]:
@@ -233,13 +234,13 @@ def _overridden(tags: Tags, labels: Mapping[str, str | None]) -> Tags:
     by themselves, else by who collects it.
     """
     if not labels:
-        return tags
+        return signals.folded(tags)
     removed = sorted(name for name, value in labels.items() if value is None)
     gone = set(removed)
     if signals.CLUSTER in tags:  # of who asks the other end is the destination
         gone |= {signals.REMOTE_ID} if f"{signals.DESTINATION}_principal" in removed else set()
     elif f"{signals.SOURCE}_principal" in removed:
         gone.add(signals.REMOTE_ID)
-    kept = {name: form for name, form in tags.items() if name not in gone or name in _NEEDED}
     added = {name: f"%CEL({value}):{MAX_LABEL}%" for name, value in labels.items() if value is not None}
-    return {**kept, **added, **({signals.WITHOUT: ",".join(removed)} if removed else {})}
+    kept = {name: form for name, form in tags.items() if name not in added and (name not in gone or name in _NEEDED)}
+    return {**signals.folded(kept), **added, **({signals.WITHOUT: ",".join(removed)} if removed else {})}
