@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
 from policyd._pb import agent_pb2
-from policyd.envoy_api import EnvoyApi
+from policyd._pb.logged_pb2 import LoggedMessage
 from policyd.errors import StateError
 from proxy.outside import Outside
 from proxy.spool import Spool
@@ -98,8 +98,7 @@ class Decided:
 class Listening:
     """The access log service of one Envoy, on the socket of its secrets."""
 
-    def __init__(self, api: EnvoyApi, decided: Decided) -> None:
-        self._message: Any = api.message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
+    def __init__(self, decided: Decided) -> None:
         self._decided = decided
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -110,14 +109,12 @@ class Listening:
     async def _serve(self, messages: AsyncIterator[bytes], _context: object) -> bytes:
         name = ""
         async for body in messages:
-            logged = self._message.FromString(body)
-            if name_came := logged.HasField(
-                "identifier"
-            ):  # with the stream's first message: all that Envoy can do, 60 KB
+            logged = LoggedMessage.FromString(body)
+            if named := logged.HasField("identifier"):  # with the stream's first message: all Envoy can do, 60 KB
                 name = logged.identifier.log_name[:MAX_NAME] or name
                 logged.ClearField("identifier")
             if count := len(logged.http_logs.log_entry):
-                self._decided.take(name, logged.SerializeToString() if name_came else body, count)
+                self._decided.take(name, logged.SerializeToString() if named else body, count)
         return b""
 
 

@@ -22,6 +22,7 @@ from proxy.outside import Outside
 from proxy.spool import Spool
 
 FIRST_WAIT, MOST_WAIT = 0.2, 5.0  # between two attempts
+GATHER: Final = 0.1  # seconds for which more may come, once something has: each batch costs policyd a sync
 BATCH_BYTES: Final = 1 << 20
 LAST_SECONDS: Final = 3.0  # how long an ending agent tries to get rid of the rest
 INSTANCE: Final = "instance"
@@ -64,6 +65,7 @@ class Forwarding:
                 await self._outside.sleep(wait)
                 continue
             await self._wake.wait()
+            await self._outside.sleep(GATHER)
 
     async def finish(self, control: Control) -> None:
         """Send the rest, for a moment; what stays is sent by the next agent with this folder."""

@@ -93,7 +93,7 @@ class Sidecar:
             running.spec.instance,
             outside,
             changed,
-            (Listening(api, decided).handler(),),
+            (Listening(decided).handler(),),
         )
         self._command = Command(
             binary=settings.envoy,

@@ -83,7 +83,8 @@ class Buffer:
         self._thread.join()
         self._sink.close()
         if self._waiting:
-            raise JournalError(f"{len(self._waiting)} records were lost: {self._trouble}")
+            lost = sum(item.lines.count(b"\n") for item in self._waiting)
+            raise JournalError(f"{lost} records were lost: {self._trouble}")
 
     def _run(self) -> None:
         give_up: float | None = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from policyd.audit.recovery import Found, find_end
 from policyd.audit.rules import Masker
 from policyd.audit.seals_file import read_heads
 from policyd.audit.segments import LOCK_SUFFIX, TORN, check_writer, list_segments
+from policyd.audit.stencil import Own, Stencil
 from policyd.errors import JournalError, StateError
 
 Durability = Literal["written", "fsync", "async"]
@@ -38,6 +40,7 @@ Clock = Callable[[], datetime]
 
 LOCK_TRIES: Final = 10
 LOCK_SECONDS: Final = 0.05
+TOGETHER: Final = 2 << 20  # bytes that are written in one go
 
 _log = structlog.get_logger(__name__)
 
@@ -45,8 +48,8 @@ _log = structlog.get_logger(__name__)
 class Observer(Protocol):
     """Who counts; policyd.telemetry.metrics.Metrics is one."""
 
-    def journal_record(self, kind: str) -> None:
-        """Count a record that was kept."""
+    def journal_record(self, kind: str, count: int = 1) -> None:
+        """Count records that were kept."""
 
     def journal_failure(self) -> None:
         """Count an entry that was not."""
@@ -165,27 +168,30 @@ class Journal:
             self._observer.journal_record(entry.kind)
         return placed
 
-    def keep_all(self, entries: Iterable[Entry]) -> int:
-        """Keep entries that come together and that somebody else still has: all in a row, waiting for the medium once.
+    def stencil(self, entry: Entry) -> Stencil:
+        """Of `entry`, without credentials, for `keep_filled`; raises JournalError for what has no line."""
+        return Stencil(self._ready(entry)[0])
 
-        Returns how many of them have no line. Raises JournalError where the rest cannot be kept now; whoever has them
-        comes again, so nothing is missed yet.
+    def keep_filled(self, filled: Sequence[tuple[Stencil, Own]]) -> None:
+        """Keep entries that come together and that somebody else still has: in one write, waiting for the medium once.
+
+        Raises JournalError where they cannot be kept now; whoever has them comes again, so nothing is missed yet.
         """
-        ready, unfit = [], 0
-        for entry in entries:
-            try:
-                ready.append(self._ready(entry))
-            except JournalError:
-                unfit += 1
+        bodies = [stencil.filled(own) for stencil, own in filled]
+        if not bodies:
+            return
         with self._mutex:
-            placed = [self._take(*one) for one in ready]
+            self._check_open()
+            if not self._files.is_of(self._clock()):
+                self._sink.turn()
+            self._put_all(bodies)
+            seq = self._next.seq - 1
             epoch = self._commits.epoch if self._commits else None
-        if placed and self._commits is not None and epoch is not None:
-            self._commits.wait(epoch, placed[-1].seq)
+        if self._commits is not None and epoch is not None:
+            self._commits.wait(epoch, seq)
         if self._observer is not None:
-            for one in placed:
-                self._observer.journal_record(one.entry.kind)
-        return unfit
+            for kind, count in Counter(stencil.entry.kind for stencil, _ in filled).items():
+                self._observer.journal_record(kind, count)
 
     def writable(self) -> bool:
         """Whether the next record would be kept; after a failure, tries by recording what was missed."""
@@ -320,13 +326,17 @@ class Journal:
 
     def _take(self, entry: Entry, body: bytes) -> Placed:
         """Write what is ready in its place; raises JournalError."""
+        self._check_open()
+        return self._put(entry, body)
+
+    def _check_open(self) -> None:
+        """Raise JournalError where nothing can be kept; what is to be said first is said."""
         if self._closed:
             raise JournalError("the journal is closed")
         if self._notes or self._gap is not None:
             trouble = self._settle()
             if trouble is not None:
                 raise trouble
-        return self._put(entry, body)
 
     def _put(self, entry: Entry, body: bytes) -> Placed:
         if not self._files.is_of(entry.time):
@@ -337,6 +347,20 @@ class Journal:
         self._sink.append(line, seq)
         place.seq, place.prev = seq + 1, digest(line)
         return Placed(entry, seq, prev)
+
+    def _put_all(self, bodies: Sequence[bytes]) -> None:
+        """Write them in their places: in one go, unless they are very large."""
+        place = self._next
+        seq, prev, lines, size = place.seq, place.prev, list[bytes](), 0
+        for body in bodies:
+            if size > TOGETHER:
+                self._sink.append(b"".join(lines), place.seq)
+                place.seq, place.prev, lines, size = seq, prev, [], 0
+            line = line_of(body, self.writer, seq, prev)
+            lines.append(line)
+            seq, prev, size = seq + 1, digest(line), size + len(line)
+        self._sink.append(b"".join(lines), place.seq)
+        place.seq, place.prev = seq, prev
 
     def _miss(self, error: JournalError) -> None:
         now = self._clock()

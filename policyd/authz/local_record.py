@@ -8,14 +8,18 @@ record as if policyd had made it, where the revision by which it was made is sti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
+from policyd import envoy_api
+from policyd._pb import logged_pb2
 from policyd.audit.record import Entry
-from policyd.authz.logged import ENVOYS_ID, identity_of, query_of
+from policyd.audit.stencil import Own, Stencil
+from policyd.authz.logged import ENVOYS_ID, query_of, shown_by
 from policyd.authz.record import NOTHING, Include, Outcome, entry_of
 from policyd.authz.request import (
     TOLD_HEADERS,
@@ -42,13 +46,23 @@ from policyd.names import (
 
 AUTHZ: Final = "envoy.filters.http.ext_authz"
 MAX_POLICY: Final = 256
-MAX_AGE: Final = timedelta(days=7)  # of what was told; an older time is not believed
+MAX_AGE: Final = 7 * 86_400 * 1_000_000  # microseconds of what was told; an older time is not believed
 BY_PROXY: Final = "proxy"
 MAX_ALIKE: Final = 4_096  # kinds of requests that are remembered
-MAX_ALIKE_LENGTH: Final = 2_048  # characters of one
+MAX_ALIKE_BYTES: Final = 4_096  # of one
 
 _ENDS: Final = frozenset({"source", "destination", "client_ip"})  # of the schema's HttpContext
 
+_ENTRY: Final = logged_pb2.LoggedEntry
+_NO_TRACE: Final = ("", "")
+_ONLY_TOLD: Final = frozenset(TOLD_HEADERS)
+_TOLD_STARTS: Final = frozenset(name[:4].encode() for name in TOLD_HEADERS)  # a header begins two bytes before its name
+_STRING: Final = b"type.googleapis.com/google.protobuf.StringValue"
+# how an entry of the map begins: the name, and an Any of a StringValue, each with its length in front
+_BEFORE_ID: Final = b"\x0a%c%b\x12%c\x0a%c%b\x12\x26\x0a\x24" % (
+    *(len(STATE_DECISION_ID), STATE_DECISION_ID.encode(), len(_STRING) + 42),
+    *(len(_STRING), _STRING),
+)
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,82 +81,138 @@ class Compared(NamedTuple):
 class Told(NamedTuple):
     """One decision of a sidecar; `compared` where it is one of the sample."""
 
-    entry: Entry
+    stencil: Stencil
+    own: Own
     compared: Compared | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """What is to be on record."""
+        return self.stencil.entry_of(self.own)
+
+
+class _Alike(NamedTuple):
+    """What requests that are alike come to; `has_ids` where those of the request are on record."""
+
+    stencil: Stencil
+    outcome: Outcome
+    has_ids: bool
+
+
+class _Matters(NamedTuple):
+    """Whether the addresses are read, and which headers are on record that else only tell which request it is."""
+
+    ends: bool
+    told: frozenset[str]
 
 
 class Reader:
     """Reads what sidecars tell, and remembers what requests that are alike come to: most of them are.
 
-    `ruling_of` gives the ruling of a revision, None where it is no longer known. Not for two threads at once.
+    `ruling_of` gives the ruling of a revision, None where it is no longer known; `stencil` is the journal's. Not for
+    two threads at once.
     """
 
-    def __init__(self, ruling_of: Callable[[str], Ruling | None], include: Include = NOTHING) -> None:
+    def __init__(
+        self,
+        ruling_of: Callable[[str], Ruling | None],
+        include: Include = NOTHING,
+        stencil: Callable[[Entry], Stencil] = Stencil,
+    ) -> None:
         self._ruling_of = ruling_of
         self._include = include
+        self._stencil = stencil
         self._mesh: Mesh | None = None
-        self._alike: dict[tuple[str, ...], tuple[Entry, Outcome]] = {}
+        self._alike: dict[tuple[object, ...], _Alike] = {}
+        self._by_revision: dict[str, _Matters] = {}
+        self._whole: Any = envoy_api.message("envoy.data.accesslog.v3.HTTPAccessLogEntry")
 
-    def read(self, logged: Any, listener: Listener, mesh: Mesh, now: datetime) -> Told:
-        """Read an HTTPAccessLogEntry; raises IncompleteRequest where it tells of no decision."""
+    def read(self, logged: bytes, listener: Listener, mesh: Mesh, now: int) -> Told:
+        """Read an HTTPAccessLogEntry at a time in microseconds.
+
+        Raises IncompleteRequest where it tells of no decision, JournalError where that has no line.
+        """
         if mesh is not self._mesh or len(self._alike) >= MAX_ALIKE:
-            self._mesh, self._alike = mesh, {}
-        common, request = logged.common_properties, logged.request
-        said = _fields(common, RBAC_FILTER)
-        word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
-        revision, decision_id = common.route_name, _id(common)
-        if word not in ("allowed", "denied") or not ENVOYS_ID.fullmatch(decision_id):
-            raise IncompleteRequest("this is no decision of a sidecar")
-        time, headers = _time(common, now), dict(request.request_headers)
-        ruling = self._ruling_of(revision)
-        key = (listener.name, word, rule, revision, request.authority, request.path, identity_of(common))
-        key = (*key, *_ends(common, ruling), *self._headers(headers, ruling))
+            self._mesh, self._alike, self._by_revision = mesh, {}, {}
+        entry: logged_pb2.LoggedEntry = _parsed(_ENTRY, logged)
+        common, request = entry.common_properties, entry.request
+        revision, metadata = common.route_name, common.metadata
+        time = _time(common.start_time, now)
+        matters = self._matters(revision)
+        headers, trace_id, span_id = _headers(request.request_headers, matters.told)
+        both = (common.downstream_remote_address, common.downstream_local_address)
+        ends = both if matters.ends else ()
+        caller = _caller(common.tls_properties)
+        key = (listener.name, revision, metadata, caller, request.authority, request.path, headers, ends)
         known = self._alike.get(key)
+        compared = None
         if known is None:
-            known = self._made(
-                logged, listener, mesh, time, ruling, _outcome(rule, revision, allowed=word == "allowed")
-            )
-            if sum(map(len, key)) <= MAX_ALIKE_LENGTH:
+            whole = _parsed(self._whole, logged)
+            known = self._made(whole, listener, mesh, time)
+            if AUTHZ in whole.common_properties.metadata.filter_metadata:  # one of the sample, which says its own id
+                compared = _compared(known.outcome, _fields(whole.common_properties, AUTHZ))
+            elif len(logged) <= MAX_ALIKE_BYTES:
                 self._alike[key] = known
-        template, outcome = known
-        trace_id, span_id = trace_of(headers)
-        request_id = usable_id(request.request_id) if outcome.query else ""
-        ids = {"request_id": request_id, "trace_id": trace_id, "span_id": span_id}
-        entry = replace(template, time=time, decision_id=decision_id, **(ids if outcome.query else {}))
-        compared = _compared(outcome, _fields(common, AUTHZ)) if AUTHZ in common.metadata.filter_metadata else None
-        return Told(entry, compared)
+        decision_id = _id(common.filter_state_objects)
+        if not known.has_ids:
+            return Told(known.stencil, Own(time, decision_id), compared)
+        own = Own(time, decision_id, usable_id(request.request_id), trace_id, span_id)
+        return Told(known.stencil, own, compared)
 
-    def _headers(self, headers: Mapping[str, str], ruling: Ruling | None) -> Iterator[str]:
-        """Those that make a difference: what only tells which request it is does not, unless it is on record."""
-        read = ruling.headers_read if ruling is not None else ()
-        for name, value in sorted(headers.items()):
-            if name not in TOLD_HEADERS or name in read or name in self._include.headers:
-                yield name
-                yield value
+    def _matters(self, revision: str) -> _Matters:
+        """What makes a difference besides the obvious, under a revision."""
+        known = self._by_revision.get(revision)
+        if known is None:
+            ruling = self._ruling_of(revision)
+            read = ruling.policy_set.reads.context if ruling is not None else None
+            headers = (ruling.headers_read if ruling is not None else frozenset()) | self._include.headers
+            ends = read is None or not _ENDS.isdisjoint(read)
+            known = self._by_revision[revision] = _Matters(ends, _ONLY_TOLD & headers)
+        return known
 
-    def _made(
-        self, logged: Any, listener: Listener, mesh: Mesh, time: datetime, ruling: Ruling | None, outcome: Outcome
-    ) -> tuple[Entry, Outcome]:
+    def _made(self, logged: Any, listener: Listener, mesh: Mesh, time: int) -> _Alike:
         """What a request comes to, without what is its own."""
-        if not _REVISION.fullmatch(outcome.revision):
-            raise IncompleteRequest("this is no decision under a revision")
+        common = logged.common_properties
+        said, revision = _fields(common, RBAC_FILTER), common.route_name
+        word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
+        if word not in ("allowed", "denied") or not _REVISION.fullmatch(revision):
+            raise IncompleteRequest("this is no decision of a sidecar under a revision")
+        outcome, began = _outcome(rule, revision, allowed=word == "allowed"), Own(time).when
         try:
-            outcome = outcome._replace(query=query_of(logged, listener, mesh, time))
+            outcome = outcome._replace(query=query_of(logged, listener, mesh, began))
         except IncompleteRequest:
             if outcome.word != "error":
                 raise
+        ruling = self._ruling_of(revision)
         if ruling is not None:
             outcome = _with_what_was_read(outcome, ruling)
-        return replace(entry_of(outcome, "", time, 0, self._include), decided_by=BY_PROXY), outcome
+        entry = replace(entry_of(outcome, "", began, 0, self._include), decided_by=BY_PROXY)
+        return _Alike(self._stencil(entry), outcome, outcome.query is not None)
 
 
-def _ends(common: Any, ruling: Ruling | None) -> tuple[str, ...]:
-    """The addresses, where policies read one of them."""
-    read = ruling.policy_set.reads.context if ruling is not None else None
-    if read is not None and _ENDS.isdisjoint(read):
-        return ()
-    ends = (common.downstream_remote_address.socket_address, common.downstream_local_address.socket_address)
-    return tuple(f"{one.address} {one.port_value}" for one in ends)
+def _headers(logged: Iterable[bytes], kept: frozenset[str]) -> tuple[tuple[bytes, ...], str, str]:
+    """Those that make a difference, and the trace and the span.
+
+    What only tells which request it is makes none, unless it is `kept` on record.
+    """
+    alike, told = [], {}
+    for raw in logged:
+        if raw[2:6] in _TOLD_STARTS:
+            header: logged_pb2.LoggedHeader = _parsed(logged_pb2.LoggedHeader, raw)
+            told[header.key] = header.value
+            if header.key in _ONLY_TOLD and header.key not in kept:
+                continue
+        alike.append(raw)
+    alike.sort()
+    return tuple(alike), *(trace_of(told) if told else _NO_TRACE)
+
+
+def _parsed(kind: Any, body: bytes) -> Any:
+    """A message from its bytes; raises IncompleteRequest."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise IncompleteRequest("this is no message of an access log") from None
 
 
 def _outcome(rule: str, revision: str, *, allowed: bool) -> Outcome:
@@ -182,13 +252,15 @@ def _compared(outcome: Outcome, central: Mapping[str, str]) -> Compared | None:
     return Compared(f"{outcome.word} {outcome.policy}".strip(), said.strip())
 
 
-def _time(common: Any, now: datetime) -> datetime:
+@lru_cache(maxsize=MAX_ALIKE)
+def _caller(tls: bytes) -> str:
+    """The name in the peer's certificate: what else is said of a connection is its own."""
+    return shown_by(_parsed(envoy_api.message("envoy.data.accesslog.v3.TLSProperties"), tls)) if tls else ""
+
+
+def _time(start: logged_pb2.LoggedTime, now: int) -> int:
     """When the request began, as far as that can be believed."""
-    try:
-        began = datetime.fromtimestamp(common.start_time.seconds, UTC)
-        began = began.replace(microsecond=common.start_time.nanos // 1000)
-    except (ValueError, OverflowError, OSError):
-        return now
+    began = start.seconds * 1_000_000 + start.nanos // 1000
     return began if now - MAX_AGE < began <= now else now
 
 
@@ -198,10 +270,11 @@ def _fields(common: Any, filter_: str) -> dict[str, str]:
     return {name: one.string_value for name, one in found[filter_].fields.items()} if filter_ in found else {}
 
 
-def _id(common: Any) -> str:
-    """The decision's id, which the sidecar made (a StringValue in filter state)."""
-    kept = common.filter_state_objects
-    if STATE_DECISION_ID not in kept:
-        return ""
-    text: str = kept[STATE_DECISION_ID].value[2:].decode("ascii", "replace")
-    return text
+def _id(kept: Iterable[bytes]) -> str:
+    """The decision's id, which the sidecar made (a StringValue in filter state); raises IncompleteRequest."""
+    for one in kept:
+        if one.startswith(_BEFORE_ID):
+            found = ENVOYS_ID.fullmatch(one[len(_BEFORE_ID) :].decode("ascii", "replace"))
+            if found is not None:
+                return found[0]
+    raise IncompleteRequest("a decision without an id")

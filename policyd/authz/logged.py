@@ -29,7 +29,7 @@ def query_of(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Que
         raise IncompleteRequest("the log has no usable method")
     local = endpoint(common.downstream_local_address.socket_address, "destination")
     facts = HttpFacts(
-        principal=principal_of(identity_of(common), listener, mesh),
+        principal=principal_of(shown_by(common.tls_properties), listener, mesh),
         service=listener.service,
         method=method,
         target=request.path,
@@ -43,7 +43,7 @@ def query_of(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Que
     return Query(facts, listener, usable_id(request.request_id), *trace_of(headers))
 
 
-def identity_of(common: Any) -> str:
-    """The name in the peer's certificate that Envoy has verified, "" without one."""
-    shown = common.tls_properties.peer_certificate_properties.subject_alt_name
+def shown_by(tls: Any) -> str:
+    """The name in the peer's certificate that Envoy has verified (of TLSProperties), "" without one."""
+    shown = tls.peer_certificate_properties.subject_alt_name
     return next((one.uri for one in shown if one.uri), "")

@@ -39,7 +39,8 @@ MAX_REQUEST_ID: Final = 128
 
 MAX_HEADER_BYTES: Final = 65536  # names and values together; our Envoys take 60 KiB
 # what a record tells of a request besides the decision
-TOLD_HEADERS: Final = ("x-request-id", "traceparent", "x-b3-traceid", "x-b3-spanid")
+TRACE_HEADERS: Final = ("traceparent", "x-b3-traceid", "x-b3-spanid")
+TOLD_HEADERS: Final = ("x-request-id", *TRACE_HEADERS)
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a header value may have tabs

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from policyd.authz.request import TOLD_HEADERS
+from policyd.authz.request import TRACE_HEADERS
 from policyd.authz.ruling import Ruling
 from policyd.errors import Problem
 from policyd.local.compile import Compiled, Compiler
@@ -67,7 +67,7 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
         return Enforced()
     before = before or Enforced()
     compiler = Compiler(ruling, before.compiler)
-    logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TOLD_HEADERS}))
+    logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TRACE_HEADERS}))
     switches: dict[str, Switch] = {}
     why: dict[str, str] = {}
     exact: dict[str, Compiled] = {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -20,9 +20,10 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from policyd import envoy_api
 from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd._pb.logged_pb2 import LoggedMessage
 from policyd.audit.record import Entry
+from policyd.audit.stencil import EPOCH, MICROSECOND, Own, Stencil
 from policyd.authz.local_record import Compared, Reader, Told
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
@@ -39,7 +40,6 @@ MAX_WHY: Final = 200
 MESSAGE_BYTES: Final = 8 << 20
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
-Keep = Callable[[Sequence[Entry]], int]  # how many have no line; raises JournalError
 
 _log = structlog.get_logger("policyd.server")
 
@@ -47,8 +47,8 @@ _log = structlog.get_logger("policyd.server")
 class Counts(Protocol):
     """What is counted: names.LOCAL_DECISIONS and the two beside it."""
 
-    def decided_by_proxy(self, decision: str, /) -> None:
-        """One is on record."""
+    def decided_by_proxy(self, decision: str, count: int, /) -> None:
+        """So many are on record."""
 
     def local_lost(self, count: int, /) -> None:
         """So many are not."""
@@ -108,8 +108,30 @@ class Positions:
             raise StateError(f"`{self._file}` cannot be written: {error.strerror}") from error
 
 
+class Records(Protocol):
+    """Where records are kept; policyd.audit.journal.Journal is one."""
+
+    def stencil(self, entry: Entry, /) -> Stencil:
+        """Of an entry; raises JournalError."""
+
+    def keep_filled(self, filled: Sequence[tuple[Stencil, Own]], /) -> None:
+        """Keep all of them, or raise JournalError."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What a batch tells, in its order; nothing of it holds until it is on record."""
+
+    filled: list[tuple[Stencil, Own]] = field(default_factory=list)
+    decided: Counter[str] = field(default_factory=Counter)
+    compared: list[bool] = field(default_factory=list)
+    lost: int = 0
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    differing: list[tuple[SpiffeId, str]] = field(default_factory=list)
+
+
 class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
-    """The service. `runs` gives the agent that calls about an instance, or ends the call; `keep` is the journal's.
+    """The service. `runs` gives the agent that calls about an instance, or ends the call; `journal` keeps.
 
     `differs` is told of a workload whose sidecar decided otherwise than policyd, under which revision.
     """
@@ -121,7 +143,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         mesh: Callable[[], Mesh],
         rulings: Rulings,
         positions: Positions,
-        keep: Keep,
+        journal: Records,
         counts: Counts,
         clock: Callable[[], datetime],
         differs: Callable[[SpiffeId, str], object],
@@ -130,13 +152,12 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         self._runs = runs
         self._mesh = mesh
         self._positions = positions
-        self._keep = keep
+        self._journal = journal
         self._counts = counts
         self._clock = clock
         self._differs = differs
-        self._reader = Reader(rulings.of, include)
+        self._reader = Reader(rulings.of, include, journal.stencil)
         self._one_at_a_time = asyncio.Lock()
-        self._message: Any = envoy_api.message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
 
     async def Keep(self, request: agent_pb2.Batch, context: Context) -> agent_pb2.Kept:  # noqa: N802
         """Put a batch on record."""
@@ -152,73 +173,89 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         return agent_pb2.Kept(seq=kept)
 
     def _take(self, agent: str, batch: agent_pb2.Batch) -> int:
+        """Put what is new in a batch on record, all of it or nothing; the number of its last one."""
         spool = f"{agent}/{batch.spool}"
         reached = self._positions.of(spool)
+        heard = _Heard()
         if batch.seq > reached + 1 and reached:
-            self._lost(batch.instance, 0, f"the agent's spool has a gap: {reached} is followed by {batch.seq}")
-        last = reached
-        try:
-            for seq, told in enumerate(batch.told, batch.seq):
-                if seq > reached:
-                    self._one(batch.instance, told)
-                    last = seq
-        finally:
-            if last > reached:
-                self._positions.reach(spool, last)
+            gap = f"the agent's spool has a gap: {reached} is followed by {batch.seq}"
+            self._lose(heard, batch.instance, 0, gap)
+        for told in batch.told[max(0, reached + 1 - batch.seq) :]:
+            self._hear(heard, batch.instance, told)
+        self._journal.keep_filled(heard.filled)
+        last = max(reached, batch.seq + len(batch.told) - 1)
+        if last > reached:
+            self._positions.reach(spool, last)
+        self._say(heard)
         return last
 
-    def _one(self, instance: str, told: agent_pb2.Told) -> None:
-        """Put on record what one message tells."""
+    def _hear(self, heard: _Heard, instance: str, told: agent_pb2.Told) -> None:
+        """Take down what one message tells."""
         if told.lost or told.why:
-            self._lost(instance, told.lost, told.why)
+            self._lose(heard, instance, told.lost, told.why)
         if not told.logged:
             return
         mesh, now = self._mesh(), self._clock()
         listener = mesh.listeners.get(told.listener)
         try:
-            entries = self._message.FromString(told.logged).http_logs.log_entry
+            entries = LoggedMessage.FromString(told.logged).http_logs.log_entry
         except DecodeError:
-            self._lost(instance, 1, "the agent forwarded what is no message of an access log")
+            self._lose(heard, instance, 1, "the agent forwarded what is no message of an access log")
             return
         if listener is None or listener.instance != instance:
-            self._lost(instance, len(entries), f"`{told.listener[:80]!a}` is no listener of it any more")
+            self._lose(heard, instance, len(entries), f"`{told.listener[:80]!a}` is no listener of it any more")
             return
-        found: list[Told] = []
+        unfit, micros = 0, (now - EPOCH) // MICROSECOND
         for logged in entries:
-            with suppress(IncompleteRequest):
-                found.append(self._reader.read(logged, listener, mesh, now))
-        unfit = self._keep([one.entry for one in found]) + len(entries) - len(found)
+            try:
+                one = self._reader.read(logged, listener, mesh, micros)
+            except (IncompleteRequest, JournalError):
+                unfit += 1
+                continue
+            heard.filled.append((one.stencil, one.own))
+            heard.decided[one.stencil.entry.decision or ""] += 1
+            if one.compared is not None:
+                self._compare(heard, one, one.compared, listener)
         if unfit:
-            self._lost(instance, unfit, "they tell of no decision, or of no usable request")
-        for one in found:
-            self._count(one, listener)
+            self._lose(heard, instance, unfit, "they tell of no decision, or of no usable request")
 
-    def _count(self, one: Told, listener: Listener) -> None:
-        self._counts.decided_by_proxy(one.entry.decision or "")
-        if one.compared is not None:
-            self._counts.compared(differs=one.compared.differs)
-            if one.compared.differs:
-                self._alarm(one.entry, one.compared, listener)
-
-    def _alarm(self, entry: Entry, compared: Compared, listener: Listener) -> None:
-        """Both answers, on record and in the log; who is to fall back does."""
-        said: Mapping[str, str] = {
-            "decision_id": entry.decision_id,
+    def _compare(self, heard: _Heard, one: Told, compared: Compared, listener: Listener) -> None:
+        """Both answers, on record where they are not the same."""
+        heard.compared.append(compared.differs)
+        if not compared.differs:
+            return
+        said = {
+            "decision_id": one.own.decision_id,
             "local": compared.local,
             "central": compared.central,
             "listener": listener.name,
             "workload": str(listener.owner),
         }
-        _log.error("local.differs", **said)
-        detail = {"operation": "local.differs", **said}
-        now = self._clock()
-        self._keep([Entry(time=now, kind="operation", decision="error", revision=entry.revision, detail=detail)])
-        self._differs(listener.owner, entry.revision)
+        revision = one.stencil.entry.revision
+        self._note(heard, {"operation": "local.differs", **said}, revision)
+        heard.differing.append((listener.owner, revision))
 
-    def _lost(self, instance: str, count: int, why: str) -> None:
-        """Say that decisions of an instance are not on record (`count` 0: nobody knows how many)."""
+    def _lose(self, heard: _Heard, instance: str, count: int, why: str) -> None:
+        """Decisions of an instance are not on record (`count` 0: nobody knows how many)."""
         text = "".join(letter if letter.isprintable() else " " for letter in why[:MAX_WHY])
-        detail = {"operation": "local.gap", "instance": instance, "lost": count, "reason": text}
-        _log.error("local.gap", instance=instance, lost=count, reason=text)
-        self._keep([Entry(time=self._clock(), kind="operation", decision="error", detail=detail)])
-        self._counts.local_lost(count)
+        self._note(heard, {"operation": "local.gap", "instance": instance, "lost": count, "reason": text})
+        heard.lost += count
+
+    def _note(self, heard: _Heard, detail: dict[str, Any], revision: str = "") -> None:
+        now = self._clock()
+        entry = Entry(time=now, kind="operation", decision="error", revision=revision, detail=detail)
+        heard.filled.append((self._journal.stencil(entry), Own((now - EPOCH) // MICROSECOND)))
+        heard.alarms.append(detail)
+
+    def _say(self, heard: _Heard) -> None:
+        """What is on record now counts, and is told where it is an alarm; who is to fall back does."""
+        for decision, count in heard.decided.items():
+            self._counts.decided_by_proxy(decision, count)
+        for differs in heard.compared:
+            self._counts.compared(differs=differs)
+        if heard.lost:
+            self._counts.local_lost(heard.lost)
+        for detail in heard.alarms:
+            _log.error(detail["operation"], **{name: one for name, one in detail.items() if name != "operation"})
+        for workload, revision in heard.differing:
+            self._differs(workload, revision)

@@ -454,7 +454,7 @@ class Server:
             mesh=self._mesh,
             rulings=self._rulings,
             positions=Positions(self._paths.spools),
-            keep=self._journal.keep_all,
+            journal=self._journal,
             counts=self._metrics,
             clock=_now,
             differs=self._distrusts,

@@ -105,11 +105,11 @@ class Counters:
             self._own.add(names.DECISION_CACHE, word, amount=late - early)
         self._own.put(names.DECISION_CACHE_ENTRIES, value=cache.size)
 
-    def journal_record(self, kind: str) -> None:
-        """A record was kept."""
+    def journal_record(self, kind: str, count: int = 1) -> None:
+        """Records were kept."""
         known = self._records.get(kind)
-        if known is None:
-            self._own.add(names.JOURNAL_RECORDS, kind)
+        if known is None or count != 1:
+            self._own.add(names.JOURNAL_RECORDS, kind, amount=count)
         else:
             self._own.add_all(known)
 

@@ -119,10 +119,10 @@ class Metrics:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
         self._own.decided(decision, side, seconds, revision)
 
-    def decided_by_proxy(self, decision: str) -> None:
-        """A proxy has decided `allow`, `deny` or `error` by itself, and that is on record."""
-        self._local.add(decision)
-        self._by_proxies[decision] += 1
+    def decided_by_proxy(self, decision: str, count: int = 1) -> None:
+        """Proxies have decided `allow`, `deny` or `error` by themselves so often, and that is on record."""
+        self._local.add(decision, amount=count)
+        self._by_proxies[decision] += count
 
     def local_lost(self, count: int) -> None:
         """So many decisions of proxies are not on record."""
@@ -140,9 +140,9 @@ class Metrics:
         """There are shadow policies too: `agree`, `would_deny`, `would_allow`, `skipped` or `error`."""
         self._own.shadowed(change)
 
-    def journal_record(self, kind: str) -> None:
-        """A record was kept."""
-        self._own.journal_record(kind)
+    def journal_record(self, kind: str, count: int = 1) -> None:
+        """Records were kept."""
+        self._own.journal_record(kind, count)
 
     def journal_failure(self) -> None:
         """A record could not be kept."""

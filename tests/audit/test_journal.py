@@ -35,8 +35,8 @@ class Counted:
         self.kept: list[str] = []
         self.failures = 0
 
-    def journal_record(self, kind: str) -> None:
-        self.kept.append(kind)
+    def journal_record(self, kind: str, count: int = 1) -> None:
+        self.kept += [kind] * count
 
     def journal_failure(self) -> None:
         self.failures += 1

@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from policyd import envoy_api
-from policyd.audit.record import Fault
+from policyd.audit.record import Entry, Fault
+from policyd.audit.stencil import EPOCH, MICROSECOND
 from policyd.authz.local_record import Compared, Reader, Told
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
@@ -18,6 +19,7 @@ from policyd.mesh.model import Mesh
 from tests.authz.checks import PAGE, REVIEWS, changed, ruling_of
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+MICROS = (NOW - EPOCH) // MICROSECOND
 ID = "4b4613d7-14ea-4b04-b833-9cd0c0bb8add"
 BEGAN = datetime(2026, 11, 23, 11, 59, 59, 250_000, UTC)
 LISTENER = "reviews-v1/inbound"
@@ -85,8 +87,9 @@ def ruling(mesh: Mesh, schema: Any) -> Ruling:
 def told(ruling: Ruling, logged: Any, *, known: bool = True) -> Told:
     listener = ruling.mesh.listeners[LISTENER]
     reader = Reader({ruling.revision: ruling}.get if known else lambda _: None)
-    first = reader.read(logged, listener, ruling.mesh, NOW)
-    assert reader.read(logged, listener, ruling.mesh, NOW) == first  # from memory
+    first = reader.read(logged.SerializeToString(), listener, ruling.mesh, MICROS)
+    again = reader.read(logged.SerializeToString(), listener, ruling.mesh, MICROS)  # from memory
+    assert (again.entry, again.own, again.compared) == (first.entry, first.own, first.compared)
     return first
 
 
@@ -221,8 +224,10 @@ def test_of_requests_that_are_alike_each_has_what_is_its_own(ruling: Ruling) -> 
     logged += [log(ruling.revision, request__request_headers={":method": "GET", "x-request-id": one}) for one in "ab"]
     reader = Reader({ruling.revision: ruling}.get, include)
 
-    together = [reader.read(one, listener, ruling.mesh, NOW) for one in logged]
+    def read(one: Any, reader: Reader) -> Entry:
+        return reader.read(one.SerializeToString(), listener, ruling.mesh, MICROS).entry
 
-    alone = [Reader({ruling.revision: ruling}.get, include).read(one, listener, ruling.mesh, NOW) for one in logged]
-    assert together == alone
+    together = [read(one, reader) for one in logged]
+
+    assert together == [read(one, Reader({ruling.revision: ruling}.get, include)) for one in logged]
     assert len({str(one) for one in together}) == len(logged) - 1  # no policy reads the address

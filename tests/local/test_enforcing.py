@@ -101,7 +101,7 @@ def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(sche
     switch = enforced(ruling, Terms("async", ("x-listed",))).switches[SHOP]
 
     assert (switch.revision, switch.sample_percent) == (ruling.revision, 2.5)
-    assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed", "x-request-id")
+    assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed")
 
 
 def test_between_central_and_local_only_who_decides_is_another(schema: Schema) -> None:

@@ -155,7 +155,7 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
 async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:
     one = decided(tmp_path / "s")
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Listening(shared(), one).handler(),))
+    server.add_generic_rpc_handlers((Listening(one).handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     log = {"http_logs": {"log_entry": [{"request": {"path": "/a"}}, {}]}}

@@ -63,7 +63,7 @@ class Counted:
     def __init__(self) -> None:
         self.failures = 0
 
-    def journal_record(self, kind: str) -> None:
+    def journal_record(self, kind: str, count: int = 1) -> None:
         """Nothing is to be done."""
 
     def journal_failure(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 from policyd import envoy_api
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.audit.record import Entry
+from policyd.audit.stencil import Own, Stencil
 from policyd.authz.record import NOTHING
 from policyd.authz.ruling import Ruling
 from policyd.cedar.schema import parse_schema
@@ -47,8 +48,8 @@ class Counts:
         self.lost = 0
         self.compares: list[bool] = []
 
-    def decided_by_proxy(self, decision: str) -> None:
-        self.decided.append(decision)
+    def decided_by_proxy(self, decision: str, count: int) -> None:
+        self.decided += [decision] * count
 
     def local_lost(self, count: int) -> None:
         self.lost += count
@@ -73,7 +74,7 @@ class Desk:
             mesh=lambda: ruling.mesh,
             rulings=rulings,
             positions=Positions(folder / "spools.json"),
-            keep=self._keep,
+            journal=self,
             counts=self.counts,
             clock=lambda: NOW,
             differs=lambda workload, revision: self.distrusted.append((workload, revision)),
@@ -85,11 +86,13 @@ class Desk:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this agent does not run that instance")
         return "node-1"
 
-    def _keep(self, entries: Sequence[Entry]) -> int:
-        if self.full is not None and len(self.entries) + len(entries) > self.full:
+    def stencil(self, entry: Entry) -> Stencil:
+        return Stencil(entry)
+
+    def keep_filled(self, filled: Sequence[tuple[Stencil, Own]]) -> None:
+        if self.full is not None and len(self.entries) + len(filled) > self.full:
             raise JournalError("no space left on the device")
-        self.entries += entries
-        return 0
+        self.entries += [stencil.entry_of(own) for stencil, own in filled]
 
     def told(self, *logged: Any, listener: str = LISTENER) -> agent_pb2.Told:
         """A message of these, of an allowed request where none is given."""
