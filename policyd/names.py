@@ -134,7 +134,9 @@ class Metric(NamedTuple):
 
 
 METRICS: Final[dict[str, Metric]] = {
-    DECISIONS: Metric("policyd", "counter", "Decisions made.", ("decision", "side")),
+    DECISIONS: Metric(
+        "policyd", "counter", "Decisions made, those of proxies too once they are on record.", ("decision", "side")
+    ),
     REVISION_DECISIONS: Metric(
         "policyd",
         "counter",
@@ -155,7 +157,10 @@ METRICS: Final[dict[str, Metric]] = {
         "policyd", "counter", "Decisions that shadow policies were asked for too, by what would change.", ("change",)
     ),
     LOCAL_DECISIONS: Metric(
-        "policyd", "counter", "Decisions that proxies made by themselves, as they are put on record.", ("decision",)
+        "policyd",
+        "counter",
+        "Decisions that proxies made by themselves, as they are put on record: a part of `policyd_decisions_total`.",
+        ("decision",),
     ),
     LOCAL_DECISIONS_LOST: Metric("policyd", "counter", "Decisions of proxies that did not come to be on record."),
     LOCAL_DECISIONS_COMPARED: Metric(

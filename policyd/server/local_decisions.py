@@ -47,8 +47,8 @@ _log = structlog.get_logger("policyd.server")
 class Counts(Protocol):
     """What is counted: names.LOCAL_DECISIONS and the two beside it."""
 
-    def decided_by_proxy(self, decision: str, count: int, /) -> None:
-        """So many are on record."""
+    def decided_by_proxy(self, decision: str, revision: str, count: int, /) -> None:
+        """So many are on record, under a revision."""
 
     def local_lost(self, count: int, /) -> None:
         """So many are not."""
@@ -123,7 +123,7 @@ class _Heard:
     """What a batch tells, in its order; nothing of it holds until it is on record."""
 
     filled: list[tuple[Stencil, Own]] = field(default_factory=list)
-    decided: Counter[str] = field(default_factory=Counter)
+    decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     compared: list[bool] = field(default_factory=list)
     lost: int = 0
     alarms: list[dict[str, Any]] = field(default_factory=list)
@@ -213,7 +213,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
                 unfit += 1
                 continue
             heard.filled.append((one.stencil, one.own))
-            heard.decided[one.stencil.entry.decision or ""] += 1
+            heard.decided[one.stencil.entry.decision or "", one.stencil.entry.revision] += 1
             if one.compared is not None:
                 self._compare(heard, one, one.compared, listener)
         if unfit:
@@ -249,8 +249,8 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
 
     def _say(self, heard: _Heard) -> None:
         """What is on record now counts, and is told where it is an alarm; who is to fall back does."""
-        for decision, count in heard.decided.items():
-            self._counts.decided_by_proxy(decision, count)
+        for (decision, revision), count in heard.decided.items():
+            self._counts.decided_by_proxy(decision, revision, count)
         for differs in heard.compared:
             self._counts.compared(differs=differs)
         if heard.lost:

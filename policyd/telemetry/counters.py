@@ -89,6 +89,11 @@ class Counters:
         under = self._revisions.place(revision, decision)
         self._own.add_all(((place, 1), (under, 1), (bucket, 1), (self._sum, round(seconds * 1e9))))
 
+    def told(self, decision: str, side: str, revision: str | None, count: int) -> None:
+        """So many were decided elsewhere, under a revision that is shown or another (None)."""
+        under = () if revision is None else ((self._revisions.place(revision, decision), count),)
+        self._own.add_all(((self._slots.place(names.DECISIONS, (decision, side)), count), *under))
+
     def shed(self) -> None:
         """One check was refused because no answer could have come in time."""
         self._own.add(names.DECISIONS_SHED)

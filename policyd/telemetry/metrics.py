@@ -7,7 +7,6 @@ they share (`counters`).
 
 from __future__ import annotations
 
-from collections import Counter as Occurrences
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
@@ -103,7 +102,6 @@ class Metrics:
         self._instances_unhealthy = _gauge(registry, names.INSTANCES_UNHEALTHY)
         self._spans = _Counts(registry, names.SPANS, SPANS)
         self._local = _Counts(registry, names.LOCAL_DECISIONS, ("allow", "deny", "error"))
-        self._by_proxies = Occurrences[str]()  # the same, for totals
         self._local_lost = _plain(registry, names.LOCAL_DECISIONS_LOST)
         self._local_compared = _Counts(registry, names.LOCAL_DECISIONS_COMPARED, ("same", "different"))
         self._window_bytes = _gauge(registry, names.TRACE_WINDOW_BYTES)
@@ -119,10 +117,10 @@ class Metrics:
         """One check was answered with `allow`, `deny` or `error`, after `seconds`, under a revision or none ("")."""
         self._own.decided(decision, side, seconds, revision)
 
-    def decided_by_proxy(self, decision: str, count: int = 1) -> None:
-        """Proxies have decided `allow`, `deny` or `error` by themselves so often, and that is on record."""
+    def decided_by_proxy(self, decision: str, revision: str, count: int = 1) -> None:
+        """Sidecars have decided `allow`, `deny` or `error` by themselves so often, and that is on record."""
         self._local.add(decision, amount=count)
-        self._by_proxies[decision] += count
+        self._own.told(decision, "inbound", revision if self._revisions.shows(revision) else None, count)
 
     def local_lost(self, count: int) -> None:
         """So many decisions of proxies are not on record."""
@@ -251,7 +249,7 @@ class Metrics:
 
     def totals(self) -> tuple[int, int, int]:
         """All decisions made, those of proxies that are on record too, and how many were denials and errors."""
-        counts = dict.fromkeys(DECISIONS, 0) | self._by_proxies
+        counts = dict.fromkeys(DECISIONS, 0)
         for (decision, _), count in self.slots.sums(names.DECISIONS):
             counts[decision] = counts.get(decision, 0) + count
         return sum(counts.values()), counts["deny"], counts["error"]

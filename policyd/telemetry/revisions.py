@@ -81,6 +81,10 @@ class Revisions:
             self._shown.remove(revision)
         self._shown.append(revision)
 
+    def shows(self, revision: str) -> bool:
+        """Whether it is one of them: decisions that are told late, under others, take nobody's seat."""
+        return revision in self._shown
+
     def sums(self) -> Iterator[tuple[Labels, int]]:
         """Decision and revision, and what all processes together have counted of it."""
         sums = {(word, revision): 0 for revision in tuple(self._shown) for word in DECISIONS}

@@ -48,7 +48,7 @@ class Counts:
         self.lost = 0
         self.compares: list[bool] = []
 
-    def decided_by_proxy(self, decision: str, count: int) -> None:
+    def decided_by_proxy(self, decision: str, _revision: str, count: int) -> None:
         self.decided += [decision] * count
 
     def local_lost(self, count: int) -> None:

@@ -102,3 +102,18 @@ def test_of_credentials_those_are_shown_that_are_in_use() -> None:
 
     lines = [line for line in metrics.exposition().splitlines() if line.startswith(b"policyd_credential_expiry")]
     assert lines == [b'policyd_credential_expiry_timestamp_seconds{file="credentials/b.crt"} 3.0']
+
+
+def test_what_proxies_decide_counts_among_all_and_under_its_revision_as_long_as_that_is_shown() -> None:
+    metrics = busy()
+    metrics.decided_by_proxy("deny", REVISION, 5)
+    metrics.decided_by_proxy("allow", "0a" * 32, 2)  # told late, under a revision that is long gone
+
+    text = metrics.exposition().decode()
+
+    assert metrics.totals() == (11, 6, 1)
+    assert 'policyd_decisions_total{decision="deny",side="inbound"} 5.0' in text
+    assert f'policyd_revision_decisions_total{{decision="deny",revision="{REVISION}"}} 6.0' in text
+    assert f'policyd_revision_decisions_total{{decision="allow",revision="{REVISION}"}} 2.0' in text
+    assert 'policyd_local_decisions_total{decision="allow"} 2.0' in text
+    assert "0a0a" not in text
