@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.apart import leave_the_network
@@ -44,3 +47,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def root() -> Path:
     """The checkout."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """Logging is the process's: put back what was there."""
+    root = logging.getLogger()
+    handlers, level, ours = root.handlers[:], root.level, logging.getLogger("policyd").level
+    root.handlers = []
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.getLogger("policyd").setLevel(ours)
+    structlog.reset_defaults()

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from policyd.ca.authority import Authority, Material, authority_of, new_material
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.jwt_keys import JwtKeys, turn
+from policyd.errors import JournalError
 from policyd.mesh.model import Instance, Mesh, Service, Workload
 from policyd.spiffe import SpiffeId
 from tests.fakes.clock import FakeClock
@@ -110,3 +111,12 @@ class Office:
             token_issuer=lambda: self.token_issuer,
         )
         return Issuer(self.authority, ports)
+
+
+def nothing() -> None:
+    """Keep no record."""
+
+
+def full() -> None:
+    """Keep no record, for want of space."""
+    raise JournalError("full")

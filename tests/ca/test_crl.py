@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from policyd.ca import rotation
 from policyd.ca.crl import LIFE, Lists, RevokedSerial, turned
-from policyd.ca.database import Database, open_database
+from policyd.ca.database import Database
 from policyd.ca.revoked_serials import MAX_SERIALS, RevokedSerials
 from policyd.ca.rotation import Authorities, Generation
 from policyd.errors import JournalError, RevocationError
 from policyd.mesh.eras import Lost
 from policyd.spiffe import SpiffeId
-from tests.ca.samples import NOW, REVIEWS, a_key, a_material
+from tests.ca.samples import NOW, REVIEWS, a_key, a_material, full, nothing
 
 SINCE = int(NOW.timestamp())
 LOST = RevokedSerial("0" * 30 + "2a", str(REVIEWS), SINCE, SINCE + 3600, "key lost")
@@ -75,21 +73,6 @@ def test_a_list_never_ends_before_a_certificate_that_was_issued_under_it() -> No
     [made] = parsed(turned(Lists(), HELD, [], NOW))
     assert made.next_update_utc is not None
     assert made.next_update_utc - (NOW + LIFE / 2) > timedelta(hours=1)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "tokens.db")
-    yield opened
-    opened.close()
-
-
-def nothing() -> None:
-    """Keeps no record."""
-
-
-def full() -> None:
-    raise JournalError("full")
 
 
 def test_a_certificate_is_revoked_until_that_is_taken_back(database: Database) -> None:

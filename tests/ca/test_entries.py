@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,6 @@ from policyd.svid.jwt import validate
 from tests.ca.samples import DOMAIN, NOW, RATINGS, REVIEWS, Office, a_key
 
 GOOD = Entry(REVIEWS, frozenset({"unix:uid:1000", "unix:path:/usr/bin/reviews"}), "main", "0a")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "tokens.db")
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(

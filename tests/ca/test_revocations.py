@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import grpc
 import pytest
 
 from policyd._pb import authority_pb2 as pb
 from policyd.ca.assignment import Registration
-from policyd.ca.database import Database, open_database
+from policyd.ca.database import Database
 from policyd.ca.issuance import Evidence
 from policyd.ca.revocations import FILE, Revocation, Revocations, check_revocable, forbids
 from policyd.ca.tokens import Tokens
@@ -21,28 +19,13 @@ from policyd.cedar.schema import parse_schema
 from policyd.errors import IssuanceDenied, JournalError, RevocationError, TokenError
 from policyd.sources.shipped import shipped_schema
 from policyd.spiffe import SpiffeId
-from tests.ca.samples import DOMAIN, LAPTOP, NOW, RATINGS, REVIEWS, Office, a_csr
+from tests.ca.samples import DOMAIN, LAPTOP, NOW, RATINGS, REVIEWS, Office, a_csr, full, nothing
 from tests.ca.test_entries import Counter, counter, refusal
 
 __all__ = ["counter"]  # the desk on a real server
 
 UNIX = Evidence("unix", ("unix:uid:1",))
 LOST = Revocation(REVIEWS, 7, "lost")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "tokens.db")
-    yield opened
-    opened.close()
-
-
-def nothing() -> None:
-    """Keeps no record."""
-
-
-def full() -> None:
-    raise JournalError("full")
 
 
 def test_a_revocation_is_kept_until_it_is_taken_back(database: Database) -> None:

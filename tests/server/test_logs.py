@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import structlog
 
 from policyd.audit.record import Entry, Fault
 from policyd.environment import Level
@@ -19,6 +16,8 @@ from policyd.server.decision_log import LINES, DecisionLog
 from policyd.server.push_log import PushLog
 from policyd.telemetry.logs import configure_logs
 from tests.fakes.xds_observer import FakeObserver
+
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 ALLOWED = Entry(
     time=datetime(2026, 1, 1, tzinfo=UTC),
@@ -47,19 +46,6 @@ FAILED = Entry(
     time=ALLOWED.time, kind="decision", decision="error", status=503, decision_id="d-2", trace_id="4bf9",
     errors=(Fault("decision", "no revision is in force"),),
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Logging is the process's: put back what was there."""
-    root = logging.getLogger()
-    handlers, level, ours = root.handlers[:], root.level, logging.getLogger("policyd").level
-    root.handlers = []
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    logging.getLogger("policyd").setLevel(ours)
-    structlog.reset_defaults()
 
 
 class Said:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,23 +12,12 @@ import structlog
 
 from policyd.telemetry.logs import DROPPED, Level, configure_logs, is_secret_name, without_secrets
 
+pytestmark = pytest.mark.usefixtures("logging_restored")
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Logging is the process's: put back what was there."""
-    root = logging.getLogger()
-    handlers, level, ours = root.handlers[:], root.level, logging.getLogger("policyd").level
-    root.handlers = []
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    logging.getLogger("policyd").setLevel(ours)
-    structlog.reset_defaults()
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
