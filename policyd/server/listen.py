@@ -52,8 +52,8 @@ async def serve_xds(
     agent_pb2_grpc.add_DecisionsServicer_to_server(decisions, server)  # type: ignore[no-untyped-call]
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(traces, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=True))
+    stack.push_async_callback(server.stop, GRACE_SECONDS)  # also where we are told to end while it starts
     await server.start()
-    stack.push_async_callback(server.stop, GRACE_SECONDS)
     stack.callback(discovery.close)
     stack.callback(agents.close)
     stack.callback(inspections.close)
@@ -67,8 +67,8 @@ async def serve_attestation(
     server = grpc.aio.server(options=list(ATTESTATION_OPTIONS))
     agent_pb2_grpc.add_AttestationServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=False))
+    stack.push_async_callback(server.stop, GRACE_SECONDS)  # also where we are told to end while it starts
     await server.start()
-    stack.push_async_callback(server.stop, GRACE_SECONDS)
 
 
 def signing_address(at: Mapping[str, Address]) -> str:

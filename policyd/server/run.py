@@ -532,9 +532,9 @@ class Server:
         desk.handler(server, desk.Desk(self._desk()))
         rotation_desk.handler(server, rotation_desk.RotationDesk(self._rotator, self._rotate))
         server.add_insecure_port(f"unix:{socket}")
+        stack.push_async_callback(server.stop, GRACE_SECONDS)
         await server.start()
         socket.chmod(0o600)
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
 
     def _desk(self) -> desk.Parts:
         return desk.Parts(
