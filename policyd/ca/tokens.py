@@ -66,6 +66,7 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._registrations: dict[str, Registration] = {}  # those asked for, until one changes
+        self._agents: tuple[Registration, ...] | None = None  # all, likewise
 
     def create(
         self,
@@ -131,7 +132,7 @@ class Tokens:
             try:
                 yield _claim(connection, _hash(secret), _second(now))
             finally:
-                self._registrations.clear()
+                self._changed()
 
     def registration(self, agent: str) -> Registration | None:
         """What the agent of that name may obtain, or None where none has joined; this process alone changes it."""
@@ -146,16 +147,26 @@ class Tokens:
         return found
 
     def agents(self) -> tuple[Registration, ...]:
-        """Every agent that has joined, by name."""
+        """Every agent that has joined, by name: asked for each that is told what to run, so kept until one changes."""
+        known = self._agents
+        if known is not None:
+            return known
         with self._database.transaction() as connection:
             rows = connection.execute("SELECT name, workloads FROM agent ORDER BY name").fetchall()
-        return tuple(Registration(name, _parse(workloads)) for name, workloads in rows)
+            found = self._agents = tuple(Registration(name, _parse(workloads)) for name, workloads in rows)
+        return found
 
     def forget(self, agent: str) -> bool:
         """Remove an agent, which then gets no further certificate; False where there is none."""
         with self._database.transaction() as connection:
-            self._registrations.clear()
-            return connection.execute("DELETE FROM agent WHERE name = ?", (agent,)).rowcount == 1
+            try:
+                return connection.execute("DELETE FROM agent WHERE name = ?", (agent,)).rowcount == 1
+            finally:
+                self._changed()
+
+    def _changed(self) -> None:
+        self._registrations.clear()
+        self._agents = None
 
 
 def _claim(connection: sqlite3.Connection, digest: bytes, now: int) -> Registration | Refused:

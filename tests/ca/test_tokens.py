@@ -119,6 +119,24 @@ def test_joining_again_replaces_what_an_agent_may_obtain(tokens: Tokens) -> None
     assert tokens.registration("laptop") == narrow
 
 
+def test_who_has_joined_is_known_as_it_is_now_however_often_it_was_asked(tokens: Tokens) -> None:
+    narrow, tablet = Registration("laptop", frozenset({REVIEWS})), Registration("tablet")
+    seen = [tokens.agents()]
+    for registration in (LAPTOP, tablet, narrow):
+        claim(tokens, tokens.create(registration, now=NOW, random=os.urandom).secret)
+        seen.append(tokens.agents())
+    tokens.forget("laptop")
+    assert [*seen, tokens.agents()] == [(), (LAPTOP,), (LAPTOP, tablet), (narrow, tablet), (tablet,)]
+
+
+def test_a_join_that_failed_after_all_is_of_nobody(tokens: Tokens) -> None:
+    token = tokens.create(LAPTOP, now=NOW, random=os.urandom)
+    with pytest.raises(ZeroDivisionError), tokens.claim(token.secret, NOW):
+        assert tokens.agents() == (LAPTOP,)  # within the claim it is so already
+        raise ZeroDivisionError
+    assert tokens.agents() == ()
+
+
 def test_an_agent_that_is_forgotten_is_registered_no_more(tokens: Tokens) -> None:
     claim(tokens, tokens.create(LAPTOP, now=NOW, random=os.urandom).secret)
     assert [tokens.forget("laptop"), tokens.forget("laptop")] == [True, False]
