@@ -1,4 +1,4 @@
-"""`policyd ca obtain`: a certificate for a program without an agent, for evidence of what it is.
+"""`policyd ca obtain`: a certificate for a program without an agent, for evidence of what it is, once or kept fresh.
 
 Law: what is secret (the pod's token, the machine's key) is read from a file, and the token is shown only over a
 connection that chains to the roots which were named.
@@ -14,11 +14,9 @@ import typer
 from policyd.cli.options import Json
 
 if TYPE_CHECKING:
-    from policyd._pb import agent_pb2
-    from policyd.spiffe import SpiffeId
-    from proxy.identity import Bundle, Svid
+    from policyd.cli.proving import Asking, Evidence
 
-SECONDS = 20.0
+MAX_ROOTS = 1 << 20
 
 
 def obtain(
@@ -34,94 +32,91 @@ def obtain(
         typer.Option("--certificate", help="PEM: a machine's certificate, and what signed it.", show_default=False),
     ] = None,
     key: Annotated[Path | None, typer.Option("--key", help="PEM: that certificate's key.", show_default=False)] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay, and renew at half of life; SIGHUP renews at once, SIGTERM ends.")
+    ] = False,
+    command: Annotated[
+        str,
+        typer.Option(
+            "--run",
+            metavar="COMMAND",
+            help="With --keep: run this after each renewal, as `nginx -s reload`; by no shell.",
+            show_default=False,
+        ),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Obtain a workload's certificate without an agent, with a pod's token, or a certificate that the machine has.
 
     Which token or certificate leads to which workload is said by entries (`policyd ca entry create`), and policies
-    decide. The new key is made here. The certificate lives an hour: run it again at half of that, with `--force`.
+    decide. The new key is made here. The certificate lives an hour: run it again at half of that, with `--force`, or
+    let it stay with `--keep`: then the three files are replaced together, a start goes on with what is there, and what
+    happens is printed as one JSON object a line.
     """
-    from policyd.cli import output
-    from policyd.cli.certificate import Target, facts
+    import asyncio
+    import shlex
+
+    from policyd.cli.proving import Asking
     from policyd.errors import UsageError
     from policyd.spiffe import SpiffeId
+    from proxy.bootstrap import Endpoint
 
-    if (token_file is None) is (certificate is None) or (certificate is None) is not (key is None):
-        raise UsageError("one kind of evidence", remedy="give --kubernetes-token, or --certificate with --key")
+    if command and not keep:
+        raise UsageError("`--run` is for who stays", remedy="add --keep")
+    asking = Asking(SpiffeId.parse(identity), Endpoint.parse(server), _evidence(token_file, certificate, key))
+    if not keep:
+        _once(asking, roots, out, force=force, as_json=as_json)
+        return
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"`{command}` is no command: {error}") from None
+    asyncio.run(_kept(asking, roots, out, words, force=force))
+
+
+def _evidence(token_file: Path | None, certificate: Path | None, key: Path | None) -> Evidence:
+    from policyd.cli.proving import MachineCertificate, PodToken
+    from policyd.errors import UsageError
+
+    if token_file is not None and certificate is None and key is None:
+        return PodToken(token_file)
+    if token_file is None and certificate is not None and key is not None:
+        return MachineCertificate(certificate, key)
+    raise UsageError("one kind of evidence", remedy="give --kubernetes-token, or --certificate with --key")
+
+
+def _once(asking: Asking, roots: Path, out: Path, *, force: bool, as_json: bool) -> None:
+    import asyncio
+
+    from policyd.ca.files import read_file
+    from policyd.cli import output
+    from policyd.cli.certificate import Target, facts
+    from proxy.outside import utc_now
+
     target = Target(out, force)
     target.check()
-    spiffe_id = SpiffeId.parse(identity)
-    svid, bundle = _proved(spiffe_id, server, roots, token_file, certificate, key)
-    files = target.write(svid, bundle)
-    told = facts(svid, files)
+    svid, bundle = asyncio.run(asking.proved(read_file(roots, MAX_ROOTS), utc_now))
+    told = facts(svid, target.write(svid, bundle))
     if as_json:
         output.print_json(told)
     else:
         output.show(output.facts([(name.replace("_", " "), value) for name, value in told.items()]))
 
 
-def _proved(
-    spiffe_id: SpiffeId, server: str, roots: Path, token_file: Path | None, certificate: Path | None, key: Path | None
-) -> tuple[Svid, Bundle]:
-    """Show the evidence, and check what comes for it."""
-    from datetime import UTC, datetime
+async def _kept(asking: Asking, roots: Path, out: Path, command: list[str], *, force: bool) -> None:
+    import sys
 
-    import grpc
-
-    from policyd._pb import agent_pb2, agent_pb2_grpc
     from policyd.ca.files import read_file
-    from policyd.errors import IssuanceDenied, StateError
-    from proxy.bootstrap import Endpoint
-    from proxy.control import CHANNEL_OPTIONS, bundle_of
-    from proxy.identity import check_svid, make_key, request
+    from policyd.cli.certificate import Target
+    from policyd.cli.keeping import Held, Keeping, held_in
+    from proxy.events import speaker
+    from proxy.outside import Outside, utc_now
 
-    own = make_key()
-    asked = agent_pb2.ProveRequest(spiffe_id=str(spiffe_id), csr=request(own))
-    trust = grpc.ssl_channel_credentials(read_file(roots, 1 << 20))
-    with grpc.secure_channel(str(Endpoint.parse(server)), trust, options=CHANNEL_OPTIONS) as channel:
-        stub = agent_pb2_grpc.AttestationStub(channel)  # type: ignore[no-untyped-call]
-        try:
-            if token_file is not None:
-                asked.kubernetes_token = read_file(token_file, 1 << 16).decode("ascii", "replace").strip()
-            elif certificate is not None and key is not None:
-                challenge = stub.Challenge(agent_pb2.ChallengeRequest(), timeout=SECONDS).challenge
-                asked.possession.CopyFrom(_possession(certificate, key, challenge, asked.csr))
-            reply = stub.Prove(asked, timeout=SECONDS)
-        except grpc.RpcError as error:
-            said = (error.details() or error.code().name.lower())[:300]
-            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                raise IssuanceDenied(f"policyd refuses: {said}", remedy="its journal says why: `policyd log`") from None
-            raise StateError(f"policyd at `{server}` does not answer: {said}") from None
-    bundle = bundle_of(reply.bundle, spiffe_id.trust_domain)
-    return check_svid(own, spiffe_id, tuple(reply.chain), bundle, datetime.now(UTC)), bundle
-
-
-def _possession(certificate: Path, key: Path, challenge: bytes, csr: bytes) -> agent_pb2.Possession:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-
-    from policyd._pb import agent_pb2
-    from policyd.ca.files import read_file, read_secret
-    from policyd.ca.possession import to_sign
-    from policyd.errors import IdentityError, KeyFileError
-
-    try:
-        found = x509.load_pem_x509_certificates(read_file(certificate, 1 << 16))
-    except ValueError as error:
-        raise IdentityError(f"`{certificate}` is no certificate in PEM") from error
-    chain = [one.public_bytes(Encoding.DER) for one in found]
-    signed = to_sign(challenge, chain[0], csr)
-    try:
-        holder = load_pem_private_key(read_secret(key), None)
-    except (ValueError, TypeError) as error:
-        raise KeyFileError(f"`{key}` is no key in PEM without a passphrase") from error
-    if isinstance(holder, ec.EllipticCurvePrivateKey):
-        signature = holder.sign(signed, ec.ECDSA(hashes.SHA256()))
-    elif isinstance(holder, rsa.RSAPrivateKey):
-        signature = holder.sign(signed, padding.PKCS1v15(), hashes.SHA256())
-    else:
-        raise KeyFileError(f"`{key}` is neither an elliptic key nor one of RSA")
-    return agent_pb2.Possession(chain=chain, challenge=challenge, signature=signature)
+    target = Target(out, force=True)
+    target.check()
+    named = read_file(roots, MAX_ROOTS)
+    held = Held(named) if force else held_in(target.files, asking.spiffe_id, utc_now()) or Held(named)
+    keeping = Keeping(asking, target, held, command, Outside(speaker(sys.stdout, utc_now)))
+    keeping.heed_signals()
+    await keeping.run()

@@ -6,11 +6,14 @@ Law: the key is in no argument, message or log; each file is there whole or not 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from policyd.cli.admin_client import AdminClient
+from policyd.cli.generations import replace_together
 from policyd.errors import StateError
 from policyd.sources.state import write_private
 from policyd.spiffe import SpiffeId
@@ -59,13 +62,25 @@ class Target:
         """Write the files, the certificate last, so that who waits for it finds its key; raises StateError."""
         files = self.files
         parts = ((files.key, svid.key_pem), (files.roots, bundle.pem()), (files.certificate, svid.chain_pem()))
-        try:
+        with self._explained():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path, data in parts:
                 write_private(path, data)
+        return files
+
+    def replace(self, svid: Svid, bundle: Bundle) -> None:
+        """Write the files so that they are of one another at every instant; raises StateError: then they stay."""
+        files = self.files
+        parts = {files.key: svid.key_pem, files.roots: bundle.pem(), files.certificate: svid.chain_pem()}
+        with self._explained():
+            replace_together(self.folder, {path.name: data for path, data in parts.items()})
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StateError(f"`{self.folder}` cannot be written: {error.strerror}") from None
-        return files
 
 
 def obtain(client: AdminClient, spiffe_id: SpiffeId, ttl_seconds: int, now: datetime) -> tuple[Svid, Bundle]:
