@@ -102,11 +102,18 @@ def check_crls(crls: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def check_svid(
-    key: ec.EllipticCurvePrivateKey, wanted: SpiffeId, chain: Sequence[bytes], bundle: Bundle, now: datetime
+    key: ec.EllipticCurvePrivateKey,
+    wanted: SpiffeId,
+    chain: Sequence[bytes],
+    bundle: Bundle,
+    now: datetime,
+    *,
+    by: str = "policyd",
 ) -> Svid:
     """Return the SVID if `chain` (DER, leaf first) proves `wanted` with our `key` under `bundle` at `now`.
 
-    Raises IdentityError, saying what is wrong. The rules are those of policyd.svid.x509.
+    Raises IdentityError, saying what is wrong. The rules are those of policyd.svid.x509. `by` has signed it just now;
+    "": some time ago.
     """
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise IdentityError(f"a certificate chain has 1 to {MAX_CHAIN} certificates, this one {len(chain)}")
@@ -116,7 +123,7 @@ def check_svid(
         raise IdentityError("the certificate is for another key than the one that was sent")
     _check_name(leaf, wanted)
     check_bundle(bundle, wanted.trust_domain)
-    x509_svid.verify(certificates, [parse(root) for root in bundle.roots], wanted.trust_domain, now)
+    x509_svid.verify(certificates, [parse(root) for root in bundle.roots], wanted.trust_domain, now, by=by)
     return Svid(
         id=wanted,
         key_pem=key.private_bytes(

@@ -108,4 +108,4 @@ class StateFolder:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PolicydError):
             raise broken from None
         held_at = min(now, ended - timedelta(seconds=1))
-        return Joined(check_svid(key, wanted, chain, bundle, held_at), bundle, server, attestation)
+        return Joined(check_svid(key, wanted, chain, bundle, held_at, by=""), bundle, server, attestation)

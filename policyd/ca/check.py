@@ -22,6 +22,7 @@ from policyd.ca.template import PublicKey
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
 from policyd.svid import x509 as verifier
+from policyd.svid.clocks import check_times
 from policyd.svid.x509 import critical, extension, extensions, read_trust_domain
 
 LEAST_RSA_BITS: Final = 2048
@@ -216,9 +217,7 @@ def _check_nested(certificate: x509.Certificate, issuer: x509.Certificate) -> No
 
 
 def _check_time(certificate: x509.Certificate, now: datetime) -> None:
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not begin <= now <= end:
-        raise IdentityError(f"the certificate is valid from {begin:%FT%TZ} to {end:%FT%TZ}, now is {now:%FT%TZ}")
+    check_times("the certificate", certificate.not_valid_before_utc, certificate.not_valid_after_utc, now)
 
 
 def _check_path(chain: Sequence[x509.Certificate], anchor: x509.Certificate, now: datetime) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from policyd.ca.web import Service
 from policyd.errors import IdentityError
 from policyd.svid import jose
+from policyd.svid.clocks import check_times
 
 KIND: Final = "kubernetes"  # the word of the schema
 MAX_KEYS_BYTES: Final = 256 * 1024
@@ -99,10 +100,7 @@ def _key(document: bytes, kid: str) -> jose.PublicKey:
 
 def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     ends, begins = _time(claims, "exp"), _time(claims, "nbf") if "nbf" in claims else None
-    if now >= ends:
-        raise IdentityError(f"the token ended at {ends:%FT%TZ}, and here it is {now:%FT%TZ}")
-    if begins is not None and now < begins:
-        raise IdentityError(f"the token begins at {begins:%FT%TZ}, and here it is {now:%FT%TZ}")
+    check_times("the token", begins, ends, now)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> datetime:

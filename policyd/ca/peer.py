@@ -17,6 +17,7 @@ from policyd.ca.check import read_identity
 from policyd.errors import IdentityError
 from policyd.peer import Facts, check_tls
 from policyd.spiffe import SpiffeId
+from policyd.svid.clocks import check_times
 
 CERTIFICATE: Final = "x509_pem_cert"
 
@@ -37,8 +38,7 @@ def peer_of(facts: Facts, now: datetime) -> Peer:
     if len(certificates) != 1:
         raise IdentityError("this connection bears no client certificate")
     peer = _read(bytes(certificates[0]))
-    if now > peer.not_after:
-        raise IdentityError(f"the client's certificate ended at {peer.not_after:%FT%TZ}", remedy="connect anew")
+    check_times("the client's certificate", None, peer.not_after, now, old="connect anew")
     return peer
 
 

@@ -24,6 +24,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from policyd.ca.check import check_key
 from policyd.ca.template import Random
 from policyd.errors import IdentityError
+from policyd.svid.clocks import check_times
 from policyd.svid.x509 import MAX_CHAIN, extension, extensions, parse
 
 KIND: Final = "x509"  # the word of the schema
@@ -113,6 +114,8 @@ def _check_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
             raise IdentityError("the certificate is an authority's")
         if isinstance(one.value, x509.KeyUsage) and not one.value.digital_signature:
             raise IdentityError("the certificate's key is not for signatures")
+    for one in chain:
+        check_times("the machine's certificate", one.not_valid_before_utc, one.not_valid_after_utc, now)
     verifier = PolicyBuilder().store(Store(list(roots))).time(now).build_client_verifier()
     try:
         verifier.verify(leaf, list(chain[1:]))

@@ -20,8 +20,10 @@ from policyd.policy.request_form import resolve_form
 from policyd.policy.universe import universe_of
 from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
 from policyd.sources.files import Folder, digest
+from policyd.sources.relations import Relations, beside
 from policyd.sources.shadow import FolderReader
 from policyd.spiffe import SpiffeId
+from policyd.state_paths import state_paths
 from policyd.xds.resources.model import Control
 
 NOWHERE: Final = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))  # nobody asks for decisions offline
@@ -48,12 +50,13 @@ class Loaded:
     live: Live
     questions: tuple[Question, ...]
     findings: tuple[Finding, ...]
+    unread: tuple[Problem, ...] = ()  # what the server would know besides, and we could not look at
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """What works, and is probably not what was meant."""
         found = (one.problem() for one in self.findings if one.severity == "warning")
-        return (*self.live.warnings, *found)
+        return (*self.unread, *self.live.warnings, *found)
 
     @property
     def directory(self) -> Path:
@@ -66,13 +69,27 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
 
     Ports that the folder leaves open are assumed, so nothing is taken and no state is made. Without `cases` those are
     not run, so that who asks about policies that are not right yet gets an answer. `shadow` is as `serve` has it.
+    Other trust domains that a command made known are known here too, where the state may be read.
     """
-    folder = FolderReader(directory, whole(shadow))()
+    folder, unread = _with_created(FolderReader(directory, whole(shadow))())
     if not cases:
         texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
         folder = replace(folder, texts=texts, digest=digest(texts))
     live = load_texts(folder, shipped_schemas())
-    return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder))
+    return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder), unread)
+
+
+def _with_created(folder: Folder) -> tuple[Folder, tuple[Problem, ...]]:
+    file = state_paths(folder.directory).relations
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return folder, ()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        message = f"what `policyd ca federation create` made known cannot be looked at, so it is unknown here: {why}"
+        return folder, (Problem("relations_unread", message, str(file), remedy="check as the state's owner"),)
+    return beside(folder, Relations(file).text()), ()
 
 
 def load_texts(folder: Folder, schemas: Schemas) -> Live:

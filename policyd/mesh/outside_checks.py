@@ -161,7 +161,7 @@ def check_peers_outside(
             for name in sorted({name for one in led for name in one.names}):
                 if _trust_domain(name) not in federated:
                     message = f"`{name[:200]}` is no workload of a trust domain that this mesh knows"
-                    remedy = "name the trust domain under `ca.federation` in policyd.yaml"
+                    remedy = "name the trust domain in `ca.federation`, or to `policyd ca federation create`"
                     problems.append(declared.problem("tls", message, (*path, "tls", "mode"), remedy))
 
 

@@ -33,7 +33,7 @@ from policyd.environment import PASSPHRASE, Environment
 from policyd.errors import KeyFileError
 from policyd.keeper import Keeper
 from policyd.sources.files import Folder, digest
-from policyd.sources.relations import TEXT, Relations
+from policyd.sources.relations import Relations, beside
 from policyd.spiffe import SpiffeId
 from policyd.state_paths import StatePaths
 
@@ -160,10 +160,7 @@ def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
 
 def with_created(folder: Folder, relations: Relations) -> Folder:
     """A folder with the trust domains that a command named; they are no file of its own."""
-    text = relations.text()
-    if not text:
-        return folder
-    return replace(folder, texts={**folder.texts, TEXT: text}, digest=digest({TEXT: text, "": folder.digest}))
+    return beside(folder, relations.text())
 
 
 def passphrase_of(directory: Path, settings: Settings, environment: Environment) -> bytes | None:

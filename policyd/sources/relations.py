@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from policyd.config import FederatedSettings, Settings
 from policyd.errors import FederationError, StateError
+from policyd.sources.files import Folder, digest
 from policyd.sources.state import write_private
 
 TEXT: Final = "federation.json"  # as a text of the folder that the server reads; no file of a folder has that name
@@ -61,6 +63,13 @@ class Relations:
         except OSError as error:
             raise FederationError(f"it cannot be kept: {(error.strerror or str(error)).lower()}") from None
         self._held = relations
+
+
+def beside(folder: Folder, text: str) -> Folder:
+    """A folder with the relations of `text`, as `Relations.text` has it; they are no file of its own."""
+    if not text:
+        return folder
+    return replace(folder, texts={**folder.texts, TEXT: text}, digest=digest({TEXT: text, "": folder.digest}))
 
 
 def with_relations(settings: Settings, text: str | None) -> Settings:

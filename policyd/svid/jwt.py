@@ -16,6 +16,7 @@ from policyd.errors import IdentityError, SpiffeIdError
 from policyd.spiffe import SpiffeId
 from policyd.svid import jose
 from policyd.svid.bundle import Bundle
+from policyd.svid.clocks import check_times
 
 HEADER: Final = frozenset({"alg", "kid", "typ"})
 TYPES: Final = ("JWT", "JOSE")
@@ -120,13 +121,5 @@ def _time(claims: Mapping[str, Any], name: str) -> datetime:
 
 def _check_times(svid: JwtSvid, now: datetime) -> None:
     """`iat` is not judged: clocks differ, and it would prove nothing."""
-    if now >= svid.expires:
-        raise IdentityError(
-            f"the token ended at {svid.expires:%FT%TZ}, and here it is {now:%FT%TZ}",
-            remedy="obtain a new one; compare the clocks of the two machines if it is new",
-        )
-    if "nbf" in svid.claims and now < (begins := _time(svid.claims, "nbf")):
-        raise IdentityError(
-            f"the token begins at {begins:%FT%TZ}, and here it is {now:%FT%TZ}",
-            remedy="compare the clocks of the two machines",
-        )
+    begins = _time(svid.claims, "nbf") if "nbf" in svid.claims else None
+    check_times("the token", begins, svid.expires, now)

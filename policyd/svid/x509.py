@@ -17,6 +17,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from policyd.errors import IdentityError, SpiffeIdError
 from policyd.spiffe import SCHEME, SpiffeId
+from policyd.svid.clocks import check_times
 
 MAX_CHAIN: Final = 8
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
@@ -26,11 +27,17 @@ _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def verify(
-    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], trust_domain: str, now: datetime
+    chain: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    trust_domain: str,
+    now: datetime,
+    *,
+    by: str = "",
 ) -> SpiffeId:
     """Whom `chain` (leaf first) proves under the `roots` of `trust_domain` at `now`; raises IdentityError.
 
-    The roots are those of that trust domain alone: bundles are never merged (SPIFFE Federation, section 4.2).
+    The roots are those of that trust domain alone: bundles are never merged (SPIFFE Federation, section 4.2). `by` is
+    who has signed it just now, where that is so.
     """
     if not 1 <= len(chain) <= MAX_CHAIN:
         raise IdentityError(f"a certificate chain has 1 to {MAX_CHAIN} certificates, this one {len(chain)}")
@@ -41,7 +48,7 @@ def verify(
         raise IdentityError(f"`{spiffe_id}` is not of the trust domain `{trust_domain}`")
     for issuer in (*chain[1:], *roots):
         check_signing(issuer, trust_domain)
-    _check_times(chain, now)
+    _check_times(chain, now, by)
     _check_path(chain, roots, now)
     return spiffe_id
 
@@ -156,14 +163,10 @@ def _one(uris: Sequence[str]) -> SpiffeId:
         raise IdentityError(error.message, remedy=error.remedy) from error
 
 
-def _check_times(chain: Sequence[x509.Certificate], now: datetime) -> None:
+def _check_times(chain: Sequence[x509.Certificate], now: datetime, by: str) -> None:
     for certificate in chain:
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if not start <= now < end:
-            raise IdentityError(
-                f"a certificate of the chain is valid from {start:%FT%TZ} to {end:%FT%TZ}, and here it is {now:%FT%TZ}",
-                remedy="compare the clocks of the two machines",
-            )
+        what = "the certificate" if certificate is chain[0] else "the certificate of an authority of the chain"
+        check_times(what, certificate.not_valid_before_utc, certificate.not_valid_after_utc, now, by=by)
 
 
 def _check_path(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], now: datetime) -> None:

@@ -172,7 +172,7 @@ def test_another_trust_domain_is_refused_and_both_are_named(state: Path) -> None
         (366 * DAY, "the intermediate certificate in .* expired at 2027-11-23T12:00:00Z; start anew"),
         (365 * DAY - timedelta(minutes=30), "ends at 2027-11-23T12:00:00Z, too soon to issue any"),
         (3654 * DAY, "the root certificate in .* expired"),
-        (-1 * DAY, "does not hold together: the certificate is valid from"),
+        (-1 * DAY, "does not hold together: the certificate begins at"),
     ],
 )
 def test_an_authority_that_cannot_sign_does_not_start(state: Path, after: timedelta, message: str) -> None:

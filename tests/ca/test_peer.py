@@ -42,7 +42,9 @@ def test_anything_less_is_nobody(change: dict[str, list[bytes]], message: str) -
 
 
 def test_a_certificate_that_ended_is_nobody_s() -> None:
-    with pytest.raises(IdentityError, match="the client's certificate ended at 2026-11-23T13:00:00Z; connect anew"):
+    with pytest.raises(
+        IdentityError, match=r"the client's certificate ended at 2026-11-23T13:00:00Z, .*; connect anew"
+    ):
         peer_of(GOOD, NOW + timedelta(hours=1, seconds=1))
 
 

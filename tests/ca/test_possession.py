@@ -71,7 +71,7 @@ def large(challenge: bytes) -> Shown:
         (lambda c: replace(good(c), challenge=c[:-1] + bytes([c[-1] ^ 1])), "the challenge is not ours"),
         (lambda c: replace(good(c), challenge=b""), "the challenge is not ours"),
         (lambda c: good(Challenges(os.urandom).new(NOW)), "the challenge is not ours"),
-        (over, "does not chain"),
+        (over, "the machine's certificate ended at"),
         (large, "the curve `secp521r1` is not accepted"),
         (lambda c: shown(Machines().certify(KEY), KEY, c, CSR), "does not chain"),
         (lambda c: shown(MACHINES.certify(KEY, signer=a_key()), KEY, c, CSR), "does not chain"),

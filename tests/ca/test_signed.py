@@ -73,7 +73,7 @@ def test_what_was_not_ordered_is_refused(order: Callable[[x509.Certificate], Ord
 
 @pytest.mark.parametrize("now", [NOW - timedelta(seconds=1), NOW + timedelta(hours=1, seconds=1)])
 def test_a_leaf_of_another_time_is_refused(now: datetime) -> None:
-    with pytest.raises(IdentityError, match="is valid from"):
+    with pytest.raises(IdentityError, match=r"the certificate (begins|ended) at"):
         check(Draft().sign(), now=now)
 
 

@@ -16,6 +16,8 @@ from policyd.cli.check_run import Wanted, choose, judge, pages, sending_of
 from policyd.cli.exits import Exit
 from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.request import Answer, Sending
+from policyd.config import FederatedSettings
+from policyd.sources.relations import Relations
 from tests.cli.conftest import Said
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -112,6 +114,48 @@ def test_a_policy_that_never_matches_is_warned_of(bookinfo: Path, who: str, what
     warnings = [str(warning) for warning in load_folder(bookinfo, cases=False).warnings]
 
     assert warnings == ([f"policies/extra.cedar:2: `extra` never matches: {why}"] if why else [])
+
+
+BANK = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: pay}
+spec:
+  hosts: [pay.bank.test]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.7}]
+  subjectAltNames: ["spiffe://bank.test/ns/default/sa/pay"]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: pay}
+spec: {host: pay.bank.test, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
+"""
+
+
+def test_a_trust_domain_that_a_command_made_known_is_known_offline(
+    policyd: Callable[..., Said], bookinfo: Path
+) -> None:
+    (bookinfo / "mesh" / "pay.yaml").write_text(BANK)
+    unknown = policyd("check", bookinfo)
+    assert (unknown.code, "policyd ca federation create" in unknown.err) == (Exit.INVALID, True)
+    state = bookinfo / ".policyd"
+    state.mkdir()
+    Relations(state / "federation.json").create(FederatedSettings.model_validate({"trustDomain": "bank.test"}), list)
+    assert policyd("check", bookinfo).code == Exit.OK
+
+
+def test_what_a_command_made_known_and_may_not_be_read_is_warned_of(
+    policyd: Callable[..., Said], bookinfo: Path
+) -> None:
+    (bookinfo / ".policyd").write_text("a folder that cannot be entered")
+    said = policyd("check", bookinfo)
+    assert (said.code, said.out.splitlines()[0]) == (
+        Exit.OK,
+        f"warning: {bookinfo}/.policyd/federation.json: what `policyd ca federation create` made known cannot be "
+        "looked at, so it is unknown here: not a directory; check as the state's owner",
+    )
 
 
 def test_a_request_is_decided_and_explained(policyd: Callable[..., Said], bookinfo: Path) -> None:

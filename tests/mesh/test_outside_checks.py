@@ -302,5 +302,5 @@ def test_and_to_nobody_else(name: str, shown: str) -> None:
     text = FEDERATED.replace("spiffe://bank.test/ns/default/sa/pay", name)
     assert problems({**GOOD, "mesh/pay.yaml": text}, federated=frozenset({"shop.test"})) == [
         f"mesh/pay.yaml:16: `{shown}` is no workload of a trust domain that this mesh knows; "
-        "name the trust domain under `ca.federation` in policyd.yaml"
+        "name the trust domain in `ca.federation`, or to `policyd ca federation create`"
     ]

@@ -33,6 +33,7 @@ from proxy.workload_server import Place, WorkloadServer
 from tests.fakes.issuer import signed
 from tests.fakes.signer import FakeControl
 from tests.fakes.toy_ca import ToyCa
+from tests.proxy.test_revoked import CRL
 
 Code = grpc.StatusCode
 HEADER = (("workload.spiffe.io", "true"),)
@@ -166,6 +167,17 @@ async def test_a_process_gets_its_certificate_key_and_roots(machine: Machine) ->
     [(asked, selectors)] = machine.control.signed
     assert asked == WEB
     assert set(selectors) >= MINE
+
+
+async def test_the_lists_of_what_is_revoked_come_with_the_roots_and_as_they_change(machine: Machine) -> None:
+    machine.register(Registered(WEB, MINE))
+    svids = machine.stub.FetchX509SVID(pb.X509SVIDRequest(), metadata=HEADER)
+    bundles = machine.stub.FetchX509Bundles(pb.X509BundlesRequest(), metadata=HEADER)
+    assert [list((await first(one)).crl) for one in (svids, bundles)] == [[], []]
+    machine.book.hear([Registered(WEB, MINE)], machine.control.bundle, crls=[CRL])
+    assert [list((await first(one)).crl) for one in (svids, bundles)] == [[CRL], [CRL]]
+    machine.register(Registered(WEB, MINE))
+    assert [list((await first(one)).crl) for one in (svids, bundles)] == [[], []]
 
 
 async def test_a_process_gets_the_bundles_of_other_trust_domains_each_by_its_name(machine: Machine) -> None:
