@@ -1,7 +1,8 @@
 """`policyd ca export` and `ca import`: the whole authority, as one encrypted file, from one folder to another.
 
-Law: nothing secret is on a command line, or leaves unencrypted. What is imported is opened and checked whole before it
-takes its place, and an authority that is there gives it up only if that was asked for; then it is kept aside.
+Law: nothing secret is on a command line, or leaves unencrypted, and the journal has it first. What is imported is
+opened and checked whole before it takes its place, and an authority that is there gives it up only if that was asked
+for; then it is kept aside.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
+    from policyd.ca.archive import Contents
     from policyd.config import Settings
     from policyd.state_paths import StatePaths
 
@@ -42,6 +44,7 @@ def export(file: File, directory: Dir = None, passphrase_file: PassphraseFile = 
     from policyd.ca.files import read_secret, write_secret
     from policyd.cli.instance import folder
     from policyd.errors import StateError
+    from policyd.server.journal import note
 
     here = folder(directory)
     settings, paths = _opened(here)
@@ -50,8 +53,10 @@ def export(file: File, directory: Dir = None, passphrase_file: PassphraseFile = 
     files = {name: read_secret(paths.ca / name) for name in names}
     if file.exists():
         raise StateError(f"`{file}` is there already", remedy="name another file")
-    contents = archive.Contents(settings.trust_domain, f"{datetime.now(UTC):%FT%TZ}", files)
-    write_secret(file, archive.seal(contents, _passphrase(passphrase_file, confirm=True), secrets.token_bytes))
+    contents = archive.Contents(settings.trust_domain, f"{_now():%FT%TZ}", files)
+    sealed = archive.seal(contents, _passphrase(passphrase_file, confirm=True), secrets.token_bytes)
+    note(paths, settings.audit, _now, "ca.export", {"file": str(file.absolute()), "files": names})
+    write_secret(file, sealed)
     _say({"trust_domain": settings.trust_domain, "files": ", ".join(names), "file": str(file)}, as_json=as_json)
 
 
@@ -82,12 +87,12 @@ def import_(
     with exclusively(paths):
         if keystore.exists(paths.root) and not replace:
             raise StateError(f"`{paths.ca}` holds an authority already", remedy="`--replace` keeps it aside")
-        facts = _put(contents.files, here, settings, paths)
+        facts = _put(file, contents, here, settings, paths)
     _say({"trust_domain": contents.trust_domain, "written": contents.written, **facts}, as_json=as_json)
 
 
-def _put(files: dict[str, bytes], here: Path, settings: Settings, paths: StatePaths) -> dict[str, str]:
-    """Lay the files down beside, open them as a start would, and move them into their place."""
+def _put(file: Path, contents: Contents, here: Path, settings: Settings, paths: StatePaths) -> dict[str, str]:
+    """Lay the files down beside, open them as a start would, put that on record, and move them into their place."""
     import tempfile
 
     from policyd.ca import keystore
@@ -96,23 +101,27 @@ def _put(files: dict[str, bytes], here: Path, settings: Settings, paths: StatePa
     from policyd.cli.instance import environment
     from policyd.errors import StateError
     from policyd.server.issuing import passphrase_of, upstream_of
+    from policyd.server.journal import note
 
     passphrase = passphrase_of(here, settings, environment())
     try:
         with tempfile.TemporaryDirectory(prefix="import-", dir=paths.root) as name:
             beside = Path(name)
             (beside / keystore.FOLDER).mkdir(mode=0o700)
-            for each, content in files.items():
+            for each, content in contents.files.items():
                 write_new(beside / keystore.FOLDER / each, content)
             sync_folder(beside / keystore.FOLDER)
             opened = open_authority(
                 beside,
                 settings.trust_domain,
-                clock=lambda: datetime.now(UTC),
+                clock=_now,
                 random=secrets.token_bytes,
                 passphrase=passphrase,
                 upstream=upstream_of(here, settings),
             )
+            root = opened.authority.root_sha256
+            detail = {"file": str(file.absolute()), "written": contents.written, "root_sha256": root}
+            note(paths, settings.audit, _now, "ca.import", detail)
             aside = _set_aside(paths)
             (beside / keystore.FOLDER).rename(paths.ca)
             sync_folder(paths.root)
@@ -120,14 +129,14 @@ def _put(files: dict[str, bytes], here: Path, settings: Settings, paths: StatePa
         raise StateError(
             f"`{paths.ca}` cannot be written: {error.strerror}", remedy="look at its disk and owner"
         ) from None
-    facts = {"root_sha256": opened.authority.root_sha256, "folder": str(paths.ca)}
+    facts = {"root_sha256": root, "folder": str(paths.ca)}
     return {**facts, "before": str(aside)} if aside else facts
 
 
 def _set_aside(paths: StatePaths) -> Path | None:
     if not os.path.lexists(paths.ca):
         return None
-    aside = paths.root / f"ca.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    aside = paths.root / f"ca.before-{_now():%Y%m%dT%H%M%S%fZ}"
     paths.ca.rename(aside)
     return aside
 
@@ -151,6 +160,10 @@ def _passphrase(file: Path | None, *, confirm: bool = False) -> bytes:
     except typer.Abort:
         raise UsageError("no passphrase was given", remedy="name a file with --passphrase-file") from None
     return said.encode()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _say(facts: dict[str, str], *, as_json: bool) -> None:

@@ -26,6 +26,18 @@ Identity = Annotated[
     typer.Option("--identity", help="Only of this workload: `reviews`, or a whole SPIFFE ID.", show_default=False),
 ]
 OfAgent = Annotated[str, typer.Option("--agent", help="Only what this agent got.", show_default=False)]
+ByEvidence = Annotated[
+    str,
+    typer.Option(
+        "--evidence",
+        metavar="KIND|SELECTOR",
+        help="Only by this evidence: `join_token`, `renewal`, `unix`, `kubernetes`, `x509`, or as `k8s:ns:shop`.",
+        show_default=False,
+    ),
+]
+EndsWithin = Annotated[
+    str, typer.Option("--ends-within", metavar="TIME", help="Only what ends so soon: `10m`.", show_default=False)
+]
 
 
 def listed(
@@ -33,9 +45,8 @@ def listed(
     as_json: Json = False,
     identity: Identity = None,
     agent: OfAgent = "",
-    ends_within: Annotated[
-        str, typer.Option("--ends-within", metavar="TIME", help="Only what ends so soon: `10m`.", show_default=False)
-    ] = "",
+    evidence: ByEvidence = "",
+    ends_within: EndsWithin = "",
     everything: Annotated[bool, typer.Option("--all", help="What has ended too.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, max=1_000_000, help="At most so many.")] = 100,
 ) -> None:
@@ -43,11 +54,10 @@ def listed(
     from policyd.audit.ask.issuance import Issued, issued
     from policyd.cli import output
     from policyd.cli.journal_copy import ask
-    from policyd.cli.values import seconds
 
     now = datetime.now(UTC)
-    before = now + timedelta(seconds=seconds(ends_within)) if ends_within else None
-    wanted = Issued(identity=identity, agent=agent, valid_at=None if everything else now, ends_before=before)
+    valid, before = None if everything else now, _before(ends_within, now)
+    wanted = Issued(identity=identity, agent=agent, evidence=evidence, valid_at=valid, ends_before=before)
     with ask(directory, [issued(wanted, lines)]) as answers:
         rows = [_row(value) for value in next(answers).values()]
     if as_json:
@@ -64,6 +74,8 @@ def log(
     until: Until = "",
     identity: Identity = None,
     agent: OfAgent = "",
+    evidence: ByEvidence = "",
+    ends_within: EndsWithin = "",
     decision: Annotated[
         Literal["allow", "deny", "error"] | None, typer.Option(help="Only these.", show_default=False)
     ] = None,
@@ -77,7 +89,9 @@ def log(
     from policyd.cli.log_query import record_of
     from policyd.cli.moments import here
 
-    question = newest(Issued(here(since, until), identity, agent), decision, lines)
+    now = datetime.now(UTC)
+    ends = {"valid_at": now, "ends_before": _before(ends_within, now)} if ends_within else {}
+    question = newest(Issued(here(since, until), identity, agent, evidence, **ends), decision, lines)
     with ask(directory, [question]) as answers:
         records = [record_of(value) for value in next(answers).values()]
     if as_json:
@@ -85,6 +99,12 @@ def log(
         return
     for one in records:
         output.console().print(describe(one), soft_wrap=True)
+
+
+def _before(within: str, now: datetime) -> datetime | None:
+    from policyd.cli.values import seconds
+
+    return now + timedelta(seconds=seconds(within)) if within else None
 
 
 def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:

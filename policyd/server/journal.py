@@ -5,17 +5,20 @@ Law: only the control process seals, since only it reaches the authority.
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from policyd.audit.appender import Limits
 from policyd.audit.disk import Disk
 from policyd.audit.exported import taken
 from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal, Observer, writer_name
+from policyd.audit.record import Entry
 from policyd.audit.retention import Keep
 from policyd.audit.rules import KEY_BYTES, Masker, make_masker
 from policyd.audit.sealer import Sealer
@@ -26,6 +29,26 @@ from policyd.config import AuditSettings
 from policyd.errors import StateError
 from policyd.state_paths import StatePaths
 
+COMMAND: Final = "command"  # the role of a command that changes something itself, whether a server runs or not
+
+
+def note(
+    paths: StatePaths, audit: AuditSettings, clock: Callable[[], datetime], operation: str, detail: Mapping[str, object]
+) -> None:
+    """Put on record, on the medium, what a command is about to do; raises StateError or JournalError, and then it does
+    nothing.
+    """
+    settings = audit.model_copy(update={"durability": "fsync", "on_full": "deny"})
+    entry = Entry(
+        time=clock(),
+        kind="operation",
+        decision="allow",
+        principal=f'Operator::"unix:{os.getuid()}"',
+        detail={"operation": operation, **detail},
+    )
+    with open_journal(paths, COMMAND, settings, clock) as journal:
+        journal.append(entry)
+
 
 @contextmanager
 def open_journal(
@@ -33,7 +56,7 @@ def open_journal(
     role: str,
     audit: AuditSettings,
     clock: Callable[[], datetime],
-    observer: Observer,
+    observer: Observer | None = None,
     waiting: Waiting | None = None,
 ) -> Iterator[Journal]:
     """The journal of the process that is `role` to this folder; raises StateError or JournalError."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +63,44 @@ def test_it_is_the_same_elsewhere_and_its_owner_s_alone(
     assert {mode for _, mode in files(there).values()} == {0o600}
     assert stat.S_IMODE((there / ".policyd" / "ca").stat().st_mode) == 0o700
     assert [one.name for one in (there / ".policyd").iterdir() if one.name.startswith("import-")] == []
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / ".policyd" / "journal").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_both_are_on_record(policyd: Policyd, folder: Path, exported: Path, secret: Path) -> None:
+    [record] = records(folder)
+    names = ["intermediate.key", "intermediate.pem", "jwt.json", "root.key", "root.pem"]
+    assert (record["kind"], record["principal"]) == ("operation", f'Operator::"unix:{os.getuid()}"')
+    assert record["detail"] == {"operation": "ca.export", "file": str(exported), "files": names}
+    there = another(folder)
+    said = policyd("ca", "import", exported, "--dir", there, "--passphrase-file", secret, "--json").value
+    [record] = records(there)
+    assert record["detail"] == {
+        "operation": "ca.import", "file": str(exported), "written": said["written"], "root_sha256": said["root_sha256"],
+    }  # fmt: skip
+    assert policyd("log", "verify", "--dir", there).code == Exit.OK
+    policyd("ca", "export", exported.with_name("again"), "--dir", folder, "--passphrase-file", secret)
+    assert [one["seq"] for one in records(folder)] == [1, 2]
+
+
+def test_what_cannot_be_put_on_record_is_not_done(
+    policyd: Policyd, folder: Path, exported: Path, secret: Path, tmp_path: Path
+) -> None:
+    there = another(folder)
+    policyd("ca", "init", "--dir", there)
+    before = files(there)
+    for one in (folder, there):
+        journal = one / ".policyd" / "journal"
+        journal.mkdir(exist_ok=True)
+        journal.chmod(0o755)  # others may read it, so nothing is written to it
+    said = policyd("ca", "export", tmp_path / "b", "--dir", folder, "--passphrase-file", secret)
+    assert (said.code, (tmp_path / "b").exists()) == (Exit.ERROR, False)
+    said = policyd("ca", "import", exported, "--dir", there, "--passphrase-file", secret, "--replace")
+    assert (said.code, files(there)) == (Exit.ERROR, before)
+    assert "journal" in said.err
 
 
 def test_an_authority_that_is_there_stays_unless_it_is_told_to_go_and_is_kept_then(

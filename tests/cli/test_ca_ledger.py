@@ -39,7 +39,7 @@ def issued(name: str, identity: str, at: datetime, life: timedelta, **changes: A
 
 
 OLD, YOUNG, NEAR = "0a" * 16, "0b" * 16, "00ff" + "0c" * 14
-TOKEN, ELSEWHERE = "0d" * 16, "0e" * 16
+TOKEN, ELSEWHERE, POD = "0d" * 16, "0e" * 16, "0f" * 16
 
 
 def entries(now: datetime) -> list[Entry]:
@@ -89,6 +89,10 @@ def test_what_is_good_now_is_listed_the_first_to_end_first(policyd: Policyd, led
         (("--identity", WEB), [YOUNG, ELSEWHERE]),
         (("--ends-within", "10m"), [TOKEN, NEAR]),
         (("-n", "1"), [TOKEN]),
+        (("--evidence", "unix"), [TOKEN, NEAR, YOUNG, ELSEWHERE]),
+        (("--evidence", "unix:uid:7", "--agent", "vm-1"), [ELSEWHERE]),
+        (("--evidence", "unix:uid:70"), []),
+        (("--evidence", "kubernetes", "--all"), []),
     ],
 )
 def test_a_list_is_of_what_was_asked_for(
@@ -143,6 +147,29 @@ def test_the_log_has_refusals_too(policyd: Policyd, ledger: Path) -> None:
     assert [
         one["detail"]["serial"] for one in policyd("ca", "log", "--agent", "vm-1", "--dir", ledger, "--json").value
     ] == [ELSEWHERE]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("--evidence", "kubernetes"), [POD]),
+        (("--evidence", "k8s:ns:shop"), [POD]),
+        (("--evidence", 'k8s:ns:"'), []),
+        (("--evidence", "unix", "--identity", "web"), [OLD, ELSEWHERE, YOUNG]),
+        (("--ends-within", "10m"), [NEAR, TOKEN]),
+        (("--ends-within", "10m", "--agent", "up", "--evidence", "unix:uid:7"), [NEAR, TOKEN]),
+    ],
+)
+def test_the_log_is_of_what_was_asked_for(
+    policyd: Policyd, folder: Path, now: datetime, words: tuple[str, ...], names: list[str]
+) -> None:
+    evidence = {"kind": "kubernetes", "selectors": ["k8s:ns:shop", "k8s:sa:web"]}
+    pod = issued(POD, WEB, now - HOUR / 3, HOUR, detail={"serial": POD, "evidence": evidence})
+    traffic.write(folder, iter([*entries(now), pod]))
+    found = policyd("ca", "log", *words, "--dir", folder, "--json").value
+    assert [
+        one["detail"].get("serial") or one["detail"].get("jti") for one in found if one["decision"] == "allow"
+    ] == names
 
 
 @pytest.mark.parametrize(
