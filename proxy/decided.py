@@ -26,6 +26,8 @@ FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
 NOT_TOLD: Final = "Envoy counts more decisions than it told"
+SILENT: Final = "Envoy counts decisions and has told none of them: is it as new as policyd?"
+DROPPED: Final = "Envoy has dropped them, as they were not taken soon enough"
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Lost:
 
     count: int = 0
     why: str = ""
+    silent: bool = False
 
 
 class Decided:
@@ -47,14 +50,15 @@ class Decided:
         self._opened = opened
         self.process = 0  # which Envoy it is, counted
         self.arrived = 0  # entries of this Envoy, whether they could be kept or not
-        self.missed = 0  # and those that it has counted and not told
+        self.missed = 0  # and those that it has counted and not told,
+        self.dropped = 0  # of which it says itself that it has dropped them
         self._say = outside.say
         self._changed = changed
         self._lost = Lost()
 
     def fresh(self) -> None:
         """Another Envoy starts, which counts from 0."""
-        self.process, self.arrived, self.missed = self.process + 1, 0, 0
+        self.process, self.arrived, self.missed, self.dropped = self.process + 1, 0, 0, 0
 
     def crashed(self) -> None:
         """Its Envoy has ended by itself: what it had not told yet is gone, and nobody knows how much that is."""
@@ -79,9 +83,15 @@ class Decided:
         self._lost.count += count
         self._confess()
 
+    def miss(self, count: int, why: str) -> None:
+        """Its Envoy has counted so many and will not tell them."""
+        self.missed += count
+        self._lost.silent = not self.arrived
+        self.lose(count, why)
+
     def _confess(self) -> None:
         """Say what was lost, in its place among what is told."""
-        told = agent_pb2.Told(lost=self._lost.count, why=self._lost.why)
+        told = agent_pb2.Told(lost=self._lost.count, why=self._lost.why, silent=self._lost.silent)
         if not self._add(told):
             self._lost = Lost()
             self._changed()

@@ -14,22 +14,29 @@ from typing import Final
 
 from policyd.errors import EnvoyError
 from proxy import envoy_admin
-from proxy.decided import NOT_TOLD, Decided
+from proxy.decided import DROPPED, NOT_TOLD, SILENT, Decided
 from proxy.outside import Outside
 
 EVERY: Final = 5.0  # seconds between two looks
 SETTLED: Final = 3.0  # seconds after which all that had ended has been told: many times what an Envoy waits
-_STATS: Final = "/stats?filter=^http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)$"
-_LINE: Final = re.compile(r"http\.inbound\.(rbac\.allowed|rbac\.denied|downstream_rq_active): ([0-9]{1,18})")
+_DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
+_STATS: Final = (
+    "/stats?filter=^(http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)"
+    "|access_logs\\.grpc_access_log\\.logs_dropped)$"
+)
+_LINE: Final = re.compile(
+    r"(?:http\.inbound\.)?(rbac\.allowed|rbac\.denied|downstream_rq_active|access_logs\.\S+): ([0-9]{1,18})"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What an Envoy counted: decisions of its own, and requests under way; `process` is which Envoy it was."""
+    """What an Envoy counted: own decisions, requests under way, logs it dropped; `process` is which Envoy it was."""
 
     decided: int
     active: int
     process: int = 0
+    dropped: int = 0
 
     def missing(self, told: int, said: int) -> int:
         """How many are missing of what was counted, where so many have been told since, and said to be missing."""
@@ -40,7 +47,7 @@ def parse(page: str, process: int = 0) -> Look:
     """Read Envoy's counters; one that is not there is 0."""
     found = {name: int(number) for name, number in _LINE.findall(page)}
     decided = found.get("rbac.allowed", 0) + found.get("rbac.denied", 0)
-    return Look(decided, found.get("downstream_rq_active", 0), process)
+    return Look(decided, found.get("downstream_rq_active", 0), process, found.get(_DROPPED, 0))
 
 
 Place = tuple[Decided, Path]  # and the administration socket of its Envoy
@@ -66,6 +73,9 @@ class Tally:
         looks = {name: await self._look(*places[name]) for name in self._due(places)}
         if not any(look is not None and look.decided for look in looks.values()):
             return
+        for name, look in looks.items():
+            if look is not None and look.process == places[name][0].process:
+                _say_dropped(places[name][0], look)
         await self._outside.sleep(SETTLED)
         for name, look in looks.items():
             decided = places[name][0]
@@ -91,5 +101,12 @@ class Tally:
     def _conclude(self, decided: Decided, look: Look) -> None:
         missing = look.missing(decided.arrived, decided.missed)
         if missing:
-            decided.missed += missing
-            decided.lose(missing, NOT_TOLD)
+            decided.miss(missing, NOT_TOLD if decided.arrived else SILENT)
+
+
+def _say_dropped(decided: Decided, look: Look) -> None:
+    """What Envoy says itself that it will not tell is no matter of time: it is seen under load, too."""
+    new = look.dropped - decided.dropped
+    if new > 0:
+        decided.dropped = look.dropped
+        decided.miss(new, DROPPED)

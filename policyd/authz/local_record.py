@@ -91,6 +91,10 @@ class Told(NamedTuple):
         return self.stencil.entry_of(self.own)
 
 
+class Silent(IncompleteRequest):
+    """Envoy says nothing of its filter: it is none that policyd knows."""
+
+
 class _Alike(NamedTuple):
     """What requests that are alike come to; `has_ids` where those of the request are on record."""
 
@@ -174,7 +178,9 @@ class Reader:
         """What a request comes to, without what is its own."""
         common = logged.common_properties
         said, revision = _fields(common, RBAC_FILTER), common.route_name
-        word, rule = said.get(RBAC_RESULT, ""), said.get(RBAC_RULE, "")
+        if RBAC_RESULT not in said:
+            raise Silent("this tells nothing of a decision")
+        word, rule = said[RBAC_RESULT], said.get(RBAC_RULE, "")
         if word not in ("allowed", "denied") or not _REVISION.fullmatch(revision):
             raise IncompleteRequest("this is no decision of a sidecar under a revision")
         outcome, began = _outcome(rule, revision, allowed=word == "allowed"), Own(time).when

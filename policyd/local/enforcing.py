@@ -24,7 +24,9 @@ from policyd.mesh.protocols import takes_connections
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Switch
 
-DISTRUSTED: Final = "policyd decided otherwise about a request of the sample"
+DISTRUSTED: Final = (
+    "policyd decided otherwise about a request of the sample, or its sidecar told nothing of its decisions"
+)
 LATER: Final = "its records would come after the fact, and `audit.durability` is `{}`"
 ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
 CHANGE: Final = "change what prevents it, or write `enforcement: auto`, which is central there"
@@ -52,7 +54,7 @@ class Enforced:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What else counts: how durable records are, the headers that are on record though no policy reads them, and the
-    workloads whose sidecars have decided otherwise than policyd.
+    workloads whose sidecars have decided otherwise than policyd, or do not tell.
     """
 
     durability: str

@@ -24,7 +24,7 @@ from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd._pb.logged_pb2 import LoggedMessage
 from policyd.audit.record import Entry
 from policyd.audit.stencil import EPOCH, MICROSECOND, Own, Stencil
-from policyd.authz.local_record import Compared, Reader, Told
+from policyd.authz.local_record import Compared, Reader, Silent, Told
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.errors import IncompleteRequest, JournalError, StateError
@@ -127,35 +127,36 @@ class _Heard:
     compared: list[bool] = field(default_factory=list)
     lost: int = 0
     alarms: list[dict[str, Any]] = field(default_factory=list)
-    differing: list[tuple[SpiffeId, str]] = field(default_factory=list)
+    distrusted: list[tuple[SpiffeId, str]] = field(default_factory=list)
 
 
 class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
     """The service. `runs` gives the agent that calls about an instance, or ends the call; `journal` keeps.
 
-    `differs` is told of a workload whose sidecar decided otherwise than policyd, under which revision.
+    `distrust` is told of a workload whose sidecar decided otherwise than policyd, or tells nothing of its decisions,
+    under which revision; `in_force` gives the mesh and the revision of now.
     """
 
     def __init__(
         self,
         runs: Callable[[Context, str], Awaitable[str]],
         *,
-        mesh: Callable[[], Mesh],
+        in_force: Callable[[], tuple[Mesh, str]],
         rulings: Rulings,
         positions: Positions,
         journal: Records,
         counts: Counts,
         clock: Callable[[], datetime],
-        differs: Callable[[SpiffeId, str], object],
+        distrust: Callable[[SpiffeId, str], object],
         include: Include,
     ) -> None:
         self._runs = runs
-        self._mesh = mesh
+        self._in_force = in_force
         self._positions = positions
         self._journal = journal
         self._counts = counts
         self._clock = clock
-        self._differs = differs
+        self._distrust = distrust
         self._reader = Reader(rulings.of, include, journal.stencil)
         self._one_at_a_time = asyncio.Lock()
 
@@ -191,11 +192,13 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
 
     def _hear(self, heard: _Heard, instance: str, told: agent_pb2.Told) -> None:
         """Take down what one message tells."""
+        (mesh, revision), now = self._in_force(), self._clock()
         if told.lost or told.why:
             self._lose(heard, instance, told.lost, told.why)
+        if told.silent and instance in mesh.instances:
+            heard.distrusted.append((mesh.instances[instance].workload, revision))
         if not told.logged:
             return
-        mesh, now = self._mesh(), self._clock()
         listener = mesh.listeners.get(told.listener)
         try:
             entries = LoggedMessage.FromString(told.logged).http_logs.log_entry
@@ -209,8 +212,10 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         for logged in entries:
             try:
                 one = self._reader.read(logged, listener, mesh, micros)
-            except (IncompleteRequest, JournalError):
+            except (IncompleteRequest, JournalError) as error:
                 unfit += 1
+                if isinstance(error, Silent):
+                    heard.distrusted.append((listener.owner, revision))
                 continue
             heard.filled.append((one.stencil, one.own))
             heard.decided[one.stencil.entry.decision or "", one.stencil.entry.revision] += 1
@@ -233,7 +238,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         }
         revision = one.stencil.entry.revision
         self._note(heard, {"operation": "local.differs", **said}, revision)
-        heard.differing.append((listener.owner, revision))
+        heard.distrusted.append((listener.owner, revision))
 
     def _lose(self, heard: _Heard, instance: str, count: int, why: str) -> None:
         """Decisions of an instance are not on record (`count` 0: nobody knows how many)."""
@@ -257,5 +262,5 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
             self._counts.local_lost(heard.lost)
         for detail in heard.alarms:
             _log.error(detail["operation"], **{name: one for name, one in detail.items() if name != "operation"})
-        for workload, revision in heard.differing:
-            self._differs(workload, revision)
+        for workload, revision in dict.fromkeys(heard.distrusted):
+            self._distrust(workload, revision)

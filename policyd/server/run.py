@@ -451,13 +451,13 @@ class Server:
         include = settings.audit.include
         decisions = LocalDecisions(
             self._agents.runs,
-            mesh=self._mesh,
+            in_force=self._in_force,
             rulings=self._rulings,
             positions=Positions(self._paths.spools),
             journal=self._journal,
             counts=self._metrics,
             clock=_now,
-            differs=self._distrusts,
+            distrust=self._distrusts,
             include=Include(frozenset(include.headers), frozenset(include.claims)),
         )
         await listen.serve_xds(
@@ -684,7 +684,7 @@ class Server:
         self._cache.set_all(self._keeper.live.snapshots)
 
     def _distrusts(self, workload: SpiffeId, revision: str) -> None:
-        """A sidecar of a workload decided otherwise than policyd: from now on it asks, where that is `auto`."""
+        """No sidecar of a workload is believed any more: from now on it asks, where that is `auto`."""
         if not self._distrust.add(workload, revision):
             return
 

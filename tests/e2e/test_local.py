@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.processes import processes
+from proxy.decided import DROPPED
 from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 
@@ -152,20 +154,63 @@ def decided_since(mesh: RunningMesh, began: str) -> list[dict[str, Any]]:
     return [one for one in decisions(mesh) if one["time"] >= began]
 
 
+def said(mesh: RunningMesh, operation: str) -> list[dict[str, Any]]:
+    """What was said of local decisions besides their records."""
+    return [one for one in mesh.records() if one.get("detail", {}).get("operation") == operation]
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """They do nothing meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def server_of(mesh: RunningMesh) -> int:
+    """The process that puts on record; others decide."""
+    return int(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["pid"])
+
+
 def test_what_is_decided_while_policyd_is_away_is_on_record_when_it_is_back(mesh: RunningMesh) -> None:
     began = datetime.now(UTC).isoformat()
-    pid = json.loads((mesh.directory / ".policyd" / "server.json").read_text())["pid"]
-    with mesh.client("web-v1") as web:
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            statuses = Counter(web.get("http://shop/open").status_code for _ in range(200))
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    with mesh.client("web-v1") as web, stopped(server_of(mesh)):
+        statuses = Counter(web.get("http://shop/open").status_code for _ in range(200))
 
     assert statuses == {200: 200}
     wait_until(lambda: len(decided_since(mesh, began)) >= 200, PATIENCE)
     assert len(decided_since(mesh, began)) == 200
     assert len({one["decision_id"] for one in decided_since(mesh, began)}) == 200
+
+
+def agent_of(mesh: RunningMesh) -> int:
+    """The process that runs the shop's Envoy."""
+    facts = json.loads((mesh.directory / ".policyd" / "server.json").read_text())
+    runtime = str(Path(facts["admin_socket"]).parent / "agent")
+    [agent] = [pid for pid, command in processes(runtime).items() if "envoy" not in command]
+    return agent
+
+
+def test_what_an_envoy_could_not_tell_its_agent_is_counted_and_on_record_as_a_gap(mesh: RunningMesh) -> None:
+    before, asked = len(decisions(mesh)), 120
+    with mesh.client("web-v1") as web, stopped(agent_of(mesh)):
+        statuses = Counter(web.get("http://shop/open/admin?" + "x" * 48_000).status_code for _ in range(asked))
+
+    def accounted() -> int:
+        """The records that there are now, and the decisions that are said to have none."""
+        return len(decisions(mesh)) - before + sum(one["detail"]["lost"] for one in said(mesh, "local.gap"))
+
+    wait_until(lambda: accounted() == asked, PATIENCE, lambda: str(accounted()))
+    assert statuses == {403: asked}
+    gaps = said(mesh, "local.gap")
+    assert {(one["detail"]["instance"], one["detail"]["reason"]) for one in gaps} == {("shop-v1", DROPPED)}
+    assert sum(scraped(mesh, "policyd_local_decisions_lost_total").values()) == sum(
+        one["detail"]["lost"] for one in gaps
+    )
 
 
 class Load:
@@ -249,4 +294,54 @@ def test_no_request_is_dropped_or_misdecided_while_the_decision_moves_and_revisi
     if not late:  # what was too late may have been decided, or more than once
         assert Counter(one["status"] for one in found) == statuses
     assert {one.get("decided_by", "") for one in found} == {"", "proxy"}
-    assert not [one for one in mesh.records() if str(one.get("detail", {}).get("operation")).startswith("local.")]
+    assert said(mesh, "local.differs") == []
+    assert {one["detail"]["reason"] for one in said(mesh, "local.gap")} <= {DROPPED}  # of the test before
+
+
+def spooled(mesh: RunningMesh) -> dict[Path, bytes]:
+    """What the agent has on disk."""
+    return {file: file.read_bytes() for file in mesh.directory.glob(".policyd/agent/decisions/*/*.told")}
+
+
+def change_what_is_on_its_way(mesh: RunningMesh, old: bytes, new: bytes) -> None:
+    """Frames of the spool are read when they are sent: they tell another rule then."""
+    for file, data in spooled(mesh).items():
+        with file.open("r+b") as spool:
+            for place in re.finditer(re.escape(old), data):
+                spool.seek(place.start())
+                spool.write(new)
+
+
+def test_where_policyd_decides_otherwise_that_is_an_alarm_and_auto_is_central_from_then_on(mesh: RunningMesh) -> None:
+    """The sidecar has told `admin`; its spool is made to say `nadmi`, as a filter would that was compiled wrong."""
+    rule = b"enforced_effective_policy_id\x12\x07\x1a\x05"
+    (mesh.directory / "policies/all.cedar").write_text(POLICIES)
+    (mesh.directory / "mesh/enforcement.yaml").write_text(ENFORCEMENT.format(AUTO))
+
+    def by(path: str) -> str:
+        """Who has decided a request from now."""
+        with mesh.client("web-v1") as web:
+            began = datetime.now(UTC).isoformat()
+            web.get(f"http://shop{path}")
+        wait_until(lambda: decided_since(mesh, began) != [], PATIENCE)
+        return str(decided_since(mesh, began)[-1].get("decided_by", ""))
+
+    def has_differed() -> bool:
+        """A batch that is under way was read before; what comes behind it is on disk. policyd may be too late."""
+        with mesh.client("web-v1") as web, stopped(server_of(mesh)):
+            before = spooled(mesh)
+            web.get("http://shop/open")
+            wait_until(lambda: spooled(mesh) != before, PATIENCE)
+            ids = [web.get("http://shop/open/admin").headers["x-policyd-decision-id"] for _ in range(5)]
+            wait_until(lambda: any(ids[-1].encode() in data for data in spooled(mesh).values()), PATIENCE)
+            change_what_is_on_its_way(mesh, rule + b"admin", rule + b"nadmi")
+        wait_until(lambda: {one["decision_id"] for one in decisions(mesh)} >= set(ids), PATIENCE)
+        return scraped(mesh, "policyd_local_decisions_compared_total")['{outcome="different"}'] > 0
+
+    wait_until(lambda: by("/open") == "proxy", PATIENCE)
+    wait_until(has_differed, PATIENCE)
+
+    alarm = said(mesh, "local.differs")[0]["detail"]
+    assert (alarm["local"], alarm["central"], alarm["listener"]) == ("deny nadmi", "deny admin", "shop-v1/inbound")
+    assert mesh.record(alarm["decision_id"])["reasons"] == ["nadmi"]
+    wait_until(lambda: by("/open") == "", PATIENCE)

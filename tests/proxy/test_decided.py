@@ -13,7 +13,7 @@ import pytest
 from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from proxy.control import Control, Unreachable
-from proxy.decided import CRASHED, FULL, METHOD, NOT_TOLD, SERVICE, Decided, Listening
+from proxy.decided import CRASHED, DROPPED, FULL, METHOD, NOT_TOLD, SERVICE, SILENT, Decided, Listening
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
 from proxy.spool import Spool
@@ -110,8 +110,9 @@ def test_only_what_had_ended_and_is_not_told_is_missing(look: Look, told: int, s
 
 def test_the_counters_of_an_envoy_are_read() -> None:
     page = "http.inbound.rbac.allowed: 7\nhttp.inbound.rbac.denied: 3\nhttp.inbound.downstream_rq_active: 2\nx: 9\n"
+    page += "access_logs.grpc_access_log.logs_dropped: 6\n"
 
-    assert (parse(page, 4), parse("")) == (Look(10, 2, 4), Look(0, 0))
+    assert (parse(page, 4), parse("")) == (Look(10, 2, 4, 6), Look(0, 0))
 
 
 async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_path: Path) -> None:
@@ -177,22 +178,59 @@ async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path:
     assert (one.arrived, waiting(one)) == (4, [("shop-v1/inbound", bodies[1], 0, "")] * 2)
 
 
-async def test_what_envoy_counted_and_did_not_tell_is_a_gap_that_is_said_once(tmp_path: Path) -> None:
-    async def envoy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Counting:
+    """The administration of an Envoy that has counted ten decisions, two of them of requests that are under way."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         page = b"http.inbound.rbac.allowed: 9\nhttp.inbound.rbac.denied: 1\nhttp.inbound.downstream_rq_active: 2\n"
+        page += b"access_logs.grpc_access_log.logs_dropped: %d\n" % self.dropped
         writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + page)
         await writer.drain()
         writer.close()
 
+
+async def test_what_envoy_counted_and_did_not_tell_is_a_gap_that_is_said_once(tmp_path: Path) -> None:
     one, silent = decided(tmp_path / "s"), decided(tmp_path / "t")
     one.fresh()
     one.take("l", b"log", 5)
     socket = tmp_path / "admin.sock"
     tally = Tally(lambda: {"shop-v1": (one, socket), "web-v1": (silent, tmp_path / "nobody.sock")}, OUTSIDE)
-    async with await asyncio.start_unix_server(envoy, socket):
+    async with await asyncio.start_unix_server(Counting(), socket):
         await tally.compare()
         await tally.compare()
 
     assert waiting(one) == [("l", b"log", 0, ""), ("", b"", 3, NOT_TOLD)]
     assert silent.spool is None
+
+
+async def test_what_envoy_says_that_it_dropped_is_said_at_once_and_is_not_missed_again(tmp_path: Path) -> None:
+    one, envoy, socket = decided(tmp_path / "s"), Counting(), tmp_path / "admin.sock"
+    one.take("l", b"log", 5)
+    tally = Tally(lambda: {"shop-v1": (one, socket)}, OUTSIDE)
+    async with await asyncio.start_unix_server(envoy, socket):
+        envoy.dropped = 2
+        await tally.compare()
+        envoy.dropped = 3
+        one.take("l", b"more", 9)  # under load, as many arrive as may hide a gap
+        await tally.compare()
+
+    gaps = [("", b"", 2, DROPPED), ("", b"", 1, NOT_TOLD)]
+    assert waiting(one) == [("l", b"log", 0, ""), *gaps, ("l", b"more", 0, ""), ("", b"", 1, DROPPED)]
+
+
+async def test_an_envoy_that_counts_decisions_and_tells_none_is_silent(tmp_path: Path) -> None:
+    """As one that is older than its counters' names, and leaves no metadata for the log to go by."""
+    one, socket = decided(tmp_path / "s"), tmp_path / "admin.sock"
+    tally = Tally(lambda: {"shop-v1": (one, socket)}, OUTSIDE)
+    async with await asyncio.start_unix_server(Counting(), socket):
+        await tally.compare()
+        one.take("l", b"log", 9)
+        one.lose(1, FULL)
+
+    assert one.spool is not None
+    told = [agent_pb2.Told.FromString(body) for body in one.spool.read(1 << 30)[1]]
+    assert [(one.lost, one.why, one.silent) for one in told] == [(8, SILENT, True), (0, "", False), (1, FULL, False)]

@@ -71,13 +71,13 @@ class Desk:
         rulings.know(ruling)
         self.service = LocalDecisions(
             self._runs,
-            mesh=lambda: ruling.mesh,
+            in_force=lambda: (ruling.mesh, ruling.revision),
             rulings=rulings,
             positions=Positions(folder / "spools.json"),
             journal=self,
             counts=self.counts,
             clock=lambda: NOW,
-            differs=lambda workload, revision: self.distrusted.append((workload, revision)),
+            distrust=lambda workload, revision: self.distrusted.append((workload, revision)),
             include=NOTHING,
         )
 
@@ -226,6 +226,29 @@ async def test_a_difference_is_an_alarm_with_both_answers(desk: Desk) -> None:
     alarm = desk.said[2]
     assert (alarm["operation"], alarm["local"], alarm["central"]) == ("local.differs", "allow red", "deny blue")
     assert (alarm["listener"], alarm["workload"]) == (LISTENER, str(REVIEWS))
+
+
+@pytest.mark.parametrize("is_logged", [True, False])
+async def test_a_sidecar_that_tells_nothing_of_its_decisions_is_an_alarm_and_not_believed(
+    desk: Desk, *, is_logged: bool
+) -> None:
+    """An older Envoy leaves no metadata: then its log says nothing, or there is none, and its counters tell."""
+    bare = log(desk.ruling.revision, common_properties__metadata=metadata(other={"x": "y"}))
+    told = desk.told(bare, bare) if is_logged else agent_pb2.Told(lost=2, why="none of them", silent=True)
+
+    await desk.say(1, told)
+
+    assert [(one["operation"], one["lost"]) for one in desk.said] == [("local.gap", 2)]
+    assert desk.counts.lost == 2
+    assert desk.distrusted == [(REVIEWS, desk.ruling.revision)]
+
+
+async def test_a_gap_alone_makes_nobody_distrusted(desk: Desk) -> None:
+    unfit = log(desk.ruling.revision, common_properties__metadata=metadata(rbac=rule("red", "perhaps")))
+
+    await desk.say(1, desk.told(unfit), agent_pb2.Told(lost=7, why="the agent's spool is full"))
+
+    assert (desk.counts.lost, desk.distrusted) == (8, [])
 
 
 @pytest.mark.parametrize(
