@@ -17,7 +17,7 @@ from proxy import envoy_admin
 from proxy.decided import DROPPED, NOT_TOLD, SILENT, Decided
 from proxy.outside import Outside
 
-EVERY: Final = 5.0  # seconds between two looks
+EVERY: Final = 2.0  # seconds between two looks
 SETTLED: Final = 3.0  # seconds after which all that had ended has been told: many times what an Envoy waits
 _DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
 _STATS: Final = (

@@ -64,13 +64,16 @@ class Terms:
 
 def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> Enforced:
     """What a ruling's Enforcements come to; what was made `before` is taken over where it is the same."""
-    held = dict(_held(ruling))
-    if not held:
-        return Enforced()
     before = before or Enforced()
-    compiler = Compiler(ruling, before.compiler)
+    held = dict(_held(ruling))
     logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TRACE_HEADERS}))
-    switches: dict[str, Switch] = {}
+    switches = {
+        name: Switch(identified(), tuple(mappers()), logged, before.switches[name].sample_percent)
+        for name in _left(ruling, held, before)
+    }
+    if not held:
+        return Enforced(switches)
+    compiler = Compiler(ruling, before.compiler)
     why: dict[str, str] = {}
     exact: dict[str, Compiled] = {}
     for name, resource in held.items():
@@ -130,6 +133,17 @@ def _held(ruling: Ruling) -> Iterator[tuple[str, Enforcement]]:
             resource = enforcement_of(mesh.enforcements, mesh.instances[listener.instance])
             if resource is not None:
                 yield name, resource
+
+
+def _left(ruling: Ruling, held: Collection[str], before: Enforced) -> Iterator[str]:
+    """The listeners at which no Enforcement holds any more: central as any, and still by their routes.
+
+    Another listener would leave open connections the routes of before, and with them the revision of before.
+    """
+    for name in before.switches:
+        listener = ruling.mesh.listeners.get(name)
+        if name not in held and listener is not None and listener.side == "inbound" and _can_switch(listener):
+            yield name
 
 
 def _can_switch(listener: Listener) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ import httpx
 import pytest
 
 from bench.processes import processes
+from policyd.cli.main import run
 from proxy.decided import DROPPED
-from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
+from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
@@ -124,15 +124,18 @@ def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_pol
     wait_until(lambda: counted(mesh) == expected, PATIENCE, lambda: str(counted(mesh)))
 
 
-def test_a_record_of_a_sidecar_is_shown_and_explained_as_any(mesh: RunningMesh) -> None:
+def test_a_record_of_a_sidecar_is_shown_and_explained_as_any(
+    mesh: RunningMesh, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = next(one for one in decisions(mesh) if one.get("reasons") == ["admin"])
+    of_it, folder = record["decision_id"], ("--dir", str(mesh.directory))
 
-    shown = mesh.says("log", "show", record["decision_id"])
-    words = (PROGRAM, "policy", "explain", "--decision", record["decision_id"], "--dir", str(mesh.directory))
-    explained = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert run(["log", "show", of_it, *folder, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    run(["policy", "explain", "--decision", of_it, *folder])
 
     assert (shown["record"]["decided_by"], shown["not_explained"]) == ("proxy", "")
-    assert "admin" in explained.stdout, explained.stderr
+    assert "admin" in capsys.readouterr().out
     wait_until(lambda: int(mesh.status()["decisions"]) == len(decisions(mesh)), PATIENCE)
 
 
@@ -213,6 +216,13 @@ def test_what_an_envoy_could_not_tell_its_agent_is_counted_and_on_record_as_a_ga
     )
 
 
+def put(file: Path, text: str) -> None:
+    """Have a file say something else at once: one that is empty for an instant has no policies, which denies all."""
+    draft = file.parents[2] / file.name
+    draft.write_text(text)
+    draft.replace(file)
+
+
 class Load:
     """Clients that ask without a pause; `answers` are paths with statuses."""
 
@@ -254,7 +264,7 @@ def test_no_request_is_dropped_or_misdecided_while_the_decision_moves_and_revisi
     before = {one["decision_id"] for one in decisions(mesh)}
     policies, enforcement = (mesh.directory / name for name in ("policies/all.cedar", "mesh/enforcement.yaml"))
     is_closed: dict[str, bool] = {}
-    load = Load(mesh)
+    load, moments = Load(mesh), list[str]()
 
     def decided(since: str, closed: bool, by: str) -> bool:
         """Whether a request was decided so since the change."""
@@ -270,25 +280,28 @@ def test_no_request_is_dropped_or_misdecided_while_the_decision_moves_and_revisi
         for text, mode, closed, by in (
             (POLICIES, LOCAL, False, "proxy"),
             (POLICIES + CLOSED, LOCAL, True, "proxy"),  # another revision
-            (POLICIES + CLOSED, "central", True, ""),
+            (POLICIES + CLOSED, "", True, ""),  # no Enforcement any more
             (POLICIES, "central", False, ""),
             (POLICIES, AUTO, False, "proxy"),
             (POLICIES + CLOSED + TIMED, AUTO, True, ""),  # cannot be compiled
             (POLICIES + CLOSED, AUTO, True, "proxy"),
         ):
-            enforcement.write_text(ENFORCEMENT.format(mode))
-            policies.write_text(text)
+            moments.append(datetime.now(UTC).isoformat())
+            put(enforcement, ENFORCEMENT.format(mode) if mode else "")
+            put(policies, text)
             wait_until(partial(decided, datetime.now(UTC).isoformat(), closed, by), PATIENCE)
 
     late = sum(count for (_, status), count in load.answers.items() if status == 503)  # policyd has a second, no more
     statuses = Counter(status for _, status in load.answers.elements() if status != 503)
     assert set(statuses) == {200, 403}
     right = {("/open", 200), ("/open/admin", 403), ("/open", 503), ("/open/admin", 503)}
-    assert {answer for answer in load.answers if answer[0] != "/open/flip"} <= right
+    denied = [one for one in decisions(mesh) if one["context"]["request"]["path"] == "/open" and one["status"] != 200]
+    assert {answer for answer in load.answers if answer[0] != "/open/flip"} <= right, denied
     asked = sum(load.answers.values())
     wait_until(lambda: len(decisions(mesh)) >= len(before) + asked - late, PATIENCE)
     found = [one for one in decisions(mesh) if one["decision_id"] not in before]
     assert len({one["decision_id"] for one in found}) == len(found)
+    assert not [one for one in found if moments[3] <= one["time"] < moments[4] and one.get("decided_by")]
     flips = [one for one in found if one["context"]["request"]["path"] == "/open/flip"]
     assert all((one["decision"] == "deny") == is_closed[one["revision"]] for one in flips)
     if not late:  # what was too late may have been decided, or more than once
@@ -315,8 +328,8 @@ def change_what_is_on_its_way(mesh: RunningMesh, old: bytes, new: bytes) -> None
 def test_where_policyd_decides_otherwise_that_is_an_alarm_and_auto_is_central_from_then_on(mesh: RunningMesh) -> None:
     """The sidecar has told `admin`; its spool is made to say `nadmi`, as a filter would that was compiled wrong."""
     rule = b"enforced_effective_policy_id\x12\x07\x1a\x05"
-    (mesh.directory / "policies/all.cedar").write_text(POLICIES)
-    (mesh.directory / "mesh/enforcement.yaml").write_text(ENFORCEMENT.format(AUTO))
+    put(mesh.directory / "policies/all.cedar", POLICIES)
+    put(mesh.directory / "mesh/enforcement.yaml", ENFORCEMENT.format(AUTO))
 
     def by(path: str) -> str:
         """Who has decided a request from now."""

@@ -92,6 +92,23 @@ def test_local_that_could_not_be_on_record_in_time_says_how_to_accept_that(schem
     assert "`durability: async`" in str(problem)
 
 
+def test_where_no_enforcement_holds_any_more_it_is_central_by_the_routes_so_that_no_open_connection_keeps_the_old(
+    schema: Schema,
+) -> None:
+    ruling, _ = asked(schema, "enforcement: auto, samplePercent: 2.5", OPEN)
+    was = enforced(ruling, ASYNC)
+    declaration = declare({"workloads.yaml": WORKLOADS})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    gone = make_ruling(mesh, load_policies({"p.cedar": OPEN}, schema), schema)
+
+    left = enforced(gone, ASYNC, was)
+
+    assert was.local == (SHOP,)
+    assert (left.switches, left.why, left.by) == ({SHOP: replace(was.switches[SHOP], rbac=None, revision="")}, {}, {})
+    assert enforced(gone, ASYNC, left).switches == left.switches  # and so for as long as policyd runs
+    assert enforced(gone, ASYNC) == Enforced()
+
+
 def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(schema: Schema) -> None:
     reading = OPEN.replace(
         ";", '\nwhen { context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") == "1" };'
