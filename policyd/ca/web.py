@@ -46,9 +46,9 @@ class Service:
         try:
             target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             connection.request(method, target, data or None, self._headers(kind))
-            answer = connection.getresponse()
-            good = answer.status in (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
-            body = _body(connection, answer, ends, most if good else MAX_SAID)
+            with connection.getresponse() as answer:  # where it ends with the answer, it is the answer's to close
+                good = answer.status in (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
+                body = _body(connection, answer, ends, most if good else MAX_SAID)
         finally:
             connection.close()
         if not good:
