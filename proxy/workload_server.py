@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import grpc.aio
+from grpc_reflection.v1alpha import reflection
 
-from policyd._pb import workload_pb2_grpc
+from policyd._pb import workload_pb2, workload_pb2_grpc
 from policyd.envoy_api import EnvoyApi, shared
 from policyd.errors import StateError
 from proxy import applications
@@ -28,6 +29,7 @@ from proxy.workload_sds import WorkloadSds
 
 SOCKET: Final = "workload.sock"  # in the runtime folder, where no other place is named
 _INNER: Final = "api"
+_SERVICE: Final = workload_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"].full_name
 _OWNER_ONLY: Final = 0o600
 _ALL_USERS: Final = 0o666
 _OPTIONS: Final = (
@@ -84,6 +86,7 @@ class WorkloadServer:
             workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(api, server)  # type: ignore[no-untyped-call]
             secrets = WorkloadSds(self._api, self._book, self._front.caller, self._outside.say)
             server.add_generic_rpc_handlers((secrets.handler(),))
+            reflection.enable_server_reflection((_SERVICE, reflection.SERVICE_NAME), server)
             server.add_insecure_port(f"unix:{self._folder / 's'}")
             await server.start()
         except (OSError, RuntimeError) as error:  # gRPC reports a socket that it cannot bind so

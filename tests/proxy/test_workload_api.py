@@ -18,6 +18,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from policyd._pb import workload_pb2 as pb
 from policyd._pb import workload_pb2_grpc as stubs
@@ -390,6 +391,14 @@ async def test_a_bad_token_is_an_invalid_argument(
     audience, token = made(machine.control)
     asked = pb.ValidateJWTSVIDRequest(audience=audience, svid=token)
     assert (await refusal(machine.stub.ValidateJWTSVID(asked, metadata=HEADER)))[0] is Code.INVALID_ARGUMENT
+
+
+async def test_a_client_can_ask_what_there_is(machine: Machine) -> None:
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    stub = reflection_pb2_grpc.ServerReflectionStub(machine.channel)
+    told = await first(stub.ServerReflectionInfo(asked))
+    names = [one.name for one in told.list_services_response.service]
+    assert names == ["SpiffeWorkloadAPI", "grpc.reflection.v1alpha.ServerReflection"]
 
 
 async def test_wit_svids_are_unimplemented(machine: Machine) -> None:

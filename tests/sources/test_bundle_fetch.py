@@ -145,6 +145,29 @@ async def test_an_answer_that_is_no_bundle_is_refused_within_bounds(tmp_path: Pa
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ([ENDPOINT], ""),
+        (["spiffe://partner.org/web"], f"it is `spiffe://partner.org/web`, not `{ENDPOINT}`"),
+    ],
+    ids=["the endpoint too", "another workload"],
+)
+async def test_where_it_leads_the_same_is_demanded(tmp_path: Path, there: list[str], message: str) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    with (
+        served(shown(PARTNER, there, tmp_path), says(GOOD)) as target,
+        served(shown(PARTNER, [ENDPOINT], here), says(REDIRECT % target.encode())) as url,
+    ):
+        if message:
+            with pytest.raises(FederationError) as caught:
+                await fetch(relation(url), HELD)
+            assert message in str(caught.value)
+        else:
+            assert await fetch(relation(url), HELD) == b"{}"
+
+
 async def test_who_is_slow_is_not_waited_for(tmp_path: Path) -> None:
     over = threading.Event()
 
