@@ -274,6 +274,10 @@ class FederatedSettings(Model):
             raise ValueError("an endpoint of `https_spiffe` needs its `endpointId`, or write `profile: https_web`")
         if not proves and self.endpoint_id is not None:
             raise ValueError("`endpointId` is for a `bundleEndpoint` of `https_spiffe`; remove it")
+        if self.endpoint_id is not None and SpiffeId.parse(self.endpoint_id).trust_domain != self.trust_domain:
+            raise ValueError(
+                f"`endpointId` is not of `{self.trust_domain}`, by whose bundle it would have to prove itself"
+            )
         return self
 
 

@@ -125,6 +125,10 @@ def test_every_setting_is_read() -> None:
             "`ca.federation[0]`: an endpoint of `https_spiffe` needs its `endpointId`, or write `profile: https_web`",
         ),
         (
+            "ca: {federation: [{trustDomain: a.org, bundleEndpoint: 'https://a.org/', endpointId: 'spiffe://b.org/x'}]}",
+            "`ca.federation[0]`: `endpointId` is not of `a.org`, by whose bundle it would have to prove itself",
+        ),
+        (
             "ca: {federation: [{trustDomain: a.org, endpointId: 'spiffe://a.org/x'}]}",
             "`ca.federation[0]`: `endpointId` is for a `bundleEndpoint` of `https_spiffe`; remove it",
         ),
