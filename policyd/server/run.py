@@ -27,9 +27,11 @@ from policyd.amend import Amender
 from policyd.audit.group import Waiting
 from policyd.audit.record import Entry, Fault
 from policyd.authz.record import Include
-from policyd.ca import desk, rotation_desk
+from policyd.ca import rotation_desk
 from policyd.ca.changes import Changes
 from policyd.ca.database import open_database
+from policyd.ca.desk import service as desk
+from policyd.ca.desk.parts import Parts as DeskParts
 from policyd.ca.entries import Entries
 from policyd.ca.holdings import Holdings
 from policyd.ca.ledger import Ledger
@@ -536,8 +538,8 @@ class Server:
         await server.start()
         socket.chmod(0o600)
 
-    def _desk(self) -> desk.Parts:
-        return desk.Parts(
+    def _desk(self) -> DeskParts:
+        return DeskParts(
             issuer=self._issuer,
             entries=self._entries,
             tokens=self._tokens,

@@ -17,7 +17,8 @@ from policyd._pb import authority_pb2 as pb
 from policyd._pb import authority_pb2_grpc as stubs
 from policyd.ca.authority import Material
 from policyd.ca.database import Database, open_database
-from policyd.ca.desk import Desk, Parts, handler
+from policyd.ca.desk.parts import Parts
+from policyd.ca.desk.service import Desk, handler
 from policyd.ca.entries import MAX_ENTRIES, Entries, Entry, check_entry, entry_of_instance
 from policyd.ca.expiry import Element, elements
 from policyd.ca.jwt_keys import LIFE, turn
