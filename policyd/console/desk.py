@@ -68,8 +68,11 @@ class Desk:
             return await asyncio.to_thread(question, *values)
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
-        """What was made for a key, if that was not long ago."""
-        found: T | None = self._kept.get(key)
+        """What was made for a key, if it was asked for not long ago."""
+        with self._keeping:
+            found: T | None = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
         if found is None:
             found = make()
             with self._keeping:

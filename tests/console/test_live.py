@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from policyd.console import live
+from policyd.console.desk import MAX_KEPT
 from policyd.console.live import Streams, event
 from policyd.console.views.decisions import AT_ONCE, _as_they_come
 from policyd.console.views.graph import Asked, _after_each_look
@@ -51,6 +52,34 @@ async def test_the_picture_comes_after_each_look(console: Console, world: World)
     assert "100 % denied" in following.result().decode()
     assert "100 % denied" not in first
     await stream.aclose()
+
+
+async def test_a_page_is_sent_nothing_that_it_shows_already(console: Console, world: World) -> None:
+    for _ in range(2):
+        await console.desk.watch.look()
+        world.later(10.0, Calls("reviews-v1", "details-v1", denied=20))
+    page = check_harmless((await console.get("/")).text)
+    [shown] = page.of("div", "data-look")
+    behind, level = (_after_each_look(console.desk, Asked(), int(shown) - less) for less in (1, 0))
+
+    assert (await anext(behind)).startswith(b"event: graph\n")
+    following = asyncio.ensure_future(anext(level))
+    await asyncio.sleep(0)
+    assert not following.done()
+    while not following.done():
+        await console.desk.watch.look()
+        await asyncio.wait({following}, timeout=0.2)
+    assert f'data-look="{int(shown) + 1}"' in (await following).decode()
+    for stream in (behind, level):
+        await stream.aclose()
+
+
+def test_what_is_asked_for_again_and_again_is_made_once(console: Console) -> None:
+    """The places of a graph, whose numbers are new after each look."""
+    places = console.desk.kept("places", list[str])
+    for at in range(3 * MAX_KEPT):
+        console.desk.kept(("numbers", at), list[str])
+        assert console.desk.kept("places", list[str]) is places
 
 
 async def test_streams_are_counted_and_end_with_the_console() -> None:

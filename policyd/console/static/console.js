@@ -75,8 +75,15 @@ function replace(before, after) {
 }
 const keeps = (element, name) => element.tagName === "svg" && name === "viewBox" && element.dataset.moved !== undefined;
 function inner(before, after) {
+  // only what differs is touched: what stays is neither laid out nor painted again
+  for (const { name } of [...before.attributes]) if (!after.hasAttribute(name)) before.removeAttribute(name);
   for (const { name, value } of after.attributes) if (before.getAttribute(name) !== value) before.setAttribute(name, value);
-  if (before.innerHTML !== after.innerHTML) before.replaceChildren(...after.childNodes);
+  const old = [...before.childNodes], fresh = [...after.childNodes];
+  if (old.length !== fresh.length || old.some((one, at) => one.nodeName !== fresh[at].nodeName)) before.replaceChildren(...fresh);
+  else old.forEach((one, at) => {
+    if (one.nodeType === Node.ELEMENT_NODE) inner(one, fresh[at]);
+    else if (one.data !== fresh[at].data) one.data = fresh[at].data;
+  });
 }
 
 // ---- the graph
@@ -127,28 +134,33 @@ function pointed(event) {
   return [x + ((event.clientX - box.left) / box.width) * w, y + ((event.clientY - box.top) / box.height) * h];
 }
 let pointedAt = ""; // the node below the pointer, where there are many
+let sought = false; // whether anything stands apart now
 function seek() {
   const one = svg(); const field = $("#find");
   if (!one || !field) return;
   const wanted = field.value.trim().toLowerCase() || pointedAt;
   one.classList.toggle("seeking", Boolean(wanted));
-  const hits = new Set();
-  for (const node of $$(".node", one)) {
+  if (!wanted && !sought) return;
+  sought = Boolean(wanted);
+  const nodes = $$(".node", one), hits = new Set(), near = new Set();
+  for (const node of nodes) {
     const hit = wanted && (wanted === pointedAt ? node.dataset.key === wanted : node.dataset.name.includes(wanted) || node.dataset.key.toLowerCase().includes(wanted));
     if (hit) hits.add(node.dataset.key);
     node.classList.toggle("hit", Boolean(hit));
   }
-  for (const edge of $$(".edge", one)) edge.classList.toggle("dim", !edge.dataset.ends.split(" ").some((end) => hits.has(end)));
-  for (const node of $$(".node", one)) {
-    const near = hits.has(node.dataset.key) || $$(".edge:not(.dim)", one).some((edge) => edge.dataset.ends.split(" ").includes(node.dataset.key));
-    node.classList.toggle("dim", Boolean(wanted) && !near);
+  for (const edge of $$(".edge", one)) {
+    const ends = edge.dataset.ends.split(" "), touches = ends.some((end) => hits.has(end));
+    if (touches) for (const end of ends) near.add(end);
+    edge.classList.toggle("dim", sought && !touches);
   }
+  for (const node of nodes) node.classList.toggle("dim", sought && !hits.has(node.dataset.key) && !near.has(node.dataset.key));
 }
 function showParts(html) {
   const document_ = parse(html);
   const canvas = $("[data-part=canvas]", parts), next = $("[data-part=canvas]", document_);
   const panel = $("[data-part=edge]", canvas), nextPanel = $("[data-part=edge]", next);
   canvas.className = next.className;
+  canvas.dataset.look = next.dataset.look;
   const old = svg(), fresh = $("svg.graph", next);
   if (old && fresh) {
     replace(old, fresh);
@@ -158,7 +170,7 @@ function showParts(html) {
   else if (panel) panel.remove();
   else if (nextPanel) canvas.append(nextPanel);
   const rows = $("[data-part=links]", parts), nextRows = $("[data-part=links]", document_);
-  if (rows.innerHTML !== nextRows.innerHTML && !rows.matches(":focus-within")) rows.replaceChildren(...nextRows.childNodes);
+  if (!rows.matches(":focus-within")) inner(rows, nextRows);
   if (!seen) look();
   seek();
 }
@@ -240,11 +252,17 @@ function center(node) {
 const page = $("[data-live]");
 const hold = $("[data-hold]");
 let stream = null, held = false, omitted = 0;
+function onward() {
+  // what the address asks for, and which look is shown already
+  const asked = new URLSearchParams(location.search), canvas = $("[data-look]");
+  if (canvas) asked.set("look", canvas.dataset.look);
+  return `?${asked}`;
+}
 function listen() {
   stream?.close();
   stream = null;
   if (!page || held) return;
-  stream = new EventSource(`${page.dataset.live}${location.search}`);
+  stream = new EventSource(`${page.dataset.live}${onward()}`);
   stream.addEventListener("open", () => hold?.classList.remove("lost"));
   stream.addEventListener("error", () => hold?.classList.add("lost"));
   stream.addEventListener("graph", (event) => showParts(event.data));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from policyd.audit.scan import Span
 from policyd.cli.moments import moment
 from policyd.console.desk import Desk, desk_of, page, part
 from policyd.console.graph.drawing import Drawing, draw
+from policyd.console.graph.layout import Layout, lay_out
 from policyd.console.graph.picture import (
     By,
     Link,
@@ -52,6 +54,7 @@ RANGES: Final[Mapping[str, float]] = {
 DEFAULT_RANGE: Final = "1m"
 LATEST: Final = 12  # decisions beside an edge
 WITHIN: Final = 3_000  # records of the end of the journal among which they are looked for
+_NUMBER: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 ANONYMOUS: Final = 'Unauthenticated::"anonymous"'
 
 
@@ -150,9 +153,15 @@ def _drawn(desk: Desk, asked: Asked) -> Shown:
     chosen = without_idle(chosen) if asked.busy else chosen
     now = desk.now()
     begins, ends = (now - timedelta(seconds=desk.watch.ago(one)) for one in (stretch.before, stretch.now))
-    return Shown(
-        asked, by, whole, draw(chosen), whole.link(asked.edge), namespaces, desk.watch.trouble, begins, ends, now
-    )  # fmt: skip
+    drawing, link = draw(chosen, _placed(desk, chosen)), whole.link(asked.edge)
+    return Shown(asked, by, whole, drawing, link, namespaces, desk.watch.trouble, begins, ends, now)
+
+
+def _placed(desk: Desk, chosen: Picture) -> Layout:
+    """Where all stand, for as long as the same are there and call the same."""
+    nodes = tuple(node.key for node in chosen.nodes)
+    edges = tuple((link.source, link.target) for link in chosen.links)
+    return desk.kept(("layout", nodes, edges), lambda: lay_out(nodes, edges))
 
 
 async def graph(request: Request) -> Response:
@@ -171,14 +180,14 @@ async def graph_part(request: Request) -> Response:
 
 
 async def graph_live(request: Request) -> Response:
-    """The picture after each look."""
-    desk = desk_of(request)
-    answer: Response = request.app.state.streams.answer(_after_each_look(desk, Asked.of(request.query_params)))
+    """The picture after each look, from the one after that which is shown already."""
+    desk, query = desk_of(request), request.query_params
+    seen = int(query.get("look", "")) if _NUMBER.fullmatch(query.get("look", "")) else 0
+    answer: Response = request.app.state.streams.answer(_after_each_look(desk, Asked.of(query), seen))
     return answer
 
 
-async def _after_each_look(desk: Desk, asked: Asked) -> AsyncIterator[bytes]:
-    seen = 0
+async def _after_each_look(desk: Desk, asked: Asked, seen: int = 0) -> AsyncIterator[bytes]:
     while True:
         if desk.watch.number != seen or desk.watch.trouble:
             seen = desk.watch.number
@@ -194,8 +203,9 @@ def _parts(desk: Desk, asked: Asked) -> str:
 
 
 def _rendered(desk: Desk, asked: Asked) -> str:
-    now = shown(desk, asked)
-    return part("graph_parts.html", shown=now, edge=edge_values(desk, now), links=_table(now), query=asked.query)
+    look, now = desk.watch.number, shown(desk, asked)
+    edge = edge_values(desk, now)
+    return part("graph_parts.html", shown=now, edge=edge, links=_table(now), query=asked.query, look=look)
 
 
 def _table(now: Shown) -> Sequence[Link]:
