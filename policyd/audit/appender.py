@@ -72,13 +72,6 @@ class Appender:
 
     def append(self, lines: bytes, first_seq: int) -> None:
         """Write whole lines, the first of which is record `first_seq`; raises JournalError and keeps none."""
-        try:
-            self.write(lines, first_seq)
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def write(self, lines: bytes, first_seq: int) -> None:
-        """As `append`, for who takes back more than these lines; raises OSError."""
         length = len(lines)
         try:
             fd = self._fd
@@ -87,9 +80,9 @@ class Appender:
             taken = self._disk.write(fd, lines)
             if taken < length:
                 raise OSError(errno.ENOSPC, f"only {taken} of {length} bytes were taken")
-        except OSError:
+        except OSError as error:
             self._undo()
-            raise
+            raise self.refused(error) from error
         self._trouble = ""
         self._size += length
         self._next_seq = first_seq + lines.count(b"\n")
@@ -102,19 +95,22 @@ class Appender:
         """Where the lines that were taken end now."""
         return Mark(self._segment, self._size)
 
-    def duplicate(self) -> int:
-        """A descriptor of the file that was written to last, which outlives its closing; raises OSError."""
-        return self._disk.duplicate(self._current())
+    def descriptor(self) -> int:
+        """The file that was written to last; raises JournalError."""
+        try:
+            return self._current()
+        except OSError as error:
+            raise self.refused(error) from error
 
-    def take_back(self, mark: Mark, seq: int, error: OSError) -> JournalError:
-        """Cut off what came after `mark`, so that record `seq` comes next; what to tell those who wrote it."""
+    def take_back(self, mark: Mark, seq: int) -> None:
+        """Cut off what came after `mark`, so that record `seq` comes next."""
         self._size = mark.size if mark.segment == self._segment else 0
         self._undo()
         self._release()  # what a failed sync left in the system's cache is not trusted
         self._next_seq = seq
-        return self._refused(error)
 
-    def _refused(self, error: OSError) -> JournalError:
+    def refused(self, error: OSError) -> JournalError:
+        """What to tell those whose lines are not taken."""
         self._trouble = f"the journal in `{self._directory}` takes no record: {error.strerror}"
         return JournalError(self._trouble, remedy="make space, or have the folder writable")
 

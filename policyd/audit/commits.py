@@ -97,16 +97,17 @@ class Commits:
             return
         try:
             fd, state = self._write()
-        except OSError as error:
-            raise self._take_back(error) from error
-        failure = self._sync(fd)
-        if failure is not None:
-            raise self._take_back(failure) from failure
+        except JournalError as failure:
+            self._take_back(failure)
+            raise
+        error = self._sync(fd)
+        if error is not None:
+            raise self._take_back(self._files.refused(error)) from error
         self._reached(state)
 
     def trouble(self) -> str:
-        """Why the last lines were not taken; "" if they were."""
-        return self._files.trouble()
+        """Why the last lines were not taken; "" if they were. A file that is being synced is not closed."""
+        return "" if self._syncing else self._files.trouble()
 
     def turn(self) -> None:
         """End a segment that is too old; if a commit is under way, the next time."""
@@ -133,40 +134,38 @@ class Commits:
                 return
             try:
                 fd, state = self._write()
-            except OSError as error:
-                self._take_back(error)
+            except JournalError as failure:
+                self._take_back(failure)
                 return
             self._syncing = True
-        failure = self._sync(fd)
+        error = self._sync(fd)
         with self._mutex:
             self._syncing = False
             self._at_rest.notify_all()
-            if failure is None:
+            if error is None:
                 self._reached(state)
             else:
-                self._take_back(failure)
+                self._take_back(self._files.refused(error))
 
     def _sync(self, fd: int) -> OSError | None:
         try:
             self._disk.sync(fd)
         except OSError as error:
             return error
-        finally:
-            self._disk.close(fd)
         return None
 
     def _nothing_new(self) -> bool:
         return self._place.seq == self._safe.seq
 
     def _write(self) -> tuple[int, _State]:
-        """Hand what waits to the system: a descriptor to be synced, and where its lines end. Raises OSError."""
+        """Hand what waits to the system: a descriptor to be synced, and where its lines end. Raises JournalError."""
         if self._lines:
             first = self._first
-            self._files.write(b"".join(self._lines), first.seq)
+            self._files.append(b"".join(self._lines), first.seq)
             self._lines.clear()
             self._bytes = 0
             self._notice_rotation(first)
-        return self._files.duplicate(), self._state()
+        return self._files.descriptor(), self._state()
 
     def _notice_rotation(self, first: Next) -> None:
         """The segment before is on the medium; what was written into a new one may have to be taken back."""
@@ -181,10 +180,10 @@ class Commits:
     def _state(self) -> _State:
         return _State(self._place.seq, self._place.prev, self._files.mark())
 
-    def _take_back(self, error: OSError) -> JournalError:
-        """Cut off what is not on the medium; what to tell those who wrote it."""
+    def _take_back(self, failure: JournalError) -> JournalError:
+        """Cut off what is not on the medium, and tell those who wrote it why."""
         safe = self._safe
-        failure = self._files.take_back(safe.mark, safe.seq, error)
+        self._files.take_back(safe.mark, safe.seq)
         self._epoch.synced, self._epoch.error = safe.seq - 1, failure
         self._epoch = Epoch(safe.seq - 1)
         self._place.seq, self._place.prev = safe.seq, safe.prev

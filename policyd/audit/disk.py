@@ -72,10 +72,6 @@ class Disk:
         """Have the data on the medium."""
         os.fdatasync(fd)
 
-    def duplicate(self, fd: int) -> int:
-        """Another descriptor of the same open file."""
-        return os.dup(fd)
-
     def sync_folder(self, path: Path) -> None:
         """Have the names of a folder on the medium."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -152,7 +152,9 @@ class Journal:
         try:
             ready, body = self._ready(entry)
             with self._mutex:
-                placed = self._take(ready, body)
+                if self._closed or self._notes or self._gap is not None:
+                    self._check_open()
+                placed = self._put(ready, body)
                 epoch = self._commits.epoch if self._commits else None
             if self._commits is not None and epoch is not None:
                 self._commits.wait(epoch, placed.seq)
@@ -324,21 +326,16 @@ class Journal:
             body = encode_entry(entry)
         return entry, body
 
-    def _take(self, entry: Entry, body: bytes) -> Placed:
-        """Write what is ready in its place; raises JournalError."""
-        self._check_open()
-        return self._put(entry, body)
-
     def _check_open(self) -> None:
         """Raise JournalError where nothing can be kept; what is to be said first is said."""
         if self._closed:
             raise JournalError("the journal is closed")
-        if self._notes or self._gap is not None:
-            trouble = self._settle()
-            if trouble is not None:
-                raise trouble
+        trouble = self._settle()
+        if trouble is not None:
+            raise trouble
 
     def _put(self, entry: Entry, body: bytes) -> Placed:
+        """Write what is ready in its place; raises JournalError."""
         if not self._files.is_of(entry.time):
             self._sink.turn()
         place = self._next

@@ -135,23 +135,11 @@ def place(entry: Entry, writer: str, seq: int, prev: str) -> Record:
 
 def encode(record: Record) -> bytes:
     """One line of JSON, its newline included; raises JournalError for a value that has no line."""
-    return _checked(record) + b"\n"
+    return encode_entry(record) + b"\n"
 
 
 def encode_entry(entry: Entry) -> bytes:
     """The JSON of an entry that has no place yet; raises JournalError for a value that has no line."""
-    return _checked(entry)
-
-
-def line_of(body: bytes, writer: str, seq: int, prev: str) -> bytes:
-    """The line of an entry of which `body` is the JSON, in its place: what `encode` makes of its record."""
-    line = b'%b,"writer":"%b","seq":%d,"prev":"%b"}\n' % (body[:-1], writer.encode(), seq, prev.encode())
-    if len(line) > MAX_LINE_BYTES:
-        raise _too_long(line)
-    return line
-
-
-def _checked(entry: Entry) -> bytes:
     if entry.time.tzinfo is None:
         raise JournalError("a record's time has a time zone, this one has none")
     try:
@@ -161,6 +149,14 @@ def _checked(entry: Entry) -> bytes:
     if len(body) >= MAX_LINE_BYTES:
         raise _too_long(body)
     return body
+
+
+def line_of(body: bytes, writer: str, seq: int, prev: str) -> bytes:
+    """The line of an entry of which `body` is the JSON, in its place: what `encode` makes of its record."""
+    line = body[:-1] + f',"writer":"{writer}","seq":{seq},"prev":"{prev}"}}\n'.encode()
+    if len(line) > MAX_LINE_BYTES:
+        raise _too_long(line)
+    return line
 
 
 def _too_long(line: bytes) -> JournalError:
