@@ -102,6 +102,7 @@ PROXY_UP: Final = "policyd_proxy_up"
 PROXY_CONNECTED: Final = "policyd_proxy_connected"
 PROXY_RESTARTS: Final = "policyd_proxy_restarts_total"
 PROXY_SVID_EXPIRY: Final = "policyd_proxy_svid_expiry_timestamp_seconds"
+WORKLOAD_SVID_EXPIRY: Final = "policyd_workload_svid_expiry_timestamp_seconds"
 PROXY_SERIES: Final = "policyd_proxy_series"
 PROXY_SERIES_DROPPED: Final = "policyd_proxy_series_dropped_total"
 PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
@@ -220,6 +221,12 @@ METRICS: Final[dict[str, Metric]] = {
     PROXY_CONNECTED: Metric("agent", "gauge", "Whether the agent is connected to policyd."),
     PROXY_RESTARTS: Metric("agent", "counter", "How often an Envoy was started again.", ("proxy",)),
     PROXY_SVID_EXPIRY: Metric("agent", "gauge", "When an Envoy's certificate ends, in seconds since 1970.", ("proxy",)),
+    WORKLOAD_SVID_EXPIRY: Metric(
+        "agent",
+        "gauge",
+        "When the certificate that processes have by the Workload API ends, in seconds since 1970.",
+        ("spiffe_id",),
+    ),
     PROXY_SERIES: Metric("agent", "gauge", "Series of the mesh's metrics that an Envoy keeps.", ("proxy",)),
     PROXY_SERIES_DROPPED: Metric(
         "agent", "counter", "How often an Envoy did not count, as it keeps no more series.", ("proxy",)

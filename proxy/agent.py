@@ -62,6 +62,7 @@ class Agent:
         self._quiet: asyncio.TimerHandle | None = None
         self._session: Session | None = None
         self._fleet: Fleet | None = None
+        self._book = Book(outside)
 
     def stop(self) -> None:
         """End every Envoy, then `run`."""
@@ -71,7 +72,7 @@ class Agent:
 
     async def run(self) -> None:
         """Return when stopped; raises PolicydError when the agent is nobody."""
-        book = Book(self._outside)
+        book = self._book
         workloads = WorkloadServer(self._place, book, self._outside, self._api)
         try:
             await workloads.start()  # who asks before anybody is known is told to try again
@@ -177,7 +178,9 @@ class Agent:
         session, fleet = self._session, self._fleet
         sidecars = fleet.status() if fleet else []
         connected, pages = (session.connected, session.pages) if session is not None else (False, ())
-        return await collect(sidecars, connected=connected, everything=everything, pages=pages)
+        return await collect(
+            sidecars, connected=connected, everything=everything, pages=pages, workloads=self._book.expiries()
+        )
 
     def _write_status(self) -> None:
         self._status_due = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -104,6 +105,15 @@ class Book:
     def signers(self) -> frozenset[bytes]:
         """The SHA-256 of each certificate that signed what processes use."""
         return frozenset(one for held in self._held.values() if held.svid for one in signers(held.svid))
+
+    def expiries(self) -> dict[str, datetime]:
+        """When what processes use ends, by identity; where several hold one, the first end."""
+        ends: dict[str, datetime] = {}
+        for (spiffe_id, _), held in self._held.items():
+            if held.svid is not None:
+                known = ends.get(str(spiffe_id), held.svid.not_after)
+                ends[str(spiffe_id)] = min(known, held.svid.not_after)
+        return ends
 
     def wants_hashes(self) -> bool:
         """Whether the hash of a process's program can matter."""

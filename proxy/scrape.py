@@ -9,7 +9,7 @@ import asyncio
 import errno
 import ipaddress
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +42,7 @@ WANTED: Final = (
 
 DEFAULT: Final = Endpoint("127.0.0.1", 15020)  # Istio's
 
+NONE: Final[Mapping[str, datetime]] = {}
 Collect = Callable[[bool], Awaitable[str]]
 
 
@@ -54,13 +55,18 @@ class Where:
 
 
 async def collect(
-    sidecars: Sequence[SidecarStatus], *, connected: bool, everything: bool, pages: Sequence[PagePlace] = ()
+    sidecars: Sequence[SidecarStatus],
+    *,
+    connected: bool,
+    everything: bool,
+    pages: Sequence[PagePlace] = (),
+    workloads: Mapping[str, datetime] = NONE,
 ) -> str:
     """The page of all Envoys: `everything` that they count, or what is usually looked at; and the agent's own.
 
     `pages` are those of applications; one that does not answer in time is missed, and no other waits for it longer.
 
-    `connected` is whether policyd is there.
+    `connected` is whether policyd is there, `workloads` when the certificates of processes end, by identity.
     """
     page = Page()
     running = [one for one in sidecars if one.pid]
@@ -77,6 +83,7 @@ async def collect(
     page.put(names.PROXY_CONNECTED, [({}, connected)])
     page.put(names.PROXY_RESTARTS, restarts)
     page.put(names.PROXY_SVID_EXPIRY, expire)
+    page.put(names.WORKLOAD_SVID_EXPIRY, [({"spiffe_id": name}, end.timestamp()) for name, end in workloads.items()])
     page.put(names.PROXY_SERIES, zip(proxies, series, strict=True))
     page.put(names.PROXY_SERIES_DROPPED, zip(proxies, (dropped_in(text or "") for text in texts), strict=True))
     page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,8 @@ async def test_an_envoy_that_does_not_answer_is_missed_and_said(tmp_path: Path) 
     socket = tmp_path / "admin.sock"
     async with await asyncio.start_unix_server(envoy, socket):
         sidecars = [sidecar("here", socket), sidecar("lost", tmp_path / "none.sock"), sidecar("new", socket, pid=0)]
-        lines = (await collect(sidecars, connected=True, everything=False)).splitlines()
+        ends = {"spiffe://d/web": datetime(2026, 1, 1, tzinfo=UTC)}
+        lines = (await collect(sidecars, connected=True, everything=False, workloads=ends)).splitlines()
 
     assert [line for line in lines if line.startswith("policyd_proxy_up{")] == [
         'policyd_proxy_up{proxy="here"} 1',
@@ -112,4 +114,5 @@ async def test_an_envoy_that_does_not_answer_is_missed_and_said(tmp_path: Path) 
     ]
     assert 'policyd_proxy_series{proxy="here"} 1' in lines
     assert 'policyd_proxy_svid_expiry_timestamp_seconds{proxy="new"} 1767225600' in lines
+    assert 'policyd_workload_svid_expiry_timestamp_seconds{spiffe_id="spiffe://d/web"} 1767225600' in lines
     assert len([line for line in lines if line.startswith("istio_requests_total{")]) == 1

@@ -164,6 +164,7 @@ async def test_a_process_gets_its_certificate_key_and_roots(machine: Machine) ->
     key = serialization.load_der_private_key(svid.x509_svid_key, None)
     leaf = x509.load_der_x509_certificate(svid.x509_svid[: 4 + int.from_bytes(svid.x509_svid[2:4], "big")])
     assert leaf.public_key() == key.public_key()
+    assert machine.book.expiries() == {str(WEB): leaf.not_valid_after_utc}
     assert svid.x509_svid.endswith(machine.control.ca.intermediate.der)
     [(asked, selectors)] = machine.control.signed
     assert asked == WEB
