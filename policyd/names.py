@@ -57,6 +57,10 @@ RULE_BAD_PATH: Final = " path"  # 400
 RULE_FAILED: Final = " failed"  # 403: a forbid failed
 RULE_NOBODY: Final = " none"  # 403: no policy permits it
 
+# ---- how much an agent says of itself, and an Envoy, the most first
+AGENT_LEVELS: Final = ("debug", "info", "warning", "error")
+ENVOY_LEVELS: Final = ("trace", "debug", "info", "warning", "error", "critical", "off")
+
 # ---- metrics of policyd itself
 OTHER: Final = "other"  # a label's value that is none of those that are known
 DECISIONS: Final = "policyd_decisions_total"

@@ -28,6 +28,7 @@ from proxy.scrape import MetricsServer, Where, collect
 from proxy.series import Series
 from proxy.session import Session
 from proxy.sidecar import Settings
+from proxy.speech import USUAL, Speech, Wanted
 from proxy.tally import Tally
 from proxy.workload_server import SOCKET, Place, WorkloadServer
 
@@ -48,6 +49,7 @@ class Agent:
         outside: Outside,
         metrics: Where,
         place: Place | None = None,
+        speech: Speech | None = None,
     ) -> None:
         self._entry = entry
         self._where = metrics
@@ -63,6 +65,7 @@ class Agent:
         self._session: Session | None = None
         self._fleet: Fleet | None = None
         self._book = Book(outside)
+        self._speech = speech
 
     def stop(self) -> None:
         """End every Envoy, then `run`."""
@@ -92,7 +95,7 @@ class Agent:
         fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed, forwarding.of)
         probes = Probes(asking(commands=self._settings.probe_commands), control.report, self._outside)
         session = self._session = Session(
-            joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed
+            joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed, self._speak
         )
         series = Series(fleet.status, self._outside.say)
         bound = await self._metrics.start(self._where)
@@ -163,6 +166,13 @@ class Agent:
         (self._settings.runtime / STATUS_FILE).unlink(missing_ok=True)
         self._outside.say("agent.stopped")
 
+    def _speak(self, levels: Wanted) -> None:
+        """Say so much from now on."""
+        if self._speech is not None:
+            self._speech.level = levels.agent or USUAL
+        if self._fleet is not None:
+            self._fleet.speak(levels.envoys)
+
     def _changed(self) -> None:
         loop = asyncio.get_running_loop()
         if self._session is not None:
@@ -175,6 +185,7 @@ class Agent:
 
     async def _page(self, everything: bool) -> str:
         """What Prometheus is told."""
+        self._outside.say("agent.collected", everything=everything)
         session, fleet = self._session, self._fleet
         sidecars = fleet.status() if fleet else []
         connected, pages = (session.connected, session.pages) if session is not None else (False, ())

@@ -23,6 +23,7 @@ from proxy.application_page import PagePlace
 from proxy.bootstrap import Endpoint
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle, check_crls
+from proxy.speech import AS_STARTED, Wanted, wanted
 from proxy.tainted import Tainted
 
 SIGN_TIMEOUT = 10.0
@@ -87,6 +88,7 @@ class Assigned:
     pages: tuple[PagePlace, ...] = ()
     crls: tuple[bytes, ...] = ()
     signing: Endpoint | None = None
+    levels: Wanted = AS_STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
         raise IdentityError(f"an agent is told at most {MAX_TAINTED} tainted authorities, not {len(message.tainted)}")
     tainted, crls = frozenset(message.tainted), check_crls(message.crls)
     signing = Endpoint.parse(message.signing_address) if message.signing_address else None
-    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls, signing)
+    levels = wanted(message.log_level, message.envoy_log_level)
+    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls, signing, levels)
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:

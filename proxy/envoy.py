@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,6 +72,13 @@ class EnvoyProcess:
         """The process id, 0 while there is no process."""
         return self._process.pid if self._process is not None else 0
 
+    def speak(self, level: str) -> None:
+        """Have it log from a level on, now and when it is started again."""
+        if level != self._command.log_level:
+            self._command = replace(self._command, log_level=level)
+            if self._process is not None:
+                self._spawn(self._set_level())
+
     def stop(self) -> None:
         """Drain, then end; called twice, end at once."""
         self._events.put_nowait(Event.STOP)
@@ -119,6 +126,7 @@ class EnvoyProcess:
 
     async def _start(self) -> None:
         self._command.admin_socket.unlink(missing_ok=True)
+        level = self._command.log_level
         try:
             with _open_log(self._command.log) as log:
                 self._process = await asyncio.create_subprocess_exec(
@@ -131,20 +139,28 @@ class EnvoyProcess:
             self._events.put_nowait(Event.EXITED)
             return
         self._spawn(self._watch_exit(self._process))
-        self._spawn(self._watch_ready(self._process))
+        self._spawn(self._watch_ready(self._process, level))
 
     async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         self._events.put_nowait(Event.EXITED)
 
-    async def _watch_ready(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch_ready(self, process: asyncio.subprocess.Process, level: str) -> None:
         pause = FIRST_LOOK
         while process.returncode is None:
             if await envoy_admin.is_ready(self._command.admin_socket) and process.returncode is None:
+                if self._command.log_level != level:  # it was changed since the start
+                    await self._set_level()
                 self._events.put_nowait(Event.READY)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_LOOK)
+
+    async def _set_level(self) -> None:
+        with suppress(EnvoyError):  # one that does not answer is told when it is started again
+            await envoy_admin.ask(
+                self._command.admin_socket, f"/logging?level={self._command.log_level}", method="POST"
+            )
 
     async def _drain(self) -> None:
         socket = self._command.admin_socket

@@ -53,6 +53,7 @@ class Fleet:
         self._decided = decided
         self._sidecars: dict[str, Sidecar] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._level = settings.log_level
         self._trusted: tuple[Bundle, tuple[Bundle, ...], tuple[bytes, ...]] | None = None
 
     async def apply(self, wanted: Iterable[Running]) -> None:
@@ -66,6 +67,7 @@ class Fleet:
             )
             if self._trusted is not None:
                 sidecar.trust(*self._trusted)
+            sidecar.speak(self._level)
             self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
         self._changed()
 
@@ -74,6 +76,12 @@ class Fleet:
         self._trusted = (bundle, federated, crls)
         for sidecar in self._sidecars.values():
             sidecar.trust(*self._trusted)
+
+    def speak(self, level: str) -> None:
+        """Have every Envoy, also those that come later, log from a level on; "": from the one they are started with."""
+        self._level = level or self._settings.log_level
+        for sidecar in self._sidecars.values():
+            sidecar.speak(self._level)
 
     def behind(self, sequence: int) -> tuple[str, ...]:
         """The instances whose Envoys have not confirmed the bundle of `sequence`."""

@@ -58,6 +58,7 @@ class Inspections:
 
     async def _answer(self, question: agent_pb2.Look) -> Iterator[agent_pb2.Shown]:
         socket = self._admin(question.instance)
+        self._outside.say("agent.shows", instance=question.instance[:80], kind=question.kind[:40])
         try:
             if socket is None:
                 raise EnvoyError(f"no Envoy of `{question.instance[:80]}` runs here")

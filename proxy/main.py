@@ -18,14 +18,15 @@ from pathlib import Path
 from policyd.envoy_api import EnvoyApi, envoy_binary
 from policyd.errors import PolicydError, StateError, TokenError, UsageError
 from policyd.join_token import JoinToken, parse_token
+from policyd.names import ENVOY_LEVELS
 from proxy.agent import SPOOLS, Agent
 from proxy.bootstrap import Endpoint
 from proxy.entry import Entry
-from proxy.events import speaker
 from proxy.lifecycle import Limits
 from proxy.outside import Outside, utc_now
 from proxy.scrape import DEFAULT, Where
 from proxy.sidecar import Settings
+from proxy.speech import Speech
 from proxy.state import StateFolder
 from proxy.workload_server import SOCKET, Place
 
@@ -90,9 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         help="how long a stop waits for connections (default: 2)",
     )
     add("--concurrency", metavar="N", type=_workers, default=1, help="worker threads of each Envoy (default: 1)")
-    levels = ["trace", "debug", "info", "warning", "error", "critical", "off"]
     text = "trace, debug, info, warning, error, critical or off (default: warning)"
-    add("--envoy-log-level", metavar="LEVEL", default="warning", choices=levels, help=text)
+    add("--envoy-log-level", metavar="LEVEL", default="warning", choices=ENVOY_LEVELS, help=text)
     text = "run the commands by which WorkloadGroups of the mesh ask applications (exec probes)"
     add("--run-probe-commands", action="store_true", help=text)
     add(
@@ -129,7 +129,8 @@ def _workers(text: str) -> int:
 async def _run(options: argparse.Namespace, envoy: str | None) -> int:
     token = _token(options)
     binary = envoy_binary(Path(envoy) if envoy else None)
-    outside = Outside(speaker(sys.stdout, utc_now))
+    speech = Speech(sys.stdout, utc_now)
+    outside = Outside(speech.say)
     state = StateFolder(options.dir.absolute()) if options.dir else None
     runtime, ours = _runtime(options.runtime)
     try:
@@ -142,7 +143,7 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
         metrics = Where(options.metrics, strict=True) if options.metrics else Where()
         entry = Entry(token, state, options.server, options.name)
         place = _place(options.workload_api, runtime)
-        agent = Agent(entry, settings, EnvoyApi(binary), outside, metrics, place)
+        agent = Agent(entry, settings, EnvoyApi(binary), outside, metrics, place, speech)
         outside.say("agent.started", pid=os.getpid(), runtime=str(runtime))
         _stop_on_signals(agent, watch_input=options.exit_with_parent)
         await agent.run()

@@ -28,6 +28,7 @@ from proxy.outside import Outside
 from proxy.probes import Probes
 from proxy.renew import keep_fresh, obtain
 from proxy.sidecar import Running
+from proxy.speech import AS_STARTED, Wanted
 from proxy.state import StateFolder
 from proxy.tainted import serials, signers
 
@@ -41,7 +42,7 @@ class Session:
 
     def __init__(
         self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes, book: Book,
-        outside: Outside, changed: Callable[[], None],
+        outside: Outside, changed: Callable[[], None], speak: Callable[[Wanted], None] = lambda levels: None,
     ) -> None:  # fmt: skip
         self._joined = joined
         self._state = state
@@ -51,6 +52,8 @@ class Session:
         self._book = book
         self._outside = outside
         self._changed = changed
+        self._speak = speak
+        self._levels = AS_STARTED
         self._wanted: asyncio.Queue[Assigned] = asyncio.Queue(maxsize=1)
         self._reconnect = asyncio.Event()
         self._connected = False
@@ -96,6 +99,7 @@ class Session:
         """Apply the newest assignment, again and again."""
         while True:
             assigned = await self._wanted.get()
+            self._hear_levels(assigned.levels)
             self._trust(assigned.bundle, assigned.federated, assigned.crls)
             self._control.tainted.hear(assigned.tainted, serials(assigned.crls))
             self._book.hear(assigned.registered, assigned.bundle, assigned.federated, assigned.tainted, assigned.crls)
@@ -104,6 +108,13 @@ class Session:
             self._probes.apply(assigned.probes)
             self.pages = assigned.pages
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
+
+    def _hear_levels(self, levels: Wanted) -> None:
+        """Say so much from now on, and that it is so, if it is news."""
+        if levels != self._levels:
+            self._levels = levels
+            self._outside.say("agent.speaks", agent=levels.agent, envoys=levels.envoys)
+            self._speak(levels)
 
     async def tell(self) -> None:
         """Tell policyd what is held, soon after it changed and after each new connection."""
@@ -121,6 +132,7 @@ class Session:
                 self._news.set()
             else:
                 failures, self._told = 0, holding
+                self._outside.say("agent.tells", sequence=holding.sequence, behind=holding.behind)
 
     def look(self) -> None:
         """Something has changed of what is held."""

@@ -110,6 +110,10 @@ class Sidecar:
         """Where its Envoy is administered."""
         return self._command.admin_socket
 
+    def speak(self, level: str) -> None:
+        """Have its Envoy log from a level on, this one and each that follows it."""
+        self._envoy.speak(level)
+
     def stop(self) -> None:
         """Drain and end."""
         self._stopping.set()

@@ -226,9 +226,12 @@ class AdminClient:
         reply: pb.DecideReply = self._call(self._stub.Decide, asked)
         return reply
 
-    def set_log_level(self, level: str) -> str:
-        """Have the server's processes log from a level on ("": as the settings say); returns the one that holds now."""
-        reply: pb.SetLogLevelReply = self._call(self._stub.SetLogLevel, pb.SetLogLevelRequest(level=level))
+    def set_log_level(self, level: str, agent: str = "", *, envoys: bool = False) -> str:
+        """Have the server's processes, or an agent, or its Envoys log from a level on ("": as the settings say, or as
+        it was started); returns the one that holds now.
+        """
+        asked = pb.SetLogLevelRequest(level=level, agent=agent, envoys=envoys)
+        reply: pb.SetLogLevelReply = self._call(self._stub.SetLogLevel, asked)
         return reply.level
 
     def traces(self, wanted: pb.TracesRequest) -> pb.TracesReply:

@@ -42,6 +42,7 @@ from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import AttestationService
+from policyd.ca.serving.levels import Levels
 from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
@@ -194,6 +195,7 @@ class Server:
         self._started_at = _now()
         self._cache = SnapshotCache()
         self._changes = Changes()
+        self._levels = Levels(self._changes.announce)
         self._earlier = Earlier()
         self._loop = asyncio.get_running_loop()
 
@@ -422,6 +424,7 @@ class Server:
             hold=self._holdings.hear,
             tainted=lambda: self._rotator.held.tainted,
             crls=self._authority.published_lists,
+            levels=self._levels.of,
         )
 
     def _make_attestation(self) -> AttestationService:
@@ -526,6 +529,7 @@ class Server:
             sent=self._cache.get,
             window=self._window,
             speak=self._speak,
+            levels=self._levels,
         )
         socket = self._runtime / ADMIN_SOCKET
         socket.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from policyd.ca.server_identity import ServerCertificate, ServerIdentity
 from policyd.ca.serving import signing
 from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import AttestationService
+from policyd.ca.serving.levels import Levels
 from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
 from policyd.cedar.model import Decision
@@ -69,6 +70,7 @@ class House:
     agents_port: int
     signing_port: int
     entries: list[Entry]
+    levels: Levels
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
         registration = Registration(agent, frozenset(workloads))
@@ -122,6 +124,7 @@ class Running:
 
     def __init__(self, office: Office, database: Database) -> None:
         self.office, self.tokens, self.changes = office, Tokens(database), Changes()
+        self.levels = Levels(self.changes.announce)
         self.servers = [grpc.aio.server(), grpc.aio.server()]
         self.threads = PausingThreads(1, lambda: None)
         self.signing = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
@@ -143,6 +146,7 @@ class Running:
         agents = AgentsService(
             signs, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
             signing_address="127.0.0.1:2", clock=seconds, wall=self.office.clock, hear=heard.append,
+            levels=self.levels.of,
         )  # fmt: skip
         pairs = [(served.key, served.chain)]
         stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
@@ -159,7 +163,7 @@ class Running:
         for server in self.servers:
             await server.start()
         self.signing.start()
-        return House(self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries)
+        return House(self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries, self.levels)
 
     async def stop(self) -> None:
         for server in self.servers:
@@ -258,6 +262,11 @@ async def test_a_watch_tells_each_change_that_concerns_the_agent(house: House) -
         house.changes.announce()
         second = await asyncio.wait_for(watch.read(), 5)
         assert [one.instance for one in second.sidecars] == ["reviews-v1"]
+        assert (second.log_level, second.envoy_log_level) == ("", "")
+        house.levels.ask("another", "debug", envoys=False)  # of which it hears nothing
+        house.levels.ask("laptop", "trace", envoys=True)
+        third = await asyncio.wait_for(watch.read(), 5)
+        assert (third.log_level, third.envoy_log_level, third.sidecars) == ("", "trace", second.sidecars)
         watch.cancel()
 
 

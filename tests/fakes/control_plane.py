@@ -39,6 +39,7 @@ class ControlPlane:
     reports: list[dict[str, tuple[bool, str]]] = field(default_factory=list)
     holdings: list[agent_pb2.Holding] = field(default_factory=list)
     tainted: list[bytes] = field(default_factory=list)
+    levels: tuple[str, str] = ("", "")  # of the agent, and of its Envoys
     more_roots: list[bytes] = field(default_factory=list)
     listener_port: int = 0
     secrets_used: list[str] = field(default_factory=list)
@@ -108,6 +109,8 @@ class ControlPlane:
             xds_address=f"127.0.0.1:{self.agents_port}",
             server_id=str(self.server_id),
             tainted=self.tainted,
+            log_level=self.levels[0],
+            envoy_log_level=self.levels[1],
         )
 
     def certify(self, spiffe_id: str, csr: bytes) -> agent_pb2.Svid:

@@ -181,17 +181,42 @@ async def test_it_tells_which_bundle_its_envoy_has_confirmed_and_renews_what_is_
     assert await agent.stop() == 0
 
 
-async def test_a_killed_envoy_is_started_again(plane: ControlPlane, agent: Agent) -> None:
+async def logs_from(status: dict[str, Any]) -> set[str]:
+    """From which levels on an Envoy's loggers say something."""
+    _, body = await envoy_admin.ask(Path(status["admin_socket"]), "/logging", method="POST")
+    return {line.rpartition(": ")[2] for line in body.decode().splitlines() if line.startswith("  ")}
+
+
+async def test_a_killed_envoy_is_started_again_and_says_as_much_as_it_was_last_asked_to(
+    plane: ControlPlane, agent: Agent
+) -> None:
+    async def speaking(level: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await logs_from(agent.status()["sidecars"][0]) != {level}:
+                await asyncio.sleep(0.05)
+
     plane.sidecars = [WEB_1]
     await agent.start("--join", format_token(plane.token()))
     ready = await agent.says("sidecar.ready")
+    await until(lambda: agent.status()["sidecars"][0]["state"] == "ready")
+    await speaking("warning")
+    plane.levels = ("debug", "error")
+    plane.announce()
+    await speaking("error")
+    await agent.says("agent.speaks", agent="debug", envoys="error")
     os.kill(ready["pid"], signal.SIGKILL)
     crashed = await agent.says("sidecar.crashed")
     assert (crashed["ended"], crashed["failures"]) == ("SIGKILL", 1)
     again = await agent.says("sidecar.ready", times=2)
     assert again["pid"] != ready["pid"]
     await until(lambda: agent.status()["sidecars"][0]["restarts"] == 1)
+    await until(lambda: agent.status()["sidecars"][0]["state"] == "ready")
+    await speaking("error")
+    plane.levels = ("error", "")
+    plane.announce()
+    await speaking("warning")
     assert await agent.stop() == 0
+    assert not agent.said("agent.stopped")
 
 
 async def test_it_follows_the_assignment_and_lives_through_policyd_being_away(

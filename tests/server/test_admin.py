@@ -28,6 +28,7 @@ from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration
 from policyd.ca.database import open_database
 from policyd.ca.ledger import Ledger
+from policyd.ca.serving.levels import Asked, Levels
 from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
@@ -115,6 +116,7 @@ class Desk:
     invalid: tuple[Problem, ...] = ()
     window: Window = field(default_factory=lambda: Window(1 << 20))
     spoken: list[Level | None] = field(default_factory=list)
+    levels: Levels = field(default_factory=lambda: Levels(lambda: None))
     stub: Any = None
 
     def check(self, folder: Folder) -> None:
@@ -183,6 +185,7 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         policies=lambda request: applied(request, changes),
         window=made.window,
         speak=made.speak,
+        levels=made.levels,
     )
     server = grpc.aio.server()
     handler(server, AdminService(parts))
@@ -808,6 +811,38 @@ async def test_what_is_logged_is_changed_and_on_record(desk: Desk, asked: str, s
     assert [(one.kind, one.detail) for one in desk.recorded] == [
         ("operation", {"operation": "log.level", "level": asked or "settings"})
     ]
+
+
+async def test_an_agent_and_its_envoys_are_asked_apart_and_that_is_on_record(desk: Desk) -> None:
+    made = await desk.stub.CreateToken(pb.CreateTokenRequest(agent="a1"))
+    with desk.tokens.claim(parse_token(made.token).secret, NOW):
+        pass
+    for level, envoys in (("debug", False), ("trace", True), ("", False)):
+        reply = await desk.stub.SetLogLevel(pb.SetLogLevelRequest(level=level, agent="a1", envoys=envoys))
+        assert reply.level == level
+
+    assert (desk.levels.of("a1"), desk.levels.of("a2"), desk.spoken) == (Asked(envoys="trace"), Asked(), [])
+    assert desk.recorded[-1].detail == {"operation": "log.level", "level": "settings", "agent": "a1", "envoys": False}
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        ({"level": "trace", "agent": "a1"}, Code.INVALID_ARGUMENT, "`trace` is no level; known are debug, info,"),
+        (
+            {"level": "loud", "agent": "a1", "envoys": True},
+            Code.INVALID_ARGUMENT,
+            "`loud` is no level; known are",
+        ),
+        ({"level": "debug", "agent": "a2"}, Code.NOT_FOUND, "`a2` is no agent; none has joined"),
+        ({"level": "debug", "envoys": True}, Code.NOT_FOUND, "`` is no agent; none has joined"),
+    ],
+)
+async def test_nobody_else_is_asked_to_say_more(desk: Desk, asked: dict[str, Any], code: Any, said: str) -> None:
+    found, detail = await desk.refused("SetLogLevel", pb.SetLogLevelRequest(**asked))
+
+    assert (found, detail.startswith(said)) == (code, True)
+    assert desk.recorded == []
 
 
 async def test_a_level_that_is_none_is_refused(desk: Desk) -> None:

@@ -14,6 +14,7 @@ from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.changes import Changes
 from policyd.ca.health import MAX_REPORTED, probes_for, said_by
 from policyd.ca.holdings import Holding, checked
+from policyd.ca.serving.levels import NOTHING, Asked
 from policyd.ca.serving.messages import bundle_message
 from policyd.ca.serving.refusals import Context, Refusal, refused, translated
 from policyd.ca.serving.signing import Signing
@@ -46,7 +47,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     counts seconds and never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why
     others do not, `hold` which bundles agents hold; `tainted` are the authorities by which nothing is to be signed any
     more. `run` makes the calls that issue. `federated` are the bundles of other trust domains, `crls` the lists of
-    revoked certificates that Envoys are to look at.
+    revoked certificates that Envoys are to look at, `levels` how much an agent is to say of itself.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         hold: Callable[[Holding], object] = lambda holding: None,
         tainted: Callable[[], Collection[bytes]] = tuple,
         crls: Callable[[], Sequence[bytes]] = tuple,
+        levels: Callable[[str], Asked] = lambda agent: NOTHING,
     ) -> None:
         self._signing = signing
         self._tokens = tokens
@@ -74,6 +76,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._hold = hold
         self._tainted = tainted
         self._crls = crls
+        self._levels = levels
         self._mesh = mesh
         self._changes = changes
         self._xds_address = xds_address
@@ -200,6 +203,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         sidecars = [
             agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service) for one in instances
         ]
+        levels = self._levels(registration.agent)
         return agent_pb2.Assignment(
             agent=registration.agent,
             sidecars=sidecars,
@@ -220,4 +224,6 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             federated=map(bundle_message, self._federated()),
             tainted=sorted(self._tainted()),
             crls=self._crls(),
+            log_level=levels.agent,
+            envoy_log_level=levels.envoys,
         )
