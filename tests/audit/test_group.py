@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -123,6 +124,28 @@ def test_closing_waits_for_the_sync_that_is_under_way(open_journal: Open, many: 
     with pytest.raises(JournalError, match="takes no record: Input/output error"):
         told.result()
     closed.result()
+
+
+def test_a_file_that_is_removed_while_it_is_synced_is_closed_afterwards_and_replaced(
+    open_journal: Open, folder: Path, many: ThreadPoolExecutor
+) -> None:
+    class Disk(SlowDisk):
+        def sync(self, fd: int) -> None:
+            super().sync(fd)
+            os.fstat(fd)
+
+    disk = Disk()
+    journal = open_journal(disk)
+    first = many.submit(journal.append, an_entry())
+    disk.waiting.acquire()
+    (segment,) = list_segments(folder)[WRITER]
+    segment.path.unlink()
+    assert journal.trouble() == ""
+    disk.allowed.release(2)
+    assert _seq(first) == 1
+    assert journal.trouble() == ""
+    assert _seq(many.submit(journal.append, an_entry())) == 2
+    assert [one.seq for one in records(folder)] == [2]
 
 
 def test_no_more_waits_for_the_medium_than_there_is_room_for(
