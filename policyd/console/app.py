@@ -16,6 +16,7 @@ from policyd.console.door import Door
 from policyd.console.entrance import BACK, GUESSES, Entrance, nothing_here
 from policyd.console.live import Streams
 from policyd.console.provider import Provider
+from policyd.console.sessions import Sessions
 from policyd.console.views import certificates, decisions, graph, mesh, policies, traces, trial
 from policyd.rate import RateLimit
 
@@ -57,9 +58,11 @@ def application(
     clock: Callable[[], float],
     token: str = "",
     provider: Provider | None = None,
+    sessions: Sessions | None = None,
 ) -> Door:
     """Make it; `seconds` are those since the epoch, `clock` never goes back. Who logs in does it with `provider`."""
-    entrance = Entrance(desk.rules, seconds, RateLimit(GUESSES, clock), token, since=seconds(), provider=provider)
+    known, limit = sessions or Sessions(), RateLimit(GUESSES, clock)
+    entrance = Entrance(desk.rules, known, seconds, limit, token, since=seconds(), provider=provider)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -77,6 +80,8 @@ def application(
         Route("/enter", entrance.post, methods=["POST"]),
         Route("/enter/oidc", entrance.begin, methods=["GET"]),
         Route(BACK, entrance.back, methods=["GET"]),
+        Route("/leave", entrance.leave, methods=["POST"]),
+        Route("/leave/others", entrance.leave_others, methods=["POST"]),
         *(Route(path, failing(view), methods=["GET"]) for path, view in PAGES.items()),
         *(Route(path, failing(view), methods=["GET"]) for path, view in STREAMS.items()),
         *(Route(path, failing(view), methods=["POST"]) for path, view in ACTIONS.items()),
@@ -84,4 +89,4 @@ def application(
     made = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: nothing_here})
     made.state.desk = desk
     made.state.streams = Streams(desk.stopping)
-    return Door(made, desk.rules, seconds)
+    return Door(made, desk.rules, known, seconds)

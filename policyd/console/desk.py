@@ -112,6 +112,7 @@ async def page(request: Request, template: str, status: int = 200, /, **values: 
         "status": await desk.ask(desk.source.status),
         "folder": desk.source.directory.name,
         "proof": tickets.proof(desk.rules.key, ticket) if ticket else "",
+        "session": ticket,
         "now": desk.now(),
     }
     return HTMLResponse(part(template, **common, **values), status)

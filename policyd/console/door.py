@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from policyd import tickets
+from policyd.console.sessions import Sessions
 from policyd.tickets import Ticket
 
 MAX_BODY: Final = 1 << 20  # bytes
@@ -60,11 +61,12 @@ class Rules:
 
 
 class Door:
-    """Lets requests through to `app`; the session's Ticket is then `scope["ticket"]`."""
+    """Lets requests through to `app`; `scope["ticket"]` is then the session's, `scope["holds"]` tells if it goes on."""
 
-    def __init__(self, app: App, rules: Rules, now: Callable[[], int]) -> None:
+    def __init__(self, app: App, rules: Rules, sessions: Sessions, now: Callable[[], int]) -> None:
         self._app = app
         self._rules = rules
+        self._sessions = sessions
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,12 +79,16 @@ class Door:
             return
         guarded = _with_headers(send, is_static=scope["path"].startswith("/static/"))
         ticket = session_of(scope["headers"], self._rules, self._now())
+        ticket = ticket if ticket and self._sessions.holds(ticket) else None
         refusal = refused(scope, self._rules, ticket)
         if refusal is not None:
             await refusal(scope, receive, guarded)
             return
-        scope["ticket"] = ticket
+        scope["ticket"], scope["holds"] = ticket, lambda: self._holds(ticket)
         await self._app(scope, _bounded(receive), guarded)
+
+    def _holds(self, ticket: Ticket | None) -> bool:
+        return ticket is not None and self._now() < ticket.ends and self._sessions.holds(ticket)
 
 
 def session_of(headers: Iterable[tuple[bytes, bytes]], rules: Rules, now: int) -> Ticket | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from policyd import tickets
 from policyd.console.desk import desk_of, page, part
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
     from policyd.console.door import Rules
     from policyd.console.provider import Provider
+    from policyd.console.sessions import Sessions
 
 VISITOR: Final = "token:console"  # the Operator that the token proves
 OPENED: Final = "console.open"
+LEFT: Final = "console.leave"
+LEFT_OTHERS: Final = "console.leave_others"
 MIN_TOKEN: Final = 32  # characters
 GUESSES: Final = Rate(per_second=0.5, burst=5)
 BACK: Final = "/enter/back"
@@ -44,6 +47,7 @@ class Entrance:
     """
 
     rules: Rules
+    sessions: Sessions
     now: Callable[[], int]
     limit: RateLimit
     token: str = ""
@@ -119,7 +123,27 @@ class Entrance:
             await desk.ask(desk.source.visit, who, "view", OPENED)
         except PolicydError as error:
             return await self._closed(request, 403, str(error))
-        return self._opened(answer, who)
+        return await desk.ask(self._opened, answer, who)
+
+    async def leave(self, request: Request) -> Response:
+        """End the session that asks."""
+        answer = await self._end(request, self.sessions.end, LEFT)
+        answer.delete_cookie(self.rules.cookie, path="/", httponly=True, samesite="strict")
+        return answer
+
+    async def leave_others(self, request: Request) -> Response:
+        """End all other sessions of who asks."""
+        return await self._end(request, self.sessions.end_others, LEFT_OTHERS)
+
+    async def _end(self, request: Request, end: Callable[[Ticket, int], None], operation: str) -> Response:
+        """End sessions, on record; that it could not be kept or recorded is told, and undoes nothing."""
+        desk, ticket = desk_of(request), request.scope["ticket"]
+        try:
+            await desk.ask(end, ticket, self.now())
+            await desk.ask(desk.source.visit, ticket.who, "view", operation)
+        except (PolicydError, OSError) as error:
+            return PlainTextResponse(f"it is done, but not on record: {error}\n", 500)
+        return PlainTextResponse("it is done\n")
 
     def _spend(self, text: str) -> Ticket | None:
         now = self.now()
@@ -131,7 +155,11 @@ class Entrance:
         return ticket
 
     def _opened(self, answer: Response, who: str) -> Response:
-        session = tickets.session(self.rules.key, who, self.now(), secrets.token_bytes(tickets.NONCE_BYTES))
+        now = self.now()
+        session = tickets.session(self.rules.key, who, now, secrets.token_bytes(tickets.NONCE_BYTES))
+        ticket = tickets.read(self.rules.key, "session", session, now)
+        if ticket is not None:
+            self.sessions.begun(ticket)
         answer.set_cookie(
             self.rules.cookie, session, max_age=tickets.SESSION_SECONDS, path="/",
             secure=self.rules.scheme == "https", httponly=True, samesite="strict",

@@ -7,7 +7,7 @@ when the console does. What comes faster than anybody reads is left out, and sai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -31,13 +31,13 @@ class Streams:
         self.count = 0
         self._stopping = stopping
 
-    def answer(self, events: AsyncIterator[bytes]) -> Response:
-        """Stream events until the reader goes or the console ends."""
+    def answer(self, events: AsyncIterator[bytes], holds: Callable[[], bool] = lambda: True) -> Response:
+        """Stream events until the reader goes, the session that reads holds no more, or the console ends."""
         if self.count >= MAX_STREAMS:
             return PlainTextResponse("too many pages are live at once; close some\n", 503, {"retry-after": "5"})
-        return StreamingResponse(self._counted(events), media_type="text/event-stream")
+        return StreamingResponse(self._counted(events, holds), media_type="text/event-stream")
 
-    async def _counted(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, events: AsyncIterator[bytes], holds: Callable[[], bool]) -> AsyncIterator[bytes]:
         self.count += 1
         stopped = asyncio.ensure_future(self._stopping.wait())
         following = asyncio.ensure_future(anext(events, None))
@@ -45,7 +45,7 @@ class Streams:
             yield b"retry: 2000\n\n"
             while True:
                 await asyncio.wait({stopped, following}, timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if stopped.done():
+                if stopped.done() or not holds():
                     return
                 if not following.done():
                     yield _BEAT

@@ -33,6 +33,7 @@ from policyd.console.desk import Desk
 from policyd.console.door import Rules
 from policyd.console.entrance import MIN_TOKEN
 from policyd.console.provider import Provider
+from policyd.console.sessions import sessions_of
 from policyd.console.source import Source
 from policyd.console.watch import Watch
 from policyd.environment import from_environ
@@ -42,6 +43,7 @@ from policyd.sources import placement as placements
 from policyd.sources import ports
 from policyd.sources.files import read_folder
 from policyd.sources.state import prepare_state, write_private
+from policyd.state_paths import state_paths
 
 GRACE_SECONDS: Final = 3
 BACKLOG: Final = 64
@@ -122,7 +124,8 @@ async def _serve(directory: Path, settings: ConsoleSettings, rules: Rules, liste
     source = Source(directory)
     desk = Desk(source, Watch(source.see), rules, lambda: datetime.now(UTC), settings.apply)
     token, provider = token_of(settings, directory), provider_of(settings, directory)
-    app: Any = application(desk, lambda: int(time.time()), time.monotonic, token, provider)
+    sessions = sessions_of(state_paths(directory).root / "console-sessions.json", int(time.time()))
+    app: Any = application(desk, lambda: int(time.time()), time.monotonic, token, provider, sessions)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -20,6 +20,15 @@ $("#theme").addEventListener("click", () => {
 });
 showTheme();
 
+// ---- the session
+$("#you")?.addEventListener("click", () => $("#session").showModal());
+for (const button of $$("[data-leave]")) button.addEventListener("click", async () => {
+  const proof = $("meta[name=policyd-proof]").content, path = button.dataset.leave;
+  const answer = await fetch(path, { method: "POST", headers: { "x-policyd-proof": proof } }).catch(() => null);
+  if (answer?.ok && path === "/leave") location.href = "/enter";
+  else $("#left").textContent = answer ? await answer.text() : "the console does not answer";
+});
+
 // ---- keys
 $("#help").addEventListener("click", () => $("#keys").showModal());
 document.addEventListener("keydown", (event) => {
@@ -29,7 +38,7 @@ document.addEventListener("keydown", (event) => {
     else if ($(".edge-panel .close")) $(".edge-panel .close").click();
     return;
   }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || $("#keys").open) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
   const link = $(`.side nav a[data-key="${CSS.escape(event.key)}"]`);
   if (link) link.click();
   else if (event.key === "?") $("#keys").showModal();

@@ -64,7 +64,8 @@ async def decisions_live(request: Request) -> Response:
         wanted = filter_of(request.query_params, desk.now())
     except UsageError as error:
         return PlainTextResponse(f"{error}\n", 400)
-    answer: Response = request.app.state.streams.answer(_as_they_come(desk, wanted))
+    events = _as_they_come(desk, wanted)
+    answer: Response = request.app.state.streams.answer(events, request.scope["holds"])
     return answer
 
 

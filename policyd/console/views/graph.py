@@ -183,7 +183,8 @@ async def graph_live(request: Request) -> Response:
     """The picture after each look, from the one after that which is shown already."""
     desk, query = desk_of(request), request.query_params
     seen = int(query.get("look", "")) if _NUMBER.fullmatch(query.get("look", "")) else 0
-    answer: Response = request.app.state.streams.answer(_after_each_look(desk, Asked.of(query), seen))
+    events = _after_each_look(desk, Asked.of(query), seen)
+    answer: Response = request.app.state.streams.answer(events, request.scope["holds"])
     return answer
 
 

@@ -44,7 +44,8 @@ async def mesh(request: Request) -> Response:
 async def mesh_live(request: Request) -> Response:
     """The proxies, whenever something about them changes."""
     desk = desk_of(request)
-    answer: Response = request.app.state.streams.answer(_as_they_change(desk))
+    events = _as_they_change(desk)
+    answer: Response = request.app.state.streams.answer(events, request.scope["holds"])
     return answer
 
 
