@@ -50,6 +50,7 @@ kind: Enforcement
 metadata: {{name: shop}}
 spec: {{selector: {{matchLabels: {{app: shop}}}}, enforcement: {}}}
 """
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 LOCAL, AUTO = (f"{mode}, durability: async, samplePercent: 100" for mode in ("local", "auto"))
 
 
@@ -98,6 +99,14 @@ def counted(mesh: RunningMesh) -> Counter[tuple[str, str]]:
     return found
 
 
+def spans(mesh: RunningMesh) -> list[tuple[str, str, str]]:
+    """What the spans of the trace say was decided; none before the first has come."""
+    if TRACE not in [one["id"] for one in mesh.says("traces", "list")["traces"]]:
+        return []
+    shown = mesh.says("traces", "show", TRACE)["rows"]
+    return [(one["decision"], one["policy"], one["decision_id"]) for one in shown]
+
+
 def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_policyd_decides(
     mesh: RunningMesh,
 ) -> None:
@@ -105,7 +114,7 @@ def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_pol
         asked = [
             web.get("http://shop/open?secret=1", headers={"x-team": "blue"}),
             web.get("http://shop/else", headers=[("x-team", "red"), ("x-policyd-decision-id", "mine")]),
-            web.get("http://shop/open/admin"),
+            web.get("http://shop/open/admin", headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}),
             web.get("http://shop/else", headers=[("x-team", "red"), ("x-team", "red")]),
         ]
 
@@ -120,6 +129,8 @@ def test_what_the_sidecar_decides_is_answered_recorded_and_explained_as_what_pol
     assert not any("secret" in str(one) or one["decision_id"] == "mine" for one in decisions(mesh))
     wait_until(lambda: scraped(mesh, "policyd_local_decisions_total")['{decision="allow"}'] == 2, PATIENCE)
     assert sum(one.get("decided_by", "") != "proxy" for one in decisions(mesh)) == 0
+    told = ("deny", "admin", record["decision_id"])
+    wait_until(lambda: told in spans(mesh), PATIENCE, lambda: str(spans(mesh)))
     expected = {("allow", "open"): 1, ("allow", "team"): 1, ("deny", "admin"): 1, ("deny", ""): 1}
     wait_until(lambda: counted(mesh) == expected, PATIENCE, lambda: str(counted(mesh)))
 

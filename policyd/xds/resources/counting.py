@@ -15,7 +15,7 @@ from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.telemetry import Count
 from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY
 from policyd.signals import Party
-from policyd.xds.resources.model import GUARD, INNER, SNIFFED
+from policyd.xds.resources.model import GUARD, INNER, SNIFFED, Decided
 
 Tags = dict[str, str]  # by their names, each in the words of access logs
 Counts = Mapping[str, Count]  # what Telemetries say of metrics, by their names
@@ -119,11 +119,11 @@ TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
 
 
 def inbound(
-    instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE, decided: Tags | None = None
+    instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE, decided: Decided | None = None
 ) -> list[dict[str, Any]]:
     """What the sidecar of who is asked counts at a port; of plain text it knows no peer.
 
-    `decided` are the tags of decisions where these are not policyd's only.
+    `decided` tells of decisions where these are not policyd's only.
     """
     tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
     requests = _of_requests(tags, counts, decided) if takes_requests(served.protocol) else []
@@ -155,9 +155,10 @@ def _local(instance: Instance) -> dict[str, str]:
     return {signals.LOCAL: told.replace(signals.FOLD, " ").replace("%", "%%")}
 
 
-def _of_requests(tags: Tags, counts: Counts, decided: Tags | None = None) -> list[dict[str, Any]]:
+def _of_requests(tags: Tags, counts: Counts, decided: Decided | None = None) -> list[dict[str, Any]]:
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
-    return _logger([plain, ENDED], _requests({**tags, **(decided or _DECISIONS)}, tags, counts))
+    words = {signals.DECISION: decided.decision, signals.POLICY: decided.policy} if decided else _DECISIONS
+    return _logger([plain, ENDED], _requests({**tags, **words}, tags, counts))
 
 
 def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:

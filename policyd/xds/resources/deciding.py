@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from policyd import signals
 from policyd.names import (
     EXTENSION_LISTENER,
     EXTENSION_SAMPLED,
     METADATA_DECISION,
+    METADATA_DECISION_ID,
     METADATA_POLICY,
     RBAC_FILTER,
     RBAC_RESULT,
@@ -22,7 +22,7 @@ from policyd.names import (
     STATE_DECISION_ID,
 )
 from policyd.xds.resources import counting, filters, tls
-from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Switch
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Decided, Switch
 
 SAMPLE: Final = "policyd.sample"
 SAMPLE_TIMEOUT: Final = "0.2s"  # a request of the sample waits no longer for policyd, which decides nothing here
@@ -34,12 +34,13 @@ _OURS: Final = f"metadata.filter_metadata['{RBAC_FILTER}']"
 _THEIRS: Final = f"metadata.filter_metadata['{filters.AUTHZ_FILTER}']"
 _IS_OURS: Final = f"'{RBAC_FILTER}' in metadata.filter_metadata"
 # who decided has the word, also where policyd was asked besides
-DECIDED: Final = {
-    signals.DECISION: f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RESULT} == 'allowed' ? 'allow' :"
+DECIDED: Final = Decided(
+    f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RESULT} == 'allowed' ? 'allow' :"
     f" ({_OURS}.{RBAC_RULE} == '{RULE_INCOMPLETE}' ? 'error' : 'deny')) : {_THEIRS}.{METADATA_DECISION})%",
-    signals.POLICY: f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RULE}.startsWith(' ') ? '' : {_OURS}.{RBAC_RULE})"
+    f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RULE}.startsWith(' ') ? '' : {_OURS}.{RBAC_RULE})"
     f" : {_THEIRS}.{METADATA_POLICY})%",
-}
+    f"%CEL({_IS_OURS} ? filter_state['{STATE_DECISION_ID}'] : {_THEIRS}.{METADATA_DECISION_ID})%",
+)
 
 
 def chain(control: Control, switch: Switch) -> list[dict[str, Any]]:

@@ -90,6 +90,15 @@ class Switch:
     rbac: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided, by which policy, and under which id, in the words of access logs."""
+
+    decision: str
+    policy: str
+    decision_id: str
+
+
 def outbound_cluster(service: str, port: int, subset: str = "") -> str:
     """The cluster of a Service's port as callers see it (of a subset, or of all instances), in Istio's form."""
     return f"outbound|{port}|{subset}|{service}"

@@ -13,7 +13,7 @@ from policyd.mesh.telemetry import NOTHING_SAID, Said, said_of
 from policyd.xds.resources import counting, tls
 from policyd.xds.resources.filters import GRPC_STATS
 from policyd.xds.resources.lines import written
-from policyd.xds.resources.model import XDS_CLUSTER, Control
+from policyd.xds.resources.model import XDS_CLUSTER, Control, Decided
 from policyd.xds.resources.spans import traced
 
 STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
@@ -31,12 +31,12 @@ class Seen:
     asks: Said = NOTHING_SAID
     asked: Said = NOTHING_SAID
 
-    def inbound(self, served: Served, *, encrypted: bool, decided: counting.Tags | None = None) -> dict[str, Any]:
-        """At the sidecar of who is asked; `decided` as for `counting.inbound`."""
+    def inbound(self, served: Served, *, encrypted: bool, decided: Decided | None = None) -> dict[str, Any]:
+        """At the sidecar of who is asked; `decided` tells of decisions where these are not policyd's only."""
         counted = counting.inbound(
             self.instance, served, encrypted=encrypted, counts=self.asked.counts, decided=decided
         )
-        return self._said(self.asked, counted)
+        return self._said(self.asked, counted, decided)
 
     def outbound(self) -> dict[str, Any]:
         """At the Envoy of who asks, a gateway too."""
@@ -57,11 +57,11 @@ class Seen:
         counted = counting.connections(self.instance, self.asks.counts)
         return {"access_log": counted, "access_log_options": counting.CONNECTED}
 
-    def _said(self, said: Said, counted: list[dict[str, Any]]) -> dict[str, Any]:
+    def _said(self, said: Said, counted: list[dict[str, Any]], decided: Decided | None = None) -> dict[str, Any]:
         return {
             "access_log": [*counted, *written(self.control, self.instance, said)],
             "access_log_options": counting.TUNNELS,
-            **traced(self.control, self.instance, said.spans),
+            **traced(self.control, self.instance, said.spans, decided),
         }
 
 

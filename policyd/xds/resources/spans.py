@@ -16,19 +16,19 @@ from policyd.names import METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLI
 from policyd.xds.resources import counting
 from policyd.xds.resources.collectors import TIMEOUT, otlp
 from policyd.xds.resources.filters import AUTHZ_FILTER
-from policyd.xds.resources.model import XDS_CLUSTER, Control, Tracing
+from policyd.xds.resources.model import XDS_CLUSTER, Control, Decided, Tracing
 
 _SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
 
 
-def traced(control: Control, instance: Instance, said: Spans) -> dict[str, Any]:
-    """The field of a connection manager, none where nothing is traced."""
+def traced(control: Control, instance: Instance, said: Spans, decided: Decided | None = None) -> dict[str, Any]:
+    """The field of a connection manager, none where nothing is traced; `decided` as for `Seen.inbound`."""
     tracing = control.spans.get(said.provider) if said.provider else control.tracing
     if tracing is None or said.disabled:
         return {}
     percent = tracing.percent if said.percent is None else said.percent
-    fields: dict[str, Any] = {"custom_tags": [*_own_tags(instance, said), *_custom_tags(said)]}
+    fields: dict[str, Any] = {"custom_tags": [*_own_tags(instance, said, decided), *_custom_tags(said)]}
     if tracing.zipkin:
         fields["random_sampling"] = {"value": percent}
     if not said.propagates:
@@ -37,14 +37,18 @@ def traced(control: Control, instance: Instance, said: Spans) -> dict[str, Any]:
     return {"tracing": {"provider": provider, **fields}}
 
 
-def _own_tags(instance: Instance, said: Spans) -> Iterator[dict[str, Any]]:
+def _own_tags(instance: Instance, said: Spans, decided: Decided | None) -> Iterator[dict[str, Any]]:
     party = counting.party(instance)
     yield {"tag": "policyd.instance", "literal": {"value": party.workload}}
     if said.istio_tags:
         istio = {"canonical_revision": party.version}
         yield from ({"tag": f"istio.{name}", "literal": {"value": value}} for name, value in istio.items())
     yield {"tag": "http.url", "value": "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ)%"}
-    yield from (_decided(name) for name in _DECISION)
+    if decided is None:
+        yield from (_by_policyd(name) for name in _DECISION)
+    else:
+        told = zip(_DECISION, (decided.decision, decided.policy, decided.decision_id), strict=True)
+        yield from ({"tag": f"{SPAN_TAGS}.{name}", "value": value} for name, value in told)
 
 
 def _custom_tags(said: Spans) -> Iterator[dict[str, Any]]:
@@ -59,7 +63,7 @@ def _custom_tags(said: Spans) -> Iterator[dict[str, Any]]:
             yield {"tag": name, "value": tag.formatter.value}
 
 
-def _decided(name: str) -> dict[str, Any]:
+def _by_policyd(name: str) -> dict[str, Any]:
     """What the decision put into the request's metadata (type.tracing.v3.CustomTag)."""
     found = {"key": AUTHZ_FILTER, "path": [{"key": name}]}
     return {"tag": f"{SPAN_TAGS}.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
