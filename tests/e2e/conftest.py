@@ -57,9 +57,10 @@ class RunningMesh:
         return httpx.Client(proxy=self.place(instance)["proxy_url"], trust_env=False, timeout=20)
 
     def records(self, proxy: str | None = None) -> list[dict[str, Any]]:
-        """The journal's records, all or those of the decisions for one proxy."""
+        """The journal's records, all or those for one proxy; a line that is being written is none yet."""
         files = sorted((self.directory / ".policyd" / "journal").glob("*.jsonl"))
-        every = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        lines = (line for file in files for line in file.read_bytes().split(b"\n")[:-1])
+        every = [json.loads(line) for line in lines]
         return [record for record in every if proxy in (None, record.get("proxy"))]
 
     def record(self, decision_id: str) -> dict[str, Any]:
