@@ -7,6 +7,7 @@ record as if policyd had made it, where the revision by which it was made is sti
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -238,16 +239,24 @@ def _outcome(rule: str, revision: str, *, allowed: bool) -> Outcome:
 
 
 def _with_what_was_read(outcome: Outcome, ruling: Ruling) -> Outcome:
-    """The outcome with the part of the request that its policies read; of a forbid that failed, with which one."""
-    if outcome.query is None or outcome.decision is None:
+    """The outcome with the part of the request that its policies read, and all policies that determine it.
+
+    Envoy names the first that matched, and of a forbid that failed none: policyd decides again, and where it comes to
+    the same, that has all of them. Where it does not, what the sidecar did stands.
+    """
+    decision = outcome.decision
+    if outcome.query is None or decision is None:
         return outcome
     try:
         question = ruling.engine.question(ruling.lean_request(outcome.query.facts))
-        if outcome.error is not None:
-            outcome = outcome._replace(decision=ruling.engine.answer(question), error=None)
+        again = dataclasses.replace(ruling.engine.answer(question), cached=False)
     except PolicydError:
         return outcome
-    return outcome._replace(request=question.request)
+    outcome = outcome._replace(request=question.request)
+    if outcome.error is not None:
+        return outcome._replace(decision=again, error=None)
+    is_same = (again.allowed, again.reasons[:1]) == (decision.allowed, decision.reasons)
+    return outcome._replace(decision=again) if is_same else outcome
 
 
 def _compared(outcome: Outcome, central: Mapping[str, str]) -> Compared | None:

@@ -107,10 +107,29 @@ def test_what_was_decided_is_on_record_with_what_policies_read(ruling: Ruling) -
 
 
 @pytest.mark.parametrize(
+    ("first", "reasons"),
+    [
+        ("blue", ("blue", "red")),  # all that permit it
+        ("red", ("red",)),  # policyd would have named another first: what the sidecar did stands
+        ("gone", ("gone",)),
+    ],
+)
+def test_of_several_policies_envoy_tells_the_first_and_the_record_has_all(
+    mesh: Mesh, schema: Any, first: str, reasons: tuple[str, ...]
+) -> None:
+    ruling = ruling_of(mesh, schema, {"p.cedar": POLICIES + POLICIES.replace('"red")', '"blue")')})
+    logged = log(ruling.revision, common_properties__metadata=metadata(rbac=rule(first, "allowed")))
+
+    entry = told(ruling, logged).entry
+
+    assert (entry.reasons, entry.cached) == (reasons, False)
+
+
+@pytest.mark.parametrize(
     ("name", "decision", "status", "reasons", "source"),
     [
         ("red", "deny", 403, ("red",), None),
-        (" none", "deny", 403, (), None),
+        (" none", "deny", 403, (), "count"),  # errors are on record as policyd has them
         (" path", "deny", 400, (), "unacceptable_path"),
         (" incomplete", "error", 503, (), "incomplete_request"),
         (" failed", "deny", 403, (), "count"),  # policyd says which forbid it was
