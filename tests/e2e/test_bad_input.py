@@ -168,8 +168,7 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
 
 
 def records(mesh: RunningMesh) -> list[dict[str, Any]]:
-    files = sorted((mesh.directory / ".policyd" / "journal").glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return mesh.records()
 
 
 def test_a_journal_that_was_taken_away_is_noticed_and_nothing_passes_until_it_can_be_written(mesh: RunningMesh) -> None:

@@ -93,7 +93,7 @@ def records(directory: Path, **fields: Any) -> list[dict[str, Any]]:
     """The journal's records that have these values, oldest first."""
     found = []
     for file in sorted((directory / ".policyd" / "journal").glob("*.jsonl")):
-        for line in file.read_text().splitlines():
+        for line in file.read_text().rpartition("\n")[0].splitlines():  # the last line may be on its way
             record = json.loads(line)
             if all(record.get(name) == value for name, value in fields.items()):
                 found.append(record)
