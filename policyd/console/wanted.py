@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from policyd.audit.ask.filters import Filter
+from policyd.audit.ask.filters import CENTRAL, Decider, Filter
 from policyd.audit.match import names
 from policyd.audit.record import Change, Kind, Outcome, Record, change_of
 from policyd.cli.moments import span
@@ -22,9 +22,10 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "decision": get_args(Outcome),
     "kind": get_args(Kind),
     "change": get_args(Change),
+    "decided_by": get_args(Decider),
 }
 TIMES: Final = ("since", "until")
-NAMES: Final = ("decision", "principal", "resource", "method", "path", "policy", "kind", "status", *TIMES)
+NAMES: Final = ("decision", "principal", "resource", "method", "path", "policy", "kind", "status", "decided_by", *TIMES)
 
 
 def filter_of(asked: Mapping[str, str], now: datetime) -> Filter:
@@ -67,8 +68,14 @@ def holds(wanted: Filter, record: Record) -> bool:
         and (wanted.policy is None or wanted.policy in record.reasons)
         and (wanted.revision is None or record.revision.startswith(wanted.revision))
         and (wanted.change is None or change_of(record) == wanted.change)
+        and (wanted.decided_by is None or _decider(record) == wanted.decided_by)
         and (wanted.failed is None or (bool(record.errors) or record.decision == "error") is wanted.failed)
     )
+
+
+def _decider(record: Record) -> str:
+    """Who decided it, "" where nobody did."""
+    return (record.decided_by or CENTRAL) if record.kind == "decision" else ""
 
 
 def asks_nothing(wanted: Filter) -> bool:

@@ -207,6 +207,61 @@ async def test_certificates_are_on_a_time_line(console: Console, world: World) -
     assert "0c" * 5 in page.text
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("evidence=join_token", ["orders"]), ("agent=vm-1", ["orders"]), ("evidence=none", []), ("ends=30m", []),
+        ("ends=2h&evidence=join_token", ["orders"]), ("ends=2h", ["orders", "reviews"]),
+    ],
+)  # fmt: skip
+async def test_the_ledger_is_asked_across_kinds_of_evidence(
+    console: Console, world: World, query: str, shown: list[str]
+) -> None:
+    joined, other = (issuance(f"spiffe://cluster.local/ns/default/sa/{name}") for name in ("orders", "reviews"))
+    joined.detail.update(agent="vm-1", evidence={"kind": "join_token", "selectors": []})
+    traffic.write(world.folder, [joined, other])
+
+    text = check_harmless((await console.get(f"/certificates?{query}")).text).text
+
+    assert [name for name in ("orders", "reviews") if f"/sa/{name} certificate" in text] == shown
+    assert (await console.get("/certificates?ends=soon")).status_code == 400
+
+
+async def test_who_decided_is_shown_and_asked_for(console: Console, world: World) -> None:
+    traffic.write(world.folder, [denied("/local", 0xABC, decided_by="proxy"), denied("/central", 0xDEF)])
+
+    both, local, central = [
+        check_harmless((await console.get(f"/decisions?path=*al{more}")).text).text
+        for more in ("", "&decided_by=proxy", "&decided_by=policyd")
+    ]
+
+    assert [("/local" in text, "/central" in text) for text in (both, local, central)] == [
+        (True, True), (True, False), (False, True),
+    ]  # fmt: skip
+    assert "deny proxy" in local
+    assert "by its proxy" in check_harmless((await console.get(f"/decisions/{0xABC:032x}")).text).text
+
+
+async def test_what_sidecars_decide_otherwise_is_an_alarm(console: Console, world: World) -> None:
+    said = {"decision_id": "ab" * 16, "local": "allow", "central": "deny", "workload": "spiffe://cluster.local/x"}
+    gap = {"operation": "local.gap", "instance": HOSTILE, "lost": 7, "reason": HOSTILE}
+    told = (
+        (NOW - timedelta(days=2), {**gap, "lost": 8}),
+        (NOW, {"operation": "local.differs", **said}),
+        (NOW, gap),
+    )
+    assert "Alarms" not in (await console.get("/mesh/analysis")).text
+    entries = [Entry(time=time, kind="operation", decision="error", detail=detail) for time, detail in told]
+    traffic.write(world.folder, entries)
+
+    page = check_harmless((await console.get("/mesh/analysis")).text)
+
+    assert "the sidecar of spiffe://cluster.local/x said allow, policyd deny" in page.text
+    assert f"/decisions/{'ab' * 16}" in page.of("a", "href")
+    assert "7 decisions of" in page.text
+    assert "8 decisions of" not in page.text
+
+
 async def test_a_nack_is_shown_in_the_proxys_own_words(console: Console, world: World) -> None:
     world.fake.replies["Proxies"] = pb.ProxiesReply(
         proxies=[
@@ -269,13 +324,13 @@ async def test_routes_follow_a_request(console: Console) -> None:
 ASKED = {
     "/": ("", "edge", "focus", "namespace", "by", "range", "busy", "until"),
     "/graph/part": ("", "edge", "focus", "namespace"),
-    "/decisions": ("", "path", "principal", "policy", "since", "decision", "method", "status", "count"),
+    "/decisions": ("", "path", "principal", "policy", "since", "decision", "method", "status", "decided_by", "count"),
     "/policies": ("", "q"),
     "/policies/tests": ("",),
     "/policies/revisions": ("", "old"),
     "/policies/trial": ("", "since", "revision"),
     "/policies/playground": ("", "file", "request", "headers"),
-    "/certificates": ("", "identity"),
+    "/certificates": ("", "identity", "evidence", "agent", "ends"),
     "/traces": ("", "service", "slower"),
     "/mesh": ("",),
     "/mesh/resources": ("", "q", "kind"),

@@ -18,6 +18,7 @@ QUERIES = (
     {"method": "post"}, {"path": "/reviews/*"}, {"path": "/reviews/1"}, {"path": "*[a]?*"}, {"status": "200"},
     {"policy": "ratings-from-readers"}, {"errors": "1"}, {"kind": "issuance"}, {"since": "2026-11-20T12:00:20Z"},
     {"until": "2026-11-20T12:00:20Z", "decision": "deny"}, {"revision": "00"}, {"request_id": "r-7"}, {},
+    {"decided_by": "proxy"}, {"decided_by": "policyd"},
 )  # fmt: skip
 
 

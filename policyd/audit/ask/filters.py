@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from policyd.audit.match import DEFAULT_NAMESPACE
 from policyd.audit.scan import Span
 from policyd.errors import ShadowSkipped
 from policyd.spiffe import SCHEME
 
+Decider = Literal["policyd", "proxy"]
+CENTRAL: Final[Decider] = "policyd"  # of which records say nothing
 # of a Uid's text the id, with Cedar's escapes undone; other text as it is
 _ID: Final = (
     r"""CASE WHEN regexp_full_match(uid, '[A-Za-z_:]+::".*"', 's')"""
@@ -43,7 +45,7 @@ class Condition(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What records must be; None asks nothing. `path` may have `*`; `failed` wants what has errors.
-    `change` is what the policies that are tried would change (audit.record.Change).
+    `change` is what the policies that are tried would change (audit.record.Change), `decided_by` a Decider.
     """
 
     span: Span = field(default_factory=Span)
@@ -59,6 +61,7 @@ class Filter:
     status: int | None = None
     failed: bool | None = None
     change: str | None = None
+    decided_by: str | None = None
 
     def condition(self) -> Condition:
         """All of it in one; `true` where nothing is asked."""
@@ -69,10 +72,7 @@ class Filter:
 
 
 def _conditions(wanted: Filter) -> Iterator[Condition]:
-    if wanted.span.since is not None:
-        yield Condition("time >= ?::TIMESTAMP", (_utc(wanted.span.since),))
-    if wanted.span.until is not None:
-        yield Condition("time < ?::TIMESTAMP", (_utc(wanted.span.until),))
+    yield from _within(wanted.span)
     for one in fields(wanted):
         value = getattr(wanted, one.name)
         if value is None:
@@ -88,10 +88,18 @@ def _conditions(wanted: Filter) -> Iterator[Condition]:
                 yield Condition("list_contains(reasons, ?)", (value,))
             case "revision":
                 yield Condition("starts_with(revision, ?)", (value,))
+            case "decided_by":
+                yield Condition("kind = 'decision' AND decided_by = ?", ("" if value == CENTRAL else value,))
             case "change":
                 yield Condition(f"{CHANGE} = ?", (value,))
             case "failed":
                 yield Condition("(len(errors) > 0 OR decision IS NOT DISTINCT FROM 'error') = ?", (value,))
+
+
+def _within(span: Span) -> Iterator[Condition]:
+    for bound, sign in ((span.since, ">="), (span.until, "<")):
+        if bound is not None:
+            yield Condition(f"time {sign} ?::TIMESTAMP", (_utc(bound),))
 
 
 def named(column: str, wanted: str) -> Condition:

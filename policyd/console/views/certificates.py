@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from policyd.audit.ask.issuance import Issued, issued
@@ -13,7 +13,8 @@ from policyd.audit.ask.issuance import newest as newest_issuances
 from policyd.cli.log_query import record_of
 from policyd.cli.show import span
 from policyd.console.desk import Desk, desk_of, page
-from policyd.errors import NotRunning, PolicydError
+from policyd.errors import NotRunning, PolicydError, UsageError
+from policyd.strict import parse_duration
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,8 +23,39 @@ if TYPE_CHECKING:
     from policyd.audit.record import Record
 
 SHOWN: Final = 300
+MAX_VALUE: Final = 300  # characters
 LEDGER: Final = 60
 WINDOW: Final = 3_600.0  # seconds of the time line at least
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address bar asks: whose, on which evidence, by which agent, and what ends within a length of time."""
+
+    identity: str = ""
+    evidence: str = ""
+    agent: str = ""
+    ends: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Asked:
+        """Read a query."""
+        return cls(**{name: query.get(name, "").strip()[:MAX_VALUE] for name in cls.__dataclass_fields__})
+
+    def wanted(self) -> Issued:
+        """What the ledger is asked, whenever it ends."""
+        return Issued(identity=self.identity or None, agent=self.agent, evidence=self.evidence)
+
+    def good(self, now: datetime) -> Issued:
+        """The same of what is good now; raises UsageError for what is no length of time."""
+        before = None
+        if self.ends:
+            try:
+                before = now + timedelta(seconds=parse_duration(self.ends))
+            except (ValueError, OverflowError):
+                remedy = "write it as in 30m, 8h or 2d"
+                raise UsageError(f"`{self.ends[:80]}` is no length of time", remedy=remedy) from None
+        return replace(self.wanted(), valid_at=now, ends_before=before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +78,15 @@ class Bar:
 async def certificates(request: Request) -> Response:
     """The page."""
     desk = desk_of(request)
-    identity = request.query_params.get("identity", "").strip()[:300]
+    asked = Asked.of(request.query_params)
+    good = asked.good(desk.now())
     authority, revoked = await desk.ask(_authority, desk)
     rotation = await desk.ask(_rotation, desk)
-    rows, ledger = await desk.ask(_ledger, desk, identity)
+    rows, ledger = await desk.ask(_ledger, desk, good, asked.wanted())
     bars, place = timeline(rows, desk.now())
     return await page(
         request, "certificates.html", authority=authority, revoked=revoked, rotation=rotation, bars=bars,
-        place=place, ledger=ledger, identity=identity, limit=SHOWN,
+        place=place, ledger=ledger, limit=SHOWN,
     )  # fmt: skip
 
 
@@ -103,9 +136,8 @@ def _rotation(desk: Desk) -> Any:
     return None
 
 
-def _ledger(desk: Desk, identity: str) -> tuple[list[dict[str, Any]], list[Record]]:
-    wanted = Issued(identity=identity or None, valid_at=desk.now())
-    questions = [issued(wanted, SHOWN), newest_issuances(Issued(identity=identity or None), None, LEDGER)]
+def _ledger(desk: Desk, good: Issued, wanted: Issued) -> tuple[list[dict[str, Any]], list[Record]]:
+    questions = [issued(good, SHOWN), newest_issuances(wanted, None, LEDGER)]
     with desk.source.ask(questions) as answers:
         rows = list(next(answers).values())
         records = [record_of(value) for value in next(answers).values()]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from policyd.audit.ask.filters import Filter
+from policyd.audit.scan import Span
 from policyd.cli import route_text
 from policyd.cli.loaded import NOWHERE, load_folder
 from policyd.cli.mesh_analyze import examined
@@ -27,12 +30,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from policyd.audit.record import Record
     from policyd.policy.finding_model import Finding
 
 LOOK_SECONDS: Final = 2.0
 MAX_ROWS: Final = 1_000
 HELD: Final = ("routes", "listeners", "clusters", "endpoints")
 MAX_FINDINGS: Final = 200
+ALARMED: Final = timedelta(days=1)
+OF_SIDECARS: Final = "local."  # operations
 
 
 async def mesh(request: Request) -> Response:
@@ -76,8 +82,8 @@ async def resources(request: Request) -> Response:
 async def analysis(request: Request) -> Response:
     """What does not work in the folder as it is, and what is probably not meant."""
     desk = desk_of(request)
-    findings = await desk.ask(_analysis, desk)
-    return await page(request, "analysis.html", findings=findings[:MAX_FINDINGS], count=len(findings))
+    findings, alarms = await desk.ask(_analysis, desk), await desk.ask(_alarms, desk)
+    return await page(request, "analysis.html", findings=findings[:MAX_FINDINGS], count=len(findings), alarms=alarms)
 
 
 async def routes(request: Request) -> Response:
@@ -94,6 +100,13 @@ async def routes(request: Request) -> Response:
             problem = problems_of(error)
     return await page(request, "routes.html", asked=asked, headers=headers, lines=lines, outcome=outcome,
                       problem=problem)  # fmt: skip
+
+
+def _alarms(desk: Desk) -> Sequence[Record]:
+    """Where sidecars decided otherwise than policyd, or what they decided is not on record; of the last day."""
+    wanted = Filter(Span(desk.now() - ALARMED, None), kind="operation", decision="error")
+    found = desk.source.search(wanted, MAX_FINDINGS)
+    return [one for one in found if str(one.detail.get("operation", "")).startswith(OF_SIDECARS)]
 
 
 def _proxies(desk: Desk) -> Sequence[Any]:
