@@ -16,6 +16,7 @@ from policyd.envoy_api import EnvoyApi
 from proxy.asking import asking
 from proxy.book import Book
 from proxy.control import Control
+from proxy.dns.server import Resolver
 from proxy.entry import Entry, enter
 from proxy.events import write_status
 from proxy.fleet import Fleet
@@ -94,8 +95,9 @@ class Agent:
         forwarding = Forwarding(self._spools(), self._outside)
         fleet = self._fleet = Fleet(self._settings, control, self._api, self._outside, self._changed, forwarding.of)
         probes = Probes(asking(commands=self._settings.probe_commands), control.report, self._outside)
+        resolver = Resolver(self._outside.say, self._settings.resolv_conf)
         session = self._session = Session(
-            joined, self._entry.state, control, fleet, probes, book, self._outside, self._changed, self._speak
+            joined, self._entry.state, control, fleet, probes, book, resolver, self._outside, self._changed, self._speak
         )
         series = Series(fleet.status, self._outside.say)
         bound = await self._metrics.start(self._where)
@@ -118,6 +120,7 @@ class Agent:
             await self._stopping.wait()
         finally:
             await probes.end()
+            await resolver.end()
             await self._metrics.stop()
             await self._end(tasks, fleet, control, forwarding)
 

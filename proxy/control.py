@@ -21,6 +21,7 @@ from policyd.spiffe import SpiffeId, check_trust_domain
 from policyd.svid.jwt import read
 from proxy.application_page import PagePlace
 from proxy.bootstrap import Endpoint
+from proxy.dns.zone import Zone, zone
 from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle, check_crls
 from proxy.speech import AS_STARTED, Wanted, wanted
@@ -37,7 +38,7 @@ MAX_FEDERATED = 64
 MAX_TAINTED = 64
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     ("grpc.ssl_target_name_override", "policyd"),
-    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -89,6 +90,7 @@ class Assigned:
     crls: tuple[bytes, ...] = ()
     signing: Endpoint | None = None
     levels: Wanted = AS_STARTED
+    captured: Zone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,22 @@ def assigned_of(message: agent_pb2.Assignment, trust_domain: str) -> Assigned:
     tainted, crls = frozenset(message.tainted), check_crls(message.crls)
     signing = Endpoint.parse(message.signing_address) if message.signing_address else None
     levels = wanted(message.log_level, message.envoy_log_level)
-    return Assigned(specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls, signing, levels)
+    captured = captured_of(message.captured, {spec.instance for spec in specs})
+    return Assigned(
+        specs, bundle, xds, server, probes, registered, federated, tainted, pages, crls, signing, levels, captured
+    )
+
+
+def captured_of(messages: Sequence[agent_pb2.Captured], instances: Set[str]) -> Zone | None:
+    """The names of the one instance that is captured here, None where none is; raises IdentityError."""
+    if len(messages) > 1:
+        raise IdentityError("of an agent's instances one is captured at most, as nothing tells their connections apart")
+    for one in messages:
+        if one.instance not in instances:
+            raise IdentityError(f"`{one.instance[:100]}`, which is to be captured, does not run here")
+        names = [(name.name, name.service, tuple(name.addresses)) for name in one.names]
+        return zone(one.instance, one.namespace, one.suffixes, names)
+    return None
 
 
 def _federated(messages: Sequence[agent_pb2.Bundle], own: str) -> Iterator[Bundle]:

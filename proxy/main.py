@@ -21,6 +21,8 @@ from policyd.join_token import JoinToken, parse_token
 from policyd.names import ENVOY_LEVELS
 from proxy.agent import SPOOLS, Agent
 from proxy.bootstrap import Endpoint
+from proxy.capture import command as capture
+from proxy.dns.server import RESOLV_CONF
 from proxy.entry import Entry
 from proxy.lifecycle import Limits
 from proxy.outside import Outside, utc_now
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 ok, 1 error, 3 invalid input, 64 wrong usage."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "capture":
+            return capture.run(options)
         return asyncio.run(_run(options, os.environ.get("POLICYD_ENVOY")))
     except PolicydError as error:
         print(f"policyd-proxy: {error}", file=sys.stderr)
@@ -101,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         type=_endpoint,
         help=f"serve metrics for Prometheus here, port 0: any (default: {DEFAULT}, another where that is in use)",
     )
+    text = f"whom captured applications ask for names that are none of the mesh (default: {RESOLV_CONF})"
+    add("--resolv-conf", metavar="FILE", type=Path, default=RESOLV_CONF, help=text)
     add("--exit-with-parent", action="store_true", help="stop when standard input ends")
+    capture.add_to(commands, _Parser)
     return parser
 
 
@@ -138,7 +145,14 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
         logs.mkdir(mode=0o700, exist_ok=True)
         limits = Limits(drain=options.drain)
         settings = Settings(
-            binary, runtime, logs, limits, options.concurrency, options.envoy_log_level, options.run_probe_commands
+            binary,
+            runtime,
+            logs,
+            limits,
+            options.concurrency,
+            options.envoy_log_level,
+            options.run_probe_commands,
+            options.resolv_conf,
         )
         metrics = Where(options.metrics, strict=True) if options.metrics else Where()
         entry = Entry(token, state, options.server, options.name)

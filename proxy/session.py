@@ -19,6 +19,7 @@ from proxy.application_page import PagePlace
 from proxy.backoff import backoff
 from proxy.book import Book
 from proxy.control import Assigned, Control, Holding, assigned_of
+from proxy.dns.server import Resolver
 from proxy.events import stamp
 from proxy.fleet import Fleet
 from proxy.identity import Bundle, Svid
@@ -42,7 +43,8 @@ class Session:
 
     def __init__(
         self, joined: Joined, state: StateFolder | None, control: Control, fleet: Fleet, probes: Probes, book: Book,
-        outside: Outside, changed: Callable[[], None], speak: Callable[[Wanted], None] = lambda levels: None,
+        resolver: Resolver, outside: Outside, changed: Callable[[], None],
+        speak: Callable[[Wanted], None] = lambda levels: None,
     ) -> None:  # fmt: skip
         self._joined = joined
         self._state = state
@@ -50,6 +52,7 @@ class Session:
         self._fleet = fleet
         self._probes = probes
         self._book = book
+        self._resolver = resolver
         self._outside = outside
         self._changed = changed
         self._speak = speak
@@ -107,6 +110,7 @@ class Session:
             self._outside.say("agent.assigned", instances=[spec.instance for spec in assigned.sidecars])
             self._probes.apply(assigned.probes)
             self.pages = assigned.pages
+            await self._resolver.serve(assigned.captured)
             await self._fleet.apply(Running(spec, assigned.xds, assigned.server) for spec in assigned.sidecars)
 
     def _hear_levels(self, levels: Wanted) -> None:

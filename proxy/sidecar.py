@@ -25,6 +25,7 @@ from proxy.backoff import backoff
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control, Spec
 from proxy.decided import Decided, Listening
+from proxy.dns.server import RESOLV_CONF
 from proxy.envoy import Command, EnvoyProcess
 from proxy.events import SidecarStatus, stamp, write_private
 from proxy.identity import Bundle, Svid
@@ -44,7 +45,8 @@ _LONGEST_FILE = len("/admin.sock")
 class Settings:
     """What all sidecars of an agent share; `runtime` and `logs` are folders of mode 0700.
 
-    `probe_commands`: whether commands by which the mesh asks applications are run.
+    `probe_commands`: whether commands by which the mesh asks applications are run. `resolv_conf` names whom captured
+    applications ask for names that are none of the mesh.
     """
 
     envoy: Path
@@ -54,6 +56,7 @@ class Settings:
     concurrency: int = 1
     log_level: str = "warning"
     probe_commands: bool = False
+    resolv_conf: Path = RESOLV_CONF
 
 
 @dataclass(frozen=True, slots=True)

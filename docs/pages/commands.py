@@ -46,15 +46,22 @@ def _option(parameter: Any, context: Any) -> tuple[str, str] | None:
 
 def _proxy(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield from ("## `policyd-proxy`", "", prose(parser.description), "")
-    for name, command in _subcommands(parser).items():
+    commands = _subcommands(parser).items()
+    for name, command in (pair for word, one in commands for pair in _leaves(word, one)):
         yield from (f"### `policyd-proxy {name}`", "", prose(command.description), "")
         options = (action for action in command._actions if not isinstance(action, argparse._HelpAction))
         yield from table(("option", "what it does"), ((_flag(each), each.help or "") for each in options))
 
 
+def _leaves(name: str, command: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The command itself, or those below it."""
+    below = _subcommands(command)
+    yield from ((f"{name} {word}", one) for word, one in below.items()) if below else [(name, command)]
+
+
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    [found] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return dict(found.choices)
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
 
 
 def _flag(action: argparse.Action) -> str:

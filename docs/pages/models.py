@@ -101,7 +101,6 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_internal": "`Cluster`",
     "check_egress_host": "`<namespace>/<host>`",
     "_check_endpoint": "`127.0.0.1:PORT`, `0.0.0.0:PORT` or `unix:///PATH`",
-    "_check_capture": "`DEFAULT` or `NONE`",
     "_check_pool": "",
     "_check_tls": "",
     "_check_login_issuer": "`https://` URL",

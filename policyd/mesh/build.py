@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.captured import check_captured, is_captured_somewhere
 from policyd.mesh.claims import check_claims
 from policyd.mesh.credential_checks import check_credentials, used
 from policyd.mesh.credentials import Credentials
@@ -40,6 +41,7 @@ from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
 from policyd.mesh.telemetry import Providers, check_telemetries
 from policyd.mesh.tokens import build_key_sets, issuers_of
+from policyd.mesh.virtual import names_of, virtual_addresses
 from policyd.spiffe import SpiffeId
 from policyd.strict import check_label
 
@@ -79,12 +81,14 @@ def build(
     key_sets = build_key_sets(declaration, instances, problems)
     check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
+    check_captured(declaration, instances, problems)
     check_telemetries(declaration, instances, providers, problems)
     enforcements = check_enforcements(declaration, instances, problems)
     if problems:
         raise InvalidInput(problems)
     kept.bound(instances)
     gateways = tuple(found.resource for found in declaration.of(Gateway))
+    sidecars = tuple(found.resource for found in declaration.of(Sidecar))
     peers = peers_at(gateways, virtual_services, instances, services)
     authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
     return Mesh(
@@ -102,7 +106,8 @@ def build(
         listeners=_listeners(instances, gateways, peers, authentications, kept),
         request_authentications=authentications,
         key_sets=key_sets,
-        sidecars=tuple(found.resource for found in declaration.of(Sidecar)),
+        sidecars=sidecars,
+        virtual=virtual_addresses(names_of(services, outside)) if is_captured_somewhere(sidecars) else {},
         peers_at=peers,
         federated=federated,
         telemetries=tuple(found.resource for found in declaration.of(Telemetry)),

@@ -25,6 +25,7 @@ from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.locality import Locality
 from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside, covers_name
 from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
+from policyd.mesh.virtual import Virtual
 from policyd.spiffe import SpiffeId
 
 Role = Literal["sidecar", "gateway"]
@@ -230,6 +231,7 @@ class Mesh:
     revoked: frozenset[SpiffeId] = frozenset()  # identities that no peer is expected to have
     lost: frozenset[Lost] = frozenset()  # certificates that are revoked, whose identities go on
     eras: Eras = field(init=False, repr=False, compare=False)  # what must not be older than who is revoked
+    virtual: Mapping[str, Virtual] = field(default_factory=dict)  # by Service id and Host, where some are captured
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks

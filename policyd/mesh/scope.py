@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
@@ -21,13 +21,11 @@ from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside
-from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, namespace_of
+from policyd.mesh.selection import check_names, check_selects, namespace_of
+from policyd.mesh.sidecars import Level, holds, level, said_of
 
 KIND: Final = "Sidecar"
 OWN, ANY, NONE = ".", "*", "~"
-
-Level = Literal["workload", "namespace", "mesh"]
-_LEVELS: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ EVERYTHING: Final = Scope()
 
 def scope_of(mesh: Mesh, instance: Instance) -> Scope:
     """What the proxy of an instance knows."""
-    said = _said(mesh.sidecars, instance)
+    said = said_of(mesh.sidecars, instance)
     policy = next((one.outbound_traffic_policy for one in said if one.outbound_traffic_policy is not None), None)
     mode = policy.mode if policy is not None else mesh.outbound.mode
     any_name = instance.role == "sidecar" and mode == "ALLOW_ANY"
@@ -85,7 +83,7 @@ def any_name_somewhere(mesh: Mesh) -> bool:
 
 def pool_of(mesh: Mesh, instance: Instance, served: Served) -> ConnectionPool:
     """How many connections and requests to a port of its application an instance's proxy has under way."""
-    said = _said(mesh.sidecars, instance)
+    said = said_of(mesh.sidecars, instance)
     entry = _entry(said, served)
     if entry is not None and entry.connection_pool is not None:
         return entry.connection_pool
@@ -94,7 +92,7 @@ def pool_of(mesh: Mesh, instance: Instance, served: Served) -> ConnectionPool:
 
 def tls_of(mesh: Mesh, instance: Instance, served: Served) -> ServerTls | None:
     """How a sidecar proves itself to who is not of the mesh; None: in no way."""
-    entry = _entry(_said(mesh.sidecars, instance), served)
+    entry = _entry(said_of(mesh.sidecars, instance), served)
     return entry.tls if entry is not None else None
 
 
@@ -105,7 +103,7 @@ def with_ingress(declaration: Declaration, instances: Mapping[str, Instance]) ->
         return dict(instances)
     return {
         name: dataclasses.replace(
-            instance, ports=tuple(_placed(instance, served, _said(sidecars, instance)) for served in instance.ports)
+            instance, ports=tuple(_placed(instance, served, said_of(sidecars, instance)) for served in instance.ports)
         )
         for name, instance in instances.items()
     }
@@ -133,19 +131,6 @@ def _entry(said: Sequence[SidecarSpec], served: Served) -> IngressListener | Non
     return next((one for one in listeners if one.port.number == served.number), None)
 
 
-def _said(sidecars: Iterable[Sidecar], instance: Instance) -> list[SidecarSpec]:
-    """What Sidecars say for an instance, the narrowest first."""
-    by_level = {level(one): one.spec for one in sidecars if _holds(one, instance)}
-    return [by_level[name] for name in _LEVELS if name in by_level]
-
-
-def level(resource: Sidecar) -> Level:
-    """Whom a Sidecar is for."""
-    if resource.spec.workload_selector is not None:
-        return "workload"
-    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
-
-
 def check_sidecars(
     declaration: Declaration,
     instances: Mapping[str, Instance],
@@ -160,7 +145,7 @@ def check_sidecars(
     spelled |= {one.host for one in outside}
     first: dict[tuple[str, Level], str] = {}
     for one in declared:
-        selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
+        selected = [instance for instance in instances.values() if holds(one.resource, instance)]
         path = ("spec", "workloadSelector") if one.resource.spec.workload_selector else ("metadata",)
         check_selects(one, KIND, selected, path, problems)
         for instance in selected:
@@ -212,12 +197,3 @@ def _check_hosts(declared: Declared[Sidecar], spelled: set[str], problems: list[
             message = f"nothing in the mesh is called `{host}`"
             remedy = did_you_mean(host, spelled, problems) or "take it out, or declare it"
             problems.append(declared.problem("reference", message, ("spec", "egress", at, "hosts", of), remedy))
-
-
-def _holds(resource: Sidecar, instance: Instance) -> bool:
-    """A selector is for the Sidecar's own namespace, the root one too."""
-    if instance.role != "sidecar":
-        return False
-    everywhere = level(resource) == "mesh"
-    labels = resource.spec.labels.items()
-    return (everywhere or resource.namespace == namespace_of(instance)) and labels <= instance.labels.items()

@@ -94,8 +94,8 @@ WILD = ENTRY.replace("  addresses: [192.0.2.7]\n", "").partition("  resolution:"
         (
             "[192.0.2.7]",
             "[192.0.0.0/16]",
-            "6: `spec.addresses[0]`: the range `192.0.0.0/16` has 65,536 addresses, and proxies know each by name, as "
-            "no connection is captured; list at most 256",
+            "6: `spec.addresses[0]`: the range `192.0.0.0/16` has 65,536 addresses, and proxies know each by name; "
+            "list at most 256",
         ),
         ("[192.0.2.7]", "[192.0.2.0/24, 192.0.3.1]", "4: `spec`: `addresses` are 257; list at most 256"),
         (

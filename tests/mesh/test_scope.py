@@ -111,9 +111,8 @@ def test_a_gateway_knows_everything() -> None:
          "5: `spec`: `ingress` is of the workloads that a `workloadSelector` names; add it"),
         (setting("ingress: [{port: {number: 8080}}, {port: {number: 8080}}]"),
          "5: `spec`: port 8080 is in `ingress` twice; write all of it into one entry"),
-        (setting("ingress: [{port: {number: 8080}, captureMode: IPTABLES}]"),
-         "5: `spec.ingress[0].captureMode`: no connection is captured here, sidecars listen on ports of their own; "
-         "write `NONE`"),
+        (setting("ingress: [{port: {number: 8080}, captureMode: TPROXY}]"),
+         "5: `spec.ingress[0].captureMode` must be 'DEFAULT', 'NONE' or 'IPTABLES', not the text `TPROXY`"),
         (setting("ingress: [{port: {number: 8080}, defaultEndpoint: '10.0.0.1:80'}]"),
          "5: `spec.ingress[0].defaultEndpoint`: `10.0.0.1:80` is nowhere that an application listens; write "
          "`127.0.0.1:PORT`, `0.0.0.0:PORT` (the instance's own address) or `unix:///PATH`"),

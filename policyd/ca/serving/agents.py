@@ -16,6 +16,7 @@ from policyd.ca.health import MAX_REPORTED, probes_for, said_by
 from policyd.ca.holdings import Holding, checked
 from policyd.ca.serving.levels import NOTHING, Asked
 from policyd.ca.serving.messages import bundle_message
+from policyd.ca.serving.names import captured_messages
 from policyd.ca.serving.refusals import Context, Refusal, refused, translated
 from policyd.ca.serving.signing import Signing
 from policyd.ca.tokens import Tokens
@@ -226,4 +227,5 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             crls=self._crls(),
             log_level=levels.agent,
             envoy_log_level=levels.envoys,
+            captured=captured_messages(self._mesh(), instances),
         )

@@ -44,8 +44,8 @@ def _check_vip(text: str) -> str:
         raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `192.0.2.1`, or `192.0.2.0/28`") from None
     if found.num_addresses > MAX_ADDRESSES:
         raise ValueError(
-            f"the range `{text[:80]}` has {found.num_addresses:,} addresses, and proxies know each by name, as no "
-            f"connection is captured; list at most {MAX_ADDRESSES}"
+            f"the range `{text[:80]}` has {found.num_addresses:,} addresses, and proxies know each by name; list "
+            f"at most {MAX_ADDRESSES}"
         )
     return str(found) if "/" in text else str(found.network_address)
 

@@ -52,12 +52,6 @@ def _check_endpoint(text: str) -> str:
     return text
 
 
-def _check_capture(mode: str) -> str:
-    if mode == "IPTABLES":
-        raise ValueError("no connection is captured here, sidecars listen on ports of their own; write `NONE`")
-    return mode
-
-
 def _check_pool(pool: ConnectionPool) -> ConnectionPool:
     http = pool.http
     given = {
@@ -84,7 +78,7 @@ def _check_tls(tls: ServerTls) -> ServerTls:
 
 OutsideTls = Annotated[ServerTls, AfterValidator(_check_tls)]
 InboundPool = Annotated[ConnectionPool, AfterValidator(_check_pool)]
-Capture = Annotated[Literal["DEFAULT", "NONE", "IPTABLES"], AfterValidator(_check_capture)]
+Capture = Literal["DEFAULT", "NONE", "IPTABLES"]  # the default is that of the folder: nothing is captured
 
 
 class SidecarSelector(Model):
@@ -165,6 +159,11 @@ class SidecarSpec(Model):
             raise ValueError("it says nothing; give `egress`, `ingress`, `outboundTrafficPolicy` or a pool")
         if self.ingress and self.workload_selector is None:
             raise ValueError("`ingress` is of the workloads that a `workloadSelector` names; add it")
+        if len({one.capture_mode == "IPTABLES" for one in self.egress}) > 1:
+            raise ValueError(
+                "some of `egress` is captured and some is not, and what an application sends is one or the other; "
+                "write the same `captureMode` everywhere"
+            )
         numbers = [one.port.number for one in self.ingress]
         if twice := next((number for number in numbers if numbers.count(number) > 1), None):
             raise ValueError(f"port {twice} is in `ingress` twice; write all of it into one entry")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
+from policyd.mesh.captured import captured
 from policyd.mesh.destinations import Caller
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, any_name_somewhere, scope_of, tls_of
@@ -36,6 +37,7 @@ from policyd.xds.resources import (
     sniffed,
 )
 from policyd.xds.resources.model import (
+    CAPTURED,
     GUARD,
     GUARD_ANY,
     INNER,
@@ -62,6 +64,13 @@ class ProxyClass:
     caller: Caller
     role: Role
     scope: Scope = EVERYTHING
+    captured: bool = False
+
+
+def class_of(mesh: Mesh, instance: Instance, caller: Caller) -> ProxyClass:
+    """The class of an instance's proxy, which is a caller of this kind."""
+    is_captured = bool(mesh.virtual) and captured(mesh.sidecars, instance).outbound
+    return ProxyClass(caller, instance.role, scope_of(mesh, instance), is_captured)
 
 
 def build_snapshots(
@@ -95,9 +104,9 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))
     if proxies.role == "sidecar":
-        outbound = routes.outbound(mesh, proxies.caller, any_name=proxies.scope.any_name)
+        outbound = routes.outbound(mesh, proxies.caller, any_name=proxies.scope.any_name, captured=proxies.captured)
         yield kept.make(ROUTE, known_routes(mesh, proxies.scope, outbound))
-        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in _inner(mesh))
+        yield from (kept.make(CLUSTER, inner.cluster(name)) for name in _inner(mesh, proxies))
     if _leaves(mesh, proxies.role):
         any_name = proxies.role == "sidecar" and proxies.scope.any_name
         for cluster in outside_clusters.clusters(mesh, control, proxies.caller, any_name=any_name):
@@ -106,7 +115,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
             yield kept.make(SECRET, secret)
 
 
-def _inner(mesh: Mesh) -> Iterator[str]:
+def _inner(mesh: Mesh, proxies: ProxyClass) -> Iterator[str]:
     """The listeners inside a sidecar that others of its own lead to."""
     yield INNER
     if egress.is_guarded(mesh):
@@ -115,6 +124,8 @@ def _inner(mesh: Mesh) -> Iterator[str]:
         yield GUARD_ANY
     if mesh.is_sniffed:
         yield SNIFFED
+    if proxies.captured:
+        yield CAPTURED
 
 
 def _leaves(mesh: Mesh, role: Role) -> bool:
@@ -132,8 +143,9 @@ def _own(
     if instance.role == "sidecar":
         for port in instance.ports:
             yield kept.make(CLUSTER, clusters.inbound(mesh, instance, port))
-            yield kept.make(LISTENER, ages.listener(mesh, listeners.inbound(mesh, instance, port, control, switches)))
             yield from (kept.make(ROUTE, one) for one in listeners.tables(instance, port, switches))
+        for inbound in listeners.of_served(mesh, instance, control, switches):
+            yield kept.make(LISTENER, ages.listener(mesh, inbound))
         if any(port.protocol == "tls" for port in instance.ports):
             yield kept.make(CLUSTER, inner.cluster(SERVED_TLS))
             yield kept.make(LISTENER, guard.at_application())
@@ -177,7 +189,7 @@ def _shown(mesh: Mesh, instance: Instance) -> dict[str, dict[str, Any]]:
 def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Resource]:
     """The route tables of one proxy by name, as they come out of a Mesh, for who wants no more than these."""
     kept = Kept()
-    proxies = ProxyClass(mesh.caller(instance), instance.role, scope_of(mesh, instance))
+    proxies = class_of(mesh, instance, mesh.caller(instance))
     made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept, listeners.NO_SWITCHES))
     return {one.name: one for one in made if one.type_url == ROUTE}
 
@@ -227,8 +239,7 @@ class _Build:
                 callers.setdefault(classes[name].caller, classes[name].caller)
                 continue
             caller = mesh.caller(instance)
-            scope = scope_of(mesh, instance)
-            classes[name] = ProxyClass(callers.setdefault(caller, caller), instance.role, scope)
+            classes[name] = class_of(mesh, instance, callers.setdefault(caller, caller))
         parts = {
             (caller, service.id): self._service(caller, service)
             for caller in callers

@@ -14,6 +14,7 @@ from policyd.mesh.istio.virtual_service import VirtualService, led_to
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import HTTP_PORT, HTTPS_PORT, Outside, OutsidePort, covers_name
 from policyd.mesh.scope import any_name_somewhere
+from policyd.mesh.virtual import Virtual
 from policyd.xds.resources import connections, filters, guard, inner, rules, tcp
 from policyd.xds.resources.forward import NO_TIMEOUT
 from policyd.xds.resources.matches import EVERYTHING
@@ -56,7 +57,9 @@ def is_guarded_at_gateways(mesh: Mesh) -> bool:
 # ---- routes
 
 
-def virtual_hosts(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> list[dict[str, Any]]:
+def virtual_hosts(
+    mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService], *, captured: bool = False
+) -> list[dict[str, Any]]:
     """A virtual host for each port of each Host that a class of proxies knows; `ruled` are the VirtualServices by host.
 
     All of its requests are asked about, those too that a VirtualService leads into the mesh.
@@ -64,7 +67,7 @@ def virtual_hosts(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService
     return [
         {
             "name": f"{outside.host}:{port.number}",
-            "domains": list(_domains(outside, port)),
+            "domains": list(_domains(outside, port, mesh.virtual.get(outside.host) if captured else None)),
             "routes": _routes(mesh, caller, _owner(ruled, outside.host), outside, port),
             "typed_per_filter_config": filters.asked_for_host(outside.host, port.number),
         }
@@ -91,9 +94,10 @@ def any_tls() -> list[dict[str, Any]]:
     return [guard.leaving({**tunnel(ANY_CLUSTER), **said}), _forward(ANY_CLUSTER)]
 
 
-def _domains(outside: Outside, port: OutsidePort) -> Iterable[str]:
+def _domains(outside: Outside, port: OutsidePort, virtual: Virtual | None) -> Iterable[str]:
     """What Host may be: every name with the port, and without it only where that is what it means outside."""
-    for name in (outside.host, *(f"[{vip}]" if ":" in vip else vip for vip in outside.vips)):
+    declared = (f"[{vip}]" if ":" in vip else vip for vip in outside.vips)
+    for name in (outside.host, *declared, *(virtual.spelled if virtual else ())):
         if port.number == HTTP_PORT:
             yield name
         yield f"{name}:{port.number}"

@@ -102,8 +102,7 @@ def share_inside(cluster: str, encrypted: str = "") -> dict[str, Any]:
 
 def _notes(names: list[dict[str, Any]], ways: list[dict[str, Any]]) -> dict[str, Any]:
     kept = [
-        _kept(f"{_ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-        _kept(f"{_ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+        *_ends(),
         *names,
         _kept(AUTHORITY, _AUTHORITY, factory_key="envoy.string"),
         *ways,
@@ -151,6 +150,19 @@ def goes_as_tls() -> dict[str, Any]:
     to = _kept(STATE_TCP, f"%FILTER_STATE({STATE_TLS}:PLAIN)%", skip_if_empty=True)
     config = {"@type": f"{TYPES}.filters.network.set_filter_state.v3.Config", "on_new_connection": [to]}
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": config}
+
+
+def ends() -> dict[str, Any]:
+    """The filter by which a connection tells the listener inside where it comes from, and whom it is for."""
+    config = {"@type": f"{TYPES}.filters.network.set_filter_state.v3.Config", "on_new_connection": _ends()}
+    return {"name": "envoy.filters.network.set_filter_state", "typed_config": config}
+
+
+def _ends() -> list[dict[str, Any]]:
+    return [
+        _kept(f"{_ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        _kept(f"{_ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ]
 
 
 def knows_ends() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from policyd.mesh.captured import INBOUND_PORT, OUTBOUND_PORT
+from policyd.mesh.captured import captured as captured_of
 from policyd.mesh.model import (
     Instance,
     Mesh,
@@ -16,6 +18,7 @@ from policyd.mesh.model import (
 from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
 from policyd.mesh.scope import any_name_somewhere, tls_of
 from policyd.xds.resources import (
+    captured,
     certificates,
     counting,
     deciding,
@@ -71,6 +74,29 @@ def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: 
 def inbound(
     mesh: Mesh, instance: Instance, served: Served, control: Control, switches: Mapping[str, Switch] = NO_SWITCHES
 ) -> dict[str, Any]:
+    """What peers reach at a port of its own."""
+    chains = chains_of(mesh, instance, served, control, switches)
+    name = inbound_listener(instance, served)
+    made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
+    return made if len(chains) == 1 else {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
+
+
+def of_served(
+    mesh: Mesh, instance: Instance, control: Control, switches: Mapping[str, Switch] = NO_SWITCHES
+) -> Iterator[dict[str, Any]]:
+    """What peers reach at all ports of an instance, and where what comes in is redirected to, if it is captured."""
+    ports = captured_of(mesh.sidecars, instance).inbound
+    for port in instance.ports:
+        if not ports or port.inbound_port != INBOUND_PORT:
+            yield inbound(mesh, instance, port, control, switches)
+    if ports:
+        chains = ((port, chains_of(mesh, instance, port, control, switches)) for port in instance.ports)
+        yield from captured.inbound(instance, ports, chains)
+
+
+def chains_of(
+    mesh: Mesh, instance: Instance, served: Served, control: Control, switches: Mapping[str, Switch] = NO_SWITCHES
+) -> list[dict[str, Any]]:
     """What peers reach: mutual TLS, or plain text where that is allowed, the user's token, policyd, the application.
 
     With a switch (by the name under which requests are decided) it is the sidecar's routes that say who decides.
@@ -96,9 +122,7 @@ def inbound(
         ]
         match = {"filter_chain_match": {"transport_protocol": "raw_buffer"}} if chains else {}
         chains.append({**match, **_for_strangers(mesh, instance, served), "filters": filters_})
-    name = inbound_listener(instance, served)
-    made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
-    return made if len(chains) == 1 else {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
+    return chains
 
 
 def _for_strangers(mesh: Mesh, instance: Instance, served: Served) -> dict[str, Any]:
@@ -203,21 +227,28 @@ def outbound(
         yield sniffed.at_caller(seen.connections(), inner.requests(inside, within))
     if egress.is_guarded(mesh):
         yield from guard.on_the_way_out(lookup, observed, any_name=any_name_somewhere(mesh), by_proxy=by_proxy)
-    chain = {
-        "filters": [
-            filters.manager(
-                "outbound",
-                [filters.proxy_password(instance), *inside, inner.tells(by_proxy=by_proxy)],
-                filters.rds(OUTBOUND_ROUTES),
-                # tunnels, for the routes that end one
-                upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
-                server_header_transformation="PASS_THROUGH",
-                # what an application passes on joins the records of one request
-                preserve_external_request_id=True,
-                skip_xff_append=True,
-                stream_idle_timeout="0s",
-                **observed,
-            )
-        ]
-    }
-    yield listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
+    told = [*inside, inner.tells(by_proxy=by_proxy)]
+    explicit = _proxy([filters.proxy_password(instance), *told], observed)
+    is_captured = captured_of(mesh.sidecars, instance).outbound
+    if is_captured:
+        yield from captured.outbound(mesh, instance, explicit, _proxy(told, observed))
+    if not is_captured or instance.outbound_port != OUTBOUND_PORT:
+        chain = {"filters": [explicit]}
+        yield listener(f"{instance.name}/outbound", "127.0.0.1", instance.outbound_port, chain, "OUTBOUND")
+
+
+def _proxy(first: list[dict[str, Any]], observed: dict[str, Any]) -> dict[str, Any]:
+    """The connection manager of what an application asks its own proxy for."""
+    return filters.manager(
+        "outbound",
+        first,
+        filters.rds(OUTBOUND_ROUTES),
+        # tunnels, for the routes that end one
+        upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
+        server_header_transformation="PASS_THROUGH",
+        # what an application passes on joins the records of one request
+        preserve_external_request_id=True,
+        skip_xff_append=True,
+        stream_idle_timeout="0s",
+        **observed,
+    )

@@ -23,6 +23,7 @@ LEAVING = "inner/leaving"
 SERVED_TLS = "inner/served-tls"
 SNIFFED = "inner/sniffed"
 SERVED_ANY = "inner/served-any"
+CAPTURED = "inner/captured"
 
 
 @dataclass(frozen=True, slots=True)

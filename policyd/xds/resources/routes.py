@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.hosts import domains, names
+from policyd.mesh.hosts import default_port, domains, names
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
@@ -26,17 +26,20 @@ SERVER_FIRST = (25, 53, 3306, 27017)  # Istio's: where who is asked may speak fi
 PLAIN_PORT = 80  # what a name without a port means in http
 
 
-def outbound(mesh: Mesh, caller: Caller, *, any_name: bool = False) -> dict[str, Any]:
+def outbound(mesh: Mesh, caller: Caller, *, any_name: bool = False, captured: bool = False) -> dict[str, Any]:
     """What sidecars of a class route their applications' requests by (RouteConfiguration).
 
-    With `any_name` a name that nothing declares is led outside.
+    With `any_name` a name that nothing declares is led outside; who is `captured` may know names by their addresses.
     """
     held = Precedence(mesh.virtual_services, caller.namespace, mesh.services)
     ruled = dict(held.outside(mesh.services))
     hosts = [
         {
             "name": f"{service.id}:{port.number}",
-            "domains": list(domains(service, port.number, caller.namespace)),
+            "domains": [
+                *domains(service, port.number, caller.namespace),
+                *(addresses(mesh, service, port.number) if captured else ()),
+            ],
             "routes": _to(mesh, caller, held.of(service), service, port),
             # the sidecar at the other end asks
             "typed_per_filter_config": filters.unasked(),
@@ -46,11 +49,19 @@ def outbound(mesh: Mesh, caller: Caller, *, any_name: bool = False) -> dict[str,
     ]
     return {
         "name": OUTBOUND_ROUTES,
-        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled), *_otherwise(any_name=any_name)],
+        "virtual_hosts": [*hosts, *_outside(mesh, caller, ruled, captured=captured), *_otherwise(any_name=any_name)],
         # the secret of the application's own proxy ends here
         "request_headers_to_remove": ["proxy-authorization"],
         "max_direct_response_body_size_bytes": MAX_BODY,
     }
+
+
+def addresses(mesh: Mesh, service: Service, port: int) -> Iterator[str]:
+    """What a port of a Service is called by who knows it by its virtual addresses only."""
+    for spelled in mesh.virtual[service.id].spelled:
+        if port == default_port(service):
+            yield spelled
+        yield f"{spelled}:{port}"
 
 
 def _otherwise(*, any_name: bool) -> Iterator[dict[str, Any]]:
@@ -87,9 +98,11 @@ def _to(mesh: Mesh, caller: Caller, owner: VirtualService | None, service: Servi
     return [*found, inner.route()]
 
 
-def _outside(mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService]) -> Iterator[dict[str, Any]]:
+def _outside(
+    mesh: Mesh, caller: Caller, ruled: Mapping[str, VirtualService], *, captured: bool
+) -> Iterator[dict[str, Any]]:
     """The Hosts that are declared, and names outside that only have rules; those lead into the mesh, or answer."""
-    declared = egress.virtual_hosts(mesh, caller, ruled)
+    declared = egress.virtual_hosts(mesh, caller, ruled, captured=captured)
     taken = {domain for one in declared for domain in one["domains"]}
     for host, owner in ruled.items():
         found = rules.routes_of(mesh, owner, View(caller, PLAIN_PORT)) if host not in taken else []

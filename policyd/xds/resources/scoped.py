@@ -8,7 +8,7 @@ from typing import Any
 from policyd.envoy_api import CLUSTER, ENDPOINT
 from policyd.mesh.model import Mesh
 from policyd.mesh.scope import Scope
-from policyd.xds.resources.model import AUTHZ_CLUSTER, LEAVING, SNIFFED
+from policyd.xds.resources.model import AUTHZ_CLUSTER, CAPTURED, LEAVING, SNIFFED
 from policyd.xds.snapshot import Resource
 
 
@@ -27,7 +27,7 @@ def needed(resources: Iterable[Resource]) -> Iterator[Resource]:
     """Of all that a class could be sent, the clusters and endpoints that some other resource of it leads to."""
     found = list(resources)
     wanted = {one.name for other in found if other.type_url != CLUSTER for one in other.references}
-    wanted |= {AUTHZ_CLUSTER, LEAVING, SNIFFED}  # to which listeners lead
+    wanted |= {AUTHZ_CLUSTER, LEAVING, SNIFFED, CAPTURED}  # to which listeners lead
     for one in found:
         if one.type_url not in (CLUSTER, ENDPOINT) or one.name in wanted:
             yield one

@@ -17,9 +17,9 @@ from policyd.xds.resources.model import SERVED_ANY, SNIFFED
 MOST_WEIGHT: Final = 4_000_000_000  # of all shares together, which Envoy counts in 32 bits
 # whoever has said less than five bytes by then speaks neither TLS nor HTTP; HTTP that comes later the other end refuses
 SAID_WITHIN: Final = "2s"
-_HTTP: Final = {"filter_chain_match": {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}}
-_IN_CLEAR: Final = {"transport_protocol": "raw_buffer"}  # what is in TLS is told of it as protocols, too (ALPN)
-_INSPECTOR: Final = {
+IS_HTTP: Final = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
+IN_CLEAR: Final = {"transport_protocol": "raw_buffer"}  # what is in TLS is told of it as protocols, too (ALPN)
+INSPECTOR: Final = {
     "name": "envoy.filters.listener.http_inspector",
     "typed_config": {"@type": f"{inner.TYPES}.filters.listener.http_inspector.v3.HttpInspector"},
 }
@@ -70,18 +70,18 @@ def at_caller(counted: dict[str, Any], requests: dict[str, Any]) -> dict[str, An
     """What looks at an application's tunnels; `requests` reads those with requests, `counted` is said of the others."""
     tunnel = {"hostname": f"%FILTER_STATE({inner.AUTHORITY}:PLAIN)%"}
     other = guard.proxy("sniffed", SNIFFED, tunneling_config=tunnel, **counted)
-    http = {**_HTTP["filter_chain_match"], **_IN_CLEAR}
+    http = {**IS_HTTP, **IN_CLEAR}
     chains: list[dict[str, Any]] = [
         {"filter_chain_match": http, "filters": [requests]},
         guard.of_its_name("sniffed", SNIFFED, inner.goes_as_tls(), tunneling_config=tunnel, **counted),
-        {"filter_chain_match": _IN_CLEAR, "filters": [other]},
+        {"filter_chain_match": IN_CLEAR, "filters": [other]},
     ]
-    made = inner.internal(SNIFFED, chains, inner.knows_ends(), guard.TLS_INSPECTOR, _INSPECTOR)
+    made = inner.internal(SNIFFED, chains, inner.knows_ends(), guard.TLS_INSPECTOR, INSPECTOR)
     return {**made, "listener_filters_timeout": SAID_WITHIN, "continue_on_listener_filters_timeout": True}
 
 
 def at_application() -> dict[str, Any]:
     """What looks at tunnels before an application, where they end; a tunnel says to which cluster it goes."""
     proxy = guard.proxy("served", SERVED_ANY)
-    chains: list[dict[str, Any]] = [{**_HTTP, "filters": [_NOBODY, proxy]}, {"filters": [proxy]}]
-    return inner.internal(SERVED_ANY, chains, _INSPECTOR)
+    chains: list[dict[str, Any]] = [{"filter_chain_match": IS_HTTP, "filters": [_NOBODY, proxy]}, {"filters": [proxy]}]
+    return inner.internal(SERVED_ANY, chains, INSPECTOR)
