@@ -27,6 +27,7 @@ OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection each, as real ones have
     ("grpc.ssl_target_name_override", "policyd"),
     ("grpc.max_receive_message_length", -1),
+    ("grpc.http2.bdp_probe", 0),  # Envoy sends no pings to measure the bandwidth
 ]
 
 

@@ -21,7 +21,7 @@ from policyd.config import Address
 from policyd.server.health import Health
 from policyd.server.local_decisions import LocalDecisions
 from policyd.server.refused_tokens import RefusedTokens
-from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, bind, credentials
+from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, STEADY, bind, credentials
 from policyd.telemetry.service import TracesService
 from policyd.xds import service as xds
 from policyd.xds.inspection.service import InspectionsService
@@ -45,7 +45,7 @@ async def serve_xds(
     health: Health,
 ) -> None:
     """Configuration, certificates and spans, for Envoys and agents of the mesh; and what Envoys refuse themselves."""
-    server = grpc.aio.server(options=[ALONE, PINGS, *AGE])
+    server = grpc.aio.server(options=[ALONE, PINGS, STEADY, *AGE])
     server.add_generic_rpc_handlers((discovery.handler(), refused.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]

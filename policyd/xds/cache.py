@@ -40,7 +40,7 @@ class SnapshotCache:
             changed = [
                 wake
                 for node_id, watchers in self._watchers.items()
-                if _version(before, node_id) != _version(snapshots, node_id)
+                if _versions(before, node_id) != _versions(snapshots, node_id)
                 for wake in watchers
             ]
         for wake in changed:
@@ -61,6 +61,7 @@ class SnapshotCache:
         return end
 
 
-def _version(snapshots: Mapping[str, Snapshot], node_id: str) -> str | None:
+def _versions(snapshots: Mapping[str, Snapshot], node_id: str) -> Mapping[str, str] | None:
+    """What names the content of each type, cheaper than one name of all."""
     snapshot = snapshots.get(node_id)
-    return snapshot.version if snapshot else None
+    return snapshot.versions if snapshot else None

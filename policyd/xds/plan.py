@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from msgspec.structs import replace
+
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds.snapshot import Resource, Snapshot, differences
-from policyd.xds.state import UNKNOWN, Push, StreamState, TypeState, but, in_step, with_type
+from policyd.xds.state import UNKNOWN, Push, StreamState, TypeState, in_step, with_type
 
 # the types that must be as the Snapshot says before resources of this type go
 _GO_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -57,7 +59,7 @@ def _compared(known: TypeState, there: Mapping[str, Resource]) -> TypeState:
         if not looked_at:
             return known  # what it was compared with says the same
     behind = frozenset(name for name in looked_at if _is_behind(known, name, there.get(name)))
-    return but(known, compared=there, behind=behind)
+    return replace(known, compared=there, behind=behind)
 
 
 def _is_behind(known: TypeState, name: str, one: Resource | None) -> bool:
@@ -129,7 +131,7 @@ def _may_go(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -
 def _sent(state: StreamState, known: TypeState, push: Push, now: float) -> StreamState:
     """Note a response that is being sent."""
     answered = {*push.removed, *(one.name for one in push.resources)}
-    known = but(known, pending=push, owed=False, asked=known.asked - answered, sent_at=now)
+    known = replace(known, pending=push, owed=False, asked=known.asked - answered, sent_at=now)
     state = with_type(state, push.type_url, known, sent=1)
     return endpoints_again(state, push) if push.type_url == CLUSTER else state
 
@@ -141,4 +143,4 @@ def endpoints_again(state: StreamState, push: Push) -> StreamState:
         return state
     needed = {needs.name for one in push.resources for needs in one.references if needs.type_url == ENDPOINT}
     again = frozenset(name for name in needed if endpoints.wants(name))
-    return with_type(state, ENDPOINT, but(endpoints, asked=endpoints.asked | again))
+    return with_type(state, ENDPOINT, replace(endpoints, asked=endpoints.asked | again))

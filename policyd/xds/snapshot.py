@@ -93,10 +93,14 @@ class Snapshot:
     `sums` are the versions as numbers, from which those of a Snapshot on top of this one follow.
     """
 
-    version: str
     resources: Mapping[str, Mapping[str, Resource]]
     versions: Mapping[str, str] = field(default_factory=dict)
     sums: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def version(self) -> str:
+        """The name of all its content; made when asked for, since most are laid together to be compared by type."""
+        return _hash(f"{type_url} {self.versions[type_url]}".encode() for type_url in sorted(self.versions))
 
     def of(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of a type, by name; empty where there are none."""
@@ -240,8 +244,7 @@ def keeping(now: Snapshot, before: Snapshot | None) -> Snapshot:
 def _snapshot(
     resources: Mapping[str, Mapping[str, Resource]], versions: Mapping[str, str], sums: Mapping[str, int]
 ) -> Snapshot:
-    whole = _hash(f"{type_url} {versions[type_url]}".encode() for type_url in sorted(versions))
-    return Snapshot(whole, MappingProxyType(resources), MappingProxyType(versions), MappingProxyType(sums))
+    return Snapshot(MappingProxyType(resources), MappingProxyType(versions), MappingProxyType(sums))
 
 
 def _twice(one: Resource) -> Problem:

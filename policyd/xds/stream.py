@@ -13,15 +13,16 @@ Envoy 1.40 was measured to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from policyd.envoy_api import CLUSTER, ENDPOINT
 from policyd.errors import StreamError
 from policyd.xds.held import changed
 from policyd.xds.plan import advance, endpoints_again
 from policyd.xds.snapshot import Snapshot
-from policyd.xds.state import ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, but, with_type
+from policyd.xds.state import ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, with_type
 
 __all__ = ["Push", "Request", "StreamState", "due", "receive", "start", "update"]
 
@@ -50,7 +51,7 @@ def receive(
     """
     _check(state, request)
     before = state.types.get(request.type_url)
-    if request.type_url in _ORDERED and not state.types.keys() & _ORDERED:
+    if before is None and request.type_url in _ORDERED and not state.types.keys() & _ORDERED:
         state = replace(state, grace_until=now + GRACE)
     after = _open(request) if before is None else _subscribe(_answered(before, request, now), request)
     state = with_type(state, request.type_url, after)
@@ -63,9 +64,8 @@ def receive(
 def update(state: StreamState, snapshot: Snapshot, now: float = 0.0) -> tuple[StreamState, tuple[Push, ...]]:
     """Say what to send now, in order. Call it for a new Snapshot, and when `due` says so."""
     pushes = []
-    for type_url in (*ORDER, *sorted(state.types.keys() - _ORDERED)):
-        known = state.types.get(type_url)
-        if known is not None and not known.has_all(snapshot.of(type_url)):
+    for type_url in state.types:
+        if not state.types[type_url].has_all(snapshot.of(type_url)):
             state, push = advance(state, type_url, snapshot, now)
             pushes += [push] if push else []
     return state, tuple(pushes)
@@ -84,9 +84,9 @@ def _check(state: StreamState, request: Request) -> None:
     known = state.types.get(request.type_url)
     if known is None and len(state.types) >= MAX_TYPES:
         raise StreamError(f"more than {MAX_TYPES} types on one stream")
-    names = {*request.subscribe, *request.unsubscribe, *request.initial_versions}
-    if known is not None and not names:
+    if known is not None and not (request.subscribe or request.unsubscribe or request.initial_versions):
         return
+    names = {*request.subscribe, *request.unsubscribe, *request.initial_versions}
     if any(len(name) > MAX_NAME_LENGTH for name in names):
         raise StreamError(f"a name longer than {MAX_NAME_LENGTH} characters")
     if len(names.union(known.names, known.asked) if known else names) > MAX_NAMES:
@@ -148,7 +148,7 @@ def _accepted(state: TypeState, push: Push, touched: set[str], now: float) -> Ty
     rejection = state.rejection and _without(state.rejection, touched)
     perhaps = state.perhaps - touched
     behind = (state.behind | touched) - _as_compared(state, push)
-    return but(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
+    return replace(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
 
 
 def _as_compared(state: TypeState, push: Push) -> set[str]:

@@ -100,9 +100,10 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     def config(self) -> str:
         """The name of what all proxies are sent."""
         digest = hashlib.sha256()
+        shared = {proxies: one.version for proxies, one in self.shared.items()}
         for name, resources in sorted(self.own.items()):
             versions = " ".join(one.version for one in resources)
-            digest.update(f"{name} {self.shared[self.classes[name]].version} {versions}\n".encode())
+            digest.update(f"{name} {shared[self.classes[name]]} {versions}\n".encode())
         return digest.hexdigest()[:16]
 
     def check(self, static_clusters: Collection[str] = ()) -> Snapshots[C]:
