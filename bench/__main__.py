@@ -18,6 +18,7 @@ BENCHMARKS = (
     "proxy",
     "telemetry",
     "local",
+    "capture",
     "ca",
     "deciders",
     "demo",
