@@ -88,8 +88,9 @@ NOTIFY.set_opcode(dns.opcode.NOTIFY)
         (asked("api") + bytes(1300), dns.rcode.FORMERR),
         (TWO.to_wire(), dns.rcode.FORMERR),
         (NOTIFY.to_wire(), dns.rcode.NOTIMP),
-        (asked("api")[:12] + b"\xc0\x0c\0\x01\0\x01", dns.rcode.FORMERR),  # a name that points to itself
+        (asked("api")[:12] + b"\xc0\x0c\0\x01\0\x01", dns.rcode.FORMERR),
     ],
+    ids=["cut-off", "something-behind-it", "two-questions", "no-query", "a-name-that-points-to-itself"],
 )
 def test_what_is_no_question_is_refused(packet: bytes, code: dns.rcode.Rcode) -> None:
     found = answer(ZONE, packet)
@@ -98,7 +99,9 @@ def test_what_is_no_question_is_refused(packet: bytes, code: dns.rcode.Rcode) ->
     assert (found.packet[:2], found.packet[3] & 15, len(found.packet)) == (packet[:2], code, 12)
 
 
-@pytest.mark.parametrize("packet", [b"", bytes(11), failed(dns.message.make_query("api", "A"))])
+@pytest.mark.parametrize(
+    "packet", [b"", bytes(11), failed(dns.message.make_query("api", "A"))], ids=["nothing", "no-header", "an-answer"]
+)
 def test_nobody_is_answered_who_did_not_ask(packet: bytes) -> None:
     assert answer(ZONE, packet) is None
 
