@@ -11,6 +11,9 @@ from typing import Final
 OURS: Final = range(10_000, 20_000)
 SPARE: Final = 2
 PICKED: Final = range(20_000, 32_768)
+MOST_GIVEN: Final = 1_000  # who asks for two before anybody listens gets two
+
+_given: set[int] = set()
 
 
 def share_of(ports: range, worker: int, workers: int) -> range:
@@ -34,13 +37,17 @@ def keep_apart() -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback that was free just now, and that nothing takes by chance."""
-    mine = share_of(OURS, *worker_and_count())
-    while True:
-        port = random.choice(mine)
+    """A port of the loopback that was free just now, that nothing takes by chance, and that was not given before."""
+    if len(_given) > MOST_GIVEN:
+        _given.clear()
+    left = [port for port in share_of(OURS, *worker_and_count()) if port not in _given]
+    random.shuffle(left)
+    for port in left:
+        _given.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+    raise RuntimeError("no port is free")

@@ -127,5 +127,6 @@ class EnvoyProcess:
                 return ""
 
     async def live(self) -> bool:
-        """Whether it has had its first configuration and listens."""
+        """Whether it has had its first configuration and listens; what it said where it has ended."""
+        assert self._process is None or self._process.poll() is None, (self.folder / "envoy.log").read_text()
         return (await self.ask("/ready")).strip() == "LIVE"
