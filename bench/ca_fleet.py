@@ -17,6 +17,7 @@ from policyd.join_token import parse_token
 from proxy.book import Book
 from proxy.bootstrap import Endpoint
 from proxy.control import Control
+from proxy.dns.server import Resolver
 from proxy.fleet import Fleet
 from proxy.join import join
 from proxy.outside import Outside, utc_now
@@ -49,6 +50,13 @@ class _Fleet:
             pass
 
 
+class _Resolver:
+    """What answers names for captured applications, of which there are none."""
+
+    async def serve(self, _captured: object) -> None:
+        """Answer nobody."""
+
+
 class _Probes:
     def apply(self, _wanted: object) -> None:
         """Ask nobody."""
@@ -75,7 +83,8 @@ async def _agent(text: str, relay: str) -> list[asyncio.Task[Any]]:
     control, book = Control(joined.server), Book(outside)
     book.use(control)
     fleet, probes = cast("Fleet", _Fleet()), cast("Probes", _Probes())
-    session = Session(joined, None, control, fleet, probes, book, outside, lambda: None)
+    resolver = cast("Resolver", _Resolver())
+    session = Session(joined, None, control, fleet, probes, book, resolver, outside, lambda: None)
     works = (session.renew(), session.watch(), session.work(), session.tell())
     return [asyncio.create_task(work) for work in works]
 
