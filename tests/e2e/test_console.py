@@ -19,6 +19,7 @@ from tests.e2e.terminal import wait_until, wait_until_none_runs
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
 SECONDS = 60.0  # for what comes by itself
+expect.set_options(timeout=SECONDS * 1000)
 EDGE = '.edge[data-key="reviews-v1~details-v1"]'
 OPEN = '@id("details-from-all")\npermit (principal, action, resource == Service::"details.default");\n'
 EVERYWHERE = (
