@@ -108,7 +108,8 @@ def _may_come(state: StreamState, one: Resource, snapshot: Snapshot, now: float)
         return True
     needed = {needs.name for needs in one.references if needs.type_url == CLUSTER and needs.name in there}
     needed = {name for name in needed if clusters.wants(name)}
-    if all(clusters.has.get(name) == there[name].version for name in needed):
+    settled = clusters.pending is None or needed.isdisjoint(clusters.pending.touched())
+    if settled and all(clusters.has.get(name) == there[name].version for name in needed):
         return True
     if clusters.pending:
         return False
@@ -130,8 +131,7 @@ def _may_go(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -
 
 def _sent(state: StreamState, known: TypeState, push: Push, now: float) -> StreamState:
     """Note a response that is being sent."""
-    answered = {*push.removed, *(one.name for one in push.resources)}
-    known = replace(known, pending=push, owed=False, asked=known.asked - answered, sent_at=now)
+    known = replace(known, pending=push, owed=False, asked=known.asked - push.touched(), sent_at=now)
     state = with_type(state, push.type_url, known, sent=1)
     return endpoints_again(state, push) if push.type_url == CLUSTER else state
 

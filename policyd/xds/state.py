@@ -39,6 +39,10 @@ class Push(Struct, frozen=True):
     resources: tuple[Resource, ...]
     removed: tuple[str, ...]
 
+    def touched(self) -> set[str]:
+        """The names of all that it brings or takes away."""
+        return {*self.removed, *(one.name for one in self.resources)}
+
 
 class Rejection(Struct, frozen=True):
     """What the proxy refused: `text` is its own; `content` is version by name, "" for a removal."""

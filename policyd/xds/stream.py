@@ -133,7 +133,7 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
     push = state.pending
     if push is None or request.nonce != push.nonce:
         return state
-    touched = {*push.removed, *(one.name for one in push.resources)}
+    touched = push.touched()
     if request.error is None:
         after = _accepted(state, push, touched, now)
     else:

@@ -223,6 +223,14 @@ class TestOrder:
         assert proxy.change(*SMALL, cluster("b", eds=False), listener("m", to=("b",))) == ["clusters b=1"]
         assert proxy.ack(CLUSTER) == ["listeners m=1"]
 
+    def test_a_listener_waits_for_a_cluster_that_comes_back_while_its_removal_is_on_its_way(self) -> None:
+        proxy = talk(cluster("a", eds=False))
+        proxy.start(CLUSTER, ENDPOINT, LISTENER, ROUTE)
+        assert proxy.change() == ["clusters -a"]
+        assert proxy.change(cluster("a", eds=False), listener("l", to=("a",))) == []
+        assert proxy.ack(CLUSTER) == ["clusters a=1"]
+        assert proxy.ack(CLUSTER) == ["listeners l=1"]
+
     def test_an_old_listener_stays_open_while_its_successor_waits(self) -> None:
         proxy = talk(listener("old"))
         proxy.start(CLUSTER, LISTENER)
