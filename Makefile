@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 # Tests start thousands of our processes; without bytecode on disk each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint types floors check bench golden pictures docs clean
+.PHONY: help setup demo test laws lint types floors check bench golden pictures docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,9 @@ test: $(STAMP) ## every test, the real Envoy included
 	$(BIN)/python -m pytest -m "not e2e" --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m "e2e and not alone" --numprocesses 2 --dist loadfile --durations 25
 	$(BIN)/python -m pytest -m "e2e and alone"
+
+laws: $(STAMP) ## the property tests on cases that no run has seen
+	$(BIN)/python -m pytest -m "hypothesis and not e2e" --hypothesis-profile laws --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy and the floors
 	$(BIN)/ruff check .

@@ -15,11 +15,15 @@ from hypothesis import HealthCheck, settings
 from tests.apart import leave_the_network
 from tests.ports import keep_apart
 
-# a busy machine is no fault of the code
+# a busy machine is no fault of the code; a run says what a change did, so its cases are the same each time: `make laws`
+# seeks new ones
 settings.register_profile(
-    "policyd", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "policyd", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
+settings.register_profile("laws", settings.get_profile("policyd"), derandomize=False, print_blob=True)
 settings.load_profile("policyd")
+
+SHRINKING = 900  # seconds in which a law that fails finds its smallest example
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +36,13 @@ def pytest_configure(config: pytest.Config) -> None:
     keep_apart()
     if "PYTEST_XDIST_WORKER" in os.environ and config.option.markexpr.startswith("e2e"):
         leave_the_network()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give laws the time to say what breaks them."""
+    for item in items:
+        if item.get_closest_marker("hypothesis"):
+            item.add_marker(pytest.mark.timeout(SHRINKING))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
