@@ -38,11 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
         leave_the_network()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give laws the time to say what breaks them."""
+    """Give laws the time to say what breaks them; keep the tests of a file on one process, unless they say otherwise."""
     for item in items:
         if item.get_closest_marker("hypothesis"):
             item.add_marker(pytest.mark.timeout(SHRINKING))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

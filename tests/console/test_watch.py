@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -20,8 +21,9 @@ def seen(at: float, edges: int = 1) -> Seen:
 @pytest.mark.parametrize("edges", [5, 400])
 def test_a_day_of_looks_is_kept_ever_thinner(edges: int) -> None:
     looks: list[Seen] = []
+    first = seen(0.0, edges)
     for at in range(0, 100_000, 10):
-        looks = kept([*looks, seen(float(at), edges)])
+        looks = kept([*looks, replace(first, at=float(at))])
 
     times = [one.at for one in looks]
     assert times[-NEWEST:] == [float(at) for at in range(100_000 - 10 * NEWEST, 100_000, 10)]

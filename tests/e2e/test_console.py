@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
@@ -116,6 +118,8 @@ def test_a_denial_turns_an_edge_red_and_leads_to_its_reason(shown: Shown) -> Non
     def is_open() -> bool:
         """An edge that moves under the pointer, as others come, is clicked again."""
         page.locator(f"{EDGE} .reach").click(force=True)
+        with suppress(PlaywrightTimeout):
+            panel.locator(".figures .bad").wait_for(timeout=5000)
         return panel.locator(".figures .bad").count() > 0
 
     wait_until(is_open, SECONDS)
