@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give laws the time to say what breaks them; keep the tests of a file on one process, unless they say otherwise."""
+    """Give laws the time to say what breaks them; keep the tests of a file on one process, unless they say how."""
     for item in items:
         if item.get_closest_marker("hypothesis"):
             item.add_marker(pytest.mark.timeout(SHRINKING))

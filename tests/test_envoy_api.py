@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policyd import envoy_api
-from policyd.envoy_api import CLUSTER, TYPE_PREFIX, EnvoyApi, envoy_binary
+from policyd.envoy_api import CLUSTER, TYPE_PREFIX, EnvoyApi, Reference, envoy_binary
+from policyd.envoy_api.references import named
 from policyd.errors import EnvoyError
 
 NAME = CLUSTER.removeprefix(TYPE_PREFIX)
@@ -255,3 +258,32 @@ def test_what_is_packed_once_is_not_kept() -> None:
         tracemalloc.stop()
 
     assert held < 20_000_000
+
+
+def _messages(shown: Any) -> Iterator[dict[str, Any]]:
+    """All in a JSON form that say their type."""
+    if isinstance(shown, dict) and "@type" in shown:
+        yield shown
+    for one in shown.values() if isinstance(shown, dict) else shown if isinstance(shown, list) else ():
+        yield from _messages(one)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parent / "golden" / "xds").glob("*.json")), ids=lambda it: it.stem
+)
+def test_what_is_noted_on_the_way_is_what_a_walk_finds(file: Path) -> None:
+    for one in _messages(json.loads(file.read_text())):
+        fields = {name: value for name, value in one.items() if name != "@type"}
+        noted = envoy_api.shared().pack_naming(one["@type"].removeprefix(TYPE_PREFIX), fields)[1]
+        assert noted == frozenset(named(fields))
+
+
+def test_what_is_packed_already_still_names_what_it_needs() -> None:
+    manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "a"}}]
+    inside = {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]}
+    config = {"@type": TYPE_PREFIX + manager, "stat_prefix": "s", "route_config": inside}
+    for _ in range(2):
+        listed = {"name": "f", "typed_config": config}
+        noted = envoy_api.shared().pack_naming("envoy.config.listener.v3.Filter", listed)[1]
+        assert noted == {Reference(CLUSTER, "a")}

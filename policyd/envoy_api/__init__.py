@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -21,6 +21,8 @@ from policyd.envoy_api.binary import ENVOY_VERSION, envoy_binary
 from policyd.envoy_api.descriptors import DescriptorFiles
 from policyd.envoy_api.fill import Filler
 from policyd.envoy_api.kept import default_cache, load_archive
+from policyd.envoy_api.references import Reference, named
+from policyd.envoy_api.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, TYPE_PREFIX
 from policyd.errors import EnvoyError
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "SECRET",
     "TYPE_PREFIX",
     "EnvoyApi",
+    "Reference",
     "build",
     "default_cache",
     "envoy_binary",
@@ -40,13 +43,6 @@ __all__ = [
     "shared",
     "to_dict",
 ]
-
-TYPE_PREFIX: Final = "type.googleapis.com/"
-CLUSTER: Final = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
-ENDPOINT: Final = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
-LISTENER: Final = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
-ROUTE: Final = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
-SECRET: Final = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 _ANY = "google.protobuf.Any"
 
@@ -92,15 +88,20 @@ class EnvoyApi:
 
     def pack(self, full_name: str, fields: Mapping[str, Any]) -> bytes:
         """The serialised message, the same bytes for the same content in every process."""
+        return self.pack_naming(full_name, fields)[0]
+
+    def pack_naming(self, full_name: str, fields: Mapping[str, Any]) -> tuple[bytes, frozenset[Reference]]:
+        """As `pack`, and what the message names anywhere in it."""
         with self._lock:
             try:
                 made = self.message(full_name)()
-                self._filler.fill(made, fields)
+                names = self._filler.fill_naming(made, fields)
             except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
                 made = self.build(full_name, fields)  # which takes more forms, and says what is wrong
                 self._settle(made)
+                names = frozenset(named(fields))
         packed: bytes = made.SerializeToString(deterministic=True)
-        return packed
+        return packed, names
 
     def _parse(self, fields: Any, made: Any) -> None:
         json_format.ParseDict(fields, made, descriptor_pool=self._pool)

@@ -1,7 +1,8 @@
 """Fills a message from its JSON form, several times faster than protobuf's own reader of JSON.
 
 Law: what this makes is what `json_format.ParseDict` makes, or an error. What has a JSON form of its own that is not
-here (Struct, Timestamp and the like) is left to ParseDict. An Any that was packed lately is not packed again.
+here (Struct, Timestamp and the like) is left to ParseDict. An Any that was packed lately is not packed again. What a
+message names (`references`) is noted on the way.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import marshal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from policyd.envoy_api.references import TELLING, Reference, told
 
 _WRAPPERS: Final = frozenset(
     f"google.protobuf.{name}Value"
@@ -27,6 +30,8 @@ _MAX_KEPT: Final = 500  # packed Any values of an age; what many resources have 
 _KEY_BYTES: Final = 16
 
 _Set = Callable[[Any, Any], None]  # the message and the value of one of its fields
+_Plan = tuple[dict[str, _Set], frozenset[str]]  # by name of the field; and which of them name resources
+_Kept = tuple[str, bytes, Sequence[Reference]]  # of an Any: its type, its bytes, what it names
 
 
 def content_key(content: Any) -> bytes:
@@ -41,29 +46,40 @@ class Filler:
     def __init__(self, message: Callable[[str], type[Any]], parse: Callable[[Mapping[str, Any], Any], None]) -> None:
         self._message = message
         self._parse = parse
-        self._plans: dict[str, dict[str, _Set]] = {}
-        self._packed: dict[bytes, tuple[str, bytes]] = {}
-        self._aged: dict[bytes, tuple[str, bytes]] = {}  # those before; whoever is not asked for meanwhile goes
+        self._plans: dict[str, _Plan] = {}
+        self._packed: dict[bytes, _Kept] = {}
+        self._aged: dict[bytes, _Kept] = {}  # those before; whoever is not asked for meanwhile goes
+        self._named: list[Reference] = []  # by what is being filled
+
+    def fill_naming(self, made: Any, fields: Mapping[str, Any]) -> frozenset[Reference]:
+        """As `fill`; returns what the message names."""
+        self._named = []
+        self.fill(made, fields)
+        return frozenset(self._named)
 
     def fill(self, made: Any, fields: Mapping[str, Any]) -> None:
         """Set the fields of a message; raises KeyError, TypeError or ValueError for what it does not have."""
         descriptor = made.DESCRIPTOR
-        plan = self._plans.get(descriptor.full_name)
-        if plan is None:
-            plan = self._plans.setdefault(descriptor.full_name, self._plan(descriptor))
+        found = self._plans.get(descriptor.full_name)
+        if found is None:
+            found = self._plans.setdefault(descriptor.full_name, self._plan(descriptor))
+        plan, telling = found
         for name, value in fields.items():
             setter = plan.get(name)
             if setter is None:
                 raise KeyError(f'Message type "{descriptor.full_name}" has no field named "{name}"')
             if value is not None:
                 setter(made, value)
+        if telling:
+            for name in telling & fields.keys():
+                self._named += told(name, fields[name], fields)
 
-    def _plan(self, descriptor: Descriptor) -> dict[str, _Set]:
+    def _plan(self, descriptor: Descriptor) -> _Plan:
         plan: dict[str, _Set] = {}
         for field in descriptor.fields:
             setter = self._setter(field)
             plan[field.name] = plan[field.json_name] = setter
-        return plan
+        return plan, TELLING & plan.keys()
 
     def _setter(self, field: FieldDescriptor) -> _Set:
         inner = field.message_type
@@ -125,17 +141,26 @@ class Filler:
         key = content_key(fields)
         kept = self._packed.get(key) or self._aged.get(key)
         if kept is None:
-            type_url = fields["@type"]
-            inner = self._message(type_url.rpartition("/")[2])()
-            if inner.DESCRIPTOR.full_name.startswith("google.protobuf."):
-                self._parse(fields, made)  # whose JSON form has a `value`
+            kept = self._pack(fields)
+            if kept is None:
+                self._parse(fields, made)
                 return
-            self.fill(inner, {name: value for name, value in fields.items() if name != "@type"})
-            kept = (type_url, inner.SerializeToString(deterministic=True))
         if len(self._packed) >= _MAX_KEPT:
             self._packed, self._aged = {}, self._packed
         self._packed[key] = kept
-        made.type_url, made.value = kept
+        made.type_url, made.value, names = kept
+        self._named += names
+
+    def _pack(self, fields: Mapping[str, Any]) -> _Kept | None:
+        """None for a message whose own JSON form has a `value`."""
+        type_url = fields["@type"]
+        inner = self._message(type_url.rpartition("/")[2])()
+        if inner.DESCRIPTOR.full_name.startswith("google.protobuf."):
+            return None
+        around, self._named = self._named, []
+        self.fill(inner, {name: value for name, value in fields.items() if name != "@type"})
+        names, self._named = tuple(dict.fromkeys(self._named)), around
+        return type_url, inner.SerializeToString(deterministic=True), names
 
 
 def _inside(name: str, one: _Set) -> _Set:

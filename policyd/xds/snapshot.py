@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from policyd import envoy_api
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX, EnvoyApi
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX, EnvoyApi, Reference
 from policyd.errors import InvalidInput, Problem
-from policyd.names import METADATA_CLUSTER, METADATA_LEAVES, METADATA_NAMESPACE, STATE_CLUSTER, STATE_TCP, STATE_TLS
 
 SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -27,24 +26,6 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _VERSION_LETTERS = 16
-# maps of free keys, whose `cluster` means nothing to Envoy
-_OPAQUE = frozenset(
-    {
-        *("metadata", "filter_metadata", "typed_filter_metadata", "context_extensions", "json_format"),
-        *("counters", "histograms"),  # of a stats access log: what is counted, most of a listener
-    }
-)
-# fields that may name a resource
-_TELLING = frozenset({"cluster", "envoy_grpc", "weighted_clusters", "rds", "object_key", "metadata"})
-_NESTED = (dict, list)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
-    """What a resource needs to work: a resource of another type, by name."""
-
-    type_url: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +111,11 @@ def resource(type_url: str, name: str, fields: Mapping[str, Any], *, api: EnvoyA
     """
     known = api or envoy_api.shared()
     full_name = type_url.removeprefix(TYPE_PREFIX)
-    body = known.pack(full_name, fields)
+    body, named = known.pack_naming(full_name, fields)
     declared = fields.get("cluster_name" if type_url == ENDPOINT else "name", "")
     if declared != name:
         raise InvalidInput([Problem("xds_name", f"the resource `{name}` calls itself `{declared}`")])
-    return Resource(name, content_version(body), type_url, body, frozenset(_references(type_url, fields)))
+    return Resource(name, content_version(body), type_url, body, _needed(type_url, fields, named))
 
 
 def content_version(body: bytes) -> str:
@@ -142,53 +123,14 @@ def content_version(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:_VERSION_LETTERS]
 
 
-def _references(type_url: str, shown: Mapping[str, Any]) -> Iterator[Reference]:
+def _needed(type_url: str, shown: Mapping[str, Any], named: frozenset[Reference]) -> frozenset[Reference]:
+    """What a resource needs, of what its message names."""
+    if type_url == ENDPOINT:
+        return frozenset()
     if type_url == CLUSTER and shown.get("type") == "EDS":
-        yield Reference(ENDPOINT, shown.get("eds_cluster_config", {}).get("service_name") or shown["name"])
-    if type_url != ENDPOINT:
-        yield from _named(shown)
-
-
-def _named(shown: Mapping[str, Any]) -> Iterator[Reference]:
-    """What a message's JSON form names, anywhere in it: routes by `rds`, clusters by several fields."""
-    left: list[Any] = [shown]
-    while left:  # no recursion: a listener holds hundreds of messages
-        node = left.pop()
-        if isinstance(node, list):
-            left += [item for item in node if isinstance(item, _NESTED)]
-            continue
-        for key in _TELLING & node.keys():
-            yield from _by_field(key, node[key], node)
-        left += [value for key, value in node.items() if isinstance(value, _NESTED) and key not in _OPAQUE]
-
-
-def _by_field(key: str, value: Any, node: Mapping[str, Any]) -> Iterator[Reference]:
-    match key:
-        case "cluster" if isinstance(value, str):
-            yield Reference(CLUSTER, value)
-        case "envoy_grpc":
-            yield Reference(CLUSTER, value["cluster_name"])
-        case "weighted_clusters":
-            yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
-        case "rds":
-            yield Reference(ROUTE, value["route_config_name"])
-        case "object_key" if value in (STATE_CLUSTER, STATE_TCP, STATE_TLS):
-            yield from _noted(node)
-        case "metadata" if isinstance(value, dict):
-            yield from _marked(value)
-
-
-def _marked(metadata: Mapping[str, Any]) -> Iterator[Reference]:
-    """Where a tunnel goes that is looked into on its way."""
-    marks = metadata.get("filter_metadata", {}).get(METADATA_NAMESPACE, {})
-    yield from (Reference(CLUSTER, marks[key]) for key in (METADATA_CLUSTER, METADATA_LEAVES) if key in marks)
-
-
-def _noted(note: Mapping[str, Any]) -> Iterator[Reference]:
-    """Where a share of such tunnels goes."""
-    text = note.get("format_string", {}).get("text_format_source", {}).get("inline_string", "")
-    if "%" not in text:
-        yield Reference(CLUSTER, text)
+        endpoints = shown.get("eds_cluster_config", {}).get("service_name") or shown["name"]
+        return named | {Reference(ENDPOINT, endpoints)}
+    return named
 
 
 def make_snapshot(resources: Iterable[Resource], shared: Snapshot | None = None) -> Snapshot:

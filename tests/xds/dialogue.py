@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, Reference
 from policyd.xds import stream
-from policyd.xds.snapshot import Reference, Resource, Snapshot, kind, make_snapshot
+from policyd.xds.snapshot import Resource, Snapshot, kind, make_snapshot
 from policyd.xds.stream import Push, Request
 
 

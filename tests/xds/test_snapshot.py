@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, TYPE_PREFIX
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, TYPE_PREFIX, Reference
 from policyd.errors import EnvoyError, InvalidInput, Problem
-from policyd.xds.snapshot import Reference, check_snapshot, differences, keeping, lay, make_snapshot, resource
+from policyd.xds.snapshot import check_snapshot, differences, keeping, lay, make_snapshot, resource
 from tests.xds.dialogue import cluster, endpoints, listener, route, snapshot
 
 ADS = {"resource_api_version": "V3", "ads": {}}

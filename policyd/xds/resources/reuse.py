@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from policyd.envoy_api import CLUSTER
+from policyd.envoy_api import CLUSTER, Reference
 from policyd.envoy_api.fill import content_key
 from policyd.errors import InvalidInput, Problem
-from policyd.xds.snapshot import Reference, Resource, Snapshot, check_snapshot, kind, lay, make_snapshot, resource
+from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, kind, lay, make_snapshot, resource
 
 C = TypeVar("C")  # a class of proxies
 
