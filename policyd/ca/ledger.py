@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 
 from policyd.ca.database import Database
+from policyd.errors import StateError
 
 
 class Ledger:
@@ -27,13 +28,20 @@ class Ledger:
 
     def write(self) -> None:
         """Keep what was counted; raises StateError, and then it is kept the next time."""
-        with self._lock, self._database.transaction(at_once=False) as connection:
-            connection.executemany(
-                "INSERT INTO issued (kind, number) VALUES (?, ?)"
-                " ON CONFLICT (kind) DO UPDATE SET number = number + excluded.number",
-                self._unwritten.items(),
-            )
-            self._unwritten.clear()
+        with self._lock:
+            counted, self._unwritten = self._unwritten, Counter()
+        try:
+            # without the lock: a transaction in which somebody counts has to end before this one begins
+            with self._database.transaction(at_once=False) as connection:
+                connection.executemany(
+                    "INSERT INTO issued (kind, number) VALUES (?, ?)"
+                    " ON CONFLICT (kind) DO UPDATE SET number = number + excluded.number",
+                    counted.items(),
+                )
+        except StateError:
+            with self._lock:
+                self._unwritten += counted
+            raise
 
     def total(self) -> int:
         """All that were issued."""

@@ -198,6 +198,23 @@ def test_counts_that_cannot_be_written_are_kept_for_later(path: Path) -> None:
     database.close()
 
 
+def test_what_is_counted_within_a_transaction_waits_for_no_writer_that_waits_for_it(path: Path) -> None:
+    database = open_database(path)
+    ledger = Ledger(database)
+    ledger.add("agent")
+    with database.transaction():
+        writer = threading.Thread(target=ledger.write, daemon=True)  # a deadlock would outlive the test
+        writer.start()
+        writer.join(0.1)  # it waits for this transaction
+        counting = threading.Thread(target=ledger.add, args=["workload"], daemon=True)
+        counting.start()
+        counting.join(20)
+        assert not counting.is_alive()
+    writer.join()
+    assert ledger.total() == 2
+    database.close()
+
+
 def test_a_registration_that_changed_is_known_at_once(tokens: Tokens) -> None:
     for wanted in (LAPTOP, replace(LAPTOP, workloads=frozenset({REVIEWS}))):
         with tokens.claim(tokens.create(wanted, now=NOW, random=os.urandom).secret, NOW):
