@@ -30,7 +30,7 @@ _MAX_KEPT: Final = 500  # packed Any values of an age; what many resources have 
 _KEY_BYTES: Final = 16
 
 _Set = Callable[[Any, Any], None]  # the message and the value of one of its fields
-_Plan = tuple[dict[str, _Set], frozenset[str]]  # by name of the field; and which of them name resources
+_Plan = tuple[dict[str, _Set], frozenset[str], str]  # by name of the field; which of them name resources; the message
 _Kept = tuple[str, bytes, Sequence[Reference]]  # of an Any: its type, its bytes, what it names
 
 
@@ -59,27 +59,30 @@ class Filler:
 
     def fill(self, made: Any, fields: Mapping[str, Any]) -> None:
         """Set the fields of a message; raises KeyError, TypeError or ValueError for what it does not have."""
-        descriptor = made.DESCRIPTOR
-        found = self._plans.get(descriptor.full_name)
-        if found is None:
-            found = self._plans.setdefault(descriptor.full_name, self._plan(descriptor))
-        plan, telling = found
+        self._fill(self._plan_of(made.DESCRIPTOR), made, fields)
+
+    def _fill(self, plan: _Plan, made: Any, fields: Mapping[str, Any]) -> None:
+        setters, telling, full_name = plan
         for name, value in fields.items():
-            setter = plan.get(name)
+            setter = setters.get(name)
             if setter is None:
-                raise KeyError(f'Message type "{descriptor.full_name}" has no field named "{name}"')
+                raise KeyError(f'Message type "{full_name}" has no field named "{name}"')
             if value is not None:
                 setter(made, value)
         if telling:
             for name in telling & fields.keys():
                 self._named += told(name, fields[name], fields)
 
+    def _plan_of(self, descriptor: Descriptor) -> _Plan:
+        full_name = descriptor.full_name
+        return self._plans.get(full_name) or self._plans.setdefault(full_name, self._plan(descriptor))
+
     def _plan(self, descriptor: Descriptor) -> _Plan:
         plan: dict[str, _Set] = {}
         for field in descriptor.fields:
             setter = self._setter(field)
             plan[field.name] = plan[field.json_name] = setter
-        return plan, TELLING & plan.keys()
+        return plan, TELLING & plan.keys(), descriptor.full_name
 
     def _setter(self, field: FieldDescriptor) -> _Set:
         inner = field.message_type
@@ -125,7 +128,19 @@ class Filler:
             return _wrapper
         if full_name in _OWN_FORMS:
             return lambda made, value: self._parse(value, made)
-        return self.fill
+        return self._part(inner)
+
+    def _part(self, descriptor: Descriptor) -> _Set:
+        """Fills a message within another; its plan is looked up once."""
+        plan: _Plan | None = None
+
+        def fill(made: Any, value: Any) -> None:
+            nonlocal plan
+            if plan is None:  # not before, since messages may be within themselves
+                plan = self._plan_of(descriptor)
+            self._fill(plan, made, value)
+
+        return fill
 
     def _scalar(self, field: FieldDescriptor) -> Callable[[Any], Any]:
         if field.enum_type is not None:
@@ -182,6 +197,8 @@ def _each(name: str, one: _Set) -> _Set:
 
 
 def _scalar(name: str, convert: Callable[[Any], Any]) -> _Set:
+    if convert is _as_it_is:
+        return lambda made, value: setattr(made, name, value)
     return lambda made, value: setattr(made, name, convert(value))
 
 
