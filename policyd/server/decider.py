@@ -47,7 +47,7 @@ from policyd.telemetry.slots import Slots
 CHECK_THREADS: Final = 2 * SILENT_PER_PEER  # what one peer can hold up, and as many for the others
 PAUSING_THREADS: Final = 2  # more would join a commit later, and are there once all are held up
 MOST_THREADS: Final = 8 * SILENT_PER_PEER
-LINGER_SECONDS: Final = 0.002  # how long a commit waits at most for more, while there are checks to decide
+LINGER_SECONDS: Final = 0.005  # how long a commit waits at most for more, while there are checks to decide
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
 OPENING_SECONDS: Final = 0.8  # how long a check waits for the journal; the caller waits for a second
