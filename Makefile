@@ -24,12 +24,12 @@ demo: $(STAMP) ## run Bookinfo in a mesh: policyd up examples/bookinfo
 	$(BIN)/policyd up examples/bookinfo
 
 test: $(STAMP) ## every test, the real Envoy included
-	$(BIN)/python -m pytest -m "not e2e" --numprocesses 3 --dist loadgroup
-	$(BIN)/python -m pytest -m "e2e and not alone" --numprocesses 3 --dist loadgroup --durations 25
+	$(BIN)/python -m pytest -m "not e2e" --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest -m "e2e and not alone" --numprocesses 3 --dist loadfile --durations 25
 	$(BIN)/python -m pytest -m "e2e and alone"
 
 laws: $(STAMP) ## the property tests on cases that no run has seen
-	$(BIN)/python -m pytest -m "hypothesis and not e2e" --hypothesis-profile laws --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest -m "hypothesis and not e2e" --hypothesis-profile laws --numprocesses 3 --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy and the floors
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Who asks for certificates in bench/ca.py: agents on connections that are kept, and requests made beforehand.
 
-Law: light. What is sent is bytes that are ready, and replies are kept as they came, to be looked at by others later.
+Law: light. What is sent was made beforehand, and replies are kept as they came, to be looked at by others later. Orders
+of one agent that wait at the same time go in one call, as those of a real one do.
 It joins with the tokens of the first line, and measures at each line `fast` or `paced` of its input.
 """
 
@@ -18,15 +19,17 @@ import grpc.aio
 
 from policyd._pb import agent_pb2
 from policyd.join_token import parse_token
-from proxy.control import CHANNEL_OPTIONS, Control
+from proxy.control import CHANNEL_OPTIONS, MOST_TOGETHER, Control
 from proxy.identity import make_key, request
 from proxy.join import Joined, join
+from proxy.together import Together
 
 AT_ONCE = 4  # calls of each agent that wait for an answer
 SIGNED = 300  # by each agent; the server's burst is 500
 PACED = 500  # a second
 PACED_SECONDS = 3
 SIGN = "/policyd.v1.Agents/Sign"
+SIGN_ALL = "/policyd.v1.Agents/SignAll"
 
 
 class Agent:
@@ -34,16 +37,25 @@ class Agent:
 
     def __init__(self, channel: grpc.aio.Channel, workload: str) -> None:
         self._sign = channel.unary_unary(SIGN)
-        self._requests = [
-            agent_pb2.SignRequest(spiffe_id=workload, csr=request(make_key())).SerializeToString() for _ in range(16)
-        ]
+        self._sign_all = channel.unary_unary(SIGN_ALL)
+        self._requests = [agent_pb2.SignRequest(spiffe_id=workload, csr=request(make_key())) for _ in range(16)]
+        self._together = Together(self._send, MOST_TOGETHER)
         self._next = 0
         self.replies: list[bytes] = []
 
     async def sign(self) -> None:
         """Have one more certificate; a refusal is raised."""
         self._next += 1
-        self.replies.append(await self._sign(self._requests[self._next % len(self._requests)], timeout=30))
+        self.replies.append(await self._together.ask(self._requests[self._next % len(self._requests)]))
+
+    async def _send(self, asked: list[agent_pb2.SignRequest]) -> list[bytes]:
+        if len(asked) == 1:
+            return [await self._sign(asked[0].SerializeToString(), timeout=30)]
+        sent = agent_pb2.SignAllRequest(requests=asked).SerializeToString()
+        signed = agent_pb2.SignAllReply.FromString(await self._sign_all(sent, timeout=30)).signed
+        if any(one.HasField("refused") for one in signed):
+            raise RuntimeError(f"refused: {signed}")
+        return [one.svid.SerializeToString() for one in signed]
 
     async def signs(self, times: int) -> None:
         """Have so many, one after the other."""

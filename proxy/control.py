@@ -26,8 +26,13 @@ from proxy.health import Exec, Grpc, HttpGet, Probe, TcpSocket, Way
 from proxy.identity import Bundle, Svid, check_bundle, check_crls
 from proxy.speech import AS_STARTED, Wanted, wanted
 from proxy.tainted import Tainted
+from proxy.together import Together
 
 SIGN_TIMEOUT = 10.0
+MOST_TOGETHER: Final = 16  # orders of one call, as policyd bounds them
+LARGEST_TOGETHER: Final = 64 * 1024  # bytes of one of them; a process may have very many selectors
+MAX_DETAIL: Final = 300  # characters
+_STATUSES: Final = {code.value[0]: code for code in grpc.StatusCode}
 REPORT_TIMEOUT = 5.0
 KEEP_TIMEOUT = 30.0
 MAX_SIDECARS = 512
@@ -238,6 +243,8 @@ class Control:
         self._signing: grpc.aio.Channel | None = None
         self._signs_at: Endpoint | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self._orders: Together[agent_pb2.SignRequest, agent_pb2.Svid | PolicydError]
+        self._orders = Together(self._sign_all, MOST_TOGETHER)
         self.tainted = Tainted()
 
     def use(self, svid: Svid, bundle: Bundle) -> None:
@@ -266,6 +273,7 @@ class Control:
 
     async def close(self) -> None:
         """End every connection."""
+        await self._orders.close()
         for closing in tuple(self._closing):
             closing.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -282,8 +290,21 @@ class Control:
         Raises Unreachable, IssuanceDenied or IdentityError.
         """
         asked = agent_pb2.SignRequest(spiffe_id=str(spiffe_id), csr=csr, selectors=selectors)
-        reply = await self._signed(lambda stub: stub.Sign(asked, timeout=SIGN_TIMEOUT))
+        large = asked.ByteSize() > LARGEST_TOGETHER
+        reply = (await self._sign_all([asked]))[0] if large else await self._orders.ask(asked)
+        if isinstance(reply, PolicydError):
+            raise reply
         return tuple(reply.chain), bundle_of(reply.bundle, spiffe_id.trust_domain)
+
+    async def _sign_all(self, asked: list[agent_pb2.SignRequest]) -> list[agent_pb2.Svid | PolicydError]:
+        """What comes of each; raises as `sign` what comes of all."""
+        if len(asked) == 1:
+            return [await self._signed(lambda stub: stub.Sign(asked[0], timeout=SIGN_TIMEOUT))]
+        request = agent_pb2.SignAllRequest(requests=asked)
+        reply = await self._signed(lambda stub: stub.SignAll(request, timeout=SIGN_TIMEOUT))
+        if len(reply.signed) != len(asked):
+            raise IdentityError(f"policyd answered {len(reply.signed)} of {len(asked)} requests")
+        return [_outcome(one) for one in reply.signed]
 
     async def report(self, told: Mapping[str, tuple[bool, str]]) -> None:
         """Say which applications answer, and why others do not; raises Unreachable, IssuanceDenied or IdentityError."""
@@ -377,9 +398,20 @@ class Control:
 
 
 def _failure(error: grpc.aio.AioRpcError) -> PolicydError:
-    detail = (error.details() or error.code().name.lower())[:300]
-    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+    return _failed(error.code(), error.details() or error.code().name.lower())
+
+
+def _failed(status: grpc.StatusCode | None, text: str) -> PolicydError:
+    detail = text[:MAX_DETAIL]
+    if status is grpc.StatusCode.PERMISSION_DENIED:
         return IssuanceDenied(f"policyd refuses: {detail}")
-    if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
+    if status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
         return IdentityError(f"policyd refuses: {detail}")
     return Unreachable(f"policyd does not answer: {detail}")
+
+
+def _outcome(signed: agent_pb2.Signed) -> agent_pb2.Svid | PolicydError:
+    """An SVID, or why there is none."""
+    if signed.WhichOneof("outcome") == "svid":
+        return signed.svid
+    return _failed(_STATUSES.get(signed.refused.status), signed.refused.text)

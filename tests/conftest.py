@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
 from tests.apart import leave_the_network
 from tests.ports import keep_apart
+from tests.spread import ByFile
 
 # a busy machine is no fault of the code; a run says what a change did, so its cases are the same each time: `make laws`
 # seeks new ones
@@ -38,14 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
         leave_the_network()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give laws the time to say what breaks them; keep the tests of a file on one process, unless they say how."""
+    """Give laws the time to say what breaks them."""
     for item in items:
         if item.get_closest_marker("hypothesis"):
             item.add_marker(pytest.mark.timeout(SHRINKING))
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Say what goes to which of several processes."""
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 from policyd.audit.group import Wake, sleep
 
 Call = Callable[[], object]
+Result = TypeVar("Result")
 
 SPARE: Final = 256  # stacks that a thread keeps for later: a new one costs more than a decision that is remembered
 
@@ -53,6 +54,40 @@ class _Worker:
                 return
             self.spare.append(getcurrent())
             self.loop.switch()
+
+
+class _Made(Generic[Result]):
+    """Several calls, and what came of each: to call an outcome returns, or raises, what its call did."""
+
+    def __init__(self, calls: Sequence[Callable[[], Result]]) -> None:
+        self._calls = calls
+        self._mutex = threading.Lock()
+        self._left = len(calls)
+        self.outcomes: list[Callable[[], Result]] = list(calls)
+
+    def begin(self, submit: Callable[..., None], wake: Wake) -> None:
+        """Have them made; the last one to end wakes who waits."""
+        for place in range(len(self._calls)):
+            submit(self._make, place, wake)
+
+    def _make(self, place: int, wake: Wake) -> None:
+        try:
+            self.outcomes[place] = partial(_same, self._calls[place]())
+        except Exception as error:  # noqa: BLE001  # it is told to whoever waits
+            self.outcomes[place] = partial(_raises, error)
+        with self._mutex:
+            self._left -= 1
+            last = not self._left
+        if last:
+            wake()
+
+
+def _same(result: Result) -> Result:
+    return result
+
+
+def _raises(error: Exception) -> NoReturn:
+    raise error
 
 
 class PausingThreads:
@@ -95,6 +130,14 @@ class PausingThreads:
         begin(partial(self._wake, worker, getcurrent()))
         worker.loop.switch()
         worker.pausing -= 1
+
+    def together(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        """What these return, each of which may pause while others go on; raises what the first of them raised."""
+        if not self.can_pause():
+            return [call() for call in calls]
+        made = _Made(calls)
+        self.pause(partial(made.begin, self.submit))
+        return [outcome() for outcome in made.outcomes]
 
     def look(self) -> None:
         """Start more threads if none has taken a new call since the last look, though there are some."""

@@ -59,7 +59,7 @@ class SigningServer:
     def listen(self, stack: ExitStack, signing: Signing, address: Address, identity: Identity) -> None:
         """Answer agents at `address`; raises StateError where another program has it."""
         server = grpc.server(self._threads, options=list(OPTIONS))  # type: ignore[arg-type]  # it only submits
-        add_to_server(signing, server)
+        add_to_server(signing, server, self._threads.together)
         bind(server, address, credentials(identity, mutual=True))
         server.start()
         stack.callback(lambda: server.stop(GRACE_SECONDS).wait())

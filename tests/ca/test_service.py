@@ -158,7 +158,7 @@ class Running:
             server.add_secure_port("127.0.0.1:0", credentials)
             for server, credentials in zip(self.servers, (open_to_all, mutual), strict=True)
         ]
-        signing.add_to_server(signs, self.signing)
+        signing.add_to_server(signs, self.signing, self.threads.together)
         ports.append(self.signing.add_secure_port("127.0.0.1:0", mutual_too))
         for server in self.servers:
             await server.start()
@@ -248,6 +248,52 @@ async def test_an_agent_joins_signs_and_watches(house: House) -> None:
     entries = [(e.decision, e.detail["requested_by"], e.detail["agent"]) for e in house.office.recorder.entries]
     assert entries == [("allow", kind, "laptop") for kind in ("attestation", "workload", "agent")]
     assert house.office.counted == ["server", "attestation", "workload", "agent"]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["where it signs", "where it watches"])
+async def test_several_orders_of_one_call_are_each_answered_for_itself(house: House, alone: bool) -> None:
+    key = a_key()
+    own = await house.attest(house.token(REVIEWS), a_csr(key))
+    orders = [
+        pb.SignRequest(spiffe_id=str(REVIEWS), csr=a_csr()),
+        pb.SignRequest(spiffe_id=str(RATINGS), csr=a_csr()),
+        pb.SignRequest(spiffe_id=str(REVIEWS), csr=b"x"),
+        pb.SignRequest(csr=a_csr()),
+        pb.SignRequest(spiffe_id="web", csr=a_csr()),
+        pb.SignRequest(spiffe_id=str(REVIEWS), csr=a_csr()),  # one more than the rate allows
+    ]
+    async with house.mutual(own, key, house.signing_port if alone else None) as channel:
+        reply = await stubs.AgentsStub(channel).SignAll(pb.SignAllRequest(requests=orders))
+    found = [
+        one.svid.spiffe_id if one.WhichOneof("outcome") == "svid" else (one.refused.status, one.refused.text)
+        for one in reply.signed
+    ]
+    assert found == [
+        str(REVIEWS),
+        (Code.PERMISSION_DENIED.value[0], f"`{RATINGS}` is not registered to this agent"),
+        (Code.INVALID_ARGUMENT.value[0], "the certificate signing request cannot be read; send PKCS#10 in DER"),
+        str(LAPTOP),
+        (Code.INVALID_ARGUMENT.value[0], "`web` is no SPIFFE ID; it starts with `spiffe://`"),
+        (Code.RESOURCE_EXHAUSTED.value[0], "too many requests, wait a little"),
+    ]
+    recorded = [
+        entry.decision for entry in house.office.recorder.entries if entry.detail.get("requested_by") != "attestation"
+    ]
+    assert sorted(recorded) == ["allow", "allow", "deny", "error"]
+
+
+@pytest.mark.parametrize("count", [0, 17])
+async def test_a_call_of_no_orders_or_of_too_many_is_refused(house: House, count: int) -> None:
+    asked = pb.SignAllRequest(requests=[pb.SignRequest(csr=a_csr())] * count)
+    key = a_key()
+    own = await house.attest(house.token(), a_csr(key))
+    for port in (house.agents_port, house.signing_port):
+        async with house.mutual(own, key, port) as channel:
+            refused = await code_of(stubs.AgentsStub(channel).SignAll(asked))
+            assert refused == (Code.INVALID_ARGUMENT, "1 to 16 requests are made at once")
+    async with house.bearer(REVIEWS, house.signing_port) as channel:
+        one = pb.SignAllRequest(requests=[pb.SignRequest(csr=a_csr())])
+        assert (await code_of(stubs.AgentsStub(channel).SignAll(one)))[0] is Code.PERMISSION_DENIED
 
 
 async def test_a_watch_tells_each_change_that_concerns_the_agent(house: House) -> None:

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def parameters() -> Iterator[object]:
     for page in PAGES:
         needs = [pytest.mark.needs(tool) for tool in told(page.read_text(), "needs")]
-        yield pytest.param(page, id=page.stem, marks=[*needs, pytest.mark.xdist_group(page.stem)])
+        yield pytest.param(page, id=page.stem, marks=needs)
 
 
 @pytest.fixture

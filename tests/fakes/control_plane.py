@@ -168,6 +168,16 @@ class _Agents(agent_pb2_grpc.AgentsServicer):
         self._plane.signed.append(request.spiffe_id)
         return self._plane.certify(request.spiffe_id, request.csr)
 
+    async def SignAll(self, request: agent_pb2.SignAllRequest, _: grpc.aio.ServicerContext) -> agent_pb2.SignAllReply:  # type: ignore[override] # noqa: N802
+        return agent_pb2.SignAllReply(signed=map(self._outcome, request.requests))
+
+    def _outcome(self, request: agent_pb2.SignRequest) -> agent_pb2.Signed:
+        if request.spiffe_id in self._plane.denied:
+            status, _ = grpc.StatusCode.PERMISSION_DENIED.value
+            return agent_pb2.Signed(refused=agent_pb2.Refused(status=status, text="not registered"))
+        self._plane.signed.append(request.spiffe_id)
+        return agent_pb2.Signed(svid=self._plane.certify(request.spiffe_id, request.csr))
+
 
 def _ads(plane: ControlPlane) -> grpc.GenericRpcHandler:
     kind: Any = plane.api.message("envoy.service.discovery.v3.DeltaDiscoveryRequest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -57,6 +58,17 @@ async def test_keys_are_certified_where_policyd_says(plane: ControlPlane) -> Non
         asked.sign_at(NOWHERE)
         with pytest.raises(Unreachable):
             await signed(asked)
+
+
+async def test_keys_of_the_same_time_are_certified_in_one_call_and_each_for_itself(plane: ControlPlane) -> None:
+    denied = SpiffeId.workload("cluster.local", "default", "nobody")
+    plane.denied.add(str(denied))
+    async with control(plane, NOWHERE, plane_of(plane)) as asked:
+        orders = [asked.sign(one, request(make_key())) for one in (WEB, denied, WEB)]
+        first, second, third = await asyncio.gather(*orders, return_exceptions=True)
+    assert [len(one[0]) for one in (first, third) if isinstance(one, tuple)] == [2, 2]
+    assert isinstance(second, IssuanceDenied)
+    assert plane.signed == [str(WEB), str(WEB)]
 
 
 async def test_who_signs_refuses_for_all(plane: ControlPlane) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, copy_context
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -54,6 +55,43 @@ def test_while_one_call_waits_its_thread_makes_others(make: Make) -> None:
     assert said.get() == "b ends"
     first()
     assert said.get() == "a ends"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_calls_made_together_wait_together_and_have_their_own_outcomes(make: Make, count: int) -> None:
+    threads, wakes, said = make(count), SimpleQueue[Wake](), SimpleQueue[object]()
+
+    def waits(name: str) -> str:
+        threads.pause(wakes.put)
+        return name
+
+    threads.submit(lambda: said.put(threads.together([partial(waits, name) for name in "abc"])))
+    all_wait = [wakes.get() for _ in range(3)]
+    for wake in reversed(all_wait):
+        assert said.empty()
+        wake()
+    assert said.get() == ["a", "b", "c"]
+
+
+def test_what_one_of_them_raises_is_raised_once_all_have_ended(make: Make) -> None:
+    threads, ended, said = make(1), list[str](), SimpleQueue[str]()
+
+    def fails() -> str:
+        raise ValueError("no")
+
+    def call() -> None:
+        try:
+            threads.together([fails, lambda: ended.append("b") or "b"])
+        except ValueError as error:
+            said.put(str(error))
+
+    threads.submit(call)
+    assert said.get() == "no"
+    assert ended == ["b"]
+
+
+def test_another_thread_makes_them_one_after_the_other(make: Make) -> None:
+    assert make(1).together([lambda: 1, lambda: 2]) == [1, 2]
 
 
 def test_who_is_woken_before_it_waits_goes_on(make: Make) -> None:

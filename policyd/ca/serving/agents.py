@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -126,6 +127,15 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
             return await self._run(lambda: self._signing.sign(request, facts, source))
         except Refusal as refusal:
             await refused(context, refusal)
+
+    async def SignAll(self, request: agent_pb2.SignAllRequest, context: Context) -> agent_pb2.SignAllReply:  # noqa: N802
+        """Several SVIDs, each refused for itself."""
+        try:
+            with translated():
+                orders = self._signing.orders(request, context.auth_context(), context.peer())
+        except Refusal as refusal:
+            await refused(context, refusal)
+        return agent_pb2.SignAllReply(signed=await asyncio.gather(*map(self._run, orders)))
 
     async def SignJwt(self, request: agent_pb2.SignJwtRequest, context: Context) -> agent_pb2.JwtSvid:  # noqa: N802
         """A JWT-SVID for a process on the agent's machine that is a workload."""

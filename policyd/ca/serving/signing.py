@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 import grpc
@@ -31,8 +31,12 @@ from policyd.spiffe import MAX_ID_BYTES, SpiffeId
 
 SERVICE: Final = agent_pb2.DESCRIPTOR.services_by_name["Agents"].full_name
 SIGN_RATE: Final = Rate(per_second=50.0, burst=500)  # for each agent; all sidecars of a node at its start
+MAX_TOGETHER: Final = 16  # requests of one call
 MAX_SELECTORS: Final = 256  # of one process; it may be in many groups
 MAX_SELECTOR: Final = 4200  # characters; a path has at most 4096
+
+Call = Callable[[], agent_pb2.Signed]
+Together = Callable[[Sequence[Call]], Sequence[agent_pb2.Signed]]  # makes calls of which each may wait
 
 
 class Signing:
@@ -70,6 +74,20 @@ class Signing:
             self.take(registration.agent)
             svid = self._sign(request, registration, agent, address_of(source))
             return svid_message(svid, self.bundle())
+
+    def orders(self, request: agent_pb2.SignAllRequest, facts: Facts, source: str) -> list[Call]:
+        """What answers each of several requests, as `sign` does, to be called in any order; raises Refusal for all."""
+        if not 0 < len(request.requests) <= MAX_TOGETHER:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"1 to {MAX_TOGETHER} requests are made at once")
+        self.admit(facts)
+        return [partial(self._signed, one, facts, source) for one in request.requests]
+
+    def _signed(self, request: agent_pb2.SignRequest, facts: Facts, source: str) -> agent_pb2.Signed:
+        try:
+            return agent_pb2.Signed(svid=self.sign(request, facts, source))
+        except Refusal as refusal:
+            number, _ = refusal.status.value
+            return agent_pb2.Signed(refused=agent_pb2.Refused(status=number, text=refusal.text))
 
     def sign_jwt(self, request: agent_pb2.SignJwtRequest, facts: Facts) -> agent_pb2.JwtSvid:
         """A JWT-SVID for a process on the agent's machine that is a workload; raises Refusal."""
@@ -174,7 +192,7 @@ def _evidence(selectors: Sequence[str]) -> Evidence | None:
 # ---- the shell of a synchronous server
 
 
-def add_to_server(signing: Signing, server: grpc.Server) -> None:
+def add_to_server(signing: Signing, server: grpc.Server, together: Together) -> None:
     """Serve what signs, and nothing else of the Agents service, on a synchronous server with mutual TLS."""
 
     def sign(request: agent_pb2.SignRequest, context: grpc.ServicerContext) -> agent_pb2.Svid:
@@ -182,6 +200,13 @@ def add_to_server(signing: Signing, server: grpc.Server) -> None:
             return signing.sign(request, cast("Facts", context.auth_context()), context.peer())
         except Refusal as refusal:
             context.abort(refusal.status, refusal.text)
+
+    def sign_all(request: agent_pb2.SignAllRequest, context: grpc.ServicerContext) -> agent_pb2.SignAllReply:
+        try:
+            orders = signing.orders(request, cast("Facts", context.auth_context()), context.peer())
+        except Refusal as refusal:
+            context.abort(refusal.status, refusal.text)
+        return agent_pb2.SignAllReply(signed=together(orders))
 
     def sign_jwt(request: agent_pb2.SignJwtRequest, context: grpc.ServicerContext) -> agent_pb2.JwtSvid:
         try:
@@ -192,6 +217,9 @@ def add_to_server(signing: Signing, server: grpc.Server) -> None:
     handlers: dict[str, Any] = {
         "Sign": grpc.unary_unary_rpc_method_handler(
             sign, agent_pb2.SignRequest.FromString, agent_pb2.Svid.SerializeToString
+        ),
+        "SignAll": grpc.unary_unary_rpc_method_handler(
+            sign_all, agent_pb2.SignAllRequest.FromString, agent_pb2.SignAllReply.SerializeToString
         ),
         "SignJwt": grpc.unary_unary_rpc_method_handler(
             sign_jwt, agent_pb2.SignJwtRequest.FromString, agent_pb2.JwtSvid.SerializeToString
