@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -135,7 +134,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 orders = self._signing.orders(request, context.auth_context(), context.peer())
         except Refusal as refusal:
             await refused(context, refusal)
-        return agent_pb2.SignAllReply(signed=await asyncio.gather(*map(self._run, orders)))
+        return agent_pb2.SignAllReply(signed=[await self._run(order) for order in orders])
 
     async def SignJwt(self, request: agent_pb2.SignJwtRequest, context: Context) -> agent_pb2.JwtSvid:  # noqa: N802
         """A JWT-SVID for a process on the agent's machine that is a workload."""
