@@ -50,7 +50,7 @@ def compile_(
     namespace = live.declaration.workloads.defaults.namespace
     names = [_service(service, live.mesh, namespace)] if service else live.mesh.services
     compiler = live.enforced.compiler or Compiler(live.ruling)
-    deciders = partial(_who_decides, live.enforced)
+    deciders = partial(_who_decides, live.mesh, live.enforced)
     found = {name: alike([compiler.compile(one) for one in listeners_of(live.mesh, name)]) for name in sorted(names)}
     if as_json:
         services = [
@@ -81,13 +81,16 @@ def _service(text: str, mesh: Mesh, namespace: str) -> str:
     return found
 
 
-def _who_decides(enforced: Enforced, listeners: Sequence[str]) -> str:
+def _who_decides(mesh: Mesh, enforced: Enforced, listeners: Sequence[str]) -> str:
     """Who decides at listeners that are compiled alike, and why it is policyd where an Enforcement wants the sidecar.
 
-    Terms may differ from listener to listener.
+    Terms may differ from listener to listener; where no Enforcement can hold, that is why.
     """
+    from policyd.local.enforcing import why_never
+
     local = set(enforced.local)
-    said = ("its sidecar" if one in local else enforced.why.get(one, "") for one in listeners)
+    whys = ((one, enforced.why.get(one, "") or why_never(mesh.listeners[one])) for one in listeners)
+    said = ("its sidecar" if one in local else why for one, why in whys)
     told = dict.fromkeys("policyd" + (f", for {why}" if why else "") if why != "its sidecar" else why for why in said)
     return "; ".join(told)
 

@@ -29,6 +29,7 @@ DISTRUSTED: Final = (
 )
 LATER: Final = "its records would come after the fact, and `audit.durability` is `{}`"
 ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
+SIDECARS: Final = "Enforcements are for sidecars, and this is a gateway"
 CHANGE: Final = "change what prevents it, or write `enforcement: auto`, which is central there"
 
 
@@ -133,6 +134,11 @@ def _held(ruling: Ruling) -> Iterator[tuple[str, Enforcement]]:
             resource = enforcement_of(mesh.enforcements, mesh.instances[listener.instance])
             if resource is not None:
                 yield name, resource
+
+
+def why_never(listener: Listener) -> str:
+    """Why no Enforcement holds at a listener, whatever is written; "" where one may."""
+    return SIDECARS if listener.side == "gateway" else ""
 
 
 def _left(ruling: Ruling, held: Collection[str], before: Enforced) -> Iterator[str]:
