@@ -47,6 +47,7 @@ class Model(BaseModel):
         validate_by_alias=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
+        defer_build=True,  # most kinds are in few folders, and making ready to read one takes milliseconds
     )
 
 

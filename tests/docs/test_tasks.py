@@ -21,6 +21,7 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+SAMPLES_PORT = "8080"  # which something else may have
 SOON = 60.0  # seconds; only what fails waits so long
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tasks").glob("*.md"))]
 
@@ -66,8 +67,8 @@ def test_a_page_does_what_it_says(page: Path, folder: Path, tmp_path: Path) -> N
 
 
 def with_free_ports(text: str, folder: Path) -> str:
-    """Put free ports in the place of those that the page names, in the sample's files too."""
-    for port in told(text, "ports"):
+    """Put free ports in the place of those that the page names, and of the sample's own, in the sample's files too."""
+    for port in dict.fromkeys([*told(text, "ports"), SAMPLES_PORT]):
         free = str(free_port())
         text = re.sub(rf"\b{port}\b", free, text)
         for file in (folder / "examples").rglob("*.yaml"):
