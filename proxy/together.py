@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -36,16 +35,16 @@ class Together(Generic[Question, Answer]):
         """The answer, or what `send` raised."""
         asked: _Asked[Question, Answer] = _Asked(question, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
-        if self._sending is None:
+        if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._go_on())
         return await asked.answer
 
     async def close(self) -> None:
-        """Ask nothing more; who waits for an answer is cancelled."""
+        """Let go of the call that is under way; who waits for an answer is cancelled."""
         if self._sending is not None:
             self._sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sending
+            await asyncio.wait((self._sending,))
+        self._let_go()  # a task that is cancelled before its first step does nothing at all
 
     async def _go_on(self) -> None:
         taken: list[_Asked[Question, Answer]] = []
@@ -57,12 +56,13 @@ class Together(Generic[Question, Answer]):
                 taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 await self._ask(taken)
         except asyncio.CancelledError:
-            for one in (*taken, *self._waiting):
-                one.answer.cancel()
-            self._waiting.clear()
+            self._let_go(taken)
             raise
-        finally:
-            self._sending = None
+
+    def _let_go(self, taken: Sequence[_Asked[Question, Answer]] = ()) -> None:
+        for one in (*taken, *self._waiting):
+            one.answer.cancel()
+        self._waiting.clear()
 
     async def _ask(self, taken: Sequence[_Asked[Question, Answer]]) -> None:
         wanted = [one for one in taken if not one.answer.done()]
@@ -70,11 +70,12 @@ class Together(Generic[Question, Answer]):
             return
         try:
             answers = await self._send([one.question for one in wanted])
+            answered = list(zip(wanted, answers, strict=True))
         except Exception as error:  # noqa: BLE001  # it is told to whoever waits
             for one in wanted:
                 if not one.answer.done():
                     one.answer.set_exception(error)
             return
-        for one, answer in zip(wanted, answers, strict=True):
+        for one, answer in answered:
             if not one.answer.done():
                 one.answer.set_result(answer)

@@ -86,3 +86,22 @@ async def test_closing_ends_the_wait_of_all() -> None:
         with pytest.raises(asyncio.CancelledError):
             await one
     await together.close()
+
+
+async def test_closing_ends_the_wait_of_those_who_have_only_just_asked() -> None:
+    together = Together(Far().send, 1)
+    waiting = asyncio.create_task(together.ask(1))
+    await asyncio.sleep(0)  # it has asked, and nothing is sent yet
+    await together.close()
+    done, _ = await asyncio.wait([waiting], timeout=5)
+    assert [one.cancelled() for one in done] == [True]
+
+
+async def test_an_answer_too_few_fails_for_all_in_the_call_and_those_after_it_are_asked() -> None:
+    async def one_less(asked: list[int]) -> Sequence[int]:
+        return asked[1:] if len(asked) > 1 else asked
+
+    together = Together(one_less, 2)
+    found = asyncio.gather(*map(together.ask, range(3)), return_exceptions=True)
+    first, second, third = await asyncio.wait_for(found, 5)
+    assert (type(first), type(second), third) == (ValueError, ValueError, 2)
