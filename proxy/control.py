@@ -314,7 +314,7 @@ class Control:
             for name, (healthy, reason) in told.items()
         ]
         try:
-            await stub.Report(agent_pb2.HealthReport(instances=said), timeout=REPORT_TIMEOUT)
+            await _heard(stub.Report(agent_pb2.HealthReport(instances=said), timeout=REPORT_TIMEOUT))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
@@ -336,7 +336,7 @@ class Control:
             sequence=holding.sequence, behind=holding.behind, authorities=sorted(holding.authorities)
         )
         try:
-            await stub.Hold(told, timeout=REPORT_TIMEOUT)
+            await _heard(stub.Hold(told, timeout=REPORT_TIMEOUT))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
@@ -344,7 +344,7 @@ class Control:
         """Have decisions put on record; the number of the last one that is. Raises as `sign`."""
         stub = agent_pb2_grpc.DecisionsStub(self._connected())  # type: ignore[no-untyped-call]
         try:
-            kept = await stub.Keep(batch, timeout=KEEP_TIMEOUT)
+            kept = await _heard(stub.Keep(batch, timeout=KEEP_TIMEOUT))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
         return int(kept.seq)
@@ -382,12 +382,12 @@ class Control:
 
     async def _signed(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         """The reply of who signs, and where that cannot be reached of who is asked all else."""
-        found = self._connected()
-        for channel in (self._signing, found) if self._signing else (found,):
+        for elsewhere in (self._signing, None) if self._signing else (None,):
+            channel = elsewhere or self._connected()  # of now: `use` may have left another while one was waited for
             try:
-                return await ask(agent_pb2_grpc.AgentsStub(channel))  # type: ignore[no-untyped-call]
+                return await _heard(ask(agent_pb2_grpc.AgentsStub(channel)))  # type: ignore[no-untyped-call]
             except grpc.aio.AioRpcError as error:
-                if channel is found or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if elsewhere is None or error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise _failure(error) from None
         raise AssertionError("the last one answers, or fails")
 
@@ -395,6 +395,17 @@ class Control:
         if self._channel is None:
             raise Unreachable("the agent has no identity yet")
         return self._channel
+
+
+async def _heard(call: Awaitable[Any]) -> Any:
+    """The reply; raises Unreachable where the connection was closed before, of which gRPC cancels who waits."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        waiting = asyncio.current_task()
+        if waiting is not None and waiting.cancelling():
+            raise
+        raise Unreachable("the connection was closed before policyd answered") from None
 
 
 def _failure(error: grpc.aio.AioRpcError) -> PolicydError:

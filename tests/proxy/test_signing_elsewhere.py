@@ -82,3 +82,62 @@ async def test_who_signs_refuses_for_all(plane: ControlPlane) -> None:
 async def test_else_the_agents_service_signs(plane: ControlPlane, signing: Endpoint | None) -> None:
     async with control(plane, plane_of(plane), signing) as asked:
         assert await signed(asked) == 2
+
+
+async def test_who_becomes_another_meanwhile_is_certified_on_the_connection_of_now(plane: ControlPlane) -> None:
+    joined = await join(plane.token(), datetime.now(UTC))
+    async with nobody() as silent:
+        asked = Control(str(plane_of(plane)))
+        asked.sign_at(silent.address)
+        asked.use(joined.svid, joined.bundle)
+        waiting = asyncio.create_task(signed(asked))
+        await silent.called.wait()
+        asked.use(joined.svid, joined.bundle)
+        silent.hang_up()
+        assert await waiting == 2
+        await asked.close()
+
+
+async def test_a_connection_that_is_closed_before_the_reply_is_no_end_of_who_waits(plane: ControlPlane) -> None:
+    async with nobody() as silent, control(plane, silent.address, None) as asked:
+        waiting = asyncio.create_task(asked.report({}))
+        await silent.called.wait()
+        await asked.close()
+        with pytest.raises(Unreachable, match="closed before policyd answered"):
+            await waiting
+
+
+class Silent:
+    """Takes connections, says nothing, and hangs up when it is told to."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+        self._lines: list[asyncio.StreamWriter] = []
+        self._over = False
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.address = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        return server
+
+    async def _take(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._over:
+            writer.close()
+        self._lines.append(writer)
+        self.called.set()
+
+    def hang_up(self) -> None:
+        self._over = True
+        for line in self._lines:
+            line.close()
+
+
+@asynccontextmanager
+async def nobody() -> AsyncIterator[Silent]:
+    silent = Silent()
+    server = await silent.start()
+    try:
+        yield silent
+    finally:
+        silent.hang_up()
+        server.close()
