@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -294,6 +295,18 @@ async def test_a_call_of_no_orders_or_of_too_many_is_refused(house: House, count
     async with house.bearer(REVIEWS, house.signing_port) as channel:
         one = pb.SignAllRequest(requests=[pb.SignRequest(csr=a_csr())])
         assert (await code_of(stubs.AgentsStub(channel).SignAll(one)))[0] is Code.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["where it signs", "where it watches"])
+async def test_several_orders_are_told_nothing_of_what_fails_within(house: House, tmp_path: Path, alone: bool) -> None:
+    key = a_key()
+    own = await house.attest(house.token(), a_csr(key))
+    with closing(sqlite3.connect(tmp_path / "tokens.db")) as other:
+        other.execute("DROP TABLE agent")
+    one = pb.SignAllRequest(requests=[pb.SignRequest(csr=a_csr())])
+    async with house.mutual(own, key, house.signing_port if alone else None) as channel:
+        refused = await code_of(stubs.AgentsStub(channel).SignAll(one))
+    assert refused == (Code.UNAVAILABLE, "no certificate can be issued now")
 
 
 async def test_a_watch_tells_each_change_that_concerns_the_agent(house: House) -> None:

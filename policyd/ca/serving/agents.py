@@ -130,8 +130,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     async def SignAll(self, request: agent_pb2.SignAllRequest, context: Context) -> agent_pb2.SignAllReply:  # noqa: N802
         """Several SVIDs, each refused for itself."""
         try:
-            with translated():
-                orders = self._signing.orders(request, context.auth_context(), context.peer())
+            orders = self._signing.orders(request, context.auth_context(), context.peer())
         except Refusal as refusal:
             await refused(context, refusal)
         return agent_pb2.SignAllReply(signed=[await self._run(order) for order in orders])

@@ -79,7 +79,8 @@ class Signing:
         """What answers each of several requests, as `sign` does, to be called in any order; raises Refusal for all."""
         if not 0 < len(request.requests) <= MAX_TOGETHER:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"1 to {MAX_TOGETHER} requests are made at once")
-        self.admit(facts)
+        with translated():
+            self.admit(facts)
         return [partial(self._signed, one, facts, source) for one in request.requests]
 
     def _signed(self, request: agent_pb2.SignRequest, facts: Facts, source: str) -> agent_pb2.Signed:
