@@ -28,11 +28,13 @@ class Ledger:
 
     def write(self) -> None:
         """Keep what was counted; raises StateError, and then it is kept the next time."""
-        with self._lock:
-            counted, self._unwritten = self._unwritten, Counter()
+        counted: Counter[str] = Counter()
         try:
-            # without the lock: a transaction in which somebody counts has to end before this one begins
+            # the lock within, for a moment: a transaction in which somebody counts has to end before this one begins;
+            # and who asks for all of them waits until what is taken here is written
             with self._database.transaction(at_once=False) as connection:
+                with self._lock:
+                    counted, self._unwritten = self._unwritten, Counter()
                 connection.executemany(
                     "INSERT INTO issued (kind, number) VALUES (?, ?)"
                     " ON CONFLICT (kind) DO UPDATE SET number = number + excluded.number",

@@ -215,6 +215,20 @@ def test_what_is_counted_within_a_transaction_waits_for_no_writer_that_waits_for
     database.close()
 
 
+def test_all_that_were_issued_are_told_also_while_another_thread_writes_them(path: Path) -> None:
+    database = open_database(path)
+    ledger = Ledger(database)
+    ledger.add("agent")
+    with database.transaction():
+        writer = threading.Thread(target=ledger.write, daemon=True)
+        writer.start()
+        writer.join(0.1)  # it waits for this transaction
+        assert ledger.total() == 1
+    writer.join()
+    assert ledger.total() == 1
+    database.close()
+
+
 def test_a_registration_that_changed_is_known_at_once(tokens: Tokens) -> None:
     for wanted in (LAPTOP, replace(LAPTOP, workloads=frozenset({REVIEWS}))):
         with tokens.claim(tokens.create(wanted, now=NOW, random=os.urandom).secret, NOW):
