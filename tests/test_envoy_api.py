@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,15 @@ def test_what_is_given_stays_as_it_was() -> None:
         ({"transport_socket": {"name": "t", "typed_config": {"@type": TYPE_PREFIX + "x.Y"}}}, "x.Y"),
         ({"transport_socket": {"name": "t", "typed_config": {"common": 1}}}, "@type is missing"),
         ({"name": 1}, "name"),
+        ({"metadata": {"filter_metadata": {"x": {"a": object()}}}}, "unexpected type"),
     ],
 )
-def test_what_envoy_does_not_know_is_an_error_on_one_line(fields: dict[str, Any], why: str) -> None:
+@pytest.mark.parametrize("made", [envoy_api.build, envoy_api.pack])
+def test_what_envoy_does_not_know_is_an_error_on_one_line(
+    made: Callable[[str, dict[str, Any]], object], fields: dict[str, Any], why: str
+) -> None:
     with pytest.raises(EnvoyError) as raised:
-        envoy_api.build(NAME, fields)
+        made(NAME, fields)
     assert why in raised.value.message
     assert "\n" not in raised.value.message
 
@@ -287,3 +291,18 @@ def test_what_is_packed_already_still_names_what_it_needs() -> None:
         listed = {"name": "f", "typed_config": config}
         noted = envoy_api.shared().pack_naming("envoy.config.listener.v3.Filter", listed)[1]
         assert noted == {Reference(CLUSTER, "a")}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("envoy.config.core.v3.GrpcService", {"envoy_grpc": {}}),
+        ("envoy.config.core.v3.GrpcService", {"envoy_grpc": None}),
+        ("envoy.config.route.v3.RouteAction", {"weighted_clusters": {}}),
+        ("envoy.config.route.v3.RouteAction", {"weighted_clusters": None}),
+        ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", {"rds": {}}),
+    ],
+)
+def test_what_names_nothing_yet_is_packed_all_the_same(name: str, fields: dict[str, Any]) -> None:
+    made = envoy_api.build(name, fields)
+    assert envoy_api.pack_naming(name, fields) == (made.SerializeToString(deterministic=True), frozenset())

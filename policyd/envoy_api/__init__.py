@@ -97,7 +97,7 @@ class EnvoyApi:
             try:
                 made = self.message(full_name)()
                 names = self._filler.fill_naming(made, fields)
-            except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, json_format.ParseError):
                 made = self.build(full_name, fields)  # which takes more forms, and says what is wrong
                 self._settle(made)
                 names = frozenset(named(fields))

@@ -32,11 +32,11 @@ def told(key: str, value: Any, node: Mapping[str, Any]) -> Iterator[Reference]:
     match key:
         case "cluster" if isinstance(value, str):
             yield Reference(CLUSTER, value)
-        case "envoy_grpc":
+        case "envoy_grpc" if value and "cluster_name" in value:
             yield Reference(CLUSTER, value["cluster_name"])
-        case "weighted_clusters":
-            yield from (Reference(CLUSTER, one["name"]) for one in value["clusters"] if one.get("name"))
-        case "rds":
+        case "weighted_clusters" if value:
+            yield from (Reference(CLUSTER, one["name"]) for one in value.get("clusters", ()) if one.get("name"))
+        case "rds" if value and "route_config_name" in value:
             yield Reference(ROUTE, value["route_config_name"])
         case "object_key" if value in (STATE_CLUSTER, STATE_TCP, STATE_TLS):
             yield from _noted(node)
