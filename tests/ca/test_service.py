@@ -6,7 +6,8 @@ import asyncio
 import os
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -72,6 +73,7 @@ class House:
     signing_port: int
     entries: list[Entry]
     levels: Levels
+    late: Late
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
         registration = Registration(agent, frozenset(workloads))
@@ -120,6 +122,36 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         database.close()
 
 
+class Late(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Where `late`, orders of one call are made once the call has ended."""
+
+    def __init__(self, together: signing.Together) -> None:
+        self._together = together
+        self._ended = threading.Event()
+        self.late = False
+        self.begun = threading.Event()
+        self.made = threading.Event()
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+
+        def noting(request: Any, context: grpc.ServicerContext) -> Any:
+            context.add_callback(self._ended.set)
+            return handler.unary_unary(request, context)
+
+        return handler and grpc.unary_unary_rpc_method_handler(
+            noting, handler.request_deserializer, handler.response_serializer
+        )
+
+    def together(self, calls: Sequence[signing.Call]) -> Sequence[pb.Signed]:
+        if self.late:
+            self.begun.set()
+            self._ended.wait()
+        made = self._together(calls)
+        self.made.set()
+        return made
+
+
 class Running:
     """Starts and stops the three servers."""
 
@@ -128,7 +160,8 @@ class Running:
         self.levels = Levels(self.changes.announce)
         self.servers = [grpc.aio.server(), grpc.aio.server()]
         self.threads = PausingThreads(1, lambda: None)
-        self.signing = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
+        self.late = Late(self.threads.together)
+        self.signing = grpc.server(self.threads, interceptors=[self.late])  # type: ignore[arg-type]  # it only submits
         self.entries: list[Entry] = []
 
     async def start(self) -> House:
@@ -159,12 +192,14 @@ class Running:
             server.add_secure_port("127.0.0.1:0", credentials)
             for server, credentials in zip(self.servers, (open_to_all, mutual), strict=True)
         ]
-        signing.add_to_server(signs, self.signing, self.threads.together)
+        signing.add_to_server(signs, self.signing, self.late.together)
         ports.append(self.signing.add_secure_port("127.0.0.1:0", mutual_too))
         for server in self.servers:
             await server.start()
         self.signing.start()
-        return House(self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries, self.levels)
+        return House(
+            self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries, self.levels, self.late
+        )
 
     async def stop(self) -> None:
         for server in self.servers:
@@ -281,6 +316,19 @@ async def test_several_orders_of_one_call_are_each_answered_for_itself(house: Ho
         entry.decision for entry in house.office.recorder.entries if entry.detail.get("requested_by") != "attestation"
     ]
     assert sorted(recorded) == ["allow", "allow", "deny", "error"]
+
+
+async def test_orders_of_who_has_given_up_are_not_made(house: House) -> None:
+    key = a_key()
+    own = await house.attest(house.token(REVIEWS), a_csr(key))
+    house.late.late = True
+    orders = [pb.SignRequest(csr=a_csr()), pb.SignRequest(spiffe_id=str(REVIEWS), csr=a_csr())]
+    async with house.mutual(own, key, house.signing_port) as channel:
+        call = stubs.AgentsStub(channel).SignAll(pb.SignAllRequest(requests=orders))
+        assert await asyncio.to_thread(house.late.begun.wait, 20)
+        call.cancel()
+        assert await asyncio.to_thread(house.late.made.wait, 20)
+    assert [entry.detail["requested_by"] for entry in house.office.recorder.entries] == ["attestation"]
 
 
 @pytest.mark.parametrize("count", [0, 17])

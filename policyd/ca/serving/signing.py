@@ -193,6 +193,11 @@ def _evidence(selectors: Sequence[str]) -> Evidence | None:
 # ---- the shell of a synchronous server
 
 
+def _while_heard(context: grpc.ServicerContext, order: Call) -> agent_pb2.Signed:
+    """Nothing for who has given up: where signing takes long it has asked again, and what is for nobody delays all."""
+    return order() if context.is_active() else agent_pb2.Signed()
+
+
 def add_to_server(signing: Signing, server: grpc.Server, together: Together) -> None:
     """Serve what signs, and nothing else of the Agents service, on a synchronous server with mutual TLS."""
 
@@ -207,7 +212,7 @@ def add_to_server(signing: Signing, server: grpc.Server, together: Together) -> 
             orders = signing.orders(request, cast("Facts", context.auth_context()), context.peer())
         except Refusal as refusal:
             context.abort(refusal.status, refusal.text)
-        return agent_pb2.SignAllReply(signed=together(orders))
+        return agent_pb2.SignAllReply(signed=together([partial(_while_heard, context, order) for order in orders]))
 
     def sign_jwt(request: agent_pb2.SignJwtRequest, context: grpc.ServicerContext) -> agent_pb2.JwtSvid:
         try:
