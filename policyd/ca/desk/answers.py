@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import grpc
 
-from policyd.ca.serving.refusals import Refusal, translated
+from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.errors import EntryError, FederationError, IdentityError, PolicydError, RevocationError, TokenError
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as this is
+_ASKED_FOR: Final = (  # not what the owner may do, but what was asked for
+    IdentityError,
+    EntryError,
+    FederationError,
+    RevocationError,
+    TokenError,
+)
 
 
-@contextmanager
-def answered() -> Iterator[None]:
-    """As `translated`, but the owner is told everything."""
+@asynccontextmanager
+async def answered(context: Context) -> AsyncIterator[None]:
+    """End the call where what is done within fails; as of `translated`, but the owner is told everything."""
     try:
         with translated():
             yield
     except Refusal as refusal:
         cause = refusal.__cause__
-        if not isinstance(cause, PolicydError):
-            raise
-        ours = type(cause) in (
-            IdentityError,
-            EntryError,
-            FederationError,
-            RevocationError,
-            TokenError,
-        )  # not what the owner may do, but what was asked for
-        status = grpc.StatusCode.INVALID_ARGUMENT if ours else refusal.status
-        raise Refusal(status, str(cause)) from cause
+        await refused(context, _in_full(refusal, cause) if isinstance(cause, PolicydError) else refusal)
+
+
+def _in_full(refusal: Refusal, cause: PolicydError) -> Refusal:
+    status = grpc.StatusCode.INVALID_ARGUMENT if type(cause) in _ASKED_FOR else refusal.status
+    return Refusal(status, str(cause))
 
 
 def length(seconds: int) -> timedelta | None:

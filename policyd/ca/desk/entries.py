@@ -6,7 +6,6 @@ from policyd._pb import authority_pb2 as pb
 from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk
 from policyd.ca.entries import ID_BYTES, Entry, check_entry
-from policyd.ca.serving.refusals import Refusal, refused
 from policyd.errors import EntryError
 from policyd.spiffe import SpiffeId
 
@@ -16,11 +15,8 @@ class EntryClerk(Clerk):
 
     async def CreateEntry(self, request: pb.CreateEntryRequest, context: Context) -> pb.Entry:  # noqa: N802
         """Let processes that have all selectors be a declared workload."""
-        try:
-            with answered():
-                return self._create_entry(request)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return self._create_entry(request)
 
     async def ListEntries(self, _request: pb.ListEntriesRequest, _context: Context) -> pb.ListEntriesReply:  # noqa: N802
         """Every entry."""
@@ -28,11 +24,8 @@ class EntryClerk(Clerk):
 
     async def DeleteEntry(self, request: pb.DeleteEntryRequest, context: Context) -> pb.Entry:  # noqa: N802
         """Let those processes be nobody again; what they hold ends by itself."""
-        try:
-            with answered():
-                return self._delete_entry(request.id)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return self._delete_entry(request.id)
 
     def _create_entry(self, request: pb.CreateEntryRequest) -> pb.Entry:
         identity = SpiffeId.parse(request.spiffe_id)

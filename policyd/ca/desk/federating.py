@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from policyd._pb import authority_pb2 as pb
 from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk, Federation, Relations
-from policyd.ca.serving.refusals import Refusal, refused
 from policyd.config import FederatedSettings
 from policyd.errors import FederationError
 from policyd.svid import bundle
@@ -20,69 +19,52 @@ class FederationClerk(Clerk):
         self, _request: pb.ListFederationRequest, context: Context
     ) -> pb.ListFederationReply:
         """Every other trust domain that is known here."""
-        try:
-            with answered():
-                created = {one.trust_domain for one in self.parts.relations.all()} if self.parts.relations else ()
-                found = self._federation().all()
-                for one in found:
-                    one.created = one.trust_domain in created
-                return pb.ListFederationReply(federated=found)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            created = {one.trust_domain for one in self.parts.relations.all()} if self.parts.relations else ()
+            found = self._federation().all()
+            for one in found:
+                one.created = one.trust_domain in created
+            return pb.ListFederationReply(federated=found)
 
     async def ImportBundle(self, request: pb.ImportBundleRequest, context: Context) -> pb.Federated:  # noqa: N802
         """Know the workloads of another trust domain by a bundle that was brought by hand."""
-        try:
-            with answered():
-                return self._federation().brought(request.trust_domain, request.document, self.note)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return self._federation().brought(request.trust_domain, request.document, self.note)
 
     async def RefreshFederation(  # noqa: N802
         self, request: pb.RefreshFederationRequest, context: Context
     ) -> pb.Federated:
         """Ask for another trust domain's bundle now."""
-        try:
-            with answered():
-                return await self._federation().refreshed(request.trust_domain)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return await self._federation().refreshed(request.trust_domain)
 
     async def CreateFederation(  # noqa: N802
         self, request: pb.CreateFederationRequest, context: Context
     ) -> pb.Federated:
         """Know the workloads of another trust domain, by its first bundle if that is given along."""
-        try:
-            with answered():
-                relation = relation_of(request, self.issuer.authority.trust_domain)
-                if any(one.trust_domain == relation.trust_domain for one in self._federation().all()):
-                    raise FederationError(f"`{relation.trust_domain}` is known already")
-                if request.document:
-                    bundle.read(request.document, relation.trust_domain)
-                detail = relation.model_dump(exclude_none=True)
-                self._relations().create(relation, lambda: self.note("federation.create", detail))
-                await self._in_force()
-                if request.document:
-                    return self._federation().brought(relation.trust_domain, request.document, self.note)
-                return self._known(relation.trust_domain)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            relation = relation_of(request, self.issuer.authority.trust_domain)
+            if any(one.trust_domain == relation.trust_domain for one in self._federation().all()):
+                raise FederationError(f"`{relation.trust_domain}` is known already")
+            if request.document:
+                bundle.read(request.document, relation.trust_domain)
+            detail = relation.model_dump(exclude_none=True)
+            self._relations().create(relation, lambda: self.note("federation.create", detail))
+            await self._in_force()
+            if request.document:
+                return self._federation().brought(relation.trust_domain, request.document, self.note)
+            return self._known(relation.trust_domain)
 
     async def DeleteFederation(  # noqa: N802
         self, request: pb.DeleteFederationRequest, context: Context
     ) -> pb.Federated:
         """Let the workloads of another trust domain be strangers again."""
-        try:
-            with answered():
-                name = request.trust_domain
-                before = (
-                    self._known(name) if any(one.trust_domain == name for one in self._federation().all()) else None
-                )
-                self._relations().delete(name, lambda: self.note("federation.delete", {"trust_domain": name}))
-                await self._in_force()
-                return before or pb.Federated(trust_domain=name)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            name = request.trust_domain
+            before = self._known(name) if any(one.trust_domain == name for one in self._federation().all()) else None
+            self._relations().delete(name, lambda: self.note("federation.delete", {"trust_domain": name}))
+            await self._in_force()
+            return before or pb.Federated(trust_domain=name)
 
     async def _in_force(self) -> None:
         if pending := await self.parts.enforce():

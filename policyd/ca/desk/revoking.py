@@ -8,7 +8,6 @@ from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk
 from policyd.ca.revocations import Revocation
 from policyd.ca.revoked_serials import RevokedSerials
-from policyd.ca.serving.refusals import Refusal, refused
 from policyd.errors import RevocationError
 from policyd.spiffe import SpiffeId
 
@@ -18,36 +17,30 @@ class RevocationClerk(Clerk):
 
     async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeReply:  # noqa: N802
         """Let nobody have or use an identity, or one certificate, any more."""
-        try:
-            with answered():
-                if request.serial:
-                    self._revoke_serial(request)
-                    return pb.RevokeReply(pending=await self.parts.enforce())
-                identity = SpiffeId.parse(request.spiffe_id)
-                known = identity in self.parts.mesh().workloads or identity.agent_name is not None
-                if not known or identity.trust_domain != self.issuer.authority.trust_domain:
-                    remedy = "name a declared workload, or an agent as `spiffe://…/agent/NAME`"
-                    raise RevocationError(f"`{identity}` is no identity of this mesh", remedy=remedy)
-                revocation = Revocation(identity, int(self.issuer.now().timestamp()), request.reason)
-                detail = {"spiffe_id": str(identity), "reason": request.reason}
-                self.parts.revocations.add(revocation, lambda: self.note("identity.revoke", detail))
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            if request.serial:
+                self._revoke_serial(request)
+                return pb.RevokeReply(pending=await self.parts.enforce())
+            identity = SpiffeId.parse(request.spiffe_id)
+            known = identity in self.parts.mesh().workloads or identity.agent_name is not None
+            if not known or identity.trust_domain != self.issuer.authority.trust_domain:
+                remedy = "name a declared workload, or an agent as `spiffe://…/agent/NAME`"
+                raise RevocationError(f"`{identity}` is no identity of this mesh", remedy=remedy)
+            revocation = Revocation(identity, int(self.issuer.now().timestamp()), request.reason)
+            detail = {"spiffe_id": str(identity), "reason": request.reason}
+            self.parts.revocations.add(revocation, lambda: self.note("identity.revoke", detail))
         return pb.RevokeReply(pending=await self.parts.enforce())
 
     async def Unrevoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeReply:  # noqa: N802
         """Take a revocation back."""
-        try:
-            with answered():
-                if request.serial:
-                    detail = {"serial": request.serial}
-                    self._serials().remove(request.serial, lambda: self.note("certificate.unrevoke", detail))
-                    return pb.RevokeReply(pending=await self.parts.enforce())
-                identity = SpiffeId.parse(request.spiffe_id)
-                detail = {"spiffe_id": str(identity)}
-                self.parts.revocations.remove(identity, lambda: self.note("identity.unrevoke", detail))
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            if request.serial:
+                detail = {"serial": request.serial}
+                self._serials().remove(request.serial, lambda: self.note("certificate.unrevoke", detail))
+                return pb.RevokeReply(pending=await self.parts.enforce())
+            identity = SpiffeId.parse(request.spiffe_id)
+            detail = {"spiffe_id": str(identity)}
+            self.parts.revocations.remove(identity, lambda: self.note("identity.unrevoke", detail))
         return pb.RevokeReply(pending=await self.parts.enforce())
 
     async def ListRevoked(self, _request: pb.ListRevokedRequest, _context: Context) -> pb.ListRevokedReply:  # noqa: N802

@@ -13,7 +13,6 @@ from policyd.ca.desk.revoking import RevocationClerk
 from policyd.ca.desk.tokens import TokenClerk
 from policyd.ca.issuance import Evidence
 from policyd.ca.open import expiry_warnings
-from policyd.ca.serving.refusals import Refusal, refused
 from policyd.errors import IssuanceDenied
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle
@@ -30,19 +29,13 @@ class Desk(
 
     async def CaStatus(self, _request: pb.CaStatusRequest, context: Context) -> pb.CaStatusReply:  # noqa: N802
         """All that can end, and when."""
-        try:
-            with answered():
-                return self._status()
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return self._status()
 
     async def IssueJwt(self, request: pb.IssueJwtRequest, context: Context) -> pb.IssueJwtReply:  # noqa: N802
         """A token for a declared workload."""
-        try:
-            with answered():
-                return self._issue_jwt(request)
-        except Refusal as refusal:
-            await refused(context, refusal)
+        async with answered(context):
+            return self._issue_jwt(request)
 
     async def ShowBundle(self, _request: pb.ShowBundleRequest, _context: Context) -> pb.ShowBundleReply:  # noqa: N802
         """What verifiers of the trust domain hold."""

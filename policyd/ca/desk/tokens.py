@@ -5,7 +5,6 @@ from __future__ import annotations
 from policyd._pb import authority_pb2 as pb
 from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk
-from policyd.ca.serving.refusals import Refusal, refused
 
 
 class TokenClerk(Clerk):
@@ -29,13 +28,10 @@ class TokenClerk(Clerk):
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenReply:  # noqa: N802
         """Make an unused join token worthless."""
-        try:
-            with answered():
+        async with answered(context):
 
-                def record(agent: str) -> None:
-                    self.note("token.revoke", {"token": request.id, "agent": agent})
+            def record(agent: str) -> None:
+                self.note("token.revoke", {"token": request.id, "agent": agent})
 
-                agent = self.parts.tokens.revoke(request.id, self.issuer.now(), record)
-        except Refusal as refusal:
-            await refused(context, refusal)
+            agent = self.parts.tokens.revoke(request.id, self.issuer.now(), record)
         return pb.RevokeTokenReply(agent=agent)
