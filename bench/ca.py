@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import ca_rotation
-from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
+from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running, waited_seconds
 from bench.table import Row, row
 from policyd._pb import agent_pb2
 from policyd.cli.admin_client import AdminClient
@@ -42,7 +42,9 @@ def run() -> list[Row]:
             before = cpu_seconds(pid)
             fast = load.measured("fast")
             spent = cpu_seconds(pid) - before
+            waited = waited_seconds(pid)
             paced = load.measured("paced")
+            waited = waited_seconds(pid) - waited
             load.end()
             _check(directory, client)
     each, took = spent / fast["issued"], sorted(paced["took"])
@@ -53,6 +55,7 @@ def run() -> list[Row]:
         row("the load's own processor time for one", fast["cpu"] / fast["issued"] * 1000, "ms"),
         row("one certificate at 500/s, median", took[len(took) // 2] * 1000, "ms"),
         row("one certificate at 500/s, p99", took[int(len(took) * 0.99)] * 1000, "ms", at_most=50),
+        row("in which the server waited for a core, for one", waited / len(took) * 1000, "ms"),
         *ca_rotation.rows(_served),
     ]
 
