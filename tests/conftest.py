@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         leave_the_network()
 
 
+@pytest.hookimpl(trylast=True)  # after Hypothesis, which says what is a law
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give laws the time to say what breaks them."""
     for item in items:
