@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.conftest import RunningMesh, down, up
-from tests.e2e.wire import https, issue, records
+from tests.e2e.wire import Echo, https, issue, records, tunnelled
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
@@ -25,26 +21,6 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", actio
 """
 
 
-@dataclass
-class Echo:
-    """An application that speaks TCP: `hello ` and what it was sent; `seen` is what reached it."""
-
-    port: int
-    seen: list[bytes] = field(default_factory=list)
-
-    def serve(self, server: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.sendall(b"speaks first, ")
-                data = connection.recv(100)
-                self.seen.append(data)
-                connection.sendall(b"hello " + data)
-
-
 @dataclass(frozen=True)
 class World:
     """A mesh with an echo in it."""
@@ -54,21 +30,7 @@ class World:
 
     def connect(self, by: str, to: str = "echo:7000") -> tuple[int, bytes]:
         """The status of the tunnel, and what comes back through it: nothing where it is closed."""
-        proxy = urlsplit(self.mesh.place(by)["proxy_url"])
-        secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
-        with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
-            raw.sendall(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):  # no byte more: what follows may be the application's
-                head += raw.recv(1)
-            status = int(head.split(b" ", 2)[1])
-            if status != 200:
-                return status, b""
-            try:
-                raw.sendall(b"world\r\n\r\n")
-                return 200, b"".join(iter(lambda: raw.recv(100), b""))
-            except ConnectionError:
-                return 200, b""
+        return tunnelled(self.mesh, by, to)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (directory / "policies/echo.cedar").write_text(POLICY)
     try:
         mesh = up(directory)
-        with socket.create_server(("127.0.0.1", echo.port)) as server:
-            threading.Thread(target=echo.serve, args=(server,), daemon=True).start()
+        with echo.served():
             yield World(mesh, echo)
     finally:
         down(directory)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
 import ssl
 import subprocess
-from contextlib import closing
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -120,3 +124,49 @@ def admin(socket_path: Path, path: str) -> str:
         return connection.getresponse().read().decode()
     finally:
         connection.close()
+
+
+@dataclass
+class Echo:
+    """An application that speaks TCP: `hello ` and what it was sent; `seen` is what reached it."""
+
+    port: int
+    seen: list[bytes] = field(default_factory=list)
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Answer for the length of a block."""
+        with socket.create_server(("127.0.0.1", self.port)) as server:
+            threading.Thread(target=self._serve, args=(server,), daemon=True).start()
+            yield
+
+    def _serve(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"speaks first, ")
+                data = connection.recv(100)
+                self.seen.append(data)
+                connection.sendall(b"hello " + data)
+
+
+def tunnelled(mesh: RunningMesh, by: str, to: str) -> tuple[int, bytes]:
+    """The status of a tunnel by a sidecar, and what an echo says through it: nothing where it is closed."""
+    proxy = urlsplit(mesh.place(by)["proxy_url"])
+    secret = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    with socket.create_connection((proxy.hostname or "", proxy.port or 0), timeout=20) as raw:
+        raw.sendall(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic {secret}\r\n\r\n".encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):  # no byte more: what follows may be the application's
+            head += raw.recv(1)
+        status = int(head.split(b" ", 2)[1])
+        if status != 200:
+            return status, b""
+        try:
+            raw.sendall(b"world\r\n\r\n")
+            return 200, b"".join(iter(lambda: raw.recv(100), b""))
+        except ConnectionError:
+            return 200, b""
