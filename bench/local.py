@@ -66,7 +66,7 @@ def variants(control: Control) -> Variants:
         "compiled": [_compiled_filter()],
         "policyd": [filters.authorization(control)],
     }
-    return {name: ([counting.hears_who(), *chain], fields) for name, chain in decided.items()}
+    return {name: ([*counting.hears_who(), *chain], fields) for name, chain in decided.items()}
 
 
 def run() -> list[Row]:

@@ -32,7 +32,8 @@ STATE_CLUSTER: Final = "policyd.cluster"  # the same, of a tunnel within an Envo
 METADATA_TARGET: Final = "target"  # and what a forward proxy there is asked to CONNECT to
 STATE_TCP: Final = "envoy.tcp_proxy.cluster"  # the same, of one that is no tunnel any more: Envoy's own name
 STATE_TLS: Final = "policyd.tls"  # where TLS in it goes, where that is elsewhere
-METADATA_PEER: Final = "peer"  # who speaks, or what an endpoint is: a signals.Party
+METADATA_PEER: Final = "peer"  # what an endpoint is: a signals.Party
+STATE_PEER: Final = "policyd.peer"  # who speaks: the same (filter state)
 
 # ---- dynamic metadata of jwt_authn, by which a check tells whose token was verified
 METADATA_TOKENS: Final = "envoy.filters.http.jwt_authn"

@@ -149,7 +149,7 @@ def _application(
     routes = _to_application(inbound_cluster(instance.service, served.service_port), asked_for, served.protocol)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     table = {"route_config": {"name": "inbound", "virtual_hosts": hosts}}
-    known = counting.hears_who() if encrypted else counting.TELLS_NOBODY
+    known = counting.hears_who() if encrypted else [counting.TELLS_NOBODY]
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
     deciding_ = filters.decision(control, verification)
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
@@ -161,7 +161,7 @@ def _application(
     return filters.manager(
         "inbound",
         # translated in front of the decision, so that what is refused is refused in the caller's own words
-        [known, *translated, *deciding_, *told, *messages],
+        [*known, *translated, *deciding_, *told, *messages],
         table,
         server_header_transformation="PASS_THROUGH",
         skip_xff_append=True,

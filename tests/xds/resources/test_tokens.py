@@ -102,9 +102,11 @@ def test_tokens_are_verified_before_policyd_is_asked_and_told_to_it(instance: st
     mesh = mesh_of({"workloads.yaml": WORKLOADS, "mesh/it.yaml": rules})
     snapshot = build_snapshots(mesh, CONTROL)[instance]
 
-    _, *found = http_filters(shown(snapshot.of(LISTENER)[listener]))
-    assert [one["name"] for one in found][:2] == ["envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz"]
-    asked = found[1]["typed_config"]
+    found = {one["name"]: one["typed_config"] for one in http_filters(shown(snapshot.of(LISTENER)[listener]))}
+    names = list(found)
+    verifies, decides = "envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz"
+    assert names[names.index(verifies) :][:2] == [verifies, decides]
+    asked = found[decides]
     assert asked["metadata_context_namespaces"] == ["policyd", "envoy.filters.http.jwt_authn"]
     assert {"exact": "authorization"} in asked["disallowed_headers"]["patterns"]
 
