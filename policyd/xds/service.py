@@ -24,9 +24,11 @@ from policyd.xds.debounce import Debounce
 from policyd.xds.snapshot import SHORT_NAMES, kind
 from policyd.xds.status import ProxyStatus, type_statuses
 from policyd.xds.stream import Push, Request, StreamState
+from policyd.xds.variants import Differences, Said, StateOfTheWorld, Variant
 
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD: Final = "DeltaAggregatedResources"
+WHOLE_METHOD: Final = "StreamAggregatedResources"
 FIRST_MESSAGE_SECONDS: Final = 10.0
 MAX_STREAMS: Final = 5_000
 
@@ -63,9 +65,10 @@ class _Connection:
     peer: SpiffeId
     since: float  # of the service's clock
     state: StreamState
+    variant: Variant
     context: Context
     reading: asyncio.Task[Any]
-    outbox: deque[Push] = field(default_factory=deque)
+    outbox: deque[Said] = field(default_factory=deque)
     writing: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None  # of what is to be sent later though nothing happens
     is_due: bool = False  # a change is to be sent now
@@ -80,7 +83,7 @@ class _Connection:
 
 
 class DiscoveryService:
-    """Delta ADS over grpc.aio. Add `handler()` to a server; `close` ends the streams.
+    """ADS over grpc.aio, in both variants. Add `handler()` to a server; `close` ends the streams.
 
     `authorize` raises a PolicydError unless the peer may be that node; it is asked again at each change.
     `clock` counts seconds and only goes forward, `wall` gives seconds since the epoch. `quiet` and `longest`
@@ -118,8 +121,11 @@ class DiscoveryService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler of the service; messages stay bytes, `wire` reads them."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            METHOD: grpc.stream_stream_rpc_method_handler(self._differences),
+            WHOLE_METHOD: grpc.stream_stream_rpc_method_handler(self._state_of_the_world),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def statuses(self) -> tuple[ProxyStatus, ...]:
         """The connected proxies, by instance; to be called in the service's own event loop."""
@@ -144,18 +150,24 @@ class DiscoveryService:
         for connection in self._connections.values():
             connection.end("policyd is shutting down")
 
-    async def _serve(self, _requests: object, context: Context) -> None:
+    async def _differences(self, _requests: object, context: Context) -> None:
+        await self._serve(context, Differences(self._api))
+
+    async def _state_of_the_world(self, _requests: object, context: Context) -> None:
+        await self._serve(context, StateOfTheWorld(self._api))
+
+    async def _serve(self, context: Context, variant: Variant) -> None:
         if self._streams >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "no more streams now")
         self._streams += 1
         try:
-            await self._admit_and_run(context)
+            await self._admit_and_run(context, variant)
         except StreamError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         finally:
             self._streams -= 1
 
-    async def _admit_and_run(self, context: Context) -> None:
+    async def _admit_and_run(self, context: Context, variant: Variant) -> None:
         try:
             peer = self._peer(context)
         except PolicydError as error:
@@ -166,7 +178,7 @@ class DiscoveryService:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no first request came")
         if data is grpc.aio.EOF:
             return
-        request, node = wire.decode(data, self._api)
+        request, node = variant.read(data)
         if node is None:
             raise StreamError("the first request of a stream names its node")
         try:
@@ -177,9 +189,9 @@ class DiscoveryService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
         reading = asyncio.current_task()
         assert reading is not None, "gRPC has a task for each stream"
-        await self._run(_Connection(node, peer, self._clock(), stream.start(), context, reading), request)
+        await self._run(_Connection(node, peer, self._clock(), stream.start(), variant, context, reading), request)
 
-    async def _run(self, connection: _Connection, request: Request) -> None:
+    async def _run(self, connection: _Connection, request: Request | None) -> None:
         node_id = connection.node.id
         if before := self._connections.get(node_id):
             before.end("the proxy opened another stream")
@@ -240,13 +252,15 @@ class DiscoveryService:
             connection.is_due = True
             loop.call_soon(self._update, connection)  # each by itself, so that nobody waits for all
 
-    async def _converse(self, connection: _Connection, request: Request) -> None:
+    async def _converse(self, connection: _Connection, request: Request | None) -> None:
         """Take requests as they come, until either side ends the stream; changes come without this task."""
         self._receive(connection, request)
         while (data := await connection.context.read()) is not grpc.aio.EOF:
-            self._receive(connection, wire.decode(data, self._api)[0])
+            self._receive(connection, connection.variant.read(data)[0])
 
-    def _receive(self, connection: _Connection, request: Request) -> None:
+    def _receive(self, connection: _Connection, request: Request | None) -> None:
+        if request is None:
+            return
         if request.type_url not in SHORT_NAMES:
             raise StreamError(f"`{request.type_url[:200]}` is no type that policyd serves")
         known = connection.state.types.get(request.type_url)
@@ -291,7 +305,7 @@ class DiscoveryService:
     def _send(self, connection: _Connection, pushes: tuple[Push, ...]) -> None:
         """Have it written, and look again when something else is due."""
         loop, now = asyncio.get_running_loop(), self._clock()
-        connection.outbox.extend(pushes)
+        connection.outbox.extend(map(connection.variant.say, pushes))
         if connection.outbox and connection.writing is None:
             connection.writing = loop.create_task(self._write(connection))
         if connection.timer is not None:
@@ -303,9 +317,9 @@ class DiscoveryService:
         """Pass on what is to be sent, at the proxy's pace."""
         try:
             while connection.outbox:
-                push = connection.outbox.popleft()
-                self._observer.pushed(connection.node.id, kind(push.type_url))
-                await connection.context.write(wire.encode(push, self._api))
+                said = connection.outbox.popleft()
+                self._observer.pushed(connection.node.id, kind(said.type_url))
+                await connection.context.write(connection.variant.write(said))
         except grpc.aio.BaseError:  # it has gone, as the task that reads is told too
             connection.outbox.clear()
         finally:

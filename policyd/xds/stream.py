@@ -1,4 +1,4 @@
-"""One delta xDS stream as a value: what the proxy asked for, what it has, and what to send it next.
+"""One xDS stream as a value: what the proxy asked for, what it has, and what to send it next.
 
 Law: the proxy ends with exactly what it subscribed to of the newest Snapshot; at most one response a type is
 unanswered; and no listener or route arrives before the clusters it needs, nor does a cluster go before them
@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from policyd.envoy_api import CLUSTER, ENDPOINT
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER
 from policyd.errors import StreamError
 from policyd.xds.held import changed
 from policyd.xds.plan import advance, endpoints_again
@@ -51,7 +51,8 @@ def receive(
     """
     _check(state, request)
     before = state.types.get(request.type_url)
-    if before is None and request.type_url in _ORDERED and not state.types.keys() & _ORDERED:
+    first = before is None and request.type_url in _ORDERED and not state.types.keys() & _ORDERED
+    if first and not _follows(request):
         state = replace(state, grace_until=now + GRACE)
     after = _open(request) if before is None else _subscribe(_answered(before, request, now), request)
     state = with_type(state, request.type_url, after)
@@ -91,6 +92,11 @@ def _check(state: StreamState, request: Request) -> None:
         raise StreamError(f"a name longer than {MAX_NAME_LENGTH} characters")
     if len(names.union(known.names, known.asked) if known else names) > MAX_NAMES:
         raise StreamError(f"more than {MAX_NAMES} names of one type")
+
+
+def _follows(request: Request) -> bool:
+    """Whether who asks names listeners, as gRPC does: it asks for routes and clusters as they lead to them."""
+    return request.type_url == LISTENER and bool(request.subscribe) and WILDCARD not in request.subscribe
 
 
 def _open(request: Request) -> TypeState:

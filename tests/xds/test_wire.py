@@ -14,6 +14,7 @@ from policyd.envoy_api import CLUSTER
 from policyd.errors import StreamError
 from policyd.xds import wire
 from policyd.xds.snapshot import Resource, resource
+from policyd.xds.sotw import Whole, Wish
 from policyd.xds.stream import Push, Request
 
 NODE = {
@@ -59,6 +60,49 @@ def test_what_is_none_is_refused(data: bytes, problem: str) -> None:
     with pytest.raises(StreamError) as raised:
         wire.decode(data)
     assert raised.value.message == problem
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (Wish(""), None)),
+        ({"type_url": CLUSTER, "node": NODE}, (Wish(CLUSTER), wire.Node("reviews-1", "reviews.default", "1.40.0"))),
+        (
+            {"resource_names": ["a", "b"], "version_info": "1", "response_nonce": "7"},
+            (Wish("", ("a", "b"), "7"), None),
+        ),
+        ({"error_detail": {"message": "no"}, "response_nonce": "7"}, (Wish("", (), "7", "no"), None)),
+        ({"error_detail": {}}, (Wish("", error=""), None)),
+    ],
+)
+def test_a_request_for_the_whole_is_read(fields: dict[str, Any], expected: tuple[Wish, wire.Node | None]) -> None:
+    assert wire.decode_wish(envoy_api.pack(wire.WISH, fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\xff\xff", "what was sent is no DiscoveryRequest"),
+        (b"\0" * (wire.MAX_REQUEST_BYTES + 1), "a request has at most 1048576 bytes, this one 1048577"),
+        (envoy_api.pack(wire.WISH, {"node": {"id": "x" * 257}}), "a node id has at most 256 characters"),
+    ],
+)
+def test_what_asks_for_no_whole_is_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(StreamError) as raised:
+        wire.decode_wish(data)
+    assert raised.value.message == problem
+
+
+def test_a_whole_is_written() -> None:
+    one = resource(CLUSTER, "a", {"name": "a", "connect_timeout": "1s"})
+    message = envoy_api.message(wire.WHOLE).FromString(wire.encode_whole(Whole(CLUSTER, "7", "v", (one,))))
+    assert envoy_api.to_dict(message) == {
+        "version_info": "v",
+        "type_url": CLUSTER,
+        "nonce": "7",
+        "control_plane": {"identifier": "policyd"},
+        "resources": [{"@type": CLUSTER, "name": "a", "connect_timeout": "1s"}],
+    }
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,72 @@
+"""How one stream of aggregated discovery speaks: in differences, or in the whole state of the world.
+
+Law: in either variant the stream sees a Request and sends a Push; nothing past this file knows which it is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from policyd.envoy_api import EnvoyApi
+from policyd.xds import sotw, wire
+from policyd.xds.sotw import Whole
+from policyd.xds.stream import Push, Request
+
+Said = Push | Whole
+
+
+class Variant(Protocol):
+    """What a stream is read and written with; one for each stream."""
+
+    def read(self, data: bytes) -> tuple[Request | None, wire.Node | None]:
+        """What a message says to the stream, None if nothing, and the node; raises StreamError for what is none."""
+
+    def say(self, push: Push) -> Said:
+        """What is to be written for it; called in the order of the pushes, before anything else is read."""
+
+    def write(self, said: Said) -> bytes:
+        """The serialised response."""
+
+
+class Differences:
+    """The incremental variant (`DeltaAggregatedResources`)."""
+
+    def __init__(self, api: EnvoyApi | None = None) -> None:
+        self._api = api
+
+    def read(self, data: bytes) -> tuple[Request | None, wire.Node | None]:
+        """A request is what it says."""
+        return wire.decode(data, self._api)
+
+    def say(self, push: Push) -> Said:
+        """The push itself."""
+        return push
+
+    def write(self, said: Said) -> bytes:
+        """The serialised DeltaDiscoveryResponse."""
+        assert isinstance(said, Push), "it comes from `say`"
+        return wire.encode(said, self._api)
+
+
+class StateOfTheWorld:
+    """The variant that gRPC speaks (`StreamAggregatedResources`)."""
+
+    def __init__(self, api: EnvoyApi | None = None) -> None:
+        self._api = api
+        self._so_far = sotw.START
+
+    def read(self, data: bytes) -> tuple[Request | None, wire.Node | None]:
+        """A request is the difference to what was wanted before."""
+        wish, node = wire.decode_wish(data, self._api)
+        self._so_far, request = sotw.heard(self._so_far, wish)
+        return request, node
+
+    def say(self, push: Push) -> Said:
+        """The push, completed from what the client accepted before."""
+        self._so_far, whole = sotw.completed(self._so_far, push)
+        return whole
+
+    def write(self, said: Said) -> bytes:
+        """The serialised DiscoveryResponse."""
+        assert isinstance(said, Whole), "it comes from `say`"
+        return wire.encode_whole(said, self._api)
