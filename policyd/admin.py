@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from policyd import __version__, admin_traces
+from policyd import __version__, admin_levels, admin_traces
 from policyd import admin_facts as told
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
@@ -31,7 +31,7 @@ from policyd.ca.ledger import Ledger
 from policyd.ca.serving.levels import Levels
 from policyd.ca.serving.refusals import Refusal, refused, translated
 from policyd.ca.tokens import DEFAULT_TTL, Tokens
-from policyd.environment import LEVELS, Level
+from policyd.environment import Level
 from policyd.errors import (
     DecisionError,
     IncompleteRequest,
@@ -44,7 +44,6 @@ from policyd.errors import (
     UnacceptablePath,
 )
 from policyd.join_token import JoinToken, format_token
-from policyd.names import AGENT_LEVELS, ENVOY_LEVELS
 from policyd.policy.request_form import parse_form, resolve_at
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.traces_window import Window
@@ -307,37 +306,17 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def SetLogLevel(  # noqa: N802
         self, request: pb.SetLogLevelRequest, context: Context
     ) -> pb.SetLogLevelReply:
-        """How much is said from now on."""
-        if request.agent or request.envoys:
-            return await self._speaks(request, context)
-        level = next((one for one in LEVELS if one == request.level), None)
-        if request.level and level is None:
-            what = f"`{request.level[:40]}` is no level; known are {', '.join(LEVELS)}"
-            await refused(context, Refusal(Code.INVALID_ARGUMENT, what))
+        """How much is said from now on, by the server, by an agent or by its Envoys."""
+        parts = self._parts
         try:
+            detail = admin_levels.checked(request, [one.agent for one in parts.tokens.agents()])
             with _answered():
-                self._record("log.level", {"level": request.level or "settings"})
+                self._record("log.level", detail)
         except Refusal as refusal:
             await refused(context, refusal)
-        return pb.SetLogLevelReply(level=await self._parts.speak(level))
-
-    async def _speaks(self, request: pb.SetLogLevelRequest, context: Context) -> pb.SetLogLevelReply:
-        """How much an agent says, or its Envoys: told to it now, and when it comes back."""
-        known = ENVOY_LEVELS if request.envoys else AGENT_LEVELS
-        if request.level and request.level not in known:
-            what = f"`{request.level[:40]}` is no level; known are {', '.join(known)}"
-            await refused(context, Refusal(Code.INVALID_ARGUMENT, what))
-        agents = [one.agent for one in self._parts.tokens.agents()]
-        if request.agent not in agents:
-            named = f"known are {', '.join(agents)}" if agents else "none has joined"
-            await refused(context, Refusal(Code.NOT_FOUND, f"`{request.agent[:80]}` is no agent; {named}"))
-        asked = {"level": request.level or "settings", "agent": request.agent, "envoys": request.envoys}
-        try:
-            with _answered():
-                self._record("log.level", asked)
-        except Refusal as refusal:
-            await refused(context, refusal)
-        self._parts.levels.ask(request.agent, request.level, envoys=request.envoys)
+        if not admin_levels.of_agent(request):
+            return pb.SetLogLevelReply(level=await parts.speak(admin_levels.level(request)))
+        parts.levels.ask(request.agent, request.level, envoys=request.envoys)
         return pb.SetLogLevelReply(level=request.level)
 
     async def Traces(self, request: pb.TracesRequest, _context: Context) -> pb.TracesReply:  # noqa: N802
