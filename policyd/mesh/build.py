@@ -12,7 +12,7 @@ from policyd.mesh.captured import check_captured, is_captured_somewhere
 from policyd.mesh.claims import check_claims
 from policyd.mesh.credential_checks import check_credentials, used
 from policyd.mesh.credentials import Credentials
-from policyd.mesh.declare import Declaration
+from policyd.mesh.declare import Declaration, R
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules
 from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
@@ -24,13 +24,15 @@ from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.telemetry import Telemetry
+from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import (
     Instance,
     Listener,
     Mesh,
+    Service,
     Workload,
 )
-from policyd.mesh.outside import REGISTRY_ONLY, Outbound
+from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside
 from policyd.mesh.outside_checks import check_peers_outside
 from policyd.mesh.peers import with_peers
 from policyd.mesh.placement import Placement
@@ -64,33 +66,25 @@ def build(
     """
     kept = kept or KeptInstances()
     builder = Instances(declaration, trust_domain, placement, kept)
-    instances = builder.build()
-    problems = builder.problems
-    services, instances = build_services(declaration, instances, problems)
-    instances = with_probes(declaration, with_peers(declaration, instances, problems), problems)
-    instances = with_ingress(declaration, instances)
+    instances, problems = builder.build(), builder.problems
+    services, instances = _served(declaration, instances, problems)
     workloads = _workloads(declaration, instances, trust_domain, problems)
     groups = build_groups(declaration, trust_domain, workloads.keys(), services.keys(), problems)
     check_gateways(declaration, instances, problems)
     check_credentials(declaration, credentials, problems)
     outside = build_outside(declaration, outbound, instances, services, problems)
-    check_virtual_services(declaration, instances, services, outside, problems)
-    virtual_services = whole(declaration, problems)
-    check_destination_rules(declaration, instances, services, outside, problems)
+    virtual_services = _routing(declaration, instances, services, outside, problems)
     check_peers_outside(declaration, outside, federated, problems)
     key_sets = build_key_sets(declaration, instances, problems)
-    check_claims(declaration, instances, problems)
-    check_sidecars(declaration, instances, services, outside, problems)
-    check_captured(declaration, instances, problems)
+    _check_proxies(declaration, instances, services, outside, problems)
     check_telemetries(declaration, instances, providers, problems)
     enforcements = check_enforcements(declaration, instances, problems)
     if problems:
         raise InvalidInput(problems)
     kept.bound(instances)
-    gateways = tuple(found.resource for found in declaration.of(Gateway))
-    sidecars = tuple(found.resource for found in declaration.of(Sidecar))
+    gateways, sidecars = _resources(declaration, Gateway), _resources(declaration, Sidecar)
     peers = peers_at(gateways, virtual_services, instances, services)
-    authentications = tuple(found.resource for found in declaration.of(RequestAuthentication))
+    authentications = _resources(declaration, RequestAuthentication)
     return Mesh(
         trust_domain=trust_domain,
         services=services,
@@ -99,7 +93,7 @@ def build(
         groups=groups,
         gateways=gateways,
         virtual_services=virtual_services,
-        destination_rules=tuple(found.resource for found in declaration.of(DestinationRule)),
+        destination_rules=_resources(declaration, DestinationRule),
         outside=outside,
         outbound=outbound,
         credentials=tuple(credentials[path] for path in used(declaration) if credentials and path in credentials),
@@ -110,9 +104,49 @@ def build(
         virtual=virtual_addresses(names_of(services, outside)) if is_captured_somewhere(sidecars) else {},
         peers_at=peers,
         federated=federated,
-        telemetries=tuple(found.resource for found in declaration.of(Telemetry)),
+        telemetries=_resources(declaration, Telemetry),
         enforcements=enforcements,
     )
+
+
+def _resources(declaration: Declaration, kind: type[R]) -> tuple[R, ...]:
+    return tuple(found.resource for found in declaration.of(kind))
+
+
+def _served(
+    declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]
+) -> tuple[dict[str, Service], dict[str, Instance]]:
+    """Find what serves each Service, and give instances what is declared of their peers, health and ingress."""
+    services, instances = build_services(declaration, instances, problems)
+    instances = with_probes(declaration, with_peers(declaration, instances, problems), problems)
+    return services, with_ingress(declaration, instances)
+
+
+def _routing(
+    declaration: Declaration,
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+    outside: tuple[Outside, ...],
+    problems: list[Problem],
+) -> tuple[VirtualService, ...]:
+    """Check what says where requests go and how they get there; return the VirtualServices that have hosts."""
+    check_virtual_services(declaration, instances, services, outside, problems)
+    virtual_services = whole(declaration, problems)
+    check_destination_rules(declaration, instances, services, outside, problems)
+    return virtual_services
+
+
+def _check_proxies(
+    declaration: Declaration,
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+    outside: tuple[Outside, ...],
+    problems: list[Problem],
+) -> None:
+    """Check what is declared of single proxies: which claims they ask for, what they see, what they capture."""
+    check_claims(declaration, instances, problems)
+    check_sidecars(declaration, instances, services, outside, problems)
+    check_captured(declaration, instances, problems)
 
 
 def _workloads(

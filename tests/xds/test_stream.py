@@ -231,6 +231,22 @@ class TestOrder:
         assert proxy.ack(CLUSTER) == ["clusters a=1"]
         assert proxy.ack(CLUSTER) == ["listeners l=1"]
 
+    def test_a_listener_waits_for_a_cluster_that_is_as_it_was_while_another_version_is_on_its_way(self) -> None:
+        proxy = talk(cluster("a", "1", eds=False))
+        proxy.start(CLUSTER, ENDPOINT, LISTENER, ROUTE)
+        assert proxy.change(cluster("a", "2", eds=False)) == ["clusters a=2"]
+        assert proxy.change(cluster("a", "1", eds=False), listener("l", to=("a",))) == []
+        assert proxy.ack(CLUSTER) == ["clusters a=1"]
+        assert proxy.ack(CLUSTER) == ["listeners l=1"]
+
+    def test_a_cluster_stays_while_the_removal_of_a_listener_that_uses_it_is_on_its_way_or_rejected(self) -> None:
+        proxy = talk(cluster("a", eds=False), listener("l", to=("a",)))
+        proxy.start(CLUSTER, ENDPOINT, LISTENER, ROUTE)
+        assert proxy.change() == ["listeners -l"]
+        assert proxy.nack(LISTENER) == []
+        assert proxy.wait(stream.FIRST_BACKOFF) == ["listeners -l"]
+        assert proxy.ack(LISTENER) == ["clusters -a"]
+
     def test_an_old_listener_stays_open_while_its_successor_waits(self) -> None:
         proxy = talk(listener("old"))
         proxy.start(CLUSTER, LISTENER)
