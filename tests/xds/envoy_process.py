@@ -30,8 +30,8 @@ async def eventually(true: Callable[[], Awaitable[bool]], what: str, seconds: fl
     return loop.time() - started
 
 
-def bootstrap(node_id: str, admin: Path, xds: Path) -> dict[str, Any]:
-    """The least that makes Envoy ask for everything over one delta stream on a Unix socket."""
+def bootstrap(node_id: str, admin: Path, xds: Path, variant: str = "DELTA_GRPC") -> dict[str, Any]:
+    """The least that makes Envoy ask for everything over one stream on a Unix socket; `GRPC` is the other variant."""
     http2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     retry = {"retry_back_off": {"base_interval": "0.05s", "max_interval": "0.2s"}}
     ads = {"resource_api_version": "V3", "ads": {}}
@@ -40,7 +40,7 @@ def bootstrap(node_id: str, admin: Path, xds: Path) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "DELTA_GRPC",
+                "api_type": variant,
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
                 "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": retry}}],

@@ -21,7 +21,7 @@ from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapsh
 from policyd.xds.status import ProxyStatus, troubles
 from tests.fakes.xds_observer import FakeObserver
 from tests.ports import free_port
-from tests.xds.envoy_process import EnvoyProcess, eventually
+from tests.xds.envoy_process import EnvoyProcess, bootstrap, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -147,6 +147,21 @@ async def test_it_becomes_live_and_follows_changes() -> None:
         took = await eventually(lambda: says_now(mesh, "two"), "the new text")
         assert took < 1
         assert control.observer.pushes[-1] == (NODE, "routes")
+
+
+async def test_it_follows_changes_in_the_state_of_the_world_variant_too() -> None:
+    mesh, cache = Mesh(), SnapshotCache()
+    cache.set_all({NODE: mesh.snapshot("one")})
+    envoy = EnvoyProcess(NODE)
+    envoy.use(bootstrap(NODE, envoy.admin, envoy.xds, "GRPC"))
+    async with envoy, serving(envoy, cache) as control:
+        await eventually(envoy.live, "live")
+        await eventually(lambda: control.all_are(*SYNCED), "all synced")
+        assert (await mesh.get(), await mesh.get("/app")) == ("one", "the app")
+        assert [one.resources for one in control.status().types] == [1, 1, 2, 1]
+
+        cache.set_all({NODE: mesh.snapshot("two")})
+        await eventually(lambda: says_now(mesh, "two"), "the new text")
 
 
 async def says_now(mesh: Mesh, text: str) -> bool:
