@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -198,35 +198,33 @@ def test_counts_that_cannot_be_written_are_kept_for_later(path: Path) -> None:
     database.close()
 
 
-def test_what_is_counted_within_a_transaction_waits_for_no_writer_that_waits_for_it(path: Path) -> None:
+@contextmanager
+def writing_waits(path: Path) -> Iterator[Ledger]:
+    """Within a transaction, for whose end another thread waits that is to write a count of one."""
     database = open_database(path)
     ledger = Ledger(database)
     ledger.add("agent")
+    writer = threading.Thread(target=ledger.write, daemon=True)  # a deadlock would outlive the test
     with database.transaction():
-        writer = threading.Thread(target=ledger.write, daemon=True)  # a deadlock would outlive the test
         writer.start()
-        writer.join(0.1)  # it waits for this transaction
+        writer.join(0.1)
+        yield ledger
+    writer.join()
+    database.close()
+
+
+def test_what_is_counted_within_a_transaction_waits_for_no_writer_that_waits_for_it(path: Path) -> None:
+    with writing_waits(path) as ledger:
         counting = threading.Thread(target=ledger.add, args=["workload"], daemon=True)
         counting.start()
         counting.join(20)
         assert not counting.is_alive()
-    writer.join()
-    assert ledger.total() == 2
-    database.close()
 
 
 def test_all_that_were_issued_are_told_also_while_another_thread_writes_them(path: Path) -> None:
-    database = open_database(path)
-    ledger = Ledger(database)
-    ledger.add("agent")
-    with database.transaction():
-        writer = threading.Thread(target=ledger.write, daemon=True)
-        writer.start()
-        writer.join(0.1)  # it waits for this transaction
-        assert ledger.total() == 1
-    writer.join()
-    assert ledger.total() == 1
-    database.close()
+    with writing_waits(path) as ledger:
+        ledger.add("workload")
+        assert ledger.total() == 2
 
 
 def test_a_registration_that_changed_is_known_at_once(tokens: Tokens) -> None:
