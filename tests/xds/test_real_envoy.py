@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -13,20 +12,18 @@ import httpx
 import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX
-from policyd.spiffe import SpiffeId
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.resources import listeners
-from policyd.xds.service import DiscoveryService
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapshot, resource
 from policyd.xds.status import ProxyStatus, troubles
 from tests.fakes.xds_observer import FakeObserver
 from tests.ports import free_port
 from tests.xds.envoy_process import EnvoyProcess, bootstrap, eventually
+from tests.xds.unguarded import unguarded
 
 pytestmark = pytest.mark.e2e
 
 NODE = "reviews-1"
-REVIEWS = SpiffeId.workload("cluster.local", "default", "reviews")
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ADS = {"resource_api_version": "V3", "ads": {}}
 
@@ -97,15 +94,7 @@ class Control:
 
     def __init__(self, cache: SnapshotCache) -> None:
         self.observer = FakeObserver()
-        self.service = DiscoveryService(
-            cache,
-            lambda peer, node_id: None,
-            self.observer,
-            clock=time.monotonic,
-            wall=time.time,
-            peer=lambda context: REVIEWS,
-            quiet=0.01,
-        )
+        self.service = unguarded(cache, self.observer)
 
     def status(self) -> ProxyStatus:
         (only,) = self.service.statuses()

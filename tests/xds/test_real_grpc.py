@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ import pytest
 
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from policyd.spiffe import SpiffeId
 from policyd.xds import wire
 from policyd.xds.cache import SnapshotCache
-from policyd.xds.service import SERVICE, WHOLE_METHOD, DiscoveryService
+from policyd.xds.service import SERVICE, WHOLE_METHOD
 from policyd.xds.snapshot import Snapshot, check_snapshot, make_snapshot, resource
 from tests.fakes.xds_observer import FakeObserver
 from tests.xds.envoy_process import eventually
+from tests.xds.unguarded import unguarded
 
-REVIEWS = SpiffeId.workload("cluster.local", "default", "reviews")
 HTTP: dict[str, Any] = {
     "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "rds": {"config_source": {"ads": {}, "resource_api_version": "V3"}, "route_config_name": "greeter"},
@@ -43,15 +41,7 @@ class Setup:
     def __init__(self, folder: Path) -> None:
         self.target = f"unix:{folder / 'xds.sock'}"
         self.cache, self.observer = SnapshotCache(), FakeObserver()
-        self.service = DiscoveryService(
-            self.cache,
-            lambda peer, node_id: None,
-            self.observer,
-            clock=time.monotonic,
-            wall=time.time,
-            peer=lambda context: REVIEWS,
-            quiet=0.01,
-        )
+        self.service = unguarded(self.cache, self.observer)
         self.ports: dict[str, int] = {}
 
     def leading_to(self, name: str) -> Snapshot:
