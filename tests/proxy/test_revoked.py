@@ -7,10 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from policyd import envoy_api
 from policyd.ca.crl import Lists, RevokedSerial, turned
 from policyd.ca.rotation import Authorities, Generation
-from policyd.envoy_api import SECRET
+from policyd.envoy_api import SECRET, shared
 from policyd.errors import IdentityError
 from proxy.identity import MAX_CRL_BYTES, MAX_ROOTS, Bundle, Svid, check_crls
 from proxy.secret import secrets
@@ -59,6 +58,6 @@ def test_envoy_gets_roots_with_lists_and_each_trust_domain_apart() -> None:
     chain = tuple(ca.sign(key.public_key(), [str(REVIEWS)], start=NOW))
     held = Svid(REVIEWS, b"key", chain, NOW, NOW + timedelta(hours=1), 1)
     own = Bundle(DOMAIN, (ca.root.der,), 1)
-    assert sorted(secrets(envoy_api, held, own, [partner]).of(SECRET)) == ["ROOTCA", "default"]  # type: ignore[arg-type]
-    made = secrets(envoy_api, held, own, [partner], [CRL]).of(SECRET)  # type: ignore[arg-type]
+    assert sorted(secrets(shared(), held, own, [partner]).of(SECRET)) == ["ROOTCA", "default"]
+    made = secrets(shared(), held, own, [partner], [CRL]).of(SECRET)
     assert sorted(made) == ["ROOTCA", "ROOTCA+CRL", "default", "spiffe://partner.org"]
