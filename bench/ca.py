@@ -3,7 +3,8 @@
 A real `policyd serve`, asked over mutual TLS 1.3 by agents that have joined it as any agent does, on connections that
 are kept. Certificates are handed out when their records are on the medium (durability `fsync`); afterwards every
 reply is verified, and looked up in the journal. Those who ask are a program of their own, which sends requests made
-before the clock runs and reads nothing: bench/ca_load.py. The server's rate limit is one agent's, so several ask.
+before the clock runs and does no more than take replies apart: bench/ca_load.py. The server's rate limit is one
+agent's, so several ask.
 """
 
 from __future__ import annotations
