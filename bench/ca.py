@@ -22,8 +22,8 @@ from bench import ca_rotation
 from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running, waited_seconds
 from bench.table import Row, row
 from policyd._pb import agent_pb2
-from policyd.cli.admin_client import AdminClient
-from policyd.cli.instance import server
+from policyd.admin_client import AdminClient
+from policyd.instance import server
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle
 from policyd.svid.x509 import parse, verify

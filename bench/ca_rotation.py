@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.processes import PROGRAM, bookinfo, wait_until
 from bench.table import Row, row
-from policyd.cli.admin_client import AdminClient, RefusedError
+from policyd.admin_client import AdminClient, RefusedError
 
 AGENTS = 200
 SERVICES = ("details", "ratings", "productpage", "reviews")

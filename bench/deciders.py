@@ -24,7 +24,7 @@ from bench.engine_sets import policies_in_files
 from bench.processes import PROGRAM, answer, bookinfo, running, wait_until
 from bench.proxy import CALLER
 from bench.table import Row, row
-from policyd.cli.admin_client import AdminClient
+from policyd.admin_client import AdminClient
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control
 

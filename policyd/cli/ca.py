@@ -58,9 +58,9 @@ def status(
     import time
 
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
     from policyd.cli.workload_socket import place, required
+    from policyd.instance import folder, server
 
     here = folder(directory)
     if socket:
@@ -111,8 +111,8 @@ def show(
     import time
 
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
+    from policyd.instance import folder, server
 
     if serial:
         show_record(serial, directory, as_json=as_json)

@@ -42,8 +42,8 @@ def export(file: File, directory: Dir = None, passphrase_file: PassphraseFile = 
     """
     from policyd.ca import archive, keystore
     from policyd.ca.files import read_secret, write_secret
-    from policyd.cli.instance import folder
     from policyd.errors import StateError
+    from policyd.instance import folder
     from policyd.server.journal import note
 
     here = folder(directory)
@@ -74,8 +74,8 @@ def import_(
     """
     from policyd.ca import archive, keystore
     from policyd.ca.files import read_file
-    from policyd.cli.instance import folder
     from policyd.errors import StateError
+    from policyd.instance import folder
     from policyd.server.state import exclusively
 
     here = folder(directory)
@@ -98,8 +98,8 @@ def _put(file: Path, contents: Contents, here: Path, settings: Settings, paths: 
     from policyd.ca import keystore
     from policyd.ca.files import sync_folder, write_new
     from policyd.ca.open import open_authority
-    from policyd.cli.instance import environment
     from policyd.errors import StateError
+    from policyd.instance import environment
     from policyd.server.issuing import passphrase_of, upstream_of
     from policyd.server.journal import note
 

@@ -81,7 +81,7 @@ def import_(
     """
     from policyd.cli import output
     from policyd.cli.ca_federation import said
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     document = read_document(file)
     with server(folder(directory)) as client:
@@ -118,7 +118,7 @@ def _document(bundle: Bundle, *, jwt: bool) -> bytes:
 
 
 def _held(directory: Path | None) -> Bundle:
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
     from policyd.svid.bundle import read
 
     with server(folder(directory)) as client:

@@ -42,8 +42,8 @@ def create(
     where users may run what they like: name a user too.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.values import workload_id
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         spiffe_id = workload_id(workload, client.status().trust_domain, client.instances())
@@ -58,7 +58,7 @@ def create(
 def show(directory: Dir = None, as_json: Json = False) -> None:
     """List the entries: which processes get which workload's identity."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         entries = client.entries()
@@ -77,7 +77,7 @@ def delete(
 ) -> None:
     """Delete an entry: its processes' streams end at once, what they hold ends by itself within the hour."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         deleted = client.delete_entry(entry)

@@ -53,7 +53,7 @@ def create(
     from policyd._pb import authority_pb2 as pb
     from policyd.cli import output
     from policyd.cli.ca_bundle import read_document
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     request = pb.CreateFederationRequest(
         trust_domain=trust_domain,
@@ -76,7 +76,7 @@ def create(
 def delete(trust_domain: TrustDomain, directory: Dir = None, as_json: Json = False) -> None:
     """Let the workloads of a trust domain that `create` named be strangers again, at once."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         found = client.delete_federation(trust_domain)
@@ -93,8 +93,8 @@ def show_one(trust_domain: TrustDomain, directory: Dir = None, as_json: Json = F
 
     from policyd.cli import output
     from policyd.cli.ca_bundle import table_of
-    from policyd.cli.instance import folder, server
     from policyd.errors import UsageError
+    from policyd.instance import folder, server
     from policyd.svid import bundle as bundles
 
     with server(folder(directory)) as client:
@@ -128,7 +128,7 @@ def _proof(one: pb.Federated) -> str:
 def show(directory: Dir = None, as_json: Json = False) -> None:
     """List the other trust domains: where their bundles come from, and what is at hand."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         found = client.federated()
@@ -149,8 +149,8 @@ def refresh(
 ) -> None:
     """Ask another trust domain's bundle endpoint now, and say what came of it."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.errors import FederationError
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         found = client.refresh_federation(trust_domain)

@@ -22,9 +22,9 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     from policyd.ca.jwt_store import JwtKeyStore
     from policyd.ca.open import open_authority
     from policyd.cli import output
-    from policyd.cli.instance import environment, folder
     from policyd.config import SETTINGS_FILE, parse_settings
     from policyd.errors import StateError
+    from policyd.instance import environment, folder
     from policyd.server.issuing import passphrase_of, upstream_of
     from policyd.server.state import exclusively
     from policyd.sources.files import read_folder

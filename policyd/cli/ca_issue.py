@@ -48,9 +48,9 @@ def issue(
 
 def _issue_token(workload: str, audiences: list[str], ttl: str, directory: Path | None, *, as_json: bool) -> None:
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import moment
     from policyd.cli.values import seconds, workload_id
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         spiffe_id = str(workload_id(workload, client.status().trust_domain, client.instances()))
@@ -77,8 +77,8 @@ def _issue_certificate(
 
     from policyd.cli import output
     from policyd.cli.certificate import Target, facts, obtain
-    from policyd.cli.instance import folder, server
     from policyd.cli.values import seconds, workload_id
+    from policyd.instance import folder, server
 
     target = Target(out, force)
     target.check()

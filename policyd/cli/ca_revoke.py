@@ -11,7 +11,7 @@ import typer
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
-    from policyd.cli.admin_client import AdminClient
+    from policyd.admin_client import AdminClient
 
 
 def revoke(
@@ -43,8 +43,8 @@ def revoke(
     certificates where policyd.yaml has `ca: {revokeSerials: true}`.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.errors import UsageError
+    from policyd.instance import folder, server
 
     if bool(identity) == bool(serial):
         raise UsageError("name an identity, or a certificate by --serial", remedy="`policyd ca revoke reviews`")
@@ -98,8 +98,8 @@ def _certificate(
 def revoked(directory: Dir = None, as_json: Json = False) -> None:
     """List the identities that are revoked, and the certificates that are and have not ended yet."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict, moment
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         found = client.revocations()
@@ -128,8 +128,8 @@ def crl(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.errors import StateError, UsageError
+    from policyd.instance import folder, server
     from policyd.sources.state import write_private
 
     with server(folder(directory)) as client:

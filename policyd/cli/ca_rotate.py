@@ -50,7 +50,7 @@ Without = Annotated[
 @app.command()
 def status(directory: Dir = None, as_json: Json = False) -> None:
     """Show how far a rotation is, who is waited for, and which step comes next."""
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         _show(client.rotation(), as_json=as_json)
@@ -126,7 +126,7 @@ def _step(
     without: list[str] | None = None,
     early: bool = False,
 ) -> None:
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         _show(client.rotate(step, what, without or (), early=early), as_json=as_json)

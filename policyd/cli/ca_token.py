@@ -36,9 +36,9 @@ def create(
     hash, so that even the first connection is verified. Keep it secret until it is used.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import moment
     from policyd.cli.values import seconds, workload_id
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         trust_domain, places = client.status().trust_domain, client.instances()
@@ -57,8 +57,8 @@ def list_tokens(directory: Dir = None, as_json: Json = False) -> None:
     import time
 
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict, moment
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         made = client.tokens()
@@ -89,7 +89,7 @@ def revoke_token(
 ) -> None:
     """Make an unused join token worthless. What was obtained with a used one is ended by `policyd ca revoke`."""
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         agent = client.revoke_token(identifier)

@@ -104,7 +104,7 @@ def from_file(file: Path, trust_domain: str) -> Bundle:
 
 
 def _held(directory: Path | None) -> Bundle:
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
     from policyd.svid.bundle import read
 
     with server(folder(directory)) as client:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from policyd.cli.admin_client import AdminClient
+from policyd.admin_client import AdminClient
 from policyd.cli.generations import replace_together
 from policyd.errors import StateError
 from policyd.sources.state import write_private

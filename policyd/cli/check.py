@@ -32,9 +32,9 @@ def check(
     what works but is probably not meant. Exit code 3 if there is a problem.
     """
     from policyd.cli import output
-    from policyd.cli.instance import existing
     from policyd.cli.loaded import load_folder
     from policyd.errors import InvalidInput, UsageError
+    from policyd.instance import existing
 
     if directory is not None and also is not None:
         raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")

@@ -38,7 +38,7 @@ def console(
     The console runs beside `policyd up`, and beside `policyd serve --console`.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder
+    from policyd.instance import folder
     from policyd.state_paths import state_paths
 
     found = link(state_paths(folder(directory)))
@@ -51,8 +51,8 @@ def console(
 def link(paths: StatePaths) -> str:
     """A link to the console that runs; raises NotRunning, or StateError for a broken file."""
     from policyd import tickets
-    from policyd.cli.instance import read_json
     from policyd.errors import NotRunning
+    from policyd.instance import read_json
 
     found = read_json(paths.console)
     if found is None or not _runs(found.get("pid")):

@@ -35,7 +35,7 @@ def down(
     State stays: the next `policyd up` goes on with the same certificate authority and journal.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder
+    from policyd.instance import folder
 
     where = folder(given or directory)
     ended = end(where)
@@ -47,8 +47,8 @@ def down(
 
 def end(directory: Path) -> bool:
     """End what runs for `directory` and wait for it; tell whether there was anything. Raises StateError."""
-    from policyd.cli.instance import UP_FILE, answers, is_held, read_json, server
     from policyd.errors import NotRunning
+    from policyd.instance import UP_FILE, answers, is_held, read_json, server
     from policyd.state_paths import state_paths
 
     if is_held(directory):

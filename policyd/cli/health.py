@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from policyd.cli.instance import server
 from policyd.errors import NotRunning, PolicydError
+from policyd.instance import server
 
 PROBE_SECONDS: Final = 2.0
 MAX_ANSWER: Final = 1024  # bytes of which the first line is read

@@ -80,8 +80,8 @@ def tail(
 
 def journal_of(directory: Path | None) -> Path:
     """The folder of the journal; raises UsageError where there is none."""
-    from policyd.cli.instance import folder as find_folder
     from policyd.errors import UsageError
+    from policyd.instance import folder as find_folder
     from policyd.state_paths import state_paths
 
     folder = find_folder(directory)

@@ -35,9 +35,9 @@ def show(
     Several records, as of a request's hops, are listed. The record is read from the journal itself.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder
     from policyd.cli.log import describe, journal_of
     from policyd.errors import UsageError
+    from policyd.instance import folder
 
     if len(wanted) < MIN_PREFIX:
         raise UsageError(f"`{wanted}` is too short for an id", remedy=f"write at least {MIN_PREFIX} digits of it")

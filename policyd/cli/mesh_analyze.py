@@ -46,8 +46,8 @@ def analyze(
     reaches the failure threshold.
     """
     from policyd.analysis.run import ORDER, reaches
-    from policyd.cli.instance import existing
     from policyd.errors import UsageError
+    from policyd.instance import existing
 
     if directory is not None and also is not None:
         raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")

@@ -88,8 +88,8 @@ def get(
 ) -> None:
     """Show the resources of a mesh: those in force where a server runs for the folder, else those of its files."""
     from policyd.cli import output
-    from policyd.cli.instance import folder
     from policyd.errors import UsageError
+    from policyd.instance import folder
 
     found = list(_resources(folder(directory), kind, name))
     if name and not found:
@@ -158,8 +158,8 @@ def texts_of(path: Path) -> str:
 
 def _change(directory: Path | None, apply: str, remove: Sequence[tuple[str, str]], dry_run: bool) -> list[Done]:
     """Have a change made by the server if one runs, else by ourselves; raises InvalidInput with all problems."""
-    from policyd.cli.instance import answers, folder
     from policyd.errors import InvalidInput
+    from policyd.instance import answers, folder
 
     where = folder(directory)
     if not answers(where):
@@ -186,7 +186,7 @@ def _amender(directory: Path) -> Amender:
 
 
 def _ask(directory: Path, apply: str, remove: Sequence[tuple[str, str]], dry_run: bool) -> Any:
-    from policyd.cli.instance import server
+    from policyd.instance import server
 
     with server(directory) as client:
         return client.change_mesh(apply, remove, dry_run=dry_run)
@@ -219,7 +219,7 @@ def _done(done: Sequence[Done], dry_run: bool, as_json: bool) -> None:
 
 
 def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
-    from policyd.cli.instance import answers, server
+    from policyd.instance import answers, server
     from policyd.mesh.declare import declare
     from policyd.mesh.edit import kind_of
     from policyd.sources.files import read_folder

@@ -51,7 +51,7 @@ def check(
     Policies that are tried beside the active ones are checked as if they were active. Exit code 3 if there is an
     error, 2 if there is a warning and --strict is given.
     """
-    from policyd.cli.instance import existing
+    from policyd.instance import existing
 
     counts, findings, texts = examined(existing(directory), shadow)
     show(Format.JSON if as_json else form, findings, counts, texts, notes)

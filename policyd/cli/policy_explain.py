@@ -63,10 +63,10 @@ def explain(
 
     from policyd.cli import explain as words
     from policyd.cli import output
-    from policyd.cli.instance import folder
     from policyd.cli.loaded import load_folder
     from policyd.cli.values import headers, shown_user
     from policyd.errors import UsageError
+    from policyd.instance import folder
     from policyd.policy.authorize import authorize
     from policyd.policy.recorded import of_shadow
 

@@ -31,7 +31,7 @@ def fmt(
     Every file is formatted, or none is written. Exit code 2 if --check finds a difference, 3 if a file is no policy.
     """
     from policyd.cli import output
-    from policyd.cli.instance import existing
+    from policyd.instance import existing
     from policyd.policy.fmt import difference
 
     texts = _formatted(list(_files(paths or [Path(os.path.relpath(existing(None)))])))

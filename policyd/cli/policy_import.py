@@ -77,7 +77,7 @@ def istio(
     from policyd.authz.path import canonical_path
     from policyd.cedar.policies import load_policies
     from policyd.cedar.schema import parse_schema
-    from policyd.cli.instance import folder
+    from policyd.instance import folder
     from policyd.policy.istio.identity import TrustDomains
     from policyd.policy.istio.read import read_policies
     from policyd.policy.istio.translate import Options, translate

@@ -44,9 +44,9 @@ def replay(
     guessed. Exit code 0 if nothing changes, 2 if something does.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder as find_folder
     from policyd.cli.log import journal_of
     from policyd.cli.moments import here
+    from policyd.instance import folder as find_folder
 
     span = here(since, until)
     journal = journal_of(directory)
@@ -63,9 +63,9 @@ def replay(
 
 def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
     """Load a candidate as `policyd serve` would, its cases not run; raises UsageError and InvalidInput."""
-    from policyd.cli.instance import existing
     from policyd.cli.loaded import load_texts
     from policyd.config import SETTINGS_FILE
+    from policyd.instance import existing
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
     from policyd.state_paths import WORKLOADS_FILE

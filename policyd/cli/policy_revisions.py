@@ -38,8 +38,8 @@ def revisions(
     Each is kept as long as the journal keeps records. `policyd policy diff REVISION live` tells what they decide
     differently.
     """
-    from policyd.cli.instance import folder
     from policyd.cli.output import print_json, show, stderr
+    from policyd.instance import folder
     from policyd.sources.revisions import history
     from policyd.state_paths import state_paths
 
@@ -69,8 +69,8 @@ def _show(rows: Sequence[_Row], count: int) -> None:
 
 def _in_force(directory: Path) -> str:
     """The revision that decides now; "" where no server runs."""
-    from policyd.cli.instance import server
     from policyd.errors import NotRunning, StateError
+    from policyd.instance import server
 
     try:
         with server(directory) as client:

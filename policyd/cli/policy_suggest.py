@@ -44,11 +44,11 @@ def suggest(
     unless it is in the time range. Exit code 2 where the draft does not allow all that was observed.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder as find_folder
     from policyd.cli.loaded import load_folder
     from policyd.cli.log import journal_of
     from policyd.cli.moments import here
     from policyd.errors import UsageError
+    from policyd.instance import folder as find_folder
 
     span = here(since, until)
     journal, where = journal_of(directory), find_folder(directory)

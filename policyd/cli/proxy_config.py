@@ -38,7 +38,7 @@ def config(
     it, with what Envoy masks masked.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
     from policyd.xds.inspection.held import unpack
     from policyd.xds.inspection.rows import HEADERS
 

@@ -15,7 +15,7 @@ from policyd.cli.proxy_config import Instance
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
-    from policyd.cli.admin_client import AdminClient
+    from policyd.admin_client import AdminClient
     from policyd.xds.inspection.diff import Difference, Sent
 
 KINDS: Final = ("listeners", "routes", "clusters", "endpoints", "secrets")
@@ -30,7 +30,7 @@ def diff(name: Instance, directory: Dir = None, as_json: Json = False) -> None:
     what it rejected.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         found = settled(lambda: differences(client, name), time.sleep)

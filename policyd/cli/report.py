@@ -12,9 +12,9 @@ from policyd.cli import check_table, output
 from policyd.cli.check_run import pages
 from policyd.cli.console import link
 from policyd.cli.exits import Exit
-from policyd.cli.instance import server
 from policyd.cli.places import addresses
 from policyd.errors import NotRunning, PolicydError, Problem
+from policyd.instance import server
 from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:

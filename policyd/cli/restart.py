@@ -16,9 +16,9 @@ def restart(directory: Dir = None, as_json: Json = False) -> None:
     and other files of the folder need no restart.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
     from policyd.cli.status import deciders
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         reply = client.restart_deciders()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 from policyd.cli import plan, sidecars
 from policyd.cli.console import address_in
 from policyd.cli.health import application_probe, server_probe
-from policyd.cli.instance import server
 from policyd.cli.life import Life, Phase
 from policyd.cli.progress import Item, View
 from policyd.cli.supervise import Supervisor
 from policyd.errors import ChildError
+from policyd.instance import server
 from policyd.mesh.declare import declare
 from policyd.sources.files import read_folder
 from proxy import applications

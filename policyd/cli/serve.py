@@ -46,7 +46,7 @@ def serve(
     from contextlib import nullcontext
 
     from policyd.cli.console_beside import beside
-    from policyd.cli.instance import environment, folder
+    from policyd.instance import environment, folder
     from policyd.server.run import main
 
     tried = whole(shadow)

@@ -13,10 +13,10 @@ from typing import Final
 
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import HttpFacts
-from policyd.cli.instance import existing, folder, server
 from policyd.cli.loaded import load_folder
 from policyd.cli.revisions import live_of
 from policyd.errors import InvalidInput, UsageError
+from policyd.instance import existing, folder, server
 from policyd.mesh.model import Mesh
 from policyd.policy.cases import parse_cases
 from policyd.sources.files import Folder, read_folder

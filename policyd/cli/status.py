@@ -23,8 +23,8 @@ def status(directory: Dir = None, as_json: Json = False) -> None:
     import time
 
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         reply, places = client.status(), client.instances()

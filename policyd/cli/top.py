@@ -15,7 +15,7 @@ from policyd.cli.lazy import leaf
 from policyd.cli.options import Dir
 
 if TYPE_CHECKING:
-    from policyd.cli.admin_client import AdminClient
+    from policyd.admin_client import AdminClient
     from policyd.telemetry.graph import Look, Traffic
 
 MAX_PAGE: Final = 64 << 20  # bytes of one proxy's page
@@ -39,7 +39,7 @@ def top(
     What is shown happened between two looks. A denial is a decision, a failure an answer with 5xx. Without a terminal
     and with --once it prints once and ends.
     """
-    from policyd.cli.instance import folder, server
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         looks = _between(client, every)

@@ -36,8 +36,8 @@ def list_(
     """
     from policyd._pb import admin_pb2 as pb
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
+    from policyd.instance import folder, server
 
     wanted = pb.TracesRequest(
         service=service, denied=denied, failed=failed, slower_ns=_nanoseconds(slower), limit=limit
@@ -61,8 +61,8 @@ def show(
     `policyd explain` tells more of a decision by its id. A time with `~` was put right, as its clock cannot be.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.cli.show import as_dict
+    from policyd.instance import folder, server
 
     with server(folder(directory)) as client:
         reply = client.trace(trace.lower())

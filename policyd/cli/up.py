@@ -45,8 +45,8 @@ def up(
     is started again.
     """
     from policyd.cli import detached
-    from policyd.cli.instance import environment, existing
     from policyd.errors import UsageError
+    from policyd.instance import environment, existing
 
     if detach and check:
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")

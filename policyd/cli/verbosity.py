@@ -31,8 +31,8 @@ def verbosity(
     The change is on record. `log.level` of policyd.yaml changes the server's for good, as soon as the file is written.
     """
     from policyd.cli import output
-    from policyd.cli.instance import folder, server
     from policyd.errors import UsageError
+    from policyd.instance import folder, server
 
     if envoys and not agent:
         raise UsageError("`--envoys` is about those of an agent", remedy="add `--agent NAME`")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from policyd.cli.instance import environment
 from policyd.cli.plan import WORKLOAD_SOCKET
 from policyd.errors import NotRunning
+from policyd.instance import environment
 from policyd.state_paths import runtime_directory
 
 AGENT_FOLDER = "agent"  # in the runtime folder; see bring_up

@@ -25,7 +25,6 @@ from typing import Any, Final
 import uvicorn
 
 from policyd.cli.console import LISTENING, key_of
-from policyd.cli.instance import trust_domain_of
 from policyd.cli.output import show_error
 from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
 from policyd.console.app import application
@@ -39,6 +38,7 @@ from policyd.console.watch import Watch
 from policyd.environment import from_environ
 from policyd.errors import PolicydError, StateError
 from policyd.home import HOME
+from policyd.instance import trust_domain_of
 from policyd.sources import placement as placements
 from policyd.sources import ports
 from policyd.sources.files import read_folder

@@ -25,20 +25,20 @@ from policyd.audit.ask.process import Bounds, Rows, asked
 from policyd.audit.ask.questions import found_by_id, newest
 from policyd.audit.read import ends
 from policyd.audit.read import newest as newest_lines
-from policyd.cli.instance import server
 from policyd.cli.log_query import record_of
 from policyd.cli.revisions import load_revision
 from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
+from policyd.instance import server
 from policyd.sources.files import Folder, read_folder
 from policyd.state_paths import state_paths
 from policyd.telemetry.graph import Look, look
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
+    from policyd.admin_client import AdminClient
     from policyd.audit.ask.child import Question
     from policyd.audit.ask.filters import Filter
     from policyd.audit.record import Record
-    from policyd.cli.admin_client import AdminClient
     from policyd.reload import Live
 
 MAX_PAGE: Final = 64 << 20  # bytes of one proxy's metrics

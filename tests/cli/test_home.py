@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from policyd.cli.instance import trust_domain_of
+from policyd.instance import trust_domain_of
 
 
 @pytest.mark.parametrize(

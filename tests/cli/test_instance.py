@@ -13,15 +13,15 @@ import pytest
 
 from policyd._pb import admin_pb2 as pb
 from policyd.cli.exits import Exit
-from policyd.cli.instance import UP_FILE, alone, is_held
 from policyd.errors import StateError
+from policyd.instance import UP_FILE, alone, is_held
 from tests.cli.conftest import Said
 from tests.fakes.admin import FakeAdmin
 
 HOLDER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from policyd.cli.instance import alone
+from policyd.instance import alone
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 with alone(Path(sys.argv[1])):
     Path(sys.argv[1], ".policyd", "up.json").write_text(json.dumps({"pid": os.getpid()}))

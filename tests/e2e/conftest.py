@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from policyd.cli.instance import server
 from policyd.cli.show import as_dict
+from policyd.instance import server
 
 PROGRAM = str(Path(sys.executable).parent / "policyd")
 collect_ignore = [] if shutil.which("jaeger") else ["test_jaeger.py"]  # which no package of CI's has

@@ -20,7 +20,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from policyd.cli.admin_client import AdminClient
+from policyd.admin_client import AdminClient
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
 from tests.e2e.wire import Identity, issue, policyd

@@ -1,6 +1,6 @@
-"""Which folder a command is about, and how to reach what runs for it.
+"""Which folder a command or the console is about, and how to reach what runs for it.
 
-Law: a command finds the same folder as every other; what runs is known by locks and sockets, never by a stale file.
+Law: each finds the same folder as every other; what runs is known by locks and sockets, never by a stale file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from policyd.home import HOME
 from policyd.state_paths import find_directory, state_paths
 
 if TYPE_CHECKING:
-    from policyd.cli.admin_client import AdminClient
+    from policyd.admin_client import AdminClient
 
 UP_FILE: Final = "up.json"  # in the state folder: {"pid": ...} of the `up` that holds the lock
 MAX_FILE: Final = 65_536
@@ -63,7 +63,7 @@ def existing(directory: Path | None) -> Path:
 
 def admin_socket(directory: Path) -> Path:
     """Return the socket of the server of `directory`; raises NotRunning, or StateError for a broken file."""
-    from policyd.cli.admin_client import not_running
+    from policyd.admin_client import not_running
 
     found = read_json(state_paths(directory).server)
     if found is None:
@@ -77,7 +77,7 @@ def admin_socket(directory: Path) -> Path:
 @contextmanager
 def server(directory: Path) -> Iterator[AdminClient]:
     """Connect to the server of `directory` for the length of a block; raises NotRunning."""
-    from policyd.cli.admin_client import admin
+    from policyd.admin_client import admin
 
     with admin(admin_socket(directory), directory) as client:
         yield client

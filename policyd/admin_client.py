@@ -1,6 +1,6 @@
-"""The administration API as commands call it: a Unix socket, a deadline on each call, errors as ours.
+"""The administration API as commands and the console call it: a Unix socket, a deadline on each call, errors as ours.
 
-Law: this is the only room of the command line that speaks gRPC.
+Law: whoever asks the server through that API asks here.
 """
 
 from __future__ import annotations
