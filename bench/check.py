@@ -22,7 +22,7 @@ from policyd.authz.request import read_check
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.authz.service import Authorizer
 from policyd.cedar.policies import PolicySet, load_policies, set_of
-from policyd.cli.loaded import load_folder
+from policyd.offline.loaded import load_folder
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.metrics import Metrics
 

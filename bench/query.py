@@ -34,8 +34,8 @@ from policyd.authz.record import Outcome, entry_of
 from policyd.authz.request import Query
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.cli.loaded import load_texts
-from policyd.cli.replaying import deciders, replay
+from policyd.offline.loaded import load_texts
+from policyd.offline.replaying import deciders, replay
 from policyd.policy.replay import Projector, decide
 from policyd.reload import shipped_schemas
 from policyd.sources.files import Folder, read_folder

@@ -11,8 +11,8 @@ import pytest
 from policyd._pb import admin_pb2 as pb
 from policyd.admin_visit import visited
 from policyd.audit.record import Entry
-from policyd.cli.loaded import load_folder
 from policyd.errors import InvalidInput
+from policyd.offline.loaded import load_folder
 from policyd.reload import OPERATORS_FILE, Live
 from tests.cli.recorded import bookinfo
 

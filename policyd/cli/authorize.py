@@ -31,9 +31,9 @@ def authorize(
     from datetime import UTC, datetime
 
     from policyd.cli import explain, output
-    from policyd.cli.loaded import load_folder
     from policyd.cli.values import headers, shown_user
     from policyd.instance import folder
+    from policyd.offline.loaded import load_folder
     from policyd.policy.authorize import authorize as decide
 
     given, shown = headers(header or ()), shown_user(user, claim or ())

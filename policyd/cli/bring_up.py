@@ -20,12 +20,12 @@ from typing import Final
 from policyd.cli import detached, report
 from policyd.cli.check_run import run_checks
 from policyd.cli.exits import Exit
-from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.progress import View, view
 from policyd.cli.running import RunningMesh
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, Problem, StateError
 from policyd.instance import UP_FILE, alone, answers
+from policyd.offline.loaded import Loaded, load_folder
 from policyd.sources.state import prepare_state, private_folder, write_private
 from policyd.state_paths import runtime_directory, state_paths
 

@@ -12,8 +12,8 @@ from policyd.cli.lazy import leaf
 from policyd.cli.options import Dir, Folder, Json, Shadow
 
 if TYPE_CHECKING:
-    from policyd.cli.loaded import Loaded
     from policyd.errors import Problem
+    from policyd.offline.loaded import Loaded
     from policyd.reload import Live
 
 app = leaf()
@@ -32,9 +32,9 @@ def check(
     what works but is probably not meant. Exit code 3 if there is a problem.
     """
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.errors import InvalidInput, UsageError
     from policyd.instance import existing
+    from policyd.offline.loaded import load_folder
 
     if directory is not None and also is not None:
         raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from policyd.cli.check_table import Outcome
 from policyd.cli.explain import explain
-from policyd.cli.loaded import Question
 from policyd.cli.places import front, proxy_of
 from policyd.cli.request import Answer, Sending, send
+from policyd.offline.loaded import Question
 from policyd.policy.request_form import ANONYMOUS
 from policyd.state_paths import state_paths
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
     from policyd.audit.read import Follower
     from policyd.audit.record import Record
-    from policyd.cli.loaded import Loaded
+    from policyd.offline.loaded import Loaded
 
 FIND_SECONDS: Final = 2.0  # a record is written before its reply; this bounds a slow disk
 LOOK_SECONDS: Final = 0.02

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policyd.cli.revisions import load_revision
 from policyd.errors import StateError
 from policyd.instance import server
+from policyd.offline.revisions import load_revision
 from policyd.policy.authorize import Answer, answer, remarks
 from policyd.policy.request_form import parse_form, resolve_at
 from policyd.sources.revisions import SHORT

@@ -92,8 +92,8 @@ def _evidence(journal: Path, copied: Record) -> Line:
 
 def _explained(folder: Path, record: Record) -> tuple[Answer | None, str]:
     """The explanation as of the record's revision, or why there is none."""
-    from policyd.cli.revisions import load_revision
     from policyd.errors import PolicydError
+    from policyd.offline.revisions import load_revision
     from policyd.policy.authorize import Answer
     from policyd.policy.explain import explain
     from policyd.policy.recorded import differs, recorded

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,6 +47,7 @@ def analyze(
     from policyd.analysis.run import ORDER, reaches
     from policyd.errors import UsageError
     from policyd.instance import existing
+    from policyd.offline.examined import examined
 
     if directory is not None and also is not None:
         raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
@@ -57,27 +57,6 @@ def analyze(
     if any(one.severity == "error" for one in found):
         raise typer.Exit(Exit.INVALID)
     raise typer.Exit(Exit.DENIED if reaches(found, failure.value) else Exit.OK)
-
-
-def examined(directory: Path, suppressed: Collection[str]) -> tuple[list[Finding], Mapping[str, str]]:
-    """Return what was found in a folder, and its texts."""
-    from policyd.analysis.model import Analysed
-    from policyd.analysis.refusals import coded
-    from policyd.analysis.run import analyse, ordered
-    from policyd.cli.loaded import load_folder
-    from policyd.cli.policy_check import texts_of
-    from policyd.errors import InvalidInput
-
-    try:
-        loaded = load_folder(directory, cases=False)
-    except InvalidInput as error:
-        texts = texts_of(directory)
-        found = coded(error.problems, texts)
-        return ordered(one for one in found if one.code not in suppressed or one.severity == "error"), texts
-    live = loaded.live
-    read = live.ruling.policy_set.reads.context
-    analysed = Analysed(live.declaration, live.mesh, policies_read_users=read is None or "user" in read)
-    return analyse(analysed, loaded.findings, suppressed), loaded.folder.every_text
 
 
 def show(form: Format, found: Sequence[Finding], texts: Mapping[str, str]) -> None:

@@ -26,8 +26,8 @@ def describe(
     """
     from policyd.analysis.describe import describe as told
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.instance import folder
+    from policyd.offline.loaded import load_folder
 
     live = load_folder(folder(directory), cases=False).live
     found = told(name, live, live.declaration.workloads.defaults.namespace)

@@ -38,8 +38,8 @@ def run(
     Cases that would fail if policies that are only tried were active are shown, and fail nothing.
     """
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.instance import existing
+    from policyd.offline.loaded import load_folder
     from policyd.policy import coverage as covering
     from policyd.policy.cases import parse_cases, run_cases
     from policyd.policy.coverage_text import coverage_lines, coverage_value

@@ -63,8 +63,8 @@ def check(
 
 def examined(directory: Path, shadow: Path | None = None) -> tuple[Counts, list[Finding], Mapping[str, str]]:
     """Return how many policies a folder has, what was found in them (errors alone if there are some), and its texts."""
-    from policyd.cli.loaded import load_folder
     from policyd.errors import InvalidInput
+    from policyd.offline.loaded import load_folder, texts_of
     from policyd.policy.finding_model import of_problems
 
     try:
@@ -74,17 +74,6 @@ def examined(directory: Path, shadow: Path | None = None) -> tuple[Counts, list[
     ruling = loaded.live.ruling
     tried = len(ruling.shadow.policy_set.policies) if ruling.shadow else None
     return Counts(len(ruling.policy_set.policies), tried), list(loaded.findings), loaded.folder.every_text
-
-
-def texts_of(directory: Path) -> Mapping[str, str]:
-    """The files whose lines are shown; none where the folder cannot be read."""
-    from policyd.errors import InvalidInput
-    from policyd.sources.files import read_folder
-
-    try:
-        return read_folder(directory).texts
-    except InvalidInput:
-        return {}
 
 
 def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mapping[str, str], notes: bool) -> None:

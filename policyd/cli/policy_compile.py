@@ -40,11 +40,11 @@ def compile_(
     decides is told too, and why policyd does where the sidecar was to. Without --service, a line for each listener.
     """
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.instance import folder
     from policyd.local.compile import Compiler, listeners_of
     from policyd.local.told import alike
     from policyd.local.told import as_json as told
+    from policyd.offline.loaded import load_folder
 
     live = load_folder(folder(directory), cases=False).live
     namespace = live.declaration.workloads.defaults.namespace

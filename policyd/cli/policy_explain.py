@@ -63,10 +63,10 @@ def explain(
 
     from policyd.cli import explain as words
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.cli.values import headers, shown_user
     from policyd.errors import UsageError
     from policyd.instance import folder
+    from policyd.offline.loaded import load_folder
     from policyd.policy.authorize import authorize
     from policyd.policy.recorded import of_shadow
 
@@ -127,9 +127,9 @@ def _record(folder: Path, decision: str) -> Record:
 
 def _of_its_time(folder: Path, record: Record, shadow: Path | None) -> tuple[Ruling, str]:
     """What decided then; else, or where policies are to be tried, what the folder has now, and why not that of then."""
-    from policyd.cli.loaded import load_folder
-    from policyd.cli.revisions import load_revision
     from policyd.errors import PolicydError
+    from policyd.offline.loaded import load_folder
+    from policyd.offline.revisions import load_revision
 
     why = ""
     if record.revision and shadow is None:

@@ -63,9 +63,9 @@ def replay(
 
 def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
     """Load a candidate as `policyd serve` would, its cases not run; raises UsageError and InvalidInput."""
-    from policyd.cli.loaded import load_texts
     from policyd.config import SETTINGS_FILE
     from policyd.instance import existing
+    from policyd.offline.loaded import load_texts
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
     from policyd.state_paths import WORKLOADS_FILE
@@ -86,9 +86,9 @@ def tally_of(journal: Path, span: Span, where: Path, folder: Folder, ruling: Rul
     """Replay the journal, with progress; raises JournalError."""
     from policyd.audit.scan import scan
     from policyd.cli.log import say_broken
-    from policyd.cli.replaying import before_of, deciders
-    from policyd.cli.replaying import replay as decide_again
     from policyd.cli.waiting import waiting
+    from policyd.offline.replaying import before_of, deciders
+    from policyd.offline.replaying import replay as decide_again
     from policyd.policy.replay import Projector
 
     chosen = scan(journal, span)
@@ -106,8 +106,8 @@ def tally_of(journal: Path, span: Span, where: Path, folder: Folder, ruling: Rul
 
 def _now(where: Path) -> Ruling | None:
     """What the folder comes to as it is; None where that is nothing."""
-    from policyd.cli.loaded import load_texts
     from policyd.errors import InvalidInput
+    from policyd.offline.loaded import load_texts
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
 

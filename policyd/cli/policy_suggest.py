@@ -44,11 +44,11 @@ def suggest(
     unless it is in the time range. Exit code 2 where the draft does not allow all that was observed.
     """
     from policyd.cli import output
-    from policyd.cli.loaded import load_folder
     from policyd.cli.log import journal_of
     from policyd.cli.moments import here
     from policyd.errors import UsageError
     from policyd.instance import folder as find_folder
+    from policyd.offline.loaded import load_folder
 
     span = here(since, until)
     journal, where = journal_of(directory), find_folder(directory)
@@ -96,7 +96,7 @@ def _observe(journal: Path, span: Span) -> Observed:
 
 def _candidate(where: Path, texts: dict[str, str]) -> tuple[Folder, Ruling]:
     """The draft in the mesh as it is."""
-    from policyd.cli.loaded import load_texts
+    from policyd.offline.loaded import load_texts
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
 
@@ -109,8 +109,8 @@ def _candidate(where: Path, texts: dict[str, str]) -> tuple[Folder, Ruling]:
 def _check(journal: Path, span: Span, where: Path, folder: Folder, candidate: Ruling) -> Tally:
     """Decide what was allowed again, under the draft."""
     from policyd.audit.scan import scan
-    from policyd.cli.replaying import before_of, deciders, replay
     from policyd.cli.waiting import waiting
+    from policyd.offline.replaying import before_of, deciders, replay
     from policyd.policy.replay import Projector
 
     chosen = scan(journal, span)

@@ -19,8 +19,8 @@ from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
     from policyd.cli.check_table import Outcome
-    from policyd.cli.loaded import Loaded
     from policyd.cli.running import RunningMesh
+    from policyd.offline.loaded import Loaded
 
 LOOK_SECONDS: Final = 1.0
 

@@ -33,9 +33,9 @@ def route(
     from datetime import UTC, datetime
 
     from policyd.cli import output, route_text
-    from policyd.cli.loaded import NOWHERE, load_folder
     from policyd.cli.values import headers, shown_user
     from policyd.instance import folder
+    from policyd.offline.loaded import NOWHERE, load_folder
     from policyd.way.entry import way_of
     from policyd.way.follow import Follower
     from policyd.way.model import is_denied, is_lost

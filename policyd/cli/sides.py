@@ -13,11 +13,11 @@ from typing import Final
 
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import HttpFacts
-from policyd.cli.loaded import load_folder
-from policyd.cli.revisions import live_of
 from policyd.errors import InvalidInput, UsageError
 from policyd.instance import existing, folder, server
 from policyd.mesh.model import Mesh
+from policyd.offline.loaded import load_folder
+from policyd.offline.revisions import live_of
 from policyd.policy.cases import parse_cases
 from policyd.sources.files import Folder, read_folder
 from policyd.sources.revisions import MIN_PREFIX, SHORT, find, read

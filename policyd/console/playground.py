@@ -17,9 +17,9 @@ from policyd.audit.record import Record
 from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import load_policies
 from policyd.cedar.shadow import Sets, split
-from policyd.cli.replaying import deciders
-from policyd.cli.replaying import replay as decide_again
 from policyd.errors import InvalidInput, UsageError
+from policyd.offline.replaying import deciders
+from policyd.offline.replaying import replay as decide_again
 from policyd.policy.authorize import Answer, authorize
 from policyd.policy.finding_model import Finding, of_problems
 from policyd.policy.findings import find_all

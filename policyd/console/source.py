@@ -26,9 +26,9 @@ from policyd.audit.ask.questions import found_by_id, newest
 from policyd.audit.read import ends
 from policyd.audit.read import newest as newest_lines
 from policyd.cli.log_query import record_of
-from policyd.cli.revisions import load_revision
 from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
 from policyd.instance import server
+from policyd.offline.revisions import load_revision
 from policyd.sources.files import Folder, read_folder
 from policyd.state_paths import state_paths
 from policyd.telemetry.graph import Look, look

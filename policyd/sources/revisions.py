@@ -3,9 +3,9 @@
     kept = find(paths.revisions, "3f9a", at=record.time)    by the first digits; needs no server
     kit = read(paths.revisions, kept)                       kit.texts by path, kit.schema, kit.folder(directory)
 
-`policyd.cli.revisions.load_revision` makes the Live of it; `RevisionStore` in revision_store.py is the server's, which
-keeps them. A revision names what decides; the same one may have been in force with other texts (a comment, a route, a
-policy on trial), and each is kept: `at` finds the one of that time.
+`policyd.offline.revisions.load_revision` makes the Live of it; `RevisionStore` in revision_store.py is the server's,
+which keeps them. A revision names what decides; the same one may have been in force with other texts (a comment, a
+route, a policy on trial), and each is kept: `at` finds the one of that time.
 
     <revision>.<digest>.json    one folder as it was in force: since when, and where its texts are
     <sha256>.pack               texts that were new with it, by their hashes, and which file had which

@@ -6,6 +6,7 @@ name, so that nobody believes to try what is not there.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -82,5 +83,5 @@ def _check_place(directory: Path, place: Path, shown: str) -> None:
 
 def _shown(directory: Path, place: Path) -> str:
     """As people know it: below the mesh's folder by the path in it, elsewhere by the whole path."""
-    whole = place.absolute()
+    whole = Path(os.path.abspath(place))  # noqa: PTH100 - takes `..` out too, so that people know it
     return str(whole.relative_to(directory) if whole.is_relative_to(directory) else whole)

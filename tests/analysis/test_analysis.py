@@ -12,11 +12,11 @@ from policyd.analysis.model import Analysed
 from policyd.analysis.routes import covers
 from policyd.analysis.run import analyse
 from policyd.cli.exits import Exit
-from policyd.cli.mesh_analyze import examined
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.placement import assumed
+from policyd.offline.examined import examined
 from policyd.policy.finding_model import RULES
 from tests.analysis.folders import (
     GATEWAY,

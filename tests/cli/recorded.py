@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from policyd.authz.ruling import Ruling
-from policyd.cli.loaded import load_folder
+from policyd.offline.loaded import load_folder
 from policyd.sources.files import read_folder
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shipped import shipped_schema

@@ -14,9 +14,9 @@ from policyd._pb import admin_pb2 as pb
 from policyd.audit.record import Record
 from policyd.cli.check_run import Wanted, choose, judge, pages, sending_of
 from policyd.cli.exits import Exit
-from policyd.cli.loaded import Loaded, load_folder
 from policyd.cli.request import Answer, Sending
 from policyd.config import FederatedSettings
+from policyd.offline.loaded import Loaded, load_folder
 from policyd.sources.relations import Relations
 from tests.cli.conftest import Said
 

@@ -11,7 +11,7 @@ import pytest
 from policyd.authz.ruling import Ruling
 from policyd.cli.exits import Exit
 from policyd.cli.policy_replay import candidate_of
-from policyd.cli.replaying import BATCH, deciders, replay
+from policyd.offline.replaying import BATCH, deciders, replay
 from policyd.policy.replay import Projector
 from policyd.state_paths import state_paths
 from tests.cli import recorded

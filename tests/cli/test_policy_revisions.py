@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policyd.cli.exits import Exit
-from policyd.cli.loaded import load_folder
+from policyd.offline.loaded import load_folder
 from policyd.reload import Live
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.revisions import history

@@ -41,7 +41,7 @@ def test_words_have_the_colour_of_what_they_are() -> None:
 def test_a_clause_that_failed_is_marked_and_one_that_held_is_not(root: Path, tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
-    from policyd.cli.loaded import load_folder
+    from policyd.offline.loaded import load_folder
     from policyd.policy.authorize import authorize
     from tests.cli.recorded import bookinfo
 

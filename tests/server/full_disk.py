@@ -20,7 +20,7 @@ from policyd import envoy_api
 from policyd.audit.journal import Durability, Journal, OnFull
 from policyd.audit.verify import verify
 from policyd.authz.service import Authorizer
-from policyd.cli.loaded import load_folder
+from policyd.offline.loaded import load_folder
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.metrics import Metrics
 from tests.audit.samples import WRITER, records

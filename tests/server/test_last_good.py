@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from policyd.ca.revocations import FILE as REVOKED_FILE
-from policyd.cli.revisions import load_revision
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, PolicydError, Problem, StateError
+from policyd.offline.revisions import load_revision
 from policyd.server.last_good import LastGood, last_good, started
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.sources.revision_store import RevisionStore

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from policyd.cli.revisions import load_revision
+from policyd.offline.revisions import load_revision
 from policyd.policy.authorize import authorize
 from policyd.sources.revisions import history
 from policyd.state_paths import state_paths

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from policyd.cli.loaded import NOWHERE, load_texts
+from policyd.offline.loaded import NOWHERE, load_texts
 from policyd.policy.end_user import Shown
 from policyd.reload import Live, shipped_schemas
 from policyd.sources.files import digest, read_folder

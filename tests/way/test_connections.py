@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from policyd.cli.loaded import NOWHERE, load_texts
 from policyd.cli.route_text import lines
+from policyd.offline.loaded import NOWHERE, load_texts
 from policyd.reload import Live, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.way.entry import way_of

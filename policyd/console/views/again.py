@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from policyd.cli.loaded import load_folder
 from policyd.console.views.explained import Explained, shown_answer
 from policyd.errors import PolicydError, UsageError
+from policyd.offline.loaded import load_folder
 from policyd.policy.authorize import Answer
 from policyd.policy.explain import explain
 from policyd.policy.recorded import recorded

@@ -12,14 +12,14 @@ import yaml
 from policyd.audit.ask.filters import Filter
 from policyd.audit.scan import Span
 from policyd.cli import route_text
-from policyd.cli.loaded import NOWHERE, load_folder
-from policyd.cli.mesh_analyze import examined
 from policyd.cli.proxy import TYPES, word
 from policyd.cli.proxy_config import Kind, rows
 from policyd.console.desk import Desk, desk_of, page, part, problems_of
 from policyd.console.live import event
 from policyd.console.playground import headers_of
 from policyd.errors import NotRunning, PolicydError, StateError, UsageError
+from policyd.offline.examined import examined
+from policyd.offline.loaded import NOWHERE, load_folder
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower
 from policyd.way.model import is_denied, is_lost

@@ -13,16 +13,16 @@ from starlette.responses import HTMLResponse, JSONResponse
 
 from policyd.amend import hash_of
 from policyd.audit.scan import scan
-from policyd.cli.loaded import load_folder
 from policyd.cli.moments import span
-from policyd.cli.replaying import before_of
-from policyd.cli.revisions import live_of
 from policyd.console import playground as drafts
 from policyd.console.cedar_text import Line, lines_of
 from policyd.console.desk import Desk, admitted, desk_of, page, part, problems_of
 from policyd.console.playground import Draft
 from policyd.console.views.explained import shown_answer
 from policyd.errors import InvalidInput, PolicydError, StateError, UsageError
+from policyd.offline.loaded import load_folder
+from policyd.offline.replaying import before_of
+from policyd.offline.revisions import live_of
 from policyd.policy import coverage as covering
 from policyd.policy.cases import Result, parse_cases, run_cases
 from policyd.policy.diff import compare

@@ -1,4 +1,4 @@
-"""A kept revision as what it was: its folder, checked again under its own schema, for all commands that look back.
+"""A kept revision as what it was: its folder, checked again under its own schema, for all who look back.
 
 Law: offline; what was kept decides as it did, or it is said that this version of policyd reads it otherwise.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from policyd.cedar.schema import parse_schema
-from policyd.cli.loaded import load_texts
 from policyd.errors import InvalidInput
+from policyd.offline.loaded import load_texts
 from policyd.reload import ISSUANCE_FILE, OPERATORS_FILE, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.sources.revisions import SHORT, Kept, Kit, find, read

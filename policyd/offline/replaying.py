@@ -67,7 +67,7 @@ _ruling: Ruling | None = None
 def _begin(directory: str, texts: dict[str, str], digest: str, revision: str) -> None:
     """What a process does first: load what it decides under."""
     global _ruling
-    from policyd.cli.loaded import load_texts
+    from policyd.offline.loaded import load_texts
     from policyd.reload import shipped_schemas
     from policyd.sources.files import Folder
 
@@ -162,8 +162,8 @@ def before_of(directory: Path, now: Ruling | None = None) -> Callable[[str, date
     """What was in force under a revision: what is kept of the folder, or the folder as it is now, if it is the same."""
 
     def find(revision: str, at: datetime) -> Ruling | None:
-        from policyd.cli.revisions import load_revision
         from policyd.errors import PolicydError
+        from policyd.offline.revisions import load_revision
 
         try:
             found = load_revision(directory, revision, at)[1].ruling

@@ -1,7 +1,8 @@
-"""A folder checked as the server checks it, without starting anything: for all commands that work offline."""
+"""A folder checked as the server checks it, without starting anything."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Final
 
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.shadow import Sets
-from policyd.cli.options import whole
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
@@ -19,7 +19,7 @@ from policyd.policy.findings import find_all
 from policyd.policy.request_form import resolve_form
 from policyd.policy.universe import universe_of
 from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
-from policyd.sources.files import Folder, digest
+from policyd.sources.files import Folder, digest, read_folder
 from policyd.sources.relations import Relations, beside
 from policyd.sources.shadow import FolderReader
 from policyd.spiffe import SpiffeId
@@ -71,12 +71,20 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
     not run, so that who asks about policies that are not right yet gets an answer. `shadow` is as `serve` has it.
     Other trust domains that a command made known are known here too, where the state may be read.
     """
-    folder, unread = _with_created(FolderReader(directory, whole(shadow))())
+    folder, unread = _with_created(FolderReader(directory, shadow)())
     if not cases:
         texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
         folder = replace(folder, texts=texts, digest=digest(texts))
     live = load_texts(folder, shipped_schemas())
     return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder), unread)
+
+
+def texts_of(directory: Path) -> Mapping[str, str]:
+    """The files of a folder whose lines are shown; none where it cannot be read."""
+    try:
+        return read_folder(directory).texts
+    except InvalidInput:
+        return {}
 
 
 def _with_created(folder: Folder) -> tuple[Folder, tuple[Problem, ...]]:
