@@ -24,8 +24,9 @@ class FolderReader:
 
     def __init__(self, directory: Path, option: Path | None = None) -> None:
         self.directory = directory
-        self._option = option
-        self._place: Path | None = option
+        # `..` is taken out too, so that people know it
+        self._option = Path(os.path.abspath(option)) if option else None  # noqa: PTH100
+        self._place = self._option
 
     def __call__(self) -> Folder:
         """Read both; raises InvalidInput with every Problem."""
@@ -83,5 +84,5 @@ def _check_place(directory: Path, place: Path, shown: str) -> None:
 
 def _shown(directory: Path, place: Path) -> str:
     """As people know it: below the mesh's folder by the path in it, elsewhere by the whole path."""
-    whole = Path(os.path.abspath(place))  # noqa: PTH100 - takes `..` out too, so that people know it
+    whole = place.absolute()
     return str(whole.relative_to(directory) if whole.is_relative_to(directory) else whole)
