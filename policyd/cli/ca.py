@@ -79,7 +79,7 @@ def status(
 def elements(reply: authority.CaStatusReply, socket: Path | None, now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
-    from policyd.cli.show import moment, short, span
+    from policyd.wording import moment, short, span
 
     facts = [
         ("trust domain", reply.trust_domain),
@@ -130,7 +130,7 @@ def show(
 def lines(reply: pb.ShowCaReply, now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
-    from policyd.cli.show import moment, span
+    from policyd.wording import moment, span
 
     def end(at: int) -> str:
         return f"until {moment(at)} (in {span(at - now)})" if at > now else f"expired {moment(at)}"

@@ -212,7 +212,7 @@ def _key(public_key: Any) -> str:
 
 
 def _state(begins: datetime, ends: datetime, now: datetime) -> str:
-    from policyd.cli.show import span
+    from policyd.wording import span
 
     if now < begins:
         return f"begins in {span(int((begins - now).total_seconds()))}"

@@ -48,9 +48,9 @@ def issue(
 
 def _issue_token(workload: str, audiences: list[str], ttl: str, directory: Path | None, *, as_json: bool) -> None:
     from policyd.cli import output
-    from policyd.cli.show import moment
     from policyd.cli.values import seconds, workload_id
     from policyd.instance import folder, server
+    from policyd.wording import moment
 
     with server(folder(directory)) as client:
         spiffe_id = str(workload_id(workload, client.status().trust_domain, client.instances()))

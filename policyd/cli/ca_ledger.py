@@ -191,7 +191,7 @@ def _kind(action: str) -> str:
 
 
 def _left(end: datetime, now: datetime) -> str:
-    from policyd.cli.show import span
+    from policyd.wording import span
 
     left = int((end - now).total_seconds())
     return f"in {span(left)}" if left > 0 else f"{span(-left)} ago"

@@ -98,8 +98,9 @@ def _certificate(
 def revoked(directory: Dir = None, as_json: Json = False) -> None:
     """List the identities that are revoked, and the certificates that are and have not ended yet."""
     from policyd.cli import output
-    from policyd.cli.show import as_dict, moment
+    from policyd.cli.show import as_dict
     from policyd.instance import folder, server
+    from policyd.wording import moment
 
     with server(folder(directory)) as client:
         found = client.revocations()

@@ -145,7 +145,7 @@ def _show(reply: pb.RotationReply, *, as_json: bool) -> None:
 def lines(reply: pb.RotationReply) -> Sequence[Any]:
     """Return what to print."""
     from policyd.cli import output
-    from policyd.cli.show import moment, short
+    from policyd.wording import moment, short
 
     rows = [
         (

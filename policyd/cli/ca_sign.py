@@ -36,12 +36,12 @@ def sign(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from policyd.cli import output
-    from policyd.cli.show import moment
     from policyd.cli.values import seconds, workload_id
     from policyd.errors import StateError, UsageError
     from policyd.instance import folder, server
     from policyd.sources.state import write_private
     from policyd.svid.material import Request
+    from policyd.wording import moment
 
     found = material(csr)
     if not isinstance(found, Request):

@@ -36,9 +36,9 @@ def create(
     hash, so that even the first connection is verified. Keep it secret until it is used.
     """
     from policyd.cli import output
-    from policyd.cli.show import moment
     from policyd.cli.values import seconds, workload_id
     from policyd.instance import folder, server
+    from policyd.wording import moment
 
     with server(folder(directory)) as client:
         trust_domain, places = client.status().trust_domain, client.instances()
@@ -57,8 +57,9 @@ def list_tokens(directory: Dir = None, as_json: Json = False) -> None:
     import time
 
     from policyd.cli import output
-    from policyd.cli.show import as_dict, moment
+    from policyd.cli.show import as_dict
     from policyd.instance import folder, server
+    from policyd.wording import moment
 
     with server(folder(directory)) as client:
         made = client.tokens()
@@ -74,7 +75,7 @@ def list_tokens(directory: Dir = None, as_json: Json = False) -> None:
 
 
 def _token_state(one: authority.Token, now: int) -> str:
-    from policyd.cli.show import since
+    from policyd.wording import since
 
     if one.used_at:
         return f"used {since(one.used_at, now)} ago"

@@ -75,10 +75,10 @@ def counts(live: Live) -> dict[str, int]:
 
 def lines(loaded: Loaded) -> Sequence[Any]:
     """Return what to print of a folder without problems."""
-    from policyd.cli import output
+    from policyd.wording import clean
 
     found = ", ".join(f"{count} {_noun(name, count)}" for name, count in counts(loaded.live).items())
-    return [*(f"warning: {output.clean(str(warning))}" for warning in loaded.warnings), f"ok: {found}"]
+    return [*(f"warning: {clean(str(warning))}" for warning in loaded.warnings), f"ok: {found}"]
 
 
 def _noun(name: str, count: int) -> str:

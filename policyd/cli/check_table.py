@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from policyd.cli import output
+from policyd.wording import clean
 
 HEADERS: Final = ("CHECK", "REQUEST", "EXPECT", "GOT", "RESULT", "DECISION", "BY", "LATENCY")
 GAP: Final = 2  # columns between two of the table
@@ -43,7 +44,7 @@ def lines(outcomes: Sequence[Outcome], width: int) -> list[Any]:
     wanted = sum(max(map(len, column)) + GAP for column in zip(HEADERS, *rows, strict=True)) - GAP
     shown: list[Any] = [output.table(HEADERS, rows)] if wanted <= width else [_block(outcome) for outcome in outcomes]
     failed = [outcome for outcome in outcomes if not outcome.passed]
-    shown += [f"failed: {outcome.name}: {output.clean(outcome.problem)}" for outcome in failed]
+    shown += [f"failed: {outcome.name}: {clean(outcome.problem)}" for outcome in failed]
     shown += [f"denied: {outcome.name}: {_indented(outcome.why)}" for outcome in outcomes if outcome.why]
     count = f"{len(outcomes)} check{'s' if len(outcomes) != 1 else ''}"
     shown.append(f"{count}, {len(failed)} failed" if failed else f"{count}, all as expected")
@@ -57,7 +58,7 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def _indented(why: str) -> str:
     """Why, and under it what would have allowed it."""
-    return output.clean(why).replace("\n", f"\n{' ' * INDENT}")
+    return clean(why).replace("\n", f"\n{' ' * INDENT}")
 
 
 def _block(outcome: Outcome) -> str:
@@ -66,7 +67,7 @@ def _block(outcome: Outcome) -> str:
     by = f", {outcome.decision}{f' by {outcome.policy}' if outcome.policy else ''}" if outcome.decision else ""
     took = f", {outcome.milliseconds:.1f} ms" if outcome.got else ""
     result = "ok" if outcome.passed else "FAIL"
-    return f"{result:<6}{output.clean(outcome.name)}: {output.clean(outcome.request)}\n      {got}{by}{took}"
+    return f"{result:<6}{clean(outcome.name)}: {clean(outcome.request)}\n      {got}{by}{took}"
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from typing import Any, Final
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import HttpFacts
 from policyd.cedar.policies import Policy
-from policyd.cli.output import clean
 from policyd.errors import PolicydError
 from policyd.policy.authorize import Answer, answer
 from policyd.policy.explain import Explanation
 from policyd.policy.nearest import ClauseMiss, NearMiss
 from policyd.policy.remedies import Remedy
+from policyd.wording import clean
 
 WOULD: Final = "would be allowed with "
 

@@ -107,7 +107,7 @@ def _records(journal: Path, match: Match, past: int, follow: bool) -> Iterator[L
 
 
 def say_broken(error: BrokenRecord) -> None:
-    from policyd.cli.output import clean
+    from policyd.wording import clean
 
     sys.stderr.write(f"warning: {clean(str(error))}\n")
 
@@ -131,7 +131,8 @@ def describe(record: Record) -> Text:
     from rich.text import Text
 
     from policyd.audit.match import short_name
-    from policyd.cli.output import STYLES, clean
+    from policyd.cli.output import STYLES
+    from policyd.wording import clean
 
     word = record.decision or "-"
     subject = _request(record) if record.kind == "decision" else _happening(record)

@@ -132,6 +132,7 @@ def _value(record: Record, answer: Answer | None, why_not: str) -> dict[str, Any
 def _lines(record: Record, answer: Answer | None, why_not: str) -> Iterator[Any]:
     from policyd.cli import output
     from policyd.cli.explain import lines
+    from policyd.wording import clean
 
     yield output.facts(list(_flat(_plain(record))))
     if answer is not None:
@@ -140,7 +141,7 @@ def _lines(record: Record, answer: Answer | None, why_not: str) -> Iterator[Any]
         yield from lines(answer)
     elif why_not:
         yield ""
-        yield output.clean(f"not explained: {why_not}")
+        yield clean(f"not explained: {why_not}")
 
 
 def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

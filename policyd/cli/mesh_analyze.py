@@ -67,6 +67,7 @@ def show(form: Format, found: Sequence[Finding], texts: Mapping[str, str]) -> No
     from policyd.cli import output
     from policyd.policy.finding_text import counted, finding_lines
     from policyd.policy.sarif import sarif
+    from policyd.wording import clean
 
     if form is Format.JSON:
         values = [{"severity": one.severity, "name": one.rule.name, **asdict(one)} for one in found]
@@ -74,5 +75,5 @@ def show(form: Format, found: Sequence[Finding], texts: Mapping[str, str]) -> No
     elif form is Format.SARIF:
         output.print_json(sarif(found, __version__))
     else:
-        shown = (output.clean(line) for line in finding_lines(found, texts))
+        shown = (clean(line) for line in finding_lines(found, texts))
         output.show(*shown, counted(found) or "ok: nothing found")

@@ -28,6 +28,7 @@ def describe(
     from policyd.cli import output
     from policyd.instance import folder
     from policyd.offline.loaded import load_folder
+    from policyd.wording import clean
 
     live = load_folder(folder(directory), cases=False).live
     found = told(name, live, live.declaration.workloads.defaults.namespace)
@@ -35,7 +36,7 @@ def describe(
         headings = {heading: list(lines) for heading, lines in found.headings.items()}
         output.print_json({"kind": found.kind, "name": found.name, "headings": headings})
     else:
-        output.show(*(output.clean(line) for line in lines(found)))
+        output.show(*(clean(line) for line in lines(found)))
 
 
 def lines(found: Description) -> Iterator[str]:

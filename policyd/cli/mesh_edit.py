@@ -90,6 +90,7 @@ def get(
     from policyd.cli import output
     from policyd.errors import UsageError
     from policyd.instance import folder
+    from policyd.wording import clean
 
     found = list(_resources(folder(directory), kind, name))
     if name and not found:
@@ -100,7 +101,7 @@ def get(
         import yaml
 
         texts = (yaml.safe_dump(one.value, sort_keys=False, allow_unicode=True) for one in found)
-        output.show(*(output.clean(line) for line in "---\n".join(texts).splitlines()))
+        output.show(*(clean(line) for line in "---\n".join(texts).splitlines()))
     else:
         rows = [(one.kind, one.namespace, one.name, f"{one.file}:{one.line}") for one in found]
         shown = output.table(("KIND", "NAMESPACE", "NAME", "WHERE"), rows) if rows else "no resource is declared"

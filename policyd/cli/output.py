@@ -7,34 +7,25 @@ No control character of others' text reaches the terminal.
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from policyd.errors import InvalidInput, PolicydError, Problem
+from policyd.error_text import error_lines, error_value
+from policyd.errors import PolicydError
+from policyd.wording import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MAX_PROBLEMS: Final = 50  # that people are shown
 PLAIN_WIDTH: Final = 1000  # columns where no terminal limits them
 STYLES: Final[Mapping[str, str]] = {
     "allow": "green", "ok": "green", "up": "green", "synced": "green", "yes": "green", "pass": "green",
     "deny": "red", "fail": "bold red", "NACK": "bold red", "no": "red", "gave up": "bold red",
     "awaited": "yellow", "restarting": "yellow", "stale": "yellow",
 }  # fmt: skip
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
 Row = Sequence[str]
-
-
-def clean(text: str, limit: int = 2000) -> str:
-    """Return `text` without control and direction characters, at most `limit` characters long."""
-    text = _CONTROL.sub("�", text.replace("\t", " "))
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def print_json(value: Any, stream: TextIO | None = None) -> None:
@@ -96,42 +87,9 @@ def stderr() -> TextIO:
     return sys.stderr
 
 
-def error_value(error: PolicydError) -> dict[str, Any]:
-    """Return an error as `--json` shows it."""
-    value: dict[str, Any] = {"code": error.code, "message": error.message, "remedy": error.remedy}
-    if isinstance(error, InvalidInput):
-        value["problems"] = [
-            {
-                "code": problem.code,
-                "message": problem.message,
-                "file": problem.file,
-                "line": problem.line,
-                "remedy": problem.remedy,
-            }
-            for problem in error.problems
-        ]
-    return {"error": value}
-
-
-def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """Return a line a problem; of very many the first, and how many more there are of each kind."""
-    lines = [clean(str(problem)) for problem in problems[:MAX_PROBLEMS]]
-    more = Counter(problem.code for problem in problems[MAX_PROBLEMS:])
-    if more:
-        kinds = ", ".join(f"{count:,} `{code}`" for code, count in sorted(more.items()))
-        lines.append(f"and {more.total():,} more: {kinds}; `--json` has all")
-    return lines
-
-
 def show_error(error: PolicydError, as_json: bool = False) -> None:
     """Print an error on standard error: every problem of an invalid input, else the message and its remedy."""
     if as_json:
         print_json(error_value(error), sys.stderr)
         return
-    if isinstance(error, InvalidInput):
-        count = len(error.problems)
-        lines = [*problem_lines(error.problems), f"error: {count:,} problem{'s' if count > 1 else ''} found"]
-    else:
-        lines = [f"error: {clean(line)}" if i == 0 else clean(line) for i, line in enumerate(error.message.split("\n"))]
-        lines += [f"  {clean(error.remedy)}"] if error.remedy else []
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write("\n".join(error_lines(error)) + "\n")

@@ -46,6 +46,7 @@ def run(
     from policyd.policy.junit import junit as as_junit
     from policyd.policy.report_html import report_html
     from policyd.sources.files import read_folder
+    from policyd.wording import clean
 
     where = existing(directory)
     live = load_folder(where, cases=False, shadow=shadow).live
@@ -64,9 +65,7 @@ def run(
             shown["shadow_cases"] = [value(result) for result in tried]
         output.print_json(shown | ({"coverage": coverage_value(found)} if wanted else {}))
     else:
-        output.show(
-            *lines(results), *shadow_lines(tried or ()), *map(output.clean, coverage_lines(found) if wanted else ())
-        )
+        output.show(*lines(results), *shadow_lines(tried or ()), *map(clean, coverage_lines(found) if wanted else ()))
     too_little = min_coverage is not None and found.percent < min_coverage
     if too_little and not as_json:
         output.show(f"coverage is below {min_coverage:g} %")
@@ -102,22 +101,22 @@ def value(result: Result) -> dict[str, Any]:
 
 def lines(results: Sequence[Result]) -> Sequence[str]:
     """Return what to print: every failure, and how many passed."""
-    from policyd.cli import output
+    from policyd.error_text import problem_lines
 
     if not results:
         return ["there are no cases; write cases/<name>.yaml, as in examples/bookinfo/cases"]
     failed = [result.problem() for result in results if not result.passed]
     count = f"{len(results):,} case{'s' if len(results) > 1 else ''}"
-    return [*output.problem_lines(failed), f"{count}, {f'{len(failed):,} failed' if failed else 'all passed'}"]
+    return [*problem_lines(failed), f"{count}, {f'{len(failed):,} failed' if failed else 'all passed'}"]
 
 
 def shadow_lines(results: Sequence[Result]) -> Sequence[str]:
     """Return what to print of the cases under the shadow policies: those that would fail."""
-    from policyd.cli import output
+    from policyd.wording import clean
 
     if not results:
         return []
     failed = [f"  {result.case.name}: {'; '.join(result.different)}" for result in results if not result.passed]
     if not failed:
         return ["under the shadow policies all would pass too"]
-    return [f"under the shadow policies {len(failed)} would fail:", *map(output.clean, failed)]
+    return [f"under the shadow policies {len(failed)} would fail:", *map(clean, failed)]

@@ -84,6 +84,7 @@ def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mappi
     from policyd.cli import output
     from policyd.policy.finding_text import counted, finding_lines
     from policyd.policy.sarif import sarif
+    from policyd.wording import clean
 
     if form is Format.JSON:
         tried = {} if counts.shadow is None else {"shadow_policies": counts.shadow}
@@ -97,4 +98,4 @@ def show(form: Format, findings: Sequence[Finding], counts: Counts, texts: Mappi
         summary = (counted(shown) or "ok") + (f"; --notes shows {hidden}" if hidden else "")
         about = f"{counts}: " if counts.active or counts.shadow else ""
         nothing = "" if findings or about else "there are no policies: every request is denied"
-        output.show(*(output.clean(line) for line in finding_lines(shown, texts)), nothing or about + summary)
+        output.show(*(clean(line) for line in finding_lines(shown, texts)), nothing or about + summary)

@@ -118,6 +118,7 @@ def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]], decider
     """Return what to print."""
     from policyd.cli import output
     from policyd.local.told import readable, rows, size
+    from policyd.wording import clean
 
     if not found:
         yield f"no listener is for `{service}`"
@@ -125,7 +126,7 @@ def lines(service: str, found: Sequence[tuple[Compiled, Sequence[str]]], decider
         if at:
             yield ""
         yield f"{', '.join(names)}: {_outcome(compiled)}"
-        yield output.clean(f"  decided by {deciders(names)}")
+        yield clean(f"  decided by {deciders(names)}")
         yield from (f"  {one}" for one in compiled.obstacles)
         if compiled.obstacles:
             continue

@@ -80,11 +80,12 @@ def value(found: Difference, old: str, new: str) -> dict[str, Any]:
 def lines(found: Difference, cases: int) -> Iterator[Any]:
     """Return what to print: what was compared, which policies differ, then what is answered differently."""
     from policyd.cli import output
+    from policyd.wording import clean
 
     yield from _compared(found, cases)
     for name, only in (("OLD", found.only_old), ("NEW", found.only_new)):
         if only:
-            yield output.clean(f"only in {name}: {', '.join(only)}")
+            yield clean(f"only in {name}: {', '.join(only)}")
     for policy in found.policies:
         yield from _policy_lines(policy)
     for change in _CHANGES:
@@ -111,16 +112,16 @@ def _compared(found: Difference, cases: int) -> Iterator[str]:
 
 
 def _policy_lines(change: PolicyChange) -> Iterator[str]:
-    from policyd.cli import output
+    from policyd.wording import clean
 
     one = change.new or change.old
     assert one is not None
     word = "changed" if change.old and change.new else "added" if change.new else "removed"
     yield ""
-    yield output.clean(f"{word} `{one.id}` ({one.file}:{one.line})")
+    yield clean(f"{word} `{one.id}` ({one.file}:{one.line})")
     for mark, policy in (("-", change.old), ("+", change.new)):
         if policy is not None:
-            yield from (output.clean(f"  {mark} {line}") for line in policy.text.splitlines())
+            yield from (clean(f"  {mark} {line}") for line in policy.text.splitlines())
 
 
 def _rows(combinations: Sequence[Combination]) -> Iterator[tuple[str, ...]]:

@@ -33,6 +33,7 @@ def fmt(
     from policyd.cli import output
     from policyd.instance import existing
     from policyd.policy.fmt import difference
+    from policyd.wording import clean
 
     texts = _formatted(list(_files(paths or [Path(os.path.relpath(existing(None)))])))
     changed = [(path, before, after) for path, before, after in texts if before != after]
@@ -43,9 +44,9 @@ def fmt(
         if as_json:
             continue
         if diff:
-            output.show(output.clean(difference(before, after, str(path)), limit=1 << 20).removesuffix("\n"))
+            output.show(clean(difference(before, after, str(path)), limit=1 << 20).removesuffix("\n"))
         else:
-            output.show(output.clean(f"{path}: {'formatted' if writes else 'is not formatted'}"))
+            output.show(clean(f"{path}: {'formatted' if writes else 'is not formatted'}"))
     if as_json:
         values = [{"file": str(path), "formatted": before == after} for path, before, after in texts]
         output.print_json({"written": writes, "files": values})

@@ -192,6 +192,7 @@ def _differs(path: Path, text: str) -> bool:
 
 def _show(written: Sequence[tuple[Translation, Path | None]], as_json: bool) -> None:
     from policyd.cli import output
+    from policyd.wording import clean
 
     made, out = written[0]
     if as_json:
@@ -203,10 +204,10 @@ def _show(written: Sequence[tuple[Translation, Path | None]], as_json: bool) -> 
             value |= {"dry_runs": {"files": dict(tried.files), "written": str(place)}}
         output.print_json(value)
         return
-    output.show(*(output.clean(f"note: {one}") for one in made.notes), stream=output.stderr())
+    output.show(*(clean(f"note: {one}") for one in made.notes), stream=output.stderr())
     for one, place in written:
         for name, text in one.files.items():
             if place is not None:
-                output.show(output.clean(f"{place / name}: written"))
+                output.show(clean(f"{place / name}: written"))
             else:
-                output.show(f"// ---- {name}\n{output.clean(text, limit=1 << 20)}")
+                output.show(f"// ---- {name}\n{clean(text, limit=1 << 20)}")

@@ -73,6 +73,7 @@ def who_lines(found: WhoCan, request: str) -> Iterator[Any]:
     """Return what to print: a row for each caller that may, and how many may not."""
     from policyd.audit.match import short_name
     from policyd.cli import output
+    from policyd.wording import clean
 
     may = {caller: one for caller, one in found.callers.items() if one.verdict != "deny"}
     rows = [(short_name(caller), _WORDS[one.verdict], ", ".join(one.by), _if(one)) for caller, one in may.items()]
@@ -80,7 +81,7 @@ def who_lines(found: WhoCan, request: str) -> Iterator[Any]:
         yield output.table(("CALLER", "MAY", "BY", "CONDITION"), rows)
     conditional = sum(one.verdict == "conditional" for one in may.values())
     under = f", {conditional} of them under a condition" if conditional else ""
-    yield f"{len(may)} of {len(found.callers)} callers may {output.clean(request)}{under}"
+    yield f"{len(may)} of {len(found.callers)} callers may {clean(request)}{under}"
     if not found.identified:
         yield "this service verifies no callers, so everybody is anonymous to it"
     elif any(caller.startswith("Unauthenticated::") for caller in may):
@@ -90,6 +91,7 @@ def who_lines(found: WhoCan, request: str) -> Iterator[Any]:
 def what_lines(found: Mapping[str, Mapping[str, Reach]], caller: str) -> Iterator[Any]:
     """Return what to print: services by methods, then the conditions, each once."""
     from policyd.cli import output
+    from policyd.wording import clean
 
     methods = list(next(iter(found.values()), {}))
     rows = [
@@ -102,12 +104,12 @@ def what_lines(found: Mapping[str, Mapping[str, Reach]], caller: str) -> Iterato
     yield ""
     yield from _conditions(found)
     if all(reach.verdict == "deny" for reached in found.values() for reach in reached.values()):
-        yield f"`{output.clean(caller)}` may nothing"
+        yield f"`{clean(caller)}` may nothing"
 
 
 def _conditions(found: Mapping[str, Mapping[str, Reach]]) -> Iterator[str]:
     """One line for the methods of a service that have the same answer."""
-    from policyd.cli import output
+    from policyd.wording import clean
 
     for service, reached in found.items():
         told: dict[str, list[str]] = {}
@@ -115,7 +117,7 @@ def _conditions(found: Mapping[str, Mapping[str, Reach]]) -> Iterator[str]:
             if one.verdict != "deny":
                 told.setdefault(_answer(one), []).append(method)
         for answer, methods in told.items():
-            yield output.clean(f"{_name(service)} {', '.join(methods)}: {answer}")
+            yield clean(f"{_name(service)} {', '.join(methods)}: {answer}")
 
 
 def _answer(reach: Reach) -> str:

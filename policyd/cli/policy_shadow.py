@@ -93,7 +93,7 @@ def _json(time: datetime) -> str:
 
 def lines(found: Report) -> Iterator[Any]:
     """Return what to print: how many, under which shadow policies, then what would change, then what failed."""
-    from policyd.cli import output
+    from policyd.wording import clean
 
     if not found.compared:
         yield "no decision has both answers" + (f", of {found.alone} the shadow was not asked" if found.alone else "")
@@ -104,14 +104,14 @@ def lines(found: Report) -> Iterator[Any]:
         rows = [row for row in found.rows if row.change == change]
         if rows:
             yield from ("", title)
-            yield from (output.clean(line) for row in rows[:MAX_ROWS] for line in _row(row))
+            yield from (clean(line) for row in rows[:MAX_ROWS] for line in _row(row))
             if len(rows) > MAX_ROWS:
                 yield f"and {len(rows) - MAX_ROWS} more; `--json` has all"
     if found.failing:
         yield from ("", "no answer, or not by all policies:")
         for one in found.failing:
-            yield output.clean(f"  {one.count:,} x {one.source}: {one.message}")
-            yield output.clean(f"      {_example(one.example)}")
+            yield clean(f"  {one.count:,} x {one.source}: {one.message}")
+            yield clean(f"      {_example(one.example)}")
 
 
 def _summary(found: Report) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _summary(found: Report) -> Iterator[str]:
 
 
 def _revisions(found: Report) -> Iterator[str]:
-    from policyd.cli.show import short
+    from policyd.wording import short
 
     *earlier, last = found.revisions
     yield f"  under shadow revision {short(last.revision)}"

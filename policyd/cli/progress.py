@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from policyd.cli import output
 from policyd.cli.life import Phase
+from policyd.wording import clean
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -58,7 +59,7 @@ def changes(before: Mapping[tuple[str, str], Item], items: Iterable[Item]) -> Se
 def sentence(item: Item) -> str:
     """Say how an item is: `up          details-v1 (sidecar)`."""
     why = f": {item.why}" if item.why and item.phase is not Phase.HEALTHY else ""
-    return f"{item.phase.value:<12}{item.name} ({item.kind}){output.clean(why, 300)}"
+    return f"{item.phase.value:<12}{item.name} ({item.kind}){clean(why, 300)}"
 
 
 class Lines:

@@ -50,7 +50,7 @@ def word(one: pb.TypeStatus | None) -> str:
 def lines(proxies: Sequence[pb.ProxyStatus], now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
-    from policyd.cli.show import since
+    from policyd.wording import clean, since
 
     if not proxies:
         return ["no proxy is known yet; `policyd status` shows which instances are declared"]
@@ -61,9 +61,7 @@ def lines(proxies: Sequence[pb.ProxyStatus], now: int) -> Sequence[Any]:
         words = [word(states.get(name)) for name in TYPES]
         rows.append((proxy.instance, connected, proxy.envoy_version or "-", *words))
         rejections += [
-            f"{proxy.instance} NACK {kind.type}: {output.clean(kind.rejection)}"
-            for kind in proxy.types
-            if kind.rejection
+            f"{proxy.instance} NACK {kind.type}: {clean(kind.rejection)}" for kind in proxy.types if kind.rejection
         ]
     headers = ("INSTANCE", "CONNECTED", "ENVOY", *(name.upper() for name in TYPES))
     return [output.table(headers, rows), *(["", *rejections] if rejections else [])]

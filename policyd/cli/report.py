@@ -16,6 +16,7 @@ from policyd.cli.places import addresses
 from policyd.errors import NotRunning, PolicydError, Problem
 from policyd.instance import server
 from policyd.state_paths import state_paths
+from policyd.wording import clean
 
 if TYPE_CHECKING:
     from policyd.cli.check_table import Outcome
@@ -46,7 +47,7 @@ def after_start(mesh: RunningMesh, loaded: Loaded, outcomes: Sequence[Outcome], 
         opened = [f"open  {url}" for url in front_pages or addresses(places)]
         opened += [f"console  {link(state_paths(loaded.directory))}"] if mesh.console else []
         opened += [f"metrics  {mesh.metrics}"] if mesh.metrics else []
-        warned = [f"warning: {output.clean(warning)}" for warning in warnings]
+        warned = [f"warning: {clean(warning)}" for warning in warnings]
         output.show(
             "", *opened, *warned, *(["", *check_table.lines(outcomes, output.console().width)] if outcomes else [])
         )
@@ -85,4 +86,4 @@ def _in_force(directory: Path) -> tuple[str, tuple[str, ...], str] | None:
     except (NotRunning, PolicydError):
         return None
     refused = (Problem(p.code, p.message, p.file, p.line, remedy=p.remedy) for p in status.refused)
-    return f"{status.revision}", tuple(output.clean(str(problem)) for problem in refused), status.shadow.revision
+    return f"{status.revision}", tuple(clean(str(problem)) for problem in refused), status.shadow.revision

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from policyd.cli.output import clean
 from policyd.mesh.model import Mesh
 from policyd.policy.authorize import Answer as Decided
 from policyd.way.model import Arrival, Destination, Hop, Place, is_denied, is_lost
+from policyd.wording import clean
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.step import percent
 

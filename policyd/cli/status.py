@@ -37,8 +37,8 @@ def status(directory: Dir = None, as_json: Json = False) -> None:
 def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
-    from policyd.cli.show import short, since
     from policyd.errors import Problem
+    from policyd.wording import clean, short, since
 
     allowed = reply.decisions - reply.denials - reply.errors
     facts = [
@@ -58,20 +58,18 @@ def lines(reply: pb.StatusReply, places: Sequence[pb.InstancePlace], now: int) -
     if places:
         rows = [(place.name, place.service, place.role, ports(place)) for place in places]
         shown += ["", output.table(("INSTANCE", "SERVICE", "ROLE", "LISTENS"), rows)]
-    if probed := [(place.name, output.clean(place.health)) for place in places if place.health]:
+    if probed := [(place.name, clean(place.health)) for place in places if place.health]:
         shown += ["", output.table(("PROBED", "HEALTH"), probed)]
     if reply.refused:
         shown += ["", "a change is refused, the last good one stays in force:"]
-        shown += [
-            "  " + output.clean(str(Problem(p.code, p.message, p.file, p.line, remedy=p.remedy))) for p in reply.refused
-        ]
-    shown += [f"warning: {output.clean(warning)}" for warning in reply.warnings]
+        shown += ["  " + clean(str(Problem(p.code, p.message, p.file, p.line, remedy=p.remedy))) for p in reply.refused]
+    shown += [f"warning: {clean(warning)}" for warning in reply.warnings]
     return shown
 
 
 def shadow(found: pb.Shadow) -> str:
     """Return what is tried beside the active policies, and what would have changed."""
-    from policyd.cli.show import short
+    from policyd.wording import short
 
     source = f"of `{found.folder}`" if found.folder else "with those marked @shadow"
     answers = f"{found.agree} agree, {found.would_deny} would deny, {found.would_allow} would allow"
@@ -82,7 +80,7 @@ def shadow(found: pb.Shadow) -> str:
 def deciders(found: Sequence[pb.Decider]) -> Any:
     """Return the table of decision processes."""
     from policyd.cli import output
-    from policyd.cli.show import short
+    from policyd.wording import short
 
     rows = [
         (one.name, str(one.pid or "-"), one.address, one.state, short(one.revision) or "-", one.trouble or "-")

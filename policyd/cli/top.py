@@ -111,10 +111,11 @@ def _milliseconds(value: float | None) -> str:
 
 def _parts(edges: Sequence[Traffic], missed: Sequence[str], *, everything: bool) -> list[Any]:
     from policyd.cli import output
+    from policyd.wording import clean
 
     found = rows(edges, everything=everything)
     told = [output.table(HEADERS, found)] if found else ["no request ended meanwhile"]
-    return [*told, *(output.clean(f"not seen: {one}") for one in missed)]
+    return [*told, *(clean(f"not seen: {one}") for one in missed)]
 
 
 def _show(edges: Sequence[Traffic], missed: Sequence[str], *, everything: bool) -> None:

@@ -25,11 +25,10 @@ from starlette.responses import HTMLResponse
 
 from policyd import tickets
 from policyd.audit.match import entity_id, short_name
-from policyd.cli.output import clean
-from policyd.cli.show import short, since, span
 from policyd.console.graph import drawing
 from policyd.console.source import Forbidden
 from policyd.errors import InvalidInput, PolicydError, Problem
+from policyd.wording import clean, short, since, span
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -25,7 +25,6 @@ from typing import Any, Final
 import uvicorn
 
 from policyd.cli.console import LISTENING, key_of
-from policyd.cli.output import show_error
 from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
 from policyd.console.app import application
 from policyd.console.desk import Desk
@@ -36,6 +35,7 @@ from policyd.console.sessions import sessions_of
 from policyd.console.source import Source
 from policyd.console.watch import Watch
 from policyd.environment import from_environ
+from policyd.error_text import error_lines
 from policyd.errors import PolicydError, StateError
 from policyd.home import HOME
 from policyd.instance import trust_domain_of
@@ -60,7 +60,7 @@ def main() -> None:
     try:
         serve(directory)
     except PolicydError as error:
-        show_error(error)
+        sys.stderr.write("\n".join(error_lines(error)) + "\n")
         sys.exit(1)
 
 

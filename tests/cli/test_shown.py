@@ -12,8 +12,8 @@ import pytest
 from policyd._pb import admin_pb2 as pb
 from policyd.cli import ca, check_table, output, proxy, status, traces
 from policyd.cli.check_table import Outcome
-from policyd.cli.show import moment, since, span
 from policyd.errors import InvalidInput, Problem, StateError
+from policyd.wording import clean, moment, since, span
 from tests.cli.conftest import Said
 from tests.fakes.admin import FakeAdmin
 from tests.golden import check_text
@@ -195,7 +195,7 @@ def test_the_root_alone_is_pem(policyd: Callable[..., Said], folder: Path, fake:
     ],
 )
 def test_others_text_cannot_steer_the_terminal(text: str, shown: str) -> None:
-    assert output.clean(text) == shown
+    assert clean(text) == shown
 
 
 def test_a_table_is_never_cut_where_no_terminal_limits_it() -> None:

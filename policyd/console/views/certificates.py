@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from policyd.audit.ask.issuance import Issued, issued
 from policyd.audit.ask.issuance import newest as newest_issuances
 from policyd.cli.log_query import record_of
-from policyd.cli.show import span
 from policyd.console.desk import Desk, desk_of, page
 from policyd.errors import NotRunning, PolicydError, UsageError
 from policyd.strict import parse_duration
+from policyd.wording import span
 
 if TYPE_CHECKING:
     from starlette.requests import Request
