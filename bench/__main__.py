@@ -19,6 +19,7 @@ BENCHMARKS = (
     "telemetry",
     "local",
     "capture",
+    "draining",
     "ca",
     "deciders",
     "demo",

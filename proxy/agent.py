@@ -22,6 +22,7 @@ from proxy.events import write_status
 from proxy.fleet import Fleet
 from proxy.forwarding import Forwarding
 from proxy.join import Joined
+from proxy.leaving import Leaving
 from proxy.memory import give_back
 from proxy.outside import Outside
 from proxy.probes import Probes
@@ -65,6 +66,7 @@ class Agent:
         self._quiet: asyncio.TimerHandle | None = None
         self._session: Session | None = None
         self._fleet: Fleet | None = None
+        self._leaving: Leaving | None = None
         self._book = Book(outside)
         self._speech = speech
 
@@ -99,6 +101,7 @@ class Agent:
         session = self._session = Session(
             joined, self._entry.state, control, fleet, probes, book, resolver, self._outside, self._changed, self._speak
         )
+        leaving = self._leaving = Leaving(control.leave, self._outside)
         series = Series(fleet.status, self._outside.say)
         bound = await self._metrics.start(self._where)
         self._outside.say("agent.metrics", address=str(bound))
@@ -110,6 +113,7 @@ class Agent:
                 session.work(),
                 session.tell(),
                 probes.report(),
+                leaving.run(),
                 series.watch(self._outside.sleep),
                 forwarding.run(control),
                 Tally(fleet.deciding, self._outside).run(),
@@ -118,6 +122,7 @@ class Agent:
         self._changed()
         try:
             await self._stopping.wait()
+            await leaving.leave()
         finally:
             await probes.end()
             await resolver.end()
@@ -183,6 +188,8 @@ class Agent:
         if self._quiet is not None:
             self._quiet.cancel()
         self._quiet = loop.call_later(QUIET, give_back)
+        if self._fleet is not None and self._leaving is not None:
+            self._leaving.look(self._fleet.status())
         if self._status_due is None:
             self._status_due = loop.call_later(STATUS_PAUSE, self._write_status)
 

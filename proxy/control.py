@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -315,6 +315,14 @@ class Control:
         ]
         try:
             await _heard(stub.Report(agent_pb2.HealthReport(instances=said), timeout=REPORT_TIMEOUT))
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+
+    async def leave(self, leaving: Collection[str], back: Collection[str]) -> None:
+        """Say whose sidecars end, and whose serve; returns when callers are led so. Raises as `report`."""
+        stub = agent_pb2_grpc.AgentsStub(self._connected())  # type: ignore[no-untyped-call]
+        try:
+            await _heard(stub.Leave(agent_pb2.Leaving(leaving=leaving, back=back), timeout=REPORT_TIMEOUT))
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 

@@ -48,7 +48,7 @@ class Act(Enum):
 class Limits:
     """Seconds: how long draining and ending may take, what a restart waits, and when past crashes are forgotten."""
 
-    drain: float = 2.0
+    drain: float = 5.0
     end: float = 5.0
     first_wait: float = 0.2
     most_wait: float = 30.0

@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         "--drain",
         metavar="SECONDS",
         type=_seconds,
-        default=2.0,
-        help="how long a stop waits for connections (default: 2)",
+        default=Limits().drain,
+        help="how long a stop waits for connections at most (default: 5)",
     )
     add("--concurrency", metavar="N", type=_workers, default=1, help="worker threads of each Envoy (default: 1)")
     text = "trace, debug, info, warning, error, critical or off (default: warning)"

@@ -30,15 +30,19 @@ def said_by(
     registration: Registration, report: agent_pb2.HealthReport, mesh: Mesh, agents: Iterable[Registration]
 ) -> dict[str, tuple[bool, str]]:
     """What a report says of instances that there are; raises IssuanceDenied where one is not this agent's."""
+    own = own_of((said.instance for said in report.instances), registration, mesh, agents)
+    return {said.instance: (said.healthy, _clean(said.reason)) for said in report.instances if said.instance in own}
+
+
+def own_of(
+    names: Iterable[str], registration: Registration, mesh: Mesh, agents: Iterable[Registration]
+) -> frozenset[str]:
+    """Those of `names` that there are; raises IssuanceDenied where one is not this agent's."""
     own = {one.name for one in instances_for(registration, mesh, agents)}
-    found = {}
-    for said in report.instances:
-        if said.instance not in mesh.instances:  # it went while the report came
-            continue
-        if said.instance not in own:
-            raise IssuanceDenied(f"`{said.instance}` is not run by this agent")
-        found[said.instance] = (said.healthy, _clean(said.reason))
-    return found
+    known = frozenset(name for name in names if name in mesh.instances)  # others went while the word came
+    for name in sorted(known - own):
+        raise IssuanceDenied(f"`{name}` is not run by this agent")
+    return known
 
 
 def _clean(reason: str) -> str:

@@ -28,6 +28,7 @@ AGENT_NAME: Final = "up"
 WORKLOAD_SOCKET: Final = "workload.sock"  # in the agent's runtime folder; see proxy.workload_server
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 SERVER_GRACE: Final = 10.0  # seconds
+AGENT_DRAIN: Final = 2.0  # seconds; all that calls one another here ends together
 AGENT_GRACE: Final = 15.0  # its Envoys drain, all at once
 APPLICATION_GRACE: Final = 5.0
 CONSOLE_GRACE: Final = 5.0
@@ -62,7 +63,7 @@ def agent_program(
     """The agent of all sidecars and gateways of `directory`; `feed` gives the join token, a line."""
     # whoever writes commands into the folder has them run here anyway
     options = ["--join", "-", "--exit-with-parent", "--run-probe-commands"]
-    options += ["--dir", str(state), "--runtime", str(runtime)]
+    options += ["--dir", str(state), "--runtime", str(runtime), "--drain", f"{AGENT_DRAIN:g}"]
     return Program(
         name=AGENT,
         kind="agent",

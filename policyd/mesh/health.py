@@ -1,13 +1,14 @@
 """Which instances answer, as their agents say: a value that what is said, and time, change.
 
 Law: an instance with a probe is reached while its agent says that it answers, and no longer than that was said
-lately: an agent that is gone says nothing, and its machine may be gone with it.
+lately: an agent that is gone says nothing, and its machine may be gone with it. One whose sidecar ends in an orderly
+way is reached by nobody from before it ends until its agent says that it is back.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ from policyd.spiffe import SpiffeId
 LASTS: Final = 15.0  # seconds; agents repeat what they say three times within that
 UNHEARD: Final = "its agent has not said that it answers"
 SILENT: Final = "its agent has said nothing for 15 s"
+ENDS: Final = "its sidecar ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,17 @@ def of_mesh(book: Book, mesh: Mesh) -> dict[str, Word]:
     return {name: word for name, word in book.items() if name in mesh.instances and mesh.instances[name].probe}
 
 
-def troubles(book: Book, mesh: Mesh, now: float) -> dict[str, str]:
-    """The instances that are not to be reached, by name, and why."""
-    found = {}
+def turned(left: Set[str], mesh: Mesh, leaving: Iterable[str], back: Iterable[str]) -> frozenset[str]:
+    """The instances whose sidecars end, or have ended, after an agent said of some that they do, or are back."""
+    return frozenset((left - frozenset(back)) | frozenset(leaving)) & mesh.instances.keys()
+
+
+def troubles(book: Book, mesh: Mesh, now: float, left: Set[str] = frozenset()) -> dict[str, str]:
+    """The instances that are not to be reached, by name, and why; `left` are those whose sidecars end."""
+    found = {name: ENDS for name in left if name in mesh.instances}
     for name, instance in mesh.instances.items():
         word = book.get(name)
-        if instance.probe is None or (word is not None and word.healthy and now < word.until):
+        if name in found or instance.probe is None or (word is not None and word.healthy and now < word.until):
             continue
         found[name] = UNHEARD if word is None else SILENT if now >= word.until else word.reason
     return found

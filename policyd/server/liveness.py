@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -51,8 +51,11 @@ class Liveness:
         self._clock = clock
         self._metrics = metrics
         self._book: Book = health.resumed(_load(file), clock())
+        self._left: frozenset[str] = frozenset()
         self._told: Mapping[str, str] = {}
         self._woken = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._in_force: Callable[[], Mesh] | None = None
 
     def hear(self, said: Mapping[str, tuple[bool, str]]) -> None:
         """An agent says which instances answer, and why others do not."""
@@ -62,6 +65,18 @@ class Liveness:
         if any(name not in known or (before[name].healthy, before[name].reason) != word for name, word in said.items()):
             self._woken.set()
 
+    async def turn(self, leaving: Iterable[str], back: Iterable[str]) -> bool:
+        """An agent says whose sidecars end, and whose are back; returns when that is in force: whether it is news."""
+        if self._in_force is None:
+            return False
+        before, self._left = self._left, health.turned(self._left, self._in_force(), leaving, back)
+        if self._left == before:
+            return False
+        while self.applied(mesh := self._in_force()) is not mesh:
+            self._woken.set()
+            await self._looked.wait()
+        return True
+
     def wake(self) -> None:
         """Another mesh may be in force now."""
         self._woken.set()
@@ -70,7 +85,7 @@ class Liveness:
         """The instances of a mesh that are not to be reached, and why."""
         out = self._revoked()
         revoked = {name: _REVOKED for name, one in mesh.instances.items() if one.workload in out}
-        return {**health.troubles(self._book, mesh, self._clock()), **revoked}
+        return {**health.troubles(self._book, mesh, self._clock(), self._left), **revoked}
 
     def applied(self, mesh: Mesh) -> Mesh:
         """A mesh that leads to no instance that does not answer, and expects nobody who is revoked. For any thread."""
@@ -82,15 +97,19 @@ class Liveness:
 
         `mesh` is the one in force; `changed` puts another in force, which it has from `applied`.
         """
+        self._in_force = mesh
         while True:
             self._woken.clear()
             now = mesh()
             self._book = health.of_mesh(self._book, now)
+            self._left &= now.instances.keys()
             troubles = self.troubles(now)
             self._tell(troubles)
             if self.applied(now) is not now:
                 await changed()
                 await asyncio.to_thread(self._keep, now)
+            self._looked.set()
+            self._looked = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(health.next_change(self._book, self._clock())):
                     await self._woken.wait()

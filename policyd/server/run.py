@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -109,6 +109,8 @@ from policyd.xds.service import DiscoveryService, peer_of
 
 LOOK_AFTER_SECONDS: Final = 5.0
 COLLECT_AFTER: Final = 20_000  # new objects; what streams hold of proxies is seldom looked through for what goes
+LED_SECONDS: Final = 1.5  # an agent that is to end waits no longer for callers' Envoys
+LED_LOOK: Final = 0.01
 ROLE: Final = "serve"  # in the name of the journal's writer
 _log = structlog.get_logger("policyd.server")
 
@@ -419,6 +421,7 @@ class Server:
             clock=time.monotonic,
             wall=_now,
             hear=self._liveness.hear,
+            turn=self._lead,
             run=PausingTasks(self._loop).run,
             federated=self._federation.bundles,
             hold=self._holdings.hear,
@@ -688,6 +691,14 @@ class Server:
 
         await asyncio.to_thread(self._keeper.renew, change)
         self._cache.set_all(self._keeper.live.snapshots)
+
+    async def _lead(self, leaving: Collection[str], back: Collection[str]) -> None:
+        """Lead callers away from who leaves, and to who is back; returns when their Envoys know, or soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LED_SECONDS):
+                news = await self._liveness.turn(leaving, back)
+                while news and self._discovery.is_behind():  # noqa: ASYNC110 - each confirms in its own time
+                    await asyncio.sleep(LED_LOOK)
 
     def _distrusts(self, workload: SpiffeId, revision: str) -> None:
         """No sidecar of a workload is believed any more: from now on it asks, where that is `auto`."""

@@ -142,6 +142,10 @@ class DiscoveryService:
             for node_id, one in sorted(self._connections.items())
         )
 
+    def is_behind(self) -> bool:
+        """Whether a connected proxy has not confirmed all that has changed; to be asked in the service's event loop."""
+        return any(one.changed_at is not None for one in self._connections.values())
+
     def close(self) -> None:
         """End every stream, and refuse new ones; Envoys keep what they have and come back."""
         self._closed = True

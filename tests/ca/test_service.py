@@ -7,7 +7,7 @@ import os
 import sqlite3
 import ssl
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -74,6 +74,7 @@ class House:
     entries: list[Entry]
     levels: Levels
     late: Late
+    turns: list[tuple[set[str], set[str]]]
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
         registration = Registration(agent, frozenset(workloads))
@@ -163,6 +164,10 @@ class Running:
         self.late = Late(self.threads.together)
         self.signing = grpc.server(self.threads, interceptors=[self.late])  # type: ignore[arg-type]  # it only submits
         self.entries: list[Entry] = []
+        self.turns: list[tuple[set[str], set[str]]] = []
+
+    async def turn(self, leaving: Collection[str], back: Collection[str]) -> None:
+        self.turns.append((set(leaving), set(back)))
 
     async def start(self) -> House:
         issuer = self.office.issuer
@@ -180,7 +185,7 @@ class Running:
         agents = AgentsService(
             signs, self.tokens, mesh=lambda: self.office.mesh, changes=self.changes, xds_address="127.0.0.1:1",
             signing_address="127.0.0.1:2", clock=seconds, wall=self.office.clock, hear=heard.append,
-            levels=self.levels.of,
+            turn=self.turn, levels=self.levels.of,
         )  # fmt: skip
         pairs = [(served.key, served.chain)]
         stubs.add_AttestationServicer_to_server(attestation, self.servers[0])
@@ -198,7 +203,17 @@ class Running:
             await server.start()
         self.signing.start()
         return House(
-            self.office, self.tokens, self.changes, agents, served, heard, *ports, self.entries, self.levels, self.late
+            self.office,
+            self.tokens,
+            self.changes,
+            agents,
+            served,
+            heard,
+            *ports,
+            self.entries,
+            self.levels,
+            self.late,
+            self.turns,
         )
 
     async def stop(self) -> None:
@@ -421,6 +436,17 @@ async def test_reports_are_bounded(house: House) -> None:
         refused = [one.code() for one in many if isinstance(one, grpc.aio.AioRpcError)]
         assert refused
         assert set(refused) == {Code.RESOURCE_EXHAUSTED}
+
+
+async def test_an_agent_says_which_of_its_own_instances_leave_and_which_are_back(house: House) -> None:
+    async with await house.join(REVIEWS) as channel:
+        agents = stubs.AgentsStub(channel)
+        await agents.Leave(pb.Leaving(leaving=["reviews-v1", "gone"], back=["reviews-v2"]))
+        others = await code_of(agents.Leave(pb.Leaving(leaving=["reviews-v1", "ratings-v1"])))
+        many = await code_of(agents.Leave(pb.Leaving(back=["reviews-v1"] * 1025)))
+    assert others == (Code.PERMISSION_DENIED, "`ratings-v1` is not run by this agent")
+    assert many == (Code.INVALID_ARGUMENT, "a report is of at most 512 instances")
+    assert house.turns == [({"reviews-v1"}, {"reviews-v2"})]
 
 
 async def test_workloads_and_strangers_report_nothing(house: House) -> None:

@@ -26,6 +26,7 @@ from cryptography.x509 import (
 
 from policyd.join_token import JoinToken, format_token, parse_token
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo
+from tests.e2e.rolling import AGENTS, Callers, applications, with_agents_for_each
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import Refused, https, issue, policyd, records
 
@@ -114,7 +115,7 @@ class Serve:
 @pytest.fixture(scope="module")
 def serve(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """A control plane without agents or applications."""
-    running = Serve(copy_of_bookinfo(tmp_path_factory.mktemp("join") / "bookinfo", root))
+    running = Serve(with_agents_for_each(copy_of_bookinfo(tmp_path_factory.mktemp("join") / "bookinfo", root)))
     yield running
     running.end()
 
@@ -221,6 +222,42 @@ def test_sidecars_go_on_while_policyd_is_away_and_the_agent_finds_it_again(
         joined.wait("agent.connected", 2)
         wait_until(lambda: https(port, page, "/ratings/0").status == 200, 20)
         assert len(joined.said("sidecar.starting")) == 1
+
+
+def restarted(mesh: RunningMesh, folder: Path, times: int = 1) -> Callers:
+    """What callers of reviews saw while the sidecars of its instances were restarted one after another, so often."""
+
+    def start(name: str, turn: int) -> Agent:
+        options = [word for workload in AGENTS[name] for word in ("--workload", workload)]
+        given = [] if turn else ["--join", token_of(mesh, "--agent", name, *options)]
+        return Agent(folder / f"{name}-{turn}", *given, "--dir", str(folder / f"{name}-state"), "--drain", "1")
+
+    callers = Callers(mesh.place("productpage-v1")["proxy_url"], "http://reviews:9080/reviews/0")
+    running = {name: start(name, 0) for name in AGENTS}
+    try:
+        for name, workloads in AGENTS.items():
+            running[name].wait("sidecar.ready", len(workloads))
+            running[name].wait("agent.back")
+        with applications(mesh.place), callers.asking():
+            for turn, name in ((turn, name) for turn in range(times) for name in ("one", "two")):
+                running[name].process.terminate()
+                assert running[name].process.wait(30) == 0
+                assert [one["instances"] for one in running[name].said("agent.left")] == [AGENTS[name]]
+                running[name] = start(name, turn + 1)
+                running[name].wait("agent.back")
+                sent = callers.sent
+                wait_until(lambda sent=sent: callers.sent > sent + 50, 30)
+    finally:
+        for one in running.values():
+            one.process.terminate()
+        for one in running.values():
+            one.process.wait(30)
+    return callers
+
+
+def test_no_request_fails_while_sidecars_restart_one_after_another(mesh: RunningMesh, tmp_path: Path) -> None:
+    callers = restarted(mesh, tmp_path)
+    assert callers.failed == 0, callers.seen
 
 
 # ---- who does not

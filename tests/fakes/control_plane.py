@@ -37,6 +37,7 @@ class ControlPlane:
     sidecars: list[agent_pb2.Sidecar] = field(default_factory=list)
     probes: list[agent_pb2.Probe] = field(default_factory=list)
     reports: list[dict[str, tuple[bool, str]]] = field(default_factory=list)
+    turns: list[tuple[list[str], list[str]]] = field(default_factory=list)  # who leaves, and who is back
     holdings: list[agent_pb2.Holding] = field(default_factory=list)
     tainted: list[bytes] = field(default_factory=list)
     levels: tuple[str, str] = ("", "")  # of the agent, and of its Envoys
@@ -155,6 +156,12 @@ class _Agents(agent_pb2_grpc.AgentsServicer):
     ) -> agent_pb2.HealthReply:
         self._plane.reports.append({one.instance: (one.healthy, one.reason) for one in request.instances})
         return agent_pb2.HealthReply()
+
+    async def Leave(  # type: ignore[override] # noqa: N802
+        self, request: agent_pb2.Leaving, context: grpc.aio.ServicerContext
+    ) -> agent_pb2.LeavingReply:
+        self._plane.turns.append((list(request.leaving), list(request.back)))
+        return agent_pb2.LeavingReply()
 
     async def Hold(  # type: ignore[override] # noqa: N802
         self, request: agent_pb2.Holding, context: grpc.aio.ServicerContext

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from policyd.mesh.health import (
+    ENDS,
     LASTS,
     SILENT,
     UNHEARD,
@@ -15,6 +16,7 @@ from policyd.mesh.health import (
     of_mesh,
     resumed,
     troubles,
+    turned,
     with_health,
 )
 from tests.mesh.sample import GOOD, meshed
@@ -51,6 +53,16 @@ def test_who_answered_before_the_server_ended_is_given_time_to_be_told_of() -> N
     book = resumed(["api-v2"], 5.0)
     assert out(book, 5.0 + LASTS - 0.1) == {"api-v1": UNHEARD}
     assert out(book, 5.0 + LASTS) == {"api-v1": UNHEARD, "api-v2": SILENT}
+
+
+def test_whose_sidecar_ends_is_not_reached_until_it_is_back() -> None:
+    book = heard({}, {"api-v1": (True, ""), "api-v2": (True, "")}, 0.0)
+    left = turned(frozenset(), MESH, ["api-v1", "web-v1", "gone"], [])
+
+    assert left == {"api-v1", "web-v1"}
+    assert troubles(book, MESH, 0.0, left) == {"api-v1": ENDS, "web-v1": ENDS}
+    assert turned(left, MESH, ["api-v2"], ["api-v1", "web-v1"]) == {"api-v2"}
+    assert turned(left, MESH, ["api-v1"], ["api-v1"]) == left  # who ends is not back
 
 
 def test_words_about_others_are_forgotten() -> None:

@@ -243,8 +243,10 @@ async def test_a_stop_lets_an_open_connection_end_its_request(plane: ControlPlan
     await agent.says("sidecar.ready")
     client = await _mutual_tls(plane, plane.listener_port)
     assert await _get(*client) == b"hello"
+    await agent.says("agent.back")
     agent.process.terminate()
     draining = await agent.says("sidecar.draining")
+    assert plane.turns == [([], ["web-1"]), (["web-1"], [])]  # callers are led away first
     await asyncio.sleep(3 * DRAIN_LOOK)  # a drain that does not wait would be over
     assert not agent.said("sidecar.stopped")
     assert await _get(*client) == b"hello"

@@ -93,6 +93,20 @@ async def test_what_is_said_is_put_in_force_once(tmp_path: Path) -> None:
     running.cancel()
 
 
+async def test_who_says_that_it_ends_is_answered_when_nobody_is_led_there(tmp_path: Path) -> None:
+    world = World(tmp_path / "health.json")
+    assert not await world.liveness.turn(["web-v1"], [])  # nothing is in force yet
+    running = world.start()
+    world.liveness.hear(BOTH)
+    await until(lambda: world.count == 0)
+    assert await world.liveness.turn(["web-v1", "api-v1"], [])
+    assert world.out == {"web-v1", "api-v1"}
+    assert not await world.liveness.turn(["web-v1"], [])
+    await world.liveness.turn([], ["web-v1", "api-v1"])
+    assert not world.out
+    running.cancel()
+
+
 async def test_silence_takes_an_instance_out(tmp_path: Path) -> None:
     world = World(tmp_path / "health.json")
     running = world.start()

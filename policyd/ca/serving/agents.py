@@ -12,7 +12,7 @@ import grpc
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.ca.assignment import Registration, instances_for
 from policyd.ca.changes import Changes
-from policyd.ca.health import MAX_REPORTED, probes_for, said_by
+from policyd.ca.health import MAX_REPORTED, own_of, probes_for, said_by
 from policyd.ca.holdings import Holding, checked
 from policyd.ca.serving.levels import NOTHING, Asked
 from policyd.ca.serving.messages import bundle_message
@@ -36,6 +36,13 @@ class Run(Protocol):
         """What `call` returns or raises."""
 
 
+class Turn(Protocol):
+    """How callers are led away from instances that leave, and to those that are back."""
+
+    def __call__(self, leaving: Collection[str], back: Collection[str], /) -> Awaitable[object]:
+        """Return when callers' proxies have confirmed it, or soon."""
+
+
 async def at_once(call: Callable[[], Result]) -> Result:
     """Make `call`; nothing else meanwhile."""
     return call()
@@ -46,9 +53,10 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
 
     `changes` is announced after each change of `mesh`; `xds_address` and `signing_address` are `host:port`; `clock`
     counts seconds and never goes back, `wall` tells the time in UTC. `hear` is told which instances answer, and why
-    others do not, `hold` which bundles agents hold; `tainted` are the authorities by which nothing is to be signed any
-    more. `run` makes the calls that issue. `federated` are the bundles of other trust domains, `crls` the lists of
-    revoked certificates that Envoys are to look at, `levels` how much an agent is to say of itself.
+    others do not, `turn` who leaves and who is back, `hold` which bundles agents hold; `tainted` are the authorities
+    by which nothing is to be signed any more. `run` makes the calls that issue. `federated` are the bundles of other
+    trust domains, `crls` the lists of revoked certificates that Envoys are to look at, `levels` how much an agent is to
+    say of itself.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         hear: Callable[[Mapping[str, tuple[bool, str]]], object],
+        turn: Turn,
         run: Run = at_once,
         federated: Callable[[], Sequence[Bundle]] = tuple,
         hold: Callable[[Holding], object] = lambda holding: None,
@@ -84,6 +93,7 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
         self._signing_address = signing_address
         self._wall = wall
         self._hear = hear
+        self._turn = turn
         self._reports = RateLimit(REPORT_RATE, clock)
         self._watches: Counter[str] = Counter()
         self._closed = False
@@ -156,6 +166,22 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
                 return agent_pb2.HealthReply()
         except Refusal as refusal:
             await refused(context, refusal)
+
+    async def Leave(self, request: agent_pb2.Leaving, context: Context) -> agent_pb2.LeavingReply:  # noqa: N802
+        """Lead callers away from those of the agent's own instances that end, and to those that are back."""
+        try:
+            with translated():
+                registration, _ = self._signing.admit(context.auth_context())
+                if not self._reports.allow(registration.agent):
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reports, wait a little")
+                if len(request.leaving) + len(request.back) > 2 * MAX_REPORTED:
+                    raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"a report is of at most {MAX_REPORTED} instances")
+                mesh, agents = self._mesh(), self._tokens.agents()
+                leaving, back = (own_of(said, registration, mesh, agents) for said in (request.leaving, request.back))
+        except Refusal as refusal:
+            await refused(context, refusal)
+        await self._turn(leaving, back)
+        return agent_pb2.LeavingReply()
 
     async def Hold(self, request: agent_pb2.Holding, context: Context) -> agent_pb2.HoldingReply:  # noqa: N802
         """Hear which bundle the agent and its Envoys hold, and certificates of which authorities they use."""
