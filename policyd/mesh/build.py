@@ -37,6 +37,7 @@ from policyd.mesh.outside_checks import check_peers_outside
 from policyd.mesh.peers import with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.probes import with_probes
+from policyd.mesh.proxyless import check_proxyless
 from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.scope import check_sidecars, with_ingress
 from policyd.mesh.service_entries import build_outside
@@ -147,6 +148,7 @@ def _check_proxies(
     check_claims(declaration, instances, problems)
     check_sidecars(declaration, instances, services, outside, problems)
     check_captured(declaration, instances, problems)
+    check_proxyless(declaration, instances, problems)
 
 
 def _workloads(

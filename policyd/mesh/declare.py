@@ -92,7 +92,8 @@ class WorkloadSpec(Model):
     """One instance to run, in Compose's words; without `command` it is started by someone else.
 
     `port` is the Service's, `ports` are they where there are several; the other ports are picked free unless given.
-    Of the requests to several instances each gets its `weight`'s share (none given: 1).
+    Of the requests to several instances each gets its `weight`'s share (none given: 1). A `proxyless` one has no
+    sidecar: its application speaks xDS by itself, as gRPC does, and its peers reach it on `inboundPort`.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["port"]}, {"required": ["ports"]}]})
@@ -115,6 +116,7 @@ class WorkloadSpec(Model):
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
     weight: Weight | None = None
     metrics: MetricsSpec | None = None
+    proxyless: bool = False
 
     @model_validator(mode="after")
     def _one_form(self) -> WorkloadSpec:

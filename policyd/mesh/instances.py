@@ -134,11 +134,12 @@ class Instances:
             ),
             labels={"app": spec.service, **spec.labels},
             address=spec.address,
-            outbound_port=placed.outbound_port,
-            proxy_secret=placed.proxy_secret,
+            outbound_port=0 if spec.proxyless else placed.outbound_port,
+            proxy_secret="" if spec.proxyless else placed.proxy_secret,
             locality=parse_locality(spec.locality) if spec.locality else None,
             weight=spec.weight or 1,
             metrics=_metrics(spec, placed.ports[0].app_port),
+            proxyless=spec.proxyless,
         )
 
     def _gateway(self, name: str, spec: GatewayInstanceSpec) -> Instance:

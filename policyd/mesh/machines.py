@@ -80,7 +80,7 @@ def machines(
 
 def _unreached(entry: WorkloadEntry, service: CoreService) -> str | None:
     """The name of a port, not the first one, of which it is not known where peers reach it."""
-    further = (port.name for port in service.spec.ports[1:])
+    further = (port.name for port in service.spec.ports[1:] if not entry.is_proxyless)
     return next((name for name in further if entry.inbound_port(name, first=False) is None), None)
 
 
@@ -94,13 +94,10 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
         number = port.target_port if isinstance(port.target_port, int) else port.port
         name = port.target_port if isinstance(port.target_port, str) else port.name
         if number not in ports and name not in {one["name"] for one in ports.values()}:
-            ports[number] = {
-                "port": number,
-                "name": name,
-                "protocol": port.speaks,
-                "app_port": entry.spec.ports.get(port.name, number),
-                "inbound_port": entry.inbound_port(port.name, first=not ports),
-            }
+            listens = entry.spec.ports.get(port.name, number)
+            own = {} if entry.is_proxyless else {"app_port": listens}
+            reached = listens if entry.is_proxyless else entry.inbound_port(port.name, first=not ports)
+            ports[number] = {"port": number, "name": name, "protocol": port.speaks, "inbound_port": reached, **own}
     return make(
         service=service.name,
         ports=tuple(ports.values()),  # type: ignore[arg-type]  # as a file has them: the model itself would ask us
@@ -110,7 +107,8 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
         locality=entry.spec.locality,
         weight=entry.spec.weight,
         address=entry.spec.address,
-        outbound_port=entry.outbound_port,
+        outbound_port=None if entry.is_proxyless else entry.outbound_port,
+        proxyless=entry.is_proxyless,
     )
 
 

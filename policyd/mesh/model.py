@@ -135,7 +135,7 @@ class Instance:
     A sidecar has `ports`, and its application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`.
     A gateway has `listens`. `also` are further Services (ids) whose selector matches it; what is asked about is always
     `service`. Of the requests to several instances each gets the share of its `weight`. One with a `probe` is reached
-    only while it is `healthy`.
+    only while it is `healthy`. A `proxyless` one has no Envoy: peers reach its application itself.
     """
 
     name: str
@@ -154,6 +154,7 @@ class Instance:
     probe: Probe | None = None
     healthy: bool = True
     metrics: MetricsPage | None = None
+    proxyless: bool = False
 
     @property
     def service_port(self) -> int:

@@ -36,7 +36,7 @@ class SidecarPlace:
     """The ports of a sidecar and the secret of its application's proxy.
 
     `app_port` and `inbound_port` are those of the workload's first port, `number` (0: not known), `more` those of the
-    others.
+    others. Of one without a sidecar they are one, and `outbound_port` is nobody's.
     """
 
     app_port: int
@@ -147,9 +147,7 @@ class _Picker:
             return
         first, *more = spec.serves
         app, inbound = self._served(name, spec, *first, before.of(first[1].port, first=True) if before else None)
-        outbound = self._port(
-            name, spec, ("outboundPort",), spec.outbound_port, before.outbound_port if before else None
-        )
+        outbound = self._outbound(name, spec, before) if not spec.proxyless else inbound
         others = []
         for path, port in more:
             known = before.of(port.port, first=False) if before else None
@@ -171,12 +169,18 @@ class _Picker:
         self._taken |= ports
         return True
 
+    def _outbound(self, name: str, spec: WorkloadSpec, before: SidecarPlace | None) -> int:
+        known = before.outbound_port if before else None
+        return self._port(name, spec, ("outboundPort",), spec.outbound_port, known)
+
     def _served(
         self, name: str, spec: WorkloadSpec, path: Path, port: PortSpec, before: PortPlace | None
     ) -> tuple[int, int]:
         """Where an application serves a port, and where its peers reach it."""
-        app = self._port(name, spec, (*path, "appPort"), port.app_port, before.app_port if before else None)
         known = before.inbound_port if before else None
+        if spec.proxyless:  # peers come to the application itself
+            return (self._port(name, spec, (*path, "inboundPort"), port.inbound_port, known),) * 2
+        app = self._port(name, spec, (*path, "appPort"), port.app_port, before.app_port if before else None)
         return app, self._port(name, spec, (*path, "inboundPort"), port.inbound_port, known)
 
     def _port(self, name: str, spec: WorkloadSpec, field: Path, given: int | None, before: int | None) -> int:

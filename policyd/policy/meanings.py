@@ -48,6 +48,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "outboundPort": "Its own HTTP proxy, on loopback.",
         "weight": "Its share of the requests to several instances; otherwise 1.",
         "metrics": "Where the application shows metrics for Prometheus; its agent's page has them, too.",
+        "proxyless": "No sidecar: the application speaks xDS by itself, as gRPC does, and peers come to `inboundPort`.",
     },
     "MetricsSpec": {
         "path": "Their path.",

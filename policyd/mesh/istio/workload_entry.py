@@ -21,6 +21,8 @@ OURS: Final = "policyd/"  # in front of annotations that we read
 INBOUND: Final = f"{OURS}inboundPort"
 INBOUND_OF: Final = f"{INBOUND}."  # and the name of a port of the Service
 OUTBOUND: Final = f"{OURS}outboundPort"
+TEMPLATES: Final = "inject.istio.io/templates"  # Istio's: what stands beside the application
+PROXYLESS: Final = "grpc-agent"  # an agent, and no sidecar
 
 
 Place = Annotated[str, AfterValidator(check_locality)]
@@ -77,6 +79,11 @@ class WorkloadEntry(Resource):
         if own is None and first:
             own = self.metadata.annotations.get(INBOUND, str(INBOUND_PORT))
         return int(own) if own is not None else None
+
+    @property
+    def is_proxyless(self) -> bool:
+        """Whether it has no sidecar, since its application speaks xDS by itself: in Istio's word for that."""
+        return PROXYLESS in map(str.strip, self.metadata.annotations.get(TEMPLATES, "").split(","))
 
     @property
     def outbound_port(self) -> int:
