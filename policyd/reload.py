@@ -226,7 +226,7 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials)
 
     settings = attempt(lambda: with_relations(parse_settings(folder.text(SETTINGS_FILE) or ""), folder.text(RELATIONS)))
-    declaration = attempt(lambda: declare(folder.texts, earlier.declaration))
+    declaration = attempt(lambda: declare(folder.texts, earlier.declaration, folder.credentials))
     placed = attempt(lambda: resolve(declaration)) if declaration and settings else None
     active = attempt(lambda: load_policies(folder.below("policies"), schemas.mesh, earlier.active))
     shadow = (

@@ -231,7 +231,8 @@ def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
             for one in client.resources(wanted, name):
                 yield Shown(one.kind, one.namespace, one.name, one.file, one.line, json.loads(one.json))
         return
-    declaration = declare(read_folder(directory).texts)
+    files = read_folder(directory)
+    declaration = declare(files.texts, credentials=files.credentials)
     for declared in declaration.resources:
         found = declared.resource
         if declared.stands and wanted in ("", found.kind_key) and name in ("", found.name, found.id):

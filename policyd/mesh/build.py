@@ -14,9 +14,10 @@ from policyd.mesh.credential_checks import check_credentials, used
 from policyd.mesh.credentials import Credentials
 from policyd.mesh.declare import Declaration, R
 from policyd.mesh.delegates import whole
-from policyd.mesh.destination_checks import check_destination_rules
+from policyd.mesh.destination_checks import check_destination_rules, check_opened_tls
 from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
 from policyd.mesh.enforcements import check_enforcements
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.groups import build_groups
 from policyd.mesh.instances import Instances, KeptInstances
 from policyd.mesh.istio.destination_rule import DestinationRule
@@ -107,6 +108,7 @@ def build(
         federated=federated,
         telemetries=_resources(declaration, Telemetry),
         enforcements=enforcements,
+        opens_tls=_resources(declaration, OpensTls),
     )
 
 
@@ -134,6 +136,7 @@ def _routing(
     check_virtual_services(declaration, instances, services, outside, problems)
     virtual_services = whole(declaration, problems)
     check_destination_rules(declaration, instances, services, outside, problems)
+    check_opened_tls(declaration, instances, services, problems)
     return virtual_services
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from policyd.errors import Problem
 from policyd.mesh.credentials import CredentialFile, Credentials
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -150,4 +151,7 @@ def used(declaration: Declaration) -> Iterable[str]:
         for _, tls in rule.resource.client_tls():
             paths |= {path: None for path, _ in _files(tls)}
             paths |= {tls.crl_file: None} if tls.crl_file is not None else {}
+    for opened in declaration.of(OpensTls):
+        ca_file, crl_file = opened.resource.tls.ca_file, opened.resource.tls.crl_file
+        paths |= {path: None for path in (ca_file, crl_file) if path is not None}
     return paths

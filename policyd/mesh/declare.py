@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.credentials import Credentials
 from policyd.mesh.gateway_api.conditions import Status
 from policyd.mesh.gateway_api.known import known
 from policyd.mesh.gateway_api.translate import translate
@@ -264,10 +265,13 @@ class Declaration:
         return value if status is None else {**value, "status": (status if in_force else status.pending()).shown()}
 
 
-def declare(files: Mapping[str, str], before: Declaration | None = None) -> Declaration:
+def declare(
+    files: Mapping[str, str], before: Declaration | None = None, credentials: Credentials | None = None
+) -> Declaration:
     """Parse the declared files (path in the folder, or URI of a key set -> text); others are passed over.
 
-    A file that says the same as in `before` is not parsed again. Raises InvalidInput with every problem of every file.
+    A file that says the same as in `before` is not parsed again. `credentials` are the files of certificates, None
+    where they are not at hand. Raises InvalidInput with every problem of every file.
     """
     problems: list[Problem] = []
     reader = _Reader(before.read if before else {}, problems)
@@ -286,7 +290,7 @@ def declare(files: Mapping[str, str], before: Declaration | None = None) -> Decl
         workloads = workloads.model_copy(update={"workloads": {**own, **more}})
     if problems:
         raise InvalidInput(problems)
-    translated = translate(resources, known(workloads, resources))
+    translated = translate(resources, known(workloads, resources), credentials)
     return Declaration(
         workloads,
         workloads_document,

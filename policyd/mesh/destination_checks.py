@@ -11,12 +11,13 @@ from typing import Final
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import group_of
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.traffic_policy import TrafficPolicy
 from policyd.mesh.matching import did_you_mean
-from policyd.mesh.model import Instance, Service
+from policyd.mesh.model import Instance, PeerMode, Service
 from policyd.mesh.outside import Outside, covers_name
 from policyd.mesh.outside_checks import check_outside_rule
 from policyd.yaml import Path
@@ -36,7 +37,7 @@ def check_destination_rules(
     names: dict[str, str] = {}
     policies: dict[object, str] = {}
     subsets: dict[object, str] = {}
-    wanting = _strict(instances.values(), services) if declaration.of(DestinationRule) else {}
+    wanting = _at_peers(instances.values(), services, ("STRICT",)) if declaration.of(DestinationRule) else {}
     for declared in declaration.of(DestinationRule):
         rule = declared.resource
         place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
@@ -66,6 +67,25 @@ def check_destination_rules(
                 problems.append(declared.problem("field", message, (*path, "proxyProtocol"), remedy))
 
 
+def check_opened_tls(
+    declaration: Declaration,
+    instances: Mapping[str, Instance],
+    services: Mapping[str, Service],
+    problems: list[Problem],
+) -> None:
+    """A BackendTLSPolicy is for backends that do without the mesh's mutual TLS, which says more of who they are."""
+    mutual = _at_peers(instances.values(), services, ("STRICT", "PERMISSIVE")) if declaration.of(OpensTls) else {}
+    told: set[str] = set()
+    for declared in declaration.of(OpensTls):
+        opened = declared.resource
+        service = resolve(opened.host, opened.namespace) or ""
+        if (service, opened.port) in mutual.get(service, ()) and service not in told:
+            told.add(service)
+            message = f"TLS towards port {opened.port} of `{service}`, whose sidecars want the mesh's mutual TLS"
+            remedy = "take it out, name a port by `sectionName`, or let a PeerAuthentication say DISABLE for it"
+            problems.append(declared.problem("tls", message, ("spec", "targetRefs"), remedy))
+
+
 def _hosts(rule: DestinationRule, services: Mapping[str, Service]) -> list[Service]:
     """The Services that a rule is for."""
     exact = resolve(rule.spec.host, rule.namespace)
@@ -74,11 +94,13 @@ def _hosts(rule: DestinationRule, services: Mapping[str, Service]) -> list[Servi
     return [s for s in services.values() if covers(rule.spec.host, f"{s.id}.svc.{CLUSTER_DOMAIN}")]
 
 
-def _strict(instances: Iterable[Instance], services: Mapping[str, Service]) -> dict[str, list[tuple[str, int]]]:
-    """The Services (ids) and their ports at which some instance wants mutual TLS."""
+def _at_peers(
+    instances: Iterable[Instance], services: Mapping[str, Service], modes: Sequence[PeerMode]
+) -> dict[str, list[tuple[str, int]]]:
+    """The Services (ids) and their ports at which some instance is reached in one of these ways."""
     wanting: dict[str, list[tuple[str, int]]] = {}
     for one in instances:
-        strict = {port.number for port in one.ports if port.peers == "STRICT"}
+        strict = {port.number for port in one.ports if port.peers in modes}
         for id_ in (one.service, *one.also) if strict else ():
             found = wanting.setdefault(id_, [])
             found += [

@@ -2,17 +2,20 @@
 
 Law: the caller's own namespace decides first, then the service's, then the root namespace; within one, a rule that
 selects the caller before one that does not, and the narrowest host before a wider one. As in Istio, namespaces are
-not mixed: the first that has a rule has all of them.
+not mixed: the first that has a rule has all of them. Where a BackendTLSPolicy holds, its TLS is what gateways open,
+whatever rules say of TLS; all else of these holds beside it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
+from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule, Subset
 from policyd.mesh.istio.traffic_policy import Sections, TrafficPolicy, effective
 from policyd.mesh.locality import Locality
@@ -22,24 +25,30 @@ ROOT_NAMESPACE: Final = "istio-system"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What of a proxy its destinations depend on: namespace, place, and those of its labels that rules go by."""
+    """What of a proxy its destinations depend on: namespace, place, and those of its labels that rules go by.
+
+    `opens_tls`: it is a gateway's, and there are BackendTLSPolicies.
+    """
 
     namespace: str
     labels: frozenset[tuple[str, str]] = frozenset()
     locality: Locality | None = None
+    opens_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Destination:
-    """The rules of a host as one: the policy of the whole, and the subsets by name."""
+    """The rules of a host as one: the policy of the whole, the subsets by name, the TLS that is opened by port."""
 
     policy: TrafficPolicy | None = None
     subsets: Mapping[str, Subset] = field(default_factory=dict)
+    tls: Mapping[int, ClientTls] = field(default_factory=dict)
 
     def policy_of(self, port: int, subset: str = "") -> Sections:
         """What holds for a port of the host, or of one of its subsets."""
         own = self.subsets[subset].traffic_policy if subset else None
-        return effective(self.policy, own, port)
+        found = effective(self.policy, own, port)
+        return found.model_copy(update={"tls": self.tls[port]}) if port in self.tls else found
 
 
 NO_RULE: Final = Destination()
@@ -48,11 +57,17 @@ NO_RULE: Final = Destination()
 class Destinations:
     """The DestinationRules of a mesh, to be asked a thousand times."""
 
-    def __init__(self, rules: Iterable[DestinationRule] = (), selected: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        rules: Iterable[DestinationRule] = (),
+        selected: Iterable[tuple[str, str]] = (),
+        opens_tls: Iterable[OpensTls] = (),
+    ) -> None:
         """Gather the rules by namespace and host, and merge those of one host.
 
-        `selected` are further labels by which something else selects callers.
+        `selected` are further labels by which something else selects callers; `opens_tls` is what gateways do.
         """
+        self._tls = _by_host(opens_tls)
         exact: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
         wide: defaultdict[tuple[str, str], list[DestinationRule]] = defaultdict(list)
         for rule in rules:
@@ -69,10 +84,12 @@ class Destinations:
         self._selected = frozenset((*selected, *(pair for rule in every for pair in rule.selects.items())))
         self._compared = frozenset(label for rule in every for label in _compared(rule))
 
-    def caller(self, namespace: str, labels: Mapping[str, str], locality: Locality | None = None) -> Caller:
+    def caller(
+        self, namespace: str, labels: Mapping[str, str], locality: Locality | None = None, *, at_edge: bool = False
+    ) -> Caller:
         """Reduce a proxy to what its destinations depend on, so that equal ones are one class."""
         told = frozenset(pair for pair in labels.items() if pair in self._selected or pair[0] in self._compared)
-        return Caller(namespace, told, locality)
+        return Caller(namespace, told, locality, opens_tls=at_edge and bool(self._tls))
 
     def of(self, caller: Caller, service: str, namespace: str) -> Destination:
         """The Destination that a Service (its id and namespace) is to a caller."""
@@ -83,6 +100,10 @@ class Destinations:
         return self._first(caller, host, host, namespace)
 
     def _first(self, caller: Caller, exact: str, name: str, namespace: str) -> Destination:
+        found = self._ruled(caller, exact, name, namespace)
+        return replace(found, tls=self._tls[name]) if caller.opens_tls and name in self._tls else found
+
+    def _ruled(self, caller: Caller, exact: str, name: str, namespace: str) -> Destination:
         for source in dict.fromkeys((caller.namespace, namespace, ROOT_NAMESPACE)):
             found = self._in(source, caller, exact, name)
             if found is not None:
@@ -111,6 +132,14 @@ class _Merged:
         if self.selects and (caller.namespace != self.rule.namespace or not self.selects <= caller.labels):
             return False
         return self.rule.holds_for(caller.namespace)
+
+
+def _by_host(opens_tls: Iterable[OpensTls]) -> dict[str, dict[int, ClientTls]]:
+    """What TLS is opened to the ports of a host: what is said of one port goes before what is of all."""
+    found: dict[str, dict[int, ClientTls]] = {}
+    for one in sorted(opens_tls, key=lambda given: not given.is_whole):
+        found.setdefault(one.host, {})[one.port] = one.tls
+    return found
 
 
 def _compared(rule: DestinationRule) -> Iterator[str]:

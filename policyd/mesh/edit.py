@@ -26,6 +26,7 @@ _SHORT: Final[Mapping[str, str]] = {
     "vs": "VirtualService", "gw": "Gateway", "dr": "DestinationRule", "se": "ServiceEntry", "we": "WorkloadEntry",
     "wg": "WorkloadGroup", "pa": "PeerAuthentication", "ra": "RequestAuthentication", "svc": "Service",
     "gc": "GatewayClass", "gtw": "Gateway.gateway.networking.k8s.io", "refgrant": "ReferenceGrant",
+    "btlspolicy": "BackendTLSPolicy",
 }  # fmt: skip
 
 

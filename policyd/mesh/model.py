@@ -13,6 +13,7 @@ from typing import Literal
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.destinations import Caller, Destination, Destinations
 from policyd.mesh.eras import Eras, Lost
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.enforcement import Enforcement
 from policyd.mesh.istio.gateway import Gateway
@@ -232,6 +233,7 @@ class Mesh:
     revoked: frozenset[SpiffeId] = frozenset()  # identities that no peer is expected to have
     lost: frozenset[Lost] = frozenset()  # certificates that are revoked, whose identities go on
     eras: Eras = field(init=False, repr=False, compare=False)  # what must not be older than who is revoked
+    opens_tls: tuple[OpensTls, ...] = ()  # the backends to which gateways open TLS
     virtual: Mapping[str, Virtual] = field(default_factory=dict)  # by Service id and Host, where some are captured
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
@@ -247,7 +249,7 @@ class Mesh:
         by_tunnel = any(not port.is_http for one in self.outside for port in one.ports)
         object.__setattr__(self, "leaves_by_tunnel", by_tunnel)
         selected = (pair for owner in self.virtual_services for pair in owner.selected_labels())
-        object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected))
+        object.__setattr__(self, "destinations", Destinations(self.destination_rules, selected, self.opens_tls))
         for outside in self.outside:
             self._declared_in.setdefault(outside.host, outside.namespace)
         for _, instance in sorted(self.instances.items()):
@@ -256,7 +258,9 @@ class Mesh:
 
     def caller(self, instance: Instance) -> Caller:
         """What of an instance's proxy its destinations depend on."""
-        return self.destinations.caller(instance.service.partition(".")[2], instance.labels, instance.locality)
+        namespace = instance.service.partition(".")[2]
+        at_edge = instance.role == "gateway"
+        return self.destinations.caller(namespace, instance.labels, instance.locality, at_edge=at_edge)
 
     def destination(self, caller: Caller, service: Service) -> Destination:
         """What DestinationRules say of a Service to a caller."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from policyd.errors import Problem, SpiffeIdError
 from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule, DestinationRuleSpec
 from policyd.mesh.istio.traffic_policy import PortPolicy, Sections, TrafficPolicy
@@ -25,9 +26,12 @@ ASK_DIRECTLY: Final = "route to it by `route`, in a VirtualService that has `hos
 class OutsideDestinations:
     """What destinations of VirtualServices mean outside, and what is wrong with them."""
 
-    def __init__(self, outside: Iterable[Outside], rules: Iterable[DestinationRule]) -> None:
+    def __init__(
+        self, outside: Iterable[Outside], rules: Iterable[DestinationRule], opens_tls: Iterable[OpensTls] = ()
+    ) -> None:
         self._outside = {one.host: one for one in outside if "*" not in one.host}
         self._rules = tuple(rules)
+        self._opened = frozenset((one.host, one.port) for one in opens_tls)
 
     def means(self, destination: Destination) -> bool:
         """Whether a destination is a Host that some ServiceEntry declares."""
@@ -63,7 +67,7 @@ class OutsideDestinations:
             )
         elif host.is_dynamic and (set(virtual.spec.hosts) != {host.host} or self._is_tunnelled(virtual, path)):
             refuse(f"`{host.host}` is looked up by the name that is asked for", "set its `resolution` to DNS")
-        elif problem := self._port(destination, host, requests="http" in path):
+        elif problem := self._port(destination, host, requests="http" in path, by_sidecars=virtual.in_mesh):
             refuse(*problem, "port")
 
     @staticmethod
@@ -71,7 +75,9 @@ class OutsideDestinations:
         """Whether it leads connections at a gateway, whose tunnels there are asked for by another name."""
         return bool(virtual.gateway_ids()) and path[1] != "http"
 
-    def _port(self, destination: Destination, host: Outside, *, requests: bool) -> tuple[str, str] | None:
+    def _port(
+        self, destination: Destination, host: Outside, *, requests: bool, by_sidecars: bool
+    ) -> tuple[str, str] | None:
         wanted = destination.port.number if destination.port else None
         if wanted is None and len(host.ports) == 1:
             wanted = host.ports[0].number
@@ -82,9 +88,10 @@ class OutsideDestinations:
         if not requests:
             message = f"port {port.number} of `{host.host}` speaks HTTP, to which no connections are led"
             return (message, "write `http` rules for it") if port.is_http else None
-        if not port.is_http and not any(_opens_tls(rule, host.host, port.number) for rule in self._rules):
+        by_gateways = not by_sidecars and (host.host, port.number) in self._opened
+        if not (port.is_http or by_gateways or any(_opens_tls(rule, host.host, port.number) for rule in self._rules)):
             message = f"port {port.number} of `{host.host}` does not speak plain HTTP"
-            return message, "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port"
+            return message, "let a DestinationRule open TLS, `tls: {mode: SIMPLE}`, or at gateways a BackendTLSPolicy"
         return None
 
 

@@ -15,7 +15,7 @@ from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.edges import check_names
-from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
+from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, OpensTls
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
@@ -132,7 +132,11 @@ class _Destinations:
         outside: tuple[Outside, ...],
     ) -> None:
         self._services = services
-        self._outside = OutsideDestinations(outside, (found.resource for found in declaration.of(DestinationRule)))
+        self._outside = OutsideDestinations(
+            outside,
+            (found.resource for found in declaration.of(DestinationRule)),
+            (found.resource for found in declaration.of(OpensTls)),
+        )
         gateways = [found.resource for found in declaration.of(Gateway)]
         self._gateways = ByGateway(instances.values(), gateways)
         self._rules = Destinations(found.resource for found in declaration.of(DestinationRule))

@@ -8,10 +8,12 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import yaml
@@ -19,25 +21,36 @@ import yaml
 from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
-from tests.mesh.gateway_api.sample import gateway, resource, route
+from tests.fakes.outside import Outside
+from tests.mesh.gateway_api.sample import backend_tls, gateway, resource, route
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 PLAIN, SECURE, RAW = 18080, 18443, 19000
 ECHO = {"command": [sys.executable, str(Path(__file__).parent / "echo.py")], "health": "/health"}
-WORKLOADS = {
-    "workloads": {
-        "one": {"service": "one", "port": 80, **ECHO},
-        "two": {"service": "two", "port": 80, **ECHO},
-        "far": {"service": "far", "port": 80, "namespace": "far", **ECHO},
-        "raw": {"service": "raw", "port": 80, "protocol": "tcp", **ECHO},
-    },
-    "gateways": {"edge": {"listen": [PLAIN, SECURE, RAW]}},
-}
 POLICY = """\
 @id("anything") permit (principal, action, resource)
 unless { context has request && context.request.path like "/forbidden*" };
 """
+
+
+def workloads() -> dict[str, Any]:
+    """Applications behind a gateway; two ports of `raw` are those of servers in this process."""
+    more = [
+        {"port": 80, "name": "tcp"},
+        {"port": 50051, "name": "grpc", "appPort": free_port()},
+        {"port": 443, "name": "tls", "appPort": free_port()},
+    ]
+    return {
+        "workloads": {
+            "one": {"service": "one", "port": 80, **ECHO},
+            "two": {"service": "two", "port": 80, **ECHO},
+            "far": {"service": "far", "port": 80, "namespace": "far", **ECHO},
+            "raw": {"service": "raw", "ports": more, **ECHO},
+        },
+        "gateways": {"edge": {"listen": [PLAIN, SECURE, RAW]}},
+    }
 
 
 def to(*names: str, **more: Any) -> list[dict[str, Any]]:
@@ -55,6 +68,13 @@ ANSWERS = {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [
 PREFIX = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
 REWRITE = {"type": "URLRewrite", "urlRewrite": {"hostname": "b.example", "path": PREFIX}}
 MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "two", "port": 80}}}
+CORS = {"type": "CORS", "cors": {"allowOrigins": ["https://*.shop.example"], "allowMethods": ["GET"]}}
+CALLS = {
+    "matches": [{"method": {"service": "shop.Books"}, "headers": [{"name": "x-try", "value": "yes"}]}],
+    "backendRefs": [{"name": "raw", "port": 50051}],
+}
+TARGET = {"group": "networking.istio.io", "kind": "ServiceEntry"}
+OUTSIDE = {**TARGET, "port": 443}
 FAR = {"name": "far", "namespace": "far", "port": 80}
 LET = resource(
     "ReferenceGrant",
@@ -75,6 +95,14 @@ RESOURCES = [
             "tls": {"certificateRefs": [{"name": "shown"}]},
         },
         {"name": "raw", "port": RAW, "protocol": "TCP"},
+        {
+            "name": "passed", "port": SECURE, "protocol": "TLS", "hostname": "passed.example",
+            "tls": {"mode": "Passthrough"},
+        },
+        {
+            "name": "ended", "port": SECURE, "protocol": "TLS", "hostname": "ended.example",
+            "tls": {"certificateRefs": [{"name": "shown"}]},
+        },
     ),
     route(
         rule("/segments"),
@@ -88,11 +116,25 @@ RESOURCES = [
         rule("/sleep", timeouts={"request": "300ms"}),
         rule("/flaky", retry={"attempts": 3, "codes": [503], "backoff": "10ms"}),
         rule("/copied", MIRROR),
+        rule("/shared", CORS),
+        rule("/bank", refs=[{**OUTSIDE, "name": "bank"}]),
+        rule("/other-bank", refs=[{**OUTSIDE, "name": "other"}]),
         parentRefs=[{"name": "edge", "sectionName": "http"}, {"name": "edge", "sectionName": "https"}],
         hostnames=["a.example"],
     ),
     route(rule("/"), name="wrong", parentRefs=[{"name": "edge", "sectionName": "no"}], hostnames=["wrong.example"]),
     route({"backendRefs": to("raw")}, name="raw", kind="TCPRoute", parentRefs=[{"name": "edge", "sectionName": "raw"}]),
+    route(CALLS, name="calls", kind="GRPCRoute", parentRefs=[{"name": "edge", "sectionName": "http"}],
+          hostnames=["calls.example"]),
+    route({"backendRefs": [{"name": "raw", "port": 443}]}, name="passed", kind="TLSRoute", hostnames=["passed.example"],
+          parentRefs=[{"name": "edge", "sectionName": "passed"}]),
+    route({"backendRefs": to("raw")}, name="ended", kind="TCPRoute",
+          parentRefs=[{"name": "edge", "sectionName": "ended"}]),
+    *(
+        backend_tls({**TARGET, "name": name}, name=name, hostname=f"{name}.test",
+                    caCertificateRefs=[{"group": "", "kind": "ConfigMap", "name": "bank"}])
+        for name in ("bank", "other")
+    ),
     route(rule("/to-two", refs=to("two")), rule("/", refs=to("one")), name="mesh",
           parentRefs=[{"group": "", "kind": "Service", "name": "one"}]),
     LET,
@@ -106,18 +148,81 @@ def servers() -> Authority:
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory, servers: Authority) -> Iterator[RunningMesh]:
+def bank(tmp_path_factory: pytest.TempPathFactory, servers: Authority) -> Iterator[Outside]:
+    """A server outside of the mesh, that speaks TLS."""
+    with Outside("127.0.0.2", tls=shown(servers, tmp_path_factory.mktemp("bank"), "bank.test")) as found:
+        yield found
+
+
+def shown(servers: Authority, folder: Path, name: str) -> ssl.SSLContext:
+    """How a server proves that it has a name."""
+    certificate, key = servers.issue(name)
+    (folder / name).write_text(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / name)
+    return context
+
+
+@pytest.fixture(scope="module")
+def passed(mesh: RunningMesh, tmp_path_factory: pytest.TempPathFactory, servers: Authority) -> Iterator[Outside]:
+    """The application of `raw` that opens TLS by itself; nobody has its port before the mesh is up."""
+    context = shown(servers, tmp_path_factory.mktemp("passed"), "passed.example")
+    with Outside("127.0.0.1", app_port(mesh, "tls"), tls=context) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def calls(mesh: RunningMesh) -> Iterator[None]:
+    """The application of `raw` that answers calls of gRPC."""
+    answer = grpc.unary_unary_rpc_method_handler(lambda asked, _: b"got " + asked)
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Books", {"Get": answer})])
+    server.add_insecure_port(f"127.0.0.1:{app_port(mesh, 'grpc')}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait(10)
+
+
+def app_port(mesh: RunningMesh, name: str) -> int:
+    """Where the application of `raw` is to listen, for one of its ports."""
+    declared = yaml.safe_load((mesh.directory / "workloads.yaml").read_text())
+    [found] = [one["appPort"] for one in declared["workloads"]["raw"]["ports"] if one["name"] == name]
+    return int(found)
+
+
+def banks(port: int) -> list[dict[str, Any]]:
+    """One server outside, by its own name and by another one."""
+    found = []
+    for name in ("bank", "other"):
+        spec = {
+            "hosts": [f"{name}.test"],
+            "ports": [{"number": 443, "name": "https", "protocol": "HTTPS"}],
+            "resolution": "STATIC",
+            "endpoints": [{"address": "127.0.0.2", "ports": {"https": port}}],
+        }
+        found.append({**resource("ServiceEntry", name, spec), "apiVersion": "networking.istio.io/v1"})
+    return found
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, servers: Authority, bank: Outside) -> Iterator[RunningMesh]:
     """A mesh with all of it."""
     folder = tmp_path_factory.mktemp("gateway-api")
     (folder / "mesh").mkdir()
     (folder / "policies").mkdir()
     shown = folder / "credentials" / "shown"
     shown.mkdir(parents=True)
-    certificate, key = servers.issue("a.example")
+    (folder / "credentials" / "bank").mkdir()
+    (folder / "credentials" / "bank" / "ca.crt").write_text(servers.pem)
+    certificate, key = servers.issue("a.example", "ended.example")
     (shown / "tls.key").touch(mode=0o600)
     (shown / "tls.key").write_text(key)
     (shown / "tls.crt").write_text(certificate)
-    (folder / "workloads.yaml").write_text(yaml.safe_dump(WORKLOADS))
+    (folder / "workloads.yaml").write_text(yaml.safe_dump(workloads()))
+    (folder / "policyd.yaml").write_text("egress: {allowAddresses: [127.0.0.2/32]}\n")
+    (folder / "mesh" / "banks.yaml").write_text(yaml.safe_dump_all(banks(bank.port)))
     (folder / "policies" / "all.cedar").write_text(POLICY)
     write(folder, RESOURCES)
     try:
@@ -168,10 +273,52 @@ def asked(client: httpx.Client, path: str, **headers: str) -> httpx.Response:
         ("/sleep/5", "a.example", 504),
         ("/sleep/0", "a.example", 200),
         ("/forbidden", "a.example", 403),
+        ("/bank", "a.example", 200),
+        ("/other-bank", "a.example", 503),
     ],
 )
 def test_who_is_answered_how(client: httpx.Client, path: str, host: str, expected: int) -> None:
     assert asked(client, path, host=host).status_code == expected
+
+
+def test_a_backend_with_another_name_s_certificate_gets_nothing(client: httpx.Client, bank: Outside) -> None:
+    seen = list(bank.seen)
+
+    assert asked(client, "/bank/a").text == "127.0.0.2\n"
+    assert client.get("/other-bank/a").status_code == 503
+    assert bank.seen[len(seen) :] == ["GET a.example /bank/a"]
+
+
+@pytest.mark.parametrize(("origin", "told"), [("https://a.shop.example", True), ("https://shop.test", False)])
+def test_browsers_are_told_who_may_use_the_answers(client: httpx.Client, origin: str, told: bool) -> None:
+    headers = {"origin": origin, "access-control-request-method": "GET"}
+
+    before = client.options("/shared", headers=headers)
+    after = asked(client, "/shared", origin=origin)
+
+    expected = origin if told else None
+    assert (before.status_code, before.headers.get("access-control-allow-origin")) == (200, expected)
+    assert (after.status_code, after.headers.get("access-control-allow-origin")) == (200, expected)
+
+
+def call(mesh: RunningMesh, **metadata: str) -> bytes | grpc.StatusCode:
+    """The answer to a call at the gateway, or its status."""
+    options = [("grpc.default_authority", "calls.example")]
+    with grpc.insecure_channel(f"127.0.0.1:{port(mesh, PLAIN)}", options) as channel:
+        get = channel.unary_unary("/shop.Books/Get")
+        try:
+            answer: bytes = get(b"it", timeout=30, wait_for_ready=True, metadata=list(metadata.items()))
+        except grpc.RpcError as error:
+            status: grpc.StatusCode = error.code()
+            return status
+        return answer
+
+
+@pytest.mark.usefixtures("calls")
+def test_calls_go_where_their_route_says(mesh: RunningMesh) -> None:
+    wait_until(lambda: call(mesh, **{"x-try": "yes"}) == b"got it", 30)
+
+    assert call(mesh, **{"x-try": "no"}) is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_headers_are_set_on_both_ways(client: httpx.Client) -> None:
@@ -236,6 +383,28 @@ def test_connections_go_where_their_route_says(mesh: RunningMesh) -> None:
     assert json.loads(told.partition(b"\r\n\r\n")[2])["instance"] == "raw"
 
 
+def over_tls(mesh: RunningMesh, name: str, servers: Authority) -> bytes:
+    """What is answered to a request in TLS with a name; the certificate must be of it."""
+    trust = ssl.create_default_context(cadata=servers.pem)
+    with (
+        socket.create_connection(("127.0.0.1", port(mesh, SECURE)), timeout=20) as raw,
+        trust.wrap_socket(raw, server_hostname=name) as secure,
+    ):
+        secure.sendall(f"GET /in HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: secure.recv(65536), b""))
+
+
+def test_tls_is_passed_on_by_name(mesh: RunningMesh, servers: Authority, passed: Outside) -> None:
+    assert over_tls(mesh, "passed.example", servers).endswith(b"127.0.0.1\n")  # its own certificate, not the gateway's
+    assert passed.seen[-1] == "GET passed.example /in"
+
+
+def test_tls_that_ends_at_the_gateway_goes_on_as_a_connection(mesh: RunningMesh, servers: Authority) -> None:
+    told = over_tls(mesh, "ended.example", servers)
+
+    assert json.loads(told.partition(b"\r\n\r\n")[2])["instance"] == "raw"
+
+
 def test_routes_of_a_service_hold_in_sidecars(mesh: RunningMesh) -> None:
     with mesh.client("two") as inside:
         led = [inside.get(f"http://one{path}").json()["instance"] for path in ("/to-two", "/to-two/b", "/to-twob")]
@@ -249,7 +418,7 @@ def test_what_is_told_is_what_holds(client: httpx.Client, mesh: RunningMesh) -> 
 
     assert wrong["status"]["parents"][0]["conditions"][0]["reason"] == "NoMatchingParent"
     assert [one["reason"] for one in edge["status"]["conditions"]] == ["Accepted", "Programmed"]
-    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [1, 0, 1, 1]
+    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1]
 
     # a listener that is taken away takes its routes with it, and nothing else
     write(mesh.directory, [one for one in RESOURCES if one["metadata"]["name"] != "let"])

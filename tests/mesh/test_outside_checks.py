@@ -155,7 +155,7 @@ def test_a_route_that_leads_outside_the_wrong_way_is_refused(old: str, new: str,
             "host: boks.example.com",
             [
                 "mesh/out.yaml:7: port 443 of `books.example.com` does not speak plain HTTP; "
-                "let a DestinationRule open TLS: `tls: {mode: SIMPLE}` for that port",
+                "let a DestinationRule open TLS, `tls: {mode: SIMPLE}`, or at gateways a BackendTLSPolicy",
                 "mesh/rule.yaml:5: the host `boks.example.com` is no service of the mesh; "
                 "name a service, or several as in `*.default.svc.cluster.local`",
             ],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from policyd.mesh.gateway_api import (
+    backend_tls_policy,
     connection_routes,
     gateway,
     gateway_class,
@@ -13,6 +14,7 @@ from policyd.mesh.gateway_api import (
     http_route,
     reference_grant,
 )
+from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy
 from policyd.mesh.gateway_api.connection_routes import TcpRouteResource, TlsRouteResource
 from policyd.mesh.gateway_api.gateway import KEY as GATEWAY
 from policyd.mesh.gateway_api.gateway import KubernetesGateway
@@ -30,6 +32,7 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
     "TLSRoute": TlsRouteResource,
     "TCPRoute": TcpRouteResource,
     "ReferenceGrant": ReferenceGrant,
+    "BackendTLSPolicy": BackendTlsPolicy,
 }
 LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "GatewayClass": gateway_class.LATER,
@@ -39,4 +42,5 @@ LATER: Final[Mapping[str, Mapping[str, str]]] = {
     "TLSRoute": connection_routes.LATER,
     "TCPRoute": connection_routes.LATER,
     "ReferenceGrant": reference_grant.LATER,
+    "BackendTLSPolicy": backend_tls_policy.LATER,
 }

@@ -47,6 +47,7 @@ class Known:
     services: Mapping[str, tuple[KnownPort, ...]]
     hosts: Mapping[str, tuple[KnownPort, ...]] = field(default_factory=dict)
     entries: Mapping[str, str] = field(default_factory=dict)  # `<namespace>/<name>` -> its Host
+    looked_up: frozenset[str] = frozenset()  # Hosts whose addresses are looked up as they are asked for
     edges: tuple[Edge, ...] = ()
 
     @property
@@ -77,7 +78,10 @@ def known(workloads: WorkloadsFile, resources: Iterable[Declared[Any]]) -> Known
         for name, spec in workloads.gateways.items()
     )
     entries = {one.id: one.spec.hosts[0] for one in outside if len(one.spec.hosts) == 1}
-    return Known(services, hosts, entries, edges)
+    looked_up = frozenset(
+        host for one in outside if one.spec.resolution in ("NONE", "DYNAMIC_DNS") for host in one.spec.hosts
+    )
+    return Known(services, hosts, entries, looked_up, edges)
 
 
 def _port(number: int, name: str, *, requests: bool) -> KnownPort:

@@ -74,6 +74,14 @@ def reference_fault(route: RequestRoute, backends: Backends) -> Fault | None:
     return None
 
 
+def led_to(route: RequestRoute, backends: Backends) -> Iterator[str]:
+    """The hosts to which its rules lead."""
+    for rule in _written(route):
+        for one in _backends(route, rule, backends):
+            if isinstance(one.to, Destination):
+                yield one.to.host
+
+
 def _written(route: RequestRoute) -> Sequence[AnyRule]:
     return route.spec.rules
 

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from policyd.mesh.gateway_api import connections
+from policyd.mesh.credentials import Credentials
+from policyd.mesh.gateway_api import backend_tls, connections
 from policyd.mesh.gateway_api import rules as requests
 from policyd.mesh.gateway_api.actions import Place
 from policyd.mesh.gateway_api.attach import AnyRoute, AtListener, AtService, Attaching
+from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy
 from policyd.mesh.gateway_api.backends import Backends, Grants
 from policyd.mesh.gateway_api.common import GatewayApiResource
 from policyd.mesh.gateway_api.conditions import (
@@ -76,17 +78,19 @@ class _Attached:
     hosts: tuple[str, ...]
 
 
-def translate(resources: Sequence[Declared[Any]], known: Known) -> Translation:
-    """What resources of the Gateway API come to."""
+def translate(resources: Sequence[Declared[Any]], known: Known, credentials: Credentials | None = None) -> Translation:
+    """What resources of the Gateway API come to; `credentials` are its files, None where they are not at hand."""
     if not any(isinstance(one.resource, GatewayApiResource) for one in resources):
         return Translation()
-    return _Translator(resources, known).translation()
+    return _Translator(resources, known, credentials).translation()
 
 
 class _Translator:
-    def __init__(self, resources: Sequence[Declared[Any]], known: Known) -> None:
+    def __init__(self, resources: Sequence[Declared[Any]], known: Known, credentials: Credentials | None) -> None:
         self._classes = {one.resource.name: one.resource for one in _of(resources, GatewayClass)}
         self._gateways = _of(resources, KubernetesGateway)
+        self._policies = _of(resources, BackendTlsPolicy)
+        self._credentials = credentials
         self._routes: list[Declared[Any]] = [one for one in resources if isinstance(one.resource, AnyRoute)]
         ours = [one.resource for one in self._gateways if is_ours(one.resource, self._classes)]
         grants = Grants(one.resource for one in _of(resources, ReferenceGrant))
@@ -103,7 +107,9 @@ class _Translator:
         statuses: dict[tuple[str, str], Status] = {}
         for one in sorted(self._routes, key=lambda found: (*found.resource.age, found.resource.kind)):
             statuses[one.resource.kind, one.resource.id] = self._attach(one)
-        made = [*self._at_gateways(), *self._in_mesh()]
+        policies = backend_tls.opened(self._policies, self._known, self._credentials, self._leading())
+        made = [*self._at_gateways(), *self._in_mesh(), *policies[0]]
+        statuses |= policies[1]
         for gateway in self._gateways:
             statuses[gateway.resource.kind_key, gateway.resource.id] = self._of_gateway(gateway.resource)
         for name, one_class in self._classes.items():
@@ -271,6 +277,15 @@ class _Translator:
         return attached[0][0].standing_for(made)
 
     # ---- what is told
+
+    def _leading(self) -> dict[str, list[str]]:
+        """The Gateways (ids) that lead to a host, by host."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for opening in self._openings.every() if self._policies else ():
+            for one in self._at_listener[opening.id] if opening.section == "http" else ():
+                for host in requests.led_to(one.route.resource, self._backends):
+                    found[host].add(opening.gateway.id)
+        return {host: sorted(ids) for host, ids in found.items()}
 
     def _of_gateway(self, gateway: KubernetesGateway) -> Status:
         if gateway.id not in self._ours:

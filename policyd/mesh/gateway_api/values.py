@@ -5,9 +5,11 @@ Law: these are made by translation only. No file can hold one, and the kinds of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from policyd.mesh.istio.answers import Redirect, RegexRewrite
+from policyd.mesh.istio.client_tls import ClientTls
+from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
@@ -60,3 +62,22 @@ class TlsShare(TlsRoute):
     """The same for TLS that is passed on."""
 
     below: int
+
+
+class BackendTls(ClientTls):
+    """TLS that gateways open to a backend, by a BackendTLSPolicy."""
+
+
+class TrustsNobody(BackendTls):
+    """The same where its authorities are not to be had: every certificate is refused."""
+
+    trusts_nobody: ClassVar[bool] = True
+
+
+class OpensTls(Resource):
+    """A port of a host to which gateways open TLS; `is_whole`: as one of all of its ports."""
+
+    host: str
+    port: int
+    is_whole: bool
+    tls: BackendTls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,6 +13,8 @@ from policyd.strict import Many, Model
 
 class ClientTls(Model):
     """What a caller does for a connection: the mesh's own mutual TLS, none, or TLS of its own."""
+
+    trusts_nobody: ClassVar[bool] = False  # no file says so
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
     ca_certificates: Annotated[str, Field(min_length=1, max_length=4096)] | None = None

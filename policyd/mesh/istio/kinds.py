@@ -81,7 +81,6 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "ProxyConfig": "an agent's own options are those of `policyd-proxy run`",
     "TrafficExtension": "no code is loaded into proxies, each decides by policies alone",
     "WasmPlugin": "no code is loaded into proxies, each decides by policies alone",
-    "BackendTLSPolicy": "let a DestinationRule open TLS towards a host outside: `tls: {mode: SIMPLE}`",
     "ListenerSet": "write all listeners into the Gateway",
     "UDPRoute": "nothing here carries UDP",
 }

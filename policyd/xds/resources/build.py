@@ -111,8 +111,15 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         any_name = proxies.role == "sidecar" and proxies.scope.any_name
         for cluster in outside_clusters.clusters(mesh, control, proxies.caller, any_name=any_name):
             yield kept.make(CLUSTER, cluster)
-        for secret in outside_clusters.secrets(mesh, proxies.caller):
-            yield kept.make(SECRET, secret)
+    yield from (kept.make(SECRET, secret) for secret in _checked_by(mesh, proxies.role, proxies.caller).values())
+
+
+def _checked_by(mesh: Mesh, role: Role, caller: Caller) -> dict[str, dict[str, Any]]:
+    """What proxies of a class show backends, and the authorities that they check these by, by name (Secret)."""
+    found = list(outside_clusters.secrets(mesh, caller)) if _leaves(mesh, role) else []
+    for opened in mesh.opens_tls if role == "gateway" else ():
+        found += certificates.held(mesh, None, opened.tls.ca_file, opened.tls.crl_file)
+    return {secret["name"]: secret for secret in found}
 
 
 def _inner(mesh: Mesh, proxies: ProxyClass) -> Iterator[str]:
@@ -173,16 +180,17 @@ def _own(
     yield from (kept.make(CLUSTER, one) for one in passed_on.values())
     if instance.listens:
         showing = [one.tls for one in edges.opened(mesh, instance) if one.tls.shows]
-        secrets = (secret for shown in showing for secret in certificates.secrets(mesh, shown))
-        # several servers may show one certificate
-        yield from {one["name"]: kept.make(SECRET, one) for one in secrets}.values()
+        # several servers may show one certificate, and those of its class are sent already
+        shown = {one["name"]: one for tls in showing for one in certificates.secrets(mesh, tls)}
+        shared = _checked_by(mesh, instance.role, mesh.caller(instance)) if shown else {}
+        yield from (kept.make(SECRET, one) for name, one in shown.items() if name not in shared)
 
 
 def _shown(mesh: Mesh, instance: Instance) -> dict[str, dict[str, Any]]:
     """What a sidecar shows who is not of the mesh, but for what its class has already."""
     showing = (shown for port in instance.ports if (shown := tls_of(mesh, instance, port)) is not None)
     found = {one["name"]: one for tls in showing for one in certificates.secrets(mesh, tls)}
-    shared = {one["name"] for one in outside_clusters.secrets(mesh, mesh.caller(instance))} if found else set()
+    shared = _checked_by(mesh, instance.role, mesh.caller(instance)) if found else {}
     return {name: one for name, one in found.items() if name not in shared}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
+from policyd.mesh.gateway_api.values import BackendTls
 from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.protocols import HTTP2
@@ -51,6 +52,10 @@ def outbound(mesh: Mesh, caller: Caller, service: Service, port: int, subset: st
         "eds_cluster_config": {"eds_config": _EDS},
         **policies.cluster_fields(policy, http2=http2, either=speaks == "auto"),
     }
+    if isinstance(policy.tls, BackendTls):  # its instances do without the mesh's own
+        speaks_tls = ["h2"] if policies.travels_as_http2(policy, http2=http2) else ["http/1.1"]
+        cluster["transport_socket"] = tls.to_outside(service.id, policy.tls, (), speaks_tls)
+        return cluster
     # without an instance there is no identity to expect, and no matcher would mean any
     if expected:
         alpn = ("h2",) if policies.travels_as_http2(policy, http2=http2) else ()

@@ -159,6 +159,8 @@ def to_server(name: str, *speaks: str) -> dict[str, Any]:
 
 def _checks(given: ClientTls, checked: dict[str, Any]) -> dict[str, Any]:
     """What a Host's certificate is checked by; the authorities of a credential are a secret of their own."""
+    if given.trusts_nobody:  # no certificate has this hash
+        return {"validation_context": {"verify_certificate_hash": ["0" * 64]}}
     if given.ca_file is None:
         return {"validation_context": checked}
     rest = {name: value for name, value in checked.items() if name != "trusted_ca"}

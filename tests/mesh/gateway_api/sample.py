@@ -80,6 +80,24 @@ spec:
   parentRefs: [{name: edge, sectionName: tcp}]
   rules: [{backendRefs: [{name: mail, port: 2525}]}]
 ---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: bank}
+spec:
+  hosts: [pay.bank.test]
+  ports: [{number: 443, name: https, protocol: HTTPS}, {number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: bank}
+spec:
+  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank, sectionName: https}]
+  validation:
+    caCertificateRefs: [{group: "", kind: ConfigMap, name: bank}]
+    hostname: pay.bank.test
+    subjectAltNames: [{type: Hostname, hostname: pay.bank.test}, {type: URI, uri: "spiffe://bank.test/pay"}]
+---
 apiVersion: gateway.networking.k8s.io/v1beta1
 kind: ReferenceGrant
 metadata: {name: let, namespace: far}
@@ -112,6 +130,17 @@ def route(*rules: Mapping[str, Any], name: str = "shop", kind: str = "HTTPRoute"
     metadata = more.pop("metadata", {})
     spec = {"parentRefs": [{"name": "edge"}], "rules": list(rules) or [TO_API], **more}
     return resource(kind, name, spec, version="v1alpha2" if kind == "TCPRoute" else "v1", **metadata)
+
+
+def backend_tls(*targets: Mapping[str, Any], name: str = "safe", **validation: Any) -> dict[str, Any]:
+    """A policy for some targets, none given: for the Service `api`; by the roots of the machine unless it says more."""
+    metadata = validation.pop("metadata", {})
+    roots = {} if "caCertificateRefs" in validation else {"wellKnownCACertificates": "System"}
+    spec = {
+        "targetRefs": list(targets) or [{"group": "", "kind": "Service", "name": "api"}],
+        "validation": {"hostname": "api.example", **roots, **validation},
+    }
+    return resource("BackendTLSPolicy", name, spec, **metadata)
 
 
 def grant(namespace: str, kind: str, to: str, group: str = "", **to_more: str) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from policyd.mesh.istio.kinds import KINDS, key_of
-from tests.mesh.gateway_api.sample import GROUP, HTTP, TO_API, gateway, grant, problems, resource, route
+from tests.mesh.gateway_api.sample import GROUP, HTTP, TO_API, backend_tls, gateway, grant, problems, resource, route
 
 REDIRECT = {"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}
 REWRITE = {"type": "URLRewrite", "urlRewrite": {"hostname": "a.example"}}
 PREFIX = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/b"}}}
+AUTHORITIES = {"group": "", "kind": "ConfigMap", "name": "authorities"}
+API = {"group": "", "kind": "Service", "name": "api"}
 HEADERS = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["a"]}}
 
 
@@ -82,7 +84,23 @@ def matched(**match: Any) -> dict[str, Any]:
         (route({"backendRefs": []}, kind="TCPRoute"), "must have at least 1 entries"),
         (route(kind="TLSRoute"), "`spec.hostnames` is missing"),
         (resource("UDPRoute", "a", {}), "the kind `UDPRoute` is not supported; nothing here carries UDP"),
-        (resource("BackendTLSPolicy", "a", {}), "the kind `BackendTLSPolicy` is not supported; let a DestinationRule"),
+        (backend_tls(hostname="*.example"), "`*.example` means many hosts; write one"),
+        (backend_tls(caCertificateRefs=[AUTHORITIES], wellKnownCACertificates="System"),
+         "give either `caCertificateRefs` or `wellKnownCACertificates`"),
+        (backend_tls(caCertificateRefs=[]), "give either `caCertificateRefs` or `wellKnownCACertificates`"),
+        (backend_tls(caCertificateRefs=[AUTHORITIES, {**AUTHORITIES, "name": "b"}]), "one is supported; put all"),
+        (backend_tls(caCertificateRefs=[{**AUTHORITIES, "name": "../a"}]), "`../a`"),
+        (backend_tls(wellKnownCACertificates="Mozilla"), "must be 'System'"),
+        (backend_tls(subjectAltNames=[{"type": "URI", "hostname": "a.example"}]), "`URI` needs `uri`, and nothing"),
+        (backend_tls(subjectAltNames=[{"type": "Hostname", "hostname": "a.example", "uri": "a://b"}]),
+         "`Hostname` needs `hostname`, and nothing else"),
+        (backend_tls(subjectAltNames=[{"type": "URI", "uri": "a.example"}]), "`a.example` is no URI"),
+        (backend_tls(subjectAltNames=[{"type": "URI", "uri": "a://b"}] * 6), "must have at most 5 entries"),
+        (backend_tls(API, {**API, "sectionName": "http"}), "`api` is there twice; keep one, or give each its own"),
+        (backend_tls(API, API), "`api` is there twice"),
+        (resource("BackendTLSPolicy", "a", {"targetRefs": []}), "must have at least 1 entries"),
+        (resource("BackendTLSPolicy", "a", {"options": {"example.com/a": "b"}}),
+         "field `options` of BackendTLSPolicy is not supported in `spec`; gateways speak TLS"),
         (resource("GatewayClass", "a", {"controllerName": "policyd"}), "`spec.controllerName`"),
         (resource("GatewayClass", "a", {"controllerName": "a.b/c", "parametersRef": {}}), "those of workloads.yaml"),
         (grant("far", "HTTPRoute", "Service", version="v9"), "unknown field `version`"),
