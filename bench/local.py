@@ -1,36 +1,44 @@
 """What deciding in the proxy would cost: one Envoy without a filter, with rules by hand, with the compiled filter, and
 asking policyd; and what compiling costs.
 
-Every variant counts requests as a sidecar does. The rule is Bookinfo's at its gateway, as a sidecar in plain text has
-it; the filter by hand has that rule alone, the compiled one also refuses what policyd refuses before any rule. What
-records of local decisions cost is measured on a real mesh (bench.local_records), for LOCAL_SECONDS (30).
+Every variant counts requests as a sidecar does; where Envoy decides, by either filter, it tells each decision as to the
+agent beside it. The rule is Bookinfo's at its gateway, as a sidecar in plain text has it; the filter by hand has that
+rule alone, the compiled one also refuses what policyd refuses before any rule. What becomes of what is told is measured
+on a real mesh (bench.local_records), for LOCAL_SECONDS (30).
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from bench import local_records
 from bench.engine_sets import policies_in_files, traffic_schema
-from bench.processes import ROOT
-from bench.proxy import CONNECTIONS, Variants, measure, rbac_by_hand
+from bench.processes import ROOT, running
+from bench.proxy import CONNECTIONS, Fields, Variants, measure, rbac_by_hand
 from bench.table import Row, row
 from bench.telemetry import COUNTED
 from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import Checked, load_policies
 from policyd.local import envoy
 from policyd.local.compile import Compiler
+from policyd.local.replies import identified, mappers
 from policyd.local.told import size
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh, Served
 from policyd.mesh.placement import assumed
-from policyd.xds.resources import counting, filters
-from policyd.xds.resources.model import Control
+from policyd.xds.resources import counting, deciding, filters
+from policyd.xds.resources.model import Control, Switch
+from proxy.bootstrap import sds_cluster
 
 POLICIES, SERVICES, GROUPS = 10_000, 1_000, 50
+LISTENER: Final = "ingress-v1/inbound/plaintext"
 INGRESS = (
     "workloads: {ingress-v1: {service: ingress, port: 80}}\ndefaults: {namespace: default, serviceAccount: ingress}\n"
 )
@@ -50,23 +58,27 @@ def _compiled_filter() -> dict[str, object]:
     schema = traffic_schema()
     text = (ROOT / "examples/bookinfo/policies/ingress.cedar").read_text(encoding="utf-8")
     ruling = make_ruling(mesh, load_policies({"ingress.cedar": text}, schema), schema)
-    compiled = Compiler(ruling).compile(mesh.listeners["ingress-v1/inbound/plaintext"])
+    compiled = Compiler(ruling).compile(mesh.listeners[LISTENER])
     return {"name": envoy.FILTER, "typed_config": envoy.rbac(compiled)}
 
 
 def variants(control: Control) -> Variants:
-    """Each counts what a sidecar counts."""
-    fields = {
-        "access_log": counting.inbound(COUNTED, Served(80, 80), encrypted=True),
-        "access_log_options": counting.TUNNELS,
+    """Each counts what a sidecar counts, and tells what it decides."""
+    switch = Switch(identified(), tuple(mappers()), (), 0.0)
+    here = _fields(either=True)
+    here = {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, switch)], **deciding.replies(switch)}
+    decided: dict[str, tuple[list[dict[str, object]], Fields]] = {
+        "no filter": ([], _fields()),
+        "by hand": ([dict(switch.front), rbac_by_hand()], here),
+        "compiled": ([dict(switch.front), _compiled_filter()], here),
+        "policyd": ([filters.authorization(control)], _fields()),
     }
-    decided = {
-        "no filter": [],
-        "by hand": [rbac_by_hand()],
-        "compiled": [_compiled_filter()],
-        "policyd": [filters.authorization(control)],
-    }
-    return {name: ([*counting.hears_who(), *chain], fields) for name, chain in decided.items()}
+    return {name: ([*counting.hears_who(), *chain], fields) for name, (chain, fields) in decided.items()}
+
+
+def _fields(*, either: bool = False) -> Fields:
+    counted = counting.inbound(COUNTED, Served(80, 80), encrypted=True, either=either)
+    return {"access_log": counted, "access_log_options": counting.TUNNELS}
 
 
 def run() -> list[Row]:
@@ -75,7 +87,11 @@ def run() -> list[Row]:
 
 
 def _deciding() -> Iterator[Row]:
-    medians = measure(variants).medians
+    with tempfile.TemporaryDirectory(prefix="policyd-bench-") as folder:
+        socket = Path(folder) / "told.sock"
+        sink = [sys.executable, "-m", "bench.local_sink", str(socket), str(Path(folder) / "spool")]
+        with running(sink, Path(folder) / "sink.log", socket.exists):
+            medians = measure(variants, [sds_cluster(str(socket))]).medians
     for (variant, connections), load in medians.items():
         name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
         yield row(f"{name}: throughput", load.per_second, "requests/s")

@@ -1,12 +1,14 @@
-"""What records of local decisions cost, and whether all of them arrive: a real mesh, whose sidecar refuses by itself.
+"""What records of local decisions cost, and whether all of them arrive: a real mesh, whose sidecar decides by itself.
 
-A generator asks one sidecar in plain text, as fast as it answers; what Envoy counted is compared with the journal once
-that has come to rest. The sidecar refuses, so that no application is measured; each decision has its record alike.
+First a generator asks one sidecar in plain text, as fast as it answers: what Envoy counted is compared with the journal
+once that has come to rest. The sidecar refuses, so that no application is measured. Then the agent is told what that
+Envoy would tell, at a pace beyond what one Envoy and its load can do beside it on a small machine (bench.local_told).
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import subprocess
@@ -15,16 +17,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from bench import local_told
 from bench.processes import PROGRAM, answer, cpu_seconds, processes, wait_until
 from bench.records import decisions
 from bench.table import Row, row
 from proxy import envoy_admin
 from proxy.tally import _STATS, parse
 
-SECONDS: Final = int(os.environ.get("LOCAL_SECONDS", "30"))
+SECONDS: Final = int(os.environ.get("LOCAL_SECONDS", "30"))  # of what the agent is told; a third of it is asked
+KINDS: Final = 64  # paths that are asked for
 PER_SECOND: Final = 20_000
+PACE: Final = 20_200  # at which the agent is told, as no clock is met exactly
 CONNECTIONS: Final = 32
 PATIENCE: Final = 300
 WORKLOADS = "workloads: {shop-v1: {service: shop, port: 80, command: [python, app.py]}}\n"
@@ -71,45 +76,92 @@ def _mesh() -> Iterator[Path]:
             subprocess.run([PROGRAM, "down", "--dir", str(directory)], check=True, stdout=subprocess.DEVNULL)
 
 
+class Rig(NamedTuple):
+    """What is measured: process ids, and where things are."""
+
+    port: int
+    server: int
+    agents: list[int]
+    envoy: int
+    journal: Path
+    folder: Path  # of the sidecar
+
+    def costs(self) -> tuple[float, float, float]:
+        """CPU seconds so far of the server, of the agent and of Envoy."""
+        return cpu_seconds(self.server), sum(map(cpu_seconds, self.agents)), cpu_seconds(self.envoy)
+
+    def decided(self) -> int:
+        """How many decisions Envoy has counted, once every request has ended."""
+        socket = self.folder / "admin.sock"
+        wait_until(lambda: not parse(asyncio.run(_stats(socket))).active, "every request having ended", PATIENCE)
+        return parse(asyncio.run(_stats(socket))).decided
+
+
 def run() -> Iterator[Row]:
     """Measure; needs wrk."""
     with _mesh() as directory:
-        status = answer(directory, "status")
-        [place] = [one for one in status["instances"] if one["name"] == "shop-v1"]
-        facts = json.loads((directory / ".policyd" / "server.json").read_text())
-        server, runtime = int(facts["pid"]), Path(facts["admin_socket"]).parent / "agent"
-        found = processes(str(runtime)).items()
-        agents = [pid for pid, command in found if "envoy" not in command]
-        [envoy] = [pid for pid, command in found if str(runtime / "shop-v1") in command and "launch" not in command]
-        journal, socket = directory / ".policyd" / "journal", runtime / "shop-v1" / "admin.sock"
-        passed = cpu_seconds(envoy)
-        began, worked, served = time.monotonic(), sum(map(cpu_seconds, agents)), cpu_seconds(server)
-        subprocess.run(
-            [
-                *(
-                    "wrk",
-                    "-t1",
-                    f"-c{CONNECTIONS}",
-                    f"-d{SECONDS}s",
-                ),
-                *("-H", "x-team: red", f"http://127.0.0.1:{place['inbound_port']}/closed"),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        asked, passed = time.monotonic() - began, cpu_seconds(envoy) - passed
-        wait_until(lambda: not parse(asyncio.run(_stats(socket))).active, "every request having ended", PATIENCE)
-        decided = parse(asyncio.run(_stats(socket))).decided
-        wait_until(lambda: decisions(journal) >= decided, "all being on record", PATIENCE)
-        recorded, took = decisions(journal), time.monotonic() - began
-        cost, agent = cpu_seconds(server) - served, sum(map(cpu_seconds, agents)) - worked
-    yield row("decisions asked for", decided / asked, "decisions/s", at_least=PER_SECOND)
-    yield row(f"decisions of {SECONDS} s that are not on record", decided - recorded, "decisions", at_most=0)
-    yield row("from the last one to the last record", took - asked, "s")
-    yield row("Envoy's CPU for a decision", passed / decided * 1e6, "us")
-    yield row("policyd's CPU for a record", cost / recorded * 1e6, "us")
-    yield row("policyd's cost at 20,000/s", cost / recorded * PER_SECOND, "cores", at_most=1)
-    yield row("the agent's cost at 20,000/s", agent / recorded * PER_SECOND, "cores", at_most=0.5)
+        rig = _rig(directory)
+        for number in range(KINDS):
+            _ask(rig.port, f"/open/{number}", 404)  # of the application, which has no such file
+        _ask(rig.port, "/closed", 403)
+        wait_until(lambda: decisions(rig.journal) == KINDS + 1, "all kinds being on record", PATIENCE)
+        [spool] = [path.parent for path in directory.glob(".policyd/**/instance")]
+        kinds = local_told.kinds(spool)
+        yield from _asking(rig)
+        yield from _telling(rig, kinds)
+
+
+def _rig(directory: Path) -> Rig:
+    [place] = [one for one in answer(directory, "status")["instances"] if one["name"] == "shop-v1"]
+    facts = json.loads((directory / ".policyd" / "server.json").read_text())
+    runtime = Path(facts["admin_socket"]).parent / "agent"
+    found = processes(str(runtime)).items()
+    agents = [pid for pid, command in found if "envoy" not in command]
+    [envoy] = [pid for pid, command in found if str(runtime / "shop-v1") in command and "launch" not in command]
+    journal = directory / ".policyd" / "journal"
+    return Rig(int(place["inbound_port"]), int(facts["pid"]), agents, envoy, journal, runtime / "shop-v1")
+
+
+def _ask(port: int, path: str, expected: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path, headers={"x-team": "red"})
+    if (status := connection.getresponse().status) != expected:
+        raise RuntimeError(f"{path} was answered by {status}")
+    connection.close()
+
+
+def _asking(rig: Rig) -> Iterator[Row]:
+    """What one Envoy decides, as fast as it is asked."""
+    earlier, (served, _, passed), began = rig.decided(), rig.costs(), time.monotonic()
+    seconds = max(1, SECONDS // 3)
+    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", "x-team: red"]
+    subprocess.run([*load, f"http://127.0.0.1:{rig.port}/closed"], check=True, stdout=subprocess.DEVNULL)
+    asked, passed = time.monotonic() - began, rig.costs()[2] - passed
+    all_ = rig.decided()
+    wait_until(lambda: decisions(rig.journal) >= all_, "all being on record", PATIENCE)
+    took, served = time.monotonic() - began, rig.costs()[0] - served
+    decided = all_ - earlier
+    yield row("one Envoy: decisions", decided / asked, "decisions/s")
+    yield row("one Envoy: decisions that are not on record", all_ - decisions(rig.journal), "decisions", at_most=0)
+    yield row("one Envoy: from the last one to the last record", took - asked, "s")
+    yield row("one Envoy: its CPU for a decision", passed / decided * 1e6, "us")
+    yield row("one Envoy: policyd's CPU for a record", served / decided * 1e6, "us")
+
+
+def _telling(rig: Rig, kinds: list[local_told.LoggedEntry]) -> Iterator[Row]:
+    """What the agent is told at a pace, and what becomes of it."""
+    earlier, (served, worked, _), began = decisions(rig.journal), rig.costs(), time.monotonic()
+    told = local_told.tell(rig.folder / "sds.sock", "shop-v1/inbound/plaintext", kinds, PACE, SECONDS)
+    wait_until(lambda: decisions(rig.journal) >= earlier + told.decisions, "all being on record", PATIENCE)
+    took = time.monotonic() - began
+    recorded = decisions(rig.journal) - earlier
+    cost, agent = (late - early for late, early in zip(rig.costs()[:2], (served, worked), strict=True))
+    yield row(f"told for {SECONDS} s: decisions", told.decisions / told.seconds, "decisions/s", at_least=PER_SECOND)
+    yield row("told: decisions that are not on record", told.decisions - recorded, "decisions", at_most=0)
+    yield row("told: from the last one to the last record", took - told.seconds, "s")
+    yield row("told: policyd's cost", cost / told.seconds, "cores", at_most=1)
+    yield row("told: policyd's CPU for a record", cost / recorded * 1e6, "us")
+    yield row("told: the agent's cost", agent / told.seconds, "cores", at_most=0.5)
 
 
 async def _stats(socket: Path) -> str:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -126,13 +126,13 @@ def variants(control: Control) -> Variants:
 
 @contextmanager
 def _envoy(
-    work: Path, control: Control, xds: str, identity: Path, compared: Variants
+    work: Path, control: Control, xds: str, identity: Path, compared: Variants, beside: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
 
     ports = {variant: free_port() for variant in compared}
     listeners = [listener(ports[variant], *made) for variant, made in compared.items()]
-    ways = [authz_cluster(control, identity), xds_cluster(control, xds, identity)]
+    ways = [authz_cluster(control, identity), xds_cluster(control, xds, identity), *beside]
     resources = {"clusters": ways, "listeners": listeners}
     config = work / "envoy.json"
     runtime = {"layers": [{"name": "bench", "static_layer": RUNTIME}]}
@@ -206,8 +206,8 @@ def run() -> list[Row]:
 
 
 @contextmanager
-def rig(compared: Callable[[Control], Variants]) -> Iterator[Rig]:
-    """policyd and one Envoy with a port for each variant; needs wrk."""
+def rig(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = ()) -> Iterator[Rig]:
+    """policyd and one Envoy with a port for each variant, which has the clusters `beside`, too; needs wrk."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk, which is not here")
     with bookinfo() as directory:
@@ -225,14 +225,15 @@ def rig(compared: Callable[[Control], Variants]) -> Iterator[Rig]:
             ports = tuple(int(one["address"].rpartition(":")[2]) for one in deciders)
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
-            with _envoy(work, control, status["xds_address"], identity, compared(control)) as (envoy, listeners):
+            made = compared(control)
+            with _envoy(work, control, status["xds_address"], identity, made, beside) as (envoy, listeners):
                 yield Rig(directory, envoy, policyd, listeners)
 
 
-def measure(compared: Callable[[Control], Variants]) -> Measured:
+def measure(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = ()) -> Measured:
     """Load each variant in turn, several rounds."""
     measured: dict[tuple[str, int], list[Load]] = {}
-    with rig(compared) as made:
+    with rig(compared, beside) as made:
         for _ in range(ROUNDS):
             for connections in (1, CONNECTIONS):
                 for variant in made.ports:

@@ -49,7 +49,9 @@ METADATA_REVISION: Final = "revision"  # of an answer beside the proxy's own dec
 
 # ---- what the proxy's own filter leaves in dynamic metadata (RBAC), with the name of the rule that matched
 RBAC_FILTER: Final = "envoy.filters.http.rbac"
-RBAC_RESULT: Final = "enforced_engine_result"  # allowed, denied
+RBAC_RESULT: Final = "enforced_engine_result"  # one of the next two
+RBAC_ALLOWED: Final = "allowed"
+RBAC_DENIED: Final = "denied"
 RBAC_RULE: Final = "enforced_effective_policy_id"
 STATE_DECISION_ID: Final = "policyd.decision_id"  # filter state
 # rules that are no policy's; an id begins with no space

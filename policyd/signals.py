@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from policyd import names
+
 PEER_HEADER: Final = "x-policyd-peer"  # between sidecars: which instance speaks; its identity is its certificate's
 MAX_SERIES: Final = 20_000  # of each kind that one Envoy keeps; beyond it new ones are not counted
 
@@ -25,13 +27,15 @@ GRPC_STATUS: Final = "grpc_response_status"
 SECURITY: Final = "connection_security_policy"  # where it is not mutual TLS
 DECISION: Final = "decision"
 POLICY: Final = "policy"
+RESULT: Final = "result"  # of the Envoy's own filter, where it may decide: who decided has the word
+RULE: Final = "rule"  # and which one of it that was
 WITHOUT: Final = "without"  # labels that a Telemetry removes, with commas between them
 # and two that hold others: of requests that the Envoy's own application gets, and of those that it sends
 ASKED: Final = "asked"
 ASKS: Final = "asks"
 # in this order: what strangers say of themselves comes last, so that whatever it has in it, it is no other one's value
 FOLDED: Final = (
-    CODE, FLAGS, GRPC_STATUS, SECURITY, DECISION, LOCAL, CLUSTER, POLICY, REMOTE_ID, REMOTE,
+    CODE, FLAGS, GRPC_STATUS, SECURITY, RESULT, DECISION, LOCAL, CLUSTER, RULE, POLICY, REMOTE_ID, REMOTE,
 )  # fmt: skip
 FOLD: Final = "\t"  # between them; no policy's id has one
 # whatever else an Envoy counts by is a label of that name, which a Telemetry adds
@@ -96,7 +100,7 @@ def unfolded(tags: Mapping[str, str]) -> dict[str, str]:
     which = ASKS if ASKS in tags else ASKED
     if which not in tags:
         return dict(tags)
-    found = dict(zip(FOLDED, tags[which].split(FOLD, len(FOLDED) - 1), strict=False))
+    found = _decided(dict(zip(FOLDED, tags[which].split(FOLD, len(FOLDED) - 1), strict=False)))
     absent = {
         *tags.get(WITHOUT, "").split(","),
         *(() if which == ASKS else (CLUSTER,)),
@@ -104,6 +108,15 @@ def unfolded(tags: Mapping[str, str]) -> dict[str, str]:
     }
     rest = {name: value for name, value in tags.items() if name != which}
     return {**{name: value for name, value in found.items() if name not in absent}, **rest}
+
+
+def _decided(found: dict[str, str]) -> dict[str, str]:
+    """The tags with what the Envoy's own filter decided, if it did, in policyd's words."""
+    result, rule = found.pop(RESULT, ""), found.pop(RULE, "")
+    if not result:
+        return found
+    decision = "allow" if result == names.RBAC_ALLOWED else "error" if rule == names.RULE_INCOMPLETE else "deny"
+    return {**found, DECISION: decision, POLICY: "" if rule.startswith(" ") else rule}
 
 
 def standard_labels(tags: Mapping[str, str]) -> dict[str, str]:

@@ -75,7 +75,7 @@ def bootstrap(start: Start) -> dict[str, Any]:
         "node": {"id": start.instance, "cluster": start.cluster},
         "admin": {"address": {"pipe": {"path": start.admin_socket, "mode": OWNER_ONLY}}},
         "dynamic_resources": _dynamic_resources(),
-        "static_resources": {"clusters": [_sds_cluster(start), _xds_cluster(start)]},
+        "static_resources": {"clusters": [sds_cluster(start.sds_socket), _xds_cluster(start)]},
         "overload_manager": _overload_manager(),
         "bootstrap_extensions": INTERNAL_LISTENERS,
         "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},
@@ -96,8 +96,9 @@ def _dynamic_resources() -> dict[str, Any]:
     return {"ads_config": ads, "cds_config": from_ads, "lds_config": from_ads}
 
 
-def _sds_cluster(start: Start) -> dict[str, Any]:
-    return _grpc_cluster(SDS_CLUSTER, "STATIC", {"pipe": {"path": start.sds_socket}}, {})
+def sds_cluster(socket: str) -> dict[str, Any]:
+    """The agent at the path of its Unix socket: secrets come from it, and decisions are told it."""
+    return _grpc_cluster(SDS_CLUSTER, "STATIC", {"pipe": {"path": socket}}, {})
 
 
 def _xds_cluster(start: Start) -> dict[str, Any]:

@@ -143,6 +143,28 @@ def test_an_envoy_counts_by_one_tag_that_means_the_same(tags: dict[str, str]) ->
     assert "policy" not in unfolded({**folded(no_policy), "without": "policy"})
 
 
+@pytest.mark.parametrize(
+    ("result", "rule", "labels"),
+    [
+        ("", "", ("allow", "open", "")),  # policyd has decided
+        ("allowed", "mine", ("allow", "mine", "")),
+        ("denied", "closed", ("deny", "closed", "forbidden")),
+        ("denied", " none", ("deny", "", "not_permitted")),
+        ("denied", " failed", ("deny", "", "not_permitted")),
+        ("denied", " incomplete", ("error", "", "broken")),
+    ],
+)
+def test_what_the_envoy_itself_decided_has_the_word_over_what_policyd_said(
+    result: str, rule: str, labels: tuple[str, str, str]
+) -> None:
+    asked = {**INBOUND, "response_code": "403", "decision": "allow", "policy": "open"}
+
+    found = standard_labels(unfolded(folded({**asked, "result": result, "rule": rule})))
+
+    decision, policy, reason = labels
+    assert found == standard_labels({**asked, "decision": decision, "policy": policy}) | {"reason": reason}
+
+
 def test_what_a_telemetry_counts_by_has_the_word_over_the_tag_that_holds_others() -> None:
     tags = {**folded(INBOUND), "response_code": "fine", "connection_security_policy": ""}
 

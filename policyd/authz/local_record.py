@@ -35,6 +35,8 @@ from policyd.names import (
     METADATA_DECISION,
     METADATA_POLICY,
     METADATA_REVISION,
+    RBAC_ALLOWED,
+    RBAC_DENIED,
     RBAC_FILTER,
     RBAC_RESULT,
     RBAC_RULE,
@@ -182,9 +184,9 @@ class Reader:
         if RBAC_RESULT not in said:
             raise Silent("this tells nothing of a decision")
         word, rule = said[RBAC_RESULT], said.get(RBAC_RULE, "")
-        if word not in ("allowed", "denied") or not _REVISION.fullmatch(revision):
+        if word not in (RBAC_ALLOWED, RBAC_DENIED) or not _REVISION.fullmatch(revision):
             raise IncompleteRequest("this is no decision of a sidecar under a revision")
-        outcome, began = _outcome(rule, revision, allowed=word == "allowed"), Own(time).when
+        outcome, began = _outcome(rule, revision, allowed=word == RBAC_ALLOWED), Own(time).when
         try:
             outcome = outcome._replace(query=query_of(logged, listener, mesh, began))
         except IncompleteRequest:

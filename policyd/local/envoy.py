@@ -106,14 +106,16 @@ def _strangers(domain: str) -> Iterator[Formula]:
 
 
 def _bad_path() -> Formula:
+    plain = Atom(PATH, Pattern(expressions.PLAIN_PATH), "a plain path")  # as most are, which is seen at one look
     good = Atom(PATH, Pattern(expressions.ACCEPTABLE_PATH), "an acceptable path")
     bad = (every(_has(text), Atom(PATH, Pattern(one), "no path")) for text, one in expressions.UNACCEPTABLE_PATH)
-    return some(negated(good), *bad)
+    long = Atom(PATH, Pattern(expressions.TOO_LONG_PATH), "a path that is too long")
+    return some(every(negated(plain), some(negated(good), *bad)), long)
 
 
 def _has(text: str) -> Formula:
     """Whether the path may be one that an expression is for: most have no such text, and it costs less to see."""
-    return Atom(PATH, Affix("contains", text), f"path with {text}") if text else YES
+    return Atom(PATH, Affix("contains", text), f"path with {text}")
 
 
 # ---- Envoy's words (xds.type.matcher.v3.Matcher)

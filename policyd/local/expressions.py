@@ -131,13 +131,16 @@ def segments_expression(least: int, most: int) -> str:
 
 _SEGMENT: Final = f"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|{digits((*_STAYS, *(f'{ord(one):02X}' for one in _DELIMITERS)))})+"
 ACCEPTABLE_PATH: Final = rf"/(?:{_SEGMENT}(?:/{_SEGMENT})*/?)?(?:\?[\x21\x22\x24-\x7e]*)?"
+_PLAIN: Final = "/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*"
+# acceptable ones that have no escape, and no segment that begins with a dot
+PLAIN_PATH: Final = rf"(?:/|(?:{_PLAIN})+/?)(?:\?[\x21\x22\x24-\x7e]*)?"
 _DIGIT: Final = "(?:[0-9a-fA-F]|%3[0-9]|%[46][1-6])"
-UNACCEPTABLE_PATH: Final = (  # each with a text that it has, which is looked for first ("": none)
+UNACCEPTABLE_PATH: Final = (  # each with a text that it has, which is looked for first
     ("%25", rf"[^?]*%25{_DIGIT}{_DIGIT}.*"),  # escaped twice
     ("/.", r"[^?]*/\.\.?(?:[/?].*)?"),  # dot segments
     ("%", f"[^?]*{digits(_DECODED)}.*"),  # Envoy was not asked to normalise
-    ("", "[^?]{1000}" * (MAX_PATH_BYTES // 1000) + f"[^?]{{{MAX_PATH_BYTES % 1000 + 1}}}.*"),  # too long
 )
+TOO_LONG_PATH: Final = "[^?]{1000}" * (MAX_PATH_BYTES // 1000) + f"[^?]{{{MAX_PATH_BYTES % 1000 + 1}}}.*"
 
 
 # ---- other texts

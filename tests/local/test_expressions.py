@@ -12,6 +12,8 @@ from policyd.authz.path import MAX_PATH_BYTES, canonical_path
 from policyd.errors import NotCompilable, UnacceptablePath
 from policyd.local.expressions import (
     ACCEPTABLE_PATH,
+    PLAIN_PATH,
+    TOO_LONG_PATH,
     UNACCEPTABLE_PATH,
     host_expressions,
     path_expression,
@@ -49,6 +51,12 @@ def canonical(target: str) -> str | None:
 
 
 def is_refused(target: str) -> bool:
+    if re.fullmatch(TOO_LONG_PATH, target):
+        return True
+    return not re.fullmatch(PLAIN_PATH, target) and has_no_meaning(target)
+
+
+def has_no_meaning(target: str) -> bool:
     return not re.fullmatch(ACCEPTABLE_PATH, target) or any(
         text in target and re.fullmatch(one, target) for text, one in UNACCEPTABLE_PATH
     )
@@ -63,6 +71,18 @@ def like(text: str, found: list[str]) -> bool:
 def test_what_policyd_refuses_is_refused(target: str) -> None:
     if not ENVOY_DECODES.search(target):
         assert is_refused(target) is (canonical(target) is None)
+
+
+@often
+@given(targets | st.text("/.aA9~@'-?%", max_size=12))
+def test_a_plain_path_is_one_that_need_not_be_looked_at_further(target: str) -> None:
+    if re.fullmatch(PLAIN_PATH, target):
+        assert not has_no_meaning(target)
+
+
+@pytest.mark.parametrize("target", ["/", "/a", "/api/v1/things.json/", "/a?b=%2F/..", "/~me/@here"])
+def test_most_paths_are_plain(target: str) -> None:
+    assert re.fullmatch(PLAIN_PATH, target)
 
 
 @pytest.mark.parametrize("over", [0, 1])

@@ -13,9 +13,18 @@ from policyd import names, signals
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.telemetry import Count
-from policyd.names import METADATA_DECISION, METADATA_NAMESPACE, METADATA_PEER, METADATA_POLICY, STATE_PEER
+from policyd.names import (
+    METADATA_DECISION,
+    METADATA_NAMESPACE,
+    METADATA_PEER,
+    METADATA_POLICY,
+    RBAC_FILTER,
+    RBAC_RESULT,
+    RBAC_RULE,
+    STATE_PEER,
+)
 from policyd.signals import Party
-from policyd.xds.resources.model import GUARD, INNER, SNIFFED, Decided
+from policyd.xds.resources.model import GUARD, INNER, SNIFFED
 
 Tags = dict[str, str]  # by their names, each in the words of access logs
 Counts = Mapping[str, Count]  # what Telemetries say of metrics, by their names
@@ -45,6 +54,11 @@ TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # acces
 _DECISIONS: Final = {
     signals.DECISION: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_DECISION})%",
     signals.POLICY: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_POLICY})%",
+}
+# as its filter leaves them: words for people would cost a request 15,000 instructions each
+_OWN_DECISIONS: Final = {
+    signals.RESULT: f"%DYNAMIC_METADATA({RBAC_FILTER}:{RBAC_RESULT})%",
+    signals.RULE: f"%DYNAMIC_METADATA({RBAC_FILTER}:{RBAC_RULE})%",
 }
 _ANSWER: Final = {
     signals.CODE: "%RESPONSE_CODE%",
@@ -129,14 +143,14 @@ TELLS_NOBODY: Final = _mutation({"remove": signals.PEER_HEADER})
 
 
 def inbound(
-    instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE, decided: Decided | None = None
+    instance: Instance, served: Served, *, encrypted: bool, counts: Counts = NONE, either: bool = False
 ) -> list[dict[str, Any]]:
     """What the sidecar of who is asked counts at a port; of plain text it knows no peer.
 
-    `decided` tells of decisions where these are not policyd's only.
+    `either` is whether it may decide by itself there, not policyd only.
     """
     tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
-    requests = _of_requests(tags, counts, decided) if takes_requests(served.protocol) else []
+    requests = _of_requests(tags, counts, either=either) if takes_requests(served.protocol) else []
     return [*requests, *(_of_tunnels(tags, counts) if takes_connections(served.protocol) else ())]
 
 
@@ -165,10 +179,10 @@ def _local(instance: Instance) -> dict[str, str]:
     return {signals.LOCAL: told.replace(signals.FOLD, " ").replace("%", "%%")}
 
 
-def _of_requests(tags: Tags, counts: Counts, decided: Decided | None = None) -> list[dict[str, Any]]:
+def _of_requests(tags: Tags, counts: Counts, *, either: bool = False) -> list[dict[str, Any]]:
     plain = {"header_filter": {"header": {**_CONNECT, "invert_match": True}}}
-    words = {signals.DECISION: decided.decision, signals.POLICY: decided.policy} if decided else _DECISIONS
-    return _logger([plain, ENDED], _requests({**tags, **words}, tags, counts))
+    own = _OWN_DECISIONS if either else {}
+    return _logger([plain, ENDED], _requests({**tags, **_DECISIONS, **own}, tags, counts))
 
 
 def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:

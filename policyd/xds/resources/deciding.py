@@ -15,6 +15,7 @@ from policyd.names import (
     METADATA_DECISION,
     METADATA_DECISION_ID,
     METADATA_POLICY,
+    RBAC_ALLOWED,
     RBAC_FILTER,
     RBAC_RESULT,
     RBAC_RULE,
@@ -35,7 +36,7 @@ _THEIRS: Final = f"metadata.filter_metadata['{filters.AUTHZ_FILTER}']"
 _IS_OURS: Final = f"'{RBAC_FILTER}' in metadata.filter_metadata"
 # who decided has the word, also where policyd was asked besides
 DECIDED: Final = Decided(
-    f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RESULT} == 'allowed' ? 'allow' :"
+    f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RESULT} == '{RBAC_ALLOWED}' ? 'allow' :"
     f" ({_OURS}.{RBAC_RULE} == '{RULE_INCOMPLETE}' ? 'error' : 'deny')) : {_THEIRS}.{METADATA_DECISION})%",
     f"%CEL({_IS_OURS} ? ({_OURS}.{RBAC_RULE}.startsWith(' ') ? '' : {_OURS}.{RBAC_RULE})"
     f" : {_THEIRS}.{METADATA_POLICY})%",

@@ -34,7 +34,7 @@ class Seen:
     def inbound(self, served: Served, *, encrypted: bool, decided: Decided | None = None) -> dict[str, Any]:
         """At the sidecar of who is asked; `decided` tells of decisions where these are not policyd's only."""
         counted = counting.inbound(
-            self.instance, served, encrypted=encrypted, counts=self.asked.counts, decided=decided
+            self.instance, served, encrypted=encrypted, counts=self.asked.counts, either=decided is not None
         )
         return self._said(self.asked, counted, decided)
 
