@@ -277,3 +277,6 @@ EXPORT_ATTRIBUTES: Final[dict[str, str]] = {
         "proxy", "request_id", "cached", "duration_us", "decided_by", "writer", "seq",
     )
 }  # fmt: skip
+
+# ---- an event by which one of our processes tells another where it listens
+CONSOLE_LISTENING: Final = "console.listening"

@@ -31,10 +31,11 @@ def authorize(
     from datetime import UTC, datetime
 
     from policyd.cli import explain, output
-    from policyd.cli.values import headers, shown_user
+    from policyd.cli.values import shown_user
     from policyd.instance import folder
     from policyd.offline.loaded import load_folder
     from policyd.policy.authorize import authorize as decide
+    from policyd.policy.header_form import headers
 
     given, shown = headers(header or ()), shown_user(user, claim or ())
     ruling = load_folder(folder(directory), cases=False, shadow=shadow).live.ruling

@@ -83,10 +83,10 @@ def log(
 ) -> None:
     """Show the newest records of issuance, refusals too: who asked for what, by which evidence, and what came of it."""
     from policyd.audit.ask.issuance import Issued, newest
+    from policyd.audit.ask.records import record_of
     from policyd.cli import output
     from policyd.cli.journal_copy import ask
     from policyd.cli.log import describe
-    from policyd.cli.log_query import record_of
     from policyd.cli.moments import here
 
     now = datetime.now(UTC)
@@ -121,8 +121,8 @@ def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:
 def recorded(text: str, directory: Path | None) -> Record:
     """The record of one certificate or token; raises UsageError where there is none, or several."""
     from policyd.audit.ask.issuance import by_name, serial_of
+    from policyd.audit.ask.records import record_of
     from policyd.cli.journal_copy import ask
-    from policyd.cli.log_query import record_of
     from policyd.errors import UsageError
 
     try:

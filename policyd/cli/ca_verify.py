@@ -41,9 +41,9 @@ def verify(
 
     The exit code is 0 if it is true, 2 if it is not.
     """
+    from policyd.audit.moments import moment
     from policyd.cli import output
     from policyd.cli.exits import Exit
-    from policyd.cli.moments import moment
     from policyd.errors import IdentityError, UsageError
     from policyd.svid.material import Token
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policyd.cli.lazy import leaf
 from policyd.cli.options import Dir, Json
+from policyd.names import CONSOLE_LISTENING
 
 if TYPE_CHECKING:
     from policyd.state_paths import StatePaths
 
-LISTENING: Final = "console.listening"
 MODULE: Final = "policyd.console"
 PATH: Final = "/enter?link="
 
@@ -53,6 +53,7 @@ def link(paths: StatePaths) -> str:
     from policyd import tickets
     from policyd.errors import NotRunning
     from policyd.instance import read_json
+    from policyd.sources.console_key import key_of
 
     found = read_json(paths.console)
     if found is None or not _runs(found.get("pid")):
@@ -63,27 +64,6 @@ def link(paths: StatePaths) -> str:
     return f"{found.get('scheme')}://{found.get('address')}{PATH}{ticket}"
 
 
-def key_of(paths: StatePaths) -> bytes:
-    """The key of tickets, made where there is none; raises StateError for one that others may read."""
-    from policyd import tickets
-    from policyd.errors import StateError
-    from policyd.sources.state import write_private
-
-    path = paths.console_key
-    try:
-        if path.exists():
-            if path.stat().st_mode & 0o077:
-                raise StateError(f"others may read `{path}`", remedy="delete it; a new one is made")
-            key = path.read_bytes()
-            if len(key) == tickets.KEY_BYTES:
-                return key
-        key = secrets.token_bytes(tickets.KEY_BYTES)
-        write_private(path, key)
-    except OSError as error:
-        raise StateError(f"`{path}` cannot be used: {error.strerror}", remedy="check its owner and mode") from None
-    return key
-
-
 def command(directory: Path) -> list[str]:
     """How the console is started."""
     return [sys.executable, "-m", MODULE, "--dir", str(directory)]
@@ -92,11 +72,11 @@ def command(directory: Path) -> list[str]:
 def address_in(line: str) -> str:
     """Where the console listens, if that is what a line of its output says, else ""."""
     try:
-        said: Any = json.loads(line) if LISTENING in line else None
+        said: Any = json.loads(line) if CONSOLE_LISTENING in line else None
     except ValueError:
         return ""
     facts: Mapping[str, Any] = said if isinstance(said, dict) else {}
-    return f"{facts.get('scheme')}://{facts.get('address')}" if facts.get("event") == LISTENING else ""
+    return f"{facts.get('scheme')}://{facts.get('address')}" if facts.get("event") == CONSOLE_LISTENING else ""
 
 
 def _runs(pid: object) -> bool:

@@ -12,7 +12,6 @@ from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from policyd.audit.ask.process import Rows
-    from policyd.audit.record import Record
 
 NEWEST: Final = 20
 GROUPS: Final = 100
@@ -139,32 +138,17 @@ def names(by: str) -> tuple[str, ...]:
     return found
 
 
-def record_of(value: dict[str, Any]) -> Record:
-    """A row of the copy as a Record; the copy has no hashes."""
-    import json
-
-    import msgspec
-
-    from policyd.audit.record import Record
-
-    return msgspec.convert({**value, **_mappings(value, json.loads), "prev": ""}, Record)
-
-
-def _mappings(value: dict[str, Any], load: Any) -> dict[str, Any]:
-    """What the copy keeps as JSON."""
-    return {name: load(value[name]) for name in ("context", "detail", "shadow") if isinstance(value.get(name), str)}
-
-
 def _show_records(found: Rows, as_json: bool) -> None:
     import json
     import sys
 
+    from policyd.audit.ask.records import mappings, record_of
     from policyd.cli import output
     from policyd.cli.log import describe
 
     if as_json:
         for value in found.values():
-            shown = {name: one for name, one in {**value, **_mappings(value, json.loads)}.items() if one not in _EMPTY}
+            shown = {name: one for name, one in {**value, **mappings(value)}.items() if one not in _EMPTY}
             sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
         return
     out = output.console()

@@ -63,8 +63,8 @@ def show(
 def _found(directory: Path | None, wanted: str) -> list[Record]:
     """What the copy has; raises UsageError where that is nothing."""
     from policyd.audit.ask.questions import found_by_id
+    from policyd.audit.ask.records import record_of
     from policyd.cli.journal_copy import ask
-    from policyd.cli.log_query import record_of
     from policyd.errors import UsageError
 
     with ask(directory, [found_by_id(wanted, MAX_FOUND)]) as answers:

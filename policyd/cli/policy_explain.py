@@ -63,11 +63,12 @@ def explain(
 
     from policyd.cli import explain as words
     from policyd.cli import output
-    from policyd.cli.values import headers, shown_user
+    from policyd.cli.values import shown_user
     from policyd.errors import UsageError
     from policyd.instance import folder
     from policyd.offline.loaded import load_folder
     from policyd.policy.authorize import authorize
+    from policyd.policy.header_form import headers
     from policyd.policy.recorded import of_shadow
 
     given, shown = headers(header or ()), shown_user(user, claim or ())

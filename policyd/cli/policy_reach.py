@@ -29,9 +29,9 @@ def who_can(
     `if` is said where it depends on what is not given: headers, addresses, the time, the user, the instance.
     """
     from policyd.cli import output
-    from policyd.cli.values import headers
     from policyd.instance import folder
     from policyd.offline.loaded import load_folder
+    from policyd.policy.header_form import headers
     from policyd.policy.reach import who_can as decide
 
     ruling = load_folder(folder(directory), cases=False).live.ruling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from policyd.cli.lazy import group
 from policyd.cli.options import Dir, Json
@@ -12,9 +12,6 @@ from policyd.cli.proxy_diff import diff
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
-
-TYPES: Final = ("clusters", "endpoints", "listeners", "routes")
-WORDS: Final = {"synced": "synced", "sent": "stale", "rejected": "NACK", "none": "not sent"}
 
 app = group("The proxies: what each was sent, whether it took it, and what it holds.")
 app.command()(config)
@@ -42,15 +39,11 @@ def status(directory: Dir = None, as_json: Json = False) -> None:
         output.show(*lines(proxies, int(time.time())))
 
 
-def word(one: pb.TypeStatus | None) -> str:
-    """A state in the word that Istio's users know for it."""
-    return WORDS.get(one.state, one.state) if one is not None else WORDS["none"]
-
-
 def lines(proxies: Sequence[pb.ProxyStatus], now: int) -> Sequence[Any]:
     """Return what to print, at `now` in seconds since the epoch."""
     from policyd.cli import output
     from policyd.wording import clean, since
+    from policyd.xds.inspection.words import TYPES, word
 
     if not proxies:
         return ["no proxy is known yet; `policyd status` shows which instances are declared"]

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from policyd.cli.options import Dir, Json
-
-
-class Kind(StrEnum):
-    """What an Envoy holds."""
-
-    LISTENERS = "listeners"
-    ROUTES = "routes"
-    CLUSTERS = "clusters"
-    ENDPOINTS = "endpoints"
-    SECRETS = "secrets"
-
+from policyd.xds.inspection.kind import Kind
 
 Instance = Annotated[str, typer.Argument(metavar="NAME", help="An instance, as in workloads.yaml.", show_default=False)]
 
@@ -40,7 +28,7 @@ def config(
     from policyd.cli import output
     from policyd.instance import folder, server
     from policyd.xds.inspection.held import unpack
-    from policyd.xds.inspection.rows import HEADERS
+    from policyd.xds.inspection.rows import HEADERS, rows
 
     with server(folder(directory)) as client:
         held = unpack(client.inspect(name, kind.value).held)
@@ -50,19 +38,3 @@ def config(
     found = list(rows(kind, held))
     nothing = f"`{name}` holds no {kind.value}"
     output.show(output.table(HEADERS[kind.value], found) if found else nothing)
-
-
-def rows(kind: Kind, held: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """What to print of a kind."""
-    from policyd.xds.inspection import rows as made
-    from policyd.xds.inspection.held import endpoints, resources
-
-    if kind is Kind.ENDPOINTS:
-        return made.endpoint_rows(endpoints(held))
-    of = {
-        Kind.LISTENERS: made.listener_rows,
-        Kind.ROUTES: made.route_rows,
-        Kind.CLUSTERS: made.cluster_rows,
-        Kind.SECRETS: made.secret_rows,
-    }
-    return of[kind](resources(kind.value, held))

@@ -32,10 +32,12 @@ def route(
     """
     from datetime import UTC, datetime
 
-    from policyd.cli import output, route_text
-    from policyd.cli.values import headers, shown_user
+    from policyd.cli import output
+    from policyd.cli.values import shown_user
     from policyd.instance import folder
     from policyd.offline.loaded import NOWHERE, load_folder
+    from policyd.policy.header_form import headers
+    from policyd.way import text
     from policyd.way.entry import way_of
     from policyd.way.follow import Follower
     from policyd.way.model import is_denied, is_lost
@@ -45,7 +47,7 @@ def route(
     follower = Follower(live, NOWHERE, datetime.now(UTC), shown)
     way = way_of(f"{caller} {method} {url}", follower, live.mesh, given)
     if as_json:
-        output.print_json(route_text.as_json(way))
+        output.print_json(text.as_json(way))
     else:
-        output.show(*route_text.lines(way, live.mesh))
+        output.show(*text.lines(way, live.mesh))
     raise typer.Exit(Exit.DENIED if is_denied(way) else Exit.ERROR if is_lost(way) else Exit.OK)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from policyd.policy.end_user import Shown
 
 _SIZE = re.compile(r"([0-9]{1,6})(KiB|MiB|GiB)")
-_HEADER = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*[:=]\s*(.*?)\s*")  # a field name (RFC 9110, 5.1)
 
 
 def seconds(text: str) -> int:
@@ -87,18 +86,3 @@ def shown_user(user: str, claims: Sequence[str]) -> Shown | None:
         raise UsageError("a claim is of a user", remedy="add `--user ISSUER/SUBJECT`")
     single = {name: values[0] if len(values) == 1 else values for name, values in found.items()}
     return Shown(user, single) if user else None
-
-
-def headers(texts: Sequence[str]) -> dict[str, str]:
-    """Return headers of `name: value` or `name=value` texts, names in lower case, repeated ones joined.
-
-    Raises UsageError.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        match = _HEADER.fullmatch(text)
-        if match is None:
-            raise UsageError(f"`{text[:80]}` is no header", remedy="write it as in `end-user: jason`")
-        name, value = match[1].lower(), match[2]
-        found[name] = f"{found[name]},{value}" if name in found else value
-    return found

@@ -24,7 +24,6 @@ from typing import Any, Final
 
 import uvicorn
 
-from policyd.cli.console import LISTENING, key_of
 from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
 from policyd.console.app import application
 from policyd.console.desk import Desk
@@ -39,8 +38,10 @@ from policyd.error_text import error_lines
 from policyd.errors import PolicydError, StateError
 from policyd.home import HOME
 from policyd.instance import trust_domain_of
+from policyd.names import CONSOLE_LISTENING
 from policyd.sources import placement as placements
 from policyd.sources import ports
+from policyd.sources.console_key import key_of
 from policyd.sources.files import read_folder
 from policyd.sources.state import prepare_state, write_private
 from policyd.state_paths import state_paths
@@ -180,7 +181,7 @@ def _announced(path: Path, address: Address, rules: Rules) -> Iterator[None]:
     """console.json says where it is for as long as it is there."""
     facts = {"pid": os.getpid(), "address": str(address), "scheme": rules.scheme}
     write_private(path, json.dumps(facts).encode())
-    sys.stdout.write(json.dumps({"event": LISTENING, **facts}) + "\n")
+    sys.stdout.write(json.dumps({"event": CONSOLE_LISTENING, **facts}) + "\n")
     sys.stdout.flush()
     try:
         yield

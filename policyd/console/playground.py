@@ -119,6 +119,6 @@ def _sets(draft: Draft, live: Live) -> Sets:
 
 def headers_of(text: str) -> dict[str, str]:
     """Headers, a line each, as in `end-user: jason`; raises UsageError."""
-    from policyd.cli.values import headers
+    from policyd.policy.header_form import headers
 
     return headers([line for line in text.splitlines() if line.strip()])

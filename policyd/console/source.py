@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from policyd.audit.ask.copy import reading, refresh
 from policyd.audit.ask.process import Bounds, Rows, asked
 from policyd.audit.ask.questions import found_by_id, newest
+from policyd.audit.ask.records import record_of
 from policyd.audit.read import ends
 from policyd.audit.read import newest as newest_lines
-from policyd.cli.log_query import record_of
 from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
 from policyd.instance import server
 from policyd.offline.revisions import load_revision

@@ -12,8 +12,8 @@ from typing import Any, Final, get_args
 
 from policyd.audit.ask.filters import CENTRAL, Decider, Filter
 from policyd.audit.match import names
+from policyd.audit.moments import span
 from policyd.audit.record import Change, Kind, Outcome, Record, change_of
-from policyd.cli.moments import span
 from policyd.errors import UsageError
 
 MAX_VALUE: Final = 300  # characters

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from policyd import tickets
-from policyd.cli.console import address_in, key_of
+from policyd.cli.console import address_in
 from policyd.errors import StateError
+from policyd.sources.console_key import key_of
 from policyd.state_paths import state_paths
 
 LINE = '{"event": "console.listening", "pid": 1, "address": "127.0.0.1:15080", "scheme": "http"}'

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from policyd.audit.journal import Journal
+from policyd.audit.moments import moment, span
 from policyd.cli.exits import Exit
-from policyd.cli.moments import moment, span
 from policyd.errors import UsageError
 from tests.audit.samples import NOON, WRITER, an_entry
 from tests.cli.conftest import Said

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from policyd.cli.route_text import lines
 from policyd.offline.loaded import NOWHERE, load_texts
 from policyd.reload import Live, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower
+from policyd.way.text import lines
 
 MESH: Mapping[str, str] = {
     "workloads.yaml": """\

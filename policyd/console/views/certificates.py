@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policyd.audit.ask.issuance import Issued, issued
 from policyd.audit.ask.issuance import newest as newest_issuances
-from policyd.cli.log_query import record_of
+from policyd.audit.ask.records import record_of
 from policyd.console.desk import Desk, desk_of, page
 from policyd.errors import NotRunning, PolicydError, UsageError
 from policyd.strict import parse_duration

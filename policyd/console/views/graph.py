@@ -13,8 +13,8 @@ from starlette.responses import HTMLResponse
 
 from policyd.audit.ask.filters import Filter
 from policyd.audit.match import entity_id
+from policyd.audit.moments import moment
 from policyd.audit.scan import Span
-from policyd.cli.moments import moment
 from policyd.console.desk import Desk, desk_of, page, part
 from policyd.console.graph.drawing import Drawing, draw
 from policyd.console.graph.layout import Layout, lay_out

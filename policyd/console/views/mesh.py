@@ -11,9 +11,6 @@ import yaml
 
 from policyd.audit.ask.filters import Filter
 from policyd.audit.scan import Span
-from policyd.cli import route_text
-from policyd.cli.proxy import TYPES, word
-from policyd.cli.proxy_config import Kind, rows
 from policyd.console.desk import Desk, desk_of, page, part, problems_of
 from policyd.console.live import event
 from policyd.console.playground import headers_of
@@ -23,8 +20,11 @@ from policyd.offline.loaded import NOWHERE, load_folder
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower
 from policyd.way.model import is_denied, is_lost
+from policyd.way.text import lines as way_lines
 from policyd.xds.inspection.held import unpack
-from policyd.xds.inspection.rows import HEADERS
+from policyd.xds.inspection.kind import Kind
+from policyd.xds.inspection.rows import HEADERS, rows
+from policyd.xds.inspection.words import TYPES, word
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -167,4 +167,4 @@ def _way(desk: Desk, asked: str, headers: str) -> tuple[list[str], str]:
     follower = Follower(live, NOWHERE, desk.now(), None)
     way = way_of(asked, follower, live.mesh, headers_of(headers))
     outcome = "deny" if is_denied(way) else "lost" if is_lost(way) else "allow"
-    return route_text.lines(way, live.mesh), outcome
+    return way_lines(way, live.mesh), outcome

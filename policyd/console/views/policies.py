@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import HTMLResponse, JSONResponse
 
 from policyd.amend import hash_of
+from policyd.audit.moments import span
 from policyd.audit.scan import scan
-from policyd.cli.moments import span
 from policyd.console import playground as drafts
 from policyd.console.cedar_text import Line, lines_of
 from policyd.console.desk import Desk, admitted, desk_of, page, part, problems_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
+from policyd.audit.moments import span
 from policyd.audit.scan import scan
-from policyd.cli.moments import span
 from policyd.console.desk import Desk, desk_of, page
 from policyd.policy.shadow_report import LATEST, NOTHING, Report, latest, report
 

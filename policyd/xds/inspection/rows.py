@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from policyd.xds.inspection.held import Held, HeldEndpoint, address
+from policyd.xds.inspection.held import Held, HeldEndpoint, address, endpoints, resources
+from policyd.xds.inspection.kind import Kind
 from policyd.xds.walk.sent import manager
 
 HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -16,6 +17,19 @@ HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "secrets": ("NAME", "TYPE", "SUBJECT", "SERIAL", "NOT BEFORE", "NOT AFTER"),
 }
 Row = tuple[str, ...]
+
+
+def rows(kind: Kind, held: Mapping[str, Any]) -> Iterator[Row]:
+    """A kind of what is held."""
+    if kind is Kind.ENDPOINTS:
+        return endpoint_rows(endpoints(held))
+    of = {
+        Kind.LISTENERS: listener_rows,
+        Kind.ROUTES: route_rows,
+        Kind.CLUSTERS: cluster_rows,
+        Kind.SECRETS: secret_rows,
+    }
+    return of[kind](resources(kind.value, held))
 
 
 def listener_rows(held: Iterable[Held]) -> Iterator[Row]:

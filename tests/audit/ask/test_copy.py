@@ -15,10 +15,10 @@ from policyd.audit.ask.child import Question
 from policyd.audit.ask.columns import COLUMNS, FIELDS
 from policyd.audit.ask.copy import refresh
 from policyd.audit.ask.process import Bounds, asked
+from policyd.audit.ask.records import record_of
 from policyd.audit.journal import Journal, Limits
 from policyd.audit.record import Fault
 from policyd.audit.segments import list_segments
-from policyd.cli.log_query import record_of
 from policyd.errors import QuestionError
 from tests.audit.samples import NOON, WRITER, an_entry, records
 from tests.fakes.clock import FakeClock
