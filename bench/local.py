@@ -73,7 +73,7 @@ def variants(control: Control) -> Variants:
         "compiled": ([dict(switch.front), _compiled_filter()], here),
         "policyd": ([filters.authorization(control)], _fields()),
     }
-    return {name: ([*counting.hears_who(), *chain], fields) for name, (chain, fields) in decided.items()}
+    return {name: ([counting.hears_who(), *chain], fields) for name, (chain, fields) in decided.items()}
 
 
 def _fields(*, either: bool = False) -> Fields:

@@ -61,7 +61,7 @@ def variants(control: Control) -> Variants:
         "access_log_options": counting.TUNNELS,
     }
     spans = Seen(replace(control, tracing=Tracing("", 1.0)), TRACED).outbound()["tracing"]
-    heard = counting.hears_who()
+    heard = [counting.hears_who()]
     return {
         "no filter": ([], {}),
         "no filter, counted": (heard, fields),

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_FORMAT: Final = 4096
-SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+# headers that nothing shows of a request, each with what it is
+HIDDEN_HEADERS: Final = {
+    **dict.fromkeys(("authorization", "proxy-authorization", "cookie", "set-cookie"), "a credential"),
+    "x-policyd-peer": "what proxies tell each other",
+}
 
 TEXT: Final = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -77,8 +81,8 @@ def check_format(text: str) -> str:
         known = WITH_ARGUMENT if argument is not None else PLAIN
         if operator not in known:
             raise ValueError(f"`%{operator}%` is no operator of Envoy's access logs{_argument(operator)}")
-        if operator in HEADERS and (named := _secrets(argument or "")):
-            raise ValueError(f"`{named}` is a credential, which no log shows")
+        if operator in HEADERS and (named := _hidden(argument or "")):
+            raise ValueError(f"`{named}` is {HIDDEN_HEADERS[named.lower()]}, which no log shows")
     return text
 
 
@@ -112,6 +116,6 @@ def _argument(operator: str) -> str:
     return " with an argument" if operator in PLAIN else ""
 
 
-def _secrets(argument: str) -> str:
-    """The header among those that an argument names (`X?Y`) that is a credential."""
-    return next((name for name in re.split(r"[?:]", argument) if name.lower() in SECRET_HEADERS), "")
+def _hidden(argument: str) -> str:
+    """The header among those that an argument names (`X?Y`) that nothing shows."""
+    return next((name for name in re.split(r"[?:]", argument) if name.lower() in HIDDEN_HEADERS), "")

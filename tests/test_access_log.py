@@ -51,6 +51,7 @@ def test_the_real_envoy_takes_all_of_it(tmp_path: Path) -> None:
         ("%REQ(Authorization)%", "`Authorization` is a credential, which no log shows"),
         ("%REQ(X-A?COOKIE)%", "`COOKIE` is a credential, which no log shows"),
         ("%RESP(set-cookie):20%", "`set-cookie` is a credential, which no log shows"),
+        ("%REQ(X-POLICYD-PEER):9%", "`X-POLICYD-PEER` is what proxies tell each other, which no log shows"),
         ("x" * 5000, "a format has at most 4096 characters, this one 5000"),
     ],
 )

@@ -223,7 +223,7 @@ def host_asked(text: str) -> str:
 
 
 def headers_of(http: Any, read: Collection[str] | None) -> dict[str, str]:
-    """The headers that matter, those of `read` and the ones that records tell, or all; the withheld three never.
+    """The headers that matter, those of `read` and the ones that records tell, or all; those that are withheld never.
 
     Names in lower case, repeated ones joined with a comma (RFC 9110, 5.3). Raises IncompleteRequest.
     """

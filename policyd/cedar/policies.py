@@ -22,6 +22,7 @@ from policyd.cedar.schema import Schema
 from policyd.cedar.syntax_tree import nodes_of
 from policyd.cedar.validation import Finding, Place, cedar_errors, validation_problems
 from policyd.errors import InvalidInput, Problem
+from policyd.signals import PEER_HEADER
 
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 20
@@ -204,6 +205,8 @@ def _header_problems(policy: Policy) -> Iterator[Problem]:
         elif name.lower() in WITHHELD_HEADERS:
             message = f"`{policy.id}` reads the header `{name}`, which proxies never send here"
             remedy = "decide on the verified user (`context has user`) instead"
+            if name.lower() == PEER_HEADER:
+                remedy = "decide on who asks, the `principal`: what a peer calls itself proves nothing"
         elif name != name.lower():
             message, remedy = (
                 f"`{policy.id}` reads the header `{name}`",

@@ -26,11 +26,13 @@ from policyd.cedar.syntax_tree import (
     nodes_of,
     uid_of,
 )
+from policyd.signals import PEER_HEADER
 
 WITHHELD_HEADERS = (
     "authorization",
     "cookie",
     "proxy-authorization",
+    PEER_HEADER,
 )  # never sent to policyd: not sent is not absent
 
 HEADERS = "Headers"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from policyd.access_log import SECRET_HEADERS
+from policyd.access_log import HIDDEN_HEADERS
 from policyd.mesh.matching import did_you_mean
 
 MAX_LENGTH: Final = 1000
@@ -80,9 +80,10 @@ def check_shown(text: str) -> str:
     for path in parse_cel(text).reads:
         match path:
             case ("request" | "response" as side, "headers" | "trailers", str() as name) if (
-                name.lower() in SECRET_HEADERS
+                name.lower() in HIDDEN_HEADERS
             ):
-                raise ValueError(f"`{side}.headers['{name}']` is a credential, which no label shows")
+                what = HIDDEN_HEADERS[name.lower()]
+                raise ValueError(f"`{side}.headers['{name}']` is {what}, which no label shows")
             case ("request" | "response", "headers" | "trailers") | (_, "headers" | "trailers", None):
                 raise ValueError("of headers a label shows one by its name, as in `request.headers['x-team']`")
             case ("request", "path" | "query" | "referer", *_):

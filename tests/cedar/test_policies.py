@@ -118,7 +118,7 @@ def test_a_bad_policy_is_refused_with_its_place(schema: Schema, text: str, probl
                 f'context.request.headers.hasTag("{name}")',
                 f"`a` reads the header `{name}`, which proxies never send here",
             )
-            for name in ("authorization", "proxy-authorization", "cookie", "Cookie")
+            for name in ("authorization", "proxy-authorization", "cookie", "Cookie", "x-policyd-peer")
         ),
         (
             'context.request.headers.hasTag("x") && context.request.headers.getTag("x") == "" && '

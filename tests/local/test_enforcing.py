@@ -115,9 +115,10 @@ def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(sche
     )
     ruling, _ = asked(schema, "enforcement: auto, samplePercent: 2.5", reading)
 
-    switch = enforced(ruling, Terms("async", ("x-listed",))).switches[SHOP]
+    switch = enforced(ruling, Terms("async", ("x-listed", "cookie", "x-policyd-peer"))).switches[SHOP]
 
     assert (switch.revision, switch.sample_percent) == (ruling.revision, 2.5)
+    # what policyd is not sent is on no record of a sidecar's either
     assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed")
 
 

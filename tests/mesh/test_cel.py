@@ -103,6 +103,10 @@ QUERY = "which may hold what nobody should see; use `request.url_path`"
             "`request.headers['cookie']` is a credential, which no label shows",
         ),
         ("response.headers['set-cookie']", "`response.headers['set-cookie']` is a credential, which no label shows"),
+        (
+            "request.headers['x-policyd-peer']",
+            "`request.headers['x-policyd-peer']` is what proxies tell each other, which no label shows",
+        ),
         ("request.headers[request.host]", HEADERS),
         ("request['headers']['cookie']", "`request.headers['cookie']` is a credential, which no label shows"),
         ("request.headers", HEADERS),

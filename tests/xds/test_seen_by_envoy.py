@@ -15,17 +15,20 @@ from typing import Any
 import httpx
 import pytest
 
-from policyd import access_log, names
+from policyd import access_log, names, signals
 from policyd.config import Address, parse_settings
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.telemetry import Count, Said, Spans
 from policyd.server.control import control_of
+from policyd.signals import Party
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources import counting, filters
+from policyd.xds.resources import counting, filters, policies
 from policyd.xds.resources.collectors import clusters
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control
 from policyd.xds.resources.observing import Seen
 from proxy.series import dropped_in
 from tests.e2e.terminal import wait_until
+from tests.fakes.authorization import Authorization
 from tests.fakes.telemetry import Collector
 from tests.fakes.telemetry import Seen as Span
 from tests.ports import free_port
@@ -80,6 +83,7 @@ class Rig:
     ports: Mapping[str, int]
     collector: Collector
     passed_on: list[dict[str, str]]  # headers of requests, as the next hop got them
+    authorization: Authorization
 
     def get(self, port: str, path: str = "/", **headers: str) -> int:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -95,14 +99,15 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("seen")
-    ports = {name: free_port() for name in (*PORTS, "many")}
+    ports = {name: free_port() for name in (*PORTS, "many", "decided")}
     passed_on: list[dict[str, str]] = []
-    with Collector() as collector, application(passed_on) as app:
+    with Collector() as collector, application(passed_on) as app, Authorization() as asked:
         control = control_of(parse_settings(_settings(folder, collector)), [Address("127.0.0.1", 1)])
         resources = {
-            "clusters": [*clusters(control), _way("app", app)],
+            "clusters": [*clusters(control), _way("app", app), _way(AUTHZ_CLUSTER, asked.port, http2=True)],
             "listeners": [_listener(name, ports[name], _fields(name, folder, collector)) for name in PORTS]
-            + [_listener("many", ports["many"], {"access_log": _few_series()})],
+            + [_listener("many", ports["many"], {"access_log": _few_series()})]
+            + [_decided(ports["decided"], control)],
         }
         envoy = EnvoyProcess("web-v1", None, "--file-flush-interval-msec", "50")
         admin = {"address": {"pipe": {"path": str(envoy.admin)}}}
@@ -110,7 +115,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         asyncio.run(envoy.__aenter__())
         try:
             asyncio.run(_started(envoy))
-            yield Rig(envoy, folder, ports, collector, passed_on)
+            yield Rig(envoy, folder, ports, collector, passed_on, asked)
         finally:
             asyncio.run(envoy.__aexit__(None, None, None))
 
@@ -155,10 +160,31 @@ def _listener(name: str, port: int, fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _way(name: str, port: int) -> dict[str, Any]:
+def _decided(port: int, control: Control) -> dict[str, Any]:
+    """What hears who speaks, asks about the request, counts it, and hands it to an application."""
+    on = {"match": {"prefix": "/"}, "route": {"cluster": "app"}, "typed_per_filter_config": filters.asked_for("a/in")}
+    hosts = [{"name": "inbound", "domains": ["*"], "routes": [on]}]
+    routes = {"route_config": {"name": "inbound", "virtual_hosts": hosts, **counting.TELLS_NOBODY}}
+    counted = {"access_log": counting.inbound(WEB, Served(80, 80), encrypted=True)}
+    chain = filters.manager("decided", [counting.hears_who(), filters.authorization(control)], routes, **counted)
+    return {
+        "name": "decided",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [chain]}],
+    }
+
+
+def _way(name: str, port: int, *, http2: bool = False) -> dict[str, Any]:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        "typed_extension_protocol_options": policies.protocol(
+            "http2_protocol_options" if http2 else "http_protocol_options"
+        ),
+    }
 
 
 class application:  # noqa: N801 - used as a context, like the functions of contextlib
@@ -321,6 +347,28 @@ def test_and_lines_by_grpc(rig: Rig) -> None:
     rig.get("grpc", "/gone/by-grpc")
 
     wait_until(lambda: any("/gone/by-grpc" in one.body for one in rig.collector.lines), 20)
+
+
+# ---- what a peer calls itself
+
+
+@pytest.mark.parametrize(("path", "status"), [("/yes", 200), ("/no", 403)])
+def test_what_a_peer_calls_itself_is_counted_and_told_to_neither_policyd_nor_the_application(
+    rig: Rig, path: str, status: int
+) -> None:
+    rig.passed_on.clear()
+    rig.authorization.asked.clear()
+    speaks = Party(f"peer-{status}", "shop", "peer", "v1", "peer.shop")
+
+    def told(headers: Mapping[str, str]) -> tuple[str, bool]:
+        return headers["x-team"], signals.PEER_HEADER in headers
+
+    assert rig.get("decided", path, x_policyd_peer=str(speaks), x_team="books") == status
+
+    [question] = rig.authorization.asked
+    assert (question.path, told(question.headers)) == (path, ("books", False))
+    assert [told(one) for one in rig.passed_on] == ([("books", False)] if status == 200 else [])
+    wait_until(lambda: str(speaks) in asyncio.run(rig.envoy.ask("/stats/prometheus?usedonly")), 20)
 
 
 # ---- more than there is room for

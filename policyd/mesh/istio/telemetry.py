@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from policyd import names, signals
-from policyd.access_log import SECRET_HEADERS, check_format
+from policyd.access_log import HIDDEN_HEADERS, check_format
 from policyd.mesh.cel import check_cel, check_shown
 from policyd.mesh.istio.common import HeaderName, Resource, WorkloadSelector
 from policyd.strict import NOTHING, Many, Model
@@ -59,8 +59,8 @@ def check_metric_label(name: str) -> str:
 
 
 def check_shown_header(name: str) -> str:
-    if name.lower() in SECRET_HEADERS:
-        raise ValueError(f"`{name}` is a credential, which no span shows")
+    if what := HIDDEN_HEADERS.get(name.lower()):
+        raise ValueError(f"`{name}` is {what}, which no span shows")
     return name
 
 

@@ -14,6 +14,7 @@ from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.policy.istio.expression import TRUE, Test, both, either, quoted
 from policyd.policy.istio.field import Place
 from policyd.policy.istio.pattern import Pattern, matches, pattern_of
+from policyd.signals import PEER_HEADER
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")  # RFC 9110, 5.6.2
 _PORT = re.compile(r"[0-9]{1,10}")
@@ -88,7 +89,10 @@ def header(name: str, values: Sequence[str], place: Place) -> Test:
         place.at("key").refuse(f"`{name[:80]}` is no ordinary header", "use `hosts`, `methods` or `paths`")
     elif lower in WITHHELD_HEADERS:
         message = f"policies do not see the header `{lower}`: proxies never send it to policyd"
-        place.at("key").refuse(message, "decide on the verified user, `request.auth.principal` or its claims")
+        remedy = "decide on the verified user, `request.auth.principal` or its claims"
+        if lower == PEER_HEADER:
+            remedy = "decide on who asks, `source.principal`: what a peer calls itself proves nothing"
+        place.at("key").refuse(message, remedy)
     tag = quoted(lower)
     present = Test(f"context.request.headers.hasTag({tag})")
     patterns = [pattern_of(value) for value in values]

@@ -23,7 +23,7 @@ from policyd.names import (
     STATE_DECISION_ID,
 )
 from policyd.xds.resources import counting, filters, tls
-from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Decided, Switch
+from policyd.xds.resources.model import Control, Decided, Switch
 
 SAMPLE: Final = "policyd.sample"
 SAMPLE_TIMEOUT: Final = "0.2s"  # a request of the sample waits no longer for policyd, which decides nothing here
@@ -56,7 +56,7 @@ def _sampling(control: Control, percent: float) -> dict[str, Any]:
     share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
     changes = {
         "grpc_service": {
-            "envoy_grpc": {"cluster_name": AUTHZ_CLUSTER, "authority": "policyd"},
+            "envoy_grpc": filters.ASKED,
             "timeout": SAMPLE_TIMEOUT,
         },
         "stat_prefix": "policyd_sample",
@@ -73,7 +73,8 @@ def table(listener: str, cluster: str, switch: Switch) -> dict[str, Any]:
         "route": {"cluster": cluster, "timeout": "0s"},
         **(_decided_here(listener, switch) if switch.rbac is not None else _asked(listener)),
     }
-    return {"name": listener, "virtual_hosts": [{"name": "inbound", "domains": ["*"], "routes": [route]}]}
+    hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
+    return {"name": listener, "virtual_hosts": hosts, **counting.TELLS_NOBODY}
 
 
 def _decided_here(listener: str, switch: Switch) -> dict[str, Any]:

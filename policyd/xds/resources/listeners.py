@@ -148,8 +148,8 @@ def _application(
     """What decides about a request and hands it to the application; who sends it is known where it is `encrypted`."""
     routes = _to_application(inbound_cluster(instance.service, served.service_port), asked_for, served.protocol)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
-    table = {"route_config": {"name": "inbound", "virtual_hosts": hosts}}
-    known = counting.hears_who() if encrypted else [counting.TELLS_NOBODY]
+    table = {"route_config": {"name": "inbound", "virtual_hosts": hosts, **counting.TELLS_NOBODY}}
+    known = [counting.hears_who()] if encrypted else []
     told = [inner.tells(guard.CLAIMED)] if served.protocol in ("tls", "auto") else []
     deciding_ = filters.decision(control, verification)
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)

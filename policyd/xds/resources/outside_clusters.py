@@ -18,6 +18,7 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Network, Outside, OutsideEndpoint, OutsidePort, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
 from policyd.names import CLUSTER_HEADER, TARGET_HEADER
+from policyd.signals import PEER_HEADER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import ages, certificates, counting, localities, policies, tls
 from policyd.xds.resources.localities import Spot
@@ -153,8 +154,8 @@ def _base(name: str, protocol: str, ranges: Iterable[Network], policy: Sections)
     options = cluster["typed_extension_protocol_options"][policies.HTTP_OPTIONS]
     if protocol in ("HTTP2", "GRPC") and "http_protocol_options" in options.get("explicit_http_config", {}):
         options["explicit_http_config"] = {"http2_protocol_options": {}}
-    own_words = [counting.removes(CLUSTER_HEADER, TARGET_HEADER)] if policy.tunnel else []
-    options["http_filters"] = [counting.TELLS_NOBODY, *own_words, _refuse(ranges), _CODEC]
+    own_words = (CLUSTER_HEADER, TARGET_HEADER) if policy.tunnel else ()
+    options["http_filters"] = [counting.removes(PEER_HEADER, *own_words), _refuse(ranges), _CODEC]
     return cluster
 
 

@@ -67,7 +67,7 @@ def test_grpc_web_is_translated_before_the_decision(speaks: str, translated: boo
 
     front = ["envoy.filters.http.grpc_web"] if translated else []
     behind = ["envoy.filters.http.grpc_stats", "envoy.filters.http.router"]
-    assert filters[2:] == [*front, "envoy.filters.http.ext_authz", *behind]
+    assert filters[1:] == [*front, "envoy.filters.http.ext_authz", *behind]
 
 
 def chains(snapshot: Snapshot, listener: str) -> list[tuple[list[str], list[str]]]:
