@@ -27,7 +27,7 @@ from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import Checked, load_policies
 from policyd.local import envoy
 from policyd.local.compile import Compiler
-from policyd.local.replies import identified, mappers
+from policyd.local.replies import identified
 from policyd.local.told import size
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
@@ -64,9 +64,10 @@ def _compiled_filter() -> dict[str, object]:
 
 def variants(control: Control) -> Variants:
     """Each counts what a sidecar counts, and tells what it decides."""
-    switch = Switch(identified(), tuple(mappers()), (), 0.0)
+    # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
+    switch = Switch(identified(), (), (), 0.0)
     here = _fields(either=True)
-    here = {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, switch)], **deciding.replies(switch)}
+    here = {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, switch)]}
     decided: dict[str, tuple[list[dict[str, object]], Fields]] = {
         "no filter": ([], _fields()),
         "by hand": ([dict(switch.front), rbac_by_hand()], here),

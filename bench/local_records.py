@@ -3,6 +3,7 @@
 First a generator asks one sidecar in plain text, as fast as it answers: what Envoy counted is compared with the journal
 once that has come to rest. The sidecar refuses, so that no application is measured. Then the agent is told what that
 Envoy would tell, at a pace beyond what one Envoy and its load can do beside it on a small machine (bench.local_told).
+At last the same sidecar asks policyd about the same requests.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -43,11 +45,13 @@ POLICIES = """\
 forbid (principal, action in Action::"http", resource)
 when { context.request.path == "/closed" && context.request.headers.hasTag("x-team") };
 """
-RESOURCES = """\
+PLAINTEXT = """\
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: shop}
 spec: {mtls: {mode: DISABLE}}
+"""
+LOCAL = """\
 ---
 apiVersion: policyd.io/v1
 kind: Enforcement
@@ -63,7 +67,7 @@ def _mesh() -> Iterator[Path]:
         for path, text in (
             ("workloads.yaml", WORKLOADS),
             ("policies/shop.cedar", POLICIES),
-            ("mesh/shop.yaml", RESOURCES),
+            ("mesh/shop.yaml", PLAINTEXT + LOCAL),
             ("app.py", APP),
         ):
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +111,14 @@ def run() -> Iterator[Row]:
         wait_until(lambda: decisions(rig.journal) == KINDS + 1, "all kinds being on record", PATIENCE)
         [spool] = [path.parent for path in directory.glob(".policyd/**/instance")]
         kinds = local_told.kinds(spool)
-        yield from _asking(rig)
+        here, rows = _asking(rig)
+        yield from rows
         yield from _telling(rig, kinds)
+        (directory / "mesh" / "shop.yaml").write_text(PLAINTEXT)
+        wait_until(lambda: _asks(rig), "policyd being asked")
+        central = _load(rig.port)
+    yield row("one sidecar: asking policyd", central, "requests/s")
+    yield row("one sidecar: decided there and on record / asking policyd", here / central, "ratio", at_least=5)
 
 
 def _rig(directory: Path) -> Rig:
@@ -130,22 +140,36 @@ def _ask(port: int, path: str, expected: int) -> None:
     connection.close()
 
 
-def _asking(rig: Rig) -> Iterator[Row]:
-    """What one Envoy decides, as fast as it is asked."""
+def _asks(rig: Rig) -> bool:
+    """Whether the sidecar no longer decides by itself."""
+    earlier = rig.decided()
+    _ask(rig.port, "/closed", 403)
+    return rig.decided() == earlier
+
+
+def _load(port: int) -> float:
+    """Requests a second that a sidecar answers, for a third of the time."""
+    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, SECONDS // 3)}s", "-H", "x-team: red"]
+    text = subprocess.run([*load, f"http://127.0.0.1:{port}/closed"], check=True, capture_output=True, text=True).stdout
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
+
+
+def _asking(rig: Rig) -> tuple[float, list[Row]]:
+    """What one Envoy decides, as fast as it is asked, in requests a second; and what that costs."""
     earlier, (served, _, passed), began = rig.decided(), rig.costs(), time.monotonic()
-    seconds = max(1, SECONDS // 3)
-    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", "x-team: red"]
-    subprocess.run([*load, f"http://127.0.0.1:{rig.port}/closed"], check=True, stdout=subprocess.DEVNULL)
+    per_second = _load(rig.port)
     asked, passed = time.monotonic() - began, rig.costs()[2] - passed
     all_ = rig.decided()
     wait_until(lambda: decisions(rig.journal) >= all_, "all being on record", PATIENCE)
     took, served = time.monotonic() - began, rig.costs()[0] - served
     decided = all_ - earlier
-    yield row("one Envoy: decisions", decided / asked, "decisions/s")
-    yield row("one Envoy: decisions that are not on record", all_ - decisions(rig.journal), "decisions", at_most=0)
-    yield row("one Envoy: from the last one to the last record", took - asked, "s")
-    yield row("one Envoy: its CPU for a decision", passed / decided * 1e6, "us")
-    yield row("one Envoy: policyd's CPU for a record", served / decided * 1e6, "us")
+    return per_second, [
+        row("one sidecar: decided there", per_second, "requests/s"),
+        row("one sidecar: decisions that are not on record", all_ - decisions(rig.journal), "decisions", at_most=0),
+        row("one sidecar: from the last one to the last record", took - asked, "s"),
+        row("one sidecar: Envoy's CPU for a decision", passed / decided * 1e6, "us"),
+        row("one sidecar: policyd's CPU for a record", served / decided * 1e6, "us"),
+    ]
 
 
 def _telling(rig: Rig, kinds: list[local_told.LoggedEntry]) -> Iterator[Row]:
