@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -21,7 +21,9 @@ from policyd.cedar.model import Decision
 from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.keeper import bounded
 from policyd.mesh.edit import Edit, ResourceId, kind_of
+from policyd.mesh.gateway_api.conditions import Status
 from policyd.reload import Live
+from policyd.xds.status import ProxyStatus, waiting
 
 OPERATION = "mesh.apply"
 MAX_REMOVED = 10_000
@@ -57,6 +59,7 @@ class MeshParts:
     change: Callable[[Callable[[], None]], None]
     record: Callable[[Entry], object]
     now: Callable[[], datetime]
+    proxies: Callable[[], Iterable[ProxyStatus]]
     one: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of the folder at a time
 
 
@@ -70,6 +73,11 @@ class MeshDesk:
         """The resources in force of a kind ("": all) and name; raises InvalidInput for a kind that is none."""
         wanted = kind_of(kind) if kind else ""
         declaration = self._parts.live().declaration
+        proxies = {proxy.instance: proxy for proxy in self._parts.proxies()}
+
+        def confirmed(status: Status) -> Status:
+            return status.confirmed(lambda listener: waiting(proxies, listener))
+
         for declared in declaration.resources:
             one = declared.resource
             if declared.stands and wanted in ("", one.kind_key) and name in ("", one.name, one.id):
@@ -79,7 +87,7 @@ class MeshDesk:
                     name=one.name,
                     file=declared.document.file,
                     line=declared.document.find(("kind",)).line,
-                    json=json.dumps(declaration.with_status(declared)),
+                    json=json.dumps(declaration.with_status(declared, confirmed)),
                 )
 
     async def change(self, request: pb.ChangeMeshRequest) -> pb.ChangeMeshReply:

@@ -223,6 +223,7 @@ def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
     from policyd.instance import answers, server
     from policyd.mesh.declare import declare
     from policyd.mesh.edit import kind_of
+    from policyd.mesh.gateway_api.conditions import Status
     from policyd.sources.files import read_folder
 
     wanted = kind_of(kind) if kind else ""
@@ -238,5 +239,5 @@ def _resources(directory: Path, kind: str, name: str) -> Iterator[Shown]:
         if declared.stands and wanted in ("", found.kind_key) and name in ("", found.name, found.id):
             line = declared.document.find(("kind",)).line
             file = declared.document.file
-            value = declaration.with_status(declared, in_force=False)
+            value = declaration.with_status(declared, Status.pending)
             yield Shown(found.kind_key, found.namespace, found.name, file, line, value)

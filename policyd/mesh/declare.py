@@ -258,11 +258,11 @@ class Declaration:
         """The resources of one kind, in the order of files and documents."""
         return tuple(found for found in self.resources if isinstance(found.resource, kind))
 
-    def with_status(self, declared: Declared[Any], *, in_force: bool = True) -> dict[str, Any]:
-        """What a resource's document says, and what is told of it, as Kubernetes shows both."""
+    def with_status(self, declared: Declared[Any], known: Callable[[Status], Status]) -> dict[str, Any]:
+        """What a resource's document says, and what is told of it, as far as it is known to be in force."""
         status = self.statuses.get((declared.resource.kind_key, declared.resource.id))
         value: dict[str, Any] = declared.document.value
-        return value if status is None else {**value, "status": (status if in_force else status.pending()).shown()}
+        return value if status is None else {**value, "status": known(status).shown()}
 
 
 def declare(

@@ -514,6 +514,7 @@ class Server:
             change=self._keeper.change,
             record=self._journal.append,
             now=_now,
+            proxies=self._facts.proxies,
         )
         parts = admin.Parts(
             facts=self._facts,

@@ -16,6 +16,8 @@ from policyd.xds.state import ORDER, StreamState, TypeState, in_step
 
 State = Literal["synced", "sent", "rejected", "none"]
 MAX_REJECTION = 1000  # characters
+# instances come and go all the time, and a proxy that has just come has not asked for its listeners yet
+_LATE: Final[Mapping[str, tuple[State, ...]]] = {"endpoints": (), "listeners": ("sent", "none")}
 _TAKEN: Final = re.compile(r"cannot bind '([^' ]+)': Address already in use")  # in Envoy's words
 
 
@@ -69,6 +71,28 @@ def troubles(proxies: Iterable[ProxyStatus]) -> Iterator[str]:
             elif one.rejection:
                 rejected = f"the proxy of `{proxy.instance}` rejected {one.type} and goes on with what it had"
                 yield f"{rejected}: {one.rejection}"
+
+
+def waiting(proxies: Mapping[str, ProxyStatus], listener: str) -> str:
+    """Why a proxy has not confirmed what it was sent, as far as it concerns a listener (`<instance>/…`); "" if it has.
+
+    A rejection that names listeners is of these alone.
+    """
+    instance = listener.partition("/")[0]
+    proxy = proxies.get(instance)
+    if proxy is None or not proxy.connected:
+        return f"the proxy of `{instance}` is not connected"
+    for one in proxy.types:
+        others = f" {instance}/" in one.rejection and not _names(listener, one.rejection)
+        if one.rejection and not others:
+            return f"the proxy of `{instance}` rejected {one.type} and goes on with what it had: {one.rejection}"
+    if late := next((one for one in proxy.types if one.state in _LATE.get(one.type, ("sent",))), None):
+        return f"the proxy of `{instance}` has not confirmed {late.type} yet"
+    return ""
+
+
+def _names(listener: str, rejection: str) -> bool:
+    return re.search(rf"(?<!\S){re.escape(listener)}(?![\w/])", rejection) is not None
 
 
 def _type_status(type_url: str, types: Mapping[str, TypeState], snapshot: Snapshot | None, epoch: float) -> TypeStatus:

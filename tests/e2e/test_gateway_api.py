@@ -86,6 +86,10 @@ LET = resource(
     version="v1beta1",
     namespace="far",
 )
+ENDED = {
+    "name": "ended", "port": SECURE, "protocol": "TLS", "hostname": "ended.example",
+    "tls": {"certificateRefs": [{"name": "shown"}]},
+}  # fmt: skip
 RESOURCES = [
     gateway(
         {"name": "http", "port": PLAIN, "protocol": "HTTP"},
@@ -99,10 +103,7 @@ RESOURCES = [
             "name": "passed", "port": SECURE, "protocol": "TLS", "hostname": "passed.example",
             "tls": {"mode": "Passthrough"},
         },
-        {
-            "name": "ended", "port": SECURE, "protocol": "TLS", "hostname": "ended.example",
-            "tls": {"certificateRefs": [{"name": "shown"}]},
-        },
+        ENDED,
     ),
     route(
         rule("/segments"),
@@ -212,14 +213,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, servers: Authority, bank: Out
     folder = tmp_path_factory.mktemp("gateway-api")
     (folder / "mesh").mkdir()
     (folder / "policies").mkdir()
-    shown = folder / "credentials" / "shown"
-    shown.mkdir(parents=True)
-    (folder / "credentials" / "bank").mkdir()
+    (folder / "credentials" / "bank").mkdir(parents=True)
     (folder / "credentials" / "bank" / "ca.crt").write_text(servers.pem)
-    certificate, key = servers.issue("a.example", "ended.example")
-    (shown / "tls.key").touch(mode=0o600)
-    (shown / "tls.key").write_text(key)
-    (shown / "tls.crt").write_text(certificate)
+    show(folder, "shown", *servers.issue("a.example", "ended.example"))
     (folder / "workloads.yaml").write_text(yaml.safe_dump(workloads()))
     (folder / "policyd.yaml").write_text("egress: {allowAddresses: [127.0.0.2/32]}\n")
     (folder / "mesh" / "banks.yaml").write_text(yaml.safe_dump_all(banks(bank.port)))
@@ -229,6 +225,15 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, servers: Authority, bank: Out
         yield up(folder)
     finally:
         down(folder)
+
+
+def show(folder: Path, name: str, certificate: str, key: str) -> None:
+    """Give the gateway a certificate to show."""
+    credential = folder / "credentials" / name
+    credential.mkdir()
+    (credential / "tls.key").touch(mode=0o600)
+    (credential / "tls.key").write_text(key)
+    (credential / "tls.crt").write_text(certificate)
 
 
 def write(folder: Path, resources: list[dict[str, Any]]) -> None:
@@ -412,15 +417,39 @@ def test_routes_of_a_service_hold_in_sidecars(mesh: RunningMesh) -> None:
     assert led == ["two", "two", "one"]
 
 
+def programmed(mesh: RunningMesh) -> dict[str, tuple[str, str, str]]:
+    """Whether the Gateway and each of its listeners are in the proxies, with the reason and the message."""
+    [edge] = mesh.says("mesh", "get", "gtw", "edge")["resources"]
+    told = {"edge": edge["status"]["conditions"]}
+    told |= {one["name"]: one["conditions"] for one in edge["status"]["listeners"]}
+    every = {name: {one["type"]: one for one in conditions}["Programmed"] for name, conditions in told.items()}
+    return {name: (one["status"], one["reason"], one["message"]) for name, one in every.items()}
+
+
 def test_what_is_told_is_what_holds(client: httpx.Client, mesh: RunningMesh) -> None:
     [wrong] = mesh.says("mesh", "get", "httproute", "wrong")["resources"]
     [edge] = mesh.says("mesh", "get", "gtw", "edge")["resources"]
 
     assert wrong["status"]["parents"][0]["conditions"][0]["reason"] == "NoMatchingParent"
-    assert [one["reason"] for one in edge["status"]["conditions"]] == ["Accepted", "Programmed"]
+    wait_until(lambda: programmed(mesh)["edge"] == ("True", "Programmed", ""), 30)
     assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1]
+
+    # what a proxy rejects is told in its own words, until it is taken back
+    show(mesh.directory, "weak", *Authority("weak").issue("weak.example", rsa_bits=1024))
+    weak = {**ENDED, "name": "weak", "hostname": "weak.example", "tls": {"certificateRefs": [{"name": "weak"}]}}
+    before = RESOURCES[0]["spec"]
+    write(
+        mesh.directory,
+        [{**RESOURCES[0], "spec": {**before, "listeners": [*before["listeners"], weak]}}, *RESOURCES[1:]],
+    )
+    wait_until(lambda: programmed(mesh)["weak"][:2] == ("False", "Pending"), 30)
+    wait_until(lambda: "only RSA certificates with 2048-bit or larger keys" in programmed(mesh)["weak"][2], 30)
+    told = programmed(mesh)
+    assert told["edge"] == told["weak"]
+    assert asked(client, "/segments").status_code == 200
 
     # a listener that is taken away takes its routes with it, and nothing else
     write(mesh.directory, [one for one in RESOURCES if one["metadata"]["name"] != "let"])
     wait_until(lambda: asked(client, "/far").status_code == 500, 30)
+    wait_until(lambda: set(programmed(mesh).values()) == {("True", "Programmed", "")}, 30)
     assert asked(client, "/segments").status_code == 200

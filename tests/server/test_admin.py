@@ -167,6 +167,7 @@ async def desk(live: Live, tmp_path: Path) -> AsyncIterator[Desk]:
         change=lambda write: write(),
         record=office.recorder,
         now=lambda: NOW,
+        proxies=made.facts.proxies,
     )
     parts = Parts(
         facts=made.facts,

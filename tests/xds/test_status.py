@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from policyd.envoy_api import CLUSTER, LISTENER
-from policyd.xds.status import MAX_REJECTION, ProxyStatus, TypeStatus, taken, troubles, type_statuses
+from policyd.xds.status import MAX_REJECTION, ProxyStatus, TypeStatus, taken, troubles, type_statuses, waiting
 from policyd.xds.stream import StreamState
 from tests.xds.dialogue import Dialogue, cluster, listener, snapshot
 
@@ -75,3 +77,36 @@ def test_a_port_that_is_taken_is_said_by_its_number_and_any_other_rejection_in_e
         "end that one, and it is opened within a minute",
         "the proxy of `b` rejected listeners and goes on with what it had: no such filter",
     ]
+
+
+BOUND = "Error adding/updating listener(s) edge/gateway/80: cannot bind '127.0.0.1:80': Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("types", "why"),
+    [
+        ({"clusters": "synced", "listeners": "synced", "routes": "synced"}, ""),
+        ({"listeners": "synced", "endpoints": "sent"}, ""),
+        ({"listeners": "sent"}, "the proxy of `edge` has not confirmed listeners yet"),
+        ({"listeners": "none"}, "the proxy of `edge` has not confirmed listeners yet"),
+        ({"listeners": "synced", "routes": "sent"}, "the proxy of `edge` has not confirmed routes yet"),
+        ({"listeners": BOUND}, f"the proxy of `edge` rejected listeners and goes on with what it had: {BOUND}"),
+        ({"listeners": BOUND.replace("/80", "/8080")}, ""),
+        ({"listeners": BOUND.replace("edge/", "redge/")},
+         f"the proxy of `edge` rejected listeners and goes on with what it had: {BOUND.replace('edge/', 'redge/')}"),
+        ({"clusters": "no such thing", "listeners": "synced"},
+         "the proxy of `edge` rejected clusters and goes on with what it had: no such thing"),
+    ],
+)  # fmt: skip
+def test_a_listener_waits_until_its_proxy_has_confirmed_it(types: dict[str, str], why: str) -> None:
+    told = tuple(
+        TypeStatus(name, said) if said in ("synced", "sent", "none") else TypeStatus(name, "rejected", said)  # type: ignore[arg-type]
+        for name, said in types.items()
+    )
+
+    assert waiting({"edge": ProxyStatus("edge", connected=True, types=told)}, "edge/gateway/80") == why
+
+
+def test_a_listener_of_a_proxy_that_is_away_waits() -> None:
+    for proxies in ({}, {"edge": ProxyStatus("edge")}):
+        assert waiting(proxies, "edge/gateway/80") == "the proxy of `edge` is not connected"

@@ -5,7 +5,7 @@ Law: a condition that is not True says what to do; each name here is the specifi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -58,12 +58,16 @@ def judged(kind: str, fault: Fault | None) -> Condition:
 
 @dataclass(frozen=True, slots=True)
 class ListenerStatus:
-    """What is told of a listener: its conditions, the kinds of routes that it takes, and how many it has."""
+    """What is told of a listener: its conditions, the kinds of routes that it takes, and how many it has.
+
+    `places` are the listeners of Envoys that it is.
+    """
 
     name: str
     kinds: tuple[str, ...]
     attached: int
     conditions: tuple[Condition, ...]
+    places: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
         """As Kubernetes writes it."""
@@ -102,8 +106,20 @@ class Status:
 
     def pending(self) -> Status:
         """The same as long as nobody has it in force."""
-        listeners = tuple(replace(one, conditions=_pending(one.conditions)) for one in self.listeners)
-        return replace(self, conditions=_pending(self.conditions), listeners=listeners)
+        why = Condition(PROGRAMMED, "Unknown", "Pending", "no server runs for this folder; `policyd up` starts one")
+        listeners = tuple(replace(one, conditions=_waiting(one.conditions, why)) for one in self.listeners)
+        return replace(self, conditions=_waiting(self.conditions, why), listeners=listeners)
+
+    def confirmed(self, waits: Callable[[str], str]) -> Status:
+        """The same as far as Envoys have it: `waits` says why a listener of theirs does not, "" where it does."""
+        found = []
+        for one in self.listeners:
+            why = next((said for place in one.places if (said := waits(place))), "")
+            waiting = Condition(PROGRAMMED, "False", "Pending", why)
+            found.append(replace(one, conditions=_waiting(one.conditions, waiting)) if why else one)
+        changed = [one.conditions[-1] for one, was in zip(found, self.listeners, strict=True) if one != was]
+        own = _waiting(self.conditions, changed[0]) if changed else self.conditions
+        return replace(self, conditions=own, listeners=tuple(found))
 
     def shown(self) -> dict[str, Any]:
         """As Kubernetes writes it."""
@@ -125,9 +141,8 @@ class Status:
         return found
 
 
-def _pending(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    waits = Condition(PROGRAMMED, "Unknown", "Pending", "no server runs for this folder; `policyd up` starts one")
-    return tuple(waits if one == good(PROGRAMMED) else one for one in conditions)
+def _waiting(conditions: tuple[Condition, ...], why: Condition) -> tuple[Condition, ...]:
+    return tuple(why if one == good(PROGRAMMED) else one for one in conditions)
 
 
 Statuses = Mapping[tuple[str, str], Status]  # by kind (as in KINDS) and id

@@ -30,6 +30,7 @@ from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata, Section
 from policyd.mesh.istio.gateway import GatewaySpec, Server, ServerPort
 from policyd.mesh.istio.server_tls import ServerTls
+from policyd.mesh.model import gateway_listener
 
 REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
 PENDING: Final = Condition(
@@ -58,6 +59,11 @@ class Opening:
     def id(self) -> str:
         """By what the rules of routes are bound to it."""
         return f"{self.gateway.namespace}/{self.gateway.name}~{self.listener.name}"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The listeners of Envoys that it is."""
+        return tuple(gateway_listener(name, self.listener.port) for name in sorted(self.instances))
 
     @property
     def section(self) -> Section:

@@ -291,7 +291,7 @@ class _Translator:
         if gateway.id not in self._ours:
             return Status((PENDING,))
         listeners = tuple(
-            ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions())
+            ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions(), one.places)
             for one in self._openings.of(gateway.id)
         )
         return Status(self._openings.conditions(gateway), listeners)

@@ -247,6 +247,35 @@ def test_of_two_gateways_the_older_keeps_its_listener() -> None:
 
 
 @pytest.mark.parametrize(
+    ("waits", "expected"),
+    [
+        ({}, ["True", "True", "True"]),
+        ({"ingress/gateway/8080": "it is not connected"}, ["False", "False", "True"]),
+        ({"ingress/gateway/8081": "it refuses it"}, ["False", "True", "False"]),
+        ({"other/gateway/8080": "it is not ours"}, ["True", "True", "True"]),
+    ],
+)
+def test_a_listener_is_programmed_when_its_proxies_have_confirmed_it(
+    waits: dict[str, str], expected: list[str]
+) -> None:
+    given = status(declared(gateway(HTTP, {**HTTP, "name": "b", "port": 8081})), "Gateway", "edge")
+
+    found = given.confirmed(lambda place: waits.get(place, ""))
+
+    told_of = [found.conditions[1], *(one.conditions[-1] for one in found.listeners)]
+    assert [one.status for one in told_of] == expected
+    assert {(one.reason, one.message) for one in told_of if one.status == "False"} == (
+        {("Pending", *waits.values())} if "False" in expected else set()
+    )
+
+
+def test_what_is_not_open_at_all_is_told_before_what_is_not_confirmed() -> None:
+    given = status(declared(gateway({**HTTP, "port": 81})), "Gateway", "edge")
+
+    assert given.confirmed(lambda place: "late") == given
+
+
+@pytest.mark.parametrize(
     ("given", "accepted", "programmed"),
     [
         ({"addresses": [{"type": "Hostname", "value": "ingress.default.svc.cluster.local"}]}, "Accepted", "Programmed"),
