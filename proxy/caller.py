@@ -61,6 +61,12 @@ def identify(connection: Options, started: Callable[[], Mapping[str, Started]], 
     return Caller(pid, uid, frozenset(found))
 
 
+def user_of(connection: Options) -> Caller:
+    """Of who connected only the process and the user, where nothing else counts."""
+    pid, uid, _ = _credentials(connection)
+    return Caller(pid, uid, frozenset())
+
+
 def began(pid: int) -> int | None:
     """When a process began, as /proc counts it; None where there is none."""
     fields = _stat(pid)

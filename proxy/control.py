@@ -63,11 +63,12 @@ class Unreachable(PolicydError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Spec:
-    """One Envoy to run."""
+    """One Envoy to run; `proxyless`: none, as its application speaks xDS by itself."""
 
     instance: str
     spiffe_id: SpiffeId
     cluster: str
+    proxyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _spec_of(message: agent_pb2.Sidecar, trust_domain: str) -> Spec:
     spiffe_id = SpiffeId.parse(message.spiffe_id)
     if spiffe_id.trust_domain != trust_domain:
         raise IdentityError(f"`{spiffe_id}` is not of trust domain `{trust_domain}`")
-    return Spec(message.instance, spiffe_id, message.cluster)
+    return Spec(message.instance, spiffe_id, message.cluster, message.proxyless)
 
 
 def _probes_of(messages: Iterable[agent_pb2.Probe], instances: Set[str]) -> Iterator[Probe]:

@@ -49,6 +49,7 @@ class SidecarStatus:
     svid_serial: str | None  # lower-case hex
     admin_socket: str
     log: str
+    grpc_bootstrap: str = ""  # of one without an Envoy: what its application is started with
 
 
 def write_status(path: Path, agent: Mapping[str, Any], sidecars: list[dict[str, Any]]) -> None:

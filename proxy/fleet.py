@@ -1,12 +1,13 @@
 """The sidecars of one agent: what is wanted is compared with what runs, and only the difference is touched.
 
-Law: two Envoys of one instance never run at once, since they want the same ports.
+Law: two Envoys of one instance never run at once, since they want the same ports. One that is declared proxyless has
+none, and stands among them by its Proxyless.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from proxy.decided import Decided
 from proxy.events import SidecarStatus
 from proxy.identity import Bundle
 from proxy.outside import Outside
+from proxy.proxyless import Proxyless
 from proxy.sidecar import Running, Settings, Sidecar
 
 
@@ -51,23 +53,22 @@ class Fleet:
         self._outside = outside
         self._changed = changed
         self._decided = decided
-        self._sidecars: dict[str, Sidecar] = {}
+        self._sidecars: dict[str, Sidecar | Proxyless] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._level = settings.log_level
         self._trusted: tuple[Bundle, tuple[Bundle, ...], tuple[bytes, ...]] | None = None
 
     async def apply(self, wanted: Iterable[Running]) -> None:
         """End what is not wanted, then begin what is missing; returns before the new ones are ready."""
-        todo = plan({name: sidecar.running for name, sidecar in self._sidecars.items()}, wanted)
+        runs = {name: sidecar.running for name, sidecar in self._sidecars.items()}
+        todo = plan(runs, filter(self._may_run, wanted))
         await self._finish(todo.end)
         for running in todo.begin:
-            name = running.spec.instance
-            sidecar = Sidecar(
-                running, self._settings, self._control, self._api, self._outside, self._changed, self._decided(name)
-            )
+            name, sidecar = running.spec.instance, self._made(running)
             if self._trusted is not None:
                 sidecar.trust(*self._trusted)
-            sidecar.speak(self._level)
+            if isinstance(sidecar, Sidecar):
+                sidecar.speak(self._level)
             self._sidecars[name], self._tasks[name] = sidecar, asyncio.create_task(sidecar.run())
         self._changed()
 
@@ -80,7 +81,7 @@ class Fleet:
     def speak(self, level: str) -> None:
         """Have every Envoy, also those that come later, log from a level on; "": from the one they are started with."""
         self._level = level or self._settings.log_level
-        for sidecar in self._sidecars.values():
+        for _, sidecar in self._with_envoy():
             sidecar.speak(self._level)
 
     def behind(self, sequence: int) -> tuple[str, ...]:
@@ -106,12 +107,27 @@ class Fleet:
 
     def deciding(self) -> dict[str, tuple[Decided, Path]]:
         """What each sidecar decides by itself, and where its Envoy is administered."""
-        return {name: (one.decided, one.admin_socket) for name, one in self._sidecars.items()}
+        return {name: (one.decided, one.admin_socket) for name, one in self._with_envoy()}
 
     def admin(self, instance: str) -> Path | None:
         """The administration socket of an instance's Envoy; None where it does not run here."""
         sidecar = self._sidecars.get(instance)
-        return sidecar.admin_socket if sidecar is not None else None
+        return sidecar.admin_socket if isinstance(sidecar, Sidecar) else None
+
+    def _may_run(self, running: Running) -> bool:
+        """Whether it may run here; where not, that is said."""
+        if self._settings.proxyless and not running.spec.proxyless:
+            reason = "it is declared with a sidecar, and this agent starts no Envoy"
+            self._outside.say("sidecar.refused", instance=running.spec.instance, reason=reason)
+            return False
+        return True
+
+    def _made(self, running: Running) -> Sidecar | Proxyless:
+        shared = (running, self._settings, self._control, self._api, self._outside, self._changed)
+        return Proxyless(*shared) if running.spec.proxyless else Sidecar(*shared, self._decided(running.spec.instance))
+
+    def _with_envoy(self) -> Iterator[tuple[str, Sidecar]]:
+        return ((name, one) for name, one in self._sidecars.items() if isinstance(one, Sidecar))
 
     async def _finish(self, names: Iterable[str]) -> None:
         ending = tuple(names)

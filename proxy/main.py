@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from policyd.envoy_api import EnvoyApi, envoy_binary
 from policyd.errors import PolicydError, StateError, TokenError, UsageError
@@ -34,6 +36,12 @@ from proxy.workload_server import SOCKET, Place
 
 OK, FAILED, INVALID, USAGE = 0, 1, 3, 64
 _MAX_TOKEN_FILE = 4096
+OF_ENVOYS: Final[dict[str, Any]] = {
+    "drain": Limits().drain,
+    "concurrency": 1,
+    "envoy_log_level": "warning",
+    "resolv_conf": RESOLV_CONF,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,12 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         "--drain",
         metavar="SECONDS",
         type=_seconds,
-        default=Limits().drain,
         help="how long a stop waits for connections at most (default: 5)",
     )
-    add("--concurrency", metavar="N", type=_workers, default=1, help="worker threads of each Envoy (default: 1)")
+    add("--concurrency", metavar="N", type=_workers, help="worker threads of each Envoy (default: 1)")
     text = "trace, debug, info, warning, error, critical or off (default: warning)"
-    add("--envoy-log-level", metavar="LEVEL", default="warning", choices=ENVOY_LEVELS, help=text)
+    add("--envoy-log-level", metavar="LEVEL", choices=ENVOY_LEVELS, help=text)
     text = "run the commands by which WorkloadGroups of the mesh ask applications (exec probes)"
     add("--run-probe-commands", action="store_true", help=text)
     add(
@@ -106,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"serve metrics for Prometheus here, port 0: any (default: {DEFAULT}, another where that is in use)",
     )
     text = f"whom captured applications ask for names that are none of the mesh (default: {RESOLV_CONF})"
-    add("--resolv-conf", metavar="FILE", type=Path, default=RESOLV_CONF, help=text)
+    add("--resolv-conf", metavar="FILE", type=Path, help=text)
+    text = "start no Envoy: serve the instances that are declared proxyless, whose applications speak xDS by themselves"
+    add("--proxyless", action="store_true", help=text)
     add("--exit-with-parent", action="store_true", help="stop when standard input ends")
     capture.add_to(commands, _Parser)
     return parser
@@ -133,7 +142,19 @@ def _workers(text: str) -> int:
     return value
 
 
+def _settle(options: argparse.Namespace) -> None:
+    """Give what was not said its value; raises UsageError for what only an Envoy needs where none is started."""
+    for name, value in OF_ENVOYS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+        elif options.proxyless:
+            flag = f"--{name.replace('_', '-')}"
+            problem = f"`{flag}` is for Envoys, and with --proxyless none is started"
+            raise UsageError(problem, remedy="leave it out")
+
+
 async def _run(options: argparse.Namespace, envoy: str | None) -> int:
+    _settle(options)
     token = _token(options)
     binary = envoy_binary(Path(envoy) if envoy else None)
     speech = Speech(sys.stdout, utc_now)
@@ -153,6 +174,7 @@ async def _run(options: argparse.Namespace, envoy: str | None) -> int:
             options.envoy_log_level,
             options.run_probe_commands,
             options.resolv_conf,
+            options.proxyless,
         )
         metrics = Where(options.metrics, strict=True) if options.metrics else Where()
         entry = Entry(token, state, options.server, options.name)
@@ -203,6 +225,10 @@ def _runtime(given: Path | None) -> tuple[Path, bool]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o077:
             raise StateError(f"`{folder}` is open to others", remedy=f"chmod 700 {folder}")
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # until this process ends
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(f"another agent uses `{folder}`", remedy="end it, or choose another --runtime") from None
     except OSError as error:
         raise StateError(f"`{folder}` cannot be used: {error.strerror}") from None
     return folder, made

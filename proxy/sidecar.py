@@ -16,12 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from policyd.envoy_api import EnvoyApi
-from policyd.errors import PolicydError, StateError
+from policyd.errors import StateError
 from policyd.spiffe import SpiffeId
-from proxy.backoff import backoff
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control, Spec
 from proxy.decided import Decided, Listening
@@ -35,8 +33,8 @@ from proxy.renew import keep_fresh, obtain
 from proxy.sds import SdsServer
 from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
 from proxy.tainted import signers
+from proxy.tries import first_of, until_stopped
 
-FIRST_WAIT, MOST_WAIT = 0.5, 15.0  # between two attempts to get as far as Envoy
 MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
 _LONGEST_FILE = len("/admin.sock")
 
@@ -46,7 +44,7 @@ class Settings:
     """What all sidecars of an agent share; `runtime` and `logs` are folders of mode 0700.
 
     `probe_commands`: whether commands by which the mesh asks applications are run. `resolv_conf` names whom captured
-    applications ask for names that are none of the mesh.
+    applications ask for names that are none of the mesh. `proxyless`: no Envoy is started, whatever is assigned.
     """
 
     envoy: Path
@@ -57,6 +55,7 @@ class Settings:
     log_level: str = "warning"
     probe_commands: bool = False
     resolv_conf: Path = RESOLV_CONF
+    proxyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +143,7 @@ class Sidecar:
 
     async def run(self) -> None:
         """Return when stopped and cleaned up; what goes wrong before Envoy runs is said and tried again."""
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                await self._attempt()
-            except (PolicydError, OSError, RuntimeError) as error:  # gRPC reports a port that it cannot bind so
-                failures += 1
-                wait = backoff(failures, self._outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)
-                facts = {"reason": str(error)[:500], "again_in": round(wait, 2)}
-                self._outside.say("sidecar.failed", instance=self.running.spec.instance, **facts)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._stopping.wait()
+        await until_stopped(self._attempt, self._stopping, self.running.spec.instance, self._outside)
 
     async def _attempt(self) -> None:
         spec_id = self.running.spec.spiffe_id
@@ -165,7 +153,7 @@ class Sidecar:
             self._prepare()
             fresh = keep_fresh(spec_id, self._svid, get, self._deliver, self._outside, self._control.tainted)
             identity = asyncio.ensure_future(fresh)
-            await self._first_identity(identity)
+            await first_of(identity, self._identified, self._stopping)
             if not self._stopping.is_set():
                 await self._serve()
         finally:
@@ -216,17 +204,6 @@ class Sidecar:
             admin_socket=str(self._command.admin_socket),
         )
         write_private(self._command.bootstrap, json.dumps(bootstrap(start), indent=1).encode())
-
-    async def _first_identity(self, identity: asyncio.Future[None]) -> None:
-        waits: list[asyncio.Future[Any]]
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._identified, self._stopping)]
-        try:
-            await asyncio.wait([*waits, identity], return_when=asyncio.FIRST_COMPLETED)
-            if identity.done():
-                identity.result()
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _serve(self) -> None:
         assert self._svid is not None

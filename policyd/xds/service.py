@@ -1,7 +1,8 @@
 """The aggregated discovery service: carries one stream's requests to its state and its pushes to the proxy.
 
-Law: a proxy gets the Snapshot of the instance that it has proved to be, and no other; one stream a proxy, the
-newest; a stream that breaks a bound ends, and no other stream notices. What to send is decided by `stream`.
+Law: a proxy gets the Snapshot of the instance that it has proved to be, and no other; one stream an Envoy, the newest,
+and some for an application that speaks gRPC, which has one for each of its targets; a stream that breaks a bound ends,
+and no other stream notices. What to send is decided by `stream`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from policyd.xds import stream, wire
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.debounce import Debounce
 from policyd.xds.snapshot import SHORT_NAMES, kind
-from policyd.xds.status import ProxyStatus, type_statuses
+from policyd.xds.status import ProxyStatus, together, type_statuses
 from policyd.xds.stream import Push, Request, StreamState
 from policyd.xds.variants import Differences, Said, StateOfTheWorld, Variant
 
@@ -31,6 +32,7 @@ METHOD: Final = "DeltaAggregatedResources"
 WHOLE_METHOD: Final = "StreamAggregatedResources"
 FIRST_MESSAGE_SECONDS: Final = 10.0
 MAX_STREAMS: Final = 5_000
+MAX_OF_ONE: Final = 64  # streams of one application
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 Authorize = Callable[[SpiffeId, str], None]
@@ -115,7 +117,7 @@ class DiscoveryService:
         self._told = False  # the event loop knows that something changed
         self._waiting: set[_Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, list[_Connection]] = {}  # by node, none of them empty
         self._streams = 0
         self._closed = False
 
@@ -133,13 +135,13 @@ class DiscoveryService:
         return tuple(
             ProxyStatus(
                 node_id,
-                str(one.peer),
+                str(streams[-1].peer),
                 True,
-                one.node.version,
-                epoch + one.since,
-                type_statuses(one.state, self._cache.get(node_id), epoch),
+                streams[-1].node.version,
+                epoch + min(one.since for one in streams),
+                together([type_statuses(one.state, self._cache.get(node_id), epoch) for one in streams]),
             )
-            for node_id, one in sorted(self._connections.items())
+            for node_id, streams in sorted(self._connections.items())
         )
 
     def is_behind(self) -> bool:
@@ -151,8 +153,9 @@ class DiscoveryService:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for connection in self._connections.values():
-            connection.end("policyd is shutting down")
+        for streams in self._connections.values():
+            for connection in streams:
+                connection.end("policyd is shutting down")
 
     async def _differences(self, _requests: object, context: Context) -> None:
         await self._serve(context, Differences(self._api))
@@ -191,15 +194,19 @@ class DiscoveryService:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
         if self._closed:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "policyd is shutting down")
+        if not variant.alone and len(self._connections.get(node.id, ())) >= MAX_OF_ONE:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"`{node.id}` has {MAX_OF_ONE} streams already")
         reading = asyncio.current_task()
         assert reading is not None, "gRPC has a task for each stream"
         await self._run(_Connection(node, peer, self._clock(), stream.start(), variant, context, reading), request)
 
     async def _run(self, connection: _Connection, request: Request | None) -> None:
         node_id = connection.node.id
-        if before := self._connections.get(node_id):
-            before.end("the proxy opened another stream")
-        self._connections[node_id] = connection
+        streams = self._connections.setdefault(node_id, [])
+        for before in streams:
+            if connection.variant.alone or before.variant.alone:
+                before.end("the proxy opened another stream")
+        streams.append(connection)
         self._observer.connections(len(self._connections))
         loop = asyncio.get_running_loop()
 
@@ -230,7 +237,9 @@ class DiscoveryService:
         if connection.timer is not None:
             connection.timer.cancel()
         connection.outbox.clear()
-        if self._connections.get(connection.node.id) is connection:
+        streams = self._connections[connection.node.id]
+        streams.remove(connection)
+        if not streams:
             del self._connections[connection.node.id]
         self._observer.connections(len(self._connections))
 
@@ -290,7 +299,7 @@ class DiscoveryService:
 
     def _update(self, connection: _Connection) -> None:
         """Send what has become due: after a change, a rejection's wait, or a reconnect's grace."""
-        if connection.ended is not None or self._connections.get(connection.node.id) is not connection:
+        if connection.ended is not None or connection not in self._connections.get(connection.node.id, ()):
             return
         try:
             if connection.is_due:

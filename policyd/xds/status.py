@@ -7,8 +7,8 @@ control characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from policyd.xds.snapshot import Snapshot, kind
@@ -18,6 +18,7 @@ State = Literal["synced", "sent", "rejected", "none"]
 MAX_REJECTION = 1000  # characters
 # instances come and go all the time, and a proxy that has just come has not asked for its listeners yet
 _LATE: Final[Mapping[str, tuple[State, ...]]] = {"endpoints": (), "listeners": ("sent", "none")}
+_WORST: Final[tuple[State, ...]] = ("rejected", "sent", "synced", "none")
 _TAKEN: Final = re.compile(r"cannot bind '([^' ]+)': Address already in use")  # in Envoy's words
 
 
@@ -38,7 +39,7 @@ class TypeStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:
-    """One Envoy: `connected_at` is in seconds since the epoch, 0 when it is not connected."""
+    """One Envoy, or application without: `connected_at` is in seconds since the epoch, 0 when it is not connected."""
 
     instance: str
     spiffe_id: str = ""
@@ -52,6 +53,21 @@ def type_statuses(state: StreamState, snapshot: Snapshot | None, epoch: float = 
     """Each type, in the order of sending; `epoch` is when, since the epoch, the stream's clock was 0."""
     known = dict.fromkeys((*ORDER, *sorted(state.types)))
     return tuple(_type_status(type_url, state.types, snapshot, epoch) for type_url in known)
+
+
+def together(streams: Sequence[Sequence[TypeStatus]]) -> tuple[TypeStatus, ...]:
+    """What is known of one proxy by all of its streams: of each type the worst, and all that they hold."""
+    by_type: dict[str, list[TypeStatus]] = {}
+    for one in (one for stream in streams for one in stream):
+        by_type.setdefault(one.type, []).append(one)
+    return tuple(
+        replace(
+            min(said, key=lambda one: _WORST.index(one.state)),
+            changed_at=max(one.changed_at for one in said),
+            resources=sum(one.resources for one in said),
+        )
+        for said in by_type.values()
+    )
 
 
 def taken(rejection: str) -> tuple[str, ...]:

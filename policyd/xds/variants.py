@@ -16,7 +16,9 @@ Said = Push | Whole
 
 
 class Variant(Protocol):
-    """What a stream is read and written with; one for each stream."""
+    """What a stream is read and written with; one for each stream. `alone`: who speaks so has one stream."""
+
+    alone: bool
 
     def read(self, data: bytes) -> tuple[Request | None, wire.Node | None]:
         """What a message says to the stream, None if nothing, and the node; raises StreamError for what is none."""
@@ -29,7 +31,9 @@ class Variant(Protocol):
 
 
 class Differences:
-    """The incremental variant (`DeltaAggregatedResources`)."""
+    """The incremental variant (`DeltaAggregatedResources`), which Envoy speaks."""
+
+    alone = True
 
     def __init__(self, api: EnvoyApi | None = None) -> None:
         self._api = api
@@ -49,7 +53,9 @@ class Differences:
 
 
 class StateOfTheWorld:
-    """The variant that gRPC speaks (`StreamAggregatedResources`)."""
+    """The variant that gRPC speaks (`StreamAggregatedResources`), on a stream for each target and one for a server."""
+
+    alone = False
 
     def __init__(self, api: EnvoyApi | None = None) -> None:
         self._api = api

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import ssl
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -367,12 +368,49 @@ async def test_once_quiet_it_holds_little_memory(plane: ControlPlane, agent: Age
     assert await agent.stop() == 0
 
 
+async def test_without_an_envoy_it_keeps_files_and_a_socket_for_an_application(
+    plane: ControlPlane, agent: Agent, tmp_path: Path
+) -> None:
+    without = agent_pb2.Sidecar(instance="web-1", spiffe_id=WEB, cluster="web.default", proxyless=True)
+    plane.sidecars, plane.life = [without, API_1], timedelta(seconds=4)
+    await agent.start("--join", format_token(plane.token()), "--proxyless")
+    refused = await agent.says("sidecar.refused", instance="api-1")
+    assert refused["reason"] == "it is declared with a sidecar, and this agent starts no Envoy"
+    ready = await agent.says("sidecar.ready", instance="web-1")
+    folder = agent.runtime / "web-1"
+    assert ready["environment"] == {"GRPC_XDS_BOOTSTRAP": str(folder / "bootstrap.json")}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"bootstrap.json": 0o600, "xds.sock": 0o600, "certificates": 0o700, "r": 0o700}
+    told = json.loads((folder / "bootstrap.json").read_text())
+    assert told["node"]["id"] == "web-1"
+    files = told["certificate_providers"]["default"]["config"]
+    first = Path(files["certificate_file"]).read_bytes()
+    await until(lambda: Path(files["certificate_file"]).read_bytes() != first)
+    ssl.create_default_context(cafile=files["ca_certificate_file"]).load_cert_chain(
+        files["certificate_file"], files["private_key_file"]
+    )
+    await until(lambda: agent.status()["sidecars"][0]["state"] == "ready")
+    [shown] = agent.status()["sidecars"]
+    assert (shown["instance"], shown["pid"], shown["grpc_bootstrap"]) == ("web-1", 0, str(folder / "bootstrap.json"))
+
+    second = Agent(tmp_path)
+    await second.start("--join", format_token(plane.token()), "--proxyless")
+    assert await second.ended() == 1
+    assert "another agent uses" in second.errors
+
+    plane.sidecars = []
+    plane.announce()
+    await until(lambda: not folder.exists())
+    assert await agent.stop() == 0
+    assert not agent.runtime.exists()
+    assert not agent.said("sidecar.starting")
+
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _mutual_tls(plane: ControlPlane, port: int) -> Connection:
     """Connect as a workload of the mesh."""
-    import ssl
     import tempfile
 
     from cryptography.hazmat.primitives import serialization as form

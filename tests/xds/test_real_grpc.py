@@ -17,7 +17,7 @@ from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds import wire
 from policyd.xds.cache import SnapshotCache
-from policyd.xds.service import SERVICE, WHOLE_METHOD
+from policyd.xds.service import MAX_OF_ONE, METHOD, SERVICE, WHOLE_METHOD
 from policyd.xds.snapshot import Snapshot, check_snapshot, make_snapshot, resource
 from tests.fakes.xds_observer import FakeObserver
 from tests.xds.envoy_process import eventually
@@ -183,3 +183,44 @@ async def test_a_request_that_makes_no_sense_ends_the_stream(
         await client.say(**fields)
         assert await asyncio.wait_for(client.call.code(), 30) == grpc.StatusCode.INVALID_ARGUMENT
         assert await client.call.details() == problem
+
+
+async def test_an_application_has_a_stream_for_each_of_its_targets_and_is_shown_once(setup: Setup) -> None:
+    setup.cache.set_all({"reviews-1": setup.leading_to("one")})
+    async with grpc.aio.insecure_channel(setup.target) as channel:
+        first, second = Spoken(channel), Spoken(channel)
+        for client in (first, second):
+            await client.say(node={"id": "reviews-1"}, type_url=CLUSTER, resource_names=["one"])
+        nonce, _ = await first.hear()
+        await first.say(type_url=CLUSTER, resource_names=["one"], response_nonce=nonce)
+        nonce, _ = await second.hear()
+        refused = {"response_nonce": nonce, "error_detail": {"message": "bad"}}
+        await second.say(type_url=CLUSTER, resource_names=["one"], **refused)
+
+        async def shown() -> bool:
+            return setup.states()["clusters"] == "rejected"
+
+        await eventually(shown, "what one of them rejected is shown")
+        assert [proxy.instance for proxy in setup.service.statuses()] == ["reviews-1"]
+        await first.say(type_url=ENDPOINT, resource_names=["one"])
+        assert (await first.hear())[1] == ["one"]
+
+
+async def test_streams_of_one_application_are_bounded_and_an_envoy_in_its_place_has_the_only_one(setup: Setup) -> None:
+    hello = {"node": {"id": "reviews-1"}, "type_url": CLUSTER, "resource_names": ["one"]}
+    setup.cache.set_all({"reviews-1": setup.leading_to("one")})
+    async with grpc.aio.insecure_channel(setup.target) as channel:
+        every = [Spoken(channel) for _ in range(MAX_OF_ONE)]
+        for client in every:
+            await client.say(**hello)
+            await client.hear()
+        over = Spoken(channel)
+        await over.say(**hello)
+        assert await asyncio.wait_for(over.call.code(), 30) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await over.call.details() == f"`reviews-1` has {MAX_OF_ONE} streams already"
+        envoy: Any = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+        await envoy.write(envoy_api.pack(wire.REQUEST, {"node": {"id": "reviews-1"}, "type_url": CLUSTER}))
+        assert await asyncio.wait_for(envoy.read(), 30) is not grpc.aio.EOF
+        for client in every:
+            assert await asyncio.wait_for(client.call.code(), 30) is grpc.StatusCode.UNAVAILABLE
+        assert setup.observer.counts[-1] == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyd.envoy_api import CLUSTER, LISTENER
-from policyd.xds.status import MAX_REJECTION, ProxyStatus, TypeStatus, taken, troubles, type_statuses, waiting
+from policyd.xds.status import MAX_REJECTION, ProxyStatus, TypeStatus, taken, together, troubles, type_statuses, waiting
 from policyd.xds.stream import StreamState
 from tests.xds.dialogue import Dialogue, cluster, listener, snapshot
 
@@ -110,3 +110,14 @@ def test_a_listener_waits_until_its_proxy_has_confirmed_it(types: dict[str, str]
 def test_a_listener_of_a_proxy_that_is_away_waits() -> None:
     for proxies in ({}, {"edge": ProxyStatus("edge")}):
         assert waiting(proxies, "edge/gateway/80") == "the proxy of `edge` is not connected"
+
+
+def test_of_several_streams_the_worst_of_each_type_is_shown() -> None:
+    fine = TypeStatus("clusters", "synced", "", 1.0, 2)
+    bad = TypeStatus("clusters", "rejected", "bad", 0.5, 1)
+    quiet = TypeStatus("routes", "none")
+    assert together([[fine, quiet]]) == (fine, quiet)
+    assert together([[fine, quiet], [bad, TypeStatus("routes", "sent", "", 2.0)]]) == (
+        TypeStatus("clusters", "rejected", "bad", 1.0, 3),
+        TypeStatus("routes", "sent", "", 2.0),
+    )
