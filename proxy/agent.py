@@ -189,7 +189,8 @@ class Agent:
             self._quiet.cancel()
         self._quiet = loop.call_later(QUIET, give_back)
         if self._fleet is not None and self._leaving is not None:
-            self._leaving.look(self._fleet.status())
+            # an application without an Envoy goes on serving while its agent is away
+            self._leaving.look(one for one in self._fleet.status() if not one.grpc_bootstrap)
         if self._status_due is None:
             self._status_due = loop.call_later(STATUS_PAUSE, self._write_status)
 

@@ -146,7 +146,7 @@ class DiscoveryService:
 
     def is_behind(self) -> bool:
         """Whether a connected proxy has not confirmed all that has changed; to be asked in the service's event loop."""
-        return any(one.changed_at is not None for one in self._connections.values())
+        return any(one.changed_at is not None for streams in self._connections.values() for one in streams)
 
     def close(self) -> None:
         """End every stream, and refuse new ones; Envoys keep what they have and come back."""

@@ -135,7 +135,7 @@ class Spoken:
         data = await asyncio.wait_for(self.call.read(), 30)
         assert data is not grpc.aio.EOF, await self.call.details()
         message = envoy_api.to_dict(envoy_api.message(wire.WHOLE).FromString(data))
-        return message["nonce"], [one["name"] for one in message.get("resources", [])]
+        return message["nonce"], [one.get("name") or one["cluster_name"] for one in message.get("resources", [])]
 
 
 async def test_what_is_known_of_such_a_client_is_shown_and_its_rejections_too(setup: Setup) -> None:

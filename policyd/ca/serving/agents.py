@@ -236,7 +236,10 @@ class AgentsService(agent_pb2_grpc.AgentsServicer):
     def _assignment(self, registration: Registration) -> agent_pb2.Assignment:
         instances = instances_for(registration, self._mesh(), self._tokens.agents())
         sidecars = [
-            agent_pb2.Sidecar(instance=one.name, spiffe_id=str(one.workload), cluster=one.service) for one in instances
+            agent_pb2.Sidecar(
+                instance=one.name, spiffe_id=str(one.workload), cluster=one.service, proxyless=one.proxyless
+            )
+            for one in instances
         ]
         levels = self._levels(registration.agent)
         return agent_pb2.Assignment(
