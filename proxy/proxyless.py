@@ -25,7 +25,8 @@ from proxy.identity import Bundle, Svid
 from proxy.outside import Outside
 from proxy.relay import Relay
 from proxy.renew import keep_fresh, obtain
-from proxy.sidecar import Running, Settings, runtime_folder
+from proxy.runtime import BOOTSTRAP, runtime_folder
+from proxy.sidecar import Running, Settings
 from proxy.tainted import signers
 from proxy.tries import FIRST_WAIT, MOST_WAIT, first_of, until_stopped
 
@@ -44,7 +45,7 @@ class Proxyless:
         self._outside = outside
         self._changed = changed
         self._folder = runtime_folder(settings.runtime, running.spec.instance)
-        self._bootstrap = self._folder / "bootstrap.json"
+        self._bootstrap = self._folder / BOOTSTRAP
         self._files = CertificateFiles(self._folder / "certificates")
         self._relay = Relay(self._folder, running.spec, running.xds, api)
         self._svid: Svid | None = None

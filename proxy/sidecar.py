@@ -7,9 +7,7 @@ it depends on, and leaves no runtime file.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,13 +28,11 @@ from proxy.identity import Bundle, Svid
 from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
+from proxy.runtime import BOOTSTRAP, runtime_folder
 from proxy.sds import SdsServer
 from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
 from proxy.tainted import signers
 from proxy.tries import first_of, until_stopped
-
-MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
-_LONGEST_FILE = len("/admin.sock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class Sidecar:
         )
         self._command = Command(
             binary=settings.envoy,
-            bootstrap=self._folder / "bootstrap.json",
+            bootstrap=self._folder / BOOTSTRAP,
             admin_socket=self._folder / "admin.sock",
             log=settings.logs / f"{running.spec.instance}.log",
             concurrency=settings.concurrency,
@@ -223,15 +219,3 @@ class Sidecar:
             spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:032x}", expires=stamp(svid.not_after),
         )  # fmt: skip
         self._changed()
-
-
-def runtime_folder(runtime: Path, instance: str) -> Path:
-    """The folder of an instance's sockets: of its own name, or a hash where the path would be too long for a socket.
-
-    Raises StateError when even that is too long.
-    """
-    for name in (instance, hashlib.sha256(instance.encode()).hexdigest()[:12]):
-        folder = runtime / name
-        if len(os.fsencode(folder)) + _LONGEST_FILE <= MAX_SOCKET_PATH - 4:
-            return folder
-    raise StateError(f"the path `{runtime}` is too long for a socket in it", remedy="choose another --runtime")

@@ -16,6 +16,8 @@ from policyd.cli.child import Feed, Probe, Program
 from policyd.cli.own import command
 from policyd.environment import PASSPHRASE
 from policyd.mesh.declare import WorkloadSpec
+from proxy.grpc_bootstrap import VARIABLE
+from proxy.runtime import BOOTSTRAP, runtime_folder
 
 if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
@@ -102,7 +104,7 @@ def application_program(
         kind="application",
         command=spec.command or (),
         cwd=directory / spec.workdir if spec.workdir else directory,
-        environment=application_environment(environ, place, spec.environment, runtime),
+        environment=application_environment(environ, place, spec, runtime),
         probe=probe,
         grace=APPLICATION_GRACE,
     )
@@ -114,7 +116,7 @@ def _without_passphrase(environ: Environ) -> Environ:
 
 
 def application_environment(
-    environ: Environ, place: pb.InstancePlace, declared: Environ, runtime: Path
+    environ: Environ, place: pb.InstancePlace, spec: WorkloadSpec, runtime: Path
 ) -> dict[str, str]:
     """What an application finds in its environment; what is declared has the last word.
 
@@ -136,7 +138,9 @@ def application_environment(
         "no_proxy": NO_PROXY,
         "NO_PROXY": NO_PROXY,
     }
-    return {**_without_passphrase(environ), **mesh, **declared}
+    if spec.proxyless:
+        mesh[VARIABLE] = str(runtime_folder(runtime, place.name) / BOOTSTRAP)
+    return {**_without_passphrase(environ), **mesh, **spec.environment}
 
 
 def to_start(places: Sequence[pb.InstancePlace], specs: Mapping[str, WorkloadSpec]) -> list[pb.InstancePlace]:

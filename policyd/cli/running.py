@@ -78,7 +78,7 @@ class RunningMesh:
         self._sidecars = sidecars.awaited(place.name for place in self.places)
         self._start_agent()
         await self._socket_is_there()
-        self._start_applications()
+        await self._start_applications()
         await self._supervisor.healthy([plan.AGENT, *self._applications], deadline)
         await self._reached(deadline)
         await self._opened(deadline)
@@ -127,10 +127,12 @@ class RunningMesh:
         )  # fmt: skip
         self._supervisor.run(program)
 
-    def _start_applications(self) -> None:
+    async def _start_applications(self) -> None:
         specs = declare(read_folder(self._directory).texts).workloads.workloads
         for place in plan.to_start(self.places, specs):
             spec = specs[place.name]
+            if spec.proxyless:  # it reads once where the mesh is
+                await self._is_served(place.name)
             probe = application_probe(place.app_port, spec.health, place.ports[0].app_socket)
             program = plan.application_program(self._directory, place, spec, self._environ, probe, self._runtime)
             self._supervisor.run(program)
@@ -141,6 +143,13 @@ class RunningMesh:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOCKET_SECONDS):
                 await self._workload_api.wait()
+
+    async def _is_served(self, name: str) -> None:
+        """Wait for the agent to be there for an instance; an application that needs it is started even so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOCKET_SECONDS):
+                while self._sidecars[name].phase is not Phase.HEALTHY:  # noqa: ASYNC110 - all of them are shown together
+                    await asyncio.sleep(LOOK_SECONDS)
 
     def _runs(self, name: str, pid: int) -> None:
         """Tell the agent which process is which instance's application."""

@@ -18,6 +18,7 @@ from policyd.cli.progress import Item, Lines
 from policyd.mesh.declare import WorkloadSpec
 
 PLACE = pb.InstancePlace(name="web-v1", app_port=20001, proxy_url="http://web-v1:secret@127.0.0.1:20003")
+WEB = WorkloadSpec(service="web", port=80)
 UP, WAITS = Phase.HEALTHY, Phase.STARTING
 
 
@@ -31,7 +32,10 @@ async def token() -> bytes:
 
 def test_an_application_finds_its_port_and_its_proxy_in_its_environment() -> None:
     found = plan.application_environment(
-        {"PATH": "/bin", "HOME": "/h", "http_proxy": "x"}, PLACE, {"STAR_COLOR": "red"}, Path("/run/agent")
+        {"PATH": "/bin", "HOME": "/h", "http_proxy": "x"},
+        PLACE,
+        WorkloadSpec(service="web", port=80, environment={"STAR_COLOR": "red"}),
+        Path("/run/agent"),
     )
 
     assert found.pop("PATH").endswith(":/bin")
@@ -46,12 +50,18 @@ def test_an_application_finds_its_port_and_its_proxy_in_its_environment() -> Non
 def test_an_application_of_several_ports_finds_each_by_its_name() -> None:
     ports = [pb.PortPlace(name="http", app_port=20001), pb.PortPlace(name="tcp-admin", app_port=20004)]
     found = plan.application_environment(
-        {}, pb.InstancePlace(name="web-v1", app_port=20001, ports=ports), {}, Path("/run")
+        {}, pb.InstancePlace(name="web-v1", app_port=20001, ports=ports), WEB, Path("/run")
     )
 
     assert {name: value for name, value in found.items() if name.startswith("PORT")} == {
         "PORT": "20001", "PORT_HTTP": "20001", "PORT_TCP_ADMIN": "20004"
     }  # fmt: skip
+
+
+def test_an_application_without_a_sidecar_finds_what_grpc_reads() -> None:
+    spec = WorkloadSpec(service="web", port=80, protocol="grpc", proxyless=True)
+    found = plan.application_environment({}, PLACE, spec, Path("/run/agent"))
+    assert found["GRPC_XDS_BOOTSTRAP"] == "/run/agent/web-v1/bootstrap.json"
 
 
 def test_what_must_stay_hidden_is_in_no_command_line_and_no_repr(tmp_path: Path) -> None:

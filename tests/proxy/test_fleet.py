@@ -12,7 +12,8 @@ from policyd.spiffe import SpiffeId
 from proxy.bootstrap import Endpoint
 from proxy.control import Spec
 from proxy.fleet import Plan, plan
-from proxy.sidecar import Running, runtime_folder
+from proxy.runtime import runtime_folder
+from proxy.sidecar import Running
 
 
 def running(name: str, service: str = "web.default") -> Running:

@@ -1,0 +1,26 @@
+"""Where the files and sockets of one instance are, in its agent's runtime folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from policyd.errors import StateError
+
+MAX_SOCKET_PATH: Final = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
+BOOTSTRAP: Final = "bootstrap.json"
+_LONGEST_FILE: Final = len("/admin.sock")
+
+
+def runtime_folder(runtime: Path, instance: str) -> Path:
+    """The folder of an instance's sockets: of its own name, or a hash where the path would be too long for a socket.
+
+    Raises StateError when even that is too long.
+    """
+    for name in (instance, hashlib.sha256(instance.encode()).hexdigest()[:12]):
+        folder = runtime / name
+        if len(os.fsencode(folder)) + _LONGEST_FILE <= MAX_SOCKET_PATH - 4:
+            return folder
+    raise StateError(f"the path `{runtime}` is too long for a socket in it", remedy="choose another --runtime")
