@@ -22,12 +22,15 @@ from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.local.enforcing import Enforced, Terms, enforced
 from policyd.local.enforcing import problems as unenforced
+from policyd.local.guarding import Guarded, guarded
+from policyd.local.guarding import problems as unguarded
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.instances import KeptInstances
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import Placement
+from policyd.mesh.proxyless_rules import told
 from policyd.mesh.telemetry import FILE, WINDOW, Providers
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
@@ -94,6 +97,7 @@ class Live:
     shadow_place: str = ""
     operators: Engine | None = field(default=None, repr=False)
     enforced: Enforced = field(default_factory=Enforced, repr=False)
+    guarded: Guarded = field(default_factory=Guarded, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Earlier:
     snapshots: Snapshots[ProxyClass] | None = None
     entities: MeshEntities | None = None
     enforced: Enforced | None = None
+    guarded: Guarded | None = None
 
     def after(self, live: Live) -> Earlier:
         """What the next load need not find out once this was loaded."""
@@ -119,6 +124,7 @@ class Earlier:
             snapshots=live.snapshots,
             entities=live.ruling.entities,
             enforced=live.enforced,
+            guarded=live.guarded,
         )
 
 
@@ -156,7 +162,9 @@ def load(
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
     _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
     local = _enforced(parsed, ruling, distrusted, earlier.enforced)
-    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots, local.switches).check(STATIC_CLUSTERS)
+    alone = _guarded(parsed, ruling, earlier.guarded)
+    decides = (local.switches, alone.guards)
+    snapshots = build_snapshots(parsed.mesh, control, earlier.snapshots, *decides).check(STATIC_CLUSTERS)
     return Live(
         digest=folder.digest,
         texts=folder.texts,
@@ -173,7 +181,16 @@ def load(
         shadow_place=folder.shadow_place,
         operators=parsed.operators,
         enforced=local,
+        guarded=alone,
     )
+
+
+def _guarded(parsed: _Parsed, ruling: Ruling, before: Guarded | None) -> Guarded:
+    """Who may call applications without a sidecar; raises InvalidInput where these could not decide."""
+    found = guarded(ruling, before)
+    if problems := list(unguarded(found, parsed.declaration)):
+        raise InvalidInput(problems)
+    return found
 
 
 def _enforced(
@@ -191,7 +208,8 @@ def _enforced(
 def relive(live: Live, control: Control, living: Callable[[Mesh], Mesh]) -> Live:
     """The same, for what is known by now of the instances that answer."""
     mesh = living(live.mesh)
-    snapshots = build_snapshots(mesh, control, live.snapshots, live.enforced.switches).check(STATIC_CLUSTERS)
+    decides = (live.enforced.switches, live.guarded.guards)
+    snapshots = build_snapshots(mesh, control, live.snapshots, *decides).check(STATIC_CLUSTERS)
     return replace(live, mesh=mesh, snapshots=snapshots, config=snapshots.config)
 
 
@@ -200,7 +218,8 @@ def reenforce(live: Live, control: Control, distrusted: Callable[[str], Collecti
     audit = live.settings.audit
     terms = Terms(audit.durability, audit.include.headers, distrusted(live.ruling.revision))
     found = enforced(live.ruling, terms, live.enforced)
-    snapshots = build_snapshots(live.mesh, control, live.snapshots, found.switches).check(STATIC_CLUSTERS)
+    decides = (found.switches, live.guarded.guards)
+    snapshots = build_snapshots(live.mesh, control, live.snapshots, *decides).check(STATIC_CLUSTERS)
     return replace(live, snapshots=snapshots, config=snapshots.config, enforced=found)
 
 
@@ -323,6 +342,7 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
             then = "no certificate is believed by it" if file.is_list else "nobody believes it"
             message = f"this {what} expired at {file.ended:%Y-%m-%d %H:%M} UTC: {then}"
             found.append(Problem("credential", message, file.path, remedy="renew it"))
+    found += told(parsed.declaration, parsed.mesh)
     for name, listens in sorted(parsed.placement.gateways.items()):
         for listen in listens:
             if listen.actual != listen.declared:

@@ -131,7 +131,7 @@ def _held(ruling: Ruling) -> Iterator[tuple[str, Enforcement]]:
     if not mesh.enforcements:
         return
     for name, listener in sorted(mesh.listeners.items()):
-        if listener.side == "inbound":
+        if listener.side == "inbound" and not mesh.instances[listener.instance].proxyless:
             resource = enforcement_of(mesh.enforcements, mesh.instances[listener.instance])
             if resource is not None:
                 yield name, resource

@@ -76,7 +76,7 @@ def _matcher(compiled: Compiled) -> dict[str, Any]:
 
 def rules(compiled: Compiled) -> Iterator[tuple[str, Formula, str]]:
     """Names, when they match, and what is done then; the first one that matches decides."""
-    yield INCOMPLETE, _incomplete(compiled), "DENY"
+    yield INCOMPLETE, incomplete(compiled), "DENY"
     if not compiled.connects:
         yield BAD_PATH, _bad_path(), "DENY"
     for rule in compiled.forbids:
@@ -86,7 +86,7 @@ def rules(compiled: Compiled) -> Iterator[tuple[str, Formula, str]]:
         yield rule.policy, rule.when, "ALLOW"
 
 
-def _incomplete(compiled: Compiled) -> Formula:
+def incomplete(compiled: Compiled) -> Formula:
     """What policyd has no decision for: an unusable method, host or caller."""
     method = Atom(METHOD, Pattern(expressions.USABLE_METHOD), "a usable method")
     host = Atom(HOST, Pattern(expressions.USABLE_HOST), "a usable host")

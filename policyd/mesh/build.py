@@ -39,6 +39,7 @@ from policyd.mesh.peers import with_peers
 from policyd.mesh.placement import Placement
 from policyd.mesh.probes import with_probes
 from policyd.mesh.proxyless import check_proxyless
+from policyd.mesh.proxyless_rules import check_proxyless_rules
 from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.scope import check_sidecars, with_ingress
 from policyd.mesh.service_entries import build_outside
@@ -87,7 +88,7 @@ def build(
     gateways, sidecars = _resources(declaration, Gateway), _resources(declaration, Sidecar)
     peers = peers_at(gateways, virtual_services, instances, services)
     authentications = _resources(declaration, RequestAuthentication)
-    return Mesh(
+    mesh = Mesh(
         trust_domain=trust_domain,
         services=services,
         workloads=workloads,
@@ -110,6 +111,9 @@ def build(
         enforcements=enforcements,
         opens_tls=_resources(declaration, OpensTls),
     )
+    if beyond := check_proxyless_rules(declaration, mesh):
+        raise InvalidInput(beyond)
+    return mesh
 
 
 def _resources(declaration: Declaration, kind: type[R]) -> tuple[R, ...]:

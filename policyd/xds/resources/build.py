@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.captured import captured
@@ -46,8 +46,11 @@ from policyd.xds.resources.model import (
     SERVED_TLS,
     SNIFFED,
     Control,
+    Guard,
     Switch,
 )
+from policyd.xds.resources.proxyless import build as proxyless
+from policyd.xds.resources.proxyless.build import NO_GUARDS
 from policyd.xds.resources.reuse import Kept, Snapshots
 from policyd.xds.resources.scoped import known_routes, needed
 from policyd.xds.snapshot import Resource, Snapshot, keeping, make_snapshot
@@ -56,21 +59,32 @@ from policyd.xds.snapshot import Resource, Snapshot, keeping, make_snapshot
 _OF_INSTANCES: Final = frozenset({"instances", "workloads", "listeners"})
 _ROUTES: Final = "virtual_services"
 
+H = TypeVar("H", Switch, Guard)
+
+
+View = tuple[Caller, bool]  # who calls, and whether by gRPC alone
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyClass:
-    """Proxies that are sent the same, apart from what is their own."""
+    """Proxies that are sent the same, apart from what is their own; and applications that have none (`proxyless`)."""
 
     caller: Caller
     role: Role
     scope: Scope = EVERYTHING
     captured: bool = False
+    proxyless: bool = False
+
+    @property
+    def view(self) -> View:
+        """Of what it depends what Services are to it."""
+        return self.caller, self.proxyless
 
 
 def class_of(mesh: Mesh, instance: Instance, caller: Caller) -> ProxyClass:
     """The class of an instance's proxy, which is a caller of this kind."""
     is_captured = bool(mesh.virtual) and captured(mesh.sidecars, instance).outbound
-    return ProxyClass(caller, instance.role, scope_of(mesh, instance), is_captured)
+    return ProxyClass(caller, instance.role, scope_of(mesh, instance), is_captured, instance.proxyless)
 
 
 def build_snapshots(
@@ -78,19 +92,24 @@ def build_snapshots(
     control: Control,
     before: Snapshots[ProxyClass] | None = None,
     switches: Mapping[str, Switch] = listeners.NO_SWITCHES,
+    guards: Mapping[str, Guard] = NO_GUARDS,
 ) -> Snapshots[ProxyClass]:
     """The snapshot of every instance, by its name; `before` are those of an earlier Mesh, of which much can be kept.
 
-    `switches` are the listeners at which sidecars may decide.
+    `switches` are the listeners at which sidecars may decide, `guards` those at which applications do.
     """
-    return _Build(mesh, control, before, switches).snapshots()
+    return _Build(mesh, control, before, switches, guards).snapshots()
 
 
 # ---- what is sent
 
 
-def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Iterator[Resource]:
+def _of_service(mesh: Mesh, view: View, service: Service, kept: Kept) -> Iterator[Resource]:
     """What a Service is to callers: each port, and each port of its subsets."""
+    caller, has_none = view
+    if has_none:
+        yield from proxyless.of_service(mesh, caller, service, kept)
+        return
     for port in service.ports:
         for subset in ("", *mesh.destination(caller, service).subsets):
             yield kept.make(CLUSTER, clusters.outbound(mesh, caller, service, port.number, subset))
@@ -99,6 +118,9 @@ def _of_service(mesh: Mesh, caller: Caller, service: Service, kept: Kept) -> Ite
 
 def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> Iterator[Resource]:
     """What all proxies of a class are sent besides the Services."""
+    if proxies.proxyless:
+        yield from proxyless.of_class(mesh, proxies.caller, proxies.scope, kept)
+        return
     yield kept.make(CLUSTER, clusters.authorization(control))
     yield from (kept.make(CLUSTER, one) for one in collectors.clusters(control))
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
@@ -141,7 +163,11 @@ def _leaves(mesh: Mesh, role: Role) -> bool:
 
 
 def _own(
-    mesh: Mesh, control: Control, instance: Instance, kept: Kept, switches: Mapping[str, Switch]
+    mesh: Mesh,
+    control: Control,
+    instance: Instance,
+    kept: Kept,
+    switches: Mapping[str, Switch],
 ) -> Iterator[Resource]:
     """What only the proxy of one instance is sent."""
     lookup = (
@@ -197,14 +223,14 @@ def _shown(mesh: Mesh, instance: Instance) -> dict[str, dict[str, Any]]:
 def tables_of(mesh: Mesh, control: Control, instance: Instance) -> dict[str, Resource]:
     """The route tables of one proxy by name, as they come out of a Mesh, for who wants no more than these."""
     kept = Kept()
-    proxies = class_of(mesh, instance, mesh.caller(instance))
+    proxies = replace(class_of(mesh, instance, mesh.caller(instance)), proxyless=False)  # its routes mean the same
     made = (*_of_class(mesh, control, proxies, kept), *_own(mesh, control, instance, kept, listeners.NO_SWITCHES))
     return {one.name: one for one in made if one.type_url == ROUTE}
 
 
-def by_instance(mesh: Mesh, switches: Mapping[str, Switch]) -> dict[str, dict[str, Switch]]:
-    """The switches of each instance that has one."""
-    found: dict[str, dict[str, Switch]] = {}
+def by_instance(mesh: Mesh, switches: Mapping[str, H]) -> dict[str, dict[str, H]]:
+    """The switches, or guards, of each instance that has one."""
+    found: dict[str, dict[str, H]] = {}
     for name, switch in switches.items():
         found.setdefault(mesh.listeners[name].instance, {})[name] = switch
     return found
@@ -222,13 +248,14 @@ class _Build:
         control: Control,
         before: Snapshots[ProxyClass] | None,
         switches: Mapping[str, Switch] = listeners.NO_SWITCHES,
+        guards: Mapping[str, Guard] = NO_GUARDS,
     ) -> None:
         declared = [one.name for one in dataclasses.fields(mesh) if one.init and one.name not in _OF_INSTANCES]
         # what leads outside keeps from every instance's address
         never = outside_clusters.never(mesh, control) if mesh.outside or egress.is_dynamic(mesh) else ()
         self._unrouted = (control, never, *(getattr(mesh, name) for name in declared if name != _ROUTES))
         self._mesh, self._control, self._before = mesh, control, before
-        self._switches = by_instance(mesh, switches)
+        self._switches, self._guards = by_instance(mesh, switches), by_instance(mesh, guards)
         # of what was declared otherwise, only what comes out equal is kept
         self._alike = before if before is not None and before.unrouted == self._unrouted else None
         self._same = self._alike if self._alike and self._alike.routed == mesh.virtual_services else None
@@ -248,19 +275,17 @@ class _Build:
                 continue
             caller = mesh.caller(instance)
             classes[name] = class_of(mesh, instance, callers.setdefault(caller, caller))
+        views = dict.fromkeys(one.view for one in dict.fromkeys(classes.values()))
         parts = {
-            (caller, service.id): self._service(caller, service)
-            for caller in callers
-            for service in mesh.services.values()
+            (view, service.id): self._service(view, service) for view in views for service in mesh.services.values()
         }
         of_classes = {proxies: self._class(proxies) for proxies in dict.fromkeys(classes.values())}
         shared = {proxies: self._shared(proxies, parts, found) for proxies, found in of_classes.items()}
         own = {name: self._instance(name, instance) for name, instance in mesh.instances.items()}
         self._kept.bound(sum(map(len, parts.values())) + sum(map(len, own.values())))
         made_of = (self._unrouted, mesh.virtual_services)
-        made = Snapshots(
-            *made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept, switches=self._switches
-        )
+        decides = (self._switches, self._guards)
+        made = Snapshots(*made_of, mesh.instances, classes, shared, own, parts, of_classes, self._kept, *decides)
         return made.after(self._before) if self._before else made
 
     def _services_touched(self) -> frozenset[str]:
@@ -273,10 +298,10 @@ class _Build:
         found = (one for name in changed for one in (was.get(name), now.get(name)) if one is not None)
         return frozenset(service for one in found for service in (one.service, *one.also))
 
-    def _service(self, caller: Caller, service: Service) -> tuple[Resource, ...]:
+    def _service(self, view: View, service: Service) -> tuple[Resource, ...]:
         before = self._alike if service.id not in self._touched else None
-        known = before.parts.get((caller, service.id)) if before else None
-        return known or tuple(_of_service(self._mesh, caller, service, self._kept))
+        known = before.parts.get((view, service.id)) if before else None
+        return known or tuple(_of_service(self._mesh, view, service, self._kept))
 
     def _class(self, proxies: ProxyClass) -> tuple[Resource, ...]:
         known = self._same.of_classes.get(proxies) if self._same else None
@@ -288,7 +313,7 @@ class _Build:
         known = self._same.shared.get(proxies) if self._same else None
         if known is not None and not self._touched:
             return known
-        services = (one for service in self._mesh.services for one in parts[proxies.caller, service])
+        services = (one for service in self._mesh.services for one in parts[proxies.view, service])
         found = [*services, *of_class]
         made = make_snapshot(needed(found) if proxies.scope.hosts is not None else found)
         return keeping(made, self._before.shared.get(proxies) if self._before else None)
@@ -296,10 +321,14 @@ class _Build:
     def _instance(self, name: str, instance: Instance) -> tuple[Resource, ...]:
         before = self._alike if instance.role == "sidecar" else self._same
         switches = self._switches.get(name, listeners.NO_SWITCHES)
-        same = before is not None and before.switches.get(name, {}) == switches
+        guards = self._guards.get(name, NO_GUARDS)
+        same = before is not None and (before.switches.get(name, {}), before.guards.get(name, {})) == (switches, guards)
         if before and same and not _differ(before.instances.get(name), instance):
             return before.own[name]
-        made = tuple(_own(self._mesh, self._control, instance, self._kept, switches))
+        if instance.proxyless:
+            made = tuple(proxyless.own(instance, guards, self._kept))
+        else:
+            made = tuple(_own(self._mesh, self._control, instance, self._kept, switches))
         known = self._before.own.get(name) if self._before else None
         return known if known is not None and made == known else made
 

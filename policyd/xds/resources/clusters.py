@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
@@ -85,16 +85,18 @@ def endpoints(mesh: Mesh, caller: Caller, service: Service, port: int, subset: s
     One that does not answer is not there at all: of those that are there Envoy takes any when most are bad (panic).
     """
     policy = mesh.destination(caller, service).policy_of(port, subset)
-    found = serving(mesh, caller, service, port, subset)
-    reachable = [
-        (one, served)
-        for one, served in found
-        if _takes_peers(mesh, one, served) and (one.healthy or service.unready) and one.workload not in mesh.revoked
-    ]
+    found = reachable(mesh, service, serving(mesh, caller, service, port, subset))
     return {
         "cluster_name": outbound_cluster(service.id, port, subset),
-        "endpoints": localities.groups(map(localities.spot, reachable), caller, policy),
+        "endpoints": localities.groups(map(localities.spot, found), caller, policy),
     }
+
+
+def reachable(mesh: Mesh, service: Service, found: Iterable[Place]) -> Iterator[Place]:
+    """Those that callers may be led to."""
+    for one, served in found:
+        if _takes_peers(mesh, one, served) and (one.healthy or service.unready) and one.workload not in mesh.revoked:
+            yield one, served
 
 
 def _takes_peers(mesh: Mesh, instance: Instance, served: Served) -> bool:

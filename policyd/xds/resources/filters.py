@@ -37,7 +37,7 @@ GRPC_STATS: Final = {
 # the way of each question: what Envoy else adds to one (x-forwarded-for, x-envoy-internal) nobody reads, and to read it
 # takes a decider a tenth of its time
 ASKED: Final = {"cluster_name": AUTHZ_CLUSTER, "authority": "policyd", "skip_envoy_headers": True}
-_ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
+ROUTER: Final = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}}
 
 
 def authorization(control: Control, *, tokens: bool = False) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def manager(prefix: str, filters: list[dict[str, Any]], routes: dict[str, Any], 
         "use_remote_address": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http2_protocol_options": {"allow_connect": True},  # upgrades by HTTP/2 (RFC 8441)
-        "http_filters": [*filters, _ROUTER],
+        "http_filters": [*filters, ROUTER],
         **routes,
         **more,
     }

@@ -9,7 +9,7 @@ from policyd.mesh.hosts import default_port, resolve
 from policyd.mesh.istio.destination import Destination, MirrorPolicy, RouteDestination
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
-from policyd.mesh.istio.traffic_policy import Tunnel
+from policyd.mesh.istio.traffic_policy import Sections, Tunnel
 from policyd.mesh.model import Mesh, Service
 from policyd.xds.resources import filters, headers
 from policyd.xds.resources.faults import share
@@ -39,7 +39,7 @@ class Forward:
 
     def action(self, rule: HttpRoute, match: HttpMatch) -> dict[str, Any]:
         """The RouteAction of a rule for one of its matches."""
-        forward: dict[str, Any] = {"timeout": NO_TIMEOUT, **self._clusters(rule)}
+        forward: dict[str, Any] = {"timeout": NO_TIMEOUT, **self.clusters(rule)}
         # as in Istio, patience is not tried on requests that are made to fail
         if rule.fault is None:
             forward |= self._patience(rule)
@@ -83,7 +83,8 @@ class Forward:
             return None
         return self._mesh.outside_policy(self._caller, *outside, destination.subset or "").tunnel
 
-    def _clusters(self, rule: HttpRoute) -> dict[str, Any]:
+    def clusters(self, rule: HttpRoute) -> dict[str, Any]:
+        """The cluster of a rule, or those that share its requests."""
         if len(rule.route) == 1:
             return {"cluster": self._cluster(rule.route[0].destination)}
         return {"weighted_clusters": {"clusters": [self._share(one) for one in rule.route if one.weight]}}
@@ -114,6 +115,11 @@ class Forward:
             return outbound_cluster(*outside, destination.subset or "")
         service, port, subset = self._meant(destination)
         return outbound_cluster(service.id, port, subset)
+
+    def policy(self, destination: Destination) -> Sections:
+        """What DestinationRules say of a destination inside the mesh."""
+        service, port, subset = self._meant(destination)
+        return self._mesh.destination(self._caller, service).policy_of(port, subset)
 
     def _is_hashed(self, destination: Destination) -> bool:
         if (outside := self.leaves(destination)) is None:

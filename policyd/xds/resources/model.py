@@ -92,6 +92,13 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """Who may call an application without a sidecar: the filters that decide there, in Envoy's words."""
+
+    filters: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """What was decided, by which policy, and under which id, in the words of access logs."""
 

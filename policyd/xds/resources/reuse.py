@@ -57,6 +57,7 @@ class Snapshots(Mapping[str, Snapshot], Generic[C]):
     of_classes: Mapping[C, tuple[Resource, ...]]
     kept: Kept
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # by instance and listener
+    guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # and likewise
     _laid: dict[str, Snapshot] = field(default_factory=dict, repr=False)
     _gathered: dict[str, Snapshot] = field(default_factory=dict, repr=False)  # of what is an instance's own
     _last: dict[str, Snapshot] = field(default_factory=dict, repr=False)  # laid together before, of which much is kept
