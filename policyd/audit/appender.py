@@ -18,6 +18,7 @@ import structlog
 
 from policyd.audit.disk import Disk
 from policyd.audit.recovery import Found
+from policyd.audit.room import Room
 from policyd.audit.segments import Segment, segment_name
 from policyd.errors import JournalError
 
@@ -29,10 +30,14 @@ BACKWARD: Final = timedelta(seconds=60)  # a clock that was set back by more tha
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a segment is full: bytes, seconds. Its age is looked at when its file is opened, and at each `turn`."""
+    """When a segment is full: bytes, seconds. Its age is looked at when its file is opened, and at each `turn`.
+
+    One of more than `ahead` bytes gets room of so many at a time, before they are needed; 0: never.
+    """
 
     max_bytes: int = 64 << 20
     max_age: float = 3600.0
+    ahead: int = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +73,19 @@ class Appender:
         self._next_seq = found.seq
         self._date(found.started or clock())
         self._fd: int | None = None
+        self._room: Room | None = None  # behind the last line of that file
+        self._ahead = limits.ahead  # from which size on more room is asked for
+        self._has_room = sync or disk.can_map(directory)  # else it would be worth nothing
         self._trouble = ""
 
     def append(self, lines: bytes, first_seq: int) -> None:
         """Write whole lines, the first of which is record `first_seq`; raises JournalError and keeps none."""
-        length = len(lines)
+        length, room = len(lines), self._room
         try:
-            fd = self._fd
-            if fd is None or self._size + length > self._limits.max_bytes:
-                fd = self._open(length, first_seq)
-            taken = self._disk.write(fd, lines)
-            if taken < length:
-                raise OSError(errno.ENOSPC, f"only {taken} of {length} bytes were taken")
+            if room is not None and self._size + length <= room.end:
+                room.put(lines, self._size)
+            else:
+                self._extend(lines, length, first_seq)
         except OSError as error:
             self._undo()
             raise self.refused(error) from error
@@ -132,12 +138,54 @@ class Appender:
         """Close the file."""
         self._release()
 
+    def _extend(self, lines: bytes, length: int, first_seq: int) -> None:
+        """Write lines for which the file has no room."""
+        self._leave_room()
+        fd = self._fd
+        if fd is None or self._size + length > self._limits.max_bytes:
+            fd = self._open(length, first_seq)
+        room = self._make_room(fd, length)
+        if room is not None:
+            room.put(lines, self._size)
+            return
+        taken = self._disk.write(fd, lines)
+        if taken < length:
+            raise OSError(errno.ENOSPC, f"only {taken} of {length} bytes were taken")
+
+    def _make_room(self, fd: int, length: int) -> Room | None:
+        """Room for lines of that length and more; None where it is not time for it, or there is no space."""
+        limits, size, segment = self._limits, self._size, self._segment
+        end = min(size + limits.ahead, limits.max_bytes)
+        if not self._has_room or not 0 < limits.ahead <= size or size < self._ahead or size + length > end:
+            return None
+        assert segment is not None, "its file is open"
+        try:
+            self._room = Room(self._disk, segment.path, size, end, mapped=not self._sync)
+        except OSError as error:
+            _log.warning("journal.no_room", segment=segment.path.name, reason=error.strerror)
+            self._ahead = size + limits.ahead  # until then line by line, as far as the space goes
+            self._disk.truncate(fd, size)
+        return self._room
+
+    def _leave_room(self) -> None:
+        """Have the file end with its last whole line."""
+        if self._room is not None:
+            self._drop_room()
+            assert self._fd is not None, "room is in an open file"
+            self._disk.truncate(self._fd, self._size)
+
+    def _drop_room(self) -> None:
+        if self._room is not None:
+            room, self._room = self._room, None
+            room.leave()
+
     def _open(self, more: int, first_seq: int) -> int:
         """The descriptor that `more` bytes go to: of the segment in use, or of a new one if it is full or old."""
         if self._segment is None:
             self._begin(first_seq)
         elif self._is_over(more):
             fd = self._current()  # opened to be cut, so that nothing torn stays in a finished segment
+            self._leave_room()
             if self._sync:
                 self._disk.sync(fd)
             self._close_segment()
@@ -171,6 +219,7 @@ class Appender:
         path = self._directory / segment_name(self._writer, first_seq)
         self._segment = Segment(self._writer, first_seq, path)
         self._size = 0
+        self._ahead = self._limits.ahead
         self._date(self._clock())
 
     def _date(self, started: datetime) -> None:
@@ -182,6 +231,7 @@ class Appender:
         """Cut the file back to its last whole line; if that fails, close it, so that the next opening cuts it."""
         if self._fd is None:
             return
+        self._drop_room()
         try:
             self._disk.truncate(self._fd, self._size)
         except OSError:
@@ -193,6 +243,8 @@ class Appender:
 
     def _release(self) -> None:
         if self._fd is not None:
+            with contextlib.suppress(OSError):  # what is not cut now is cut when the file is opened again
+                self._leave_room()
             with contextlib.suppress(OSError):
                 self._disk.close(self._fd)
             self._fd = None

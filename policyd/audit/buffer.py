@@ -101,8 +101,8 @@ class Buffer:
         """What to write next, in order; empty when all is written and the buffer closes."""
         with self._changed:
             while not self._waiting and not self._closing:
-                self._changed.wait()
                 self._turn_if_asked()
+                self._changed.wait()
             batch: list[_Waiting] = []
             size = 0
             for item in self._waiting:

@@ -12,7 +12,13 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from functools import lru_cache
+from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
+from typing import Final
+
+MAPPED: Final = frozenset({"ext4", "xfs", "tmpfs"})  # file systems that have a block for what was written once
+MAP_LOCKED: Final = 0x2000  # of Linux, on the machines that Envoy is built for
 
 
 class Disk:
@@ -63,6 +69,31 @@ class Disk:
     def write(self, fd: int, data: bytes) -> int:
         """Append once; how many bytes were taken."""
         return os.write(fd, data)
+
+    def open_inside(self, path: Path) -> int:
+        """Open a file that is there for reading and writing at any place; never through a link."""
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        """Write once at `offset`, of a file that was opened inside; how many bytes were taken."""
+        return os.pwrite(fd, data, offset)
+
+    def fill(self, fd: int, byte: bytes, start: int, end: int) -> None:
+        """Have nothing but `byte` from `start` to `end`, written and not only reserved."""
+        while start < end:
+            taken = self.write_at(fd, byte * (end - start), start)
+            if not taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            start += taken
+
+    def map(self, fd: int, start: int, end: int) -> tuple[int, mmap]:
+        """What is written from `start` to `end` as memory, kept there; and where that begins, at or before `start`."""
+        begin = start - start % PAGESIZE
+        return begin, mmap(fd, end - begin, MAP_SHARED | MAP_LOCKED, PROT_READ | PROT_WRITE, offset=begin)
+
+    def can_map(self, folder: Path) -> bool:
+        """Whether to write into a mapped file of that folder never fails, once it was written."""
+        return _file_system(folder.stat().st_dev) in MAPPED
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut to `size` bytes."""
@@ -122,3 +153,15 @@ class Disk:
         """The first bytes of a file, at most `length`."""
         with path.open("rb") as file:
             return file.read(length)
+
+
+@lru_cache(maxsize=16)
+def _file_system(device: int) -> str:
+    """The kind of the file system of a device, as Linux tells it; "" where it does not."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
+        for mount in mounts:
+            fields = mount.split()
+            if fields[2] == wanted:
+                return fields[fields.index("-") + 1]
+    return ""

@@ -7,7 +7,6 @@ a sealed file goes to `broken`, block by block, and the rest is read on.
 
 from __future__ import annotations
 
-import io
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from policyd.audit.record import MAX_LINE_BYTES
+from policyd.audit.room import whole_end
 from policyd.audit.sealed import Index, Place, read_block, read_index
 from policyd.audit.segments import Segment
 from policyd.errors import BrokenRecord
@@ -61,15 +61,26 @@ def open_lines(segment: Segment, broken: Broken) -> Iterator[Lines]:
 
 
 class _Open:
-    """Lines as they stand in a file; of one that is too long only a part is given out."""
+    """Lines as they stand in a file; of one that is too long only a part is given out.
+
+    What its writer adds comes where spaces were, so nothing that was read behind the last whole line is kept.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self._fd = file.fileno()
 
     def forward(self, start: int) -> Iterator[Found]:
-        offset = self._file.seek(self.clamp(start))
-        while raw := self._whole_line():
-            behind = self._file.tell()
+        end = self.end()
+        offset = min(start, end)
+        file = open(self._fd, "rb", closefd=False)  # noqa: SIM115  # with a buffer that has seen no more than `end`
+        file.seek(offset)
+        while offset < end and (raw := file.readline(MAX_LINE_BYTES + 1)):
+            part, behind = raw, offset + len(raw)
+            while part and not part.endswith(b"\n"):
+                part = file.readline(MAX_LINE_BYTES + 1)
+                behind += len(part)
+            if not part:
+                return  # it was cut off meanwhile
             yield Found(offset, raw, behind)
             offset = behind
 
@@ -77,8 +88,7 @@ class _Open:
         rest = b""  # the end of a line whose beginning is in the block before
         while end > 0:
             start = max(0, end - BLOCK_BYTES)
-            self._file.seek(start)
-            block = self._file.read(end - start) + rest
+            block = os.pread(self._fd, end - start, start) + rest
             cut = block.find(b"\n") + 1 if start else 0
             behind = start + len(block)
             for line in reversed(block[cut:].split(b"\n")[:-1]):
@@ -89,25 +99,10 @@ class _Open:
             end = start
 
     def end(self) -> int:
-        end = self._file.seek(0, io.SEEK_END)
-        while end > 0:
-            start = max(0, end - BLOCK_BYTES)
-            self._file.seek(start)
-            newline = self._file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-        return 0
+        return whole_end(self._fd)
 
     def clamp(self, offset: int) -> int:
-        return min(offset, os.fstat(self._file.fileno()).st_size)
-
-    def _whole_line(self) -> bytes:
-        """The next whole line; of one that is too long its beginning, having passed it; empty at the end."""
-        raw = line = self._file.readline(MAX_LINE_BYTES + 1)
-        while line and not line.endswith(b"\n"):
-            line = self._file.readline(MAX_LINE_BYTES + 1)
-        return raw if line else b""
+        return min(offset, self.end())
 
 
 class _Sealed:

@@ -1,7 +1,8 @@
 """Where a writer stopped, read from its files.
 
 Law: nothing whole is given up. What follows the last whole record was never acknowledged, or is damage; the opener
-cuts it off, keeps it aside and says so.
+cuts it off, keeps it aside and says so. Spaces behind it are room that was not used: they are cut off, and nothing is
+to be said of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from policyd.audit.disk import Disk
 from policyd.audit.record import FIRST_SEQ, MAX_LINE_BYTES, Record, decode, digest, genesis
+from policyd.audit.room import FILL
 from policyd.audit.sealed import read_index
 from policyd.audit.seals import Head
 from policyd.audit.segments import Segment
@@ -48,7 +50,7 @@ def find_end(disk: Disk, writer: str, segments: Sequence[Segment], head: Head | 
     found = _end_of(disk, newest)
     if found is not None:
         return found
-    torn = disk.read_end(newest.path, WINDOW_BYTES)[1]
+    torn = disk.read_end(newest.path, WINDOW_BYTES)[1].rstrip(FILL)
     if not older:
         if head and newest.first_seq == head.seq + 1:
             return Found(newest.first_seq, head.hash, newest, 0, torn)
@@ -75,7 +77,7 @@ def _end_of(disk: Disk, segment: Segment) -> Found | None:
         if record is not None:
             whole = size - len(end) + stop
             line = digest(end[start:stop])
-            return Found(record.seq + 1, line, segment, whole, end[stop:], _started(disk, segment))
+            return Found(record.seq + 1, line, segment, whole, end[stop:].rstrip(FILL), _started(disk, segment))
         stop = start
     if size > len(end):
         remedy = "find out with `policyd log verify`, then move the file out of the journal"

@@ -7,6 +7,7 @@ off together with what they sealed, so a seal that was noted elsewhere can be as
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from policyd.audit.record import FIRST_SEQ, MAX_LINE_BYTES, Record, decode, digest, genesis
+from policyd.audit.room import FILL, whole_end
 from policyd.audit.seals import MAX_SEAL_BYTES, SEALS_FILE, Head, Part, Seal, Trust, check_seals
 from policyd.audit.segments import Segment, list_segments, parse_segment
 from policyd.audit.verify_sealed import Checked, Task, check_all
@@ -286,7 +288,15 @@ class _Walk:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, the last one maybe without newline; one that is too long ends the reading."""
+    """The lines of a file, and what stands behind them without newline; one that is too long ends the reading.
+
+    Spaces at the end are room for lines that come; of what came since they were looked at nothing is read.
+    """
     with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 1):
+        left = whole_end(file.fileno())
+        rest = os.pread(file.fileno(), MAX_LINE_BYTES + 1, left)
+        while left > 0 and (line := file.readline(MAX_LINE_BYTES + 1)):
+            left -= len(line)
             yield line
+        if b"\n" not in rest and (torn := rest.rstrip(FILL)):
+            yield torn

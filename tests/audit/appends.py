@@ -41,7 +41,7 @@ def _main(directory: Path, durability: Durability, most: int | None) -> None:
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     clock = lambda: datetime.now(UTC)  # noqa: E731 - it is an argument, named
-    limits = Limits(max_bytes=100_000 if most is None else 2 * most)
+    limits = Limits(max_bytes=100_000 if most is None else 2 * most, ahead=8_192)
     configure_logs()
     if durability == "fsync":
         _append_in_few_threads(partial(Journal, directory, WRITER, clock, limits=limits, durability=durability))

@@ -16,6 +16,7 @@ class FailingDisk(Disk):
         self.space: int | None = None
         self.broken: set[str] = set()
         self.synced = 0
+        self.ahead = 0  # bytes that `write_at` took of the space
 
     def write(self, fd: int, data: bytes) -> int:
         """Take what there is space for, then fail."""
@@ -28,9 +29,25 @@ class FailingDisk(Disk):
         self.space -= taken
         return taken
 
+    def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        """Take what there is space for beyond the end of the file, then fail."""
+        self._check("write")
+        more = max(0, offset + len(data) - self.size(fd))
+        if self.space is None or not more:
+            return super().write_at(fd, data, offset)
+        if self.space == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write_at(fd, data[: len(data) - max(0, more - self.space)], offset)
+        self.ahead += min(self.space, more)
+        self.space -= min(self.space, more)
+        return taken
+
     def truncate(self, fd: int, size: int) -> None:
-        """Cut, unless broken."""
+        """Cut, unless broken; of what `write_at` took the rest is free again."""
         self._check("truncate")
+        if self.space is not None:
+            self.space += min(self.ahead, max(0, self.size(fd) - size))
+        self.ahead = 0
         super().truncate(fd, size)
 
     def sync(self, fd: int) -> None:
