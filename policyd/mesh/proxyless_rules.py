@@ -15,6 +15,7 @@ from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller
 from policyd.mesh.hosts import resolve, target
+from policyd.mesh.istio.destination import Headers
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.http_route import HttpRoute, Retries
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
@@ -123,10 +124,10 @@ def _of_rule(rule: HttpRoute) -> Iterator[Beyond]:
     }
     yield from (Beyond((name,), why) for name, (value, why) in given.items() if value is not None)
     changed = "gRPC changes no headers on their way"
-    if "headers" in rule.model_fields_set:
+    if rule.headers != Headers():
         yield Beyond(("headers",), changed)
     for at, one in enumerate(rule.route):
-        if "headers" in one.model_fields_set:
+        if one.headers != Headers():
             yield Beyond(("route", at, "headers"), changed)
     for at, match in enumerate(rule.match):
         yield from (Beyond(("match", at, *one.path), one.why) for one in _of_match(match))
