@@ -1,7 +1,8 @@
 """Calls that have begun and say nothing: a thread waits for the message of each, so they are few and short.
 
 Law: who is silent holds up itself and nobody else. Such a call ends after SILENT_SECONDS, and for a while its peer has
-at most SILENT_PER_PEER at a time: the next one is refused at once. Envoy sends a call and its message together.
+at most SILENT_PER_PEER at a time: the next one is refused at once. Envoys and agents send a call and its message
+together.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class Silence:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a call has one message, this one has none")
         return body
 
+    @property
+    def waiting(self) -> int:
+        """How many calls say nothing now."""
+        return len(self._calls)
+
     def look(self) -> None:
         """End the calls that have been silent for too long; call it now and then."""
         now = self._stopwatch()
@@ -57,7 +63,7 @@ class Silence:
                 del self._suspects[peer]
         for call in tuple(self._calls.values()):
             if call.since < now - SILENT_SECONDS:
-                _log.warning("check.silent", peer=str(call.peer), seconds=SILENT_SECONDS)
+                _log.warning("call.silent", peer=str(call.peer), seconds=SILENT_SECONDS)
                 self._suspects[call.peer] = now + SUSPECT_SECONDS
                 call.context.cancel()
 

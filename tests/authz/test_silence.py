@@ -22,20 +22,12 @@ from tests.audit.samples import wait_until
 from tests.authz.checks import PAGE, REVIEWS, check_of
 from tests.authz.test_service import ID, House
 from tests.authz.test_servicer import METHOD, key_and_chain
+from tests.fakes.clock import Watch
 from tests.fakes.toy_ca import ToyCa
 
 ALLOWED = reply.allow(ID, "reviews-from-productpage")
 CHECK = check_of().SerializeToString()
 POOLS = {"written": partial(CheckThreads, 2, 12), "fsync": partial(PausingThreads, 2, lambda: None, 12)}
-
-
-class Watch:
-    """Seconds that pass when a test says so."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:
@@ -80,7 +72,7 @@ class Server:
         self.silence.look()
 
     def waiting(self) -> int:
-        return len(self.silence._calls)
+        return self.silence.waiting
 
 
 @pytest.fixture(params=POOLS)

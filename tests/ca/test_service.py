@@ -39,12 +39,13 @@ from policyd.mesh.istio.probe import HttpGet, Probe
 from policyd.mesh.model import Served
 from policyd.rate import Rate
 from policyd.server.pausing_threads import PausingThreads
+from policyd.server.silence import SILENT_SECONDS, Silence
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import Bundle, read
 from policyd.svid.jwt import read as read_token
 from policyd.svid.jwt import validate
 from tests.ca.samples import DOMAIN, LAPTOP, RATINGS, REVIEWS, Office, a_csr, a_key, a_mesh, an_authority
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, Watch
 
 Code = grpc.StatusCode
 NAMED = (("grpc.ssl_target_name_override", "policyd"), ("grpc.use_local_subchannel_pool", 1))
@@ -75,6 +76,8 @@ class House:
     levels: Levels
     late: Late
     turns: list[tuple[set[str], set[str]]]
+    silence: Silence
+    watch: Watch
 
     def token(self, *workloads: SpiffeId, agent: str = "laptop") -> str:
         registration = Registration(agent, frozenset(workloads))
@@ -136,11 +139,11 @@ class Late(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = continuation(details)
 
-        def noting(request: Any, context: grpc.ServicerContext) -> Any:
+        def noting(messages: Any, context: grpc.ServicerContext) -> Any:
             context.add_callback(self._ended.set)
-            return handler.unary_unary(request, context)
+            return handler.stream_unary(messages, context)
 
-        return handler and grpc.unary_unary_rpc_method_handler(
+        return handler and grpc.stream_unary_rpc_method_handler(
             noting, handler.request_deserializer, handler.response_serializer
         )
 
@@ -165,6 +168,8 @@ class Running:
         self.signing = grpc.server(self.threads, interceptors=[self.late])  # type: ignore[arg-type]  # it only submits
         self.entries: list[Entry] = []
         self.turns: list[tuple[set[str], set[str]]] = []
+        self.watch = Watch()
+        self.silence = Silence(self.watch)
 
     async def turn(self, leaving: Collection[str], back: Collection[str]) -> None:
         self.turns.append((set(leaving), set(back)))
@@ -197,7 +202,7 @@ class Running:
             server.add_secure_port("127.0.0.1:0", credentials)
             for server, credentials in zip(self.servers, (open_to_all, mutual), strict=True)
         ]
-        signing.add_to_server(signs, self.signing, self.late.together)
+        signing.add_to_server(signs, self.signing, self.late.together, self.silence.message)
         ports.append(self.signing.add_secure_port("127.0.0.1:0", mutual_too))
         for server in self.servers:
             await server.start()
@@ -214,6 +219,8 @@ class Running:
             self.levels,
             self.late,
             self.turns,
+            self.silence,
+            self.watch,
         )
 
     async def stop(self) -> None:
@@ -668,6 +675,31 @@ async def test_who_asks_too_often_waits(house: House) -> None:
     for _ in range(4):
         assert (await code_of(house.attest("x")))[0] is Code.PERMISSION_DENIED
     assert await code_of(house.attest("x")) == (Code.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
+
+
+async def test_a_call_that_says_nothing_is_ended_and_others_have_their_certificates(house: House) -> None:
+    own, key = a_key(), a_key()
+    svid = await house.attest(house.token(), a_csr(own))
+    never = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    async with house.join_at(house.signing_port) as quiet, house.mutual(svid, own, house.signing_port) as lively:
+        held = quiet.stream_unary(f"/{signing.SERVICE}/Sign")(nothing())
+        while not house.silence.waiting:
+            await asyncio.sleep(0.01)
+        asked = asyncio.ensure_future(stubs.AgentsStub(lively).Sign(pb.SignRequest(csr=a_csr(key))))
+        house.watch.now += 2 * SILENT_SECONDS
+        house.silence.look()
+
+        assert (await code_of(held))[0] == grpc.StatusCode.CANCELLED
+        assert (await asked).chain
+        assert await code_of(lively.unary_unary(f"/{signing.SERVICE}/Sign")(b"\xff")) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "this is no request of an agent",
+        )
 
 
 async def test_the_port_for_signing_answers_as_the_one_for_agents(house: House) -> None:

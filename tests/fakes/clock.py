@@ -18,3 +18,13 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move forward (or back)."""
         self.now += timedelta(seconds=seconds)
+
+
+class Watch:
+    """Seconds of no date, that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """How many have passed."""
+        return self.now

@@ -6,12 +6,13 @@ neither waits nor knows which kind of server it is asked by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from policyd._pb import agent_pb2
 from policyd.ca.assignment import Registration, entries_for, may_obtain
@@ -36,6 +37,7 @@ MAX_SELECTORS: Final = 256  # of one process; it may be in many groups
 MAX_SELECTOR: Final = 4200  # characters; a path has at most 4096
 
 Call = Callable[[], agent_pb2.Signed]
+OneMessage = Callable[[Iterator[bytes], grpc.ServicerContext, SpiffeId], bytes]
 Together = Callable[[Sequence[Call]], Sequence[agent_pb2.Signed]]  # makes calls of which each may wait
 
 
@@ -198,37 +200,44 @@ def _while_heard(context: grpc.ServicerContext, order: Call) -> agent_pb2.Signed
     return order() if context.is_active() else agent_pb2.Signed()
 
 
-def add_to_server(signing: Signing, server: grpc.Server, together: Together) -> None:
-    """Serve what signs, and nothing else of the Agents service, on a synchronous server with mutual TLS."""
+def add_to_server(signing: Signing, server: grpc.Server, together: Together, message: OneMessage) -> None:
+    """Serve what signs, and nothing else of the Agents service, on a synchronous server with mutual TLS.
+
+    `message` waits for the one message of a call, as long as it bears with its peer.
+    """
 
     def sign(request: agent_pb2.SignRequest, context: grpc.ServicerContext) -> agent_pb2.Svid:
-        try:
-            return signing.sign(request, cast("Facts", context.auth_context()), context.peer())
-        except Refusal as refusal:
-            context.abort(refusal.status, refusal.text)
+        return signing.sign(request, _facts(context), context.peer())
 
     def sign_all(request: agent_pb2.SignAllRequest, context: grpc.ServicerContext) -> agent_pb2.SignAllReply:
-        try:
-            orders = signing.orders(request, cast("Facts", context.auth_context()), context.peer())
-        except Refusal as refusal:
-            context.abort(refusal.status, refusal.text)
+        orders = signing.orders(request, _facts(context), context.peer())
         return agent_pb2.SignAllReply(signed=together([partial(_while_heard, context, order) for order in orders]))
 
     def sign_jwt(request: agent_pb2.SignJwtRequest, context: grpc.ServicerContext) -> agent_pb2.JwtSvid:
-        try:
-            return signing.sign_jwt(request, cast("Facts", context.auth_context()))
-        except Refusal as refusal:
-            context.abort(refusal.status, refusal.text)
+        return signing.sign_jwt(request, _facts(context))
 
-    handlers: dict[str, Any] = {
-        "Sign": grpc.unary_unary_rpc_method_handler(
-            sign, agent_pb2.SignRequest.FromString, agent_pb2.Svid.SerializeToString
-        ),
-        "SignAll": grpc.unary_unary_rpc_method_handler(
-            sign_all, agent_pb2.SignAllRequest.FromString, agent_pb2.SignAllReply.SerializeToString
-        ),
-        "SignJwt": grpc.unary_unary_rpc_method_handler(
-            sign_jwt, agent_pb2.SignJwtRequest.FromString, agent_pb2.JwtSvid.SerializeToString
-        ),
+    def handler(answer: Callable[[Any, grpc.ServicerContext], Message], kind: type[Message]) -> Any:
+        """On the wire a call of one message, for which gRPC itself would wait without an end, in a thread."""
+
+        def answered(messages: Iterator[bytes], context: grpc.ServicerContext) -> Message:
+            try:
+                with translated():
+                    _, peer = signing.admit(_facts(context))
+                return answer(kind.FromString(message(messages, context, peer.spiffe_id)), context)
+            except DecodeError:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no request of an agent")
+            except Refusal as refusal:
+                context.abort(refusal.status, refusal.text)
+
+        return grpc.stream_unary_rpc_method_handler(answered, None, lambda reply: reply.SerializeToString())
+
+    handlers = {
+        "Sign": handler(sign, agent_pb2.SignRequest),
+        "SignAll": handler(sign_all, agent_pb2.SignAllRequest),
+        "SignJwt": handler(sign_jwt, agent_pb2.SignJwtRequest),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _facts(context: grpc.ServicerContext) -> Facts:
+    return cast("Facts", context.auth_context())
