@@ -101,6 +101,9 @@ def check_claim(name: str) -> str:
 
 
 _BUILT_IN: Final = frozenset({"prometheus", "envoy", "policyd"})
+OWN_HEADERS: Final = frozenset({
+    "connection", "content-encoding", "content-length", "content-type", "host", "te", "transfer-encoding",
+})  # fmt: skip
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
 _ATTRIBUTE: Final = re.compile(r"[a-z_]{1,64}(?:\.[a-z_]{1,64}){0,7}")
 _USERS_OWN: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
@@ -170,6 +173,27 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_sent(name: str) -> str:
+    """The name of a header that proxies send to a collector, in lower case."""
+    if check_header(name) in OWN_HEADERS:
+        raise ValueError(f"`{name}` is the proxy's own header; a collector knows who sends by another one")
+    return name.lower()
+
+
+def _check_credential(path: str) -> str:
+    """The path of a file in the folder of credentials."""
+    parts = path.split("/")
+    if not 2 <= len(parts) <= 3 or parts[0] != "credentials" or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"`{path[:80]}` is no file below `credentials/`; put it, or a link to it, there")
+    return path
+
+
+# of each, the file that holds its value
+SentHeaders = Annotated[
+    Mapping[Annotated[str, AfterValidator(_check_sent)], Annotated[str, AfterValidator(_check_credential)]], MaxLen(8)
+]
 
 
 class ExportSettings(Model):
@@ -473,8 +497,15 @@ class TracingSettings(Model):
     """
 
     endpoint: Annotated[str, AfterValidator(_check_otlp)] | None = None
+    headers: SentHeaders = NOTHING
     sampling: Annotated[float, Field(ge=0, le=100)] = 1.0
     window: Annotated[Size, Field(ge=0, le=1 << 32)] = 32 << 20
+
+    @model_validator(mode="after")
+    def _whom(self) -> TracingSettings:
+        if self.headers and self.endpoint is None:
+            raise ValueError("`headers` go with an `endpoint`: policyd knows proxies by their certificates")
+        return self
 
 
 class LogFormatSettings(Model):
@@ -501,12 +532,14 @@ class CollectorSettings(Model):
     """A collector of OTLP, over HTTP or gRPC; here a whole URL, where Istio has a service and a port."""
 
     endpoint: Annotated[str, AfterValidator(_check_otlp)]
+    headers: SentHeaders = NOTHING
 
 
 class ZipkinSettings(Model):
     """Zipkin, and which headers tell the next hop of the trace: B3's, or those and W3C's."""
 
     endpoint: Annotated[str, AfterValidator(_check_collector)]
+    headers: SentHeaders = NOTHING
     trace_context_option: Literal["USE_B3", "USE_B3_WITH_W3C_PROPAGATION"] = "USE_B3"
 
 

@@ -35,6 +35,7 @@ from policyd.mesh.telemetry import FILE, WINDOW, Providers
 from policyd.policy.cases import failures, parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.sources.files import Folder, digest
+from policyd.sources.header_files import header_files, header_problems
 from policyd.sources.relations import TEXT as RELATIONS
 from policyd.sources.relations import with_relations
 from policyd.sources.shipped import shipped_policies, shipped_schema
@@ -242,7 +243,9 @@ def _parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Plac
         kept = earlier.instances
         domain = known.trust_domain
         mesh = build(declaration, domain, placement, outbound, folder.credentials, federated, providers, kept)
-        return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials)
+        problems.extend(header_problems(known, folder.credentials))
+        told = {file.path: file for file in (*mesh.credentials, *header_files(known, folder.credentials))}
+        return placement, replace(mesh, looks_at_serials=known.ca.revoke_serials, credentials=tuple(told.values()))
 
     settings = attempt(lambda: with_relations(parse_settings(folder.text(SETTINGS_FILE) or ""), folder.text(RELATIONS)))
     declaration = attempt(lambda: declare(folder.texts, earlier.declaration, folder.credentials))

@@ -157,6 +157,24 @@ def test_every_setting_is_read() -> None:
         ),
         ("audit: {export: {}}", "`audit.export.otlp` is missing; add it"),
         (
+            "tracing: {endpoint: 'https://c/', headers: {Content-Type: credentials/key}}",
+            "`tracing.headers.Content-Type`: `Content-Type` is the proxy's own header; a collector knows who sends by "
+            "another one",
+        ),
+        (
+            "tracing: {endpoint: 'https://c/', headers: {'x y': credentials/key}}",
+            "`tracing.headers.x y`: `x y` is no name of a header; write it as in `end-user`",
+        ),
+        (
+            "tracing: {endpoint: 'https://c/', headers: {x-key: credentials/../key}}",
+            "`tracing.headers.x-key`: `credentials/../key` is no file below `credentials/`; put it, or a link to it, "
+            "there",
+        ),
+        (
+            "tracing: {headers: {x-key: credentials/key}}",
+            "`tracing`: `headers` go with an `endpoint`: policyd knows proxies by their certificates",
+        ),
+        (
             "extensionProviders: [{name: a}]",
             "`extensionProviders[0]`: a provider is one of `envoyFileAccessLog`, `envoyOtelAls`, `opentelemetry` or "
             "`zipkin`",

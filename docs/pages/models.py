@@ -40,6 +40,8 @@ WORDS: Final[Mapping[str, str]] = {
     "parse_address": "`host:port`, an IP address; port 0: any free one",
     "check_ip": "IP address",
     "_check_collector": "URL, `https` or on this machine",
+    "_check_sent": "header name",
+    "_check_credential": "path below `credentials/`",
     "_check_otlp": "URL, `https://…` or `grpcs://…`",
     "_check_trusted": "URL, `https` or on this machine",
     "_check_trust_domain": "trust domain",

@@ -220,7 +220,7 @@ class Mesh:
     destinations: Destinations = field(init=False, repr=False, compare=False)
     outside: tuple[Outside, ...] = ()
     outbound: Outbound = REGISTRY_ONLY
-    credentials: tuple[CredentialFile, ...] = ()  # those that Gateways name
+    credentials: tuple[CredentialFile, ...] = ()  # those that Gateways and settings name
     request_authentications: tuple[RequestAuthentication, ...] = ()
     key_sets: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[Sidecar, ...] = ()

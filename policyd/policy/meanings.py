@@ -249,6 +249,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "endpoint": "A collector that takes OTLP, over HTTP as in `https://collector:4318/v1/traces` or by gRPC as in "
         "`grpcs://collector:4317`; without it "
         "policyd itself takes spans, for `policyd traces`.",
+        "headers": "By which the collector knows who sends, as for a provider's collector.",
         "sampling": "Of how many requests in a hundred, of those that have no trace yet. One that comes with a sampled "
         "`traceparent` is traced.",
         "window": "How much memory policyd's own traces may take, the oldest go first; `0MiB` traces nothing without "
@@ -272,9 +273,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "CollectorSettings": {
         "endpoint": "Its whole URL, or by gRPC `grpcs://collector:4317`; plain `http` and `grpc` on this machine only.",
+        "headers": "By which it knows who sends, as an API key: of each header the file below `credentials/` that "
+        "holds its value and nothing else, mode 0600, on each proxy's machine. Proxies read it, also when it changes.",
     },
     "ZipkinSettings": {
         "endpoint": "Its whole URL; plain `http` on this machine only.",
+        "headers": "As for a collector.",
         "traceContextOption": "Which headers tell the next hop of a trace: B3's, or B3's and W3C's `traceparent`.",
     },
     "LogSettings": {"level": "The least that is said."},

@@ -30,7 +30,9 @@ def control_of(settings: Settings, decide: Sequence[Address]) -> Control:
 
 def _tracing(settings: Settings) -> Tracing | None:
     spans = settings.tracing
-    return Tracing(spans.endpoint or "", spans.sampling) if spans.endpoint or spans.window else None
+    if not spans.endpoint and not spans.window:
+        return None
+    return Tracing(spans.endpoint or "", spans.sampling, headers=spans.headers)
 
 
 def _access_log(settings: Settings, path: str) -> AccessLog:
@@ -47,10 +49,11 @@ def _spans(settings: Settings) -> Iterator[tuple[str, Tracing]]:
     for one in settings.extension_providers:
         way = _cluster(one.name)
         if one.opentelemetry is not None:
-            yield one.name, Tracing(one.opentelemetry.endpoint, percent, way)
+            yield one.name, Tracing(one.opentelemetry.endpoint, percent, way, headers=one.opentelemetry.headers)
         elif one.zipkin is not None:
             w3c = one.zipkin.trace_context_option == "USE_B3_WITH_W3C_PROPAGATION"
-            yield one.name, Tracing(one.zipkin.endpoint, percent, way, zipkin=True, w3c=w3c)
+            url, headers = one.zipkin.endpoint, one.zipkin.headers
+            yield one.name, Tracing(url, percent, way, zipkin=True, w3c=w3c, headers=headers)
 
 
 def _logs(settings: Settings) -> Iterator[tuple[str, AccessLog | OtlpLog]]:
@@ -59,7 +62,8 @@ def _logs(settings: Settings) -> Iterator[tuple[str, AccessLog | OtlpLog]]:
         if one.envoy_file_access_log is not None:
             yield one.name, _file(one.envoy_file_access_log)
         elif one.envoy_otel_als is not None:
-            yield one.name, OtlpLog(one.envoy_otel_als.endpoint, _cluster(one.name))
+            said = one.envoy_otel_als
+            yield one.name, OtlpLog(said.endpoint, _cluster(one.name), said.headers)
 
 
 def _file(provider: FileLogSettings) -> AccessLog:

@@ -1,6 +1,7 @@
-"""Reads the certificates and keys below `credentials/`.
+"""Reads the certificates and keys below `credentials/`, and looks at what may be the value of a header.
 
-Law: of a private key nothing is kept but the hash of its public key, and one that others may read is refused unread.
+Law: of a private key nothing is kept but the hash of its public key, of a header's value only when it was written; one
+that others may read is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from policyd.sources.reading import reason
 MAX_FILES: Final = 1000
 MAX_BYTES: Final = 262_144
 OTHERS: Final = 0o077
+_CHMOD: Final = "`chmod 600` it (it has {:o}), and consider it known"
+MAX_VALUE: Final = 4096
+_VALUE: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,%d}[\x21-\x7e])?" % (MAX_VALUE - 2))
 _LISTS: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
 
 
@@ -65,12 +69,26 @@ def _read(file: CredentialFile, now: datetime) -> CredentialFile:
         return replace(file, problem=f"cannot be read: {reason(error)}", remedy="check owner and mode")
     if b"BEGIN X509 CRL-----" in data:
         return _lists(file, data, now)
+    if b"-----BEGIN" not in data:
+        return _value(_certificates(file, data, now), data, status)
     if b"PRIVATE KEY-----" not in data:
         return _certificates(file, data, now)
     if status.st_mode & OTHERS:
-        remedy = f"`chmod 600` it (it has {stat.S_IMODE(status.st_mode):o}), and consider it known"
+        remedy = _CHMOD.format(stat.S_IMODE(status.st_mode))
         return replace(file, is_key=True, problem="holds a private key that others may read", remedy=remedy)
     return _key(file, data)
+
+
+def _value(file: CredentialFile, data: bytes, status: os.stat_result) -> CredentialFile:
+    """What is no certificate may prove to a collector who sends; proxies take it as it stands."""
+    unfit = ""
+    if status.st_mode & OTHERS:
+        unfit = f"can be read by others; {_CHMOD.format(stat.S_IMODE(status.st_mode))}"
+    elif not _VALUE.fullmatch(data):
+        unfit = (
+            f"is no value of a header; write at most {MAX_VALUE:,} characters and no line's end, as `printf %s` does"
+        )
+    return replace(file, writing=f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}", unfit=unfit)
 
 
 def _key(file: CredentialFile, data: bytes) -> CredentialFile:

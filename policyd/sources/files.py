@@ -69,7 +69,8 @@ class Folder:
     def known(self) -> Mapping[str, str]:
         """All by which one declaration differs from another: the texts, and what may be known of credentials."""
         files = (self.credentials or {}).items()
-        return {**self.every_text, **{path: f"{file.public} {file.problem}\n{file.text}" for path, file in files}}
+        told = {path: f"{one.public} {one.problem}{one.writing}{one.unfit}\n{one.text}" for path, one in files}
+        return {**self.every_text, **told}
 
     def text(self, name: str) -> str | None:
         """Return the text of one of FILES, None if it is not there."""

@@ -41,9 +41,14 @@ spec:
             response_code: {operation: REMOVE}
   accessLogging:
     - providers: [{name: envoy}]
+    - providers: [{name: lines}]
     - providers: [{name: errors}]
       filter: {expression: response.code >= 400}
 """
+
+
+HEADERS = "{x-api-key: credentials/collector}"
+FIRST, SECOND, THIRD = "the-first-key-of-all", "the-key-after-it", "the-key-of-lines"
 
 
 class Traced(NamedTuple):
@@ -57,16 +62,34 @@ def traced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tra
     directory = copy_of_bookinfo(tmp_path_factory.mktemp("tracing") / "bookinfo", root)
     (directory / "checks.yaml").unlink()
     collector = Collector()
-    settings = f"tracing: {{endpoint: 'http://127.0.0.1:{collector.port}/v1/traces', sampling: 100}}\n"
+    endpoint = f"http://127.0.0.1:{collector.port}/v1/traces"
+    settings = f"tracing: {{endpoint: '{endpoint}', sampling: 100, headers: {HEADERS}}}\n"
     settings += f"accessLogFile: {directory}/access.log\naccessLogEncoding: JSON\n"
-    settings += f"extensionProviders: [{{name: errors, envoyFileAccessLog: {{path: {directory}/errors.log}}}}]\n"
+    settings += f"extensionProviders:\n- {{name: errors, envoyFileAccessLog: {{path: {directory}/errors.log}}}}\n"
+    by_grpc = f"endpoint: 'grpc://127.0.0.1:{collector.grpc_port}', headers: {{x-api-key: credentials/lines}}"
+    settings += f"- {{name: lines, envoyOtelAls: {{{by_grpc}}}}}\n"
     (directory / "policyd.yaml").write_text(settings)
+    key_of(directory).parent.mkdir()
+    written(key_of(directory), FIRST)
+    written(key_of(directory).with_name("lines"), THIRD)
     (directory / "mesh" / "telemetry.yaml").write_text(TELEMETRY)
     try:
         yield Traced(up(directory), collector)
     finally:
         down(directory)
         collector.end()
+
+
+def key_of(directory: Path) -> Path:
+    return directory / "credentials" / "collector"
+
+
+def written(path: Path, text: str) -> None:
+    """A private file, whole from its first moment."""
+    new = path.with_name(f".{path.name}.new")
+    new.touch(0o600)
+    new.write_text(text)
+    new.replace(path)
 
 
 def test_a_request_through_the_mesh_is_one_trace_with_the_question_to_policyd_in_it(traced: Traced) -> None:
@@ -152,3 +175,22 @@ def test_a_telemetry_changes_labels_and_says_which_requests_have_lines(traced: T
     wait_until(lambda: any("/details/8" in line for line in lines()), 30)
     assert {line.split('"')[2].split()[0] for line in lines()} == {"403"}
     assert not any("productpage" in line for line in lines())
+
+
+def test_the_collector_knows_who_sends_by_a_key_that_nothing_shows_and_a_new_one_takes_its_place(
+    traced: Traced,
+) -> None:
+    def arrives(key: str) -> bool:
+        assert httpx.get(f"{traced.mesh.gateway}/productpage", trust_env=False, timeout=20).status_code == 200
+        return key in traced.collector.keys
+
+    wait_until(lambda: arrives(FIRST), 30)
+    written(key_of(traced.mesh.directory), SECOND)
+    wait_until(lambda: arrives(SECOND), 60)
+
+    wait_until(lambda: arrives(THIRD), 30)  # with lines, over gRPC
+    assert set(traced.collector.keys) == {FIRST, SECOND, THIRD}
+    shown = [json.dumps(traced.mesh.says("proxy", "config", kind, "details-v1")) for kind in ("secrets", "clusters")]
+    assert all("header:credentials/collector" in text and "header:credentials/lines" in text for text in shown)
+    logs = [path.read_text(errors="replace") for path in traced.mesh.directory.rglob("*.log")]
+    assert [key for key in (FIRST, SECOND, THIRD) for text in (*shown, *logs) if key in text] == []

@@ -13,6 +13,7 @@ import grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+KEY: Final = "x-api-key"
 _COLLECTOR: Final = "opentelemetry.proto.collector"
 
 
@@ -35,12 +36,17 @@ class Line(NamedTuple):
 
 
 class Collector:
-    """Takes spans at /v1/traces and /api/v2/spans (Zipkin), lines at /v1/logs; both by gRPC at `grpc_port`."""
+    """Takes spans at /v1/traces and /api/v2/spans (Zipkin), lines at /v1/logs; both by gRPC at `grpc_port`.
+
+    `keys` is what came as `x-api-key`, however it came.
+    """
 
     def __init__(self) -> None:
         self.spans: list[Seen] = []
         self.lines: list[Line] = []
         self.zipkin: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        keys = self.keys
         takes = {
             "/v1/traces": lambda body: self.spans.extend(_spans(body)),
             "/v1/logs": lambda body: self.lines.extend(_lines(body)),
@@ -51,6 +57,7 @@ class Collector:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
+                keys.append(self.headers.get(KEY, ""))
                 takes[self.path](self._body())
                 self.send_response(200)
                 self.send_header("content-length", "0")
@@ -76,8 +83,8 @@ class Collector:
         self.port: int = self._server.server_address[1]
         self._grpc = grpc.server(ThreadPoolExecutor(2))
         self._grpc.add_generic_rpc_handlers((
-            _taking(f"{_COLLECTOR}.trace.v1.TraceService", takes["/v1/traces"]),
-            _taking(f"{_COLLECTOR}.logs.v1.LogsService", takes["/v1/logs"]),
+            _taking(f"{_COLLECTOR}.trace.v1.TraceService", takes["/v1/traces"], keys),
+            _taking(f"{_COLLECTOR}.logs.v1.LogsService", takes["/v1/logs"], keys),
         ))  # fmt: skip
         self.grpc_port: int = self._grpc.add_insecure_port("127.0.0.1:0")
         self._grpc.start()
@@ -98,10 +105,12 @@ class Collector:
         self.end()
 
 
-def _taking(service: str, take: Callable[[bytes], None]) -> grpc.GenericRpcHandler:
+def _taking(service: str, take: Callable[[bytes], None], keys: list[str]) -> grpc.GenericRpcHandler:
     """`Export` of a service of OTLP; an empty answer says that all was taken."""
 
-    def export(body: bytes, _context: grpc.ServicerContext) -> bytes:
+    def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+        told: dict[str, str] = dict(context.invocation_metadata())
+        keys.append(told.get(KEY, ""))
         take(body)
         return b""
 

@@ -135,3 +135,53 @@ def test_what_a_certificate_is_for_is_known(folder: Path, for_rsa: bool) -> None
 
 def test_a_folder_without_credentials_has_none(tmp_path: Path) -> None:
     assert read_credentials(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "unfit"),
+    [
+        (b"Bearer abc=", 0o600, ""),
+        (b"k", 0o400, ""),
+        (b"k" * 4096, 0o600, ""),
+        (b"k", 0o640, "can be read by others; `chmod 600` it (it has 640), and consider it known"),
+        *(
+            (
+                data,
+                0o600,
+                "is no value of a header; write at most 4,096 characters and no line's end, as `printf %s` does",
+            )
+            for data in (
+                b"",
+                b"key\n",
+                b"two\r\nx-other: 1",
+                b" key",
+                b"key ",
+                b"\x00",
+                "schlüssel".encode(),
+                b"k" * 4097,
+            )
+        ),
+    ],
+)
+def test_what_may_be_the_value_of_a_header_is_looked_at_and_not_kept(
+    folder: Path, data: bytes, mode: int, unfit: str
+) -> None:
+    (folder / "credentials/shop/value").write_bytes(data)
+    (folder / "credentials/shop/value").chmod(mode)
+    found = read_credentials(folder)["credentials/shop/value"]
+
+    assert (bool(found.writing), found.unfit, found.text) == (True, unfit, "")
+
+
+def test_a_value_written_anew_changes_the_folder(folder: Path) -> None:
+    value = folder / "credentials/shop/value"
+    value.write_text("first")
+    before = read_folder(folder)
+    value.write_text("other, and longer")
+
+    assert read_folder(folder).known != before.known
+    assert "other, and longer" not in repr(read_folder(folder))
+
+
+def test_neither_a_certificate_nor_a_key_is_the_value_of_a_header(folder: Path) -> None:
+    assert {file.writing for file in read_credentials(folder).values()} == {""}

@@ -123,6 +123,7 @@ def _of_class(mesh: Mesh, control: Control, proxies: ProxyClass, kept: Kept) -> 
         return
     yield kept.make(CLUSTER, clusters.authorization(control))
     yield from (kept.make(CLUSTER, one) for one in collectors.clusters(control))
+    yield from (kept.make(SECRET, one) for one in collectors.secrets(mesh, control))
     if proxies.role == "gateway" and egress.is_guarded_at_gateways(mesh):
         yield from (kept.make(CLUSTER, inner.cluster(name)) for name in (GUARD, LEAVING))
     if proxies.role == "sidecar":

@@ -30,8 +30,8 @@ CAPTURED = "inner/captured"
 class Tracing:
     """Where spans go (OTLP, or `zipkin`'s JSON; "": to policyd), and of how many requests in a hundred.
 
-    `cluster` is the way there. With `zipkin` the next hop is told of the trace by B3's headers, and by W3C's too
-    with `w3c`; without, by W3C's.
+    `cluster` is the way there, and `headers` say who sends: of each, the file of its value. With `zipkin` the next hop
+    is told of the trace by B3's headers, and by W3C's too with `w3c`; without, by W3C's.
     """
 
     url: str
@@ -39,6 +39,7 @@ class Tracing:
     cluster: str = OTLP_CLUSTER
     zipkin: bool = False
     w3c: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,11 @@ class AccessLog:
 
 @dataclass(frozen=True, slots=True)
 class OtlpLog:
-    """Where proxies tell of each request by OTLP logs, over HTTP or gRPC."""
+    """Where proxies tell of each request by OTLP logs, over HTTP or gRPC; `headers` as of spans."""
 
     url: str
     cluster: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

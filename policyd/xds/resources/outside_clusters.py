@@ -155,14 +155,8 @@ def _base(name: str, protocol: str, ranges: Iterable[Network], policy: Sections)
     if protocol in ("HTTP2", "GRPC") and "http_protocol_options" in options.get("explicit_http_config", {}):
         options["explicit_http_config"] = {"http2_protocol_options": {}}
     own_words = (CLUSTER_HEADER, TARGET_HEADER) if policy.tunnel else ()
-    options["http_filters"] = [counting.removes(PEER_HEADER, *own_words), _refuse(ranges), _CODEC]
+    options["http_filters"] = [counting.removes(PEER_HEADER, *own_words), _refuse(ranges), policies.CODEC]
     return cluster
-
-
-_CODEC = {
-    "name": "envoy.filters.http.upstream_codec",
-    "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.upstream_codec.v3.UpstreamCodec"},
-}
 
 
 def _refuse(ranges: Iterable[Network]) -> dict[str, Any]:

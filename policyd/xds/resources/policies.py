@@ -14,6 +14,13 @@ from policyd.xds.resources.model import seconds
 
 CONNECT_TIMEOUT = "10s"  # Istio's default
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# the last of a cluster's own filters
+CODEC = {
+    "name": "envoy.filters.http.upstream_codec",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+    },
+}
 UNBOUNDED = 4294967295  # Envoy's own limits of 1,024 are no policy of ours
 # every other one is LEAST_REQUEST
 SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "PASSTHROUGH": "RANDOM"}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policyd.config import Address, parse_settings
-from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.envoy_api import CLUSTER, LISTENER, SECRET
+from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.istio.telemetry import METRICS
 from policyd.server.control import control_of
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import Control
+from policyd.xds.resources.policies import HTTP_OPTIONS
 from policyd.xds.snapshot import Snapshot
 from tests.golden import check_json
 from tests.xds.resources.folders import mesh_with
@@ -104,6 +107,41 @@ def test_every_provider_that_is_elsewhere_has_a_way_there() -> None:
     [place] = by_grpc["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert place["endpoint"]["address"]["socket_address"] == {"address": "tempo.example", "port_value": 4317}
     assert by_grpc["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] == ["h2"]
+
+
+KEYED = """\
+tracing: {endpoint: "https://spans.example/v1/traces", headers: {x-key: credentials/spans}}
+extensionProviders:
+  - name: lines
+    envoyOtelAls: {endpoint: "grpcs://lines.example", headers: {x-key: credentials/lines, x-team: credentials/gone}}
+"""
+FILES = tuple(
+    CredentialFile(f"credentials/{name}", f"/m/credentials/{name}", writing="7-1-9") for name in ("lines", "spans")
+)
+
+
+def test_a_collector_is_told_who_sends_by_headers_whose_values_are_in_no_resource() -> None:
+    control = control_of(parse_settings(KEYED), [Address("127.0.0.1", 12000)])
+    snapshot = build_snapshots(replace(mesh_with(TELEMETRY), credentials=FILES), control)["api-v1"]
+
+    def says(cluster: str) -> list[tuple[str, str]]:
+        """The headers, and the secrets that hold their values."""
+        found = shown(snapshot.of(CLUSTER)[cluster])["typed_extension_protocol_options"][HTTP_OPTIONS]["http_filters"]
+        assert found.pop()["name"] == "envoy.filters.http.upstream_codec"
+        generic = [one["typed_config"]["credential"]["typed_config"] for one in found]
+        assert all(one["typed_config"]["overwrite"] for one in found)
+        return [(one["header"], one["credential"]["name"]) for one in generic]
+
+    assert says("policyd-otlp") == [("x-key", "header:credentials/spans")]
+    assert says("policyd-otlp/lines") == [
+        ("x-key", "header:credentials/lines"), ("x-team", "header:credentials/gone"),
+    ]  # fmt: skip
+    secrets = {name: shown(one) for name, one in snapshot.of(SECRET).items() if name.startswith("header:")}
+    assert secrets["header:credentials/spans"]["generic_secret"] == {
+        "secret": {"filename": "/m/credentials/spans", "watched_directory": {"path": "/m/credentials"}},
+        "secrets": {"writing": {"inline_string": "7-1-9"}},
+    }
+    assert secrets.keys() == {"header:credentials/lines", "header:credentials/spans"}
 
 
 def test_what_is_switched_off_is_not_there() -> None:
