@@ -83,9 +83,9 @@ class Commits:
         """Return when record `seq` of `epoch` is on the medium; raises JournalError if it never will be."""
         self._group.wait(epoch, seq)
 
-    def hurry(self) -> None:
-        """Have the next commit begin at once, if somebody waits for it."""
-        self._group.hurry()
+    def hurry(self) -> bool:
+        """Commit at once, if somebody waits for it; whether somebody did."""
+        return self._group.hurry()
 
     def rest(self) -> None:
         """Wait until no commit is under way; the mutex is free meanwhile, and held again afterwards."""

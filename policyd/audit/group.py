@@ -7,12 +7,17 @@ the group began. Where the medium refuses, everyone whose records are not on it 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import structlog
+
 from policyd.errors import JournalError
+
+_log = structlog.get_logger(__name__)
 
 Wake = Callable[[], None]
 Pause = Callable[[Callable[[Wake], None]], None]
@@ -53,9 +58,10 @@ class _Member(NamedTuple):
 
 
 class Group:
-    """Those who wait for the medium, and the thread that serves them.
+    """Those who wait for the medium, and the thread that serves them where nobody else does.
 
-    `commit` brings all that was written before its call to the medium, and says in its epoch what came of it.
+    `commit` brings all that was written before its call to the medium, and says in its epoch what came of it; it is
+    called by one thread at a time.
     """
 
     def __init__(self, commit: Callable[[], None], waiting: Waiting) -> None:
@@ -63,7 +69,9 @@ class Group:
         self._how = waiting
         self._changed = threading.Condition()
         self._members: list[_Member] = []
-        self._hurried = False
+        self._due = 0.0  # when the first of them has waited long enough
+        self._watched = False  # the thread looks by itself when that is
+        self._committing = False
         self._closing = False
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -75,12 +83,22 @@ class Group:
         if seq > epoch.synced:
             raise epoch.error or JournalError("nothing brings records to the medium any more", remedy="restart")
 
-    def hurry(self) -> None:
-        """Nobody else will join now: those who wait need not wait for more."""
+    def hurry(self) -> bool:
+        """Nobody else will join now: commit for those who wait, without waiting for more; whether there were some.
+
+        Where a commit is under way, the next one follows it at once.
+        """
         with self._changed:
-            if self._members:
-                self._hurried = True
-                self._changed.notify()
+            self._due = 0.0 if self._members else self._due
+            if not self._members or self._committing or self._ended:
+                return False
+            members = self._take()
+        try:
+            self._serve(members)
+        except Exception:  # noqa: BLE001  # a fault of ours is told to whoever waits
+            _log.exception("journal.fault")
+            self._end(members)
+        return True
 
     def close(self) -> None:
         """Let go who still waits, once it is known what became of everything, and end the thread."""
@@ -94,6 +112,8 @@ class Group:
     def _join(self, epoch: Epoch, seq: int, wake: Wake) -> None:
         with self._changed:
             if not self._ended:
+                if not self._members:
+                    self._due = time.monotonic() + self._how.linger
                 self._members.append(_Member(epoch, seq, wake))
                 self._begin()
                 return
@@ -101,39 +121,61 @@ class Group:
 
     def _begin(self) -> None:
         if self._thread is None:
+            self._watched = True
             self._thread = threading.Thread(target=self._run, name="policyd-commit", daemon=True)
             self._thread.start()
-        elif len(self._members) == 1:
+        elif not self._watched:
+            self._watched = True
             self._changed.notify()
 
     def _run(self) -> None:
         members: list[_Member] = []
         try:
             while members := self._gathered():
-                self._commit()
-                for member in members + self._settled():
-                    member.wake()
+                self._serve(members)
                 members = []
         finally:  # also after a fault of ours: nobody is left waiting
-            with self._changed:
-                self._ended = True
-                members += self._members
-            for member in members:
-                member.wake()
+            self._end(members)
 
     def _gathered(self) -> list[_Member]:
         """Those who wait, once there are some and it is time; none: there will be no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._members or self._closing)
-            self._changed.wait_for(lambda: self._hurried or self._closing, self._how.linger)
-            self._hurried = False
-            members, self._members = self._members, []
-            return members
+            while not self._ended:
+                left = self._due - time.monotonic()
+                if self._committing or not (self._members or self._closing):
+                    self._watched = False  # whoever joins, or has committed, says so
+                    self._changed.wait()
+                elif self._closing or left <= 0:
+                    return self._take()
+                else:
+                    self._changed.wait(left)
+            return []
 
-    def _settled(self) -> list[_Member]:
-        """Those who joined meanwhile, having written before."""
+    def _take(self) -> list[_Member]:
+        members, self._members = self._members, []
+        self._committing = bool(members)
+        return members
+
+    def _serve(self, members: list[_Member]) -> None:
+        try:
+            self._commit()
+        finally:
+            with self._changed:
+                self._committing = False
+                settled = [member for member in self._members if member.epoch.settled(member.seq)]
+                if settled:  # they joined meanwhile, having written before
+                    self._members = [member for member in self._members if member not in settled]
+                if self._members or self._closing:
+                    self._watched = True
+                    self._changed.notify()
+        for member in members + settled:
+            member.wake()
+
+    def _end(self, members: list[_Member]) -> None:
+        """Nothing is committed any more: nobody is left waiting."""
         with self._changed:
-            settled = [member for member in self._members if member.epoch.settled(member.seq)]
-            if settled:
-                self._members = [member for member in self._members if member not in settled]
-            return settled
+            self._ended = True
+            members, self._members = members + self._members, []
+            self._changed.notify()
+        for member in members:
+            member.wake()

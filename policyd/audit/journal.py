@@ -213,10 +213,12 @@ class Journal:
             if not self._closed:
                 self._sink.turn()
 
-    def hurry(self) -> None:
-        """Nobody will append now: those who wait for the medium need not wait for others."""
-        if self._commits is not None:
-            self._commits.hurry()
+    def hurry(self) -> bool:
+        """Nobody will append now: have those who wait for the medium wait no longer; whether there were some.
+
+        The commit is made by the thread that calls, unless one is under way.
+        """
+        return self._commits is not None and self._commits.hurry()
 
     def close(self) -> None:
         """Keep what was taken, and let another opener in. Raises JournalError for records that are lost."""

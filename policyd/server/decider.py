@@ -148,9 +148,8 @@ class Decider:
         self._waiting = Waiting(threads.pause, LINGER_SECONDS)
         return threads
 
-    def _hurry(self) -> None:
-        if self._journal is not None:
-            self._journal.hurry()
+    def _hurry(self) -> bool:
+        return self._journal is not None and self._journal.hurry()
 
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,40 @@ def test_a_group_gathers_who_comes_soon_until_it_is_told_that_nobody_will(
         assert [one.result() is not None for one in told] == [True] * count
         journal.hurry()  # nobody waits: this hurries nobody who comes later
     assert disk.synced == 2
+
+
+def test_who_hurries_commits_by_itself(open_journal: Open, many: ThreadPoolExecutor, asleep: Asleep) -> None:
+    committed = list[int]()
+
+    class Disk(FailingDisk):
+        def sync(self, fd: int) -> None:
+            committed.append(threading.get_ident())
+            super().sync(fd)
+
+    journal = open_journal(Disk(), linger=600.0)
+    assert not journal.hurry()
+    told = many.submit(journal.append, an_entry())
+    wait_until(lambda: asleep.count == 1)
+    assert journal.hurry()
+    assert _seq(told) == 1
+    assert committed == [threading.get_ident()]
+
+
+def test_who_hurries_while_a_commit_is_under_way_is_in_the_next_which_follows_at_once(
+    open_journal: Open, many: ThreadPoolExecutor, asleep: Asleep
+) -> None:
+    disk = SlowDisk()
+    journal = open_journal(disk, linger=600.0)
+    first = many.submit(journal.append, an_entry())
+    wait_until(lambda: asleep.count == 1)
+    hurried = many.submit(journal.hurry)
+    disk.waiting.acquire()
+    second = many.submit(journal.append, an_entry())
+    wait_until(lambda: asleep.count == 2)
+    assert not journal.hurry()
+    disk.allowed.release(2)
+    assert hurried.result()
+    assert sorted(map(_seq, (first, second))) == [1, 2]
 
 
 def test_closing_brings_to_the_medium_what_waits_for_more(
@@ -237,6 +272,20 @@ def test_nobody_waits_for_ever_where_the_thread_that_commits_has_a_fault(many: T
         told = many.submit(group.wait, Epoch(), 1)
         with pytest.raises(JournalError, match="nothing brings records to the medium any more"):
             told.result(60)
+    group.close()
+
+
+def test_nobody_waits_for_ever_where_who_hurries_has_a_fault(many: ThreadPoolExecutor, asleep: Asleep) -> None:
+    def commit() -> None:
+        raise RuntimeError("a fault of ours")
+
+    group = Group(commit, Waiting(asleep, linger=600.0))
+    told = many.submit(group.wait, Epoch(), 1)
+    wait_until(lambda: asleep.count == 1)
+    assert group.hurry()
+    with pytest.raises(JournalError, match="nothing brings records to the medium any more"):
+        told.result(60)
+    assert not group.hurry()
     group.close()
 
 

@@ -1,4 +1,4 @@
-"""Checks that wait for the medium (`audit.durability: fsync`), answered over gRPC by a single thread."""
+"""Checks that wait for the medium (`audit.durability: fsync`), answered over gRPC by two threads."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CHECK = check_of().SerializeToString()
 
 
 class House:
-    """A server of one thread, whose journal is on a slow medium, and a client of it."""
+    """A server of two threads, whose journal is on a slow medium, and a client of it."""
 
     def __init__(self, ruling: Ruling, folder: Path) -> None:
         self.disk, self.metrics, clock = SlowDisk(), FakeDecisionMetrics(), FakeClock()
-        self.threads = PausingThreads(1, lambda: self.journal.hurry() if hasattr(self, "journal") else None)
+        self.threads = PausingThreads(2, lambda: hasattr(self, "journal") and self.journal.hurry())
         self.asleep = Asleep(self.threads.pause)
         waiting = Waiting(self.asleep, linger=60.0)
         self.journal = Journal(folder, WRITER, clock, durability="fsync", disk=self.disk, waiting=waiting)
