@@ -93,6 +93,8 @@ def ports(place: pb.InstancePlace) -> str:
     """Return where an instance listens, in words."""
     if place.role == "gateway":
         return ", ".join(f"http://{place.address}:{listen.actual}/" for listen in place.listens)
+    if not place.outbound_port:  # no sidecar
+        return "; ".join(f"{one.name}: application {one.inbound_port}" for one in place.ports)
     if len(place.ports) < 2:
         there = next((one.app_socket for one in place.ports if one.app_socket), place.app_port)
         return f"application {there}, sidecar {place.inbound_port}, proxy {place.outbound_port}"

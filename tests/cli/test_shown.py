@@ -143,6 +143,8 @@ def test_each_of_several_ports_is_shown_by_its_name() -> None:
     place = pb.InstancePlace(name="web-v1", role="sidecar", app_port=1, inbound_port=2, outbound_port=3, ports=several)
 
     assert status.ports(place) == "http: application 1, sidecar 2; tcp-admin: application 4, sidecar 5; proxy 3"
+    without = pb.InstancePlace(role="sidecar", ports=[pb.PortPlace(name="grpc", app_port=1, inbound_port=1)])
+    assert status.ports(without) == "grpc: application 1"
 
 
 def test_what_is_tried_is_in_numbers_for_programs(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:

@@ -39,7 +39,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     """Where a reader is who has the sample's folder; nothing that was started there outlives the test."""
     work = tmp_path / "work"
     copy_of_bookinfo(work / "examples" / "bookinfo", ROOT)
-    shutil.copytree(ROOT / "examples" / "observability", work / "examples" / "observability")
+    for example in ("observability", "grpc"):
+        shutil.copytree(ROOT / "examples" / example, work / "examples" / example)
     yield work
     for state in list(work.rglob(".policyd")):
         subprocess.run([BIN / "policyd", "down", "--dir", state.parent], capture_output=True, timeout=60)
