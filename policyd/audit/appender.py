@@ -25,6 +25,7 @@ from policyd.errors import JournalError
 _log = structlog.get_logger(__name__)
 
 
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # there may be space later
 BACKWARD: Final = timedelta(seconds=60)  # a clock that was set back by more than this begins a segment anew
 
 
@@ -164,6 +165,7 @@ class Appender:
         except OSError as error:
             _log.warning("journal.no_room", segment=segment.path.name, reason=error.strerror)
             self._ahead = size + limits.ahead  # until then line by line, as far as the space goes
+            self._has_room = error.errno in _FULL
             self._disk.truncate(fd, size)
         return self._room
 

@@ -89,7 +89,10 @@ class Disk:
     def map(self, fd: int, start: int, end: int) -> tuple[int, mmap]:
         """What is written from `start` to `end` as memory, kept there; and where that begins, at or before `start`."""
         begin = start - start % PAGESIZE
-        return begin, mmap(fd, end - begin, MAP_SHARED | MAP_LOCKED, PROT_READ | PROT_WRITE, offset=begin)
+        try:
+            return begin, mmap(fd, end - begin, MAP_SHARED | MAP_LOCKED, PROT_READ | PROT_WRITE, offset=begin)
+        except ValueError as error:  # it is shorter than what was written: somebody cut it
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
 
     def can_map(self, folder: Path) -> bool:
         """Whether to write into a mapped file of that folder never fails, once it was written."""

@@ -235,9 +235,14 @@ def test_on_a_file_system_that_is_not_known_nothing_is_mapped(open_journal: Open
     assert the_segment(folder).path.read_bytes().endswith(b"}\n")
 
 
-def test_where_no_memory_may_be_kept_lines_are_added_one_by_one(open_journal: Open, folder: Path) -> None:
+def test_where_no_memory_may_be_kept_lines_are_added_one_by_one_and_it_is_not_tried_again(
+    open_journal: Open, folder: Path
+) -> None:
+    tried = list[int]()
+
     class Disk(FailingDisk):
         def map(self, fd: int, start: int, end: int) -> tuple[int, mmap]:
+            tried.append(start)
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     journal = open_journal(disk=Disk())
@@ -245,6 +250,7 @@ def test_where_no_memory_may_be_kept_lines_are_added_one_by_one(open_journal: Op
         journal.append(an_entry())
     assert the_segment(folder).path.read_bytes().endswith(b"}\n")
     assert seqs(folder) == list(range(1, 101))
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("length", [1_000, 8_000, 100_000])
@@ -299,6 +305,15 @@ def test_this_disk_knows_where_it_may_map(tmp_path: Path) -> None:
     """Files of processes are on no disk."""
     assert not Disk().can_map(Path("/proc"))
     assert Disk().can_map(Path("/dev/shm"))
+
+
+def test_a_file_that_somebody_cut_is_not_mapped_beyond_its_end(tmp_path: Path) -> None:
+    disk, path = Disk(), tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    fd = disk.open_inside(path)
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.map(fd, 0, 10_000)
+    disk.close(fd)
 
 
 def test_records_keep_their_time(open_journal: Open, folder: Path) -> None:
