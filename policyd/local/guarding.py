@@ -9,6 +9,7 @@ application: what is refused, and, of the rest, what is allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -48,7 +49,7 @@ from policyd.xds.resources.model import Guard
 from policyd.xds.resources.proxyless.served import RBAC
 
 # a method as it is in the path of a call; nothing else is one, and of nothing else has its path a second spelling
-METHOD_PATH: Final = "/[A-Za-z0-9_][A-Za-z0-9_.-]{0,511}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}"
+METHOD_PATH: Final = re.compile("/[A-Za-z0-9_][A-Za-z0-9_.-]{0,511}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}")
 NO_CALL: Final = " no call"  # as other names of ours: no policy's id begins with a space
 # gRPC has these in another form than they came in, or not at all
 _OTHERWISE: Final = frozenset({"te", "content-type", "connection", "keep-alive", "proxy-connection", "upgrade"})
@@ -79,7 +80,7 @@ def guarded(ruling: Ruling, before: Guarded | None = None) -> Guarded:
     refused: list[tuple[str, Left | str]] = []
     for application in applications:
         for name in _listeners(application):
-            found = _exact(compiler.compile(ruling.mesh.listeners[name]), ruling)
+            found = exact(compiler.compile(ruling.mesh.listeners[name]), ruling)
             refused += [(application.name, why) for why in found.obstacles]
             refused += [(application.name, why) for why in found.left]
             known[name] = found
@@ -117,7 +118,7 @@ def _listeners(application: Instance) -> Iterator[str]:
 # ---- what gRPC does not look at as policyd does
 
 
-def _exact(compiled: Compiled, ruling: Ruling) -> Compiled:
+def exact(compiled: Compiled, ruling: Ruling) -> Compiled:
     """The same, with the policies left out that gRPC could not decide by."""
     policies = {one.id: one for one in ruling.policy_set.policies}
     left = list(compiled.left)
@@ -150,7 +151,7 @@ def guard(compiled: Compiled) -> Guard:
         raise ValueError(f"`{compiled.listener}` is not decided by its application")
     denied = [
         (INCOMPLETE, incomplete(compiled)),
-        (NO_CALL, negated(Atom(PATH, Pattern(METHOD_PATH), "the path of a method"))),
+        (NO_CALL, negated(Atom(PATH, Pattern(METHOD_PATH.pattern), "the path of a method"))),
         *_named(compiled.forbids),
         (FAILED, some(*(rule.when for rule in compiled.failing))),
     ]

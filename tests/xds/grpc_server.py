@@ -1,23 +1,30 @@
-"""A gRPC server without a sidecar as a process of its own: answers with its name, until its input ends."""
+"""A gRPC server without a sidecar as a process of its own: answers every call with its name, until its input ends."""
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
+
+
+class Everything(grpc.GenericRpcHandler):
+    """Serves whatever is called."""
+
+    def __init__(self, name: str) -> None:
+        self._handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: name.encode())
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of any method."""
+        return self._handler
 
 
 def main() -> None:
     """`grpc_server.py ADDRESS NAME`; the bootstrap is in GRPC_XDS_BOOTSTRAP_CONFIG."""
     address, name = sys.argv[1:]
-
-    def hello(request: bytes, context: grpc.ServicerContext) -> bytes:
-        return name.encode()
-
-    methods = {method: grpc.unary_unary_rpc_method_handler(hello) for method in ("Hello", "Secret")}
     server = grpc.server(ThreadPoolExecutor(2), xds=True)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Greeter", methods),))
+    server.add_generic_rpc_handlers((Everything(name),))
     server.add_secure_port(address, grpc.xds_server_credentials(grpc.insecure_server_credentials()))
     server.start()
     sys.stdin.read()

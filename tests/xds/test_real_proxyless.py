@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,10 @@ from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.local.guarding import guarded
 from policyd.xds.cache import SnapshotCache
-from policyd.xds.proxyless import CERTIFICATES, SERVER_LISTENER
 from policyd.xds.resources.build import build_snapshots
-from tests.certificates import Authority
 from tests.fakes.xds_observer import FakeObserver
 from tests.ports import free_port
+from tests.xds.grpc_processes import Processes
 from tests.xds.resources.folders import CONTROL, mesh_of
 from tests.xds.unguarded import unguarded
 
@@ -71,14 +68,12 @@ class World:
     """The discovery service for a mesh, on a Unix socket, and gRPC's processes that are told of it."""
 
     def __init__(self, folder: Path, schema: Schema) -> None:
-        self.folder, self.schema = folder, schema
+        self.schema = schema
         self.target = f"unix:{folder / 'xds.sock'}"
         self.cache, self.observer = SnapshotCache(), FakeObserver()
         self.service = unguarded(self.cache, self.observer)
-        self.authority = Authority("the mesh")
+        self.processes = Processes(folder, self.target)
         self.ports = (free_port(), free_port())
-        self.processes: list[asyncio.subprocess.Process] = []
-        (folder / "ca.pem").write_text(self.authority.pem)
 
     def publish(self, policies: str, rules: str) -> None:
         """Put a mesh in force."""
@@ -87,41 +82,6 @@ class World:
         found = guarded(ruling)
         assert found.refused == ()
         self.cache.set_all(dict(build_snapshots(mesh, CONTROL, guards=found.guards).check()))
-
-    async def start(self, script: str, instance: str, *arguments: str) -> asyncio.subprocess.Process:
-        """A process of gRPC's that is an instance."""
-        account = instance.partition("-")[0]
-        chain, key = self.authority.issue(f"spiffe://cluster.local/ns/default/sa/{account}")
-        (self.folder / f"{instance}.pem").write_text(chain)
-        (self.folder / f"{instance}.key").write_text(key)
-        bootstrap = {
-            "xds_servers": [
-                {"server_uri": self.target, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
-            ],
-            "node": {"id": instance},
-            "certificate_providers": {
-                CERTIFICATES: {
-                    "plugin_name": "file_watcher",
-                    "config": {
-                        "certificate_file": str(self.folder / f"{instance}.pem"),
-                        "private_key_file": str(self.folder / f"{instance}.key"),
-                        "ca_certificate_file": str(self.folder / "ca.pem"),
-                        "refresh_interval": "600s",
-                    },
-                }
-            },
-            "server_listener_resource_name_template": SERVER_LISTENER,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).parent / script),
-            *arguments,
-            env={**os.environ, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        self.processes.append(process)
-        return process
 
 
 async def call(
@@ -155,10 +115,7 @@ async def world(tmp_path: Path, root: Path) -> AsyncIterator[World]:
     server.add_insecure_port(made.target)
     await server.start()
     yield made
-    for process in made.processes:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    await made.processes.end()
     made.service.close()
     await server.stop(0)
 
@@ -166,8 +123,11 @@ async def world(tmp_path: Path, root: Path) -> AsyncIterator[World]:
 async def test_clients_and_servers_of_grpc_keep_what_a_mesh_declares(world: World) -> None:
     world.publish(POLICIES, RULES % (1, 0))
     for number, port in enumerate(world.ports, 1):
-        await world.start("grpc_server.py", f"greeter-v{number}", f"127.0.0.1:{port}", f"v{number}")
-    web, other = await world.start("grpc_caller.py", "web-v1"), await world.start("grpc_caller.py", "other-v1")
+        await world.processes.start("grpc_server.py", f"greeter-v{number}", f"127.0.0.1:{port}", f"v{number}")
+    web, other = (
+        await world.processes.start("grpc_caller.py", "web-v1"),
+        await world.processes.start("grpc_caller.py", "other-v1"),
+    )
 
     await until("v1", web)
     await until("v2", web, metadata={"x-user": "tester"})
