@@ -70,11 +70,17 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Table:
 
 
 def show(*parts: Any, stream: TextIO | None = None) -> None:
-    """Print tables and texts, a line or more each; a text is never read as markup."""
+    """Print tables and texts, a line or more each; a text is never read as markup.
+
+    One that holds an address is left to the terminal to wrap, which opens it whole.
+    """
     where = console(stream)
     with where.capture() as captured:
         for part in parts:
-            where.print(part, markup=False) if isinstance(part, str) else where.print(part)
+            if isinstance(part, str):
+                where.print(part, markup=False, soft_wrap="://" in part)
+            else:
+                where.print(part)
     text = captured.get()
     if not where.is_terminal:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,21 @@ def test_the_root_alone_is_pem(policyd: Callable[..., Said], folder: Path, fake:
 )
 def test_others_text_cannot_steer_the_terminal(text: str, shown: str) -> None:
     assert clean(text) == shown
+
+
+class Terminal(StringIO):
+    """A terminal; nothing says how wide, so that it is 80 columns or as COLUMNS says."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_an_address_is_printed_in_one_piece_however_narrow_the_terminal() -> None:
+    terminal = Terminal()
+    link = f"http://127.0.0.1:40000/enter?link={'0123456789abcdef' * 20}"
+    output.show(f"console  {link}", stream=terminal)
+    assert link in terminal.getvalue()
 
 
 def test_a_table_is_never_cut_where_no_terminal_limits_it() -> None:
