@@ -72,6 +72,19 @@ async def test_the_reason_is_the_third_click_each_on_what_is_red(world: World) -
     assert "failed" in Page(third.text).of("mark", "class")
 
 
+async def test_from_a_red_service_the_reason_is_three_clicks_each_on_red(console: Console, world: World) -> None:
+    await happened(console, world)
+    graph = Page((await console.get("/")).text)
+    [service] = [
+        one["href"] for tag, one in graph.elements
+        if tag == "a" and {"node", "denied"} <= set(one.get("class", "").split())
+    ]  # fmt: skip
+    around = await console.get(service)
+    edge = next(one for one in red(Page(around.text)) if "edge=" in one)
+    denial = next(one for one in red(Page((await console.get(edge)).text)) if one.startswith("/decisions/"))
+    assert (service, denial) == ("/?focus=details-v1", DENIAL)
+
+
 async def test_from_every_page_the_reason_is_two_clicks_away_at_most(console: Console, world: World) -> None:
     await happened(console, world)
     ways = {start: await clicks(console, start, DENIAL, MOST) for start in STANDING}

@@ -175,6 +175,67 @@ def test_decisions_come_as_they_are_made_and_keys_lead_everywhere(shown: Shown) 
     expect(page.locator("#rows .who").first).to_have_text("bookinfo-reviews")
 
 
+FOCUS = """() => {
+  const one = document.activeElement, style = getComputedStyle(one);
+  const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+  return [one.tagName, one.matches(":focus-visible") && (outlined || one.closest("svg.graph, .editor") !== null)];
+}"""
+STOPS = 12  # of each page that are walked: the frame's, which all have, and then its own
+
+
+def test_every_page_is_walked_by_keys_and_the_focus_is_always_seen(shown: Shown) -> None:
+    page = shown.page
+    for path in ("/", "/decisions", "/policies/playground", "/certificates", "/mesh", "/mesh/resources"):
+        shown.go(path)
+        page.locator("main").focus()  # past the frame, which is the same everywhere
+        for _ in range(STOPS):
+            page.keyboard.press("Tab")
+            where, is_seen = page.evaluate(FOCUS)
+            if where == "BODY":
+                break
+            assert is_seen, f"{path}: {where}"
+
+
+def test_an_edge_is_reached_opened_and_left_by_keys_while_the_graph_lives(shown: Shown) -> None:
+    page = shown.page
+    with shown.mesh.client("reviews-v1") as reviews:
+
+        def is_red() -> bool:
+            reviews.get("http://details:9080/details/0")
+            return page.locator(f"{EDGE}.denied").count() > 0
+
+        shown.go("/")
+        wait_until(is_red, SECONDS)
+        page.get_by_label("Find a service").focus()
+        while page.evaluate("document.activeElement.closest('svg.graph') === null"):
+            page.keyboard.press("Tab")
+        for _ in range(40):  # to the left end, wherever that is, and from there along the top
+            page.keyboard.press("ArrowLeft")
+        expect(page.locator('.node[data-key="(outside)"]')).to_be_focused()
+        page.locator(EDGE).focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator('.node[data-key="details-v1"]')).to_be_focused()
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(EDGE)).to_be_focused()
+        page.keyboard.press("?")
+        expect(page.locator("#keys")).to_contain_text("to the next service or edge")
+        assert page.evaluate("document.activeElement.closest('dialog').id") == "keys"
+        page.keyboard.press("Escape")
+        expect(page.locator(EDGE)).to_be_focused()
+        page.keyboard.press("Enter")
+        panel = page.locator(".edge-panel")
+        expect(panel).to_be_focused()
+        link = panel.locator(".close")
+        page.keyboard.press("Tab")
+        expect(link).to_be_focused()
+        look = page.locator("[data-look]").get_attribute("data-look")
+        expect(page.locator("[data-look]")).not_to_have_attribute("data-look", look or "")  # it was drawn anew
+        expect(link).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(panel).to_have_count(0)
+        expect(page.locator(EDGE)).to_be_focused()
+
+
 def test_a_draft_is_applied_and_every_proxy_answers_by_it(shown: Shown) -> None:
     page = shown.page
     shown.go("/policies/playground?file=policies/details.cedar&request=reviews-v1+GET+http://details/details/0")

@@ -69,6 +69,9 @@ function replace(before, after) {
   }
   for (const { name } of [...before.attributes]) if (!after.hasAttribute(name) && !keeps(before, name)) before.removeAttribute(name);
   for (const { name, value } of after.attributes) if (!keeps(before, name) && before.getAttribute(name) !== value) before.setAttribute(name, value);
+  keyed(before, after);
+}
+function keyed(before, after) {
   const known = new Map([...before.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
   let place = before.firstElementChild;
   for (const child of [...after.children]) {
@@ -82,11 +85,20 @@ function replace(before, after) {
   }
   while (place) { const gone = place; place = place.nextElementSibling; gone.remove(); }
 }
-const keeps = (element, name) => element.tagName === "svg" && name === "viewBox" && element.dataset.moved !== undefined;
+function keepingFocus(change) {
+  // what has the focus has it afterwards too; where it is gone, its page has it
+  const had = document.activeElement, key = had?.dataset.key, href = had?.getAttribute("href");
+  change();
+  if (!had || had === document.body || document.activeElement === had) return;
+  const again = had.isConnected ? had : $$("[data-key], a[href]").find((one) => (key ? one.dataset.key === key : href && one.getAttribute("href") === href));
+  (again || $("#content")).focus({ preventScroll: true });
+}
+const keeps = (element, name) => name === "tabindex" || (element.tagName === "svg" && name === "viewBox" && element.dataset.moved !== undefined);
 function inner(before, after) {
   // only what differs is touched: what stays is neither laid out nor painted again
-  for (const { name } of [...before.attributes]) if (!after.hasAttribute(name)) before.removeAttribute(name);
-  for (const { name, value } of after.attributes) if (before.getAttribute(name) !== value) before.setAttribute(name, value);
+  for (const { name } of [...before.attributes]) if (!after.hasAttribute(name) && !keeps(before, name)) before.removeAttribute(name);
+  for (const { name, value } of after.attributes) if (!keeps(before, name) && before.getAttribute(name) !== value) before.setAttribute(name, value);
+  if (before.firstElementChild?.dataset.key && after.firstElementChild?.dataset.key) { keyed(before, after); return; }
   const old = [...before.childNodes], fresh = [...after.childNodes];
   if (old.length !== fresh.length || old.some((one, at) => one.nodeName !== fresh[at].nodeName)) before.replaceChildren(...fresh);
   else old.forEach((one, at) => {
@@ -98,18 +110,26 @@ function inner(before, after) {
 // ---- the graph
 const parts = $("#parts");
 let seen = null; // x, y, width and height of what is looked at; null: all of it
+let begins = ""; // the edge that the view began at, and stays at while it is there
 const svg = () => $("svg.graph");
+const begun = () => begins && $(`.edge[data-key="${CSS.escape(begins)}"]`, svg());
 function whole() { const one = svg(); return [0, 0, Number(one.dataset.width), Number(one.dataset.height)]; }
 function fitted() {
-  // small pictures are not blown up; large ones are shown at a size that can be read, from their middle left on
+  // small pictures are not blown up; large ones are shown at a size that can be read, from what is chosen or denied on,
+  // else from their middle left
   const [, , width, height] = whole();
   const box = svg().getBoundingClientRect();
   const scale = Math.min(1.15, Math.max(Math.min(box.width / width, box.height / height), svg().classList.contains("small") ? 0.72 : 0.45));
-  const chosen = $(".edge.chosen .line", svg());
-  if (chosen && scale < 0.8) { // small print is no use beside what it is about
-    const at = chosen.getBBox(), [w, h] = [box.width / 0.8, box.height / 0.8];
-    const x = Math.min(Math.max(at.x + at.width / 2 - w / 2, Math.min(0, width - w)), Math.max(width - w, 0));
-    return [x, at.y + at.height / 2 - h / 2, w, h];
+  const fits = Math.min(box.width / width, box.height / height);
+  if (fits < 0.5 || scale > fits) { // it is cut, or its print too small beside what it is about
+    const about = $(".edge.chosen", svg()) || begun() || $$(".edge.denied", svg()).at(-1);
+    if (about) {
+      begins = about.dataset.key;
+      const by = Math.max(scale, about.matches(".chosen") ? 0.8 : 0.72);
+      const at = $(".line", about).getBBox(), [w, h] = [box.width / by, box.height / by];
+      const within = (middle, long, all) => (long >= all ? (all - long) / 2 : Math.min(Math.max(middle - long / 2, 0), all - long));
+      return [within(at.x + at.width / 2, w, width), within(at.y + at.height / 2, h, height), w, h];
+    }
   }
   const [w, h] = [box.width / scale, box.height / scale];
   const x = w >= width ? (width - w) / 2 : 0;
@@ -171,17 +191,26 @@ function showParts(html) {
   canvas.className = next.className;
   canvas.dataset.look = next.dataset.look;
   const old = svg(), fresh = $("svg.graph", next);
-  if (old && fresh) {
-    replace(old, fresh);
-    if (!seen) look();
-  } else $("[data-part=picture]", canvas).replaceWith($("[data-part=picture]", next));
-  if (panel && nextPanel) { const at = panel.scrollTop; if (panel.innerHTML !== nextPanel.innerHTML && !panel.matches(":focus-within")) panel.replaceChildren(...nextPanel.childNodes); panel.scrollTop = at; }
-  else if (panel) panel.remove();
-  else if (nextPanel) canvas.append(nextPanel);
-  const rows = $("[data-part=links]", parts), nextRows = $("[data-part=links]", document_);
-  if (!rows.matches(":focus-within")) inner(rows, nextRows);
+  keepingFocus(() => {
+    if (old && fresh) replace(old, fresh);
+    else $("[data-part=picture]", canvas).replaceWith($("[data-part=picture]", next));
+    if (panel && nextPanel) { const at = panel.scrollTop; inner(panel, nextPanel); panel.scrollTop = at; }
+    else if (panel) panel.remove();
+    else if (nextPanel) canvas.append(nextPanel);
+    inner($("[data-part=links]", parts), $("[data-part=links]", document_));
+  });
   if (!seen) look();
   seek();
+}
+let opener = null; // the link that opened what is beside the graph: where it leads, and whether from a row or the picture
+function lead(before) {
+  // who opens an edge is led into what is told of it, and back to where it was opened
+  const panel = $(".edge-panel"), now = panel?.dataset.edge || "";
+  if (now === before) return;
+  if (panel) { panel.focus({ preventScroll: true }); panel.scrollIntoView({ block: "nearest" }); return; }
+  const back = $$("a[data-soft]", parts).find((one) => one.tagName === opener?.tag && one.getAttribute("href") === opener.href)
+    || $(`.edge[data-key="${CSS.escape(before)}"]`);
+  (back || $("#content")).focus({ preventScroll: true });
 }
 async function go(url, push = true) {
   const address = new URL(url, location.href);
@@ -189,10 +218,10 @@ async function go(url, push = true) {
   const answer = await fetch(`/graph/part${address.search}`);
   if (!answer.ok) { location.href = url; return; }
   if (push) history.pushState(null, "", address);
-  const before = svg()?.dataset.width;
-  $$(".edge-panel").forEach((panel) => panel.matches(":focus-within") && document.activeElement.blur());
+  const before = svg()?.dataset.width, edge = $(".edge-panel")?.dataset.edge || "";
   showParts(await answer.text());
   if (svg()?.dataset.width !== before) { seen = null; look(); }
+  lead(edge);
   for (const pill of $$(".graph-page .pills a")) retarget(pill);
   listen();
   requestAnimationFrame(() => performance.measure("policyd.graph", { start: begun }));
@@ -224,12 +253,26 @@ if (parts) {
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
     if (moved) { moved = false; return; }
+    if (!link.closest(".edge-panel")) opener = { tag: link.tagName, href: link.getAttribute("href") };
     go(link.getAttribute("href"));
   });
   for (const kind of ["pointerover", "focusin"]) parts.addEventListener(kind, (event) => {
     const node = event.target.closest("svg.small .node");
     const now = node ? node.dataset.key : "";
     if (now !== pointedAt) { pointedAt = now; seek(); }
+  });
+  parts.addEventListener("focusin", (event) => {
+    const one = event.target.closest("svg.graph .node, svg.graph .edge");
+    if (!one) return;
+    for (const other of $$('svg.graph [tabindex="0"]')) if (other !== one) other.setAttribute("tabindex", "-1");
+    one.setAttribute("tabindex", "0");
+    if (one.matches(":focus-visible") && !inSight(one)) center(one);
+  });
+  parts.addEventListener("keydown", (event) => {
+    const from = event.target.closest("svg.graph .node, svg.graph .edge"), way = WAYS[event.key];
+    if (!from || !way || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    nearest(from, way)?.focus({ preventScroll: true });
   });
   let held = null, moved = false;
   parts.addEventListener("pointerdown", (event) => { if (event.target.closest("svg.graph") && !event.button) { held = pointed(event); moved = false; } });
@@ -251,9 +294,30 @@ if (parts) {
     zoom(event.deltaY > 0 ? 1.12 : 0.89, pointed(event));
   }, { passive: false });
 }
+const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+function middle(one) {
+  const box = $(".line, rect", one).getBBox();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}
+function nearest(from, [across, down]) {
+  // the next in a direction: what is far to the side of it counts as farther
+  const [x, y] = middle(from);
+  let best = null, least = Infinity;
+  for (const one of $$(".node, .edge", svg())) {
+    if (one === from) continue;
+    const [mx, my] = middle(one), dx = mx - x, dy = my - y;
+    const along = dx * across + dy * down, aside = Math.abs(dx * down) + Math.abs(dy * across);
+    if (along > 4 && along + 2 * aside < least) { least = along + 2 * aside; best = one; }
+  }
+  return best;
+}
+function inSight(one) {
+  const [x, y, w, h] = seen || fitted(), [mx, my] = middle(one);
+  return mx > x + w * 0.05 && mx < x + w * 0.95 && my > y + h * 0.05 && my < y + h * 0.95;
+}
 function center(node) {
-  const box = node.getBBox(), [, , w, h] = seen || fitted();
-  seen = [box.x + box.width / 2 - w / 2, box.y + box.height / 2 - h / 2, w, h];
+  const [x, y] = middle(node), [, , w, h] = seen || fitted();
+  seen = [x - w / 2, y - h / 2, w, h];
   look();
 }
 
@@ -275,13 +339,13 @@ function listen() {
   stream.addEventListener("open", () => hold?.classList.remove("lost"));
   stream.addEventListener("error", () => hold?.classList.add("lost"));
   stream.addEventListener("graph", (event) => showParts(event.data));
-  stream.addEventListener("proxies", (event) => $("#proxies").replaceChildren(...parse(event.data).body.childNodes));
+  stream.addEventListener("proxies", (event) => keepingFocus(() => $("#proxies").replaceChildren(...parse(event.data).body.childNodes)));
   stream.addEventListener("decisions", (event) => {
     const rows = $("#rows");
     const fresh = [...parse(`<table><tbody>${event.data}</tbody></table>`).querySelectorAll("tr")];
     fresh.forEach((row) => row.classList.add("new"));
     rows.prepend(...fresh);
-    while (rows.childElementCount > 300) rows.lastElementChild.remove();
+    keepingFocus(() => { while (rows.childElementCount > 300) rows.lastElementChild.remove(); });
     $$(".empty").forEach((one) => one.remove());
   });
   stream.addEventListener("omitted", (event) => { omitted += Number(event.data); $("#omitted").textContent = `${omitted.toLocaleString("en")} more passed by too fast to show; search finds them`; });
