@@ -60,9 +60,9 @@ async def setup() -> AsyncIterator[Setup]:
 class Application:
     """A stream as an application has it."""
 
-    def __init__(self, socket: Path, method: str = METHOD) -> None:
+    def __init__(self, socket: Path, method: str = f"{SERVICE}/{METHOD}") -> None:
         self._channel = grpc.aio.insecure_channel(f"unix://{socket}", [("grpc.use_local_subchannel_pool", 1)])
-        self._call: Any = self._channel.stream_stream(f"/{SERVICE}/{method}")()
+        self._call: Any = self._channel.stream_stream(f"/{method}")()
 
     async def says(self, data: bytes) -> bytes:
         """What is answered."""
@@ -91,11 +91,12 @@ async def test_what_an_application_says_is_said_by_its_instance_and_nothing_else
     await application.leave()
 
 
-async def test_the_socket_is_of_one_user_and_shows_only_the_variant_that_grpc_speaks(setup: Setup) -> None:
+async def test_the_socket_is_of_one_user_and_shows_only_what_grpc_speaks(setup: Setup) -> None:
     assert stat.S_IMODE(setup.relay.socket.stat().st_mode) == 0o600
-    application = Application(setup.relay.socket, "DeltaAggregatedResources")
-    assert (await application.ends())[0] is Code.UNIMPLEMENTED
-    await application.leave()
+    for method in (f"{SERVICE}/DeltaAggregatedResources", f"{SERVICE.replace('.v3.', '.v2.')}/{METHOD}"):
+        application = Application(setup.relay.socket, method)
+        assert (await application.ends())[0] is Code.UNIMPLEMENTED
+        await application.leave()
 
 
 async def test_another_user_is_refused_even_if_the_socket_lets_it_in(setup: Setup, tmp_path: Path) -> None:

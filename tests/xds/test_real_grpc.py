@@ -206,6 +206,12 @@ async def test_an_application_has_a_stream_for_each_of_its_targets_and_is_shown_
         assert (await first.hear())[1] == ["one"]
 
 
+async def test_a_client_of_an_older_version_is_told_that_there_is_no_such_service(setup: Setup) -> None:
+    async with grpc.aio.insecure_channel(setup.target) as channel:
+        older: Any = channel.stream_stream(f"/{SERVICE.replace('.v3.', '.v2.')}/{WHOLE_METHOD}")()
+        assert await asyncio.wait_for(older.code(), 30) is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_streams_of_one_application_are_bounded_and_an_envoy_in_its_place_has_the_only_one(setup: Setup) -> None:
     hello = {"node": {"id": "reviews-1"}, "type_url": CLUSTER, "resource_names": ["one"]}
     setup.cache.set_all({"reviews-1": setup.leading_to("one")})
