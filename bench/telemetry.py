@@ -1,23 +1,26 @@
 """What it costs to see what the mesh does: counting and tracing in Envoy, the window of traces, the service graph.
 
-The counts, the note of who speaks and its removal are a sidecar's own, with all tags; spans go to policyd, one request
-in a hundred, as by default. No machine is as fast as it was a moment ago, so neighbours in time are compared, in many
-short rounds, each in the other order than the last. Nothing is scraped meanwhile; what a look at 20 sidecars costs is
-measured by itself: the pages of a mesh in which each calls three others, as agents send them and policyd reads them.
+The counts and the note of who speaks are a sidecar's own, with all tags; spans go to policyd, one request in a hundred,
+as by default. No machine is as fast as it was a moment ago, so neighbours in time are compared, in many short rounds:
+one thing without, with, with and without, a second each, or the other way round, so that what grows slower by itself
+falls out. A share that is kept is the median of its rounds, and beside it stands by how much another such run may say
+otherwise. Nothing is scraped meanwhile; what a look at 20 sidecars costs is measured by itself: the pages of a mesh in
+which each calls three others, as agents send them and policyd reads them.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import NamedTuple
 
 from bench import console
-from bench.proxy import CALLER, Load, Variants, rig
+from bench.proxy import CALLER, Load, Rig, Variants, rig
 from bench.table import Row, row
 from policyd import names, signals
 from policyd.console.watch import WATCHED_SECONDS
@@ -38,12 +41,13 @@ SIDECARS, CALLS, CODES = 20, 3, ("200", "403", "503")
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
 WINDOW = 32 << 20
 LOOKS = 5
-ROUNDS, SECONDS = 11, 2  # of each variant
-PAIRS = (
-    ("no filter", "no filter, counted"),
-    ("policyd", "policyd, counted"),
-    ("policyd", "policyd, traced"),
-)
+# of each pair so many rounds: the closer it is to its bound, the more
+PAIRS = {
+    ("no filter", "no filter, counted"): 12,
+    ("policyd", "policyd, counted"): 8,
+    ("policyd", "policyd, traced"): 28,
+}
+ORDER = (0, 1, 1, 0)  # of a round: without, with, with, without
 
 
 class Pair(NamedTuple):
@@ -80,11 +84,10 @@ def _requests() -> list[Row]:
     """What one thing costs is the median of what it cost in each round."""
     found: dict[tuple[str, str], list[Pair]] = {pair: [] for pair in PAIRS}
     with rig(variants) as made:
-        for number in range(ROUNDS):
-            for pair in PAIRS:
-                order = pair if number % 2 else pair[::-1]
-                loads = {variant: made.load(variant, seconds=SECONDS) for variant in order}
-                found[pair].append(Pair(*(loads[variant] for variant in pair)))
+        for number in range(max(PAIRS.values())):
+            for pair, rounds in PAIRS.items():
+                if number < rounds:
+                    found[pair].append(_round(made, pair, number % 2))
     counted, decided, traced = found.values()
     return [
         *_costs("counted", counted, at_most=10),
@@ -92,6 +95,25 @@ def _requests() -> list[Row]:
         *_kept("traced at 1 %", traced, at_least=0.97),
         *console.run(),
     ]
+
+
+def _round(made: Rig, pair: tuple[str, str], first: int) -> Pair:
+    """Both, each twice; `first` is which begins and ends it."""
+    loads: dict[int, list[Load]] = {0: [], 1: []}
+    for which in ((first + at) % 2 for at in ORDER):
+        loads[which].append(made.load(pair[which], seconds=1))
+    return Pair(*(_together(loads[which]) for which in (0, 1)))
+
+
+def _together(loads: Sequence[Load]) -> Load:
+    """What several rounds come to; of CPU time by how many requests each had."""
+    requests = sum(one.requests for one in loads)
+    envoy, policyd = (
+        sum(cost * one.requests for cost, one in zip(costs, loads, strict=True)) / requests
+        for costs in ([one.envoy_cpu for one in loads], [one.policyd_cpu for one in loads])
+    )
+    per_second, p50, p99 = (fmean(values) for values in zip(*(one[:3] for one in loads), strict=True))
+    return Load(per_second, p50, p99, envoy, policyd, requests)
 
 
 def _costs(name: str, pairs: Sequence[Pair], at_most: float) -> list[Row]:
@@ -111,10 +133,17 @@ def _kept(name: str, pairs: Sequence[Pair], at_least: float) -> list[Row]:
         row("throughput, decided", median(early.per_second for early, _ in pairs), "requests/s"),
         row(f"throughput, decided and {name}", median(late.per_second for _, late in pairs), "requests/s"),
         row(f"throughput kept, {name}", median(kept), "ratio", at_least=at_least),
+        row(f"its error, {name}", _error(kept), "ratio"),
         row(f"its quarters, {name}: lower", quantiles(kept, n=4)[0], "ratio"),
         row(f"its quarters, {name}: upper", quantiles(kept, n=4)[2], "ratio"),
         row(f"CPU of Envoy and policyd, {name} / not", median(cpu), "ratio"),
     ]
+
+
+def _error(values: Sequence[float]) -> float:
+    """The standard error of a median, by the distance of the quarters, which a few bad rounds do not change."""
+    lower, _, upper = quantiles(values, n=4)
+    return 1.253 * (upper - lower) / 1.349 / math.sqrt(len(values))
 
 
 def _cpu_of(load: Load) -> float:

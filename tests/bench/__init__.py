@@ -1,0 +1,1 @@
+"""Tests of where declared things come from."""
