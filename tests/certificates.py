@@ -50,10 +50,9 @@ class Authority:
         builder = builder.add_extension(identifier, critical=False)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
-    def issue(self, *names: str, ended: bool = False, for_rsa: bool = False, rsa_bits: int = 0) -> tuple[str, str]:
+    def issue(self, *names: str, ended: bool = False, for_rsa: bool = False) -> tuple[str, str]:
         """A certificate for DNS names, IP addresses or URIs and its key, both in PEM; `ended`: it expired yesterday."""
-        bits = rsa_bits or (2048 if for_rsa else 0)
-        key = rsa.generate_private_key(65_537, bits) if bits else ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65_537, 2048) if for_rsa else ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         end = now - dt.timedelta(days=1) if ended else now + YEAR / 2
         builder = x509.CertificateBuilder(

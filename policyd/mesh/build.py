@@ -17,7 +17,7 @@ from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules, check_opened_tls
 from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
 from policyd.mesh.enforcements import check_enforcements
-from policyd.mesh.gateway_api.values import OpensTls
+from policyd.mesh.gateway_api.values import OpensTls, ShowsBackends
 from policyd.mesh.groups import build_groups
 from policyd.mesh.instances import Instances, KeptInstances
 from policyd.mesh.istio.destination_rule import DestinationRule
@@ -110,6 +110,7 @@ def build(
         telemetries=_resources(declaration, Telemetry),
         enforcements=enforcements,
         opens_tls=_resources(declaration, OpensTls),
+        shows={name: one.credential for one in _resources(declaration, ShowsBackends) for name in one.instances},
     )
     if beyond := check_proxyless_rules(declaration, mesh):
         raise InvalidInput(beyond)

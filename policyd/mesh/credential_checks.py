@@ -13,7 +13,7 @@ from typing import Any, Final
 from policyd.errors import Problem
 from policyd.mesh.credentials import CredentialFile, Credentials
 from policyd.mesh.declare import Declaration, Declared
-from policyd.mesh.gateway_api.values import OpensTls
+from policyd.mesh.gateway_api.values import OpensTls, ShowsBackends
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.gateway import Gateway
@@ -34,6 +34,9 @@ def check_credentials(declaration: Declaration, credentials: Credentials | None,
     for rule in declaration.of(DestinationRule) if credentials is not None else ():
         for path, tls in rule.resource.client_tls():
             _check_client(rule, (*path, "credentialName"), tls, credentials or {}, problems)
+    for gateway in declaration.of(ShowsBackends) if credentials is not None else ():
+        certificate, key = gateway.resource.files
+        _note(gateway, ("spec", "tls", "backend"), _misfit((certificate, key), credentials or {}), problems)
 
 
 def _shown(declaration: Declaration) -> Iterator[tuple[Declared[Any], Path, ServerTls]]:
@@ -154,4 +157,6 @@ def used(declaration: Declaration) -> Iterable[str]:
     for opened in declaration.of(OpensTls):
         ca_file, crl_file = opened.resource.tls.ca_file, opened.resource.tls.crl_file
         paths |= {path: None for path in (ca_file, crl_file) if path is not None}
+    for gateway in declaration.of(ShowsBackends):
+        paths |= dict.fromkeys(gateway.resource.files)
     return paths

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from policyd.mesh.gateway_api.values import OpensTls
+from policyd.mesh.gateway_api.values import BackendTls, OpensTls
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule, Subset
@@ -27,13 +27,14 @@ ROOT_NAMESPACE: Final = "istio-system"
 class Caller:
     """What of a proxy its destinations depend on: namespace, place, and those of its labels that rules go by.
 
-    `opens_tls`: it is a gateway's, and there are BackendTLSPolicies.
+    `opens_tls`: it is a gateway's, and there are BackendTLSPolicies; `shows` is then its credential, if any.
     """
 
     namespace: str
     labels: frozenset[tuple[str, str]] = frozenset()
     locality: Locality | None = None
     opens_tls: bool = False
+    shows: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,11 +86,18 @@ class Destinations:
         self._compared = frozenset(label for rule in every for label in _compared(rule))
 
     def caller(
-        self, namespace: str, labels: Mapping[str, str], locality: Locality | None = None, *, at_edge: bool = False
+        self,
+        namespace: str,
+        labels: Mapping[str, str],
+        locality: Locality | None = None,
+        *,
+        at_edge: bool = False,
+        shows: str = "",
     ) -> Caller:
         """Reduce a proxy to what its destinations depend on, so that equal ones are one class."""
         told = frozenset(pair for pair in labels.items() if pair in self._selected or pair[0] in self._compared)
-        return Caller(namespace, told, locality, opens_tls=at_edge and bool(self._tls))
+        opens_tls = at_edge and bool(self._tls)
+        return Caller(namespace, told, locality, opens_tls, shows if opens_tls else "")
 
     def of(self, caller: Caller, service: str, namespace: str) -> Destination:
         """The Destination that a Service (its id and namespace) is to a caller."""
@@ -101,7 +109,9 @@ class Destinations:
 
     def _first(self, caller: Caller, exact: str, name: str, namespace: str) -> Destination:
         found = self._ruled(caller, exact, name, namespace)
-        return replace(found, tls=self._tls[name]) if caller.opens_tls and name in self._tls else found
+        if not caller.opens_tls or name not in self._tls:
+            return found
+        return replace(found, tls={port: _showing(tls, caller.shows) for port, tls in self._tls[name].items()})
 
     def _ruled(self, caller: Caller, exact: str, name: str, namespace: str) -> Destination:
         for source in dict.fromkeys((caller.namespace, namespace, ROOT_NAMESPACE)):
@@ -134,9 +144,13 @@ class _Merged:
         return self.rule.holds_for(caller.namespace)
 
 
-def _by_host(opens_tls: Iterable[OpensTls]) -> dict[str, dict[int, ClientTls]]:
+def _showing(tls: BackendTls, shown: str) -> BackendTls:
+    return tls.model_copy(update={"shows": shown}) if shown else tls
+
+
+def _by_host(opens_tls: Iterable[OpensTls]) -> dict[str, dict[int, BackendTls]]:
     """What TLS is opened to the ports of a host: what is said of one port goes before what is of all."""
-    found: dict[str, dict[int, ClientTls]] = {}
+    found: dict[str, dict[int, BackendTls]] = {}
     for one in sorted(opens_tls, key=lambda given: not given.is_whole):
         found.setdefault(one.host, {})[one.port] = one.tls
     return found

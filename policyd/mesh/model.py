@@ -234,6 +234,7 @@ class Mesh:
     lost: frozenset[Lost] = frozenset()  # certificates that are revoked, whose identities go on
     eras: Eras = field(init=False, repr=False, compare=False)  # what must not be older than who is revoked
     opens_tls: tuple[OpensTls, ...] = ()  # the backends to which gateways open TLS
+    shows: Mapping[str, str] = field(default_factory=dict)  # by gateway, the credential that backends are shown
     virtual: Mapping[str, Virtual] = field(default_factory=dict)  # by Service id and Host, where some are captured
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
@@ -259,8 +260,8 @@ class Mesh:
     def caller(self, instance: Instance) -> Caller:
         """What of an instance's proxy its destinations depend on."""
         namespace = instance.service.partition(".")[2]
-        at_edge = instance.role == "gateway"
-        return self.destinations.caller(namespace, instance.labels, instance.locality, at_edge=at_edge)
+        at_edge, shows = instance.role == "gateway", self.shows.get(instance.name, "")
+        return self.destinations.caller(namespace, instance.labels, instance.locality, at_edge=at_edge, shows=shows)
 
     def destination(self, caller: Caller, service: Service) -> Destination:
         """What DestinationRules say of a Service to a caller."""

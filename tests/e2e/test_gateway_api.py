@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-PLAIN, SECURE, RAW = 18080, 18443, 19000
+PLAIN, SECURE, MUTUAL, RAW = 18080, 18443, 18444, 19000
 ECHO = {"command": [sys.executable, str(Path(__file__).parent / "echo.py")], "health": "/health"}
 POLICY = """\
 @id("anything") permit (principal, action, resource)
@@ -49,7 +50,7 @@ def workloads() -> dict[str, Any]:
             "far": {"service": "far", "port": 80, "namespace": "far", **ECHO},
             "raw": {"service": "raw", "ports": more, **ECHO},
         },
-        "gateways": {"edge": {"listen": [PLAIN, SECURE, RAW]}},
+        "gateways": {"edge": {"listen": [PLAIN, SECURE, MUTUAL, RAW]}},
     }
 
 
@@ -86,6 +87,8 @@ LET = resource(
     version="v1beta1",
     namespace="far",
 )
+AUTHORITIES = {"group": "", "kind": "ConfigMap", "name": "bank"}
+NO_CLASS = "/[[:nobody:]]"  # a class of characters that RE2 might have, and has not
 ENDED = {
     "name": "ended", "port": SECURE, "protocol": "TLS", "hostname": "ended.example",
     "tls": {"certificateRefs": [{"name": "shown"}]},
@@ -104,6 +107,15 @@ RESOURCES = [
             "tls": {"mode": "Passthrough"},
         },
         ENDED,
+        {**ENDED, "name": "named", "hostname": "*.ended.example"},
+        {**ENDED, "name": "mutual", "port": MUTUAL, "protocol": "HTTPS", "hostname": "a.example"},
+        tls={
+            "frontend": {
+                "default": {},
+                "perPort": [{"port": MUTUAL, "tls": {"validation": {"caCertificateRefs": [AUTHORITIES]}}}],
+            },
+            "backend": {"clientCertificateRef": {"name": "shown"}},
+        },
     ),
     route(
         rule("/segments"),
@@ -120,7 +132,7 @@ RESOURCES = [
         rule("/shared", CORS),
         rule("/bank", refs=[{**OUTSIDE, "name": "bank"}]),
         rule("/other-bank", refs=[{**OUTSIDE, "name": "other"}]),
-        parentRefs=[{"name": "edge", "sectionName": "http"}, {"name": "edge", "sectionName": "https"}],
+        parentRefs=[{"name": "edge", "sectionName": name} for name in ("http", "https", "mutual")],
         hostnames=["a.example"],
     ),
     route(rule("/"), name="wrong", parentRefs=[{"name": "edge", "sectionName": "no"}], hostnames=["wrong.example"]),
@@ -129,11 +141,13 @@ RESOURCES = [
           hostnames=["calls.example"]),
     route({"backendRefs": [{"name": "raw", "port": 443}]}, name="passed", kind="TLSRoute", hostnames=["passed.example"],
           parentRefs=[{"name": "edge", "sectionName": "passed"}]),
+    route({"backendRefs": to("raw")}, name="named", kind="TLSRoute", hostnames=["b.ended.example"],
+          parentRefs=[{"name": "edge", "sectionName": "named"}]),
     route({"backendRefs": to("raw")}, name="ended", kind="TCPRoute",
           parentRefs=[{"name": "edge", "sectionName": "ended"}]),
     *(
         backend_tls({**TARGET, "name": name}, name=name, hostname=f"{name}.test",
-                    caCertificateRefs=[{"group": "", "kind": "ConfigMap", "name": "bank"}])
+                    caCertificateRefs=[AUTHORITIES])
         for name in ("bank", "other")
     ),
     route(rule("/to-two", refs=to("two")), rule("/", refs=to("one")), name="mesh",
@@ -150,8 +164,12 @@ def servers() -> Authority:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory, servers: Authority) -> Iterator[Outside]:
-    """A server outside of the mesh, that speaks TLS."""
-    with Outside("127.0.0.2", tls=shown(servers, tmp_path_factory.mktemp("bank"), "bank.test")) as found:
+    """A server outside of the mesh, that speaks TLS to who has a certificate."""
+    folder = tmp_path_factory.mktemp("bank")
+    context = shown(servers, folder, "bank.test")
+    context.load_verify_locations(cadata=servers.pem)
+    context.verify_mode = ssl.CERT_REQUIRED  # as the gateway has one of them
+    with Outside("127.0.0.2", tls=context) as found:
         yield found
 
 
@@ -215,7 +233,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, servers: Authority, bank: Out
     (folder / "policies").mkdir()
     (folder / "credentials" / "bank").mkdir(parents=True)
     (folder / "credentials" / "bank" / "ca.crt").write_text(servers.pem)
-    show(folder, "shown", *servers.issue("a.example", "ended.example"))
+    show(folder, "shown", *servers.issue("a.example", "ended.example", "*.ended.example"))
     (folder / "workloads.yaml").write_text(yaml.safe_dump(workloads()))
     (folder / "policyd.yaml").write_text("egress: {allowAddresses: [127.0.0.2/32]}\n")
     (folder / "mesh" / "banks.yaml").write_text(yaml.safe_dump_all(banks(bank.port)))
@@ -256,11 +274,12 @@ def client(mesh: RunningMesh) -> Iterator[httpx.Client]:
 
 def asked(client: httpx.Client, path: str, **headers: str) -> httpx.Response:
     """An answer that somebody decided on: a busy machine may be too late, which is a 503 of the gateway's own."""
-    reply = client.get(path, headers=headers)
+    named = {"sni_hostname": "a.example"}
+    reply = client.get(path, headers=headers, extensions=named)
     for _ in range(5):
         if reply.status_code != 503 or "x-app" in reply.headers:
             break
-        reply = client.get(path, headers=headers)
+        reply = client.get(path, headers=headers, extensions=named)
     return reply
 
 
@@ -369,13 +388,9 @@ def test_copies_go_to_another_service(client: httpx.Client, mesh: RunningMesh) -
 
 
 def test_a_listener_with_a_certificate_has_the_same_routes(mesh: RunningMesh, servers: Authority) -> None:
-    trust = ssl.create_default_context(cadata=servers.pem)
-    with httpx.Client(verify=trust, trust_env=False, timeout=20, headers={"host": "a.example"}) as secure:
+    with httpx.Client(verify=trusting(servers), trust_env=False, timeout=20, headers={"host": "a.example"}) as secure:
         secure.base_url = httpx.URL(f"https://127.0.0.1:{port(mesh, SECURE)}")
-        for _ in range(5):
-            reply = secure.get("/segments", extensions={"sni_hostname": "a.example"})
-            if reply.status_code == 200:
-                break
+        reply = asked(secure, "/segments")
 
     assert reply.json()["instance"] == "one"
 
@@ -388,9 +403,36 @@ def test_connections_go_where_their_route_says(mesh: RunningMesh) -> None:
     assert json.loads(told.partition(b"\r\n\r\n")[2])["instance"] == "raw"
 
 
+def trusting(servers: Authority, own: Path | None = None) -> ssl.SSLContext:
+    """How a client believes the gateway, and what it shows."""
+    trust = ssl.create_default_context(cadata=servers.pem)
+    if own is not None:
+        trust.load_cert_chain(own)
+    return trust
+
+
+@pytest.mark.parametrize(("authority", "let"), [("servers", True), ("others", False), ("", False)])
+def test_clients_show_a_certificate_where_the_gateway_wants_one(
+    mesh: RunningMesh, servers: Authority, tmp_path: Path, authority: str, let: bool
+) -> None:
+    own = tmp_path / "client.pem"
+    own.write_text("".join((servers if authority == "servers" else Authority("others")).issue("client.example")))
+    context = trusting(servers, own if authority else None)
+    with httpx.Client(verify=context, trust_env=False, timeout=20, headers={"host": "a.example"}) as secure:
+        secure.base_url = httpx.URL(f"https://127.0.0.1:{port(mesh, MUTUAL)}")
+
+        def answered() -> bool:
+            try:
+                return asked(secure, "/segments").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        assert answered() is let
+
+
 def over_tls(mesh: RunningMesh, name: str, servers: Authority) -> bytes:
     """What is answered to a request in TLS with a name; the certificate must be of it."""
-    trust = ssl.create_default_context(cadata=servers.pem)
+    trust = trusting(servers)
     with (
         socket.create_connection(("127.0.0.1", port(mesh, SECURE)), timeout=20) as raw,
         trust.wrap_socket(raw, server_hostname=name) as secure,
@@ -404,10 +446,16 @@ def test_tls_is_passed_on_by_name(mesh: RunningMesh, servers: Authority, passed:
     assert passed.seen[-1] == "GET passed.example /in"
 
 
-def test_tls_that_ends_at_the_gateway_goes_on_as_a_connection(mesh: RunningMesh, servers: Authority) -> None:
-    told = over_tls(mesh, "ended.example", servers)
+@pytest.mark.parametrize("name", ["ended.example", "b.ended.example"])
+def test_tls_that_ends_at_the_gateway_goes_on_as_a_connection(mesh: RunningMesh, servers: Authority, name: str) -> None:
+    told = over_tls(mesh, name, servers)
 
     assert json.loads(told.partition(b"\r\n\r\n")[2])["instance"] == "raw"
+
+
+def test_a_name_that_no_route_is_for_leads_nowhere(mesh: RunningMesh, servers: Authority) -> None:
+    with suppress(OSError):
+        assert over_tls(mesh, "c.ended.example", servers) == b""
 
 
 def test_routes_of_a_service_hold_in_sidecars(mesh: RunningMesh) -> None:
@@ -432,20 +480,14 @@ def test_what_is_told_is_what_holds(client: httpx.Client, mesh: RunningMesh) -> 
 
     assert wrong["status"]["parents"][0]["conditions"][0]["reason"] == "NoMatchingParent"
     wait_until(lambda: programmed(mesh)["edge"] == ("True", "Programmed", ""), 30)
-    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1]
+    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1, 1, 1]
 
     # what a proxy rejects is told in its own words, until it is taken back
-    show(mesh.directory, "weak", *Authority("weak").issue("weak.example", rsa_bits=1024))
-    weak = {**ENDED, "name": "weak", "hostname": "weak.example", "tls": {"certificateRefs": [{"name": "weak"}]}}
-    before = RESOURCES[0]["spec"]
-    write(
-        mesh.directory,
-        [{**RESOURCES[0], "spec": {**before, "listeners": [*before["listeners"], weak]}}, *RESOURCES[1:]],
-    )
-    wait_until(lambda: programmed(mesh)["weak"][:2] == ("False", "Pending"), 30)
-    wait_until(lambda: "only RSA certificates with 2048-bit or larger keys" in programmed(mesh)["weak"][2], 30)
-    told = programmed(mesh)
-    assert told["edge"] == told["weak"]
+    odd = route({**rule("/"), "matches": [{"path": {"type": "RegularExpression", "value": NO_CLASS}}]}, name="odd")
+    write(mesh.directory, [*RESOURCES, odd])
+    wait_until(lambda: programmed(mesh)["http"][:2] == ("False", "Pending"), 60)
+    wait_until(lambda: "rejected routes" in programmed(mesh)["edge"][2], 60)
+    assert "[:nobody:]" in programmed(mesh)["edge"][2]
     assert asked(client, "/segments").status_code == 200
 
     # a listener that is taken away takes its routes with it, and nothing else

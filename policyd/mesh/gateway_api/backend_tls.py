@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from policyd.mesh.credentials import Credentials
+from policyd.mesh.gateway_api import held
 from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy, PolicyTarget
-from policyd.mesh.gateway_api.backends import ISTIO
+from policyd.mesh.gateway_api.backends import AUTHORITIES, ISTIO
 from policyd.mesh.gateway_api.common import ParentReference
 from policyd.mesh.gateway_api.conditions import ACCEPTED, RESOLVED, Fault, ParentStatus, Status, judged
 from policyd.mesh.gateway_api.known import Known, KnownPort
@@ -24,7 +25,6 @@ from policyd.mesh.matching import did_you_mean
 if TYPE_CHECKING:  # which asks us
     from policyd.mesh.declare import Declared
 
-HOLDERS: Final = ("ConfigMap", "Secret")
 NO_AUTHORITY: Final = "NoValidCACertificate"
 
 
@@ -113,16 +113,11 @@ def _claimed(
 def _authorities_fault(policy: BackendTlsPolicy, credentials: Credentials | None) -> Fault | None:
     """Why the authorities of a policy are not to be had."""
     for ref in policy.spec.validation.ca_certificate_refs:
-        if ref.group or ref.kind not in HOLDERS:
+        if ref.group or ref.kind not in AUTHORITIES:
             shown = f"{ref.kind}.{ref.group}" if ref.group else ref.kind
             return Fault("InvalidKind", f"a `{shown}` holds no authorities; name a `ConfigMap` or a `Secret`")
-        path = f"credentials/{ref.name}/ca.crt"
-        file = (credentials or {}).get(path)
-        if credentials is not None and file is None:
-            return Fault("InvalidCACertificateRef", f"there is no file `{path}`; put it there")
-        if file is not None and (file.problem or file.is_key or file.is_list):
-            message = f"`{path}` {file.problem or 'holds no certificates'}"
-            return Fault("InvalidCACertificateRef", f"{message}; {file.remedy}" if file.remedy else message)
+        if wrong := held.trouble(ref.name, held.AUTHORITIES, credentials):
+            return Fault("InvalidCACertificateRef", wrong)
     return None
 
 

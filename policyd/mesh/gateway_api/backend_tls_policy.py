@@ -25,7 +25,7 @@ LATER: Final[Mapping[str, str]] = {
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 
-def _check_uri(text: str) -> str:
+def _check_absolute_uri(text: str) -> str:
     if not _URI.fullmatch(text):
         raise ValueError(f"`{text[:80]}` is no URI; write it with its scheme, as in `spiffe://example.com/shop`")
     return text
@@ -53,7 +53,7 @@ class SubjectAltName(Model):
 
     type: Literal["Hostname", "URI"]
     hostname: Hostname | None = None
-    uri: Annotated[str, Field(max_length=253), AfterValidator(_check_uri)] | None = None
+    uri: Annotated[str, Field(max_length=253), AfterValidator(_check_absolute_uri)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> SubjectAltName:

@@ -20,6 +20,7 @@ from policyd.mesh.istio.destination import Destination, PortSelector
 from policyd.mesh.matching import did_you_mean
 
 ISTIO: Final = "networking.istio.io"
+AUTHORITIES: Final = ("ConfigMap", "Secret")  # the kinds that may hold them
 
 
 @dataclass(frozen=True, slots=True)

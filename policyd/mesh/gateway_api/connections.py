@@ -32,7 +32,7 @@ def tls_rule(route: TlsRouteResource, backends: Backends, names: tuple[str, ...]
 
 
 def tcp_rule(
-    route: TcpRouteResource, backends: Backends, port: int | None = None, otherwise: Destination | None = None
+    route: ConnectionRoute, backends: Backends, port: int | None = None, otherwise: Destination | None = None
 ) -> TcpRoute | None:
     """What is done with connections, on a port; where all of them end, `otherwise` is named, and gets none."""
     led, below = _led(route, backends)

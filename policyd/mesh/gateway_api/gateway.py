@@ -25,7 +25,6 @@ LATER: Final[Mapping[str, str]] = {
     "allowedListeners": "write all listeners into the Gateway",
     "defaultScope": "name the Gateway in `parentRefs` of the routes",
     "options": "versions and ciphers of TLS are those of an Istio `Gateway`",
-    "tls": "certificates of clients are asked for by an Istio `Gateway`: `tls: {mode: MUTUAL}`",
 }
 KEY: Final = f"Gateway.{GROUP}"  # as kubectl tells it from Istio's
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"  # which Kubernetes gives to every namespace
@@ -122,11 +121,10 @@ class ListenerTls(Model):
         return self
 
 
-def _check_listener_protocol(given: Any) -> Any:
-    """Return what may be a protocol of a listener; one that is not known here gets a condition."""
-    if isinstance(given, str) and given.upper() in ("HTTP", "HTTPS", "TLS", "TCP", "UDP") and given != given.upper():
-        raise ValueError(f"`{given}` is no protocol; did you mean `{given.upper()}`?")
-    return given
+def _in_capitals(given: Any) -> Any:
+    """Return the specification's protocols in capitals, however they are written; others as they are."""
+    known = isinstance(given, str) and given.upper() in ("HTTP", "HTTPS", "TLS", "TCP", "UDP")
+    return given.upper() if known else given
 
 
 class Listener(Model):
@@ -135,7 +133,7 @@ class Listener(Model):
     name: ObjectName
     hostname: Hostname | None = None
     port: PortNumber
-    protocol: Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_check_listener_protocol)]
+    protocol: Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_in_capitals)]
     tls: ListenerTls | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
 
@@ -162,6 +160,74 @@ class Listener(Model):
         return self.tls is not None and self.tls.mode == "Passthrough"
 
 
+def _check_mode(given: Any) -> Any:
+    if given == "AllowInsecureFallback":
+        raise ValueError("nobody comes in by a certificate that is not good; write `AllowValidOnly`")
+    return given
+
+
+class ClientAuthoritiesRef(Model):
+    """Whose certificates of clients are good: the ConfigMap (or Secret) `<name>` is `credentials/<name>/ca.crt`."""
+
+    group: GroupName
+    kind: KindName
+    name: Annotated[str, AfterValidator(check_credential)]
+    namespace: Name | None = None
+
+
+class ClientValidation(Model):
+    """Clients show a certificate of these authorities, or are not let in."""
+
+    ca_certificate_refs: Annotated[Many[ClientAuthoritiesRef], Field(min_length=1, max_length=8)]
+    mode: Annotated[Literal["AllowValidOnly"], BeforeValidator(_check_mode)] = "AllowValidOnly"
+
+    @model_validator(mode="after")
+    def _one(self) -> ClientValidation:
+        if len(self.ca_certificate_refs) > 1:
+            raise ValueError("of `caCertificateRefs` one is supported; put all authorities into its `ca.crt`")
+        return self
+
+
+class ClientTlsConfig(Model):
+    """What clients must show; nothing where it does not say."""
+
+    validation: ClientValidation | None = None
+
+
+class PortTlsConfig(Model):
+    """The same for the listeners of a port."""
+
+    port: PortNumber
+    tls: ClientTlsConfig
+
+
+class FrontendTls(Model):
+    """What clients of listeners for HTTPS must show: on a port that has words of its own these, else `default`."""
+
+    default: ClientTlsConfig
+    per_port: Annotated[Many[PortTlsConfig], Field(max_length=64)] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> FrontendTls:
+        ports = [one.port for one in self.per_port]
+        if twice := next((port for port in ports if ports.count(port) > 1), None):
+            raise ValueError(f"port {twice} is there twice; keep one")
+        return self
+
+
+class BackendClientTls(Model):
+    """What a gateway shows backends to which a BackendTLSPolicy has it open TLS."""
+
+    client_certificate_ref: CertificateRef | None = None
+
+
+class GatewayTls(Model):
+    """TLS of a whole gateway: what clients must show, and what it shows backends."""
+
+    frontend: FrontendTls | None = None
+    backend: BackendClientTls | None = None
+
+
 class GatewayAddress(Model):
     """Which gateway instance it is: that of the Service with this name, as in `ingress.default.svc.cluster.local`."""
 
@@ -175,6 +241,20 @@ class KubernetesGatewaySpec(Model):
     gateway_class_name: ObjectName
     listeners: Annotated[Many[Listener], Field(min_length=1, max_length=64)]
     addresses: Annotated[Many[GatewayAddress], Field(max_length=16)] = ()
+    tls: GatewayTls = GatewayTls()
+
+    @property
+    def client_certificate(self) -> CertificateRef | None:
+        """What it shows backends."""
+        return self.tls.backend.client_certificate_ref if self.tls.backend is not None else None
+
+    def wanted_of_clients(self, listener: Listener) -> ClientValidation | None:
+        """What clients of a listener must show."""
+        frontend = self.tls.frontend
+        if frontend is None or listener.protocol != "HTTPS":
+            return None
+        own = next((one.tls for one in frontend.per_port if one.port == listener.port), frontend.default)
+        return own.validation
 
     @model_validator(mode="after")
     def _distinct(self) -> KubernetesGatewaySpec:

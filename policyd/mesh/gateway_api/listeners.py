@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from policyd.mesh.gateway_api.backends import Grants, Referrer
+from policyd.mesh.credentials import Credentials
+from policyd.mesh.gateway_api.backends import Grants
 from policyd.mesh.gateway_api.common import GROUP
 from policyd.mesh.gateway_api.conditions import (
     ACCEPTED,
@@ -22,9 +23,11 @@ from policyd.mesh.gateway_api.conditions import (
     good,
     judged,
 )
-from policyd.mesh.gateway_api.gateway import CertificateRef, KubernetesGateway, Listener
+from policyd.mesh.gateway_api.gateway import KubernetesGateway, Listener
 from policyd.mesh.gateway_api.gateway_class import BUILT_IN, CONTROLLER, GatewayClass
+from policyd.mesh.gateway_api.held import folder_of
 from policyd.mesh.gateway_api.known import EDGE, Edge, Known
+from policyd.mesh.gateway_api.references import References
 from policyd.mesh.gateway_api.values import OpenedListener
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata, Section
@@ -76,6 +79,8 @@ class Opening:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of routes that it takes: those that fit, and that it is said to take."""
         fit: tuple[str, ...] = {"http": REQUESTS, "tls": ("TLSRoute",), "tcp": ("TCPRoute",)}[self.section]
+        if self.ends_tls:
+            fit = ("TLSRoute", "TCPRoute")
         wanted = [one.kind for one in self.listener.allowed_routes.kinds if one.group == GROUP]
         return fit if not self.listener.allowed_routes.kinds else tuple(kind for kind in fit if kind in wanted)
 
@@ -92,30 +97,37 @@ class Opening:
             judged(PROGRAMMED, programmed),
         )
 
-    def opened(self) -> OpenedListener:
-        """The same as a Gateway of Istio's that has one server."""
+    @property
+    def ends_tls(self) -> bool:
+        """Whether connections within TLS are led on, and not requests."""
+        return self.listener.protocol == "TLS" and not self.listener.passes_through
+
+    def opened(self, host: str = "", mark: str = "") -> OpenedListener:
+        """The same as a Gateway of Istio's that has one server; `host` is one of its hosts alone, `mark` tells it."""
         listener = self.listener
         protocol = "HTTP" if listener.protocol == "HTTP" else listener.protocol
-        tls = _server_tls(self.gateway.namespace, listener)
+        tls = _server_tls(self.gateway, listener)
         port = ServerPort(number=listener.port, name=listener.protocol.lower(), protocol=protocol)  # type: ignore[arg-type]
-        server = Server(port=port, hosts=(listener.host,), tls=tls, name=listener.name)
+        server = Server(port=port, hosts=(host or listener.host,), tls=tls, name=listener.name)
         namespace, _, name = self.id.partition("/")
-        metadata = Metadata.model_construct(name=name, namespace=namespace, labels={}, annotations={})
+        metadata = Metadata.model_construct(name=f"{name}{mark}", namespace=namespace, labels={}, annotations={})
         spec = GatewaySpec(selector=EDGE, servers=(server,))
         return OpenedListener(metadata=metadata, spec=spec, instances=self.instances)
 
 
-def _server_tls(namespace: str, listener: Listener) -> ServerTls | None:
+def _server_tls(gateway: KubernetesGateway, listener: Listener) -> ServerTls | None:
     if listener.tls is None:
         return None
     if listener.passes_through:
         return ServerTls(mode="PASSTHROUGH")
-    names = tuple(_folder(one, namespace) for one in listener.tls.certificate_refs)
-    return ServerTls(mode="SIMPLE", credential_names=names)
-
-
-def _folder(ref: CertificateRef, namespace: str) -> str:
-    return ref.name if ref.namespace in (None, namespace) else f"{ref.namespace}.{ref.name}"
+    own = gateway.namespace
+    names = tuple(folder_of(one.name, one.namespace, own) for one in listener.tls.certificate_refs)
+    wanted = gateway.spec.wanted_of_clients(listener)
+    if wanted is None:
+        return ServerTls(mode="SIMPLE", credential_names=names)
+    (ref,) = wanted.ca_certificate_refs
+    authorities = folder_of(ref.name, ref.namespace, own)
+    return ServerTls(mode="MUTUAL", credential_names=names, ca_cert_credential_name=authorities)
 
 
 def is_ours(gateway: KubernetesGateway, classes: Mapping[str, GatewayClass]) -> bool:
@@ -127,9 +139,15 @@ def is_ours(gateway: KubernetesGateway, classes: Mapping[str, GatewayClass]) -> 
 class Openings:
     """The listeners of all Gateways of this mesh, the oldest first."""
 
-    def __init__(self, gateways: Iterable[KubernetesGateway], known: Known, grants: Grants) -> None:
+    def __init__(
+        self,
+        gateways: Iterable[KubernetesGateway],
+        known: Known,
+        grants: Grants,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._known = known
-        self._grants = grants
+        self._references = References(grants, credentials)
         every = [
             _Wanted(gateway, listener, frozenset(edge.name for edge in edges if listener.port in edge.listens), edges)
             for gateway in sorted(gateways, key=lambda one: one.age)
@@ -189,22 +207,35 @@ class Openings:
             one.gateway,
             one.listener,
             frozenset() if self._address_fault(one.gateway) else one.instances,
-            _accepted(one),
+            _accepted(one) or self._nobody_is_let_in(one.gateway, one.listener),
             _conflict(one, every),
             self._resolved(one.gateway, one.listener),
         )
 
+    def _nobody_is_let_in(self, gateway: KubernetesGateway, listener: Listener) -> Fault | None:
+        """Clients are to be of authorities that are not to be had."""
+        wanted = gateway.spec.wanted_of_clients(listener)
+        fault = self._references.of_authorities(wanted, gateway.namespace) if wanted is not None else None
+        return Fault("NoValidCACertificate", f"no client could be let in: {fault.message}") if fault else None
+
+    def client_certificate(self, gateway: KubernetesGateway) -> tuple[str, Fault | None] | None:
+        """What a Gateway shows backends, by its folder, or why it shows nothing; None where it does not say."""
+        ref = gateway.spec.client_certificate
+        if ref is None:
+            return None
+        fault = self._references.of_certificate(ref, gateway.namespace, "InvalidClientCertificateRef")
+        return folder_of(ref.name, ref.namespace, gateway.namespace), fault
+
     def _resolved(self, gateway: KubernetesGateway, listener: Listener) -> Fault | None:
         for ref in listener.tls.certificate_refs if listener.tls else ():
-            if (ref.group, ref.kind) != ("", "Secret"):
-                return Fault("InvalidCertificateRef", f"a `{ref.kind}` is no certificate; name a `Secret`")
-            who = Referrer("Gateway", gateway.namespace)
-            if ref.namespace and not self._grants.allow(who, "", "Secret", ref.namespace, ref.name):
-                message = f"no ReferenceGrant of `{ref.namespace}` lets this Gateway refer to the Secret `{ref.name}`"
-                return Fault("RefNotPermitted", message)
+            if fault := self._references.of_certificate(ref, gateway.namespace, "InvalidCertificateRef"):
+                return fault
+        wanted = gateway.spec.wanted_of_clients(listener)
+        if wanted is not None and (fault := self._references.of_authorities(wanted, gateway.namespace)):
+            return fault
         made = Opening(gateway, listener, frozenset(), None, None, None)
-        wanted = listener.allowed_routes.kinds
-        if wrong := next((one for one in wanted if one.group != GROUP or one.kind not in made.kinds), None):
+        kinds = listener.allowed_routes.kinds
+        if wrong := next((one for one in kinds if one.group != GROUP or one.kind not in made.kinds), None):
             message = f"no `{wrong.kind}` can be attached to a listener of `{listener.protocol}`"
             return Fault("InvalidRouteKinds", message)
         return None

@@ -7,7 +7,7 @@ is there, of what is not nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -41,7 +41,7 @@ from policyd.mesh.gateway_api.listeners import PENDING, Opening, Openings, is_ou
 from policyd.mesh.gateway_api.precedence import by_host
 from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
 from policyd.mesh.gateway_api.rules import Ruled
-from policyd.mesh.gateway_api.values import AttachedRules
+from policyd.mesh.gateway_api.values import AttachedRules, ShowsBackends
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers
 from policyd.mesh.istio.answers import Body, DirectResponse
 from policyd.mesh.istio.common import Metadata
@@ -97,10 +97,11 @@ class _Translator:
         self._ours = frozenset(one.id for one in ours)
         self._known = known
         self._backends = Backends(known, grants)
-        self._openings = Openings(ours, known, grants)
+        self._openings = Openings(ours, known, grants, credentials)
         self._attaching = Attaching(self._openings, self._ours, known)
         self._at_listener: defaultdict[str, list[_Attached]] = defaultdict(list)
         self._at_service: defaultdict[str, list[tuple[Declared[Any], AtService]]] = defaultdict(list)
+        self._hidden: dict[str, list[str]] = {}
         self._count: defaultdict[str, int] = defaultdict(int)
 
     def translation(self) -> Translation:
@@ -108,7 +109,7 @@ class _Translator:
         for one in sorted(self._routes, key=lambda found: (*found.resource.age, found.resource.kind)):
             statuses[one.resource.kind, one.resource.id] = self._attach(one)
         policies = backend_tls.opened(self._policies, self._known, self._credentials, self._leading())
-        made = [*self._at_gateways(), *self._in_mesh(), *policies[0]]
+        made = [*self._at_gateways(), *self._in_mesh(), *policies[0], *self._shown()]
         statuses |= policies[1]
         for gateway in self._gateways:
             statuses[gateway.resource.kind_key, gateway.resource.id] = self._of_gateway(gateway.resource)
@@ -204,7 +205,21 @@ class _Translator:
             every = [ruled for route in led for ruled in requests.rules(route, self._backends, place)]
             yield from sorted(every, key=lambda one: one.order)
 
+    def _within_tls(self, opening: Opening, attached: Sequence[_Attached]) -> Iterator[Declared[Any]]:
+        """Of a TLSRoute where TLS ends: each host has a server of its own, unless it is the listener's host."""
+        named = [(one.route, host) for one in attached for host in one.hosts]
+        for at, (declared, host) in enumerate(named):
+            mark = "" if host == opening.listener.host else f"~{at}"
+            if mark:
+                yield declared.standing_for(opening.opened(host, mark))
+            rule = connections.tcp_rule(declared.resource, self._backends)
+            if rule is not None:
+                yield declared.standing_for(_connections_of(opening, declared, (host,), {"tcp": (rule,)}, mark))
+
     def _of_connections(self, opening: Opening, attached: Sequence[_Attached]) -> Iterator[Declared[Any]]:
+        if opening.ends_tls:
+            yield from self._within_tls(opening, attached)
+            return
         for one in attached:
             route = one.route.resource
             rules: dict[str, Any] = {}
@@ -214,12 +229,26 @@ class _Translator:
                 rules["tcp"] = connections.tcp_rule(route, self._backends)
             led = {section: (rule,) for section, rule in rules.items() if rule is not None}
             if led:
-                made = VirtualServiceSpec(hosts=one.hosts, gateways=(opening.id,), **led)
-                source = ((one.route.document, ("spec", "rules", 0)),)
-                name = f"{opening.id.partition('/')[2]}~{route.namespace}.{route.name}"
-                yield one.route.standing_for(
-                    AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=made, sources=source)
-                )
+                yield one.route.standing_for(_connections_of(opening, one.route, one.hosts, led))
+
+    def _shown(self) -> Iterator[Declared[ShowsBackends]]:
+        """What gateway instances show backends: what the oldest of their Gateways says."""
+        taken: set[str] = set()
+        for gateway in self._of_age():
+            said = self._openings.client_certificate(gateway.resource)
+            here = {edge.name for edge in self._openings.edges(gateway.resource)}
+            if said is None or said[1] is not None:
+                continue
+            self._hidden[gateway.resource.id] = sorted(here & taken)
+            metadata = _named(gateway.resource.namespace, f"{gateway.resource.name}~shown")
+            free = frozenset(here - taken)
+            taken |= here
+            yield gateway.standing_for(ShowsBackends(metadata=metadata, instances=free, credential=said[0]))
+
+    def _of_age(self) -> list[Declared[KubernetesGateway]]:
+        """The Gateways of this mesh, the oldest first."""
+        ours = (one for one in self._gateways if one.resource.id in self._ours)
+        return sorted(ours, key=lambda one: one.resource.age)
 
     # ---- in the mesh
 
@@ -294,7 +323,17 @@ class _Translator:
             ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions(), one.places)
             for one in self._openings.of(gateway.id)
         )
-        return Status(self._openings.conditions(gateway), listeners)
+        return Status((*self._openings.conditions(gateway), *self._of_client_certificate(gateway)), listeners)
+
+    def _of_client_certificate(self, gateway: KubernetesGateway) -> Iterator[Condition]:
+        said = self._openings.client_certificate(gateway)
+        if said is None:
+            return
+        _, fault = said
+        if fault is None and (hidden := self._hidden.get(gateway.id)):
+            message = f"an older Gateway at {', '.join(hidden)} shows backends another certificate; name it in one"
+            fault = Fault("InvalidClientCertificateRef", message)
+        yield judged(RESOLVED, fault)
 
 
 def _of_class(name: str, given: GatewayClass) -> Status:
@@ -341,6 +380,17 @@ def _rules_of(opening: Opening, host: str, found: Sequence[Ruled]) -> AttachedRu
     name = f"{opening.id.partition('/')[2]}~{host}"
     spec = VirtualServiceSpec(hosts=(host,), gateways=(opening.id,), http=tuple(one.rule for one in found))
     sources = tuple(one.source for one in found)
+    return AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=spec, sources=sources)
+
+
+def _connections_of(
+    opening: Opening, declared: Declared[Any], hosts: tuple[str, ...], led: Mapping[str, Any], mark: str = ""
+) -> AttachedRules:
+    """Rules of connections; `mark` tells the server for which they are."""
+    spec = VirtualServiceSpec(hosts=hosts, gateways=(f"{opening.id}{mark}",), **led)
+    route = declared.resource
+    name = f"{opening.id.partition('/')[2]}{mark}~{route.namespace}.{route.name}"
+    sources = ((declared.document, ("spec", "rules", 0)),)
     return AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=spec, sources=sources)
 
 

@@ -65,7 +65,14 @@ class TlsShare(TlsRoute):
 
 
 class BackendTls(ClientTls):
-    """TLS that gateways open to a backend, by a BackendTLSPolicy."""
+    """TLS that gateways open to a backend, by a BackendTLSPolicy; `shows` is the credential of the gateway."""
+
+    shows: str = ""
+
+    @property
+    def own_files(self) -> tuple[str, str] | None:
+        """The certificate and the key that the gateway shows."""
+        return (f"credentials/{self.shows}/tls.crt", f"credentials/{self.shows}/tls.key") if self.shows else None
 
 
 class TrustsNobody(BackendTls):
@@ -81,3 +88,15 @@ class OpensTls(Resource):
     port: int
     is_whole: bool
     tls: BackendTls
+
+
+class ShowsBackends(Resource):
+    """What gateway instances (by name) show backends to which they open TLS."""
+
+    instances: frozenset[str]
+    credential: str
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The certificate and its key, by path in the mesh's folder."""
+        return f"credentials/{self.credential}/tls.crt", f"credentials/{self.credential}/tls.key"

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.mesh.captured import captured
 from policyd.mesh.destinations import Caller
+from policyd.mesh.gateway_api.values import BackendTls
 from policyd.mesh.model import Instance, Mesh, Role, Service
 from policyd.mesh.scope import EVERYTHING, Scope, any_name_somewhere, scope_of, tls_of
 from policyd.xds.resources import (
@@ -142,6 +143,8 @@ def _checked_by(mesh: Mesh, role: Role, caller: Caller) -> dict[str, dict[str, A
     found = list(outside_clusters.secrets(mesh, caller)) if _leaves(mesh, role) else []
     for opened in mesh.opens_tls if role == "gateway" else ():
         found += certificates.held(mesh, None, opened.tls.ca_file, opened.tls.crl_file)
+    if caller.shows:
+        found += certificates.held(mesh, BackendTls(shows=caller.shows).own_files, None)
     return {secret["name"]: secret for secret in found}
 
 

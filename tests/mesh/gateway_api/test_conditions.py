@@ -9,10 +9,11 @@ import pytest
 
 from policyd.errors import InvalidInput
 from policyd.mesh.build import build
+from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.declare import declare
 from policyd.mesh.gateway_api.conditions import Condition
 from policyd.mesh.gateway_api.kinds import KINDS
-from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener
+from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, ShowsBackends
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.placement import assumed
 from tests.mesh.gateway_api.sample import (
@@ -20,6 +21,7 @@ from tests.mesh.gateway_api.sample import (
     HTTP,
     WORKLOADS,
     declared,
+    folder,
     gateway,
     grant,
     resource,
@@ -205,6 +207,134 @@ def test_a_listener_that_cannot_be_opened_says_why(listener: dict[str, Any], exp
 
     assert {one.type: one.reason for one in told_of.conditions if not one.is_good} == expected
     assert bool(found.of(OpenedListener)) is ("Programmed" not in expected)
+
+
+OWN = {"group": "", "kind": "ConfigMap", "name": "clients"}
+SHOP = ("credentials/shop/tls.crt", "credentials/shop/tls.key")
+HELD = {
+    path: CredentialFile(path, "/a", is_key=path.endswith(".key")) for path in (*SHOP, "credentials/clients/ca.crt")
+}
+
+
+def mutual(ref: Mapping[str, Any]) -> dict[str, Any]:
+    """A Gateway whose clients show a certificate of some authorities."""
+    return gateway(HTTPS, HTTP, tls={"frontend": {"default": {"validation": {"caCertificateRefs": [ref]}}}})
+
+
+@pytest.mark.parametrize(
+    ("ref", "files", "expected"),
+    [
+        (OWN, HELD, {}),
+        (OWN, None, {}),
+        ({**OWN, "kind": "Secret"}, HELD, {}),
+        (OWN, {path: HELD[path] for path in SHOP},
+         {"Accepted": "NoValidCACertificate", "ResolvedRefs": "InvalidCACertificateRef", "Programmed": "Invalid"}),
+        ({**OWN, "kind": "Vault"}, HELD,
+         {"Accepted": "NoValidCACertificate", "ResolvedRefs": "InvalidCACertificateKind", "Programmed": "Invalid"}),
+        ({**OWN, "namespace": "far"}, HELD,
+         {"Accepted": "NoValidCACertificate", "ResolvedRefs": "RefNotPermitted", "Programmed": "Invalid"}),
+        (OWN, {path: one for path, one in HELD.items() if path != SHOP[0]},
+         {"ResolvedRefs": "InvalidCertificateRef", "Programmed": "Invalid"}),
+        (OWN, {**HELD, SHOP[1]: CredentialFile(SHOP[1], "/a", problem="is readable by others", remedy="chmod it")},
+         {"ResolvedRefs": "InvalidCertificateRef", "Programmed": "Invalid"}),
+        (OWN, {**HELD, SHOP[0]: CredentialFile(SHOP[0], "/a", is_key=True)},
+         {"ResolvedRefs": "InvalidCertificateRef", "Programmed": "Invalid"}),
+    ],
+)  # fmt: skip
+def test_a_listener_whose_files_are_not_to_be_had_is_closed_and_the_others_are_open(
+    ref: Mapping[str, Any], files: dict[str, CredentialFile] | None, expected: dict[str, str]
+) -> None:
+    found = declare(folder(mutual(ref)), credentials=files)
+    secure, plain = status(found, "Gateway", "edge").listeners
+
+    assert {one.type: one.reason for one in secure.conditions if not one.is_good} == expected
+    assert all(one.is_good for one in plain.conditions)
+    assert [one.resource.name for one in found.of(OpenedListener)] == ["edge~http"] if expected else ["edge~https"]
+
+
+@pytest.mark.parametrize(
+    ("frontend", "wanted"),
+    [
+        ({"default": {}}, None),
+        ({"default": {"validation": {"caCertificateRefs": [OWN]}}}, "credentials/clients/ca.crt"),
+        ({"default": {"validation": {"caCertificateRefs": [OWN]}}, "perPort": [{"port": 8443, "tls": {}}]}, None),
+        ({"default": {}, "perPort": [{"port": 8443, "tls": {"validation": {"caCertificateRefs": [OWN]}}}]},
+         "credentials/clients/ca.crt"),
+        ({"default": {}, "perPort": [{"port": 1, "tls": {"validation": {"caCertificateRefs": [OWN]}}}]}, None),
+    ],
+)  # fmt: skip
+def test_clients_show_what_is_said_for_their_port_else_for_all(frontend: dict[str, Any], wanted: str | None) -> None:
+    found = declared(gateway(HTTPS, HTTP, tls={"frontend": frontend}))
+
+    shown = {one.resource.name: one.resource.spec.servers[0].tls for one in found.of(OpenedListener)}
+    assert shown["edge~http"] is None
+    assert (shown["edge~https"].mode, shown["edge~https"].ca_file) == ("MUTUAL" if wanted else "SIMPLE", wanted)
+
+
+CLIENT = {"backend": {"clientCertificateRef": {"name": "shop"}}}
+
+
+@pytest.mark.parametrize(
+    ("tls", "files", "reason"),
+    [
+        (CLIENT, HELD, None),
+        (CLIENT, {}, "InvalidClientCertificateRef"),
+        ({"backend": {"clientCertificateRef": {"name": "shop", "kind": "ConfigMap"}}}, HELD,
+         "InvalidClientCertificateRef"),
+        ({"backend": {"clientCertificateRef": {"name": "shop", "namespace": "far"}}}, HELD, "RefNotPermitted"),
+    ],
+)  # fmt: skip
+def test_a_gateway_shows_backends_a_certificate_that_it_has(
+    tls: dict[str, Any], files: dict[str, CredentialFile], reason: str | None
+) -> None:
+    found = declare(folder(gateway(tls=tls)), credentials=files)
+
+    assert told(status(found, "Gateway", "edge")) == ({"ResolvedRefs": reason} if reason else {})
+    assert [(one.resource.credential, one.resource.instances) for one in found.of(ShowsBackends)] == (
+        [] if reason else [("shop", {"ingress"})]
+    )
+
+
+def test_of_two_gateways_at_one_proxy_the_older_says_what_backends_are_shown() -> None:
+    older = gateway(tls=CLIENT, metadata={"creationTimestamp": "2026-01-01T00:00:00Z"})
+    other = {"backend": {"clientCertificateRef": {"name": "other"}}}
+    younger = gateway({**HTTP, "port": 8081}, name="again", tls=other)
+
+    found = declared(younger, older)
+
+    assert {name: one.resource.credential for one in found.of(ShowsBackends) for name in one.resource.instances} == {
+        "ingress": "shop"
+    }
+    assert told(status(found, "Gateway", "edge")) == {}
+    assert told(status(found, "Gateway", "again")) == {"ResolvedRefs": "InvalidClientCertificateRef"}
+
+
+def test_protocols_are_the_same_in_any_case() -> None:
+    found = declared(gateway({**HTTP, "protocol": "hTtP"}))
+
+    assert told(status(found, "Gateway", "edge")) == {}
+
+
+def test_where_tls_ends_routes_by_name_and_one_for_the_rest_share_a_listener() -> None:
+    at = gateway({"name": "tls", "port": 8443, "protocol": "TLS", "hostname": "*.example", **TLS})
+    to_mail = {"backendRefs": [{"name": "mail", "port": 2525}]}
+    named = route(to_mail, kind="TLSRoute", name="named", hostnames=["a.example", "b.test"])
+    again = route(to_mail, kind="TLSRoute", name="z", hostnames=["a.example"])
+    rest = route(to_mail, kind="TCPRoute", name="rest")
+
+    found = declared(at, named, again, rest)
+
+    [listener] = status(found, "Gateway", "edge").listeners
+    assert (listener.kinds, listener.attached) == (("TLSRoute", "TCPRoute"), 2)
+    assert {name: told(status(found, kind, name)) for kind, name in (("TLSRoute", "named"), ("TCPRoute", "rest"))} == {
+        "named": {},
+        "rest": {},
+    }
+    assert told(status(found, "TLSRoute", "z")) == {"Accepted": "NotAllowedByListeners"}
+    servers = {one.resource.id: one.resource.spec.servers[0].hosts for one in found.of(OpenedListener)}
+    led = {one.resource.spec.gateways[0]: one.resource.spec.tcp for one in found.of(AttachedRules)}
+    assert sorted(servers.values()) == [("*.example",), ("a.example",)]
+    assert set(led) == set(servers)
 
 
 @pytest.mark.parametrize(

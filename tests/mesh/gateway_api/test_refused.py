@@ -26,6 +26,10 @@ def filtered(*filters: Mapping[str, Any]) -> dict[str, Any]:
     return ruled(filters=list(filters))
 
 
+def clients(**validation: Any) -> dict[str, Any]:
+    return gateway(tls={"frontend": {"default": {"validation": validation}}})
+
+
 def matched(**match: Any) -> dict[str, Any]:
     return ruled(matches=[match])
 
@@ -105,7 +109,6 @@ def matched(**match: Any) -> dict[str, Any]:
         (resource("GatewayClass", "a", {"controllerName": "a.b/c", "parametersRef": {}}), "those of workloads.yaml"),
         (grant("far", "HTTPRoute", "Service", version="v9"), "unknown field `version`"),
         (gateway({**HTTP, "hostname": "a b"}), "`a b` is no host name"),
-        (gateway({**HTTP, "protocol": "http"}), "did you mean `HTTP`?"),
         (gateway({**HTTP, "tls": {"mode": "Passthrough"}}), "`HTTP` is plain text"),
         (gateway({**HTTP, "protocol": "HTTPS"}), "`HTTPS` needs `tls`"),
         (gateway({**HTTP, "protocol": "HTTPS", "tls": {"mode": "Passthrough"}}), "what is passed through is not"),
@@ -118,7 +121,12 @@ def matched(**match: Any) -> dict[str, Any]:
             "from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}),
          "a namespace here has no label `a`"),
         (gateway(infrastructure={}), "field `infrastructure` of Gateway.gateway.networking.k8s.io is not supported"),
-        (gateway(tls={}), "certificates of clients are asked for by an Istio `Gateway`"),
+        (gateway(tls={"frontend": {}}), "`spec.tls.frontend.default` is missing"),
+        (clients(caCertificateRefs=[]), "must have at least 1 entries"),
+        (clients(caCertificateRefs=[AUTHORITIES] * 2), "one is supported; put all authorities into its `ca.crt`"),
+        (clients(caCertificateRefs=[AUTHORITIES], mode="AllowInsecureFallback"), "write `AllowValidOnly`"),
+        (gateway(tls={"frontend": {"default": {}, "perPort": [{"port": 1, "tls": {}}] * 2}}), "port 1 is there twice"),
+        (gateway(tls={"backend": {"clientCertificateRef": {"name": "../a"}}}), "`../a`"),
     ],
 )  # fmt: skip
 def test_one_thing_that_is_wrong(given: Mapping[str, Any], message: str) -> None:

@@ -17,7 +17,7 @@ from policyd.mesh.placement import assumed
 from policyd.xds.resources import clusters, outside_clusters
 from policyd.xds.resources.build import build_snapshots
 from tests.certificates import Authority
-from tests.mesh.gateway_api.sample import backend_tls, folder, gateway, resource, route
+from tests.mesh.gateway_api.sample import HTTP, backend_tls, folder, gateway, resource, route
 from tests.mesh.gateway_api.test_backend_tls import BANK, OWN, PAIR, disabled, entry
 from tests.xds.resources.folders import CONTROL
 from tests.xds.resources.test_build import accepted
@@ -41,12 +41,21 @@ gateways:
 
 
 def files(*, held: bool = True) -> dict[str, CredentialFile]:
-    path = "credentials/own/ca.crt"
-    return {path: CredentialFile(path, "/a/ca.crt", text=Authority("own").pem)} if held else {}
+    """What is in `credentials/own`; without its authorities where these are not `held`."""
+    authority = Authority("own")
+    certificate, _ = authority.issue("gateway.example")
+    texts = {"tls.crt": certificate, "tls.key": "", **({"ca.crt": authority.pem} if held else {})}
+    return {
+        f"credentials/own/{name}": CredentialFile(
+            f"credentials/own/{name}", f"/a/{name}", text=text, is_key=name.endswith(".key")
+        )
+        for name, text in texts.items()
+    }
 
 
 def mesh(*resources: dict[str, Any], held: bool = True) -> Mesh:
-    given = (gateway(), route(), entry(), *disabled("api", "pair"), *resources)
+    own = () if any(one["kind"] == "Gateway" for one in resources) else (gateway(),)
+    given = (*own, route(), entry(), *disabled("api", "pair"), *resources)
     credentials = files(held=held)
     declaration = declare(folder(*given, workloads=WORKLOADS), credentials=credentials)
     return build(declaration, "cluster.local", assumed(declaration), credentials=credentials)
@@ -100,8 +109,7 @@ def test_authorities_of_its_own_are_a_secret_of_gateways_alone() -> None:
     assert context["default_validation_context"]["match_typed_subject_alt_names"][0]["matcher"] == {
         "exact": "api.example"
     }
-    secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-    assert {name: set(snapshot.of(secret)) for name, snapshot in snapshots.items()} == {
+    assert {name: set(snapshot.of(SECRET)) for name, snapshot in snapshots.items()} == {
         "ingress": {"credentials/own/ca.crt"},
         "web-v1": set(),
         "api-v1": set(),
@@ -161,11 +169,39 @@ def test_requests_go_out_by_a_port_of_https_where_a_policy_opens_tls() -> None:
     assert BANK_443 in str(build_snapshots(made, CONTROL)["ingress"])
 
 
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+SHOWING = gateway(HTTP, tls={"backend": {"clientCertificateRef": {"name": "own"}}})
+
+
+def test_a_gateway_shows_backends_its_certificate_where_a_policy_opens_tls_and_nowhere_else() -> None:
+    made = mesh(SHOWING, backend_tls())
+
+    shown = (socket_of(made) or {})["common_tls_context"]["tls_certificate_sds_secret_configs"]
+    assert [one["name"] for one in shown] == ["credentials/own/tls.crt credentials/own/tls.key"]
+    assert socket_of(made, "outbound|80||pair.default") is None
+    held = {name: set(one.of(SECRET)) for name, one in build_snapshots(made, CONTROL).items()}
+    assert held["ingress"] == {"credentials/own/tls.crt credentials/own/tls.key"}
+    assert held["web-v1"] == set()
+
+
+def test_a_certificate_that_clients_and_backends_are_shown_is_sent_once() -> None:
+    secure = {"name": "https", "port": 8080, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "own"}]}}
+    wanted = {"default": {"validation": {"caCertificateRefs": [OWN]}}}
+    tls = {"frontend": wanted, "backend": {"clientCertificateRef": {"name": "own"}}}
+    made = mesh(gateway(secure, tls=tls), backend_tls(caCertificateRefs=[OWN]))
+
+    assert set(build_snapshots(made, CONTROL)["ingress"].of(SECRET)) == {
+        "credentials/own/tls.crt credentials/own/tls.key",
+        "credentials/own/ca.crt",
+    }
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("held", [True, False])
 def test_the_real_envoy_accepts_it(tmp_path: Path, held: bool) -> None:
     sans = [{"type": "URI", "uri": "spiffe://a/b"}, {"type": "Hostname", "hostname": "b.example"}]
     made = mesh(
+        SHOWING,
         TO_BANK,
         backend_tls(caCertificateRefs=[OWN], subjectAltNames=sans),
         backend_tls(BANK, name="bank"),

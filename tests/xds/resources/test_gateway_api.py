@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from policyd.mesh.model import Mesh
-from policyd.xds.resources import edges, routes
+from policyd.xds.resources import edge_connections, edges, routes
 from policyd.xds.resources.build import build_snapshots
-from tests.mesh.gateway_api.sample import TO_API, folder, gateway, grant, route
+from tests.mesh.gateway_api.sample import TO_API, WORKLOADS, folder, gateway, grant, route
 from tests.xds.resources.folders import CONTROL, mesh_of
 from tests.xds.resources.test_build import accepted
 
@@ -349,6 +349,33 @@ def sidecar(mesh: Mesh, namespace: str = "default", host: str = "api.default") -
 SERVICE = {"group": "", "kind": "Service", "name": "api"}
 
 
+def test_tls_that_ends_is_led_on_by_its_name() -> None:
+    shown = {"certificateRefs": [{"name": "shop"}]}
+    at = gateway({"name": "ended", "port": 8443, "protocol": "TLS", "hostname": "*.example", "tls": shown})
+    by_name = {"a.example": "mail", "*.b.example": "post"}
+    named = [
+        route({"backendRefs": [{"name": to, "port": 2525}]}, kind="TLSRoute", name=to, hostnames=[host])
+        for host, to in by_name.items()
+    ]
+    more = f"{WORKLOADS.partition('gateways:')[0]}  post-v1: {{service: post, port: 2525, protocol: tcp}}\n"
+    mesh = mesh_of(folder(at, *named, workloads=f"{more}gateways:{WORKLOADS.partition('gateways:')[2]}"))
+    ingress = mesh.instances["ingress"]
+    listen = next(one for one in ingress.listens if one.declared == 8443)
+
+    servers = {one.server.hosts[0]: one for one in edge_connections.opened(mesh, ingress, listen)}
+    led = {host["name"]: host["routes"] for host in edge_connections.table(mesh, ingress, listen)["virtual_hosts"]}
+
+    def target(host: str) -> list[str | None]:
+        name = edge_connections.into_tunnel(ingress, listen, servers[host])[1]["typed_config"]["tunneling_config"]
+        return [one.get("route", {}).get("cluster") for one in led[name["hostname"]]]
+
+    assert {host: target(host)[0] for host in servers} == {
+        "a.example": "outbound|2525||mail.default",
+        "*.b.example": "outbound|2525||post.default",
+        "*.example": None,
+    }
+
+
 def test_a_route_of_a_service_is_for_all_its_callers() -> None:
     rule = {**TO_WEB, "matches": [{"path": {"value": "/a"}}]}
     mesh = mesh_of(folder(route(rule, parentRefs=[SERVICE])))
@@ -426,14 +453,25 @@ def test_the_real_envoy_accepts_every_rule_there_is(tmp_path: Path, instance: st
     tcp = {"name": "tcp", "port": 9000, "protocol": "TCP"}
     tls = {"name": "tls", "port": 8443, "protocol": "TLS", "hostname": "*.example", "tls": {"mode": "Passthrough"}}
     http = {"name": "http", "port": 8080, "protocol": "HTTP"}
+    shown = {"certificateRefs": [{"name": "shop"}]}
+    ended = {"name": "ended", "port": 8443, "protocol": "TLS", "hostname": "*.ended.example", "tls": shown}
+    secure = {"name": "https", "port": 8443, "protocol": "HTTPS", "hostname": "s.example", "tls": shown}
+    clients = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "clients"}]}
     halves = {"backendRefs": [{"name": "mail", "port": 2525}, NOBODY]}
     mesh = mesh_of(
         folder(
-            gateway(http, tcp, tls),
+            gateway(http, tcp, tls, ended, secure, tls={"frontend": {"default": {"validation": clients}}}),
             *parts,
             route(*calls, name="calls", kind="GRPCRoute", hostnames=["calls.example"]),
             route(halves, name="tcp", kind="TCPRoute"),
             route(halves, name="tls", kind="TLSRoute", hostnames=["a.example"]),
+            route(
+                halves,
+                name="ended",
+                kind="TLSRoute",
+                hostnames=["a.ended.example", "*.b.ended.example"],
+                parentRefs=[{"name": "edge", "sectionName": "ended"}],
+            ),
             grant("far", "HTTPRoute", "Service"),
         )
     )
