@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, Protocol
 
+import msgspec
 import structlog
 
 from policyd.audit.appender import Appender, Limits
@@ -65,7 +66,7 @@ class _Gap:
     reason: str
 
 
-class Placed(NamedTuple):
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """An entry as it was kept, and its place: the `seq`-th of its writer, after `prev`."""
 
     entry: Entry

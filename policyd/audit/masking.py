@@ -67,6 +67,7 @@ def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str,
 
 _encoder: Final = msgspec.json.Encoder()
 PLAIN_IDS: Final = re.compile(r"[0-9a-f-]*").fullmatch
+_PLAIN: Final = b"0123456789abcdef-"
 _MAX_CLEAN: Final = 4096
 _MAX_CLEAN_BYTES: Final = 4096
 _clean_texts: Final[set[bytes]] = set()  # looked at before, without a secret: requests are much alike
@@ -74,8 +75,8 @@ _clean_texts: Final[set[bytes]] = set()  # looked at before, without a secret: r
 
 def may_hold_secret(entry: Entry) -> bool:
     """Whether an entry that has a line deserves a closer look: cheap, never no where `mask` would change it."""
-    ids = entry.request_id + entry.trace_id + entry.span_id
-    if not PLAIN_IDS(ids) and _is_suspicious(ids.encode("utf-8", "surrogatepass")):
+    ids = (entry.request_id + entry.trace_id + entry.span_id).encode("utf-8", "surrogatepass")
+    if ids.translate(None, _PLAIN) and _is_suspicious(ids):
         return True
     texts = (entry.context, entry.detail, entry.errors, entry.resource)
     body = _encoder.encode((*texts, entry.shadow.errors) if entry.shadow else texts)

@@ -70,7 +70,7 @@ class Counters:
         self._decisions = {
             (word, side): slots.place(names.DECISIONS, (word, side)) for word in DECISIONS for side in SIDES
         }
-        self._records = {kind: ((slots.place(names.JOURNAL_RECORDS, (kind,)), 1),) for kind in KINDS}
+        self._records = {kind: slots.place(names.JOURNAL_RECORDS, (kind,)) for kind in KINDS}
         self._buckets = [slots.place(names.DECISION_SECONDS, (limit,)) for limit in _LIMITS]
         self._sum = slots.place(names.DECISION_SECONDS, (_SUM,))
         self._revisions = RevisionCounts(slots, self._own)
@@ -116,7 +116,7 @@ class Counters:
         if known is None or count != 1:
             self._own.add(names.JOURNAL_RECORDS, kind, amount=count)
         else:
-            self._own.add_all(known)
+            self._own.add_one(known)
 
     def journal_failure(self) -> None:
         """A record could not be kept."""

@@ -94,6 +94,11 @@ class Region:
         """Count."""
         self.add_all(((self._slots.place(name, labels), amount),))
 
+    def add_one(self, place: int) -> None:
+        """Count once at a place (see Slots.place)."""
+        with self._lock:
+            self._words[place] += 1
+
     def add_all(self, amounts: Iterable[tuple[int, int]]) -> None:
         """Count at several places (see Slots.place) in one go."""
         with self._lock:
