@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,7 @@ from policyd.spiffe import SpiffeId
 from policyd.xds import stream, wire
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.debounce import Debounce
+from policyd.xds.proxyless import V2, V2_SERVICE
 from policyd.xds.snapshot import SHORT_NAMES, kind
 from policyd.xds.status import ProxyStatus, together, type_statuses
 from policyd.xds.stream import Push, Request, StreamState
@@ -84,6 +85,22 @@ class _Connection:
             self.reading.cancel()
 
 
+class _Methods(grpc.GenericRpcHandler):
+    """Methods of several services, by their paths."""
+
+    def __init__(self, methods: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
+        self._methods = methods
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """The method of a path, if it is one of these."""
+        return self._methods.get(call.method)
+
+
+async def _too_old(_requests: object, context: Context) -> None:
+    """Whoever speaks v2 is told so, whatever it asks for."""
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, V2)
+
+
 class DiscoveryService:
     """ADS over grpc.aio, in both variants. Add `handler()` to a server; `close` ends the streams.
 
@@ -123,11 +140,14 @@ class DiscoveryService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler of the service; messages stay bytes, `wire` reads them."""
-        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            METHOD: grpc.stream_stream_rpc_method_handler(self._differences),
-            WHOLE_METHOD: grpc.stream_stream_rpc_method_handler(self._state_of_the_world),
-        }
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
+        return _Methods(
+            {
+                f"/{SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(self._differences),
+                f"/{SERVICE}/{WHOLE_METHOD}": grpc.stream_stream_rpc_method_handler(self._state_of_the_world),
+                f"/{V2_SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(_too_old),
+                f"/{V2_SERVICE}/{WHOLE_METHOD}": grpc.stream_stream_rpc_method_handler(_too_old),
+            }
+        )
 
     def statuses(self) -> tuple[ProxyStatus, ...]:
         """The connected proxies, by instance; to be called in the service's own event loop."""

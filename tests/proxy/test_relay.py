@@ -18,6 +18,7 @@ import pytest
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, shared
 from policyd.spiffe import SpiffeId
+from policyd.xds.proxyless import V2, V2_SERVICE
 from proxy.bootstrap import Endpoint
 from proxy.caller import Caller
 from proxy.control import Spec
@@ -93,9 +94,9 @@ async def test_what_an_application_says_is_said_by_its_instance_and_nothing_else
 
 async def test_the_socket_is_of_one_user_and_shows_only_what_grpc_speaks(setup: Setup) -> None:
     assert stat.S_IMODE(setup.relay.socket.stat().st_mode) == 0o600
-    for method in (f"{SERVICE}/DeltaAggregatedResources", f"{SERVICE.replace('.v3.', '.v2.')}/{METHOD}"):
+    for method, why in ((f"{SERVICE}/DeltaAggregatedResources", "Method not found!"), (f"{V2_SERVICE}/{METHOD}", V2)):
         application = Application(setup.relay.socket, method)
-        assert (await application.ends())[0] is Code.UNIMPLEMENTED
+        assert await application.ends() == (Code.UNIMPLEMENTED, why)
         await application.leave()
 
 

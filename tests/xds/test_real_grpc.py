@@ -17,6 +17,7 @@ from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds import wire
 from policyd.xds.cache import SnapshotCache
+from policyd.xds.proxyless import V2_SERVICE
 from policyd.xds.service import MAX_OF_ONE, METHOD, SERVICE, WHOLE_METHOD
 from policyd.xds.snapshot import Snapshot, check_snapshot, make_snapshot, resource
 from tests.fakes.xds_observer import FakeObserver
@@ -230,3 +231,25 @@ async def test_streams_of_one_application_are_bounded_and_an_envoy_in_its_place_
         for client in every:
             assert await asyncio.wait_for(client.call.code(), 30) is grpc.StatusCode.UNAVAILABLE
         assert setup.observer.counts[-1] == 1
+
+
+@pytest.mark.parametrize("method", [METHOD, WHOLE_METHOD])
+async def test_a_client_that_speaks_v2_is_told_what_to_say_instead(setup: Setup, method: str) -> None:
+    setup.cache.set_all({"reviews-1": setup.leading_to("one")})
+    async with grpc.aio.insecure_channel(setup.target) as channel:
+        call: Any = channel.stream_stream(f"/{V2_SERVICE}/{method}")()
+        assert await asyncio.wait_for(call.code(), 30) == grpc.StatusCode.UNIMPLEMENTED
+        assert await call.details() == (
+            "policyd speaks xDS v3 alone; have the client say `transport_api_version: V3` (gRPC: `xds_v3`)"
+        )
+    assert setup.service.statuses() == ()
+
+
+async def test_a_client_that_asks_on_a_stream_of_v3_for_what_is_of_v2_is_told_so(setup: Setup) -> None:
+    async with grpc.aio.insecure_channel(setup.target) as channel:
+        client = Spoken(channel)
+        await client.say(node={"id": "reviews-1"}, type_url="type.googleapis.com/envoy.api.v2.Listener")
+        assert await asyncio.wait_for(client.call.code(), 30) == grpc.StatusCode.INVALID_ARGUMENT
+        assert await client.call.details() == (
+            "`type.googleapis.com/envoy.api.v2.Listener` is no type that policyd serves"
+        )
