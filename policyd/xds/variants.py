@@ -9,6 +9,7 @@ from typing import Protocol
 
 from policyd.envoy_api import EnvoyApi
 from policyd.xds import sotw, wire
+from policyd.xds.snapshot import SHORT_NAMES
 from policyd.xds.sotw import Whole
 from policyd.xds.stream import Push, Request
 
@@ -65,6 +66,8 @@ class StateOfTheWorld:
         """A request is the difference to what was wanted before."""
         wish, node = wire.decode_wish(data, self._api)
         self._so_far, request = sotw.heard(self._so_far, wish)
+        if request is None and wish.type_url not in SHORT_NAMES:
+            return Request(wish.type_url), node  # who asks for what is not served is told so, even without a name
         return request, node
 
     def say(self, push: Push) -> Said:
