@@ -47,6 +47,11 @@ SPAN_TAGS: Final = "policyd"  # a span has what was decided as `policyd.decision
 
 METADATA_REVISION: Final = "revision"  # of an answer beside the proxy's own decision
 
+# ---- and what the proxy's own filter behind it says of the user, where the proxy decides by itself
+METADATA_USER: Final = "policyd.user"
+USER_IS: Final = "is"  # somebody, nobody
+USER: Final = "user"  # id, issuer, subject, claims
+
 # ---- what the proxy's own filter leaves in dynamic metadata (RBAC), with the name of the rule that matched
 RBAC_FILTER: Final = "envoy.filters.http.rbac"
 RBAC_RESULT: Final = "enforced_engine_result"  # one of the next two

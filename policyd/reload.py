@@ -199,7 +199,7 @@ def _enforced(
 ) -> Enforced:
     """Who decides at sidecars; raises InvalidInput where `local` cannot be."""
     audit = parsed.settings.audit
-    terms = Terms(audit.durability, audit.include.headers, distrusted(ruling.revision))
+    terms = Terms(audit.durability, audit.include.headers, distrusted(ruling.revision), audit.include.claims)
     found = enforced(ruling, terms, before)
     if problems := list(unenforced(found, parsed.declaration, terms)):
         raise InvalidInput(problems)
@@ -217,7 +217,7 @@ def relive(live: Live, control: Control, living: Callable[[Mesh], Mesh]) -> Live
 def reenforce(live: Live, control: Control, distrusted: Callable[[str], Collection[SpiffeId]]) -> Live:
     """The same, for who is distrusted by now: where an Enforcement is `auto` policyd decides for them."""
     audit = live.settings.audit
-    terms = Terms(audit.durability, audit.include.headers, distrusted(live.ruling.revision))
+    terms = Terms(audit.durability, audit.include.headers, distrusted(live.ruling.revision), audit.include.claims)
     found = enforced(live.ruling, terms, live.enforced)
     decides = (found.switches, live.guarded.guards)
     snapshots = build_snapshots(live.mesh, control, live.snapshots, *decides).check(STATIC_CLUSTERS)

@@ -1,7 +1,8 @@
 """What one Envoy decides by itself, as its access log tells it: taken, counted, put into the spool, sent to policyd.
 
-Law: the agent changes nothing of what is told and reads no more of it than how much it is. What is lost on the way is
-said on the same way, as soon as something gets through again.
+Law: the agent reads no more of what is told than how much it is, and changes nothing of it but this: what a token says
+stays here, but for whose it is and the claims that policies read. What is lost on the way is said on the same way, as
+soon as something gets through again.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import Final
 import grpc
 
 from policyd._pb import agent_pb2
-from policyd._pb.logged_pb2 import LoggedMessage
+from policyd._pb.logged_pb2 import LoggedEntry, LoggedMessage, LoggedMetadata
 from policyd.errors import StateError
+from policyd.names import METADATA_TOKENS
 from proxy.outside import Outside
 from proxy.spool import Spool
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 METHOD: Final = "StreamAccessLogs"
 MAX_NAME: Final = 300
+_TOKENS: Final = METADATA_TOKENS.encode()
 FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
@@ -117,15 +120,38 @@ class Listening:
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
     async def _serve(self, messages: AsyncIterator[bytes], _context: object) -> bytes:
+        return await self.take(messages)
+
+    async def take(self, messages: AsyncIterator[bytes]) -> bytes:
+        """Take what a stream tells, until it ends."""
         name = ""
         async for body in messages:
             logged = LoggedMessage.FromString(body)
             if named := logged.HasField("identifier"):  # with the stream's first message: all Envoy can do, 60 KB
                 name = logged.identifier.log_name[:MAX_NAME] or name
                 logged.ClearField("identifier")
+            has_tokens = _TOKENS in body
+            if has_tokens:
+                _forget_tokens(logged)
             if count := len(logged.http_logs.log_entry):
-                self._decided.take(name, logged.SerializeToString() if named else body, count)
+                self._decided.take(name, logged.SerializeToString() if named or has_tokens else body, count)
         return b""
+
+
+def _forget_tokens(logged: LoggedMessage) -> None:
+    """Take out what Envoy's own filter read in tokens: what policies read of it another one tells besides."""
+    for at, body in enumerate(logged.http_logs.log_entry):
+        if _TOKENS not in body:
+            continue
+        entry = LoggedEntry.FromString(body)
+        metadata = LoggedMetadata.FromString(entry.common_properties.metadata)
+        kept = [one for one in metadata.filter_metadata if one.key != METADATA_TOKENS]
+        if len(kept) == len(metadata.filter_metadata):
+            continue
+        del metadata.filter_metadata[:]
+        metadata.filter_metadata.extend(kept)
+        entry.common_properties.metadata = metadata.SerializeToString()
+        logged.http_logs.log_entry[at] = entry.SerializeToString()
 
 
 class Wake:

@@ -28,6 +28,7 @@ from policyd.authz.request import (
     usable_id,
 )
 from policyd.authz.ruling import Ruling
+from policyd.authz.user import said_user
 from policyd.cedar.model import Decision
 from policyd.errors import DecisionError, IncompleteRequest, PolicydError, UnacceptablePath
 from policyd.mesh.model import Listener, Mesh
@@ -188,7 +189,10 @@ class Reader:
             raise IncompleteRequest("this is no decision of a sidecar under a revision")
         outcome, began = _outcome(rule, revision, allowed=word == RBAC_ALLOWED), Own(time).when
         try:
-            outcome = outcome._replace(query=query_of(logged, listener, mesh, began))
+            query = query_of(logged, listener, mesh, began)
+            outcome = outcome._replace(
+                query=query._replace(facts=query.facts._replace(user=said_user(common, listener)))
+            )
         except IncompleteRequest:
             if outcome.word != "error":
                 raise

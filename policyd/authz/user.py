@@ -14,8 +14,9 @@ from google.protobuf.json_format import MessageToDict
 from policyd.authz.request import Query
 from policyd.cedar.claims import MAX_TEXT, claims_of
 from policyd.cedar.http import EndUser
-from policyd.errors import UnacceptableToken
-from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS
+from policyd.errors import IncompleteRequest, UnacceptableToken
+from policyd.mesh.model import Listener
+from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS, METADATA_USER, USER
 
 # what Envoy calls a failure at a listener of one rule: that there is no token (google::jwt_verify::Status)
 _MISSING: Final[Mapping[str, Any]] = {"code": 1}
@@ -37,6 +38,23 @@ def identified(query: Query, check: Any) -> Query:
     if len(users) > 1:
         raise UnacceptableToken("a request is of one user, and this one has tokens of several issuers")
     return query._replace(facts=query.facts._replace(user=users[0]))
+
+
+def said_user(logged: Any, listener: Listener) -> EndUser | None:
+    """The user of a request that was decided in its proxy (AccessLogCommon), with the claims that policies read.
+
+    As our own filter says there (policyd.local.users); raises IncompleteRequest.
+    """
+    found = logged.metadata.filter_metadata.get(METADATA_USER) if listener.issuers else None
+    said = MessageToDict(found).get(USER) if found is not None else None
+    if said is None:
+        return None
+    try:
+        claims = claims_of(said["claims"])
+        user = _user({"iss": said["issuer"], "sub": said["subject"]}, listener.issuers)
+    except (KeyError, TypeError, AttributeError, UnacceptableToken):
+        raise IncompleteRequest("this tells of no user that the listener believes") from None
+    return user._replace(claims=claims)
 
 
 def _user(payload: Any, issuers: Mapping[str, frozenset[str]]) -> EndUser:

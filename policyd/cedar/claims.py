@@ -61,6 +61,15 @@ def _texts(name: str, value: Any) -> list[str]:
     return [_text(name, one) for one in values if isinstance(one, str | int | float)]
 
 
+def number_of(text: str) -> float | None:
+    """The number that policies see as this text, if it is that of one."""
+    try:
+        number = float(text)
+        return number if abs(number) < EXACT and _text("", number) == text else None
+    except ValueError:
+        return None
+
+
 def _text(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value

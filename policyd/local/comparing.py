@@ -27,7 +27,7 @@ from policyd.local.logic import (
     some,
 )
 from policyd.local.texts import text_is
-from policyd.local.values import Items, Range, Text, Unknown, Value
+from policyd.local.values import Claim, Items, Range, Text, Unknown, Value
 
 MAX_SEGMENTS: Final = 100  # that are counted
 _FAMILIES: Final = {
@@ -50,6 +50,8 @@ def equal(left: Value, right: Value) -> Formula:
                 return Atom(SOURCE_PORT, OneOf((str(other),)), f"source port is {other}")
             case Unknown.SOURCE, Range():
                 return within([str(other.network)]) if other.is_one else NO
+            case Claim(), _:
+                raise NotCompilable("a claim compared as a whole")
             case ((Text() | Unknown() | Items()), _):
                 if left == right and not isinstance(left, Items):
                     return YES

@@ -6,8 +6,8 @@ that fails does not apply; a forbid that fails denies, after those that apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cedarpy import pst
@@ -15,6 +15,7 @@ from cedarpy import pst
 from policyd.authz.entities import ANONYMOUS
 from policyd.authz.ruling import Ruling
 from policyd.cedar.policies import Policy
+from policyd.cedar.reads import reads_of
 from policyd.cedar.scope import Constraint, Key, asked_keys, keys_of
 from policyd.cedar.syntax_tree import uid_of
 from policyd.errors import NotCompilable
@@ -71,7 +72,8 @@ class Compiled:
 
     `failing` are the forbids that can fail, and when; `unused` are the policies that can apply to no request there, as
     far as is known, with their effects. `verified` is the trust domain of callers, "" where none is verified;
-    `connects` says whether connections are decided there, and no requests.
+    `connects` says whether connections are decided there, and no requests. Of end users `issuers` are believed there,
+    each with the claims that are words, and `claims` are those that policies read.
     """
 
     listener: str
@@ -85,12 +87,15 @@ class Compiled:
     obstacles: tuple[str, ...] = ()
     verified: str = ""
     connects: bool = False
+    issuers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
 
     @property
     def content(self) -> tuple[object, ...]:
         """Equal for listeners that are decided alike."""
         rules = (self.forbids, self.failing, self.permits, self.unused, self.left, self.obstacles)
-        return (self.service, self.revision, self.verified, self.connects, *rules)
+        known = (self.verified, self.connects, self.issuers, self.claims)
+        return (self.service, self.revision, *known, *rules)
 
     @property
     def is_exact(self) -> bool:
@@ -124,6 +129,7 @@ class Compiler:
             obstacles=tuple(self._obstacles(listener)),
             verified=mesh.trust_domain if listener.verifies_peers else "",
             connects=takes_connections(listener.protocol),
+            issuers=listener.issuers,
         )
         if found.obstacles:
             return found
@@ -147,8 +153,8 @@ class Compiler:
             yield "workloads bring tunnels to gateways, too"
         if takes_connections(listener.protocol) and (listener.protocol != "tcp" or listener.side != "inbound"):
             yield f"what connections bring is looked at there (`{listener.protocol}`)"
-        if listener.issuers:
-            yield "tokens are taken there, and who has a bad one is refused before any policy"
+        if listener.issuers and (listener.side == "gateway" or takes_connections(listener.protocol)):
+            yield "tokens are taken there, and no filter says whose they are"
         if listener.verifies_peers and self._ruling.mesh.federated:
             yield "workloads of other trust domains are known there"
         if self._ruling.shadow is not None:
@@ -172,6 +178,9 @@ def listeners_of(mesh: Mesh, service: str) -> list[Listener]:
 
 
 def _compiled(empty: Compiled, policies: Sequence[Policy], place: Place) -> Compiled:
+    read = reads_of(one.tree for one in policies).tags if empty.issuers else frozenset[str]()
+    if read is None:
+        return replace(empty, obstacles=("a policy reads a claim whose name it computes",))
     rules: dict[str, list[Rule]] = {"permit": [], "forbid": []}
     failing: list[Rule] = []
     unused: list[tuple[str, str]] = []
@@ -195,6 +204,7 @@ def _compiled(empty: Compiled, policies: Sequence[Policy], place: Place) -> Comp
         permits=tuple(rules["permit"]),
         unused=tuple(unused),
         left=tuple(left),
+        claims=tuple(sorted(read)),
     )
 
 

@@ -13,6 +13,7 @@ from policyd.authz.request import TRACE_HEADERS
 from policyd.authz.ruling import Ruling
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import Problem
+from policyd.local import users
 from policyd.local.compile import Compiled, Compiler
 from policyd.local.envoy import rbac
 from policyd.local.replies import identified, mappers
@@ -55,13 +56,14 @@ class Enforced:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What else counts: how durable records are, the headers that are on record though no policy reads them, and the
-    workloads whose sidecars have decided otherwise than policyd, or do not tell.
+    """What else counts: how durable records are, the headers and claims that are on record though no policy reads them,
+    and the workloads whose sidecars have decided otherwise than policyd, or do not tell.
     """
 
     durability: str
     headers: Collection[str] = ()
     distrusted: Collection[SpiffeId] = ()
+    claims: Collection[str] = ()
 
 
 def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> Enforced:
@@ -70,7 +72,7 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
     held = dict(_held(ruling))
     logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TRACE_HEADERS} - {*WITHHELD_HEADERS}))
     switches = {
-        name: Switch(identified(), tuple(mappers()), logged, before.switches[name].sample_percent)
+        name: _switch(ruling.mesh.listeners[name], logged, before.switches[name].sample_percent)
         for name in _left(ruling, held, before)
     }
     if not held:
@@ -86,12 +88,21 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
         if not _can_switch(listener):
             continue
         share = DEFAULT_SAMPLE if resource.spec.sample_percent is None else resource.spec.sample_percent
-        switch = Switch(identified(), tuple(mappers()), logged, share)
+        switch = _switch(listener, logged, share)
         if compiled is not None:
             exact[name] = compiled
             switch = replace(switch, revision=ruling.revision, rbac=_filter(name, compiled, before))
+            if compiled.issuers:
+                asked = users.asked(compiled.issuers, {*compiled.claims, *terms.claims})
+                switch = replace(switch, asked=asked, told=tuple(users.is_told()))
         switches[name] = switch
     return Enforced(switches, why, {name: one.id for name, one in held.items()}, exact, compiler)
+
+
+def _switch(listener: Listener, logged: tuple[str, ...], share: float) -> Switch:
+    """A listener at which policyd decides, and its sidecar may."""
+    behind = (users.told(),) if listener.issuers else ()
+    return Switch(identified(), tuple(mappers()), logged, share, behind=behind)
 
 
 def _filter(name: str, compiled: Compiled, before: Enforced) -> Mapping[str, Any]:
@@ -155,7 +166,7 @@ def _left(ruling: Ruling, held: Collection[str], before: Enforced) -> Iterator[s
 
 def _can_switch(listener: Listener) -> bool:
     """Whether it is a listener at which either may decide, and one takes over from the other with the next request."""
-    return not takes_connections(listener.protocol) and not listener.issuers
+    return not takes_connections(listener.protocol)
 
 
 def _outcome(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from policyd.cedar.claims import number_of
 from policyd.local import expressions
 from policyd.local.compile import Compiled
 from policyd.local.logic import (
@@ -27,17 +28,28 @@ from policyd.local.logic import (
     Every,
     Field,
     Formula,
+    Has,
     Not,
+    OfUser,
     OneOf,
     Pattern,
     Present,
     Some,
+    Test,
     Within,
     every,
     negated,
     some,
 )
-from policyd.names import RBAC_FILTER, RULE_BAD_PATH, RULE_FAILED, RULE_INCOMPLETE, RULE_NOBODY
+from policyd.names import (
+    METADATA_USER,
+    RBAC_FILTER,
+    RULE_BAD_PATH,
+    RULE_FAILED,
+    RULE_INCOMPLETE,
+    RULE_NOBODY,
+    USER,
+)
 
 FILTER: Final = RBAC_FILTER
 INCOMPLETE: Final = RULE_INCOMPLETE
@@ -144,8 +156,12 @@ def _predicate(formula: Formula) -> dict[str, Any]:
             raise ValueError("a constant has no test")
 
 
-def _test(field: Field, test: Present | OneOf | Affix | Pattern | Within) -> dict[str, Any]:
+def _test(field: Field, test: Test) -> dict[str, Any]:
     match test:
+        case Present() if isinstance(field, OfUser):
+            return _of_user(field, {"present_match": True})
+        case Has(text):
+            return _of_user(_path(field), _element(text))
         case OneOf(texts) if len(texts) > 1:
             return {"or_matcher": {"predicate": [_single(field, {"exact": one}) for one in texts]}}
         case OneOf(texts):
@@ -157,18 +173,47 @@ def _test(field: Field, test: Present | OneOf | Affix | Pattern | Within) -> dic
         case Present():
             return _single(field, _regex(expressions.ANY_BYTES))
         case Within(ranges):
-            return _in_ranges(field, ranges)
+            return _in_ranges(str(field), ranges)
 
 
 def _single(field: Field, match: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(field, OfUser):
+        return _of_user(field, {"string_match": match})
     return {"single_predicate": {"input": _input(field), "value_match": match}}
+
+
+def _path(field: Field) -> OfUser:
+    if not isinstance(field, OfUser):
+        raise TypeError("only of users there are sets")
+    return field
+
+
+def _element(text: str) -> dict[str, Any]:
+    """One of a list is this as policies see it: a text, a number or a boolean (cedar.claims)."""
+    forms: list[dict[str, Any]] = [{"string_match": {"exact": text}}]
+    if text in ("true", "false"):
+        forms.append({"bool_match": text == "true"})
+    number = number_of(text)
+    if number is not None:
+        forms.append({"double_match": {"exact": number}})
+    one = forms[0] if len(forms) == 1 else {"or_match": {"value_matchers": forms}}
+    return {"list_match": {"one_of": one}}
+
+
+def _of_user(field: OfUser, value: dict[str, Any]) -> dict[str, Any]:
+    """What the filter in front says of the user (type.matcher.v3.ValueMatcher)."""
+    path = [{"key": key} for key in (USER, *field.path)]
+    input_ = {"@type": f"{_INPUTS}.network.v3.DynamicMetadataInput", "filter": METADATA_USER, "path": path}
+    config = {"@type": f"{_TYPE}envoy.extensions.matching.input_matchers.metadata.v3.Metadata", "value": value}
+    custom = {"name": "envoy.matching.matchers.metadata_matcher", "typed_config": config}
+    return {"single_predicate": {"input": {"name": "user", "typed_config": input_}, "custom_match": custom}}
 
 
 def _regex(regex: str) -> dict[str, Any]:
     return {"safe_regex": {"google_re2": {}, "regex": regex}}
 
 
-def _in_ranges(field: Field, ranges: tuple[str, ...]) -> dict[str, Any]:
+def _in_ranges(field: str, ranges: tuple[str, ...]) -> dict[str, Any]:
     parts = (one.split("/") for one in ranges)
     config = {
         "@type": f"{_TYPE}envoy.extensions.matching.input_matchers.ip.v3.Ip",
@@ -179,7 +224,7 @@ def _in_ranges(field: Field, ranges: tuple[str, ...]) -> dict[str, Any]:
     return {"single_predicate": {"input": _input(field), "custom_match": custom}}
 
 
-def _input(field: Field) -> dict[str, Any]:
+def _input(field: str) -> dict[str, Any]:
     name, type_ = _OWN_INPUTS.get(field, ("", ""))
     if type_:
         return {"name": name, "typed_config": {"@type": type_}}

@@ -15,6 +15,7 @@ from policyd.cedar.model import Uid
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.cedar.syntax_tree import chain_of, chain_read, uid_of
 from policyd.errors import NotCompilable
+from policyd.local import users
 from policyd.local.comparing import equal, in_range, is_kind, less
 from policyd.local.logic import (
     FALSE,
@@ -35,7 +36,7 @@ from policyd.local.logic import (
 )
 from policyd.local.place import Place
 from policyd.local.texts import like
-from policyd.local.values import Case, Cases, Items, Range, Text, Unknown, Value, caller_is, each, failing
+from policyd.local.values import Case, Cases, Claim, Items, Range, Text, Unknown, Value, caller_is, each, failing
 
 _BOOLEAN: Final = frozenset(
     {
@@ -99,6 +100,8 @@ class Evaluator:
     def _is_kind(self, op: str, value: Value) -> Formula:
         if op != "is_empty":
             return is_kind(value, op)
+        if isinstance(value, Claim):
+            return NO  # whose token has an empty one is policyd's to decide
         return NO if _items(value).values else YES
 
     # ---- two values
@@ -137,13 +140,18 @@ class Evaluator:
             case "has_tag":
                 return self._has_tag(left, _name(right))
             case "contains":
-                return self._contains(_items(left), right)
+                return self._contains(left, right)
             case "contains_all":
-                return every(*(self._contains(_items(left), one) for one in _items(right).values))
-            case _:  # contains_any
-                return some(*(self._contains(_items(left), one) for one in _items(right).values))
+                return every(*(self._contains(left, one) for one in _items(right).values))
+            case _ if isinstance(right, Claim):  # contains_any, which either may ask of the other
+                return some(*(self._contains(right, one) for one in _items(left).values))
+            case _:
+                return some(*(self._contains(left, one) for one in _items(right).values))
 
-    def _contains(self, items: Items, value: Value) -> Formula:
+    def _contains(self, whole: Value, value: Value) -> Formula:
+        if isinstance(whole, Claim):
+            return users.claim_holds(whole.name, _text(value))
+        items = _items(whole)
         return some(*(self._equal(one, value) for one in items.values))
 
     def _equal(self, left: Value, right: Value) -> Formula:
@@ -152,6 +160,8 @@ class Evaluator:
                 return self._place.caller_equals(other)
             if one is Unknown.ACTION and isinstance(other, Uid):
                 return self._place.action_equals(other)
+            if one is Unknown.USER and isinstance(other, Uid):
+                return self._place.user_equals(other)
         return equal(left, right)
 
     # ---- has, is, tags
@@ -160,7 +170,10 @@ class Evaluator:
         chain = chain_read(expr)
         if chain is None:
             raise NotCompilable("`has` of what is computed")
-        return Outcome(self._place.has(chain))
+        true = self._place.has(chain)
+        if chain_of(expr.base) != ("context", "user"):
+            return Outcome(true)
+        return Outcome(true, failing(self._place.attribute(("context", "user"))))
 
     def _is(self, base: pst.Expr, type_: str, inside: pst.Expr | None) -> Outcome:
         is_one = self._one(base, lambda value: self._place.is_a(value, type_))
@@ -173,6 +186,8 @@ class Evaluator:
             return Atom(_header(name), Present(), f"there is a header {name}")
         if bearer is Unknown.CALLER:
             return caller_is(one for ids in self._place.tagged(name).values() for one in ids)
+        if bearer is Unknown.USER:
+            return users.has_claim(name)
         return YES if name in self._place.entity(_uid(bearer)).tags else NO
 
     def _tag(self, bearer: Value, name: str) -> list[Case]:
@@ -183,6 +198,9 @@ class Evaluator:
             tagged = self._place.tagged(name)
             cases: list[Case] = [(caller_is(ids), value) for value, ids in tagged.items()]
             return [*cases, (negated(self._has_tag(bearer, name)), Unknown.FAILED)]
+        if bearer is Unknown.USER:
+            there = users.has_claim(name)
+            return [(there, Claim(name)), (negated(there), Unknown.FAILED)]
         tags = self._place.entity(_uid(bearer)).tags
         return [(YES, tags.get(name, Unknown.FAILED))]
 
@@ -229,7 +247,7 @@ class Evaluator:
 
     def _attribute(self, expr: pst.Expr) -> Cases:
         chain = chain_of(expr)
-        if chain is not None and (chain[0] == "context" or len(chain) == 1):
+        if chain is not None and (len(chain) == 1 or (chain[0] == "context" and chain[1:-1] != ("user",))):
             return self._place.attribute(chain)
         if not isinstance(expr, pst.GetAttr):
             raise NotCompilable("a variable")
@@ -316,6 +334,12 @@ def _name(value: Value) -> str:
     return value
 
 
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise NotCompilable("a claim compared with what is not known beforehand")
+    return value
+
+
 def _uid(value: Value) -> Uid:
     if not isinstance(value, Uid):
         raise NotCompilable("an entity that is computed")
@@ -323,6 +347,8 @@ def _uid(value: Value) -> Uid:
 
 
 def _items(value: Value) -> Items:
+    if isinstance(value, Claim):
+        raise NotCompilable("a claim compared as a whole")
     if not isinstance(value, Items):
         raise NotCompilable("a set that is computed")
     return value

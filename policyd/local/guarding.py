@@ -32,7 +32,9 @@ from policyd.local.logic import (
     Every,
     Field,
     Formula,
+    Has,
     Not,
+    OfUser,
     OneOf,
     Pattern,
     Present,
@@ -128,12 +130,16 @@ def exact(compiled: Compiled, ruling: Ruling) -> Compiled:
             policy = policies[rule.policy]
             left.append(Left(policy.id, policy.effect, why, "", policy.file, policy.line))
     obstacles = compiled.obstacles
+    if compiled.issuers and not obstacles:
+        obstacles = ("tokens are taken there, and gRPC verifies none",)
     if ruling.mesh.looks_at_serials:
         obstacles = (*obstacles, "gRPC looks at no list of revoked certificates (`ca.revoke_serials`)")
     return replace(compiled, left=tuple(left), obstacles=obstacles)
 
 
 def _otherwise(name: Field) -> str:
+    if isinstance(name, OfUser):
+        return "end users, whose tokens it does not verify"
     if name == SOURCE_PORT:
         return "the port that a call comes from"
     if name in (CALLER, SOURCE, PATH, HOST, METHOD):
@@ -198,6 +204,8 @@ def _test(name: Field, test: Test) -> dict[str, Any]:
             return _asked(name, {"safe_regex": {"regex": regex}})
         case Present():
             return {"header": {"name": name, "present_match": True}}
+        case Has():
+            raise ValueError("gRPC knows no claims")
 
 
 def _any(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

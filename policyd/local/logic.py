@@ -14,7 +14,15 @@ from policyd.errors import NotCompilable
 
 MAX_TESTS: Final = 4_096  # of fields, in the filter of one listener
 
-Field = str  # a header's name in lower case, or one of the following, which no header has for a name
+
+@dataclass(frozen=True, slots=True)
+class OfUser:
+    """What a proxy's own filter says of the user of a token (policyd.local.users), by its path."""
+
+    path: tuple[str, ...] = ()
+
+
+Field = str | OfUser  # a header's name in lower case, or one of the following, which no header has for a name
 PATH: Final = ":path"  # with its query, as Envoy passes it on
 HOST: Final = ":authority"
 METHOD: Final = ":method"
@@ -51,13 +59,20 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Has:
+    """It is a set of texts, numbers and booleans, of which one is this as a text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Within:
     """It is an address in one of these ranges."""
 
     ranges: tuple[str, ...]
 
 
-Test = Present | OneOf | Affix | Pattern | Within
+Test = Present | OneOf | Affix | Pattern | Has | Within
 
 
 @dataclass(frozen=True, slots=True)

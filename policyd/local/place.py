@@ -14,10 +14,11 @@ from policyd.authz.context import HEADERS, METHODS, action_of
 from policyd.authz.entities import ANONYMOUS, MeshEntities
 from policyd.authz.ruling import Ruling
 from policyd.cedar.model import Entity, Uid
+from policyd.cedar.reads import USER
 from policyd.cedar.schema import Schema
 from policyd.errors import NotCompilable, SpiffeIdError
-from policyd.local import expressions
-from policyd.local.logic import CALLER, HOST, METHOD, NO, PATH, YES, Formula, negated
+from policyd.local import expressions, users
+from policyd.local.logic import CALLER, HOST, METHOD, NO, PATH, YES, Formula, OfUser, negated
 from policyd.local.values import (
     Case,
     Cases,
@@ -45,21 +46,24 @@ class Known:
     schema: Schema
     entities: MeshEntities
     workloads: Mapping[Uid, Entity] = field(init=False)
-    members: Mapping[Uid, frozenset[str]] = field(init=False)  # of groups: the identities in them
+    members: Mapping[Uid, frozenset[str]] = field(init=False)  # of groups: the identities in them,
+    users: Mapping[Uid, frozenset[str]] = field(init=False)  # and the end users
 
     def __post_init__(self) -> None:
         """Look through what was declared."""
         workloads: dict[Uid, Entity] = {}
-        members: dict[Uid, set[str]] = {}
+        found: dict[str, dict[Uid, set[str]]] = {"Workload": {}, "User": {}}
         for entity in self.entities.content():
-            if entity.uid.type != "Workload":
+            members = found.get(entity.uid.type)
+            if members is None:
                 continue
             if entity.attrs:
                 workloads[entity.uid] = entity
             for above in entity.parents:
                 members.setdefault(above, set()).add(entity.uid.id)
         object.__setattr__(self, "workloads", workloads)
-        object.__setattr__(self, "members", {uid: frozenset(ids) for uid, ids in members.items()})
+        for name, members in (("members", found["Workload"]), ("users", found["User"])):
+            object.__setattr__(self, name, {uid: frozenset(ids) for uid, ids in members.items()})
 
 
 def known_of(ruling: Ruling) -> Known:
@@ -93,10 +97,16 @@ class Place:
                 return [(YES, self.resource.uid)]
             case ("action",):
                 return [(YES, Unknown.ACTION)]
+            case ("context", "user"):
+                return [(self._is_user(), Unknown.USER), (negated(self._is_user()), Unknown.FAILED)]
             case ("context", *path):
                 return [(YES, self._context(".".join(path)))]
             case _:
                 raise NotCompilable(f"`{'.'.join(chain)}`")
+
+    def _is_user(self) -> Formula:
+        """Whether the request has a token, and with it a user."""
+        return users.IS_ONE if self.listener.issuers and not self.connects else NO
 
     def _context(self, path: str) -> Value:
         requests: dict[str, Value] = {
@@ -140,8 +150,10 @@ class Place:
                 return NO
             case ("resource", name):
                 return YES if name in self.resource.attrs else NO
-            case ("context", "user" | "sni", *_):
-                return NO  # where tokens are taken, nothing is compiled
+            case ("context", "user", *inner):
+                return NO if inner and inner not in (["issuer"], ["subject"]) else self._is_user()
+            case ("context", "sni"):
+                return NO  # no client of TLS is asked for one where this is compiled
             case ("context", *path):
                 return self._context_has(".".join(path))
             case _:
@@ -179,6 +191,8 @@ class Place:
             case Unknown.CALLER, "namespace" | "service_account":
                 found = Text(CALLER, f"principal.{name}", name, domain)
                 return [(self._has_account(), found), (negated(self._has_account()), Unknown.FAILED)]
+            case Unknown.USER, "issuer" | "subject":
+                return [(YES, Text(OfUser((name,)), f"user.{name}"))]
             case Uid(), _:
                 attrs = self.entity(value).attrs
                 return [(YES, attrs.get(name, Unknown.FAILED))]
@@ -207,6 +221,8 @@ class Place:
                 return self._caller_in(group)
             case Unknown.ACTION:
                 return self._action_in(group)
+            case Unknown.USER:
+                return self.user_equals(group) if group.type == "User" else users.user_is(self._users_in(group))
             case Uid() if value == group:
                 return YES
             case Uid():
@@ -245,6 +261,13 @@ class Place:
             return NO
         return caller_is([uid.id]) if id_.trust_domain == self.known.mesh.trust_domain and id_.path else NO
 
+    def _users_in(self, group: Uid) -> frozenset[str]:
+        return self.known.users.get(group, frozenset())
+
+    def user_equals(self, uid: Uid) -> Formula:
+        """Whether the end user is a certain entity."""
+        return users.user_is([uid.id]) if uid.type == "User" else NO
+
     def _action_in(self, group: Uid) -> Formula:
         above = self.known.schema.actions
         return self._methods(one.id for one in self._own_actions() if one == group or group in above.get(one, ()))
@@ -274,6 +297,8 @@ class Place:
                 own = "Workload"
             case Unknown.ACTION:
                 own = "Action"
+            case Unknown.USER:
+                own = USER
             case Unknown.HEADERS:
                 own = HEADERS.type
             case Uid():

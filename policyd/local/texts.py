@@ -20,7 +20,9 @@ from policyd.local.logic import (
     YES,
     Affix,
     Atom,
+    Field,
     Formula,
+    OfUser,
     OneOf,
     Pattern,
     every,
@@ -52,8 +54,12 @@ def like(value: Value, pieces: Sequence[str]) -> Formula:
             return _host(pieces, words)
         case ":method":
             return _pattern(METHOD, expressions.text_expression(_ascii(pieces)), words)
+        case OfUser() as field:
+            return _anywhere(field, pieces, words)
         case header:
-            return _header(header, pieces, words)
+            for piece in pieces:
+                _check_replaced(header, piece)
+            return _anywhere(header, pieces, words)
 
 
 def text_is(text: Text, wanted: str) -> Formula:
@@ -67,7 +73,8 @@ def text_is(text: Text, wanted: str) -> Formula:
         case ":authority":
             return _host([wanted], words)
         case field:
-            _check_replaced(field, wanted)
+            if isinstance(field, str):
+                _check_replaced(field, wanted)
             return Atom(field, OneOf((wanted,)), words)
 
 
@@ -91,7 +98,7 @@ def _wild_of(text: Text) -> str:
     return ".*" if text.part == "path" else "[^/]*"
 
 
-def _pattern(field: str, expression: str | None, words: str) -> Formula:
+def _pattern(field: Field, expression: str | None, words: str) -> Formula:
     return NO if expression is None else Atom(field, Pattern(expression), words)
 
 
@@ -106,9 +113,7 @@ def _host(pieces: Sequence[str], words: str) -> Formula:
     return some(without, Atom(HOST, Pattern(with_port), f"{words}, with a port"))
 
 
-def _header(name: str, pieces: Sequence[str], words: str) -> Formula:
-    for piece in pieces:
-        _check_replaced(name, piece)
+def _anywhere(name: Field, pieces: Sequence[str], words: str) -> Formula:
     first, *middle, last = pieces
     if not middle and not (first and last):
         return Atom(name, Affix("prefix", first) if first else Affix("suffix", last), words) if first or last else YES

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyd import envoy_api
+from policyd.local import users
 from policyd.local.compile import Compiled, Left
 from policyd.local.envoy import BAD_PATH, FAILED, INCOMPLETE, NOBODY, rbac, rules
 from policyd.local.logic import NO, YES, words_of
@@ -85,6 +86,8 @@ def as_json(compiled: Compiled, listeners: Sequence[str]) -> dict[str, Any]:
     }
     if not compiled.is_exact:
         return told
+    if compiled.issuers:
+        told["user"] = {"told": users.told(), "asked": users.asked(compiled.issuers, compiled.claims)}
     filters = {"identified": identified(), "filter": rbac(compiled), "local_reply_mappers": mappers()}
     return told | {"bytes": size(compiled), **filters}
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 from policyd.cedar.model import Uid
 from policyd.errors import NotCompilable
-from policyd.local.logic import CALLER, METHOD, NO, Atom, Formula, OneOf, Pattern, every, some
+from policyd.local.logic import CALLER, METHOD, NO, Atom, Field, Formula, OneOf, Pattern, every, some
 
 
 class Unknown(Enum):
@@ -24,6 +24,7 @@ class Unknown(Enum):
     SOURCE = "context.source.ip"
     SOURCE_PORT = "context.source.port"
     HEADERS = "context.request.headers"
+    USER = "context.user"
     FAILED = "an error"
 
 
@@ -31,7 +32,7 @@ class Unknown(Enum):
 class Text:
     """A text that the request has: a field, or part of the caller's identity; `name` as policies call it."""
 
-    field: str
+    field: Field
     name: str
     part: str = ""  # of the caller: path, namespace or service_account
     domain: str = ""  # the caller's trust domain
@@ -65,13 +66,20 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of the user's token, which is a set of texts and here never an empty one."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Items:
     """A set of values."""
 
     values: tuple[Value, ...]
 
 
-Value = bool | int | str | Uid | Text | Range | Items | Unknown
+Value = bool | int | str | Uid | Text | Range | Claim | Items | Unknown
 Case = tuple[Formula, Value]  # under which condition it is which value
 Cases = Sequence[Case]  # one of them holds of every request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,6 +105,69 @@ def test_what_was_decided_is_on_record_with_what_policies_read(ruling: Ruling) -
         "method": "GET", "host": "reviews", "path": "/reviews/0", "segments": 2, "headers": {"x-team": "red"},
     }  # fmt: skip
     assert (entry.request_id, entry.trace_id) == ("r-1", "0af7651916cd43dd8448eb211c80319c")
+
+
+EDITORS = """\
+@id("red")
+permit (principal, action in Action::"http", resource)
+when { context has user && context.user.hasTag("roles") && context.user.getTag("roles").contains("editor") };
+"""
+ALICE: dict[str, Any] = {
+    "is": "somebody",
+    "user": {
+        "id": "https://a/alice",
+        "issuer": "https://a",
+        "subject": "alice",
+        "claims": {"roles": ["editor", 42, True], "email": ["a@example.com"]},
+    },
+}
+
+
+def taking(mesh: Mesh) -> Mesh:
+    """A listener that takes tokens."""
+    listener = replace(mesh.listeners[LISTENER], issuers={"https://a": frozenset[str]()})
+    return replace(mesh, listeners={**mesh.listeners, LISTENER: listener})
+
+
+def with_user(said: Any) -> dict[str, Any]:
+    return {"filter_metadata": {**metadata(rbac=rule("red", "allowed"))["filter_metadata"], "policyd.user": said}}
+
+
+def test_the_user_is_on_record_with_the_claims_that_policies_read(mesh: Mesh, schema: Any) -> None:
+    ruling = ruling_of(taking(mesh), schema, {"p.cedar": EDITORS})
+
+    entry = told(ruling, log(ruling.revision, common_properties__metadata=with_user(ALICE))).entry
+
+    user = {"__entity": {"type": "User", "id": "https://a/alice"}, "claims": {"roles": ["42", "editor", "true"]}}
+    assert (entry.reasons, entry.context["user"]) == (("red",), user)
+
+
+def test_claims_that_the_operator_lists_are_on_record_too(mesh: Mesh, schema: Any) -> None:
+    ruling = ruling_of(taking(mesh), schema, {"p.cedar": EDITORS})
+    reader = Reader({ruling.revision: ruling}.get, Include(claims=frozenset({"email"})))
+    logged = log(ruling.revision, common_properties__metadata=with_user(ALICE)).SerializeToString()
+
+    entry = reader.read(logged, ruling.mesh.listeners[LISTENER], ruling.mesh, MICROS).entry
+
+    assert entry.context["user"]["claims"] == {"email": ["a@example.com"], "roles": ["42", "editor", "true"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"user": "alice"},
+        {"user": {}},
+        {"user": {**ALICE["user"], "issuer": "https://b"}},
+        {"user": {**ALICE["user"], "subject": ""}},
+        {"user": {**ALICE["user"], "claims": {"n": 2**53}}},
+        {"user": {**ALICE["user"], "claims": "none"}},
+    ],
+)
+def test_what_tells_of_no_user_that_the_listener_believes_is_no_record(mesh: Mesh, schema: Any, said: Any) -> None:
+    ruling = ruling_of(taking(mesh), schema, {"p.cedar": EDITORS})
+
+    with pytest.raises(IncompleteRequest):
+        told(ruling, log(ruling.revision, common_properties__metadata=with_user(said)))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from policyd.cli.main import run
 from proxy.decided import DROPPED
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
+from tests.fakes.issuer import Issuer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
 
@@ -40,6 +41,21 @@ forbid (principal, action in Action::"http", resource) when { context.request.pa
 @id("team")
 permit (principal, action in Action::"http", resource)
 when { context.request.headers.hasTag("x-team") && context.request.headers.getTag("x-team") == "red" };
+"""
+EDITORS = """
+@id("editors")
+permit (principal, action in Action::"http", resource)
+when { context.request.path == "/edit" && context has user && context.user.hasTag("roles") &&
+  context.user.getTag("roles").contains("editor") };
+"""
+PEOPLE = Issuer("https://people.example.com")
+TOKENS = f"""\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: people}}
+spec:
+  selector: {{matchLabels: {{app: shop}}}}
+  jwtRules: [{{issuer: https://people.example.com, jwks: '{PEOPLE.jwks}'}}]
 """
 FORBID = '@id("{}") forbid (principal, action in Action::"http", resource) when {{ {} }};\n'
 CLOSED = FORBID.format("flip", 'context.request.path == "/open/flip"')
@@ -64,6 +80,7 @@ def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
     (directory / "workloads.yaml").write_text(WORKLOADS)
     (directory / "policies" / "all.cedar").write_text(POLICIES)
     (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL))
+    (directory / "mesh" / "tokens.yaml").write_text(TOKENS)
     try:
         yield up(directory)
     finally:
@@ -148,6 +165,41 @@ def test_a_record_of_a_sidecar_is_shown_and_explained_as_any(
     assert (shown["record"]["decided_by"], shown["not_explained"]) == ("proxy", "")
     assert "admin" in capsys.readouterr().out
     wait_until(lambda: int(mesh.status()["decisions"]) == len(decisions(mesh)), PATIENCE)
+
+
+def test_who_has_a_token_is_known_to_the_sidecar_and_what_it_is_not_sure_of_is_policyds(mesh: RunningMesh) -> None:
+    put(mesh.directory / "policies/all.cedar", POLICIES + EDITORS)
+    reading = PEOPLE.token("alice", roles=["editor"], salary=123456789)
+
+    with mesh.client("web-v1") as web:
+
+        def answer(token: str = "") -> httpx.Response:
+            return web.get("http://shop/edit", headers={"authorization": f"Bearer {token}"} if token else {})
+
+        wait_until(lambda: answer(reading).status_code == 200, PATIENCE)
+        began = datetime.now(UTC).isoformat()
+        asked = [
+            answer(reading),
+            answer(PEOPLE.token("bob", roles=["reader"])),
+            answer(),
+            answer(PEOPLE.token("carol", roles=[])),  # as an empty object looks
+            answer(PEOPLE.token("alice", lasts=-3600)),
+        ]
+
+    assert [one.status_code for one in asked] == [200, 403, 403, 403, 401]
+    wait_until(lambda: len(decided_since(mesh, began)) == 5, PATIENCE)
+    found = sorted(decided_since(mesh, began), key=lambda one: str(one["time"]))
+    assert [one.get("decided_by", "") for one in found[:4]] == ["proxy", "proxy", "proxy", ""]
+    assert [one["context"].get("user", {}).get("claims") for one in found[:4]] == [
+        {"roles": ["editor"]},
+        {"roles": ["reader"]},
+        None,
+        {"roles": []},
+    ]
+    assert found[0]["context"]["user"]["__entity"]["id"] == "https://people.example.com/alice"
+    assert not any(b"123456789" in data for data in spooled(mesh).values())
+    assert not any("123456789" in str(one) for one in decisions(mesh))
+    put(mesh.directory / "policies/all.cedar", POLICIES)
 
 
 def test_what_is_of_the_sample_policyd_decides_too_and_alike(mesh: RunningMesh) -> None:

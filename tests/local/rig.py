@@ -6,6 +6,7 @@ it pass and says what it would have answered; then the filter decides.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import socket
@@ -29,10 +30,10 @@ from policyd import envoy_api
 from policyd.audit.record import Entry
 from policyd.authz.service import SERVICE, Authorizer
 from policyd.envoy_api import envoy_binary
-from policyd.local import envoy, replies
+from policyd.local import envoy, replies, users
 from policyd.names import EXTENSION_LISTENER
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources import filters
+from policyd.xds.resources import filters, tokens
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control
 from tests.certificates import Authority
 from tests.fakes.decision_metrics import FakeDecisionMetrics
@@ -40,7 +41,7 @@ from tests.local.world import Asked, Case
 from tests.ports import free_port
 
 TYPE = "type.googleapis.com/"
-CENTRAL, LOCAL, DETAILS = "x-central", "x-local", "x-details"
+CENTRAL, LOCAL, DETAILS, LEFT = "x-central", "x-local", "x-details", "x-left"
 ASIDE = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"), authz_timeout_seconds=100)
 AT_ONCE = 40  # requests on their way on one connection
 NO_POLICY = {name.replace(" ", "_") for name in (envoy.INCOMPLETE, envoy.BAD_PATH, envoy.FAILED, envoy.NOBODY)}
@@ -95,6 +96,21 @@ def serving(central: Central, folder: Path) -> Iterator[str]:
 # ---- the Envoy
 
 
+def _routes(case: Case) -> list[dict[str, Any]]:
+    """The route of a set; of one whose listener takes tokens, behind it that of what is left to policyd."""
+    here = _route(case)
+    if not case.listener.issuers:
+        return [here]
+    asked = users.asked(case.listener.issuers, case.compiled.claims)
+    left = {**here, "response_headers_to_add": [{"header": {"key": LEFT, "value": "policyd"}}]}
+    here["match"] = {**here["match"], "dynamic_metadata": users.is_told()}
+    here["typed_per_filter_config"] |= asked
+    left["typed_per_filter_config"] = {
+        name: one for name, one in here["typed_per_filter_config"].items() if name != envoy.FILTER
+    }
+    return [here, left]
+
+
 def _route(case: Case) -> dict[str, Any]:
     said = {EXTENSION_LISTENER: case.listener.name, "set": str(case.number)}
     per_route = {
@@ -123,10 +139,14 @@ def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, An
     why = {"header": {"key": DETAILS, "value": "%RESPONSE_CODE_DETAILS%"}}
     denials = [{**one, "headers_to_add": [*one["headers_to_add"], why]} for one in replies.mappers()]
     rbac = {"name": envoy.FILTER, "typed_config": {"@type": f"{filters.HTTP}.rbac.v3.RBAC"}}
-    hosts = [{"name": "all", "domains": ["*"], "response_headers_to_add": told, "routes": list(map(_route, cases))}]
+    routes = [route for case in cases for route in _routes(case)]
+    hosts = [{"name": "all", "domains": ["*"], "response_headers_to_add": told, "routes": routes}]
+    taking = next((one for one in cases if one.listener.issuers), None)
+    verified = tokens.verification(taking.ruling.mesh, taking.instance) if taking else []
+    behind = [users.told()] if taking else []
     manager = filters.manager(
         name,
-        [filters.authorization(ASIDE), replies.identified(), rbac],
+        [*verified, *behind, filters.authorization(ASIDE, tokens=True), replies.identified(), rbac],
         {"route_config": {"name": name, "virtual_hosts": hosts}},
         local_reply_config={"mappers": denials},
         upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
@@ -195,13 +215,23 @@ class Place:
 
 
 @contextmanager
+def without_collector() -> Iterator[None]:
+    """Protobuf's classes of a pool of its own do not bear being looked through while other threads ask for them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
 def running(cases: Sequence[Case]) -> Iterator[Place]:
     """An Envoy that decides by all these sets, and policyd's service beside it."""
     folder = Path(tempfile.mkdtemp(prefix="policyd-"))
     place = Place(Authority("callers"), free_port(), free_port())
     verified = [one for one in cases if one.listener.verifies_peers]
     strangers = [one for one in cases if not one.listener.verifies_peers]
-    with serving(Central(cases), folder) as authz:
+    with without_collector(), serving(Central(cases), folder) as authz:
         listeners = [
             _listener("tls", place.tls, verified, _tls(folder, place.authority)),
             _listener("plain", place.plain, strangers, {}),
@@ -238,12 +268,16 @@ def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """Both decisions as status and policy, None where Envoy itself refused before any; and what the caller gets."""
+    """Both decisions as status and policy, None where Envoy itself refused before any; and what the caller gets.
+
+    What was left to policyd (`is_left`) has its answer.
+    """
 
     central: tuple[int, str] | None
     local: tuple[int, str] | None
     body: str
     headers: Mapping[str, str]
+    is_left: bool = False
 
 
 def answers(place: Place, caller: str, source: str, requests: Sequence[Asked]) -> Iterator[tuple[Asked, Answer]]:
@@ -296,8 +330,9 @@ def _read(reader: IO[bytes], method: str) -> tuple[Answer, bool] | None:
         name, _, value = line.decode("latin-1").partition(": ")
         headers[name] = value
     body = reader.read(int(headers.get("content-length", "0"))).decode() if method != "HEAD" else ""
-    central = headers.get(CENTRAL)
-    answer = Answer(_decided(central) if central else None, _local(status, headers), body, headers)
+    central = _decided(headers[CENTRAL]) if CENTRAL in headers else None
+    is_left = LEFT in headers
+    answer = Answer(central, central if is_left else _local(status, headers), body, headers, is_left)
     return answer, headers.get("connection") == "close"
 
 

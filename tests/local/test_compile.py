@@ -30,7 +30,7 @@ INBOUND = "shop-v1/inbound"
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
     """Services, identities, labels and groups."""
-    return world.mesh_of()
+    return world.mesh_of(tokens="")
 
 
 def ruling_of(mesh: Mesh, schema: Schema, text: str) -> Ruling:
@@ -254,10 +254,84 @@ def test_workloads_of_other_trust_domains_keep_a_listener_central(mesh: Mesh, sc
     assert compiled(federated, schema, "", "shop-v1/inbound/plaintext").is_exact  # where nobody is verified
 
 
-def test_who_has_a_bad_token_is_refused_by_policyd(schema: Schema) -> None:
-    taking = built({"workloads.yaml": world.WORKLOADS, "mesh/tokens.yaml": AUTHENTICATION})
-    (obstacle,) = compiled(taking, schema, "").obstacles
-    assert obstacle == "tokens are taken there, and who has a bad one is refused before any policy"
+ROLES = 'context.user.getTag("roles")'
+HAS = 'context.user.hasTag("roles")'
+USERS = [
+    ("context has user", "there is a user"),
+    ("!(context has user)", "not (there is a user)"),
+    ('context has user && context.user.subject == "al"', 'there is a user and user.subject is "al"'),
+    ('context has user && context.user.issuer like "https*"', 'there is a user and user.issuer like "https*"'),
+    (
+        'context has user && context.user in Group::"people"',
+        "there is a user and user is one of https://a/al, https://a/b",
+    ),
+    ('context has user && context.user == User::"https://a/x"', "there is a user and user is https://a/x"),
+    ('context has user && context.user in Group::"shops"', "never"),
+    (f"context has user && {HAS}", "there is a user and user has a claim roles"),
+    (
+        f'context has user && {HAS} && {ROLES}.contains("a")',
+        'there is a user and user has a claim roles and claim roles has "a"',
+    ),
+    (
+        f'context has user && {HAS} && ["a", "b"].containsAny({ROLES})',
+        'there is a user and user has a claim roles and (claim roles has "a" or claim roles has "b")',
+    ),
+    (
+        f'context has user && {HAS} && {ROLES}.containsAll(["a", "b"])',
+        'there is a user and user has a claim roles and claim roles has "a" and claim roles has "b"',
+    ),
+    (f"context has user && {HAS} && {ROLES}.isEmpty()", "never"),
+]
+
+
+@pytest.fixture(scope="module")
+def taking() -> Mesh:
+    """Services that take tokens."""
+    groups = world.GROUPS.replace("nobody: {}", 'people: {users: ["https://a/al", "https://a/b"]}')
+    groups = "\n".join(line for line in groups.splitlines() if "bob" not in line)
+    return built({"workloads.yaml": world.WORKLOADS, "groups.yaml": groups, "mesh/tokens.yaml": AUTHENTICATION})
+
+
+@pytest.mark.parametrize(("condition", "words"), USERS)
+def test_users_and_claims_are_asked_of_what_the_proxy_has_verified(
+    taking: Mesh, schema: Schema, condition: str, words: str
+) -> None:
+    found = compiled(taking, schema, f'@id("p") permit (principal, {HTTP}, resource) when {{ {condition} }};')
+
+    told = words_of(found.permits[0].when) if found.permits else "never"
+    assert (found.left, found.obstacles, told) == ((), (), words)
+    assert dict(found.issuers) == {"https://a": frozenset({"scope", "permission"})}
+    assert found.claims == (("roles",) if "roles" in condition else ())
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        (f'{ROLES} == ["a"]', "a claim compared as a whole"),
+        (f'["a"].containsAll({ROLES})', "a claim compared as a whole"),
+        (f"{ROLES}.contains(context.request.path)", "a claim compared with what is not known beforehand"),
+        ('context.user.hasTag("")', "a claim without a name"),
+        ("context.user.subject == context.request.path", "two values of which neither is known beforehand"),
+    ],
+)
+def test_what_no_metadata_can_be_asked_is_left(taking: Mesh, schema: Schema, condition: str, why: str) -> None:
+    guarded = f"context has user && {HAS} && {condition}"
+    found = compiled(taking, schema, f'@id("p") permit (principal, {HTTP}, resource) when {{ {guarded} }};')
+
+    assert [one.why for one in found.left] == [why]
+
+
+def test_a_claim_whose_name_is_computed_could_be_any(taking: Mesh, schema: Schema) -> None:
+    condition = "context has user && context.user.hasTag(context.request.path)"
+    found = compiled(taking, schema, f'@id("p") permit (principal, {HTTP}, resource) when {{ {condition} }};')
+
+    assert found.obstacles == ("a policy reads a claim whose name it computes",)
+
+
+def test_at_gateways_no_filter_says_whose_a_token_is(taking: Mesh, schema: Schema) -> None:
+    assert compiled(taking, schema, "", "edge/gateway/8080").obstacles == (
+        "tokens are taken there, and no filter says whose they are",
+    )
 
 
 def test_policies_that_are_tried_beside_keep_a_listener_central(mesh: Mesh, schema: Schema) -> None:
@@ -341,8 +415,8 @@ def test_only_what_a_change_touches_is_compiled_again(mesh: Mesh, schema: Schema
     assert [words_of(one.permits[0].when) for one in (old[1], new[1])] == ['path is "/b"', 'path is "/c"']
     assert new[0].revision == new[1].revision != old[0].revision
 
-    alike = Compiler(ruling_of(world.mesh_of(), schema, texts("/b")), before)  # made anew, and says the same
+    alike = Compiler(ruling_of(world.mesh_of(tokens=""), schema, texts("/b")), before)  # made anew, and says the same
     assert alike.compile(shop).permits is old[0].permits
-    other = replace(world.mesh_of(), groups={})
+    other = replace(world.mesh_of(tokens=""), groups={})
     elsewhere = Compiler(ruling_of(other, schema, texts("/b")), before)
     assert elsewhere.compile(shop).permits is not old[0].permits

@@ -14,11 +14,18 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.placement import assumed
 from policyd.spiffe import SpiffeId
+from tests.fakes.issuer import Issuer
 
 WORKLOADS = """\
 workloads:
   shop-v1: {service: shop, port: 80}
   data-v1: {service: data, port: 5432, protocol: tcp}
+"""
+TOKENS = f"""\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: people}}
+spec: {{selector: {{matchLabels: {{app: shop}}}}, jwtRules: [{{issuer: https://a, jwks: '{Issuer("https://a").jwks}'}}]}}
 """
 OPEN = '@id("open") permit (principal, action in Action::"http", resource);\n'
 CLOCK = """\
@@ -120,6 +127,24 @@ def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(sche
     assert (switch.revision, switch.sample_percent) == (ruling.revision, 2.5)
     # what policyd is not sent is on no record of a sidecar's either
     assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed")
+
+
+def test_where_tokens_are_taken_the_sidecar_decides_once_it_is_known_whose_they_are(schema: Schema) -> None:
+    reading = OPEN.replace(";", '\nwhen { context has user && context.user.hasTag("roles") };')
+    declaration = declare(
+        {"workloads.yaml": WORKLOADS, "mesh/e.yaml": resource("enforcement: auto"), "mesh/t.yaml": TOKENS}
+    )
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    ruling = make_ruling(mesh, load_policies({"p.cedar": reading}, schema), schema)
+
+    switch = enforced(ruling, replace(ASYNC, claims=("email",))).switches[SHOP]
+    central = enforced(ruling, WRITTEN).switches[SHOP]
+
+    assert switch.rbac is not None
+    asked = switch.asked["envoy.filters.http.lua"]["filter_context"]["asked"]
+    assert (asked["claims"], list(asked["issuers"])) == ({"email": True, "roles": True}, ["https://a"])
+    assert [one["filter"] for one in switch.told] == ["policyd.user"]
+    assert (central.rbac, central.asked, central.told, central.behind) == (None, {}, (), switch.behind)
 
 
 def test_between_central_and_local_only_who_decides_is_another(schema: Schema) -> None:

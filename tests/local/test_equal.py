@@ -14,7 +14,7 @@ import pytest
 
 from policyd.cedar.schema import Schema
 from tests.local.rig import Answer, Place, answers, running
-from tests.local.world import CALLERS, SOURCES, Asked, Case, asked, cases
+from tests.local.world import CALLERS, SOURCES, TOKEN_HEADERS, Asked, Case, asked, cases
 
 pytestmark = pytest.mark.e2e
 
@@ -36,9 +36,13 @@ def test_generated_policies_have_the_same_answers_in_the_proxy(schema: Schema) -
     strangers = [one.number for one in made if not one.listener.verifies_peers]
     who = [(caller, source) for caller in (*CALLERS, *[""] * len(CALLERS)) for source in SOURCES]
     each = -(-REQUESTS // len(who))
+
+    def one_of(cases: list[int]) -> Asked:
+        number = chosen.choice(cases)
+        return asked(chosen, number, with_tokens=bool(made[number].listener.issuers))
+
     plan = [
-        (caller, source, [asked(chosen, chosen.choice(verified if caller else strangers)) for _ in range(each)])
-        for caller, source in who
+        (caller, source, [one_of(verified if caller else strangers) for _ in range(each)]) for caller, source in who
     ]
 
     def ask(place: Place, caller: str, source: str, requests: list[Asked]) -> list[tuple[Asked, Answer, str]]:
@@ -52,4 +56,8 @@ def test_generated_policies_have_the_same_answers_in_the_proxy(schema: Schema) -
     assert len(results) >= REQUESTS
     seen = Counter(answer.central[0] if answer.central else 0 for _, answer, _ in results)
     assert all(seen[status] > REQUESTS / 100 for status in (200, 400, 403, 503)), seen
+    assert seen[401] > REQUESTS / 200
+    with_users = [answer for one, answer, _ in results if any(name in TOKEN_HEADERS for name, _ in one.headers)]
+    local = [answer for answer in with_users if answer.local and not answer.is_left]
+    assert len(local) > len(with_users) / 4 > REQUESTS / 40
     assert len({answer.central for _, answer, _ in results}) > SETS / 2  # many policies are reasons

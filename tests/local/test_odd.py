@@ -176,7 +176,7 @@ def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
     requests, connections = (
         world.mesh_of(),
-        world.mesh_of(world.WORKLOADS.replace("port: 9080,", "port: 9080, protocol: tcp,")),
+        world.mesh_of(world.WORKLOADS.replace("port: 9080,", "port: 9080, protocol: tcp,"), tokens=""),
     )
     cases = []
     for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T)):

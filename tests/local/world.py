@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.policies import Policy, load_policies, set_of
@@ -17,8 +18,9 @@ from policyd.errors import InvalidInput
 from policyd.local.compile import Compiled, Compiler
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
-from policyd.mesh.model import Listener, Mesh
+from policyd.mesh.model import Instance, Listener, Mesh
 from policyd.mesh.placement import assumed
+from tests.fakes.issuer import Issuer
 
 WORKLOADS = """
 workloads:
@@ -39,7 +41,19 @@ groups:
   fronts: {workloads: ["spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/back/sa/api"]}
   all: {groups: [fronts], workloads: ["spiffe://cluster.local/ns/default/sa/shop"]}
   shops: {services: [shop.default]}
+  people: {users: ["https://a/alice", "https://b/bob/x"]}
   nobody: {}
+"""
+ISSUERS = {name: Issuer(f"https://{name}") for name in ("a", "b")}
+TOKENS = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: people, namespace: default}}
+spec:
+  selector: {{matchLabels: {{version: v2}}}}
+  jwtRules:
+    - {{issuer: https://a, audiences: [shop], jwks: '{ISSUERS["a"].jwks}', spaceDelimitedClaims: [words, a.b]}}
+    - {{issuer: https://b, jwks: '{ISSUERS["b"].jwks}', fromHeaders: [{{name: x-token}}]}}
 """
 PLAINTEXT = """
 apiVersion: security.istio.io/v1
@@ -87,6 +101,13 @@ VALUES: Sequence[Sequence[bytes]] = (
 HOSTS = ("shop", "SHOP", "shop:9080", "Shop:", "shop:1:2", "127.0.0.1", "[::1]:80", "a.shop", "shop.default", ":80")
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PURGE", "PROPFIND", "TRACE")
 HEADERS = ("x-a", "x-a", "x-b", "user-agent", "x-forwarded-for", "x-request-id")  # Envoy itself writes some
+TOKEN_HEADERS = ("authorization", "x-token")
+PEOPLE = ("https://a/alice", "https://a/bob", "https://b/bob/x", "https://c/alice")
+SUBJECTS = ("alice", "bob", "bob/x", "é!", "A", "al ice")
+CLAIMS = ("roles", "words", "a.b", "a", "n", "https://x/y", "sub", "exp", "")
+# what policies compare elements with, and what they are made of
+ELEMENTS = ("editor", "42", "1.5", "true", "false", "1e-05", "-3", "0", "-0", "42.0", "", "é", "a b", "a", "alice")
+SCALARS = ("editor", "42", 42, 42.0, 1.5, True, False, 1e-05, -3, 0, -0.0, "", "é", "a b", "a  b", "a", 1e15, 2**53 - 1)
 OVERFLOW = "9223372036854775807 + 1 > 0"
 
 
@@ -133,6 +154,30 @@ def _of_caller(chosen: random.Random) -> str:
         'principal.trust_domain == "cluster.local"',
     )
     return f"principal is Workload && ({chosen.choice(forms)})"
+
+
+def _of_user(chosen: random.Random) -> str:
+    name, one = chosen.choice(CLAIMS), chosen.choice(ELEMENTS)
+    several = ", ".join(f'"{element}"' for element in chosen.sample(ELEMENTS, 3))
+    has, got = (f'context.user.{word}Tag("{name}")' for word in ("has", "get"))
+    forms = (
+        "true",
+        texts(chosen, "context.user.subject", SUBJECTS, ("al*", "*!", "*", "a*e", "*o*")),
+        texts(chosen, "context.user.issuer", ("https://a", "https://b", "x"), ("https*", "*b")),
+        'context.user in Group::"people"',
+        f'context.user == User::"{chosen.choice(PEOPLE)}"',
+        'context.user in User::"https://a/alice" || context.user in [Group::"nobody", Group::"people"]',
+        has,
+        f'{has} && {got}.contains("{one}")',
+        f"{has} && {got}.containsAny([{several}])",
+        f"{has} && [{several}].containsAny({got})",
+        f"{has} && {got}.containsAll([{several}])",
+        f'{has} && {got}.containsAll(["{one}"])',
+        f"{has} && ({got}.isEmpty() || {got}.containsAll([]))",
+        f'if {has} then {got}.contains("{one}") else true',
+        "context.user has subject",
+    )
+    return f"context has user && ({chosen.choice(forms)})"
 
 
 def _of_place(chosen: random.Random) -> str:
@@ -214,7 +259,8 @@ def condition(chosen: random.Random, depth: int = 3) -> str:
                 return f"if {condition(chosen, depth - 1)} then {left} else {right}"
     if chosen.random() < 0.12:
         return _failing(chosen)
-    return chosen.choice((_of_text, _of_text, _of_header, _of_caller, _of_place, _of_values))(chosen)
+    among = (_of_text, _of_text, _of_header, _of_caller, _of_place, _of_values, _of_user, _of_user)
+    return chosen.choice(among)(chosen)
 
 
 def _failing(chosen: random.Random) -> str:
@@ -263,9 +309,10 @@ def policies(chosen: random.Random, count: int, schema: Schema) -> Sequence[Poli
             lines = [line for at, line in enumerate(lines) if at not in bad]
 
 
-def mesh_of(workloads: str = WORKLOADS, groups: str = GROUPS) -> Mesh:
-    """Services, identities, labels and groups, whose sidecars take mutual TLS and plain text."""
-    declaration = declare({"workloads.yaml": workloads, "groups.yaml": groups, "mesh/peers.yaml": PLAINTEXT})
+def mesh_of(workloads: str = WORKLOADS, groups: str = GROUPS, tokens: str = TOKENS) -> Mesh:
+    """Services, identities, labels and groups, whose sidecars take mutual TLS and plain text, some of them tokens."""
+    texts = {"workloads.yaml": workloads, "groups.yaml": groups, "mesh/peers.yaml": PLAINTEXT}
+    declaration = declare({**texts, "mesh/tokens.yaml": tokens})
     return build(declaration, "cluster.local", assumed(declaration))
 
 
@@ -285,6 +332,7 @@ def meshes(chosen: random.Random) -> Iterator[Mesh]:
             "fronts": {"workloads": fronts},
             "all": {"groups": inner, "workloads": members},
             "shops": {"services": services},
+            "people": {"users": chosen.sample(PEOPLE, chosen.randrange(3))},
             "nobody": {},
         }
         yield mesh_of(workloads + rest, json.dumps({"groups": groups}))
@@ -303,6 +351,11 @@ class Case:
     ruling: Ruling
     listener: Listener
     compiled: Compiled
+
+    @property
+    def instance(self) -> Instance:
+        """Whose listener it is."""
+        return self.ruling.mesh.instances[self.listener.instance]
 
     @property
     def text(self) -> str:
@@ -353,6 +406,19 @@ class Asked:
         return b"\r\n".join([*lines, b"x-set: %d" % self.case, b"", b""])
 
 
+def _nested(depth: int) -> Any:
+    return {"x": _nested(depth - 1)} if depth else 1
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    [], {}, None, [None], [[]], [{"b": 1}], {"b": None}, {"b": []}, 2**53, -(2**53), 1e300,
+    "a\x00b", "x" * 8192, "x" * 8193,
+    _nested(7), _nested(8), _nested(9), list(range(1024)), list(range(1025)), {str(at): at for at in range(240)},
+    {str(at): at for at in range(260)}, "a\u2003b", "a\x1cb", " ", ["a b"], {"b": "a b"}, "é" * 5000,
+    {"1": "x", "2": "y"},
+)  # fmt: skip
+
+
 def _target(chosen: random.Random) -> bytes:
     text = chosen.choice(TARGETS) if chosen.random() < 0.6 else chosen.choice(PATHS)
     if chosen.random() < 0.2:
@@ -369,13 +435,45 @@ def _escaped(chosen: random.Random, one: str) -> str:
     return one if one in "/%?" else chosen.choice((f"%{ord(one) & 0xFF:02x}", f"%{ord(one) & 0xFF:02X}"))
 
 
-def asked(chosen: random.Random, case: int) -> Asked:
+def _value(chosen: random.Random) -> Any:
+    """A claim's value."""
+    some = [chosen.choice(SCALARS) for _ in range(chosen.choice((1, 2, 5)))]
+    match chosen.randrange(12):
+        case 0:
+            return some
+        case 1:
+            return [*some, None, {"x": 1}, ["editor"]]
+        case 2:
+            return {"b": chosen.choice(SCALARS), "c": some}
+        case 3:
+            return chosen.choice(ODD_VALUES)
+        case _:
+            return some[0]
+
+
+def token(chosen: random.Random) -> tuple[str, bytes]:
+    """A header with a token, of which some do not hold, or policyd takes none."""
+    name = chosen.choice("aab")
+    claims = {one: _value(chosen) for one in CLAIMS if one not in ("sub", "exp") and chosen.random() < 0.3}
+    claims["aud"] = "shop" if chosen.random() < 0.95 else "others"
+    subject = chosen.choice((*SUBJECTS, *SUBJECTS, *SUBJECTS, None, ""))
+    made = ISSUERS[name].token(subject, lasts=3600 if chosen.random() < 0.97 else -3600, **claims)
+    return ("authorization", f"Bearer {made}".encode()) if name == "a" else ("x-token", made.encode())
+
+
+def tokens(chosen: random.Random) -> list[tuple[str, bytes]]:
+    """Mostly one, sometimes of two users."""
+    return [token(chosen) for _ in range(chosen.choice((0, 0, 1, 1, 1, 1, 1, 1, 1, 2)))]
+
+
+def asked(chosen: random.Random, case: int, *, with_tokens: bool = False) -> Asked:
     """A request, as odd as they come."""
     headers: list[tuple[str, bytes]] = []
     for name in sorted(set(HEADERS)):
         if chosen.random() < 0.5:
             spelled = chosen.choice((name, name.upper(), name.title()))
             headers += [(spelled, value) for value in chosen.choice(VALUES)]
+    headers += tokens(chosen) if with_tokens else []
     chosen.shuffle(headers)
     method = chosen.choice(METHODS) if chosen.random() < 0.5 else "GET"
     return Asked(case, method, _target(chosen), chosen.choice(HOSTS[:9]), tuple(headers))

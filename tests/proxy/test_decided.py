@@ -12,6 +12,7 @@ import pytest
 
 from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
+from policyd.names import METADATA_TOKENS
 from proxy.control import Control, Unreachable
 from proxy.decided import CRASHED, DROPPED, FULL, METHOD, NOT_TOLD, SERVICE, SILENT, Decided, Listening
 from proxy.forwarding import Forwarding
@@ -176,6 +177,28 @@ async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path:
     await server.stop(None)
 
     assert (one.arrived, waiting(one)) == (4, [("shop-v1/inbound", bodies[1], 0, "")] * 2)
+
+
+async def test_what_a_token_says_stays_at_the_agent_but_for_what_policies_read(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s")
+    build: Any = shared().build
+    message = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
+    said = {"policyd.user": {"is": "somebody", "user": {"id": "https://a/al"}}}
+    tokens = {METADATA_TOKENS: {"default/people/0": {"iss": "https://a", "sub": "al", "salary": 1}}}
+
+    def log(metadata: dict[str, Any]) -> dict[str, Any]:
+        common = {"metadata": {"filter_metadata": metadata}, "route_name": "r"}
+        return {
+            "http_logs": {"log_entry": [{"common_properties": common}, {"request": {"path": f"/{METADATA_TOKENS}"}}]}
+        }
+
+    async def say() -> AsyncIterator[bytes]:
+        yield build(message, log(said | tokens)).SerializeToString(deterministic=True)
+
+    await Listening(one).take(say())
+
+    [(_, logged, _, _)] = waiting(one)
+    assert shared().message(message).FromString(logged) == build(message, log(said))
 
 
 class Counting:

@@ -7,6 +7,7 @@ agent beside the Envoy: every such decision, and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from policyd.names import (
@@ -22,7 +23,7 @@ from policyd.names import (
     RULE_INCOMPLETE,
     STATE_DECISION_ID,
 )
-from policyd.xds.resources import counting, filters, tls
+from policyd.xds.resources import counting, filters, tls, tokens
 from policyd.xds.resources.model import Control, Decided, Switch
 
 SAMPLE: Final = "policyd.sample"
@@ -44,14 +45,15 @@ DECIDED: Final = Decided(
 )
 
 
-def chain(control: Control, switch: Switch) -> list[dict[str, Any]]:
-    """What every request passes: its id, policyd, the sample, and the filter of the route."""
+def chain(control: Control, switch: Switch, verification: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What every request passes: its id, the `verification` of its token, policyd, the sample, the route's filter."""
     rbac = {"name": RBAC_FILTER, "typed_config": {"@type": f"{filters.HTTP}.rbac.v3.RBAC"}}
-    sample = [_sampling(control, switch.sample_percent)] if switch.sample_percent else []
-    return [dict(switch.front), filters.authorization(control), *sample, rbac]
+    central = filters.authorization(control, tokens=bool(verification))
+    sample = [_sampling(central, switch.sample_percent)] if switch.sample_percent else []
+    return [dict(switch.front), *verification, *map(dict, switch.behind), central, *sample, rbac]
 
 
-def _sampling(control: Control, percent: float) -> dict[str, Any]:
+def _sampling(central: dict[str, Any], percent: float) -> dict[str, Any]:
     """Has policyd decide about a share, too, which changes nothing (ext_authz.v3.ExtAuthz)."""
     share = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
     changes = {
@@ -63,17 +65,21 @@ def _sampling(control: Control, percent: float) -> dict[str, Any]:
         "shadow_mode": True,
         "filter_enabled": {"default_value": share},
     }
-    return {"name": SAMPLE, "typed_config": filters.authorization(control)["typed_config"] | changes}
+    return {"name": SAMPLE, "typed_config": central["typed_config"] | changes}
 
 
 def table(listener: str, cluster: str, switch: Switch) -> dict[str, Any]:
-    """The routes of a listener, under its own name: who decides stands on them (route.v3.RouteConfiguration)."""
-    route = {
-        "match": {"prefix": "/"},
-        "route": {"cluster": cluster, "timeout": "0s"},
-        **(_decided_here(listener, switch) if switch.rbac is not None else _asked(listener)),
-    }
-    hosts = [{"name": "inbound", "domains": ["*"], "routes": [route]}]
+    """The routes of a listener, under its own name: who decides stands on them (route.v3.RouteConfiguration).
+
+    Where tokens are taken, the second is policyd's: of each request until it is known whose it is, and if it never is.
+    """
+    to = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
+    routes = [{**to, **_asked(listener, switch)}]
+    if switch.rbac is not None:
+        here = {**to, **_decided_here(listener, switch)}
+        told = [dict(one) for one in switch.told]
+        routes = [{**here, "match": {**here["match"], "dynamic_metadata": told}}, *routes] if told else [here]
+    hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     return {"name": listener, "virtual_hosts": hosts, **counting.TELLS_NOBODY}
 
 
@@ -82,6 +88,7 @@ def _decided_here(listener: str, switch: Switch) -> dict[str, Any]:
     extensions = {EXTENSION_LISTENER: listener, EXTENSION_SAMPLED: "1"}
     said: dict[str, Any] = {
         **filters.unasked(),
+        **switch.asked,
         RBAC_FILTER: {"@type": f"{filters.HTTP}.rbac.v3.RBACPerRoute", "rbac": rbac},
     }
     if switch.sample_percent:
@@ -89,8 +96,9 @@ def _decided_here(listener: str, switch: Switch) -> dict[str, Any]:
     return {"name": switch.revision, "typed_per_filter_config": said}
 
 
-def _asked(listener: str) -> dict[str, Any]:
-    return {"typed_per_filter_config": {**filters.asked_for(listener), SAMPLE: {"@type": _PER_ROUTE, "disabled": True}}}
+def _asked(listener: str, switch: Switch) -> dict[str, Any]:
+    unsampled = {SAMPLE: {"@type": _PER_ROUTE, "disabled": True}}
+    return {"typed_per_filter_config": {**filters.asked_for(listener), **switch.asked, **unsampled}}
 
 
 def told(listener: str, switch: Switch) -> dict[str, Any]:
@@ -117,6 +125,7 @@ def told(listener: str, switch: Switch) -> dict[str, Any]:
     }
 
 
-def replies(switch: Switch) -> dict[str, Any]:
-    """What who is refused here is told, as policyd would (HttpConnectionManager)."""
-    return {"local_reply_config": {"mappers": [dict(one) for one in switch.mappers]}}
+def replies(switch: Switch, verification: list[dict[str, Any]]) -> dict[str, Any]:
+    """What who is refused here is told, as policyd would (HttpConnectionManager), and who has a bad token."""
+    others = tokens.replies(verification).get("local_reply_config", {}).get("mappers", [])
+    return {"local_reply_config": {"mappers": [*map(dict, switch.mappers), *others]}}

@@ -154,7 +154,7 @@ def _application(
     deciding_ = filters.decision(control, verification)
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
     if switch is not None:
-        table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch)
+        table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch, verification)
         observed = {**observed, "access_log": [*observed["access_log"], deciding.told(asked_for, switch)]}
     messages = seen.messages(asked=True) if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
@@ -171,7 +171,7 @@ def _application(
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
         **(_PEER if encrypted else _STRANGER),
-        **(deciding.replies(switch) if switch is not None else tokens.replies(verification)),
+        **(deciding.replies(switch, verification) if switch is not None else tokens.replies(verification)),
     )
 
 

@@ -82,7 +82,9 @@ class Switch:
 
     All but these two stay the same when the other takes over. In Envoy's words are `front`, the filter that gives a
     decision its id, and `mappers`, what refused callers are told. `headers` are those on record; of a hundred local
-    decisions `sample_percent` are made by policyd, too.
+    decisions `sample_percent` are made by policyd, too. Where tokens are taken, `behind` the filter that verifies them
+    stands one that says whose they are, if a route has the words `asked` of it; a request is decided here only if it
+    has said what the matchers `told` look for.
     """
 
     front: Mapping[str, Any]
@@ -91,6 +93,9 @@ class Switch:
     sample_percent: float
     revision: str = ""
     rbac: Mapping[str, Any] | None = None
+    behind: tuple[Mapping[str, Any], ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    told: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
