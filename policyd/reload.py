@@ -20,7 +20,7 @@ from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
-from policyd.local.enforcing import Enforced, Terms, enforced
+from policyd.local.enforcing import Enforced, Terms, enforced, passed_over
 from policyd.local.enforcing import problems as unenforced
 from policyd.local.guarding import Guarded, guarded
 from policyd.local.guarding import problems as unguarded
@@ -346,6 +346,7 @@ def _warnings(parsed: _Parsed) -> list[Problem]:
             message = f"this {what} expired at {file.ended:%Y-%m-%d %H:%M} UTC: {then}"
             found.append(Problem("credential", message, file.path, remedy="renew it"))
     found += told(parsed.declaration, parsed.mesh)
+    found += passed_over(parsed.declaration, parsed.mesh)
     for name, listens in sorted(parsed.placement.gateways.items()):
         for listen in listens:
             if listen.actual != listen.declared:

@@ -21,8 +21,9 @@ from policyd.local.told import why_left
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.enforcements import enforcement_of
 from policyd.mesh.istio.enforcement import DEFAULT_SAMPLE, Enforcement
-from policyd.mesh.model import Listener
+from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections
+from policyd.mesh.selection import holds_for
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Switch
 
@@ -32,6 +33,7 @@ DISTRUSTED: Final = (
 LATER: Final = "its records would come after the fact, and `audit.durability` is `{}`"
 ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
 SIDECARS: Final = "Enforcements are for sidecars, and this is a gateway"
+LEAVE: Final = "leave it, or name the sidecars that are meant in `selector`"
 CHANGE: Final = "change what prevents it, or write `enforcement: auto`, which is central there"
 
 
@@ -124,6 +126,25 @@ def problems(found: Enforced, declaration: Declaration, terms: Terms) -> Iterato
     for declared in declaration.of(Enforcement):
         if declared.resource.spec.enforcement == "local":
             yield from _problems(found, declared, terms)
+
+
+def passed_over(declaration: Declaration, mesh: Mesh) -> Iterator[Problem]:
+    """Where an Enforcement says `local` of all that is in a namespace or the mesh, and gateways stay central.
+
+    It is no Problem that refuses the folder: nothing but central is offered there, so nothing is less than was asked.
+    """
+    for declared in declaration.of(Enforcement):
+        resource = declared.resource
+        if resource.spec.enforcement != "local":
+            continue
+        labels = resource.spec.selector.match_labels
+        gateways = sorted(
+            one.name for one in mesh.instances.values() if one.role == "gateway" and holds_for(resource, labels, one)
+        )
+        if gateways:
+            names = ", ".join(f"`{name}`" for name in gateways)
+            message = f"policyd goes on deciding at {names}: {SIDECARS}"
+            yield declared.problem("enforcement", message, ("spec", "enforcement"), LEAVE)
 
 
 def _problems(found: Enforced, declared: Declared[Enforcement], terms: Terms) -> Iterator[Problem]:

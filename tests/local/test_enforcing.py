@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema
-from policyd.local.enforcing import DISTRUSTED, Enforced, Terms, enforced, problems
+from policyd.local.enforcing import DISTRUSTED, Enforced, Terms, enforced, passed_over, problems
 from policyd.mesh.build import build
 from policyd.mesh.declare import Declaration, declare
 from policyd.mesh.placement import assumed
@@ -88,6 +89,31 @@ def test_auto_is_central_where_a_policy_cannot_be_compiled_and_local_is_refused_
     assert "(p.cedar:3)" in auto.why[SHOP]
     assert str(problem).startswith(f"mesh/e.yaml:4: `{SHOP}` cannot be decided by its sidecar: `night`: ")
     assert "write `enforcement: auto`" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("spec", "namespace", "warned"),
+    [
+        ("enforcement: local", "istio-system", ["`edge`"]),
+        ("enforcement: local", "default", ["`edge`"]),
+        ("enforcement: local", "other", []),
+        ("enforcement: auto", "istio-system", []),
+        ("enforcement: local, selector: {matchLabels: {app: shop}}", "istio-system", []),
+    ],
+)
+def test_gateways_that_a_local_for_all_passes_over_are_named_in_a_warning(
+    spec: str, namespace: str, warned: list[str]
+) -> None:
+    text = resource(spec).replace("name: a", f"name: a, namespace: {namespace}")
+    gateway = "gateways:\n  edge: {listen: 8080}\n"
+    others = WORKLOADS + "  far-v1: {service: far, port: 80, namespace: other}\n" + gateway
+    declaration = declare({"workloads.yaml": others, "mesh/e.yaml": text})
+
+    found = list(passed_over(declaration, build(declaration, "cluster.local", assumed(declaration))))
+
+    assert [re.findall("`edge`", str(one)) for one in found] == [warned] * len(found)
+    assert len(found) == len(warned)
+    assert all(str(one).startswith("mesh/e.yaml:4: policyd goes on deciding at `edge`: ") for one in found)
 
 
 def test_local_that_could_not_be_on_record_in_time_says_how_to_accept_that(schema: Schema) -> None:
