@@ -19,6 +19,7 @@ import httpx
 import pytest
 import yaml
 
+from policyd.instance import server
 from tests.certificates import Authority
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
@@ -467,9 +468,10 @@ def test_routes_of_a_service_hold_in_sidecars(mesh: RunningMesh) -> None:
 
 def programmed(mesh: RunningMesh) -> dict[str, tuple[str, str, str]]:
     """Whether the Gateway and each of its listeners are in the proxies, with the reason and the message."""
-    [edge] = mesh.says("mesh", "get", "gtw", "edge")["resources"]
-    told = {"edge": edge["status"]["conditions"]}
-    told |= {one["name"]: one["conditions"] for one in edge["status"]["listeners"]}
+    with server(mesh.directory) as client:
+        [edge] = client.resources("gtw", "edge")
+    status = json.loads(edge.json)["status"]
+    told = {"edge": status["conditions"], **{one["name"]: one["conditions"] for one in status["listeners"]}}
     every = {name: {one["type"]: one for one in conditions}["Programmed"] for name, conditions in told.items()}
     return {name: (one["status"], one["reason"], one["message"]) for name, one in every.items()}
 

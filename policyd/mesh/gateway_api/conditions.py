@@ -95,6 +95,7 @@ class Status:
     listeners: tuple[ListenerStatus, ...] = ()
     parents: tuple[ParentStatus, ...] = ()
     ancestors: tuple[ParentStatus, ...] = ()
+    addresses: tuple[str, ...] = ()
 
     def every(self) -> Iterable[Condition]:
         """All conditions, its own first."""
@@ -126,6 +127,8 @@ class Status:
         found: dict[str, Any] = {}
         if self.conditions:
             found["conditions"] = [one.shown() for one in self.conditions]
+        if self.addresses:
+            found["addresses"] = [{"type": "IPAddress", "value": one} for one in self.addresses]
         if self.listeners:
             found["listeners"] = [one.shown() for one in self.listeners]
         for name, key, parts in (("parents", "parentRef", self.parents), ("ancestors", "ancestorRef", self.ancestors)):

@@ -229,7 +229,7 @@ class GatewayTls(Model):
 
 
 class GatewayAddress(Model):
-    """Which gateway instance it is: that of the Service with this name, as in `ingress.default.svc.cluster.local`."""
+    """Which gateway instance it is: that at an `IPAddress`, or of a Service's `Hostname`, as in `ingress`; "": any."""
 
     type: Annotated[str, Field(min_length=1, max_length=253)] = "IPAddress"
     value: Annotated[str, Field(max_length=253)] = ""

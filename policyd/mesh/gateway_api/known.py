@@ -32,12 +32,13 @@ class KnownPort:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A gateway instance: its Service, its labels, and the ports that it opens."""
+    """A gateway instance: its Service, its labels, the ports that it opens, and at which address."""
 
     name: str
     service: str
     labels: Mapping[str, str]
     listens: frozenset[int]
+    address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,13 @@ def known(workloads: WorkloadsFile, resources: Iterable[Declared[Any]]) -> Known
         if "*" not in host and (ports := one.spec.ports)
     }
     edges = tuple(
-        Edge(name, f"{name}.{spec.namespace or default}", {"app": name, **EDGE, **spec.labels}, frozenset(spec.listen))
+        Edge(
+            name,
+            f"{name}.{spec.namespace or default}",
+            {"app": name, **EDGE, **spec.labels},
+            frozenset(spec.listen),
+            spec.address,
+        )
         for name, spec in workloads.gateways.items()
     )
     entries = {one.id: one.spec.hosts[0] for one in outside if len(one.spec.hosts) == 1}

@@ -23,7 +23,7 @@ from policyd.mesh.gateway_api.conditions import (
     good,
     judged,
 )
-from policyd.mesh.gateway_api.gateway import KubernetesGateway, Listener
+from policyd.mesh.gateway_api.gateway import GatewayAddress, KubernetesGateway, Listener
 from policyd.mesh.gateway_api.gateway_class import BUILT_IN, CONTROLLER, GatewayClass
 from policyd.mesh.gateway_api.held import folder_of
 from policyd.mesh.gateway_api.known import EDGE, Edge, Known
@@ -170,19 +170,20 @@ class Openings:
     def edges(self, gateway: KubernetesGateway) -> tuple[Edge, ...]:
         """The gateway instances that a Gateway is: those that its addresses name, else those of Istio's own label."""
         addresses = gateway.spec.addresses
-        if not addresses:
+        if not any(one.value for one in addresses):
             return tuple(edge for edge in self._known.edges if edge.labels.items() >= EDGE.items())
-        meant = {resolve(one.value, gateway.namespace) for one in addresses if one.type == "Hostname"}
-        return tuple(edge for edge in self._known.edges if edge.service in meant)
+        return tuple(edge for edge in self._known.edges if any(_means(one, edge, gateway) for one in addresses))
 
     def conditions(self, gateway: KubernetesGateway) -> tuple[Condition, ...]:
         """What is told of a Gateway as a whole."""
         openings = self.of(gateway.id)
         bad = [one for one in openings if not one.is_open]
         fault = self._address_fault(gateway)
+        if fault is not None and fault.reason == "AddressNotUsable":
+            return good(ACCEPTED), judged(PROGRAMMED, fault)
         if fault is not None:
-            accepted = Condition(ACCEPTED, "False", *fault)
-            return accepted, Condition(PROGRAMMED, "False", "Invalid", "no gateway instance is meant by its addresses")
+            unmeant = Fault("Invalid", "no gateway instance is meant by its addresses")
+            return judged(ACCEPTED, fault), judged(PROGRAMMED, unmeant)
         if not self.edges(gateway):
             message = "there is no gateway instance; declare one under `gateways` in workloads.yaml"
             return good(ACCEPTED), Condition(PROGRAMMED, "False", "NoResources", message)
@@ -194,12 +195,14 @@ class Openings:
             return accepted, whole
         return good(ACCEPTED), good(PROGRAMMED)
 
-    def _address_fault(self, gateway: KubernetesGateway) -> tuple[str, str] | None:
+    def _address_fault(self, gateway: KubernetesGateway) -> Fault | None:
         for one in gateway.spec.addresses:
-            if one.type != "Hostname":
-                return "UnsupportedAddress", f"an address of type `{one.type}` is not supported; write `Hostname`"
-            if resolve(one.value, gateway.namespace) not in self._known.at_edge:
-                return "UnsupportedAddress", f"`{one.value}` is the service of no gateway in workloads.yaml"
+            if one.type not in ("Hostname", "IPAddress"):
+                message = f"an address of type `{one.type}` is not supported; write `Hostname` or `IPAddress`"
+                return Fault("UnsupportedAddress", message)
+            if one.value and not any(_means(one, edge, gateway) for edge in self._known.edges):
+                what = "service" if one.type == "Hostname" else "`address`"
+                return Fault("AddressNotUsable", f"`{one.value}` is the {what} of no gateway in workloads.yaml")
         return None
 
     def _opening(self, one: _Wanted, every: Sequence[_Wanted]) -> Opening:
@@ -249,6 +252,13 @@ class _Wanted:
     listener: Listener
     instances: frozenset[str]
     edges: tuple[Edge, ...]
+
+
+def _means(address: GatewayAddress, edge: Edge, gateway: KubernetesGateway) -> bool:
+    """Whether an address is that of a gateway instance."""
+    if address.type == "IPAddress":
+        return address.value == edge.address
+    return address.type == "Hostname" and resolve(address.value, gateway.namespace) == edge.service
 
 
 def _accepted(one: _Wanted) -> Fault | None:

@@ -42,7 +42,7 @@ from policyd.mesh.gateway_api.precedence import by_host
 from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
 from policyd.mesh.gateway_api.rules import Ruled
 from policyd.mesh.gateway_api.values import AttachedRules, ShowsBackends
-from policyd.mesh.hosts import CLUSTER_DOMAIN, covers
+from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, overlap
 from policyd.mesh.istio.answers import Body, DirectResponse
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.connection_route import TcpRoute
@@ -136,7 +136,10 @@ class _Translator:
         return Status(parents=tuple(parents))
 
     def _to_listeners(self, declared: Declared[AnyRoute], found: Sequence[AtListener]) -> Fault | None:
-        """Give it the hosts that are not another kind's; of several of one kind that cannot share the oldest has it."""
+        """Give it the hosts that no older route has that cannot share them.
+
+        Routes for requests and routes for calls have no host in common: of two that would, the younger has none at all.
+        """
         route, taken = declared.resource, []
         for at in found:
             id_ = at.opening.id
@@ -145,6 +148,8 @@ class _Translator:
                 taken.append(at)  # by another of its parents
                 continue
             hosts = tuple(host for host in at.hosts if _may_have(route, host, before))
+            if isinstance(route, REQUEST_ROUTES) and hosts != at.hosts:
+                hosts = ()
             if hosts:
                 before.append(_Attached(declared, hosts))
                 self._count[id_] += 1
@@ -323,7 +328,9 @@ class _Translator:
             ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions(), one.places)
             for one in self._openings.of(gateway.id)
         )
-        return Status((*self._openings.conditions(gateway), *self._of_client_certificate(gateway)), listeners)
+        conditions = (*self._openings.conditions(gateway), *self._of_client_certificate(gateway))
+        addresses = tuple(dict.fromkeys(edge.address for edge in self._openings.edges(gateway)))
+        return Status(conditions, listeners, addresses=addresses)
 
     def _of_client_certificate(self, gateway: KubernetesGateway) -> Iterator[Condition]:
         said = self._openings.client_certificate(gateway)
@@ -348,7 +355,14 @@ def _of(resources: Iterable[Declared[Any]], kind: type[R]) -> list[Declared[R]]:
 
 
 def _may_have(route: AnyRoute, host: str, before: Iterable[_Attached]) -> bool:
-    return all(host not in one.hosts or _share(route, one.route.resource) for one in before)
+    return not any(_claims(one, route, host) for one in before if not _share(route, one.route.resource))
+
+
+def _claims(one: _Attached, route: AnyRoute, host: str) -> bool:
+    """Whether a route has a host for itself: one of requests whatever its patterns cover, else the very name."""
+    if isinstance(route, REQUEST_ROUTES):
+        return any(overlap(host, other) for other in one.hosts)
+    return host in one.hosts
 
 
 def _share(one: AnyRoute, other: AnyRoute) -> bool:

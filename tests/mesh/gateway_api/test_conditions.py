@@ -42,6 +42,7 @@ def test_a_gateway_and_its_route_are_accepted() -> None:
             {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""},
             {"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""},
         ],
+        "addresses": [{"type": "IPAddress", "value": "127.0.0.1"}],
         "listeners": [
             {
                 "name": "http",
@@ -410,8 +411,12 @@ def test_what_is_not_open_at_all_is_told_before_what_is_not_confirmed() -> None:
     [
         ({"addresses": [{"type": "Hostname", "value": "ingress.default.svc.cluster.local"}]}, "Accepted", "Programmed"),
         ({"addresses": [{"type": "Hostname", "value": "ingress"}]}, "Accepted", "Programmed"),
-        ({"addresses": [{"type": "Hostname", "value": "api"}]}, "UnsupportedAddress", "Invalid"),
-        ({"addresses": [{"value": "192.0.2.1"}]}, "UnsupportedAddress", "Invalid"),
+        ({"addresses": [{"type": "Hostname", "value": "api"}]}, "Accepted", "AddressNotUsable"),
+        ({"addresses": [{"value": "127.0.0.1"}]}, "Accepted", "Programmed"),
+        ({"addresses": [{"type": "IPAddress"}]}, "Accepted", "Programmed"),
+        ({"addresses": [{"type": "Hostname", "value": ""}]}, "Accepted", "Programmed"),
+        ({"addresses": [{"value": "192.0.2.1"}]}, "Accepted", "AddressNotUsable"),
+        ({"addresses": [{"type": "example.com/own", "value": "a"}]}, "UnsupportedAddress", "Invalid"),
     ],
 )
 def test_a_gateway_is_where_its_addresses_say(given: dict[str, Any], accepted: str, programmed: str) -> None:
@@ -433,17 +438,19 @@ def test_a_class_is_ours_by_its_controller(controller: str, expected: str) -> No
     assert bool(found.of(OpenedListener)) is (expected == "Accepted")
 
 
-def test_a_host_has_routes_of_one_kind_those_of_the_oldest() -> None:
+@pytest.mark.parametrize("hosts", [["a.example"], ["a.example", "b.example"], ["*.example"], []])
+def test_routes_of_requests_and_of_calls_have_no_host_in_common_the_older_has_it(hosts: list[str]) -> None:
     older = route(metadata={"creationTimestamp": "2026-01-01T00:00:00Z"}, name="z", hostnames=["a.example"])
-    younger = route(kind="GRPCRoute", name="a", hostnames=["a.example", "b.example"])
-    third = route(kind="GRPCRoute", name="b", hostnames=["a.example"])
+    younger = route(kind="GRPCRoute", name="a", hostnames=hosts)
+    apart = route(kind="GRPCRoute", name="b", hostnames=["c.test"])
 
-    found = declared(gateway(), older, younger, third)
+    found = declared(gateway(), younger, older, apart)
 
     assert told(status(found, "HTTPRoute", "z")) == {}
-    assert told(status(found, "GRPCRoute", "a")) == {}  # for its other host
-    assert told(status(found, "GRPCRoute", "b")) == {"Accepted": "NotAllowedByListeners"}
-    assert {one.resource.spec.hosts for one in found.of(AttachedRules)} == {("a.example",), ("b.example",)}
+    assert told(status(found, "GRPCRoute", "a")) == {"Accepted": "NotAllowedByListeners"}
+    assert told(status(found, "GRPCRoute", "b")) == {}
+    assert {one.resource.spec.hosts for one in found.of(AttachedRules)} == {("a.example",), ("c.test",)}
+    assert [one.attached for one in status(found, "Gateway", "edge").listeners] == [2]
 
 
 def test_connections_of_a_port_are_one_route_s() -> None:
