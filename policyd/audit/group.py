@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from policyd.errors import JournalError
@@ -51,7 +51,7 @@ class Epoch:
         return seq <= self.synced or self.error is not None
 
 
-class _Member(NamedTuple):
+class _Member(msgspec.Struct, frozen=True, eq=False, gc=False):
     epoch: Epoch
     seq: int
     wake: Wake
@@ -67,7 +67,8 @@ class Group:
     def __init__(self, commit: Callable[[], None], waiting: Waiting) -> None:
         self._commit = commit
         self._how = waiting
-        self._changed = threading.Condition()
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._members: list[_Member] = []
         self._due = 0.0  # when the first of them has waited long enough
         self._watched = False  # the thread looks by itself when that is
@@ -110,22 +111,22 @@ class Group:
             self._thread.join()
 
     def _join(self, epoch: Epoch, seq: int, wake: Wake) -> None:
-        with self._changed:
+        with self._mutex:  # of the condition, which costs more to enter
             if not self._ended:
                 if not self._members:
                     self._due = time.monotonic() + self._how.linger
                 self._members.append(_Member(epoch, seq, wake))
-                self._begin()
+                if not self._watched:
+                    self._watch()
                 return
         wake()
 
-    def _begin(self) -> None:
+    def _watch(self) -> None:
+        self._watched = True
         if self._thread is None:
-            self._watched = True
             self._thread = threading.Thread(target=self._run, name="policyd-commit", daemon=True)
             self._thread.start()
-        elif not self._watched:
-            self._watched = True
+        else:
             self._changed.notify()
 
     def _run(self) -> None:
