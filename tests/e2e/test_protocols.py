@@ -30,6 +30,7 @@ from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
+GREETER = Path(__file__).parents[2] / "examples/grpc/greeter.py"
 POLICY = """\
 @id("web-greets")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
@@ -44,6 +45,9 @@ permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/other", act
 @id("third-connects-to-raw")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/third", action == Action::"connect",
   resource == Service::"raw.default");
+@id("web-greets-alone")
+permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
+  resource == Service::"alone.default") when { context.request.path == "/example.Greeter/Hello" };
 @id("web-in-browsers")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"POST",
   resource == Service::"greeter.default")
@@ -101,6 +105,11 @@ metadata: {name: talk}
 spec:
   host: talk
   subsets: [{name: http2, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: alone}
+spec: {workloadSelector: {labels: {app: alone}}, egress: [{hosts: [./alone.default.svc.cluster.local]}]}
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -346,13 +355,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("protocols") / "mesh"
     (directory / "policies").mkdir(parents=True)
     (directory / "mesh").mkdir()
-    ports = [free_port() for _ in range(7)]
+    ports = [free_port() for _ in range(8)]
     (directory / "workloads.yaml").write_text(
         "workloads:\n  web-v1: {service: web, port: 80}\n  other-v1: {service: other, port: 80}\n"
         "  greeter-v1:\n    service: greeter\n    ports:\n"
         f"      - {{port: 50051, name: grpc, appPort: {ports[0]}}}\n"
         f"      - {{port: 8080, name: grpc-web, appPort: {ports[1]}}}\n"
         f"      - {{port: 9000, name: calls, appPort: {ports[4]}}}\n"
+        "  alone-v1:\n    {service: alone, port: 50051, protocol: grpc, proxyless: true,"
+        f" inboundPort: {ports[7]}, command: [python, {GREETER}, '127.0.0.1:{ports[7]}', alone]}}\n"
         f"  talk-v1: {{service: talk, port: 80, appPort: {ports[6]}}}\n"
         "  third-v1: {service: third, port: 80}\n"
         f"  raw-v1: {{service: raw, port: 9100, protocol: tcp, appPort: {ports[5]}}}\n"
@@ -451,6 +462,19 @@ def test_who_is_not_permitted_is_told_so_in_the_words_of_grpc(world: World) -> N
         "deny",
         'Workload::"spiffe://cluster.local/ns/default/sa/other"',
     )
+
+
+def test_an_application_without_a_sidecar_decides_about_who_calls_through_one(world: World) -> None:
+    def called(by: str, method: str) -> str:
+        with world.channel(by, "alone:50051") as channel:
+            try:
+                return str(channel.unary_unary(f"/example.Greeter/{method}")(b"web", timeout=20), "ascii")
+            except grpc.RpcError as error:
+                return str(error.details())
+
+    wait_until(lambda: called("web-v1", "Hello") == "hello web, says alone", 60)
+    assert called("web-v1", "Secret") == "Unauthorized RPC rejected"
+    assert called("other-v1", "Hello") == "Unauthorized RPC rejected"
 
 
 def test_a_path_that_means_nothing_is_no_call(world: World) -> None:

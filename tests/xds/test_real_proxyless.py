@@ -24,12 +24,13 @@ from tests.xds.resources.folders import CONTROL, mesh_of
 from tests.xds.unguarded import unguarded
 
 TARGET = "greeter.default.svc.cluster.local:50051"
-HELLO, SECRET = "/test.Greeter/Hello", "/test.Greeter/Secret"
+HELLO, SECRET, ANY = "/test.Greeter/Hello", "/test.Greeter/Secret", "/test.Greeter/Any"
 DENIED = "PERMISSION_DENIED: Unauthorized RPC rejected"
 WORKLOADS = """\
 workloads:
   greeter-v1: {service: greeter, port: 50051, protocol: grpc, proxyless: true, labels: {version: v1}, inboundPort: %d}
-  greeter-v2: {service: greeter, port: 50051, protocol: grpc, proxyless: true, labels: {version: v2}, inboundPort: %d}
+  greeter-v2: {service: greeter, port: 50051, protocol: grpc, proxyless: true, labels: {version: v2}, inboundPort: %d,
+    weight: 3, locality: eu/a}
   web-v1: {service: web, port: 50051, protocol: grpc, proxyless: true}
   other-v1: {service: other, port: 50051, protocol: grpc, proxyless: true}
 """
@@ -39,7 +40,12 @@ kind: DestinationRule
 metadata: {name: greeter}
 spec:
   host: greeter
-  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+  trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}, connectionPool: {http: {http2MaxRequests: 100}}}
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - name: v2
+    labels: {version: v2}
+    trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user, ringHash: {minimumRingSize: 16}}}}
 """
 RULES = """\
 apiVersion: networking.istio.io/v1
@@ -50,6 +56,13 @@ spec:
   http:
   - match: [{headers: {x-user: {exact: tester}}}]
     route: [{destination: {host: greeter, subset: v2}}]
+  - match: [{headers: {x-fail: {}}}]
+    route: [{destination: {host: greeter}}]
+    fault: {abort: {grpcStatus: RESOURCE_EXHAUSTED, percentage: {value: 100}}}
+  - match: [{uri: {regex: "/test[.]Greeter/Any"}, method: {exact: POST}, withoutHeaders: {x-none: {}}}]
+    route: [{destination: {host: greeter}}]
+    timeout: 20s
+    retries: {attempts: 3, retryOn: "unavailable,internal", backoff: 0.1s}
   - route:
     - {destination: {host: greeter, subset: v1}, weight: %d}
     - {destination: {host: greeter, subset: v2}, weight: %d}
@@ -60,7 +73,7 @@ permit (
     principal == Workload::"spiffe://cluster.local/ns/default/sa/web",
     action == Action::"POST",
     resource == Service::"greeter.default"
-) when { context.request.path == "/test.Greeter/Hello" };
+) when { ["/test.Greeter/Hello", "/test.Greeter/Any"].contains(context.request.path) };
 """
 
 
@@ -133,6 +146,9 @@ async def test_clients_and_servers_of_grpc_keep_what_a_mesh_declares(world: Worl
     await until("v2", web, metadata={"x-user": "tester"})
     assert await call(web, SECRET) == DENIED
     await until(DENIED, other)
+    assert (await call(web, metadata={"x-fail": "yes"})).startswith("RESOURCE_EXHAUSTED")
+    for one in ("v1", "v2"):  # each gets its weight's share
+        await until(one, web, path=ANY)
     world.publish(POLICIES, RULES % (0, 1))
     await until("v2", web)
     world.publish(POLICIES.replace("sa/web", "sa/other"), RULES % (1, 0))
