@@ -29,6 +29,9 @@ MAX_FILES: Final = 1000
 MAX_BYTES: Final = 262_144
 OTHERS: Final = 0o077
 _CHMOD: Final = "`chmod 600` it (it has {:o}), and consider it known"
+LEAST_BITS: Final = 2048  # of RSA; Envoy takes no less
+CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_TAKEN: Final = "proxies take RSA from 2,048 bits on, and ECDSA over P-256, P-384 or P-521"
 MAX_VALUE: Final = 4096
 _VALUE: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,%d}[\x21-\x7e])?" % (MAX_VALUE - 2))
 _LISTS: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
@@ -98,6 +101,8 @@ def _key(file: CredentialFile, data: bytes) -> CredentialFile:
         return replace(file, is_key=True, problem="is a key with a passphrase", remedy="take the passphrase off")
     except (ValueError, UnsupportedAlgorithm):
         return replace(file, is_key=True, problem="is no private key that can be read", remedy="write it as PEM")
+    if problem := _weakness(public):
+        return replace(file, is_key=True, problem=problem, remedy=_TAKEN)
     return replace(
         file, is_key=True, public=_hash(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
     )
@@ -130,6 +135,15 @@ def _lists(file: CredentialFile, data: bytes, now: datetime) -> CredentialFile:
         return replace(file, is_list=True, problem="has no list of revoked certificates", remedy="write it as PEM")
     end = min((end for end in ends if end is not None), default=None)
     return replace(file, is_list=True, text=text, ended=end if end is not None and end <= now else None, ends=end)
+
+
+def _weakness(key: object) -> str:
+    """Why Envoy would not take a key; it says so once, and is silent when it is told again."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"is an RSA key of {key.key_size} bits" if key.key_size < LEAST_BITS else ""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return "" if isinstance(key.curve, CURVES) else f"is a key over the curve {key.curve.name}"
+    return "is neither a key for RSA nor one for ECDSA"
 
 
 def _algorithm(key: object) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from policyd.sources.credentials import read_credentials
 from policyd.sources.files import read_folder
@@ -83,6 +86,24 @@ def test_what_cannot_be_read_is_said(folder: Path, name: str, text: str, expecte
     (folder / "credentials/shop" / name).write_text(text)
 
     assert problem(folder, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (rsa.generate_private_key(65_537, 1024), "is an RSA key of 1024 bits"),
+        (rsa.generate_private_key(65_537, 2048), ""),
+        (ec.generate_private_key(ec.SECP256K1()), "is a key over the curve secp256k1"),
+        (ec.generate_private_key(ec.SECP384R1()), ""),
+        (ed25519.Ed25519PrivateKey.generate(), "is neither a key for RSA nor one for ECDSA"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
+)
+def test_a_key_that_no_proxy_would_take_is_told(folder: Path, key: Any, expected: str) -> None:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "credentials/shop/tls.key").write_bytes(pem)
+
+    assert problem(folder, "tls.key") == expected
 
 
 def test_a_changed_certificate_changes_the_folder(folder: Path) -> None:
