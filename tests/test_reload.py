@@ -67,6 +67,26 @@ def test_a_good_folder_is_in_force_as_a_whole(schemas: Schemas) -> None:
     assert live.warnings == ()
 
 
+def test_an_application_without_a_sidecar_decides_by_what_is_in_force_or_nothing_is(schemas: Schemas) -> None:
+    workloads = "workloads: {web-v1: {service: web, port: 80}, api-v1: {service: api, port: 8080%s}}\n"
+    alone = ", protocol: grpc, proxyless: true"
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: api}\n"
+        "spec: {host: api, trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n"
+    )
+    live = loaded(schemas, {**GOOD, "workloads.yaml": workloads % alone, "mesh/api.yaml": rule})
+    unknown = POLICY.replace(";", '\nwhen { context.request.headers.hasTag("te") };')
+
+    assert list(live.guarded.guards) == ["api-v1/inbound"]
+    assert [str(one) for one in live.warnings] == [
+        "mesh/api.yaml:4: callers without a sidecar would get this otherwise: gRPC takes instances in turn"
+    ]
+    assert problems(schemas, workloads=workloads % alone, policies__api=unknown, cases__api="") == [
+        "policies/api.cedar:1: `api-v1` cannot be proxyless: gRPC does not decide by the header `te`, "
+        "which it has otherwise than a sidecar; change the policy, or give the workload a sidecar"
+    ]
+
+
 def test_a_revoked_identity_is_denied_whatever_cases_expect_of_it(schemas: Schemas, tmp_path: Path) -> None:
     """A revocation that a case of somebody's policies could hold up would be none."""
     database = open_database(tmp_path / "tokens.db")
