@@ -7,7 +7,7 @@ is there, of what is not nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from policyd.mesh.gateway_api import backend_tls, connections
 from policyd.mesh.gateway_api import rules as requests
 from policyd.mesh.gateway_api.actions import Place
 from policyd.mesh.gateway_api.attach import AnyRoute, AtListener, AtService, Attaching
+from policyd.mesh.gateway_api.attached_rules import connections_of, named, rules_of
 from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy
 from policyd.mesh.gateway_api.backends import Backends, Grants
 from policyd.mesh.gateway_api.common import GatewayApiResource
@@ -34,17 +35,15 @@ from policyd.mesh.gateway_api.conditions import (
 from policyd.mesh.gateway_api.connection_routes import TcpRouteResource, TlsRouteResource
 from policyd.mesh.gateway_api.gateway import KubernetesGateway
 from policyd.mesh.gateway_api.gateway_class import CONTROLLER, GatewayClass
-from policyd.mesh.gateway_api.grpc_route import GrpcRouteResource
-from policyd.mesh.gateway_api.http_route import HttpRouteResource
 from policyd.mesh.gateway_api.known import Known
 from policyd.mesh.gateway_api.listeners import PENDING, Opening, Openings, is_ours
 from policyd.mesh.gateway_api.precedence import by_host
 from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
 from policyd.mesh.gateway_api.rules import Ruled
+from policyd.mesh.gateway_api.sharing import REQUEST_ROUTES, TAKEN, Attached, may_have, share
 from policyd.mesh.gateway_api.values import AttachedRules, ShowsBackends
-from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, overlap
+from policyd.mesh.hosts import CLUSTER_DOMAIN, covers
 from policyd.mesh.istio.answers import Body, DirectResponse
-from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.connection_route import TcpRoute
 from policyd.mesh.istio.destination import Destination, PortSelector
 from policyd.mesh.istio.http_route import HttpRoute
@@ -55,11 +54,7 @@ if TYPE_CHECKING:  # which asks us
     from policyd.mesh.declare import Declared
 
 R = TypeVar("R", bound=GatewayApiResource)
-REQUEST_ROUTES: Final = (HttpRouteResource, GrpcRouteResource)
 NO_ROUTE: Final = DirectResponse(status=404, body=Body(string="no route of this gateway matches\n"))
-
-
-TAKEN: Final = "what it is for has an older route that shares with none of its kind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +63,6 @@ class Translation:
 
     resources: tuple[Declared[Any], ...] = ()
     statuses: Statuses = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attached:
-    """A route and the hosts for which it is somewhere."""
-
-    route: Declared[Any]
-    hosts: tuple[str, ...]
 
 
 def translate(resources: Sequence[Declared[Any]], known: Known, credentials: Credentials | None = None) -> Translation:
@@ -99,7 +86,7 @@ class _Translator:
         self._backends = Backends(known, grants)
         self._openings = Openings(ours, known, grants, credentials)
         self._attaching = Attaching(self._openings, self._ours, known)
-        self._at_listener: defaultdict[str, list[_Attached]] = defaultdict(list)
+        self._at_listener: defaultdict[str, list[Attached]] = defaultdict(list)
         self._at_service: defaultdict[str, list[tuple[Declared[Any], AtService]]] = defaultdict(list)
         self._hidden: dict[str, list[str]] = {}
         self._count: defaultdict[str, int] = defaultdict(int)
@@ -147,11 +134,11 @@ class _Translator:
             if any(one.route is declared for one in before):
                 taken.append(at)  # by another of its parents
                 continue
-            hosts = tuple(host for host in at.hosts if _may_have(route, host, before))
+            hosts = tuple(host for host in at.hosts if may_have(route, host, before))
             if isinstance(route, REQUEST_ROUTES) and hosts != at.hosts:
                 hosts = ()
             if hosts:
-                before.append(_Attached(declared, hosts))
+                before.append(Attached(declared, hosts))
                 self._count[id_] += 1
                 taken.append(at)
         if not taken:
@@ -166,7 +153,7 @@ class _Translator:
             and (at.own or one.resource.namespace == declared.resource.namespace)
             and (None in (at.port, other.port) or at.port == other.port)
         ]
-        if any(not _share(declared.resource, one) for one in rivals):
+        if any(not share(declared.resource, one) for one in rivals):
             return Fault("NotAllowedByListeners", TAKEN)
         self._at_service[at.service].append((declared, at))
         return None
@@ -186,7 +173,7 @@ class _Translator:
                     yield from self._of_connections(opening, attached)
 
     def _of_requests(
-        self, gateway: Declared[KubernetesGateway], opening: Opening, attached: Sequence[_Attached]
+        self, gateway: Declared[KubernetesGateway], opening: Opening, attached: Sequence[Attached]
     ) -> Iterator[Declared[Any]]:
         """The rules of each host, the narrower hosts' first; what none of them is for, is told so."""
         listener = opening.listener
@@ -201,16 +188,16 @@ class _Translator:
             if not found:
                 found.append(unmatched)
             written = next((one.route for one in attached if one.route.document is found[0].source[0]), gateway)
-            yield written.standing_for(_rules_of(opening, host, found))
+            yield written.standing_for(rules_of(opening, host, found))
 
-    def _ruled(self, attached: Iterable[_Attached], host: str, place: Place) -> Iterator[Ruled]:
+    def _ruled(self, attached: Iterable[Attached], host: str, place: Place) -> Iterator[Ruled]:
         patterns = {pattern for one in attached for pattern in one.hosts if covers(pattern, host)}
         for pattern in sorted(patterns, key=by_host):
             led = (one.route for one in attached if pattern in one.hosts)
             every = [ruled for route in led for ruled in requests.rules(route, self._backends, place)]
             yield from sorted(every, key=lambda one: one.order)
 
-    def _within_tls(self, opening: Opening, attached: Sequence[_Attached]) -> Iterator[Declared[Any]]:
+    def _within_tls(self, opening: Opening, attached: Sequence[Attached]) -> Iterator[Declared[Any]]:
         """Of a TLSRoute where TLS ends: each host has a server of its own, unless it is the listener's host."""
         named = [(one.route, host) for one in attached for host in one.hosts]
         for at, (declared, host) in enumerate(named):
@@ -219,9 +206,9 @@ class _Translator:
                 yield declared.standing_for(opening.opened(host, mark))
             rule = connections.tcp_rule(declared.resource, self._backends)
             if rule is not None:
-                yield declared.standing_for(_connections_of(opening, declared, (host,), {"tcp": (rule,)}, mark))
+                yield declared.standing_for(connections_of(opening, declared, (host,), {"tcp": (rule,)}, mark))
 
-    def _of_connections(self, opening: Opening, attached: Sequence[_Attached]) -> Iterator[Declared[Any]]:
+    def _of_connections(self, opening: Opening, attached: Sequence[Attached]) -> Iterator[Declared[Any]]:
         if opening.ends_tls:
             yield from self._within_tls(opening, attached)
             return
@@ -234,7 +221,7 @@ class _Translator:
                 rules["tcp"] = connections.tcp_rule(route, self._backends)
             led = {section: (rule,) for section, rule in rules.items() if rule is not None}
             if led:
-                yield one.route.standing_for(_connections_of(opening, one.route, one.hosts, led))
+                yield one.route.standing_for(connections_of(opening, one.route, one.hosts, led))
 
     def _shown(self) -> Iterator[Declared[ShowsBackends]]:
         """What gateway instances show backends: what the oldest of their Gateways says."""
@@ -245,7 +232,7 @@ class _Translator:
             if said is None or said[1] is not None:
                 continue
             self._hidden[gateway.resource.id] = sorted(here & taken)
-            metadata = _named(gateway.resource.namespace, f"{gateway.resource.name}~shown")
+            metadata = named(gateway.resource.namespace, f"{gateway.resource.name}~shown")
             free = frozenset(here - taken)
             taken |= here
             yield gateway.standing_for(ShowsBackends(metadata=metadata, instances=free, credential=said[0]))
@@ -304,7 +291,7 @@ class _Translator:
         )
         name, _, own = service.partition(".")
         made = AttachedRules(
-            metadata=_named(namespace or own, f"{name}.{own}~mesh" if namespace else f"{name}~mesh"),
+            metadata=named(namespace or own, f"{name}.{own}~mesh" if namespace else f"{name}~mesh"),
             spec=spec,
             sources=(*(one.source for one in ruled), *sources),
         )
@@ -354,22 +341,6 @@ def _of(resources: Iterable[Declared[Any]], kind: type[R]) -> list[Declared[R]]:
     return [one for one in resources if isinstance(one.resource, kind)]
 
 
-def _may_have(route: AnyRoute, host: str, before: Iterable[_Attached]) -> bool:
-    return not any(_claims(one, route, host) for one in before if not _share(route, one.route.resource))
-
-
-def _claims(one: _Attached, route: AnyRoute, host: str) -> bool:
-    """Whether a route has a host for itself: one of requests whatever its patterns cover, else the very name."""
-    if isinstance(route, REQUEST_ROUTES):
-        return any(overlap(host, other) for other in one.hosts)
-    return host in one.hosts
-
-
-def _share(one: AnyRoute, other: AnyRoute) -> bool:
-    """Whether two routes may have rules for the same host: those of one kind, whose rules say what they are for."""
-    return one.kind == other.kind and isinstance(one, REQUEST_ROUTES)
-
-
 def _first_to_answer(every: Iterable[Ruled]) -> list[Ruled]:
     """The rules as far as some request gets: none comes after one that answers everything."""
     found = []
@@ -388,26 +359,3 @@ def _left(
         for port in ports(at):
             if port not in taken:
                 yield route, AtService(at.service, port, at.own)
-
-
-def _rules_of(opening: Opening, host: str, found: Sequence[Ruled]) -> AttachedRules:
-    name = f"{opening.id.partition('/')[2]}~{host}"
-    spec = VirtualServiceSpec(hosts=(host,), gateways=(opening.id,), http=tuple(one.rule for one in found))
-    sources = tuple(one.source for one in found)
-    return AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=spec, sources=sources)
-
-
-def _connections_of(
-    opening: Opening, declared: Declared[Any], hosts: tuple[str, ...], led: Mapping[str, Any], mark: str = ""
-) -> AttachedRules:
-    """Rules of connections; `mark` tells the server for which they are."""
-    spec = VirtualServiceSpec(hosts=hosts, gateways=(f"{opening.id}{mark}",), **led)
-    route = declared.resource
-    name = f"{opening.id.partition('/')[2]}{mark}~{route.namespace}.{route.name}"
-    sources = ((declared.document, ("spec", "rules", 0)),)
-    return AttachedRules(metadata=_named(opening.gateway.namespace, name), spec=spec, sources=sources)
-
-
-def _named(namespace: str, name: str) -> Metadata:
-    """A name that no resource of a file can have."""
-    return Metadata.model_construct(name=name, namespace=namespace, labels={}, annotations={})
