@@ -8,7 +8,7 @@ soon as something gets through again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from proxy.spool import Spool
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 METHOD: Final = "StreamAccessLogs"
 MAX_NAME: Final = 300
+NEARLY: Final = 500_000  # microseconds by which entries of a batch may be out of order
 _TOKENS: Final = METADATA_TOKENS.encode()
 FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
@@ -58,6 +59,17 @@ class Decided:
         self._say = outside.say
         self._changed = changed
         self._lost = Lost()
+        self._moment = 0  # microseconds of the clock; 0: nobody asks
+        self._later = 0
+
+    def watch(self, moment: int) -> None:
+        """Tell apart from now on what ended after a moment."""
+        self._moment, self._later = moment, 0
+
+    @property
+    def before(self) -> int:
+        """How many have been told that had ended at the moment, as far as each says when."""
+        return self.arrived - self._later
 
     def fresh(self) -> None:
         """Another Envoy starts, which counts from 0."""
@@ -68,6 +80,15 @@ class Decided:
         if self.arrived:
             self._lost.why = self._lost.why or CRASHED
             self._confess()
+
+    def look_at(self, entries: Sequence[bytes]) -> None:
+        """Count those that ended after the moment, if there is one; a batch begins with what ended first, or nearly."""
+        if not self._moment or not entries:
+            return
+        if ended_at(entries[0]) > self._moment + NEARLY:
+            self._later += len(entries)
+        else:
+            self._later += sum(ended_at(one) > self._moment for one in entries)
 
     def take(self, listener: str, logged: bytes, count: int) -> None:
         """Put what was told into the spool."""
@@ -108,6 +129,15 @@ class Decided:
             return NO_DISK
 
 
+def ended_at(logged: bytes) -> int:
+    """When a request ended, in microseconds; 0 where its entry does not say."""
+    common = LoggedEntry.FromString(logged).common_properties
+    if not common.HasField("duration"):
+        return 0
+    began, took = common.start_time, common.duration
+    return (began.seconds + took.seconds) * 1_000_000 + (began.nanos + took.nanos) // 1000
+
+
 class Listening:
     """The access log service of one Envoy, on the socket of its secrets."""
 
@@ -134,6 +164,7 @@ class Listening:
             if has_tokens:
                 _forget_tokens(logged)
             if count := len(logged.http_logs.log_entry):
+                self._decided.look_at(logged.http_logs.log_entry)
                 self._decided.take(name, logged.SerializeToString() if named or has_tokens else body, count)
         return b""
 

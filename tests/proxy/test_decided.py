@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -243,6 +244,78 @@ async def test_what_envoy_says_that_it_dropped_is_said_at_once_and_is_not_missed
 
     gaps = [("", b"", 2, DROPPED), ("", b"", 1, NOT_TOLD)]
     assert waiting(one) == [("l", b"log", 0, ""), *gaps, ("l", b"more", 0, ""), ("", b"", 1, DROPPED)]
+
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+Rounds = Iterator[list[datetime]]  # in each, when requests ended that are told then
+
+
+def ended(moments: list[datetime]) -> bytes:
+    """What an Envoy tells of requests that took a second and ended at these moments."""
+    logs = [
+        {"common_properties": {"start_time": f"{one - timedelta(seconds=1):%Y-%m-%dT%H:%M:%S.%fZ}", "duration": "1s"}}
+        for one in moments
+    ]
+    build: Any = shared().build
+    message = build("envoy.service.accesslog.v3.StreamAccessLogsMessage", {"http_logs": {"log_entry": logs}})
+    return bytes(message.SerializeToString())
+
+
+class Busy:
+    """The world of an agent whose Envoy tells of requests without a pause; its clock may be set meanwhile."""
+
+    def __init__(self, one: Decided, rounds: Rounds, set_: timedelta = timedelta(0)) -> None:
+        self._one = one
+        self._rounds = rounds
+        self._set = set_
+        self._now = NOON
+
+    async def sleep(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds) + self._set
+        moments = next(self._rounds, [])
+
+        async def say() -> AsyncIterator[bytes]:
+            yield ended(moments)
+
+        if moments:
+            await Listening(self._one).take(say())
+
+    @property
+    def outside(self) -> Outside:
+        return Outside(
+            say=lambda *_args, **_facts: None,
+            sleep=self.sleep,
+            clock=lambda: self._now,
+            monotonic=lambda: (self._now - NOON).total_seconds() if not self._set else 0.0,
+        )
+
+
+BEFORE, NEARLY_AFTER, AFTER = (NOON + timedelta(seconds=one) for one in (-1, 0.25, 2))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "set_", "missing"),
+    [
+        ([[AFTER] * 9] * 9, 0, 3),  # under load as many come as could hide a gap
+        ([[NEARLY_AFTER, NEARLY_AFTER, BEFORE]] + [[AFTER]] * 9, 0, 2),  # one of them was late
+        ([[AFTER], [BEFORE, BEFORE, BEFORE, AFTER], [AFTER]], 0, 0),  # all of them were
+        ([[AFTER], [BEFORE, AFTER], [AFTER, AFTER], [AFTER]], 0, 2),
+        ([[]] * 9, 0, 3),
+        ([[AFTER] * 9] * 9, 1, 0),  # the clock was set: nobody knows what was before
+    ],
+)
+async def test_a_gap_is_seen_under_steady_load_too(
+    tmp_path: Path, rounds: list[list[datetime]], set_: int, missing: int
+) -> None:
+    one, socket = decided(tmp_path / "s"), tmp_path / "admin.sock"
+    one.take("l", b"log", 5)
+    busy = Busy(one, iter(rounds), timedelta(seconds=set_))
+    tally = Tally(lambda: {"shop-v1": (one, socket)}, busy.outside)
+
+    async with await asyncio.start_unix_server(Counting(), socket):
+        await tally.compare()
+
+    assert [(lost, why) for _, _, lost, why in waiting(one) if why] == ([(missing, NOT_TOLD)] if missing else [])
 
 
 async def test_an_envoy_that_counts_decisions_and_tells_none_is_silent(tmp_path: Path) -> None:
