@@ -198,7 +198,7 @@ def _outcome(
     if spec.enforcement == "central":
         return "", None
     if takes_connections(listener.protocol):
-        return f"connections are decided there (`{listener.protocol}`)", None
+        return f"connections are decided there (`{listener.protocol}`), and their record would come once they end", None
     if terms.durability != "async" and spec.durability != "async":
         return LATER.format(terms.durability), None
     if spec.enforcement == "auto" and listener.owner in terms.distrusted:

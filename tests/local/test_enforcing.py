@@ -35,6 +35,7 @@ when { context.time < datetime("2026-01-01") };
 """
 SHOP, DATA = "shop-v1/inbound", "data-v1/inbound"
 OWNER = SpiffeId.parse("spiffe://cluster.local/ns/default/sa/shop")
+CONNECTIONS = "connections are decided there (`tcp`), and their record would come once they end"
 NOT_ASYNC = "its records would come after the fact, and `audit.durability` is `written`"
 
 
@@ -58,7 +59,7 @@ ASYNC, WRITTEN = Terms("async"), Terms("written")
         ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, ASYNC, [SHOP], {}),
         ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, WRITTEN, [], {SHOP: NOT_ASYNC}),
         ("enforcement: local, selector: {matchLabels: {app: shop}}, durability: async", OPEN, WRITTEN, [SHOP], {}),
-        ("enforcement: auto", OPEN, ASYNC, [SHOP], {DATA: "connections are decided there (`tcp`)"}),
+        ("enforcement: auto", OPEN, ASYNC, [SHOP], {DATA: CONNECTIONS}),
         ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("fsync"), [],
          {SHOP: NOT_ASYNC.replace("written", "fsync")}),
         ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("async", (), {OWNER}), [],
