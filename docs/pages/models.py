@@ -79,7 +79,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_hash": "SHA-256 in hexadecimal",
     "_check_server_host": "host name, `*.` and one, or `*`, after `<namespace>/`, `./`, `*/` or nothing",
     "_check_spki": "SHA-256 in base64",
-    "_check_subnet": "IP address or range of such",
+    "check_range": "IP address or range of such",
     "_check_server_protocol": "",
     "_check_way": "",
     "_check_mode": "",

@@ -15,7 +15,7 @@ from policyd.mesh.credentials import Credentials
 from policyd.mesh.declare import Declaration, R
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules, check_opened_tls
-from policyd.mesh.edges import check_gateways, edge_listeners, peers_at
+from policyd.mesh.edges import check_gateways, check_proxied, edge_listeners, peers_at
 from policyd.mesh.enforcements import check_enforcements
 from policyd.mesh.gateway_api.values import OpensTls, ShowsBackends
 from policyd.mesh.groups import build_groups
@@ -87,6 +87,7 @@ def build(
     kept.bound(instances)
     gateways, sidecars = _resources(declaration, Gateway), _resources(declaration, Sidecar)
     peers = peers_at(gateways, virtual_services, instances, services)
+    check_proxied(declaration, instances, peers)
     authentications = _resources(declaration, RequestAuthentication)
     mesh = Mesh(
         trust_domain=trust_domain,

@@ -23,7 +23,7 @@ from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER, key_of
 from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
-from policyd.mesh.matching import check_account_template, check_ip, check_path, check_variables
+from policyd.mesh.matching import check_account_template, check_ip, check_path, check_range, check_variables
 from policyd.mesh.protocols import Protocol, by_name, undeclared
 from policyd.mesh.templates import in_groups, of_groups
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
@@ -54,6 +54,7 @@ def _as_command(value: Any) -> Any:
 
 
 Address = Annotated[str, AfterValidator(check_ip)]
+Range = Annotated[str, AfterValidator(check_range)]
 Command = Annotated[Many[str], Field(min_length=1, max_length=1000), BeforeValidator(_as_command)]
 Listens = Annotated[Many[PortNumber], Field(min_length=1, max_length=64), BeforeValidator(_as_list)]
 Member = Annotated[str, Field(min_length=1, max_length=2048)]
@@ -156,8 +157,23 @@ class WorkloadSpec(Model):
         return tuple((port.port, port.speaks, port.called) for _, port in self.serves)
 
 
+class ProxyProtocolSpec(Model):
+    """Each connection begins with a PROXY header, of version 1 or 2, and comes from one of these ranges."""
+
+    from_: Annotated[Many[Range], Field(alias="from", min_length=1, max_length=64)]
+
+
+class TopologySpec(Model):
+    """What stands before a gateway."""
+
+    proxy_protocol: ProxyProtocolSpec | None = None
+
+
 class GatewayInstanceSpec(Model):
-    """An Envoy at the edge that opens the ports `listen`; it serves the Service of its own name."""
+    """An Envoy at the edge that opens the ports `listen`; it serves the Service of its own name.
+
+    With `http3` its encrypted servers speak HTTP/3 too, on the UDP port of the same number.
+    """
 
     listen: Listens
     labels: Labels = NOTHING
@@ -165,6 +181,14 @@ class GatewayInstanceSpec(Model):
     namespace: Name | None = None
     address: Address = "127.0.0.1"
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
+    gateway_topology: TopologySpec = TopologySpec()
+    http3: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> GatewayInstanceSpec:
+        if self.http3 and self.gateway_topology.proxy_protocol is not None:
+            raise ValueError("HTTP/3 has no PROXY headers; remove `http3`, or `gatewayTopology.proxyProtocol`")
+        return self
 
 
 class ServiceAccountSpec(Model):

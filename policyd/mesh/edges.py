@@ -6,10 +6,10 @@ server answers is decided by what the client asks for, never by luck.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Final
 
-from policyd.errors import Problem
+from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.gateway_api.values import OpenedListener
 from policyd.mesh.hosts import target
@@ -91,6 +91,23 @@ def edge_listeners(
         yield Listener(name, "gateway", *own, verifies_peers=True, issuers=issuers)
         name = tunnels_listener(instance.name, port)
         yield Listener(name, "gateway", *own, verifies_peers=True, protocol="tcp")
+
+
+def check_proxied(declaration: Declaration, instances: Mapping[str, Instance], peers: Set[tuple[str, int]]) -> None:
+    """No workload comes to a gateway whose connections begin with a PROXY header: sidecars send none."""
+    remedy = "lead them to a gateway of their own, or remove `gatewayTopology.proxyProtocol`"
+    problems = [
+        declaration.workloads_document.problem(
+            "field",
+            f"workloads of the mesh come to port {port} of `{name}`, and their sidecars send no PROXY header",
+            ("gateways", name, "gatewayTopology", "proxyProtocol"),
+            remedy,
+        )
+        for name, port in sorted(peers)
+        if instances[name].proxied_by
+    ]
+    if problems:
+        raise InvalidInput(problems)
 
 
 def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], problems: list[Problem]) -> None:

@@ -154,6 +154,8 @@ class Instances:
             labels={"app": name, **GATEWAY_LABELS, **spec.labels},
             address=spec.address,
             listens=self._placement.gateways[name],
+            proxied_by=proxy.from_ if (proxy := spec.gateway_topology.proxy_protocol) is not None else (),
+            http3=spec.http3,
             locality=parse_locality(spec.locality) if spec.locality else None,
         )
 

@@ -98,6 +98,14 @@ def check_ip(text: str) -> str:
         raise ValueError(f"`{text[:80]}` is no IP address; write one, as in `127.0.0.1`") from None
 
 
+def check_range(text: str) -> str:
+    """Return an address or a range of addresses, as a range."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"`{text[:80]}` is no address or range; write one, as in `192.0.2.0/24`") from None
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -134,9 +134,10 @@ class Instance:
     """One running copy with its Envoy.
 
     A sidecar has `ports`, and its application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`.
-    A gateway has `listens`. `also` are further Services (ids) whose selector matches it; what is asked about is always
-    `service`. Of the requests to several instances each gets the share of its `weight`. One with a `probe` is reached
-    only while it is `healthy`. A `proxyless` one has no Envoy: peers reach its application itself.
+    A gateway has `listens`; connections to it begin with a PROXY header, and come from `proxied_by` alone, where that
+    is given, and it speaks `http3` too. `also` are further Services (ids) whose selector matches it; what is asked
+    about is always `service`. Of the requests to several instances each gets the share of its `weight`. One with a
+    `probe` is reached only while it is `healthy`. A `proxyless` one has no Envoy: peers reach its application itself.
     """
 
     name: str
@@ -156,6 +157,8 @@ class Instance:
     healthy: bool = True
     metrics: MetricsPage | None = None
     proxyless: bool = False
+    proxied_by: tuple[str, ...] = ()
+    http3: bool = False
 
     @property
     def service_port(self) -> int:

@@ -65,7 +65,11 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "listen": "The port or ports to open. One that is taken on this machine is replaced by a free one.",
         "labels": "For the `selector` of Gateways; `istio: ingressgateway` unless given.",
         **_PLACE,
+        "gatewayTopology": "What stands before it, as in Istio's ProxyConfig.",
+        "http3": "Its encrypted servers speak HTTP/3 too, on the UDP port of the same number.",
     },
+    "TopologySpec": {"proxyProtocol": "A load balancer begins each connection with a PROXY header."},
+    "ProxyProtocolSpec": {"from": "Addresses and ranges from which that is believed; all others are closed."},
     "ServiceAccountSpec": {"labels": "Policies read them as tags of the caller."},
     "Defaults": {
         "namespace": "The namespace of what has none.",

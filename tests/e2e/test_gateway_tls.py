@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import ssl
@@ -19,12 +21,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.certificates import Authority
+from tests.e2e import h3
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("gateway-tls"), pytest.mark.timeout(120)]
 
-PLAIN, SECURE = 18080, 18443
+PLAIN, SECURE, BEHIND = 18080, 18443, 18081
 CALLER = "spiffe://cluster.local/ns/default/sa/caller"
 WORKLOADS = {
     "workloads": {
@@ -36,7 +39,14 @@ WORKLOADS = {
         },
         "caller": {"service": "caller", "port": 80},
     },
-    "gateways": {"edge": {"listen": [PLAIN, SECURE]}},
+    "gateways": {
+        "edge": {"listen": [PLAIN, SECURE], "http3": True},
+        "behind": {
+            "listen": BEHIND,
+            "labels": {"istio": "behind"},
+            "gatewayTopology": {"proxyProtocol": {"from": ["127.0.0.1"]}},
+        },
+    },
 }
 POLICY = f"""
 @id("gateway-to-echo") permit (
@@ -49,6 +59,13 @@ POLICY = f"""
 @id("caller-to-gateway") permit (
   principal == Workload::"{CALLER}", action in Action::"http", resource == Service::"edge.default"
 );
+@id("behind-to-echo") permit (
+  principal == Workload::"spiffe://cluster.local/ns/default/sa/behind", action in Action::"http",
+  resource == Service::"echo.default"
+);
+@id("those-addresses-to-behind") permit (
+  principal is Unauthenticated, action in Action::"http", resource == Service::"behind.default"
+) when {{ context.client_ip.isInRange(ip("203.0.113.0/24")) }};
 """
 
 
@@ -113,7 +130,9 @@ class Edge:
 
     @property
     def ports(self) -> dict[int, int]:
-        return {one["declared"]: one["actual"] for one in self.mesh.place("edge")["listens"]}
+        return {
+            one["declared"]: one["actual"] for name in ("edge", "behind") for one in self.mesh.place(name)["listens"]
+        }
 
     def trust(self, client: tuple[str, str] | None = None) -> ssl.SSLContext:
         """What a client believes, and the certificate that it shows."""
@@ -150,8 +169,10 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     (folder / "policies" / "all.cedar").write_text(POLICY)
     route = {"hosts": ["*"], "gateways": ["edge"], "http": [{"route": [{"destination": {"host": "echo"}}]}]}
     gateway = resource("Gateway", "edge", selector={"istio": "ingressgateway"}, servers=SERVERS)
-    both = [gateway, resource("VirtualService", "edge", **route)]
-    (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all(both))
+    plain = {"port": {"number": BEHIND, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    behind = resource("Gateway", "behind", selector={"istio": "behind"}, servers=[plain])
+    rules = [resource("VirtualService", name, **route | {"gateways": [name]}) for name in ("edge", "behind")]
+    (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all([gateway, behind, *rules]))
     made = Edge(RunningMesh(folder), Authority("servers"), Authority("clients"), Authority("strangers"), work)
     simple = ("simple.example", "files.example", "old.example", "*.wild.example", "two.example")
     made.put("simple", *made.servers.issue(*simple))
@@ -172,6 +193,50 @@ def test_each_server_shows_its_certificate_and_leads_to_the_service(edge: Edge, 
     reply = edge.get(name, "/a")
 
     assert (reply.status_code, reply.json()["path"], reply.json()["host"]) == (200, "/a", name)
+
+
+def test_http3_leads_to_the_service_and_is_decided_as_what_comes_by_tcp(edge: Edge) -> None:
+    port = edge.ports[SECURE]
+    allowed = h3.get(port, "simple.example", "/a", edge.servers.pem)
+    denied = h3.get(port, "simple.example", "/admin", edge.servers.pem)
+
+    assert (allowed.status, json.loads(allowed.body)["path"]) == (200, "/a")
+    assert denied.status == 403
+    record = edge.mesh.record(denied.headers["x-policyd-decision-id"])
+    assert (record["decision"], record["resource"]) == ("deny", 'Service::"edge.default"')
+    assert edge.get("simple.example").headers["alt-svc"] == f'h3=":{port}"; ma=86400'
+    assert "alt-svc" not in edge.get("old.example").headers  # which has no TLS 1.3
+
+
+def test_over_http3_too_a_server_answers_for_its_own_hosts_only(edge: Edge) -> None:
+    other = h3.get(edge.ports[SECURE], "simple.example", "/a", edge.servers.pem, host="mutual.example")
+    assert (other.status, other.headers.get("x-app")) == (404, None)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_of_a_balancer_the_address_is_believed_that_it_says(edge: Edge, version: int) -> None:
+    port = edge.ports[BEHIND]
+    allowed = h3.behind(port, h3.header(version, "203.0.113.9"), "/a")
+    denied = h3.behind(port, h3.header(version, "198.51.100.9"), "/a")
+
+    assert (allowed.split()[1], denied.split()[1]) == (b"200", b"403")
+    assert b'"x-forwarded-for": "203.0.113.9"' in allowed
+    told = edge.mesh.record(re.search(rb"(?i)x-policyd-decision-id: (\S+)", denied)[1].decode())  # type: ignore[index]
+    assert "198.51.100.9" in json.dumps(told["context"])
+
+
+@pytest.mark.parametrize(
+    ("first", "source"),
+    [
+        (b"", "127.0.0.1"),
+        (b"PROXY TCP4 somebody 192.0.2.80 1234 80\r\n", "127.0.0.1"),
+        (b"PROXY " + b"x" * 200 + b"\r\n", "127.0.0.1"),
+        (h3.header(1, "203.0.113.9"), "127.0.0.2"),
+    ],
+    ids=["no header", "no address", "no end", "of somebody else"],
+)
+def test_of_nobody_else_is_a_connection_taken(edge: Edge, first: bytes, source: str) -> None:
+    assert h3.behind(edge.ports[BEHIND], first, "/a", source) == b""
 
 
 def test_plain_requests_are_sent_to_the_encrypted_port_after_the_decision(edge: Edge) -> None:
@@ -328,9 +393,9 @@ def test_an_expired_certificate_is_not_believed_by_clients(edge: Edge) -> None:
 def test_a_new_certificate_is_shown_without_ending_a_connection(edge: Edge) -> None:
     edge.put("renewed", *edge.servers.issue("renewed.example"))
     file = edge.mesh.directory / "mesh" / "edge.yaml"
-    gateway, route = yaml.safe_load_all(file.read_text())
+    gateway, *others = yaml.safe_load_all(file.read_text())
     gateway["spec"]["servers"].append(server("renewed.example", credentialName="renewed"))
-    file.write_text(yaml.safe_dump_all([gateway, route]))
+    file.write_text(yaml.safe_dump_all([gateway, *others]))
     wait_until(lambda: serial(edge) is not None, 20)
     before = serial(edge)
 

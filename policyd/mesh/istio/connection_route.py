@@ -9,18 +9,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HostPattern, Labels
 from policyd.mesh.istio.destination import Destination
+from policyd.mesh.matching import check_range
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 
-
-def _check_subnet(text: str) -> str:
-    """Return an address or a range of addresses, as a range."""
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(f"`{text[:80]}` is no address or range; write one, as in `192.0.2.0/24`") from None
-
-
-Subnet = Annotated[str, AfterValidator(_check_subnet)]
+Subnet = Annotated[str, AfterValidator(check_range)]
 
 
 class ConnectionMatch(Model):

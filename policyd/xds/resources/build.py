@@ -193,8 +193,8 @@ def _own(
         for outbound in listeners.outbound(mesh, instance, control, lookup):
             yield kept.make(LISTENER, ages.listener(mesh, outbound))
     for listen in instance.listens:
-        at_edge = edge_listeners.gateway(mesh, instance, listen, control, lookup)
-        yield kept.make(LISTENER, ages.listener(mesh, at_edge))
+        for at_edge in edge_listeners.gateway(mesh, instance, listen, control, lookup):
+            yield kept.make(LISTENER, ages.listener(mesh, at_edge))
         yield from (kept.make(ROUTE, table) for table in edges.tables(mesh, instance, listen))
         if edge_connections.opened(mesh, instance, listen):
             yield kept.make(LISTENER, edge_connections.listener(mesh, instance, listen, control))

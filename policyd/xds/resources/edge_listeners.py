@@ -6,7 +6,7 @@ its own, which say what is asked about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from policyd.xds.resources import (
     filters,
     inner,
     observing,
+    proxied,
+    quic,
     tcp,
     tls,
     tokens,
@@ -40,8 +42,10 @@ class _Behind:
 
 def gateway(
     mesh: Mesh, instance: Instance, listen: Listen, control: Control, lookup: list[dict[str, Any]]
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """A port at the edge, for anyone: requests, connections, or a chain for each server of TLS, by the asked name.
+
+    Where it speaks HTTP/3 there is a second one, for that.
 
     Workloads of the mesh may have a chain of their own there. `lookup` is as for `outbound`.
     """
@@ -73,7 +77,11 @@ def gateway(
         chains += tls.for_peers(mesh, _peers(instance, listen, encrypted, behind, egress.is_by_proxies(mesh)))
     made = listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     looks = any("filter_chain_match" in chain or "transport_socket" in chain for chain in chains)
-    return {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]} if looks else made
+    opened = {**made, "filter_chains": chains, **({"listener_filters": [TLS_INSPECTOR]} if looks else {})}
+    yield proxied.proxied(opened, instance.proxied_by)
+    if over_quic := quic.offered(instance, encrypted):
+        chains = [_server(instance, one, listen, behind, by_quic=True) for one in over_quic]
+        yield quic.listener(name, instance.address, listen.actual, chains)
 
 
 def _peers(
@@ -95,15 +103,20 @@ def _peers(
     return {"filter_chain_match": match, **chain} if match else chain
 
 
-def _server(instance: Instance, one: edges.Opened, listen: Listen, behind: _Behind) -> dict[str, Any]:
+def _server(
+    instance: Instance, one: edges.Opened, listen: Listen, behind: _Behind, *, by_quic: bool = False
+) -> dict[str, Any]:
     """The chain of one encrypted server; what is passed on keeps its TLS."""
     name = server_routes(listen.declared, one.gateway.id, one.at)
     chain: dict[str, Any] = {"name": name}
     if one.server.section == "http":
-        chain["filters"] = [_edge(gateway_listener(instance.name, listen.declared), name, behind)]
+        more = quic.MANAGER if by_quic else {}
+        chain["filters"] = [_edge(gateway_listener(instance.name, listen.declared), name, behind, **more)]
     else:
         chain["filters"] = edge_connections.into_tunnel(instance, listen, one)
-    if one.tls.shows:
+    if by_quic:
+        chain["transport_socket"] = quic.downstream(one.tls)
+    elif one.tls.shows:
         alpn = certificates.ALPN if one.server.section == "http" else ()
         chain["transport_socket"] = certificates.downstream(one.tls, alpn)
         chain["transport_socket_connect_timeout"] = HANDSHAKE_TIMEOUT

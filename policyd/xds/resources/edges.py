@@ -27,6 +27,7 @@ from policyd.xds.resources.rules import View
 NO_SUCH_ROUTE: Final = "no route of this gateway matches\n"
 NOWHERE: Final = rules.respond(404, NO_SUCH_ROUTE)
 HTTPS_PORT: Final = 443
+ALTERNATIVE_SECONDS: Final = 86_400  # for which clients remember that there is HTTP/3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,17 @@ def _table(mesh: Mesh, instance: Instance, listen: Listen, name: str, servers: S
         else:
             _add(mesh, instance, listen, one, routes)
     # the policy is asked before a request is told that there is no such route
-    return _configuration(name, routes, gateway_listener(instance.name, listen.declared), [NOWHERE])
+    made = _configuration(name, routes, gateway_listener(instance.name, listen.declared), [NOWHERE])
+    if any(is_over_quic(instance, one) for one in servers):
+        value = {"key": "alt-svc", "value": f'h3=":{listen.actual}"; ma={ALTERNATIVE_SECONDS}'}
+        made["response_headers_to_add"] = [{"header": value, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+    return made
+
+
+def is_over_quic(instance: Instance, one: Opened) -> bool:
+    """Whether a server is served by HTTP/3 too."""
+    plain = one.tls.mode == "SIMPLE" and one.tls.max_protocol_version in ("TLS_AUTO", "TLSV1_3")
+    return instance.http3 and one.server.section == "http" and plain and not one.server.for_peers
 
 
 def _for_peers(mesh: Mesh, instance: Instance, listen: Listen, servers: Sequence[Opened]) -> dict[str, Any]:
