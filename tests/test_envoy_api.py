@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import stat
 import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,22 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_it_has_the_messages_of_the_binary(kept: Path, name: str) -> None:
     assert EnvoyApi(cache=kept).message(name).DESCRIPTOR.full_name == name
+
+
+def test_the_classes_of_what_stands_in_a_message_are_never_collected(kept: Path) -> None:
+    api = EnvoyApi(cache=kept)
+
+    def classes() -> list[type[Any]]:
+        said = api.message("envoy.service.auth.v3.CheckRequest")(
+            attributes={"metadata_context": {"filter_metadata": {"a": {"fields": {"b": {"string_value": "c"}}}}}}
+        )
+        found = said.attributes.metadata_context.filter_metadata["a"]
+        return [type(said.attributes), type(said.attributes.metadata_context), type(found), type(found.fields["b"])]
+
+    before = [weakref.ref(one) for one in classes()]
+    gc.collect()
+
+    assert [one() for one in before] == classes()
 
 
 @pytest.mark.parametrize("name", ["envoy.config.cluster.v3.Nothing", "nothing", "", "envoy..v3", NAME + ".name"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
@@ -57,7 +58,7 @@ class EnvoyApi:
         self._binary = binary
         self._cache = cache
         self._pool: DescriptorPool | None = None
-        self._classes: dict[str, type[Any]] = {}
+        self._classes: dict[str, type[Any]] = {}  # and of all that stands in those that were asked for
         self._lock = threading.RLock()
         self._filler = Filler(self.message, self._parse)
 
@@ -70,8 +71,8 @@ class EnvoyApi:
                 descriptor = self._loaded().FindMessageTypeByName(full_name)
             except KeyError:
                 raise EnvoyError(f"Envoy {ENVOY_VERSION} has no message `{full_name}`") from None
-            made: type[Any] = message_factory.GetMessageClass(descriptor)
-            return self._classes.setdefault(full_name, made)
+            self._hold(descriptor)
+            return self._classes[full_name]
 
     def build(self, full_name: str, fields: Mapping[str, Any]) -> Any:
         """A message from its JSON form, field names as in the `.proto`, Any by `@type`.
@@ -118,6 +119,15 @@ class EnvoyApi:
         if self._pool is None:
             self._pool = DescriptorPool(DescriptorFiles(load_archive(self._binary, self._cache)))
         return self._pool
+
+    def _hold(self, descriptor: Descriptor) -> None:
+        """Keep the class of a message and those of its parts: protobuf (7.36) does not bear that one is collected."""
+        left = [descriptor]
+        while left:
+            one = left.pop()
+            if one.full_name not in self._classes:
+                left += [field.message_type for field in one.fields if field.message_type is not None]
+                self._classes[one.full_name] = message_factory.GetMessageClass(one)
 
     def _settle(self, message: Any) -> None:
         """Serialise what each Any holds again, in one order: ParseDict leaves the order of maps to chance."""

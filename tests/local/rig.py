@@ -6,7 +6,6 @@ it pass and says what it would have answered; then the filter decides.
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import socket
@@ -215,23 +214,13 @@ class Place:
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
-    """Protobuf's classes of a pool of its own do not bear being looked through while other threads ask for them."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@contextmanager
 def running(cases: Sequence[Case]) -> Iterator[Place]:
     """An Envoy that decides by all these sets, and policyd's service beside it."""
     folder = Path(tempfile.mkdtemp(prefix="policyd-"))
     place = Place(Authority("callers"), free_port(), free_port())
     verified = [one for one in cases if one.listener.verifies_peers]
     strangers = [one for one in cases if not one.listener.verifies_peers]
-    with without_collector(), serving(Central(cases), folder) as authz:
+    with serving(Central(cases), folder) as authz:
         listeners = [
             _listener("tls", place.tls, verified, _tls(folder, place.authority)),
             _listener("plain", place.plain, strangers, {}),
