@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,15 +36,19 @@ def parameters() -> Iterator[object]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Where a reader is who has the sample's folder; nothing that was started there outlives the test."""
-    work = tmp_path / "work"
-    copy_of_bookinfo(work / "examples" / "bookinfo", ROOT)
-    for example in ("observability", "grpc"):
-        shutil.copytree(ROOT / "examples" / example, work / "examples" / example)
-    yield work
-    for state in list(work.rglob(".policyd")):
-        subprocess.run([BIN / "policyd", "down", "--dir", state.parent], capture_output=True, timeout=60)
+def folder() -> Iterator[Path]:
+    """Where a reader is who has the sample's folder; nothing that was started there outlives the test.
+
+    Its path is short, as a reader's: a socket has room for a hundred bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as name:
+        work = Path(name)
+        copy_of_bookinfo(work / "examples" / "bookinfo", ROOT)
+        for example in ("observability", "grpc"):
+            shutil.copytree(ROOT / "examples" / example, work / "examples" / example)
+        yield work
+        for state in list(work.rglob(".policyd")):
+            subprocess.run([BIN / "policyd", "down", "--dir", state.parent], capture_output=True, timeout=60)
 
 
 @pytest.mark.parametrize("page", list(parameters()))
