@@ -1,26 +1,23 @@
 """What it costs to see what the mesh does: counting and tracing in Envoy, the window of traces, the service graph.
 
 The counts and the note of who speaks are a sidecar's own, with all tags; spans go to policyd, one request in a hundred,
-as by default. No machine is as fast as it was a moment ago, so neighbours in time are compared, in many short rounds:
-one thing without, with, with and without, a second each, or the other way round, so that what grows slower by itself
-falls out. A share that is kept is the median of its rounds, and beside it stands by how much another such run may say
-otherwise. Nothing is scraped meanwhile; what a look at 20 sidecars costs is measured by itself: the pages of a mesh in
-which each calls three others, as agents send them and policyd reads them.
+as by default. What is without and what is with are compared as neighbours in time (bench.neighbours). Nothing is
+scraped meanwhile; what a look at 20 sidecars costs is measured by itself: the pages of a mesh in which each calls three
+others, as agents send them and policyd reads them.
 """
 
 from __future__ import annotations
 
-import math
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import fmean, median, quantiles
-from typing import NamedTuple
+from statistics import median
 
 from bench import console
-from bench.proxy import CALLER, Load, Rig, Variants, rig
+from bench.neighbours import Pair, compared, throughput
+from bench.proxy import CALLER, Load, Variants, rig
 from bench.table import Row, row
 from policyd import names, signals
 from policyd.console.watch import WATCHED_SECONDS
@@ -47,14 +44,6 @@ PAIRS = {
     ("policyd", "policyd, counted"): 8,
     ("policyd", "policyd, traced"): 28,
 }
-ORDER = (0, 1, 1, 0)  # of a round: without, with, with, without
-
-
-class Pair(NamedTuple):
-    """One thing without and with, measured one after the other."""
-
-    early: Load
-    late: Load
 
 
 def variants(control: Control) -> Variants:
@@ -87,7 +76,7 @@ def _requests() -> list[Row]:
         for number in range(max(PAIRS.values())):
             for pair, rounds in PAIRS.items():
                 if number < rounds:
-                    found[pair].append(_round(made, pair, number % 2))
+                    found[pair].append(compared(made, pair, number % 2))
     counted, decided, traced = found.values()
     return [
         *_costs("counted", counted, at_most=10),
@@ -95,25 +84,6 @@ def _requests() -> list[Row]:
         *_kept("traced at 1 %", traced, at_least=0.97),
         *console.run(),
     ]
-
-
-def _round(made: Rig, pair: tuple[str, str], first: int) -> Pair:
-    """Both, each twice; `first` is which begins and ends it."""
-    loads: dict[int, list[Load]] = {0: [], 1: []}
-    for which in ((first + at) % 2 for at in ORDER):
-        loads[which].append(made.load(pair[which], seconds=1))
-    return Pair(*(_together(loads[which]) for which in (0, 1)))
-
-
-def _together(loads: Sequence[Load]) -> Load:
-    """What several rounds come to; of CPU time by how many requests each had."""
-    requests = sum(one.requests for one in loads)
-    envoy, policyd = (
-        sum(cost * one.requests for cost, one in zip(costs, loads, strict=True)) / requests
-        for costs in ([one.envoy_cpu for one in loads], [one.policyd_cpu for one in loads])
-    )
-    per_second, p50, p99 = (fmean(values) for values in zip(*(one[:3] for one in loads), strict=True))
-    return Load(per_second, p50, p99, envoy, policyd, requests)
 
 
 def _costs(name: str, pairs: Sequence[Pair], at_most: float) -> list[Row]:
@@ -127,23 +97,13 @@ def _costs(name: str, pairs: Sequence[Pair], at_most: float) -> list[Row]:
 
 def _kept(name: str, pairs: Sequence[Pair], at_least: float) -> list[Row]:
     """Of decided requests: how much throughput is left, and what a request costs Envoy and policyd together."""
-    kept = [late.per_second / early.per_second for early, late in pairs]
     cpu = [_cpu_of(late) / _cpu_of(early) for early, late in pairs]
     return [
         row("throughput, decided", median(early.per_second for early, _ in pairs), "requests/s"),
         row(f"throughput, decided and {name}", median(late.per_second for _, late in pairs), "requests/s"),
-        row(f"throughput kept, {name}", median(kept), "ratio", at_least=at_least),
-        row(f"its error, {name}", _error(kept), "ratio"),
-        row(f"its quarters, {name}: lower", quantiles(kept, n=4)[0], "ratio"),
-        row(f"its quarters, {name}: upper", quantiles(kept, n=4)[2], "ratio"),
+        *throughput(f"throughput kept, {name}", pairs, at_least),
         row(f"CPU of Envoy and policyd, {name} / not", median(cpu), "ratio"),
     ]
-
-
-def _error(values: Sequence[float]) -> float:
-    """The standard error of a median, by the distance of the quarters, which a few bad rounds do not change."""
-    lower, _, upper = quantiles(values, n=4)
-    return 1.253 * (upper - lower) / 1.349 / math.sqrt(len(values))
 
 
 def _cpu_of(load: Load) -> float:

@@ -1,4 +1,4 @@
-"""How the benchmark of telemetry compares: neighbours in time, and with what error."""
+"""How benchmarks compare neighbours in time, and with what error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import telemetry
+from bench import neighbours
 from bench.proxy import Load, Rig
 
 
@@ -23,7 +23,7 @@ class Slowing(Rig):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_in_a_round_what_grows_slower_by_itself_falls_out(first: int) -> None:
-    early, late = telemetry._round(Slowing(Path(), 0, [], {}), ("early", "late"), first)
+    early, late = neighbours.compared(Slowing(Path(), 0, [], {}), ("early", "late"), first)
 
     assert late.per_second / early.per_second == pytest.approx(0.9, abs=1e-9)
     # of CPU time by how many requests each second had
@@ -34,5 +34,5 @@ def test_in_a_round_what_grows_slower_by_itself_falls_out(first: int) -> None:
 def test_the_error_of_a_median_falls_with_the_root_of_how_many_there_are() -> None:
     few = [0.9, 0.95, 1.0, 1.05, 1.1] * 4
 
-    assert telemetry._error(few * 4) == pytest.approx(telemetry._error(few) / 2, rel=0.05)
-    assert telemetry._error([1.0] * 8) == 0
+    assert neighbours.error(few * 4) == pytest.approx(neighbours.error(few) / 2, rel=0.05)
+    assert neighbours.error([1.0] * 8) == 0
