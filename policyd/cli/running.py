@@ -215,5 +215,5 @@ class RunningMesh:
         ]
 
     def _envoys(self) -> list[Item]:
-        roles = {place.name: place.role for place in self.places}
-        return [Item(name, roles[name], state.phase, state.why) for name, state in self._sidecars.items()]
+        kinds = {place.name: sidecars.kind(place) for place in self.places}
+        return [Item(name, kinds[name], state.phase, state.why) for name, state in self._sidecars.items()]

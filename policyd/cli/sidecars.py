@@ -35,6 +35,11 @@ def awaited(names: Iterable[str]) -> States:
     return dict.fromkeys(sorted(names), SidecarState())
 
 
+def kind(place: pb.InstancePlace) -> str:
+    """What stands beside an application, or at the edge: a `sidecar`, a `gateway`, or nothing (`proxyless`)."""
+    return "proxyless" if place.role == "sidecar" and not place.outbound_port else place.role
+
+
 def heard(states: States, line: str) -> States:
     """Return the states after the agent printed `line`."""
     event = _event(line)

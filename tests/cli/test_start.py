@@ -146,6 +146,18 @@ def test_proxies_are_told_until_each_has_answered_and_a_port_of_another_program_
     assert sidecars.unopened([synced, waits]) == ""
 
 
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        (pb.InstancePlace(role="sidecar", outbound_port=15001), "sidecar"),
+        (pb.InstancePlace(role="sidecar"), "proxyless"),
+        (pb.InstancePlace(role="gateway"), "gateway"),
+    ],
+)
+def test_what_has_no_sidecar_is_called_none(place: pb.InstancePlace, kind: str) -> None:
+    assert sidecars.kind(place) == kind
+
+
 def test_without_a_terminal_each_change_is_a_line() -> None:
     stream = io.StringIO()
     lines = Lines(stream)
