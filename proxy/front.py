@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from policyd.errors import StateError
 from proxy.caller import Caller, Options
+from proxy.runtime import MAX_SOCKET_PATH
 
 CHUNK: Final = 64 << 10
 MAX_CONNECTIONS: Final = 1024
 MAX_OF_ONE_USER: Final = 256
-MAX_PATH: Final = 107  # bytes of a Unix socket's path on Linux
 BACKLOG: Final = 128
 _PREFIX: Final = "policyd-workload-"
 
@@ -66,7 +66,7 @@ class Front:
 
     async def _clear(self) -> None:
         """Remove what an agent that was killed left; refuse to take what is another's."""
-        if len(str(self._place).encode()) > MAX_PATH:
+        if len(str(self._place).encode()) > MAX_SOCKET_PATH:
             raise StateError(f"the path `{self._place}` is too long for a socket", remedy="choose a shorter one")
         try:
             if not stat.S_ISSOCK(self._place.lstat().st_mode):

@@ -10,12 +10,10 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from policyd.envoy_api import EnvoyApi
-from policyd.errors import StateError
 from proxy.backoff import backoff
 from proxy.certificate_files import CertificateFiles
 from proxy.control import Control
@@ -25,7 +23,7 @@ from proxy.identity import Bundle, Svid
 from proxy.outside import Outside
 from proxy.relay import Relay
 from proxy.renew import keep_fresh, obtain
-from proxy.runtime import BOOTSTRAP, runtime_folder
+from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sidecar import Running, Settings
 from proxy.tainted import signers
 from proxy.tries import FIRST_WAIT, MOST_WAIT, first_of, until_stopped
@@ -125,13 +123,8 @@ class Proxyless:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        with suppress(FileNotFoundError):  # of an agent that was killed
-            shutil.rmtree(self._folder)
-        try:
-            self._folder.mkdir(mode=0o700)
-            (self._folder / "certificates").mkdir(mode=0o700)
-        except OSError as error:
-            raise StateError(f"`{self._folder}` cannot be made: {error.strerror}") from error
+        afresh(self._folder)
+        afresh(self._folder / "certificates")
         self._files = CertificateFiles(self._folder / "certificates")
         if self._svid is not None:  # of an attempt before this one
             self._due.set()

@@ -26,6 +26,7 @@ from proxy.caller import user_of
 from proxy.control import CHANNEL_OPTIONS, Spec
 from proxy.front import Front, Look
 from proxy.identity import Bundle, Svid
+from proxy.runtime import afresh
 
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD: Final = "StreamAggregatedResources"
@@ -88,8 +89,7 @@ class Relay:
 
     async def start(self) -> None:
         """Listen; raises StateError where somebody else does, or nobody can."""
-        shutil.rmtree(self._inner, ignore_errors=True)
-        self._inner.mkdir(mode=0o700)
+        afresh(self._inner)
         server = grpc.aio.server(options=_SERVER_OPTIONS)
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
         older: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_too_old)

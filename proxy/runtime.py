@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,3 +26,13 @@ def runtime_folder(runtime: Path, instance: str) -> Path:
         if len(os.fsencode(folder)) + _LONGEST_FILE <= MAX_SOCKET_PATH - 4:
             return folder
     raise StateError(f"the path `{runtime}` is too long for a socket in it", remedy="choose another --runtime")
+
+
+def afresh(folder: Path) -> None:
+    """Make an empty folder for the agent's own user, whatever one that was killed has left there; raises StateError."""
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise StateError(f"`{folder}` cannot be made: {error.strerror}") from error

@@ -10,13 +10,11 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from policyd.envoy_api import EnvoyApi
-from policyd.errors import StateError
 from policyd.spiffe import SpiffeId
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control, Spec
@@ -28,7 +26,7 @@ from proxy.identity import Bundle, Svid
 from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
 from proxy.renew import keep_fresh, obtain
-from proxy.runtime import BOOTSTRAP, runtime_folder
+from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sds import SdsServer
 from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
 from proxy.tainted import signers
@@ -185,12 +183,7 @@ class Sidecar:
         self._changed()
 
     def _prepare(self) -> None:
-        with suppress(FileNotFoundError):  # of an agent that was killed
-            shutil.rmtree(self._folder)
-        try:
-            self._folder.mkdir(mode=0o700)
-        except OSError as error:
-            raise StateError(f"`{self._folder}` cannot be made: {error.strerror}") from error
+        afresh(self._folder)
         start = Start(
             instance=self.running.spec.instance,
             cluster=self.running.spec.cluster,

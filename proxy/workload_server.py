@@ -24,6 +24,7 @@ from proxy.book import Book
 from proxy.caller import Caller, Options, Started, identify
 from proxy.front import Front
 from proxy.outside import Outside
+from proxy.runtime import afresh
 from proxy.workload_api import WorkloadApi
 from proxy.workload_sds import WorkloadSds
 
@@ -79,8 +80,7 @@ class WorkloadServer:
 
     async def _start(self) -> None:
         try:
-            shutil.rmtree(self._folder, ignore_errors=True)  # of an agent that was killed
-            self._folder.mkdir(mode=0o700)
+            afresh(self._folder)
             server = grpc.aio.server(options=_OPTIONS)
             api = WorkloadApi(self._book, self._front.caller, self._outside.clock, self._outside.say)
             workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(api, server)  # type: ignore[no-untyped-call]
