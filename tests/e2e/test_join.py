@@ -6,12 +6,10 @@ import json
 import signal
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from cryptography.x509 import (
 
 from policyd.join_token import JoinToken, format_token, parse_token
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo
-from tests.e2e.rolling import AGENTS, Callers, applications, with_agents_for_each
+from tests.e2e.rolling import AGENTS, Callers, application, applications, with_agents_for_each
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import Refused, https, issue, policyd, records
 
@@ -130,29 +128,6 @@ def token_of(mesh: RunningMesh, *options: str) -> str:
     done = policyd(mesh.directory, "ca", "token", "create", *options)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-@contextmanager
-def application(port: int) -> Iterator[None]:
-    """What answers 200 to everything, where the application of a workload would be."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 # ---- who joins
