@@ -8,6 +8,7 @@ refuse included, is policyd's: the route of those that are decided here asks for
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +18,19 @@ from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS, METADATA_USER,
 
 FILTER: Final = "envoy.filters.http.lua"
 _LUA: Final = "type.googleapis.com/envoy.extensions.filters.http.lua.v3"
-_SCRIPT: Final = Path(__file__).with_name("users.lua")
+
+
+@cache
+def _script() -> str:
+    """Part of this program, as the code around it is."""
+    return Path(__file__).with_name("users.lua").read_text(encoding="utf-8")
 
 
 def told() -> dict[str, Any]:
     """The filter behind the one that verifies tokens: says nothing on routes where policyd decides (lua.v3.Lua)."""
     config = {
         "@type": f"{_LUA}.Lua",
-        "default_source_code": {"inline_string": _SCRIPT.read_text(encoding="utf-8")},
+        "default_source_code": {"inline_string": _script()},
         "clear_route_cache": False,  # it does so itself, once it has said something
     }
     return {"name": FILTER, "typed_config": config}
