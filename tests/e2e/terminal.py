@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
 import select
 import signal
 import subprocess
-import termios
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,14 @@ from pathlib import Path
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 
 
-def _own_terminal() -> None:
-    """In the child: lead a session whose terminal standard input is, so that Ctrl-C becomes SIGINT there."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# leads a session whose terminal standard input is, so that Ctrl-C becomes SIGINT there; in a process of its own: to run
+# Python between fork and exec, beside gRPC's threads, may abort it
+OWN_TERMINAL = """\
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Terminal:
@@ -30,13 +33,12 @@ class Terminal:
     def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-c", OWN_TERMINAL, *map(str, command)],
             cwd=cwd,
             env=env,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            preexec_fn=_own_terminal,  # noqa: PLW1509 - the reader starts later
         )
         os.close(slave)
         self._raw = bytearray()

@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -256,15 +256,19 @@ async def test_a_folder_that_is_bad_from_the_start_is_not_served(folder: Path, s
     nothing_is_left(folder, short)
 
 
+# in a process of its own: to run Python between fork and exec, beside gRPC's threads, may abort it
+LIMITED = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def run(folder: Path, runtime: Path, space: int = -1) -> subprocess.CompletedProcess[str]:
     """Serve until it ends; its files may have `space` bytes each."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (space, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
     environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
-    command = [PROGRAM, "serve", "--dir", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, preexec_fn=limit)
+    command = [sys.executable, "-I", "-c", LIMITED, str(space), str(PROGRAM), "serve", "--dir", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
 
 
 def test_invalid_input_is_exit_code_3(folder: Path, short: Path) -> None:
