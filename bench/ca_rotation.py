@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import PROGRAM, bookinfo, wait_until
+from bench.records import lines
 from bench.table import Row, row
 from policyd.admin_client import AdminClient, RefusedError
 
@@ -151,9 +152,8 @@ def _serials(admin: Path) -> set[int]:
 def _issued(directory: Path) -> dict[str, float]:
     """When each certificate was put on record, by serial."""
     found = {}
-    for file in sorted((directory / ".policyd" / "journal").glob("*.jsonl")):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            if serial := record.get("detail", {}).get("serial"):
-                found[serial] = datetime.fromisoformat(record["time"]).timestamp()
+    for line in lines(directory / ".policyd" / "journal"):
+        record = json.loads(line)
+        if serial := record.get("detail", {}).get("serial"):
+            found[serial] = datetime.fromisoformat(record["time"]).timestamp()
     return found
