@@ -7,13 +7,19 @@ import os
 import signal
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
+from policyd import admin
 from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.admin import AdminService
+from policyd.ca import rotation_desk
+from policyd.ca.desk import service as desk
+from policyd.ca.rotation_desk import RotationDesk
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import ATTESTATION_OPTIONS, AttestationService
@@ -69,6 +75,21 @@ async def serve_attestation(
     bind(server, address, credentials(identity, mutual=False))
     stack.push_async_callback(server.stop, GRACE_SECONDS)  # also where we are told to end while it starts
     await server.start()
+
+
+async def serve_admin(
+    stack: AsyncExitStack, service: AdminService, authority: desk.Desk, rotation: RotationDesk, socket: Path
+) -> None:
+    """The administration API, on a Unix socket that its owner alone may open."""
+    socket.unlink(missing_ok=True)  # noqa: ASYNC240 - a moment, before anybody is served
+    server = grpc.aio.server()
+    admin.handler(server, service)
+    desk.handler(server, authority)
+    rotation_desk.handler(server, rotation)
+    server.add_insecure_port(f"unix:{socket}")
+    stack.push_async_callback(server.stop, GRACE_SECONDS)
+    await server.start()
+    socket.chmod(0o600)  # noqa: ASYNC240
 
 
 def signing_address(at: Mapping[str, Address]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import secrets
@@ -11,13 +10,12 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import grpc
 import structlog
 
 from policyd import __version__, admin, admin_facts
@@ -25,19 +23,14 @@ from policyd.admin_mesh import MeshDesk, MeshParts
 from policyd.admin_policies import applied
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
-from policyd.audit.record import Entry, Fault
+from policyd.audit.record import Entry
 from policyd.authz.record import Include
+from policyd.authz.ruling import Ruling
 from policyd.ca import rotation_desk
 from policyd.ca.changes import Changes
-from policyd.ca.database import open_database
-from policyd.ca.desk import service as desk
 from policyd.ca.desk.parts import Parts as DeskParts
-from policyd.ca.entries import Entries
-from policyd.ca.holdings import Holdings
-from policyd.ca.ledger import Ledger
+from policyd.ca.desk.service import Desk
 from policyd.ca.possession import Challenges
-from policyd.ca.revocations import Revocations
-from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.rotator import Step
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.serving.agents import AgentsService
@@ -45,34 +38,31 @@ from policyd.ca.serving.attestation import AttestationService
 from policyd.ca.serving.levels import Levels
 from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.signing import Signing
-from policyd.ca.tokens import Tokens
 from policyd.config import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import PASSPHRASE, Environment, Level
-from policyd.errors import IdentityError, JournalError, PolicydError, Problem, StateError
+from policyd.errors import IdentityError, PolicydError, StateError
 from policyd.home import HOME
-from policyd.keeper import Keeper
-from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.mesh.tokens import fetched
-from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
-from policyd.server import authority, facts, issuing, listen
+from policyd.reload import Live, load, shipped_schemas
+from policyd.server import authority, facts, in_force, issuing, listen
 from policyd.server import deciders as processes
 from policyd.server.authority import Authority
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
 from policyd.server.deciders import Deciders, core_of
-from policyd.server.distrust import Distrust
 from policyd.server.evidence import Believed
 from policyd.server.exporting import exporting
 from policyd.server.facts import Facts
 from policyd.server.federating import Federating
 from policyd.server.health import Health
+from policyd.server.in_force import InForce
 from policyd.server.journal import make_sealer, open_journal
-from policyd.server.key_fetching import KeyFetching, with_keys
+from policyd.server.key_fetching import KeyFetching
 from policyd.server.last_good import LastGood, started
 from policyd.server.link import Setup
 from policyd.server.liveness import Liveness
-from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
+from policyd.server.local_decisions import LocalDecisions, Rulings
 from policyd.server.pausing_tasks import PausingTasks
 from policyd.server.push_log import PushLog
 from policyd.server.refused_tokens import RefusedTokens
@@ -86,11 +76,9 @@ from policyd.server.state import (
     exclusively,
     runtime_folder,
 )
-from policyd.server.transport import GRACE_SECONDS, GRPC
-from policyd.sources.federation import Federation
+from policyd.server.stores import open_stores
+from policyd.server.transport import GRPC
 from policyd.sources.files import Folder, watch
-from policyd.sources.key_sets import KeySets
-from policyd.sources.relations import Relations
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state, write_private
@@ -198,7 +186,6 @@ class Server:
         self._cache = SnapshotCache()
         self._changes = Changes()
         self._levels = Levels(self._changes.announce)
-        self._earlier = Earlier()
         self._loop = asyncio.get_running_loop()
 
     async def start(self, stack: AsyncExitStack, environment: Environment) -> None:
@@ -216,29 +203,26 @@ class Server:
         self._count = self._deciders_wanted or settings.workers or processes.default_count(len(self._cores))
         self._metrics = Metrics(1 + self._count)
         self._open_journal(stack, settings)
-        self._open_state(stack, settings, environment)
-        self._keeper = self._read_first(settings)
+        self._stores = open_stores(stack.enter_context(ExitStack()), self._paths)
+        self._read_first(settings, environment)
         self._say_start()
-        self._placer.keep(self._keeper.live.placement)
-        self._revisions = RevisionStore(self._paths.revisions, _now, retain=settings.audit.retain, version=__version__)
-        self._keep_revision(self._keeper.live)
-        self._cache.set_all(self._keeper.live.snapshots)
+        self._in_force.begin()
         self._make_authority(settings)
         self._federating = Federating(
-            self._federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
+            self._stores.federation, self._changes.announce, self._note, failing=self._metrics.federated_failing
         )
         self._federating.want(self._keeper.live.settings.ca.federation)
         await self._listen(stack, settings)
         stack.enter_context(self._announced())
         self._fetching = KeyFetching(
-            self._key_sets,
+            self._stores.key_sets,
             wanted=lambda: fetched(self._keeper.live.mesh.request_authentications),
             changed=lambda: asyncio.to_thread(self._keeper.look),
             metrics=self._metrics,
         )
         await stack.enter_async_context(listen.Running(self._fetching.run()))
         await stack.enter_async_context(listen.Running(self._federating.run()))
-        await stack.enter_async_context(listen.Running(self._liveness.run(self._mesh, self._living_changed)))
+        await stack.enter_async_context(listen.Running(self._liveness.run(self._in_force.mesh, self._living_changed)))
         await stack.enter_async_context(listen.Running(self._watch()))
         await stack.enter_async_context(listen.Running(self._look_after()))
         _log.info("server.ready", revision=self._keeper.live.ruling.revision, **self._shown())
@@ -258,63 +242,39 @@ class Server:
             exporting(export, journal, self._directory, __version__, _now, self._metrics)
         )
 
-    def _open_state(self, stack: AsyncExitStack, settings: Settings, environment: Environment) -> None:
-        """What is known from before: who joined, what was issued and revoked, which ports are whose."""
-        database = open_database(self._paths.tokens)
-        stack.callback(database.close)
-        self._tokens, self._ledger, self._entries = Tokens(database), Ledger(database), Entries(database)
-        self._holdings = Holdings(database)
-        stack.callback(self._write_counts)
+    def _read_first(self, settings: Settings, environment: Environment) -> None:
+        stores, paths = self._stores, self._paths
         self._addresses = choose_ports(
-            self._paths, settings.listen, self._count, settings.ca.bundle_endpoint, picked_from=environment.ports
+            paths, settings.listen, self._count, settings.ca.bundle_endpoint, picked_from=environment.ports
         )
         # server.json is removed by an orderly end, and by `policyd up` before its first start
         ours = [address.port for address in self._addresses.values()]
-        self._placer = Placer(self._paths, ours, resumed=self._paths.server.exists(), picked_from=environment.ports)
-        self._key_sets = KeySets(self._paths.jwks)
-        self._federation, self._relations = Federation(self._paths.federation), Relations(self._paths.relations)
-        self._revocations, self._serials = Revocations(database), RevokedSerials(database)
         self._liveness = Liveness(
-            self._paths.health,
+            paths.health,
             clock=time.monotonic,
             metrics=self._metrics,
-            revoked=self._revoked,
-            lost=self._serials.lost,
+            revoked=stores.revoked,
+            lost=stores.serials.lost,
         )
-        self._distrust = Distrust(self._paths.distrusted)
         self._rulings = Rulings()
-
-    def _read_first(self, settings: Settings) -> Keeper:
-        schemas = shipped_schemas()
-        self._control = control_of(settings, decision_addresses(self._addresses))
-
-        def build(folder: Folder) -> Live:
-            with _uncollected():
-                live = load(
-                    folder,
-                    schemas,
-                    self._placer,
-                    self._control,
-                    self._earlier,
-                    self._liveness.applied,
-                    self._distrust.of,
-                )
-            self._earlier = self._earlier.after(live)
-            self._rulings.know(live.ruling)  # before any proxy decides by it
-            return live
-
-        def whole(folder: Folder) -> Folder:
-            known = issuing.with_revoked(with_keys(folder, self._key_sets), self._revocations)
-            return issuing.with_created(known, self._relations)
-
-        def read() -> Folder:
-            return whole(self._read())
-
-        begin = (whole(self._good.folder), self._good.problems) if self._good else ()
-        keeper = Keeper(read, build, self._keep, self._heard, *begin)
-        gc.freeze()  # most of it stays: the collector need not look at it at every change
-        gc.set_threshold(COLLECT_AFTER)
-        return keeper
+        self._revisions = RevisionStore(paths.revisions, _now, retain=settings.audit.retain, version=__version__)
+        parts = in_force.Parts(
+            read=self._read,
+            stores=stores,
+            placer=Placer(paths, ours, resumed=paths.server.exists(), picked_from=environment.ports),
+            control=control_of(settings, decision_addresses(self._addresses)),
+            living=self._liveness.applied,
+            rulings=self._rulings,
+            revisions=self._revisions,
+            cache=self._cache,
+            metrics=self._metrics,
+            record=self._journal.append,
+            decide=self._decide_by,
+            taken=self._taken,
+            clock=_now,
+        )
+        self._in_force = InForce(parts, self._good)
+        self._keeper = self._in_force.keeper
 
     def _make_authority(self, settings: Settings) -> None:
         self._issuer = issuing.make_issuer(
@@ -324,8 +284,8 @@ class Server:
             self._journal,
             _now,
             issued=self._issued,
-            revoked=self._revocations.holds,
-            revoked_serial=self._serials.holds,
+            revoked=self._stores.revocations.holds,
+            revoked_serial=self._stores.serials.holds,
             refused=self._metrics.refused,
         )
         self._rotator = issuing.make_rotator(
@@ -338,7 +298,7 @@ class Server:
             journal=self._journal,
             clock=_now,
             present=self._present,
-            holdings=self._holdings.all,
+            holdings=self._stores.holdings.all,
             changed=lambda: self._loop.call_soon_threadsafe(self._authority.changed),
         )
         self._authority = Authority(
@@ -346,14 +306,14 @@ class Server:
                 issuer=self._issuer,
                 rotator=self._rotator,
                 jwt_keys=self._jwt_keys,
-                lists=RevokedLists(self._serials.all, _now),
+                lists=RevokedLists(self._stores.serials.all, _now),
                 metrics=self._metrics,
                 settings=lambda: self._keeper.live.settings.ca,
                 upstream=lambda: issuing.upstream_of(self._directory, self._keeper.live.settings),
                 passphrase=self._passphrase,
-                credentials=lambda: self._mesh().credentials,
+                credentials=lambda: self._in_force.mesh().credentials,
                 present=self._present,
-                seen=self._holdings.seen,
+                seen=self._stores.holdings.seen,
                 announce=self._changes.announce,
                 note=self._note,
                 clock=_now,
@@ -374,7 +334,7 @@ class Server:
                 discovery=self._discovery,
                 sealer=self._sealer,
                 begun=lambda: str(self._good or ""),
-                fetched=lambda: (*self._key_sets.problems(), *self._federation.problems()),
+                fetched=lambda: (*self._stores.key_sets.problems(), *self._stores.federation.problems()),
                 export=lambda: self._export_health().trouble,
             )
         )
@@ -386,18 +346,21 @@ class Server:
         self._note("server.start", {"version": __version__, **detail})
         if good is not None:
             _log.warning("server.last_good", since=good.since.isoformat(), revision=self._keeper.live.ruling.revision)
-            self._heard(None, self._keeper.refused)
 
     async def _listen(self, stack: AsyncExitStack, settings: Settings) -> None:
         identity = ServerIdentity(self._issuer, _now, self._renewal_failed)
         self._deciders = Deciders(self._setups(settings), self._metrics.slots, identity, self._metrics)
-        self._metrics.ruled(self._keeper.live.ruling.revision)
         await self._deciders.start(stack, self._keeper.live.ruling)
         self._discovery = DiscoveryService(
             self._cache, self._authorize_proxy, PushLog(self._metrics), clock=time.monotonic, wall=time.time
         )
         signing = Signing(
-            self._issuer, self._tokens, mesh=self._mesh, clock=time.monotonic, wall=_now, entries=self._entries.all
+            self._issuer,
+            self._stores.tokens,
+            mesh=self._in_force.mesh,
+            clock=time.monotonic,
+            wall=_now,
+            entries=self._stores.entries.all,
         )
         self._agents = self._make_agents(signing)
         self._facts = self._make_facts()
@@ -413,8 +376,8 @@ class Server:
     def _make_agents(self, signing: Signing) -> AgentsService:
         return AgentsService(
             signing,
-            self._tokens,
-            mesh=self._mesh,
+            self._stores.tokens,
+            mesh=self._in_force.mesh,
             changes=self._changes,
             xds_address=str(self._addresses["xds"]),
             signing_address=listen.signing_address(self._addresses),
@@ -423,8 +386,8 @@ class Server:
             hear=self._liveness.hear,
             turn=self._lead,
             run=PausingTasks(self._loop).run,
-            federated=self._federation.bundles,
-            hold=self._holdings.hear,
+            federated=self._stores.federation.bundles,
+            hold=self._stores.holdings.hear,
             tainted=lambda: self._rotator.held.tainted,
             crls=self._authority.published_lists,
             levels=self._levels.of,
@@ -433,14 +396,14 @@ class Server:
     def _make_attestation(self) -> AttestationService:
         return AttestationService(
             self._issuer,
-            self._tokens,
+            self._stores.tokens,
             agents_address=str(self._addresses["xds"]),
             clock=time.monotonic,
             within=self._come_back_within,
             proving=Proving(
                 self._issuer,
-                mesh=self._mesh,
-                entries=self._entries.all,
+                mesh=self._in_force.mesh,
+                entries=self._stores.entries.all,
                 evidences=Believed(lambda: self._keeper.live.settings.ca.evidence, self._directory, time.monotonic),
                 challenges=Challenges(secrets.token_bytes),
             ),
@@ -455,13 +418,13 @@ class Server:
         self._window = Window(settings.tracing.window)
         self._metrics.window(self._window.fill())
         traces = TracesService(self._window, self._served_by, self._metrics, peer=peer_of, clock=time.monotonic)
-        refused = RefusedTokens(self._in_force, self._keep_entry, clock=time.monotonic, wall=_now)
+        refused = RefusedTokens(self._in_force.mesh_and_revision, self._keep_entry, clock=time.monotonic, wall=_now)
         include = settings.audit.include
         decisions = LocalDecisions(
             self._agents.runs,
-            in_force=self._in_force,
+            in_force=self._in_force.mesh_and_revision,
             rulings=self._rulings,
-            positions=Positions(self._paths.spools),
+            positions=self._stores.positions,
             journal=self._journal,
             counts=self._metrics,
             clock=_now,
@@ -520,8 +483,8 @@ class Server:
             facts=self._facts,
             addresses=admin_facts.Addresses(**{name: shown[name] for name in admin_facts.ADDRESSES}),
             issuer=self._issuer,
-            tokens=self._tokens,
-            ledger=self._ledger,
+            tokens=self._stores.tokens,
+            ledger=self._stores.ledger,
             record=self._journal.append,
             random=secrets.token_bytes,
             started_at=self._started_at,
@@ -535,34 +498,27 @@ class Server:
             speak=self._speak,
             levels=self._levels,
         )
-        socket = self._runtime / ADMIN_SOCKET
-        socket.unlink(missing_ok=True)
-        server = grpc.aio.server()
-        admin.handler(server, admin.AdminService(parts))
-        desk.handler(server, desk.Desk(self._desk()))
-        rotation_desk.handler(server, rotation_desk.RotationDesk(self._rotator, self._rotate))
-        server.add_insecure_port(f"unix:{socket}")
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
-        await server.start()
-        socket.chmod(0o600)
+        rotation = rotation_desk.RotationDesk(self._rotator, self._rotate)
+        service, desk = admin.AdminService(parts), Desk(self._desk())
+        await listen.serve_admin(stack, service, desk, rotation, self._runtime / ADMIN_SOCKET)
 
     def _desk(self) -> DeskParts:
         return DeskParts(
             issuer=self._issuer,
-            entries=self._entries,
-            tokens=self._tokens,
-            ledger=self._ledger,
+            entries=self._stores.entries,
+            tokens=self._stores.tokens,
+            ledger=self._stores.ledger,
             elements=self._authority.elements,
             mesh=lambda: self._keeper.live.mesh,
             record=self._journal.append,
             changed=self._changes.announce,
-            revocations=self._revocations,
+            revocations=self._stores.revocations,
             enforce=self._enforce_revocations,
             random=secrets.token_bytes,
             uid=os.getuid(),
             federation=self._federating,
-            relations=self._relations,
-            serials=self._serials,
+            relations=self._stores.relations,
+            serials=self._stores.serials,
             crls=self._authority.published_lists,
             looks_at_serials=self._authority.looks_at_serials,
         )
@@ -595,7 +551,7 @@ class Server:
         while True:
             await self._authority.turn()
             await self._deciders.refresh()
-            await asyncio.to_thread(self._write_counts)
+            await asyncio.to_thread(self._stores.write_counts)
             await asyncio.to_thread(self._journal.turn)
             self._metrics.sealed(await asyncio.to_thread(self._sealer.turn), self._sealer.trouble)
             await asyncio.to_thread(self._revisions.expire)
@@ -611,56 +567,21 @@ class Server:
         await self._authority.do(step)
         await self._deciders.refresh()
 
-    def _revoked(self) -> frozenset[SpiffeId]:
-        return frozenset(one.spiffe_id for one in self._revocations.all())
-
-    def _keep(self, live: Live) -> None:
-        """Before a change takes effect it is on record, and where its instances are is known to the next start.
-
-        Then it takes effect for decisions, and after that for proxies: what these ask about is known already.
-        """
-        self._placer.keep(live.placement)
-        self._keep_revision(live)
-        before = self._keeper.live.files
-        changed = sorted(path for path in {*before, *live.files} if before.get(path) != live.files.get(path))
-        detail: dict[str, Any] = {"files": changed}
-        if live.ruling.shadow is not None:
-            detail["shadow_revision"] = live.ruling.shadow.revision
-        revision = live.ruling.revision
-        self._journal.append(Entry(time=_now(), kind="change", decision="allow", revision=revision, detail=detail))
-        self._metrics.ruled(revision)
-        asyncio.run_coroutine_threadsafe(self._deciders.hand_over(live.ruling), self._loop).result()
-
     async def _keep_entry(self, entry: Entry) -> object:
         return await PausingTasks(self._loop).run(partial(self._journal.append, entry))
 
-    def _keep_revision(self, live: Live) -> None:
-        ruling = live.ruling
-        self._revisions.keep(ruling.revision, len(ruling.policy_set.policies), live.texts, ruling.schema.text)
+    def _decide_by(self, ruling: Ruling) -> None:
+        asyncio.run_coroutine_threadsafe(self._deciders.hand_over(ruling), self._loop).result()
 
-    def _heard(self, live: Live | None, problems: tuple[Problem, ...]) -> None:
-        """A change was taken, or refused: put it in force for proxies and agents, and say so."""
-        self._metrics.change_refused(live is None)
-        self._metrics.reloaded("refused" if live is None else "taken")
-        if live is None:
-            _log.warning("change.refused", problems=[str(problem) for problem in problems])
-            self._record_refusal(problems)
-            return
+    def _taken(self, live: Live) -> None:
         self._good = None
-        _log.info("change.taken", revision=live.ruling.revision, config=live.config)
         self._loop.call_soon_threadsafe(self._put_in_force, live)
-
-    def _record_refusal(self, problems: tuple[Problem, ...]) -> None:
-        faults = tuple(Fault(problem.code, str(problem)) for problem in problems)
-        revision = self._keeper.live.ruling.revision
-        with suppress(JournalError):  # nothing took effect; the journal itself says that it misses something
-            self._journal.append(Entry(time=_now(), kind="change", decision="deny", revision=revision, errors=faults))
 
     def _put_in_force(self, live: Live) -> None:
         level = self._asked_level or live.settings.log.level
         self._speech.level(level)
         self._speaking = self._loop.create_task(self._deciders.speak(level))
-        self._cache.set_all(self._keeper.live.snapshots)  # the newest: who answers may have changed since
+        self._in_force.show()
         self._changes.announce()
         self._fetching.wake()
         self._federating.want(live.settings.ca.federation)
@@ -683,15 +604,8 @@ class Server:
         return str(self._keeper.refused[0]) if self._keeper.refused else ""
 
     async def _living_changed(self) -> None:
-        """Lead callers to the instances that answer now."""
-
-        def change(live: Live) -> Live:
-            again = relive(live, self._control, self._liveness.applied)
-            self._earlier = replace(self._earlier, snapshots=again.snapshots)
-            return again
-
-        await asyncio.to_thread(self._keeper.renew, change)
-        self._cache.set_all(self._keeper.live.snapshots)
+        await asyncio.to_thread(self._in_force.renew)
+        self._in_force.show()
 
     async def _lead(self, leaving: Collection[str], back: Collection[str]) -> None:
         """Lead callers away from who leaves, and to who is back; returns when their Envoys know, or soon."""
@@ -702,36 +616,20 @@ class Server:
                     await asyncio.sleep(LED_LOOK)
 
     def _distrusts(self, workload: SpiffeId, revision: str) -> None:
-        """No sidecar of a workload is believed any more: from now on it asks, where that is `auto`."""
-        if not self._distrust.add(workload, revision):
-            return
-
-        def change(live: Live) -> Live:
-            again = reenforce(live, self._control, self._distrust.of)
-            self._earlier = replace(self._earlier, snapshots=again.snapshots, enforced=again.enforced)
-            return again
-
-        self._keeper.renew(change)
-        self._loop.call_soon_threadsafe(lambda: self._cache.set_all(self._keeper.live.snapshots))
-
-    def _mesh(self) -> Mesh:
-        return self._keeper.live.mesh
-
-    def _in_force(self) -> tuple[Mesh, str]:
-        live = self._keeper.live
-        return live.mesh, live.ruling.revision
+        if self._in_force.distrusts(workload, revision):
+            self._loop.call_soon_threadsafe(self._in_force.show)
 
     def _authorize_proxy(self, peer: SpiffeId, node_id: str) -> None:
         """A proxy may be any instance of the identity that it has proved, and no other."""
         instance = self._keeper.live.mesh.instances.get(node_id)
         if instance is None or instance.workload != peer:
             raise IdentityError(f"`{peer}` is not the identity of an instance `{node_id[:80]}`")
-        if self._revocations.holds(peer):
+        if self._stores.revocations.holds(peer):
             raise IdentityError(f"`{peer}` is revoked")
 
     def _served_by(self, peer: SpiffeId) -> frozenset[str]:
         """The Services of which an identity may tell."""
-        if self._revocations.holds(peer):
+        if self._stores.revocations.holds(peer):
             return frozenset()
         return frozenset(one.service for one in self._keeper.live.mesh.instances.values() if one.workload == peer)
 
@@ -741,7 +639,7 @@ class Server:
         )
 
     def _issued(self, kind: str) -> None:
-        self._ledger.add(kind)
+        self._stores.ledger.add(kind)
         self._metrics.issued(kind)
 
     def _published(self, path: str) -> bytes:
@@ -749,12 +647,6 @@ class Server:
         held, issuer = self._issuer.bundle, self._keeper.live.settings.ca.token_issuer
         found = oidc.page(issuer, held, path) if issuer else None
         return bundle.write(held) if found is None else found
-
-    def _write_counts(self) -> None:
-        try:
-            self._ledger.write()
-        except StateError as error:  # they are written the next time
-            _log.error("ca.counts_not_written", error=str(error))
 
     def _renewal_failed(self, error: PolicydError) -> None:
         _log.error("server.certificate_not_renewed", error=str(error))
@@ -768,16 +660,6 @@ def _checked(folder: Folder) -> Live:
     """Check a folder as a whole, without taking a port; raises InvalidInput."""
     nowhere = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"))
     return load(folder, shipped_schemas(), assumed, nowhere)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Make many objects that stay, without looking again and again which of them go."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _now() -> datetime:
