@@ -24,7 +24,7 @@ from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.offline.loaded import load_folder
 from policyd.server.check_threads import CheckThreads
 from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, PAUSING_THREADS, SWITCH_SECONDS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 from policyd._pb import admin_pb2 as pb
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import Problem
 from policyd.mesh.model import Instance
 from policyd.reload import Live

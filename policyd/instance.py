@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policyd.config import SETTINGS_FILE, parse_settings
+from policyd.config.settings import SETTINGS_FILE, parse_settings
 from policyd.environment import Environment, from_environ
 from policyd.errors import NotRunning, PolicydError, StateError, UsageError
 from policyd.home import HOME

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from policyd.config import SETTINGS_FILE, Settings, parse_settings
+from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.reload import Live
 from policyd.sources.files import Folder

@@ -18,7 +18,7 @@ from policyd.cedar.engine import Engine
 from policyd.cedar.policies import Checked, PolicySet, load_policies, set_of
 from policyd.cedar.schema import Schema, parse_schema
 from policyd.cedar.shadow import Sets, beside, check_unmarked, split
-from policyd.config import SETTINGS_FILE, Settings, parse_settings
+from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.local.enforcing import Enforced, Terms, enforced, passed_over
 from policyd.local.enforcing import problems as unenforced

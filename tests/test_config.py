@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.config import (
-    Address,
-    AuditSettings,
-    CaSettings,
-    ExportSettings,
-    ListenSettings,
-    LogSettings,
-    Settings,
-    ShadowSettings,
-    TracingSettings,
-    parse_address,
-    parse_settings,
-)
+from policyd.config.addresses import Address, ListenSettings, parse_address
+from policyd.config.audit import AuditSettings, ExportSettings
+from policyd.config.authority import CaSettings
+from policyd.config.observing import LogSettings, TracingSettings
+from policyd.config.settings import Settings, ShadowSettings, parse_settings
 from policyd.errors import InvalidInput
 
 WHOLE = """\

@@ -9,32 +9,27 @@ from typing import Final
 from docs.pages.models import fields, title
 from docs.pages.tables import code, table
 from policyd import environment
-from policyd.config import (
-    AuditSettings,
+from policyd.config.addresses import ListenSettings
+from policyd.config.audit import AuditSettings, ExportSettings, IncludeSettings, MaskSettings
+from policyd.config.authority import (
     BundleEndpointSettings,
     CaSettings,
     ClusterSettings,
-    CollectorSettings,
-    ConsoleSettings,
-    EgressSettings,
     EvidenceSettings,
-    ExportSettings,
     FederatedSettings,
+    UpstreamSettings,
+)
+from policyd.config.console import ConsoleSettings, OidcSettings
+from policyd.config.observing import (
+    CollectorSettings,
     FileLogSettings,
-    IncludeSettings,
-    ListenSettings,
     LogFormatSettings,
     LogSettings,
-    MaskSettings,
-    OidcSettings,
-    OutboundSettings,
     ProviderSettings,
-    Settings,
-    ShadowSettings,
     TracingSettings,
-    UpstreamSettings,
     ZipkinSettings,
 )
+from policyd.config.settings import EgressSettings, OutboundSettings, Settings, ShadowSettings
 from policyd.policy.meanings import MEANINGS
 from policyd.strict import Model
 

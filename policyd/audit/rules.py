@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from policyd.audit.record import Entry
-from policyd.config import MaskSettings
+from policyd.config.audit import MaskSettings
 
 KEY_BYTES: Final = 32
 HASH_PREFIX: Final = "hmac-sha256:"

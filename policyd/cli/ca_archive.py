@@ -19,7 +19,7 @@ from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
     from policyd.ca.archive import Contents
-    from policyd.config import Settings
+    from policyd.config.settings import Settings
     from policyd.state_paths import StatePaths
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted file.", show_default=False)]
@@ -142,7 +142,7 @@ def _set_aside(paths: StatePaths) -> Path | None:
 
 
 def _opened(here: Path) -> tuple[Settings, StatePaths]:
-    from policyd.config import SETTINGS_FILE, parse_settings
+    from policyd.config.settings import SETTINGS_FILE, parse_settings
     from policyd.sources.files import read_folder
     from policyd.sources.state import prepare_state
 

@@ -22,7 +22,7 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     from policyd.ca.jwt_store import JwtKeyStore
     from policyd.ca.open import open_authority
     from policyd.cli import output
-    from policyd.config import SETTINGS_FILE, parse_settings
+    from policyd.config.settings import SETTINGS_FILE, parse_settings
     from policyd.errors import StateError
     from policyd.instance import environment, folder
     from policyd.server.issuing import passphrase_of, upstream_of

@@ -129,7 +129,7 @@ def _read(files: Sequence[str]) -> dict[str, str]:
 
 def _mesh(directory: Path, files: Sequence[str]) -> tuple[Mesh, str]:
     """Return the folder's Mesh and its default namespace; files that are imported are left out of it."""
-    from policyd.config import SETTINGS_FILE, parse_settings
+    from policyd.config.settings import SETTINGS_FILE, parse_settings
     from policyd.mesh.build import build
     from policyd.mesh.declare import declare
     from policyd.mesh.placement import assumed

@@ -63,7 +63,7 @@ def replay(
 
 def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
     """Load a candidate as `policyd serve` would, its cases not run; raises UsageError and InvalidInput."""
-    from policyd.config import SETTINGS_FILE
+    from policyd.config.settings import SETTINGS_FILE
     from policyd.instance import existing
     from policyd.offline.loaded import load_texts
     from policyd.reload import shipped_schemas

@@ -24,7 +24,9 @@ from typing import Any, Final
 
 import uvicorn
 
-from policyd.config import SETTINGS_FILE, Address, ConsoleSettings, parse_settings
+from policyd.config.addresses import Address
+from policyd.config.console import ConsoleSettings
+from policyd.config.settings import SETTINGS_FILE, parse_settings
 from policyd.console.app import application
 from policyd.console.desk import Desk
 from policyd.console.door import Rules

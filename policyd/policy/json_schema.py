@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from policyd.config import Settings
+from policyd.config.settings import Settings
 from policyd.errors import UsageError
 from policyd.mesh.declare import GroupsFile, WorkloadsFile
 from policyd.mesh.istio.common import Resource

@@ -18,7 +18,7 @@ from policyd.ca.jwt_store import JwtKeyStore
 from policyd.ca.open import expiry_warnings
 from policyd.ca.rotator import Rotator, Step
 from policyd.ca.upstream import Upstream, read, read_chain
-from policyd.config import CaSettings
+from policyd.config.authority import CaSettings
 from policyd.errors import JournalError, PolicydError, StateError
 from policyd.mesh.credentials import CredentialFile
 from policyd.server.revoked_lists import RevokedLists

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from policyd.ca.files import read_secret
-from policyd.config import Address, BundleEndpointSettings
+from policyd.config.addresses import Address
+from policyd.config.authority import BundleEndpointSettings
 from policyd.errors import KeyFileError, PolicydError, StateError
 from policyd.server.transport import Identity
 

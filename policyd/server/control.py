@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 
 from policyd import access_log
-from policyd.config import Address, FileLogSettings, Settings
+from policyd.config.addresses import Address
+from policyd.config.observing import FileLogSettings
+from policyd.config.settings import Settings
 from policyd.mesh.telemetry import FILE, WINDOW
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import OTLP_CLUSTER, AccessLog, Control, OtlpLog, Tracing

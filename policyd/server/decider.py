@@ -28,7 +28,7 @@ from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
-from policyd.config import IncludeSettings
+from policyd.config.audit import IncludeSettings
 from policyd.errors import JournalError, PolicydError
 from policyd.server import link
 from policyd.server.check_threads import CheckThreads

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 
 State = Literal["starting", "deciding", "waiting"]
 

@@ -19,7 +19,7 @@ from policyd.ca.kubernetes import MAX_KEYS_BYTES, ByKeys, ByReview, Cluster
 from policyd.ca.sealing import read_roots
 from policyd.ca.serving.proving import Evidences
 from policyd.ca.web import Service
-from policyd.config import ClusterSettings, EvidenceSettings
+from policyd.config.authority import ClusterSettings, EvidenceSettings
 from policyd.errors import IdentityError, StateError
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from policyd.audit.stream import Health, Observer, Stream
 
 if TYPE_CHECKING:
-    from policyd.config import ExportSettings
+    from policyd.config.audit import ExportSettings
 
 
 @contextmanager

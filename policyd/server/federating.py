@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from policyd._pb import authority_pb2 as pb
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError, JournalError
 from policyd.sources.bundle_fetch import fetch
 from policyd.sources.federation import Federation, Kept

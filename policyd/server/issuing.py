@@ -28,7 +28,8 @@ from policyd.ca.signing_service import SigningService
 from policyd.ca.upstream import Upstream
 from policyd.ca.web import Service
 from policyd.cedar.model import Decision, Request
-from policyd.config import Settings, UpstreamSettings
+from policyd.config.authority import UpstreamSettings
+from policyd.config.settings import Settings
 from policyd.environment import PASSPHRASE, Environment
 from policyd.errors import KeyFileError
 from policyd.keeper import Keeper

@@ -25,7 +25,7 @@ from policyd.audit.sealer import Sealer
 from policyd.ca.files import read_secret
 from policyd.ca.issuer import Issuer
 from policyd.ca.sealing import SealingKeys
-from policyd.config import AuditSettings
+from policyd.config.audit import AuditSettings
 from policyd.errors import StateError
 from policyd.state_paths import StatePaths
 

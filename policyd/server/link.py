@@ -24,7 +24,8 @@ from cedarpy import pst
 
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.cedar.policies import Policy
-from policyd.config import Address, AuditSettings
+from policyd.config.addresses import Address
+from policyd.config.audit import AuditSettings
 from policyd.environment import Level
 from policyd.mesh.model import Instance, Listener, Mesh, Port, Served, Service
 from policyd.spiffe import SpiffeId

@@ -23,7 +23,7 @@ from policyd.ca.rotation_desk import RotationDesk
 from policyd.ca.server_identity import ServerIdentity
 from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import ATTESTATION_OPTIONS, AttestationService
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.server.health import Health
 from policyd.server.local_decisions import LocalDecisions
 from policyd.server.refused_tokens import RefusedTokens

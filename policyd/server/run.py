@@ -38,7 +38,7 @@ from policyd.ca.serving.attestation import AttestationService
 from policyd.ca.serving.levels import Levels
 from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.signing import Signing
-from policyd.config import SETTINGS_FILE, Settings, parse_settings
+from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.errors import IdentityError, PolicydError, StateError
 from policyd.home import HOME

@@ -17,7 +17,7 @@ import grpc
 from policyd.audit.group import Wake, sleep
 from policyd.audit.journal import Journal
 from policyd.ca.serving.signing import Signing, add_to_server
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.server import pausing_tasks
 from policyd.server.pausing_threads import PausingThreads
 from policyd.server.silence import SILENT_PER_PEER, Silence

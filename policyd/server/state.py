@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from policyd.config import Address, BundleEndpointSettings, ListenSettings
+from policyd.config.addresses import Address, ListenSettings
+from policyd.config.authority import BundleEndpointSettings
 from policyd.environment import PICKED_PORTS, Environment
 from policyd.errors import StateError
 from policyd.mesh.declare import Declaration

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from policyd.ca.server_certificate import ServerCertificate
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import StateError
 
 GRACE_SECONDS: Final = 2.0

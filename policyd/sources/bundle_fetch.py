@@ -14,7 +14,7 @@ from typing import Final
 
 import httpx
 
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError, IdentityError
 from policyd.spiffe import SpiffeId
 from policyd.svid.bundle import MAX_BYTES, Bundle

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError, IdentityError, PolicydError, StateError
 from policyd.sources.state import write_private
 from policyd.svid import bundle as bundles

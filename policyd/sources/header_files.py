@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from policyd.config import SETTINGS_FILE, Settings
+from policyd.config.settings import SETTINGS_FILE, Settings
 from policyd.errors import Problem
 from policyd.mesh.credentials import CredentialFile, Credentials
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import StateError
 from policyd.sources.state import write_private
 

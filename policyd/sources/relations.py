@@ -13,7 +13,8 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from policyd.config import FederatedSettings, Settings
+from policyd.config.authority import FederatedSettings
+from policyd.config.settings import Settings
 from policyd.errors import FederationError, StateError
 from policyd.sources.files import Folder, digest
 from policyd.sources.state import write_private

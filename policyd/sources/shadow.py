@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from policyd.config import SETTINGS_FILE, parse_settings
+from policyd.config.settings import SETTINGS_FILE, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.sources.files import FOLDERS, MAX_FILES, MAX_TOTAL_BYTES, Folder, digest, read_folder
 from policyd.sources.reading import names_in, read_text

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import StateError
 from policyd.telemetry.metrics import CONTENT_TYPE, expose
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from policyd.audit.rules import make_masker
-from policyd.config import MaskSettings, parse_settings
+from policyd.config.audit import MaskSettings
+from policyd.config.settings import parse_settings
 from policyd.errors import InvalidInput
 from tests.audit.samples import an_entry
 

@@ -15,7 +15,7 @@ from policyd.audit.record import Record
 from policyd.cli.check_run import Wanted, choose, judge, pages, sending_of
 from policyd.cli.exits import Exit
 from policyd.cli.request import Answer, Sending
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.offline.loaded import Loaded, load_folder
 from policyd.sources.relations import Relations
 from tests.cli.conftest import Said

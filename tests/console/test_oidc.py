@@ -13,7 +13,8 @@ import pytest
 
 from policyd import tickets
 from policyd._pb import admin_pb2 as pb
-from policyd.config import ConsoleSettings, parse_settings
+from policyd.config.console import ConsoleSettings
+from policyd.config.settings import parse_settings
 from policyd.console.main import provider_of
 from policyd.console.oidc import LOGIN_SECONDS, MAX_PENDING, LoginFailed, Logins, challenge_of, operator_of
 from policyd.console.provider import Provider

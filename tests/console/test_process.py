@@ -17,7 +17,9 @@ import pytest
 
 from policyd.cli.console import command, link
 from policyd.cli.console_beside import beside
-from policyd.config import Address, ConsoleSettings, parse_settings
+from policyd.config.addresses import Address
+from policyd.config.console import ConsoleSettings
+from policyd.config.settings import parse_settings
 from policyd.console.main import rules_of, token_of
 from policyd.errors import InvalidInput, NotRunning, StateError
 from policyd.state_paths import state_paths

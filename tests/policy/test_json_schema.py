@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from policyd.config import parse_settings
+from policyd.config.settings import parse_settings
 from policyd.errors import InvalidInput, Problem, UsageError
 from policyd.mesh.declare import declare
 from policyd.mesh.istio.kinds import KINDS, key_of

@@ -18,7 +18,7 @@ from policyd.authz.record import NOTHING, Include
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import EndUser, HttpFacts
 from policyd.cedar.schema import Schema
-from policyd.config import MaskSettings
+from policyd.config.audit import MaskSettings
 from policyd.mesh.model import Mesh
 from policyd.policy.replay import Lacking, Projector, decide, has_question
 from policyd.policy.replay_tally import Same, Tally

@@ -33,7 +33,8 @@ from policyd.ca.tokens import Refused, Tokens
 from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
 from policyd.cedar.policies import load_policies
-from policyd.config import Address, ConsoleSettings
+from policyd.config.addresses import Address
+from policyd.config.console import ConsoleSettings
 from policyd.environment import Level
 from policyd.envoy_api import ROUTE
 from policyd.errors import InvalidInput, Problem

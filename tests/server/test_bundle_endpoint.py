@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from policyd.ca.server_identity import ServerIdentity
-from policyd.config import Address, BundleEndpointSettings, FederatedSettings
+from policyd.config.addresses import Address
+from policyd.config.authority import BundleEndpointSettings, FederatedSettings
 from policyd.errors import KeyFileError, StateError
 from policyd.server.bundle_endpoint import BundleEndpoint, answer, endpoint_identity
 from policyd.sources.bundle_fetch import fetch

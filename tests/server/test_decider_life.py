@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.server.decider_life import LONGEST_WAIT, STABLE_SECONDS, DeciderLife
 from policyd.server.deciders import core_of, default_count
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyd._pb import authority_pb2 as pb
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError, JournalError
 from policyd.server.federating import Federating
 from policyd.sources.federation import Federation

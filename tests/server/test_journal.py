@@ -12,7 +12,8 @@ import pytest
 from policyd.audit.exported import Taken, write_taken
 from policyd.audit.segments import list_segments
 from policyd.ca.issuer import Issuer
-from policyd.config import AuditSettings, parse_settings
+from policyd.config.audit import AuditSettings
+from policyd.config.settings import parse_settings
 from policyd.errors import KeyFileError, StateError
 from policyd.server.journal import make_sealer, mask_key, open_journal
 from policyd.state_paths import StatePaths

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from policyd.config import Address, ListenSettings
+from policyd.config.addresses import Address, ListenSettings
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, StateError
 from policyd.mesh.declare import Declaration, declare

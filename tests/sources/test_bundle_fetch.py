@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError
 from policyd.sources.bundle_fetch import fetch
 from policyd.svid import bundle as bundles

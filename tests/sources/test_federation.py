@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError
 from policyd.sources.federation import LEAST_REFRESH, MOST_REFRESH, Federation
 from policyd.svid import bundle as bundles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyd.config import Settings, parse_settings
+from policyd.config.settings import Settings, parse_settings
 from policyd.mesh.credentials import CredentialFile, Credentials
 from policyd.sources.header_files import header_files, header_problems
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import StateError
 from policyd.sources.ports import choose, load, save
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from policyd.config import FederatedSettings, parse_settings
+from policyd.config.authority import FederatedSettings
+from policyd.config.settings import parse_settings
 from policyd.errors import FederationError, JournalError, StateError
 from policyd.sources.relations import MAX_RELATIONS, Relations, with_relations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from policyd.config import Address
+from policyd.config.addresses import Address
 from policyd.errors import StateError
 from policyd.telemetry.http import MAX_HEAD_BYTES, serve_http
 from policyd.telemetry.metrics import Metrics

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from policyd import access_log, names, signals
-from policyd.config import Address, parse_settings
+from policyd.config.addresses import Address
+from policyd.config.settings import parse_settings
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.telemetry import Count, Said, Spans
 from policyd.server.control import control_of

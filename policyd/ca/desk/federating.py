@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from policyd._pb import authority_pb2 as pb
 from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk, Federation, Relations
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.errors import FederationError
 from policyd.svid import bundle
 

@@ -16,7 +16,7 @@ from policyd.ca.revocations import Revocations
 from policyd.ca.revoked_serials import RevokedSerials
 from policyd.ca.template import Random
 from policyd.ca.tokens import Tokens
-from policyd.config import FederatedSettings
+from policyd.config.authority import FederatedSettings
 from policyd.mesh.model import Mesh
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from policyd.config import Address, parse_settings
+from policyd.config.addresses import Address
+from policyd.config.settings import parse_settings
 from policyd.envoy_api import CLUSTER, LISTENER, SECRET
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.istio.telemetry import METRICS
