@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from policyd.errors import EnvoyError
 from proxy import envoy_admin
+from proxy.draining import GAUGES, Load, Watch, load, look
 from proxy.lifecycle import Act, Event, Life, Limits, Phase, advance
 from proxy.outside import Outside
 
@@ -66,6 +67,7 @@ class EnvoyProcess:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._seen = Load()  # at the last look while it drained
 
     @property
     def pid(self) -> int:
@@ -166,9 +168,15 @@ class EnvoyProcess:
         socket = self._command.admin_socket
         with suppress(EnvoyError):
             await envoy_admin.ask(socket, "/healthcheck/fail", method="POST")
+            # clients are told with each answer from now on; those that come are served until the end
             await envoy_admin.ask(socket, "/drain_listeners?graceful&skip_exit", method="POST")
-            while await envoy_admin.connections(socket) > 0:  # noqa: ASYNC110 - Envoy tells only when asked
-                await asyncio.sleep(DRAIN_LOOK)
+            watch, done = Watch(), False
+            while not done:
+                # not `server.total_connections`, which lags behind by one flush
+                self._seen = load(await envoy_admin.stats(socket, GAUGES))
+                watch, done = look(watch, self._seen, self._outside.monotonic())
+                if not done:
+                    await asyncio.sleep(DRAIN_LOOK)  # Envoy tells only when asked
         self._events.put_nowait(Event.DRAINED)
 
     def _tell(self, before: Life, now: float) -> None:
@@ -185,6 +193,8 @@ class EnvoyProcess:
                 self._process = None
             case Phase.DRAINING:
                 self._say("sidecar.draining", pid=self.pid)
+            case Phase.ENDING if before.phase is Phase.DRAINING and self._seen.works:
+                self._say("sidecar.cut", after=round(now - before.since, 2), **self._seen.told())
             case Phase.STOPPED:
                 self._say("sidecar.stopped")
                 self._process = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import quote
 
 from policyd.errors import EnvoyError
 
@@ -38,12 +39,10 @@ async def is_ready(socket: Path) -> bool:
     return status == 200
 
 
-async def connections(socket: Path) -> int:
-    """How many downstream connections Envoy's listeners have now, its own admin apart; raises EnvoyError."""
-    # not `server.total_connections`, which lags behind by one flush
-    _, body = await ask(socket, "/stats?filter=^listener\\..*downstream_cx_active$")
-    lines = [line for line in body.decode(errors="replace").splitlines() if not line.startswith("listener.admin.")]
-    return sum(int(line.rpartition(":")[2]) for line in lines if ".worker_" not in line)
+async def stats(socket: Path, pattern: str) -> str:
+    """The counters and gauges whose names a regex finds, a line each; raises EnvoyError."""
+    _, body = await ask(socket, f"/stats?filter={quote(pattern, safe='')}")
+    return body.decode(errors="replace")
 
 
 async def _exchange(socket: Path, request: str, most: int) -> tuple[int, bytes]:

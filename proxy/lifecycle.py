@@ -19,7 +19,7 @@ class Phase(Enum):
     STARTING = "starting"  # the process runs, its configuration is not complete
     READY = "ready"
     CRASHED = "crashed"  # it ended by itself; it will be started again
-    DRAINING = "draining"  # told to stop: connections are asked to end
+    DRAINING = "draining"  # told to stop: clients are told to go elsewhere, what is under way may end
     ENDING = "ending"  # sent SIGTERM
     STOPPED = "stopped"
 
@@ -31,7 +31,7 @@ class Event(Enum):
     READY = "ready"  # /ready answered 200
     EXITED = "exited"
     STOP = "stop"  # asked to stop; asked twice: at once
-    DRAINED = "drained"  # no connection is left
+    DRAINED = "drained"  # nothing is left to do
     TICK = "tick"  # the time of `Life.wake` has come
 
 

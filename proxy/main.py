@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--drain",
         metavar="SECONDS",
         type=_seconds,
-        help="how long a stop waits for connections at most (default: 5)",
+        help="how long a stop waits for requests and tunnels that are under way, at most (default: 5)",
     )
     add("--concurrency", metavar="N", type=_workers, help="worker threads of each Envoy (default: 1)")
     text = "trace, debug, info, warning, error, critical or off (default: warning)"

@@ -43,6 +43,7 @@ class ControlPlane:
     levels: tuple[str, str] = ("", "")  # of the agent, and of its Envoys
     more_roots: list[bytes] = field(default_factory=list)
     listener_port: int = 0
+    application_port: int = 0  # whom the listener asks for what is below /app, WebSocket included
     secrets_used: list[str] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
     watches: int = 0
@@ -226,20 +227,34 @@ def _configuration(plane: ControlPlane) -> Snapshot:
     """One cluster, and one mTLS listener that answers by itself where `listener_port` is set."""
     cluster = {"name": "nowhere", "type": "STATIC", "connect_timeout": "1s"}
     made = [resource(CLUSTER, "nowhere", cluster, api=plane.api)]
+    if plane.application_port:
+        made.append(resource(CLUSTER, "app", _application(plane.application_port), api=plane.api))
     if plane.listener_port:
-        made.append(resource(LISTENER, "in", _listener(plane.listener_port), api=plane.api))
+        led = bool(plane.application_port)
+        made.append(resource(LISTENER, "in", _listener(plane.listener_port, led=led), api=plane.api))
     return make_snapshot(made)
 
 
-def _listener(port: int) -> dict[str, Any]:
+def _application(port: int) -> dict[str, Any]:
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {"name": "app", "type": "STATIC", "load_assignment": {"cluster_name": "app", "endpoints": endpoints}}
+
+
+def _listener(port: int, *, led: bool) -> dict[str, Any]:
     types = "type.googleapis.com/envoy.extensions"
     manager = f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager"
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}
+    to_application = {
+        "match": {"prefix": "/app"},
+        "route": {"cluster": "app", "timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]},
+    }
+    routes = [to_application, answer] if led else [answer]
     router = {"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}
     http = {
         "@type": manager,
         "stat_prefix": "in",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [router],
     }
     source = {

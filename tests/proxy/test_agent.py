@@ -12,6 +12,7 @@ import ssl
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from policyd.join_token import format_token
 from proxy import envoy_admin
+from proxy.draining import QUIET
 from proxy.envoy import DRAIN_LOOK
 from proxy.identity import make_key
 from tests.fakes.control_plane import ControlPlane
@@ -145,14 +147,14 @@ async def test_a_new_certificate_reaches_envoy_and_no_connection_ends(plane: Con
     await agent.says("sidecar.ready")
     first = agent.status()["sidecars"][0]
     client = await _mutual_tls(plane, plane.listener_port)
-    assert await _get(*client) == b"hello"
+    assert (await _get(*client))[1] == b"hello"
     await agent.says("sidecar.renewed")
     async with asyncio.timeout(PATIENCE):
         while int(first["svid_serial"], 16) in await serials(
             first
         ):  # each listener and cluster takes it in its own time
             await asyncio.sleep(0.02)
-    assert await _get(*client) == b"hello"
+    assert (await _get(*client))[1] == b"hello"
     client[1].transport.abort()
     await agent.says("agent.renewed")
     await until(lambda: plane.watches >= 2)
@@ -238,23 +240,85 @@ async def test_it_follows_the_assignment_and_lives_through_policyd_being_away(
     assert await agent.stop() == 0
 
 
-async def test_a_stop_lets_an_open_connection_end_its_request(plane: ControlPlane, agent: Agent) -> None:
+async def _drained(plane: ControlPlane, agent: Agent) -> timedelta:
+    """End an agent, whose one sidecar may drain for long; returns how long it did."""
+    assert await agent.ended() == 0
+    draining, stopped = agent.said("sidecar.draining")[0], agent.said("sidecar.stopped")[0]
+    assert plane.turns == [([], ["web-1"]), (["web-1"], [])]  # callers are led away first
+    return datetime.fromisoformat(stopped["time"]) - datetime.fromisoformat(draining["time"])
+
+
+async def test_a_stop_waits_for_the_request_under_way_and_tells_its_client_to_go(
+    plane: ControlPlane, agent: Agent
+) -> None:
+    async with Slow() as slow:
+        plane.sidecars, plane.listener_port, plane.application_port = [WEB_1], free_port(), slow.port
+        await agent.start("--join", format_token(plane.token()), "--drain", "20")
+        await agent.says("sidecar.ready")
+        client = await _mutual_tls(plane, plane.listener_port)
+        assert (await _get(*client))[1] == b"hello"
+        await agent.says("agent.back")
+        client[1].write(b"GET /app HTTP/1.1\r\nhost: web\r\n\r\n")
+        await slow.asked.wait()
+        agent.process.terminate()
+        await agent.says("sidecar.draining")
+        await asyncio.sleep(QUIET + 3 * DRAIN_LOOK)  # a drain that does not wait would be over
+        assert not agent.said("sidecar.stopped")
+        other = await _mutual_tls(plane, plane.listener_port)  # who comes is served
+        head, body = await _get(*other)
+        assert (b"connection: close" in head, body) == (True, b"hello")
+        slow.answer.set()
+        head, body = await _answer(*client)
+        assert (b"connection: close" in head, body) == (True, b"after")
+        took = await _drained(plane, agent)
+    assert took < timedelta(seconds=10)
+    assert not agent.said("sidecar.cut")
+
+
+async def test_a_connection_that_waits_for_a_request_holds_up_no_stop(plane: ControlPlane, agent: Agent) -> None:
     plane.sidecars, plane.listener_port = [WEB_1], free_port()
     await agent.start("--join", format_token(plane.token()), "--drain", "20")
     await agent.says("sidecar.ready")
     client = await _mutual_tls(plane, plane.listener_port)
-    assert await _get(*client) == b"hello"
+    assert (await _get(*client))[1] == b"hello"
     await agent.says("agent.back")
     agent.process.terminate()
-    draining = await agent.says("sidecar.draining")
-    assert plane.turns == [([], ["web-1"]), (["web-1"], [])]  # callers are led away first
-    await asyncio.sleep(3 * DRAIN_LOOK)  # a drain that does not wait would be over
-    assert not agent.said("sidecar.stopped")
-    assert await _get(*client) == b"hello"
-    client[1].transport.abort()
-    assert await agent.ended() == 0
-    took = datetime.fromisoformat(agent.said("sidecar.stopped")[0]["time"]) - datetime.fromisoformat(draining["time"])
-    assert took < timedelta(seconds=10)
+    assert await client[0].read() == b""  # ended like any idle connection
+    assert await _drained(plane, agent) < timedelta(seconds=10)
+    assert not agent.said("sidecar.cut")
+
+
+@pytest.mark.parametrize(
+    ("asks", "cut"),
+    [
+        (b"GET /app HTTP/1.1\r\nhost: web\r\n\r\n", {"requests": 1, "tunnels": 0, "connections": 0}),
+        (
+            b"GET /app HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            {"requests": 0, "tunnels": 1, "connections": 0},
+        ),
+    ],
+    ids=["request", "tunnel"],
+)
+async def test_what_outlasts_the_drain_time_is_cut_and_counted(
+    plane: ControlPlane, agent: Agent, asks: bytes, cut: dict[str, int]
+) -> None:
+    async with Slow() as slow:
+        plane.sidecars, plane.listener_port, plane.application_port = [WEB_1], free_port(), slow.port
+        await agent.start("--join", format_token(plane.token()), "--drain", "1")
+        await agent.says("sidecar.ready")
+        client = await _mutual_tls(plane, plane.listener_port)
+        client[1].write(asks)
+        await slow.asked.wait()
+        if cut["tunnels"]:
+            assert (await client[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        await agent.says("agent.back")
+        agent.process.terminate()
+        with suppress(ssl.SSLError, ConnectionError):  # ended without a word of TLS
+            assert b"after" not in await client[0].read()
+        assert await _drained(plane, agent) >= timedelta(seconds=1)
+    [told] = agent.said("sidecar.cut")
+    assert {key: told[key] for key in cut} == cut
+    assert (told["instance"], told["after"] >= 1) == ("web-1", True)
 
 
 async def test_a_refused_identity_is_asked_for_again(plane: ControlPlane, agent: Agent) -> None:
@@ -431,8 +495,37 @@ async def _mutual_tls(plane: ControlPlane, port: int) -> Connection:
     return await connected
 
 
-async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bytes, bytes]:
     writer.write(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+    return await _answer(reader, writer)
+
+
+async def _answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> tuple[bytes, bytes]:
+    """The head of an answer, and its five bytes."""
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), base64.b64encode(head)
-    return await reader.readexactly(5)
+    return head, await reader.readexactly(5)
+
+
+class Slow:
+    """An application that answers when `answer` is set, and takes every upgrade at once."""
+
+    async def __aenter__(self) -> Slow:
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.answer.set()
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"websocket" in head:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        self.asked.set()
+        await self.answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nafter")
+        writer.close()
