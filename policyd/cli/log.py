@@ -137,7 +137,7 @@ def describe(record: Record) -> Text:
     word = record.decision or "-"
     subject = _request(record) if record.kind == "decision" else _happening(record)
     parties = " -> ".join(filter(None, (short_name(record.principal), short_name(record.resource))))
-    rest = "  ".join(filter(None, (parties, subject, _reason(record), _tried(record), _duration(record))))
+    rest = "  ".join(filter(None, (parties, subject, describe_reason(record), _tried(record), _duration(record))))
     when = record.time.astimezone(UTC)
     line = Text(f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}Z  ")
     line.append(f"{word:<5}", style=STYLES.get(word, "yellow"))
@@ -167,7 +167,8 @@ def _value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _reason(record: Record) -> str:
+def describe_reason(record: Record) -> str:
+    """Which policies decided, what failed, or that no policy allows it."""
     faults = "; ".join(f"{fault.source}: {fault.message}" for fault in record.errors)
     if faults or record.reasons:
         return " ".join(filter(None, (", ".join(record.reasons), faults)))

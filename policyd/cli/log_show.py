@@ -36,12 +36,10 @@ def show(
     """
     from policyd.cli import output
     from policyd.cli.log import describe, journal_of
-    from policyd.errors import UsageError
     from policyd.instance import folder
+    from policyd.offline.explained import Explainer
 
-    if len(wanted) < MIN_PREFIX:
-        raise UsageError(f"`{wanted}` is too short for an id", remedy=f"write at least {MIN_PREFIX} digits of it")
-    found = _found(directory, wanted)
+    found = found_records(directory, wanted)
     exact = [one for one in found if one.decision_id == wanted]
     chosen = exact if len(exact) == 1 else found
     if len(chosen) > 1:
@@ -53,20 +51,22 @@ def show(
             output.console().print(f"{one.decision_id or '-':<34}", describe(one), soft_wrap=True)
         return
     line = _evidence(journal_of(directory), chosen[0])
-    answer, why_not = _explained(folder(directory), line.record)
+    answer, why_not = Explainer(folder(directory)).explained(line.record)
     if as_json:
         output.print_json(_value(line.record, answer, why_not))
     else:
         output.show(*_lines(line.record, answer, why_not))
 
 
-def _found(directory: Path | None, wanted: str) -> list[Record]:
-    """What the copy has; raises UsageError where that is nothing."""
+def found_records(directory: Path | None, wanted: str) -> list[Record]:
+    """What the copy has under an id or its first digits; raises UsageError where that is nothing."""
     from policyd.audit.ask.questions import found_by_id
     from policyd.audit.ask.records import record_of
     from policyd.cli.journal_copy import ask
     from policyd.errors import UsageError
 
+    if len(wanted) < MIN_PREFIX:
+        raise UsageError(f"`{wanted}` is too short for an id", remedy=f"write at least {MIN_PREFIX} digits of it")
     with ask(directory, [found_by_id(wanted, MAX_FOUND)]) as answers:
         found = [record_of(value) for value in next(answers).values()]
     if not found:
@@ -88,26 +88,6 @@ def _evidence(journal: Path, copied: Record) -> Line:
             return line
     message = f"record {copied.seq} of `{copied.writer}` is in the copy and no longer in the journal"
     raise JournalError(message, remedy="`policyd log verify` tells whether the journal is whole")
-
-
-def _explained(folder: Path, record: Record) -> tuple[Answer | None, str]:
-    """The explanation as of the record's revision, or why there is none."""
-    from policyd.errors import PolicydError
-    from policyd.offline.revisions import load_revision
-    from policyd.policy.authorize import Answer
-    from policyd.policy.explain import explain
-    from policyd.policy.recorded import differs, recorded
-
-    if record.kind != "decision" or not record.revision:
-        return None, "" if record.kind != "decision" else "no revision was in force"
-    try:
-        ruling = load_revision(folder, record.revision, record.time)[1].ruling
-        again = recorded(record, ruling)
-        explanation = explain(again.request, ruling)
-    except PolicydError as error:
-        return None, str(error)
-    notes = (*again.notes, *filter(None, [differs(record, explanation.decision.word)]))
-    return Answer(again.request, explanation, notes), ""
 
 
 def _plain(record: Record) -> dict[str, Any]:

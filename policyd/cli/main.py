@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "status": Entry("policyd.cli.status", "Show what is running and whether it is ready."),
     "verbosity": Entry("policyd.cli.verbosity", "Change how much a running server says of itself."),
     "top": Entry("policyd.cli.top", "Show live who calls whom, what is denied, and what is slow."),
+    "why": Entry("policyd.cli.why", "Say why requests were refused, and what would have let them pass."),
     "traces": Entry("policyd.cli.traces", "The traces of the last while: where a request spent its time."),
     "console": Entry("policyd.cli.console", "Print a link that opens the console in a browser."),
     "check": Entry("policyd.cli.check", "Check a folder without running it: every problem at once."),
