@@ -12,8 +12,7 @@ import pwd
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from proxy.capture.kernel import tables
-from proxy.capture.nftables import install as ruleset
+from proxy.capture.kernel import here, tables
 from proxy.capture.plan import SSH, Network, Plan, readable
 
 OK, NOT_AS_ASKED = 0, 1
@@ -33,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction[Parser], parser: type[Parser]) -
         description="Redirects connections to the sidecar, all at once, in the place of what was installed before.",
     )
     _options(install)
-    install.add_argument("--dry-run", action="store_true", help="print the plan and the ruleset, and touch nothing")
+    install.add_argument("--dry-run", action="store_true", help="print the plan and the rules, and touch nothing")
     what.add_parser("remove", help="take the rules out again", description="Takes out all rules of a capture.")
     show = what.add_parser(
         "show",
@@ -52,9 +51,19 @@ def _options(parser: argparse.ArgumentParser) -> None:
     more("--proxy-group", "GROUP", _group, "the group that the agent runs as")
     more("--exclude-outbound-port", "PORT", _port, "let connections to this port be")
     more("--exclude-inbound-port", "PORT", _port, f"let connections that come to this port be (besides {SSH})")
-    more("--exclude-cidr", "CIDR", _network, "let what goes to these addresses be")
+    more("--exclude-cidr", "CIDR", _network, "let what goes to these addresses be, questions of DNS, too")
+    more(
+        "--exclude-interface", "NAME", str, "let what goes or comes by this interface be; `br-*`: by all that begin so"
+    )
     more("--exclude-user", "USER", _user, "let what this user sends be")
     more("--exclude-group", "GROUP", _group, "let what this group sends be")
+    more(
+        "--include-outbound-port", "PORT", _port, "capture only connections to this port, and to what else is included"
+    )
+    more(
+        "--include-cidr", "CIDR", _network, "capture only connections to these addresses, and to what else is included"
+    )
+    more("--include-inbound-port", "PORT", _port, "capture only connections that come to this port; others stay open")
     parser.add_argument("--no-outbound", action="store_true", help="capture no connections that are made here")
     parser.add_argument("--no-inbound", action="store_true", help="capture no connections that come in")
     parser.add_argument("--no-dns", action="store_true", help="capture no questions of DNS")
@@ -71,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(readable(plan))
         print()
-        print(ruleset(plan), end="")
+        print(here().text(plan), end="")
         return OK
     made = tables()
     made.install(plan)
@@ -103,10 +112,14 @@ def plan_of(options: argparse.Namespace) -> Plan:
         inbound=not options.no_inbound,
         dns=not options.no_dns,
         outbound_ports=_each(options.exclude_outbound_port),
-        inbound_ports=_each([SSH, *options.exclude_inbound_port]),
+        inbound_ports=_each([*({SSH} - {*options.include_inbound_port}), *options.exclude_inbound_port]),
         networks=_each(options.exclude_cidr),
+        interfaces=_each(options.exclude_interface),
         other_uids=_each(options.exclude_user),
         other_gids=_each(options.exclude_group),
+        included_outbound_ports=_each(options.include_outbound_port),
+        included_inbound_ports=_each(options.include_inbound_port),
+        included_networks=_each(options.include_cidr),
     )
 
 

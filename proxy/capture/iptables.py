@@ -5,16 +5,30 @@ Law: pure. Each family is one text, which iptables-restore takes as a whole; wha
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterable
-from typing import Final
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
+from proxy.capture.found import Installed, State, owned
 from proxy.capture.plan import Plan, Rule, Way, digest, mark
 
+_WORDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "-d": ("network", ipaddress.ip_network),
+    "-p": ("protocol", str),
+    "--dport": ("port", int),
+    "--uid-owner": ("uid", int),
+    "--gid-owner": ("gid", int),
+    "-o": ("interface", lambda name: name.replace("+", "*")),
+    "-i": ("interface", lambda name: name.replace("+", "*")),
+}
 CHAINS: Final[dict[Way, str]] = {"output": "POLICYD_OUTPUT", "input": "POLICYD_INPUT"}
 _HOOKS: Final[dict[Way, str]] = {"output": "OUTPUT", "input": "PREROUTING"}
+_STANDS: Final = ("!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
+_PASSES: Final = ("!", "--dst-type", "LOCAL")
 _MISSING: Final = re.compile(r"(?:Extension|match|target) [`\"']?(\w+)")
-MODULES: Final = {"owner": "xt_owner", "comment": "xt_comment", "REDIRECT": "xt_REDIRECT", "tcp": "xt_tcpudp"}
+MODULES: Final = {"tcp": "xt_tcpudp", "udp": "xt_tcpudp"}  # all others are called as what they have
 
 
 def install(plan: Plan, saved: str, family: int) -> str:
@@ -42,28 +56,32 @@ def _ended(saved: str) -> list[str]:
 def _begun(plan: Plan, family: int) -> list[str]:
     found = []
     for way, chain in CHAINS.items():
-        rules = [rule for rule in plan.rules if rule.way == way and _is_of(rule, family)]
+        rules = [rule for rule in rules_of(plan, family) if rule.way == way]
         if rules:
             found.append(f'-A {chain} -m comment --comment "{mark(digest_of(plan, family))}"')
             found += [f"-A {chain} {_rule(rule)}" for rule in rules]
-            found.append(f"-A {_HOOKS[way]} -j {chain}")
+            # in front of who publishes ports: the first that matches wins
+            found.append(f"-I {_HOOKS[way]} 1 -j {chain}")
     return found
 
 
 def digest_of(plan: Plan, family: int) -> str:
     """What tells the part of a plan that is of one family from others."""
-    return digest((rule.way, rule.says) for rule in plan.rules if _is_of(rule, family))
+    return digest((rule.way, rule.says) for rule in rules_of(plan, family))
 
 
-def _is_of(rule: Rule, family: int) -> bool:
-    return rule.network is None or rule.network.version == family
+def rules_of(plan: Plan, family: int) -> tuple[Rule, ...]:
+    """The rules of a plan that a family has."""
+    return tuple(rule for rule in plan.rules if rule.network is None or rule.network.version == family)
 
 
 def _rule(rule: Rule) -> str:
     parts = [
-        f"{'-o' if rule.way == 'output' else '-i'} {rule.interface}" if rule.interface else "",
+        f"{'-o' if rule.way == 'output' else '-i'} {rule.interface.replace('*', '+')}" if rule.interface else "",
         f"-d {rule.network}" if rule.network is not None else "",
+        f"-m addrtype {' '.join(_PASSES)}" if rule.passes else "",
         f"-p {rule.protocol}" if rule.protocol else "",
+        f"-m tcp {' '.join(_STANDS)}" if rule.stands else "",
         f"-m {rule.protocol} --dport {rule.port}" if rule.port else "",
         f"-m owner --uid-owner {rule.uid}" if rule.uid is not None else "",
         f"-m owner --gid-owner {rule.gid}" if rule.gid is not None else "",
@@ -73,20 +91,69 @@ def _rule(rule: Rule) -> str:
     return " ".join(filter(None, parts))
 
 
-def installed(saved: str) -> tuple[tuple[Way, str], ...]:
-    """What is said of the rules that are there and jumped to, in their order, the mark first (iptables-save)."""
-    found: list[tuple[Way, str]] = []
+def installed(saved: str) -> State:
+    """What is there (iptables-save): each rule with what it does, and chains of ours that nothing leads to."""
     lines = [line.strip() for line in saved.splitlines()]
+    found: list[Installed] = []
+    faults, notes = [], []
     for way, chain in CHAINS.items():
-        if f"-A {_HOOKS[way]} -j {chain}" in lines:
-            said = (re.search(r'--comment "([^"]*)"', line) for line in lines if line.startswith(f"-A {chain} "))
-            found += [(way, match[1] if match else "") for match in said]
-    return tuple(found)
+        rules = [_read(way, line) for line in lines if line.startswith(f"-A {chain} ")]
+        jumps = [line for line in lines if line.startswith(f"-A {_HOOKS[way]} ")]
+        jump = f"-A {_HOOKS[way]} -j {chain}"
+        found += rules
+        if rules and jump not in jumps:
+            faults.append(f"changed: {way}: nothing leads from {_HOOKS[way]} to {chain}")
+        elif not rules and jump in jumps:
+            faults.append(f"changed: {way}: {chain} has no rules")
+        elif jump in jumps[1:] and jumps[0] != jump:
+            notes.append(f"note: {way}: rules of others come first: `{jumps[0][:200]}`")
+    return State(tuple(found), tuple(faults), tuple(notes))
 
 
-def missing_module(errors: str) -> str:
+def _read(way: Way, line: str) -> Installed:
+    words: Sequence[str] = shlex.split(line)[2:]
+    comment = words[words.index("--comment") + 1] if "--comment" in words[:-1] else ""
+    done: dict[str, Any] = {}
+    try:
+        while words:
+            words = _one(way, words, done)
+    except (ValueError, KeyError, IndexError):
+        return Installed(way, comment)  # somebody's, in words that we never use
+    if "ends" not in done:
+        return Installed(way, comment, idle=not done)
+    done.pop("ends")
+    return Installed(way, comment, owned(Rule(way, **done), comment))
+
+
+def _one(way: Way, words: Sequence[str], done: dict[str, Any]) -> Sequence[str]:
+    """Take what the first words mean, and return the rest; raises ValueError, KeyError or IndexError."""
+    first, second = words[0], words[1]
+    if (first, second) == ("-m", "comment"):
+        return words[4:]
+    if first == "-m" and second in ("tcp", "udp", "owner", "addrtype"):
+        return words[2:]
+    if tuple(words[:4]) == _STANDS:
+        done["stands"] = True
+        return words[4:]
+    if tuple(words[:3]) == _PASSES:
+        done["passes"] = True
+        return words[3:]
+    if first == "-j":
+        to = {"RETURN": 0, "REDIRECT": int(words[3]) if words[2:3] == ["--to-ports"] else 0}[second]
+        done |= {"ends": True, "to": to}
+        if len(words) != (4 if second == "REDIRECT" else 2):
+            raise ValueError("more than that is done")
+        return ()
+    name, kind = _WORDS[first]
+    if (name == "interface" and first != ("-o" if way == "output" else "-i")) or name in done:
+        raise ValueError(first)
+    done[name] = kind(second)
+    return words[2:]
+
+
+def missing_module(errors: str, family: int = 4) -> str:
     """The kernel module that iptables-restore lacks, by what it says; "" where it says none."""
-    if "can't initialize" in errors or "Table does not exist" in errors:
-        return "iptable_nat"
+    if "can't initialize" in errors or "Cannot initialize" in errors or "Table does not exist" in errors:
+        return "iptable_nat" if family == 4 else "ip6table_nat"
     match = _MISSING.search(errors)
     return MODULES.get(match[1], f"xt_{match[1]}") if match else ""

@@ -1,5 +1,7 @@
 """The machine: run nft, or iptables where there is no nft, and say what is missing where they refuse.
 
+Rules of one are no more left behind by the other: what is removed is removed from both.
+
 Law: nothing is read from the environment of these programs but PATH; each is told all that it does on standard input.
 """
 
@@ -8,17 +10,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from policyd.errors import StateError
 from proxy.capture import iptables, nftables
-from proxy.capture.found import Found, judge
+from proxy.capture.found import AGAIN, Found, State, judge
 from proxy.capture.plan import Plan
 
 CAP_NET_ADMIN: Final = 12  # capability.h
+CAP_NET_RAW: Final = 13
+IPV6: Final = Path("/proc/net/if_inet6")  # there where the kernel has IPv6
 SECONDS: Final = 30.0
+_NOT_PERMITTED: Final = "Operation not permitted"  # nft
+_DENIED: Final = "Permission denied"  # iptables
 FAMILIES: Final[Mapping[int, str]] = {4: "iptables", 6: "ip6tables"}
 
 
@@ -55,30 +62,82 @@ def run(command: Sequence[str], told: str = "") -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def is_privileged(status: Path = Path("/proc/self/status")) -> bool:
-    """Whether this process has CAP_NET_ADMIN in its network."""
+def capabilities(status: Path = Path("/proc/self/status")) -> int:
+    """The bits of the capabilities that this process has."""
     try:
         lines = status.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        return False  # no Linux
-    effective = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
-    return bool(effective >> CAP_NET_ADMIN & 1)
+        return 0  # no Linux
+    return next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
 
 
-def tables(
-    run: Run = run, *, privileged: bool | None = None, which: Callable[[str], object] = shutil.which
-) -> Nftables | Iptables:
+def is_privileged(status: Path = Path("/proc/self/status")) -> bool:
+    """Whether this process has CAP_NET_ADMIN in its network."""
+    return bool(capabilities(status) >> CAP_NET_ADMIN & 1)
+
+
+class Tables:
+    """What this machine's rules are set by, the best first: it has the plan, and nothing of ours is in the others."""
+
+    def __init__(self, best: Nftables | Iptables, *others: Nftables | Iptables) -> None:
+        self._best, self._others = best, others
+        self.name = best.name
+
+    def install(self, plan: Plan) -> None:
+        """Have a plan in force, and no other of ours."""
+        self._best.install(plan)
+        for one in self._left():
+            one.remove()
+
+    def remove(self) -> None:
+        """Have nothing of ours left."""
+        self._best.remove()
+        for one in self._left():
+            one.remove()
+
+    def show(self, asked: Plan | None = None) -> Found:
+        """What there is."""
+        found, others = self._best.show(asked), self._left()
+        if not others:
+            return found
+        if found.verdict == "absent" and len(others) == 1:
+            return others[0].show(asked)  # which did it before the best was here
+        lines = tuple(line for one in others for line in (f"{one.name}:", *one.show().lines))
+        faults = (f"changed: {one.name} has rules of a capture, too; {AGAIN}" for one in others)
+        return Found("broken", (*found.lines, *lines, *faults))
+
+    def text(self, plan: Plan) -> str:
+        """What the best of them would be told of a plan, where there is nothing of ours."""
+        return self._best.text(plan)
+
+    def _left(self) -> list[Nftables | Iptables]:
+        """Those of the others that have something of ours; one that the kernel does not have has nothing."""
+        found = []
+        for one in self._others:
+            with suppress(CaptureError):
+                if one.show().verdict != "absent":
+                    found.append(one)
+        return found
+
+
+def tables(run: Run = run, *, privileged: bool | None = None, which: Callable[[str], object] = shutil.which) -> Tables:
     """What this machine's rules are set by; raises CaptureError where nothing is, or may be."""
     if not (is_privileged() if privileged is None else privileged):
         raise CaptureError(
             "rules of the network need the capability CAP_NET_ADMIN, which this process lacks",
             remedy="run it as root, in the network that is to be captured",
         )
-    if which("nft") is not None:
-        return Nftables(run)
+    return here(run, which)
+
+
+def here(run: Run = run, which: Callable[[str], object] = shutil.which) -> Tables:
+    """The same for who only asks what would be done."""
+    found: list[Nftables | Iptables] = [Nftables(run)] if which("nft") is not None else []
     if all(which(f"{name}-restore") is not None for name in FAMILIES.values()):
-        return Iptables(run)
-    raise CaptureError("neither `nft` nor `iptables-restore` is here", remedy="install nftables")
+        found.append(Iptables(run))
+    if not found:
+        raise CaptureError("neither `nft` nor `iptables-restore` is here", remedy="install nftables")
+    return Tables(*found)
 
 
 class Nftables:
@@ -102,7 +161,12 @@ class Nftables:
         done = self._run(("nft", "-j", "list", "table", "inet", nftables.TABLE))
         if done.code != 0 and "No such file or directory" not in done.errors:
             raise self._refused(done)
-        return judge(nftables.installed(done.output) if done.code == 0 else (), asked.digest if asked else None)
+        state = nftables.installed(done.output) if done.code == 0 else State()
+        return judge(state, asked.rules if asked else None)
+
+    def text(self, plan: Plan) -> str:
+        """What nft is told of a plan."""
+        return nftables.install(plan)
 
     def _take(self, ruleset: str) -> None:
         done = self._run(("nft", "-f", "-"), ruleset)
@@ -111,6 +175,8 @@ class Nftables:
 
     def _refused(self, done: Done) -> CaptureError:
         """Why, found out by asking the kernel for one thing after another."""
+        if _NOT_PERMITTED in done.errors:
+            return _foreign("nft")
         for module, ruleset in nftables.NEEDS:
             if self._run(("nft", "-c", "-f", "-"), ruleset).code != 0:
                 remedy = f"`modprobe {module}` on the host, or a kernel that has it"
@@ -119,40 +185,50 @@ class Nftables:
 
 
 class Iptables:
-    """Sets rules by iptables and ip6tables, each at once."""
+    """Sets rules by iptables and ip6tables, each at once; `families` are those that the kernel has."""
 
     name = "iptables"
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, *, ipv6: bool | None = None, held: Callable[[], int] = capabilities) -> None:
+        self._run, self._held = run, held
+        self._families = (4, 6) if (IPV6.exists() if ipv6 is None else ipv6) else (4,)
 
     def install(self, plan: Plan) -> None:
         """Have a plan in force, and no other of ours; where one family refuses, neither has it."""
         try:
-            for family in FAMILIES:
+            for family in self._families:
                 self._take(family, iptables.install(plan, self._saved(family), family))
-        except CaptureError:
-            self.remove()
+        except CaptureError as error:
+            try:
+                self.remove()
+            except CaptureError:
+                raise error from None  # what it refused first says more
             raise
 
     def remove(self) -> None:
         """Have nothing of ours left."""
-        for family in FAMILIES:
+        for family in self._families:
             if told := iptables.remove(self._saved(family)):
                 self._take(family, told)
 
     def show(self, asked: Plan | None = None) -> Found:
-        """What there is: both families are as they should be, or the capture is not."""
+        """What there is: all families are as they should be, or the capture is not."""
         found = [
-            judge(iptables.installed(self._saved(family)), iptables.digest_of(asked, family) if asked else None)
-            for family in FAMILIES
+            judge(iptables.installed(self._saved(family)), iptables.rules_of(asked, family) if asked else None)
+            for family in self._families
         ]
         verdicts = {one.verdict for one in found}
         if verdicts == {"absent"}:
             return found[0]
-        lines = tuple(f"IPv{family} {line}" for family, one in zip(FAMILIES, found, strict=True) for line in one.lines)
-        worst = "broken" if "absent" in verdicts else max(verdicts, key=("as asked", "other", "broken").index)
-        return Found(worst, lines)
+        lines = [f"IPv{family} {line}" for family, one in zip(self._families, found, strict=True) for line in one.lines]
+        if "absent" in verdicts:
+            return Found("broken", (*lines, f"this is half of what was installed; {AGAIN}"))
+        return Found(max(verdicts, key=("as asked", "other", "broken").index), tuple(lines))
+
+    def text(self, plan: Plan) -> str:
+        """What iptables-restore and ip6tables-restore are told of a plan."""
+        told = (f"# {FAMILIES[one]}-restore --noflush\n{iptables.install(plan, '', one)}" for one in self._families)
+        return "".join(told)
 
     def _saved(self, family: int) -> str:
         done = self._run((f"{FAMILIES[family]}-save", "-t", "nat"))
@@ -166,10 +242,24 @@ class Iptables:
             raise self._refused(family, done)
 
     def _refused(self, family: int, done: Done) -> CaptureError:
-        if module := iptables.missing_module(done.errors):
+        if _DENIED in done.errors:
+            if not self._held() >> CAP_NET_RAW & 1:
+                message = f"{FAMILIES[family]} needs the capability CAP_NET_RAW, too, which this process lacks"
+                return CaptureError(message, remedy="give it that, or install nftables")
+            return _foreign(FAMILIES[family])
+        if module := iptables.missing_module(done.errors, family):
             remedy = f"`modprobe {module}` on the host, or a kernel that has it"
             return CaptureError(f"this kernel lacks the module `{module}`", remedy=remedy)
         return CaptureError(f"{FAMILIES[family]} refuses: {_first(done.errors)}")
+
+
+def _foreign(program: str) -> CaptureError:
+    """The capability is there, but not over this network."""
+    return CaptureError(
+        f"{program} may not change this network: CAP_NET_ADMIN counts in the user namespace to which a network "
+        "belongs, and this process is in another",
+        remedy="run it as root of the host, or in a network that was made in this user namespace",
+    )
 
 
 def _first(text: str) -> str:

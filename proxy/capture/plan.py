@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from policyd.errors import UsageError
@@ -22,31 +23,78 @@ INBOUND_PORT: Final = 15006
 DNS_PORT: Final = 15053
 DNS: Final = 53
 SSH: Final = 22
-MOST: Final = 256  # of each list of exceptions
+MOST: Final = 256  # of each list
 LOOPBACK: Final = "lo"
+OWN: Final = ": the agent and its Envoys"
+# where names of the mesh have their addresses (policyd.mesh.virtual)
+VIRTUAL: Final = (ipaddress.ip_network("240.0.0.0/5"), ipaddress.ip_network("fd6d:6573:6800::/48"))
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}|[A-Za-z0-9][A-Za-z0-9_.-]{0,13}\*")
+_CONDITIONS: Final = ("uid", "gid", "network", "port", "interface", "stands", "passes")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule: what has all that is said here is let be, or (`to`) redirected to a port of this machine.
 
-    `way` is that of what is sent from here, or of what comes in; None, "" and 0 are anything.
+    `way` is that of what is sent from here, or of what comes in; None, "", 0 and False are anything. `stands`: what
+    begins no connection; `passes`: what is for another machine; an `interface` may end in `*`; `own` only says why.
     """
 
     way: Way
-    says: str
     uid: int | None = None
     gid: int | None = None
     network: Network | None = None
     protocol: Literal["tcp", "udp", ""] = ""
     port: int = 0
     interface: str = ""
+    stands: bool = False
+    passes: bool = False
     to: int = 0
+    own: bool = False
+
+    @property
+    def says(self) -> str:
+        """What it does, in words; two rules of a way that do not do the same say other things."""
+        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, "", 0, False)]
+        given += [name for name in ("uid", "gid") if getattr(self, name) == 0]
+        return (self._known(given[0] if given else "") if len(given) < 2 else "") or self._spelled_out()
+
+    def _known(self, by: str) -> str:
+        goes = "goes" if self.way == "output" else "comes"
+        to_port = f"port {self.port}" if self.port else str(self.network)
+        match by, self.protocol, self.to:
+            case "uid" | "gid", "", 0:
+                who = f"user {self.uid}" if by == "uid" else f"group {self.gid}"
+                return f"let be what {who} sends{OWN if self.own else ''}"
+            case "interface", "", 0:
+                by_which = f"{goes} by {self.interface}" if self.interface != LOOPBACK else "stays on this machine"
+                return f"let be what {by_which}"
+            case "stands", "tcp", 0:
+                return "let be connections that stand already"
+            case "passes", "", 0:
+                return "let be what is for other machines"
+            case ("network", "", 0) | ("port", "tcp", 0):
+                return f"let be what {goes} to {to_port}"
+            case "port", "udp" | "tcp", to if self.port == DNS and to == DNS_PORT:
+                return f"questions of DNS by {self.protocol} to the agent, at {to}"
+            case "port" | "network", "tcp", to if to:
+                return f"connections to {to_port} to Envoy, at {to}"
+            case "", "tcp", to if to:
+                return f"all other connections to Envoy, at {to}"
+        return ""
+
+    def _spelled_out(self) -> str:
+        given = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name not in ("way", "own"))
+        told = ", ".join(f"{name} {value}" for name, value in given if value not in (None, "", False))
+        return f"a rule of {told}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to capture; `uids` and `gids` are those of the agent and its Envoys, the others are exceptions."""
+    """What to capture; `uids` and `gids` are those of the agent and its Envoys, the others are exceptions.
+
+    Where something is `included`, nothing else is captured that way, but for names of the mesh.
+    """
 
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
@@ -56,11 +104,15 @@ class Plan:
     outbound_ports: tuple[int, ...] = ()
     inbound_ports: tuple[int, ...] = (SSH,)
     networks: tuple[Network, ...] = ()
+    interfaces: tuple[str, ...] = ()
     other_uids: tuple[int, ...] = ()
     other_gids: tuple[int, ...] = ()
+    included_outbound_ports: tuple[int, ...] = ()
+    included_inbound_ports: tuple[int, ...] = ()
+    included_networks: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        """A plan that would lead Envoy to itself, or capture nothing, is none."""
+        """A plan that would lead Envoy to itself, capture nothing, or contradict itself is none."""
         if not self.uids and not self.gids:
             raise UsageError(
                 "nothing tells the agent's own traffic from what is to be captured",
@@ -70,9 +122,29 @@ class Plan:
             raise UsageError("nothing is left to capture", remedy="leave one of the --no options out")
         if self.dns and DNS in self.outbound_ports:
             raise UsageError(f"port {DNS} is excluded and captured", remedy="write --no-dns instead")
-        lists = (self.outbound_ports, self.inbound_ports, self.networks, self.other_uids, self.other_gids)
-        if any(len(one) > MOST for one in lists):
+        self._check_lists()
+
+    def _check_lists(self) -> None:
+        lists = [getattr(self, one.name) for one in fields(self)]
+        if any(isinstance(one, tuple) and len(one) > MOST for one in lists):
             raise UsageError(f"there are more than {MOST} exceptions of one kind", remedy="name wider ones")
+        for one in (*self.networks, *self.included_networks):
+            if one.prefixlen == 0:
+                remedy = "leave it out, or write --no-outbound to capture nothing that is sent"
+                raise UsageError(f"`{one}` is every address", remedy=remedy)
+        for name in self.interfaces:
+            if not _INTERFACE.fullmatch(name) or name == LOOPBACK:
+                remedy = "write one as `ip link` shows it, as in `docker0` or `br-*`; loopback is never captured"
+                raise UsageError(f"`{name[:40]}` is no interface to exclude", remedy=remedy)
+        pairs = (
+            ("outbound", self.outbound, self.outbound_ports, self.included_outbound_ports),
+            ("inbound", self.inbound, self.inbound_ports, self.included_inbound_ports),
+        )
+        for way, captured, excluded, included in pairs:
+            if both := sorted({*excluded} & {*included}):
+                raise UsageError(f"{way} port {both[0]} is excluded and included", remedy="leave one of them out")
+            if not captured and (included or (way == "outbound" and self.included_networks)):
+                raise UsageError(f"something is included of what --no-{way} leaves out", remedy="leave one of them out")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -85,33 +157,38 @@ class Plan:
         return digest((rule.way, rule.says) for rule in self.rules)
 
     def _output(self) -> Iterator[Rule]:
-        for uid in self.uids:
-            yield Rule("output", f"let be what user {uid} sends: the agent and its Envoys", uid=uid)
-        for gid in self.gids:
-            yield Rule("output", f"let be what group {gid} sends: the agent and its Envoys", gid=gid)
-        for uid in self.other_uids:
-            yield Rule("output", f"let be what user {uid} sends", uid=uid)
-        for gid in self.other_gids:
-            yield Rule("output", f"let be what group {gid} sends", gid=gid)
-        for network in self.networks:
-            yield Rule("output", f"let be what goes to {network}", network=network)
+        yield from (Rule("output", uid=uid, own=True) for uid in self.uids)
+        yield from (Rule("output", gid=gid, own=True) for gid in self.gids)
+        yield from (Rule("output", uid=uid) for uid in self.other_uids)
+        yield from (Rule("output", gid=gid) for gid in self.other_gids)
+        yield from (Rule("output", network=network) for network in self.networks)
+        yield from (Rule("output", interface=interface) for interface in self.interfaces)
+        # else who installs this over the network would be cut off: a server's next packet would count as a beginning
+        yield Rule("output", protocol="tcp", stands=True)
         protocols: tuple[Literal["udp", "tcp"], ...] = ("udp", "tcp") if self.dns else ()
-        for protocol in protocols:
-            says = f"questions of DNS by {protocol} to the agent, at {DNS_PORT}"
-            yield Rule("output", says, protocol=protocol, port=DNS, to=DNS_PORT)
-        yield Rule("output", "let be what stays on this machine", interface=LOOPBACK)
-        for port in self.outbound_ports:
-            yield Rule("output", f"let be what goes to port {port}", protocol="tcp", port=port)
+        yield from (Rule("output", protocol=protocol, port=DNS, to=DNS_PORT) for protocol in protocols)
+        yield Rule("output", interface=LOOPBACK)
+        yield from (Rule("output", protocol="tcp", port=port) for port in self.outbound_ports)
         if self.outbound:
-            says = f"all other connections to Envoy, at {OUTBOUND_PORT}"
-            yield Rule("output", says, protocol="tcp", to=OUTBOUND_PORT)
+            yield from self._included()
+
+    def _included(self) -> Iterator[Rule]:
+        ports, networks = self.included_outbound_ports, self.included_networks
+        if not ports and not networks:
+            yield Rule("output", protocol="tcp", to=OUTBOUND_PORT)
+            return
+        names = VIRTUAL if self.dns else ()
+        networks = tuple(dict.fromkeys((*names, *networks)))
+        yield from (Rule("output", protocol="tcp", network=network, to=OUTBOUND_PORT) for network in networks)
+        yield from (Rule("output", protocol="tcp", port=port, to=OUTBOUND_PORT) for port in ports)
 
     def _input(self) -> Iterator[Rule]:
-        yield Rule("input", "let be what stays on this machine", interface=LOOPBACK)
-        for port in self.inbound_ports:
-            yield Rule("input", f"let be what comes to port {port}", protocol="tcp", port=port)
-        says = f"all other connections to Envoy, at {INBOUND_PORT}"
-        yield Rule("input", says, protocol="tcp", to=INBOUND_PORT)
+        yield Rule("input", interface=LOOPBACK)
+        yield Rule("input", passes=True)
+        yield from (Rule("input", interface=interface) for interface in self.interfaces)
+        yield from (Rule("input", protocol="tcp", port=port) for port in self.inbound_ports)
+        included = self.included_inbound_ports or (0,)
+        yield from (Rule("input", protocol="tcp", port=port, to=INBOUND_PORT) for port in included)
 
 
 def digest(rules: Iterable[tuple[Way, str]]) -> str:

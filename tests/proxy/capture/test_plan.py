@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policyd.errors import UsageError
+from policyd.mesh import virtual
 from proxy.capture import iptables, nftables
-from proxy.capture.found import judge
-from proxy.capture.plan import MOST, Plan, readable
+from proxy.capture.found import Installed, State, judge
+from proxy.capture.plan import MOST, VIRTUAL, Plan, Rule, readable
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 FULL = Plan(
@@ -20,6 +24,7 @@ FULL = Plan(
     outbound_ports=(5432,),
     inbound_ports=(22, 9100),
     networks=(ipaddress.ip_network("10.9.0.0/16"), ipaddress.ip_network("fd00:9::/32")),
+    interfaces=("docker0", "br-*"),
     other_uids=(33,),
     other_gids=(44,),
 )
@@ -71,6 +76,16 @@ def test_parts_of_it_are_left_out(change: dict[str, bool], ways: set[str]) -> No
         ({"outbound": False, "inbound": False, "dns": False},
          "nothing is left to capture; leave one of the --no options out"),
         ({"outbound_ports": (53,)}, "port 53 is excluded and captured; write --no-dns instead"),
+        ({"networks": (ipaddress.ip_network("::/0"),)},
+         "`::/0` is every address; leave it out, or write --no-outbound to capture nothing that is sent"),
+        ({"interfaces": ("lo",)}, "`lo` is no interface to exclude; write one as `ip link` shows it, as in `docker0` "
+         "or `br-*`; loopback is never captured"),
+        ({"interfaces": ('x" accept',)}, "`x\" accept` is no interface to exclude; write one as `ip link` shows it, as "
+         "in `docker0` or `br-*`; loopback is never captured"),
+        ({"inbound_ports": (22, 80), "included_inbound_ports": (80,)},
+         "inbound port 80 is excluded and included; leave one of them out"),
+        ({"outbound": False, "included_networks": (ipaddress.ip_network("10.0.0.0/8"),)},
+         "something is included of what --no-outbound leaves out; leave one of them out"),
         ({"other_uids": tuple(range(MOST + 1))}, "there are more than 256 exceptions of one kind; name wider ones"),
     ],
 )  # fmt: skip
@@ -87,7 +102,12 @@ def test_every_change_of_a_plan_is_another_plan() -> None:
     assert len({plan.digest for plan in others}) == len(others)
 
 
+def test_names_of_the_mesh_are_where_policyd_puts_them() -> None:
+    assert (virtual.V4, virtual.V6) == VIRTUAL
+
+
 SAVED = iptables.install(FULL, "", 4).replace("*nat\n", "*nat\n:PREROUTING ACCEPT [0:0]\n")
+SAVED = SAVED.replace("-I OUTPUT 1", "-A OUTPUT").replace("-I PREROUTING 1", "-A PREROUTING")
 
 
 def test_iptables_takes_out_its_jumps_as_often_as_they_are_there() -> None:
@@ -125,23 +145,81 @@ def test_iptables_says_which_module_is_missing(errors: str, module: str) -> None
 
 
 ASKED = Plan(uids=(990,))
-WHOLE = iptables.installed(iptables.install(ASKED, "", 4))
+WHOLE = iptables.installed(
+    iptables.install(ASKED, "", 4).replace("-I OUTPUT 1", "-A OUTPUT").replace("-I PREROUTING 1", "-A PREROUTING")
+)
+RULES = WHOLE.rules
+OTHERS = Installed("input", "mine", Rule("input", protocol="tcp", port=8080))
+AGAIN = "this is not what was installed; install it again"
+OF_NO_PLAN = f"changed: rules of the plan {iptables.digest_of(ASKED, 4)} are missing, moved or added"
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "verdict"),
+    ("state", "asked", "verdict", "says"),
     [
-        ((), ASKED, "absent"),
-        (WHOLE, ASKED, "as asked"),
-        (WHOLE, None, "as asked"),
-        (WHOLE, FULL, "other"),
-        (WHOLE[1:], ASKED, "broken"),  # without its mark
-        (WHOLE[:-1], ASKED, "broken"),  # a rule was taken out
-        ((*WHOLE, ("input", "mine")), ASKED, "broken"),  # or put in
-        ((*WHOLE[:-2], WHOLE[-1], WHOLE[-2]), ASKED, "broken"),  # or moved
-        ((*WHOLE, WHOLE[0]), ASKED, "broken"),
-        (tuple(one for one in WHOLE if one[0] == "output"), ASKED, "broken"),
+        (State(), ASKED, "absent", ("nothing is captured",)),
+        (WHOLE, ASKED, "as asked", ()),
+        (WHOLE, None, "as asked", ()),
+        (WHOLE, Plan(uids=(990,), inbound_ports=(22, 80), dns=False), "other", (
+            "missing: input: let be what comes to port 80",
+            "not asked for: output: questions of DNS by udp to the agent, at 15053",
+            "not asked for: output: questions of DNS by tcp to the agent, at 15053",
+            "this is not what is asked for; install it again")),
+        (State(RULES[1:]), ASKED, "broken",
+         ("changed: output: its first rule is not the mark of a plan, or another is", AGAIN)),
+        (State(RULES[:-1]), ASKED, "broken",
+         (OF_NO_PLAN, "missing: input: all other connections to Envoy, at 15006", AGAIN)),
+        (State(RULES[:-1]), None, "broken", (OF_NO_PLAN, AGAIN)),
+        (State((*RULES[:-1], OTHERS, RULES[-1])), ASKED, "broken", (
+            "changed: input: let be what comes to port 8080, which calls itself `mine`", OF_NO_PLAN,
+            "not asked for: input: let be what comes to port 8080", AGAIN)),
+        (State((*RULES[:-2], RULES[-1], RULES[-2])), ASKED, "broken",
+         (OF_NO_PLAN, "moved: input: let be what comes to port 22", AGAIN)),
+        (State((*RULES, RULES[0])), ASKED, "broken",
+         ("changed: output: its first rule is not the mark of a plan, or another is", AGAIN)),
+        (State(tuple(one for one in RULES if one.way == "output")), None, "broken", (OF_NO_PLAN, AGAIN)),
+        (State(RULES, ("changed: output: nothing leads from OUTPUT to POLICYD_OUTPUT",)), ASKED, "broken",
+         ("changed: output: nothing leads from OUTPUT to POLICYD_OUTPUT", AGAIN)),
+        # somebody opened a port, and left the words as they were
+        (State((*RULES[:-1], replace(RULES[-1], rule=Rule("input", protocol="tcp", port=9)))), None, "broken", (
+            "changed: input: let be what comes to port 9, "
+            "which calls itself `all other connections to Envoy, at 15006`",
+            OF_NO_PLAN, AGAIN)),
     ],
-)
-def test_what_is_installed_is_judged(said: tuple[tuple[Any, str], ...], asked: Plan | None, verdict: str) -> None:
-    assert judge(said, asked.digest if asked else None).verdict == verdict
+)  # fmt: skip
+def test_what_is_installed_is_judged(state: State, asked: Plan | None, verdict: str, says: tuple[str, ...]) -> None:
+    found = judge(state, iptables.rules_of(asked, 4) if asked else None)
+    there = len([one for one in state.rules if not one.idle])
+
+    assert found.verdict == verdict
+    assert found.lines[there:] == says
+
+
+def networks(version: int) -> st.SearchStrategy[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    bits = 32 if version == 4 else 128
+    return st.builds(
+        lambda number, length: ipaddress.ip_network((number >> (bits - length) << (bits - length), length)),
+        st.integers(0, 2**bits - 1), st.integers(1, bits),
+    )  # fmt: skip
+
+
+CONDITIONS: list[st.SearchStrategy[dict[str, Any]]] = [
+    st.fixed_dictionaries({"uid": st.integers(0, 3)}),
+    st.fixed_dictionaries({"gid": st.integers(0, 3)}),
+    st.fixed_dictionaries({"network": networks(4) | networks(6)}),
+    st.fixed_dictionaries({"port": st.sampled_from([53, 80]), "protocol": st.sampled_from(["tcp", "udp"])}),
+    st.fixed_dictionaries({"interface": st.sampled_from(["lo", "eth0", "br-*"])}),
+    st.just({"stands": True, "protocol": "tcp"}),
+    st.just({"passes": True}),
+    st.just({}),
+]
+RULE = st.builds(
+    lambda way, one, other, to: Rule(way, **{**one, **other, **to}),
+    st.sampled_from(["output", "input"]), st.one_of(CONDITIONS), st.just({}) | st.one_of(CONDITIONS),
+    st.sampled_from([{}, {"to": 15001, "protocol": "tcp"}, {"to": 15053, "protocol": "udp"}]),
+)  # fmt: skip
+
+
+@given(RULE, RULE)
+def test_rules_that_do_not_do_the_same_do_not_say_the_same(one: Rule, other: Rule) -> None:
+    assert (one == other) == ((one.way, one.says) == (other.way, other.says))
