@@ -82,6 +82,7 @@ WORDS: Final[Mapping[str, str]] = {
     "check_range": "IP address or range of such",
     "_check_server_protocol": "",
     "_check_way": "",
+    "_check_forwarding": "",
     "_check_mode": "",
     "_check_absolute_uri": "URI",
     "_check_body": "text",

@@ -45,7 +45,7 @@ def http_context(
         },
     }
     if read is None or "client_ip" in read:
-        context["client_ip"] = _extension("ip", facts.source.ip)
+        context["client_ip"] = _extension("ip", facts.client or facts.source.ip)
     if user is not None:
         context["user"] = {"__entity": user.uid.json()}
     return _with_ends(context, facts, labels, read)

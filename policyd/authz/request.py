@@ -40,6 +40,7 @@ MAX_REQUEST_ID: Final = 128
 MAX_HEADER_BYTES: Final = 65536  # names and values together; our Envoys take 60 KiB
 # what a record tells of a request besides the decision
 TRACE_HEADERS: Final = ("traceparent", "x-b3-traceid", "x-b3-spanid")
+FORWARDED_FOR: Final = "x-forwarded-for"
 TOLD_HEADERS: Final = ("x-request-id", *TRACE_HEADERS)
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -95,6 +96,7 @@ def read_check(
     strange = listener.side == "gateway" and not listener.verifies_peers and listener.protocol == "tcp"
     sni = _asked_name(http) if strange else None
     guarded = _guarded_name(attributes, listener, host)
+    client = _client(http.headers.get(FORWARDED_FOR, ""), listener.trusted_proxies) if listener.trusted_proxies else ""
     facts = HttpFacts(
         principal=principal_of(attributes.source.principal, listener, mesh),
         service="" if outside else listener.service,
@@ -108,11 +110,21 @@ def read_check(
         headers=headers,
         outside=outside,
         sni=sni or guarded,
+        client=client,
     )
     trace_id, span_id = trace_of(headers)
     request_id = headers.get("x-request-id", http.id)
     is_sample = EXTENSION_SAMPLED in attributes.context_extensions
     return Query(facts, listener, usable_id(request_id), trace_id, span_id, is_sample)
+
+
+def _client(forwarded: str, proxies: int) -> str:
+    """Who the first of so many proxies in a row says that it was asked by; "" where that is nobody.
+
+    Each adds whom it was asked by itself, and so did the gateway: what a client wrote is in front of that.
+    """
+    said = forwarded.split(",")
+    return (_ip(said[-1 - proxies].strip()) or "") if len(said) > proxies else ""
 
 
 def usable_id(text: str) -> str:

@@ -55,6 +55,7 @@ class HttpFacts(NamedTuple):
     outside: str = ""
     sni: str = ""  # of a tunnel, where it is known
     user: EndUser | None = None
+    client: str = ""  # an address, where another one than that of the connection is believed
 
     @property
     def is_tunnel(self) -> bool:

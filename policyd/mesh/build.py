@@ -111,6 +111,7 @@ def build(
         telemetries=_resources(declaration, Telemetry),
         enforcements=enforcements,
         opens_tls=_resources(declaration, OpensTls),
+        tells_of_clients=any(one.forwards not in ("UNDEFINED", "SANITIZE") for one in instances.values()),
         shows={name: one.credential for one in _resources(declaration, ShowsBackends) for name in one.instances},
     )
     if beyond := check_proxyless_rules(declaration, mesh):

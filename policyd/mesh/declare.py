@@ -24,6 +24,7 @@ from policyd.mesh.istio.workload_entry import Weight
 from policyd.mesh.locality import check_locality
 from policyd.mesh.machines import machines, services_inside
 from policyd.mesh.matching import check_account_template, check_ip, check_path, check_range, check_variables
+from policyd.mesh.model import CertificateForwarding
 from policyd.mesh.protocols import Protocol, by_name, undeclared
 from policyd.mesh.templates import in_groups, of_groups
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber, describe, parse
@@ -34,6 +35,7 @@ GROUPS_FILE: Final = "groups.yaml"
 MESH_FOLDER: Final = "mesh/"
 KEYS_FOLDER: Final = "jwks/"
 MAX_PORTS: Final = 64  # of one workload
+MAX_TRUSTED_PROXIES: Final = 32  # in a row, before one gateway
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -163,9 +165,20 @@ class ProxyProtocolSpec(Model):
     from_: Annotated[Many[Range], Field(alias="from", min_length=1, max_length=64)]
 
 
-class TopologySpec(Model):
-    """What stands before a gateway."""
+def _check_forwarding(given: Any) -> Any:
+    if given == "ALWAYS_FORWARD_ONLY":
+        raise ValueError("anybody could claim a certificate that nobody has seen; write `APPEND_FORWARD`")
+    return given
 
+
+class TopologySpec(Model):
+    """What stands before a gateway: so many proxies that add to `x-forwarded-for`, or one that says it in first bytes.
+
+    What a gateway tells of clients' certificates (`x-forwarded-client-cert`) is nothing, unless it says otherwise here.
+    """
+
+    num_trusted_proxies: Annotated[int, Field(ge=0, le=MAX_TRUSTED_PROXIES)] = 0
+    forward_client_cert_details: Annotated[CertificateForwarding, BeforeValidator(_check_forwarding)] = "UNDEFINED"
     proxy_protocol: ProxyProtocolSpec | None = None
 
 

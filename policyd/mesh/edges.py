@@ -82,7 +82,8 @@ def edge_listeners(
     of_all = {server.section for server in servers if not server.for_peers} or ({"http"} - {s.section for s in servers})
     if "http" in of_all:
         name = gateway_listener(instance.name, port)
-        yield Listener(name, "gateway", *own, verifies_peers=False, issuers=issuers)
+        hops = instance.trusted_proxies
+        yield Listener(name, "gateway", *own, verifies_peers=False, issuers=issuers, trusted_proxies=hops)
     if of_all - {"http"}:
         name = connections_listener(instance.name, port)
         yield Listener(name, "gateway", *own, verifies_peers=False, protocol="tcp")

@@ -155,6 +155,8 @@ class Instances:
             address=spec.address,
             listens=self._placement.gateways[name],
             proxied_by=proxy.from_ if (proxy := spec.gateway_topology.proxy_protocol) is not None else (),
+            trusted_proxies=spec.gateway_topology.num_trusted_proxies,
+            forwards=spec.gateway_topology.forward_client_cert_details,
             http3=spec.http3,
             locality=parse_locality(spec.locality) if spec.locality else None,
         )

@@ -32,6 +32,7 @@ from policyd.spiffe import SpiffeId
 Role = Literal["sidecar", "gateway"]
 PeerMode = Literal["STRICT", "PERMISSIVE", "DISABLE"]
 Side = Literal["inbound", "gateway", "egress"]
+CertificateForwarding = Literal["UNDEFINED", "SANITIZE", "SANITIZE_SET", "FORWARD_ONLY", "APPEND_FORWARD"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,9 @@ class Instance:
 
     A sidecar has `ports`, and its application's own HTTP proxy is 127.0.0.1:`outbound_port`, opened by `proxy_secret`.
     A gateway has `listens`; connections to it begin with a PROXY header, and come from `proxied_by` alone, where that
-    is given, and it speaks `http3` too. `also` are further Services (ids) whose selector matches it; what is asked
-    about is always `service`. Of the requests to several instances each gets the share of its `weight`. One with a
+    is given; who its client is, the first of `trusted_proxies` says in x-forwarded-for. It may speak `http3` too, and
+    `forwards` says what it tells of certificates. `also` are further Services (ids) whose selector matches it; what is
+    asked about is always `service`. Of the requests to several instances each gets its `weight`'s share. One with a
     `probe` is reached only while it is `healthy`. A `proxyless` one has no Envoy: peers reach its application itself.
     """
 
@@ -158,6 +160,8 @@ class Instance:
     metrics: MetricsPage | None = None
     proxyless: bool = False
     proxied_by: tuple[str, ...] = ()
+    trusted_proxies: int = 0
+    forwards: CertificateForwarding = "UNDEFINED"
     http3: bool = False
 
     @property
@@ -181,6 +185,7 @@ class Listener:
     only where `verifies_peers`, else Unauthenticated. Of an egress listener it is the owner: nobody else reaches it,
     and `service` is "", as each request names its Host. The user is that of a token of one of `issuers`, each with its
     claims that are words with spaces between them. `protocol` says whether requests are decided there, or connections.
+    The client is who the first of `trusted_proxies` says.
     """
 
     name: str
@@ -192,6 +197,7 @@ class Listener:
     verifies_peers: bool
     issuers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     protocol: Protocol = "http"
+    trusted_proxies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,7 @@ class Mesh:
     is_sniffed: bool = field(
         init=False, repr=False, compare=False
     )  # whether some port's first bytes tell what it speaks
+    tells_of_clients: bool = False  # whether some gateway tells of the certificates of its clients
     _serving: dict[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _declared_in: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 

@@ -68,7 +68,11 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "gatewayTopology": "What stands before it, as in Istio's ProxyConfig.",
         "http3": "Its encrypted servers speak HTTP/3 too, on the UDP port of the same number.",
     },
-    "TopologySpec": {"proxyProtocol": "A load balancer begins each connection with a PROXY header."},
+    "TopologySpec": {
+        "numTrustedProxies": "So many proxies add to `x-forwarded-for`; the client is whom the first of them says.",
+        "forwardClientCertDetails": "What applications hear of clients' certificates, in `x-forwarded-client-cert`.",
+        "proxyProtocol": "A load balancer begins each connection with a PROXY header.",
+    },
     "ProxyProtocolSpec": {"from": "Addresses and ranges from which that is believed; all others are closed."},
     "ServiceAccountSpec": {"labels": "Policies read them as tags of the caller."},
     "Defaults": {

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from policyd.authz.context import http_context
 from policyd.authz.request import Query, read_check
 from policyd.cedar.http import Endpoint, HttpFacts
+from policyd.cedar.model import Entity, Uid
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
@@ -41,6 +43,39 @@ def test_a_forged_identity_at_a_gateway_stays_unauthenticated(mesh: Mesh) -> Non
     forged = at_gateway(source__principal=str(PAGE), destination__principal=str(INGRESS))
     assert read_check(forged, INGRESS, mesh, NOW).facts.principal is None
     assert read_check(at_gateway(), INGRESS, mesh, NOW).facts.principal is None
+
+
+BEHIND = "ingress/gateway/8080"
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "client"),
+    [
+        (0, "203.0.113.9, 10.0.0.1", ""),
+        (1, "203.0.113.9, 10.0.0.1", "203.0.113.9"),
+        (1, "203.0.113.9,10.0.0.1", "203.0.113.9"),
+        (1, "198.51.100.1, 203.0.113.9, 10.0.0.1", "203.0.113.9"),  # what the client itself wrote
+        (2, "203.0.113.9, 10.0.0.7, 10.0.0.1", "203.0.113.9"),
+        (2, "198.51.100.1, 2001:DB8::9, 10.0.0.7, 10.0.0.1", "2001:db8::9"),
+        (1, "10.0.0.1", ""),  # no proxy has said anything
+        (2, "203.0.113.9, 10.0.0.1", ""),
+        (1, "somebody, 10.0.0.1", ""),
+        (1, "203.0.113.9:443, 10.0.0.1", ""),
+        (1, ", 10.0.0.1", ""),
+        (1, "", ""),
+    ],
+)
+def test_the_client_is_whom_the_first_of_so_many_proxies_says(
+    mesh: Mesh, proxies: int, forwarded: str, client: str
+) -> None:
+    listeners = {**mesh.listeners, BEHIND: replace(mesh.listeners[BEHIND], trusted_proxies=proxies)}
+    check = at_gateway(request__http__headers={"x-forwarded-for": forwarded})
+    facts = read_check(check, INGRESS, replace(mesh, listeners=listeners), NOW, ()).facts
+
+    assert (facts.client, facts.source.ip) == (client, "10.0.0.1")
+    context = http_context(facts, "/", Entity(Uid("Labels", "x")))
+    assert context["client_ip"] == {"__extn": {"fn": "ip", "arg": client or "10.0.0.1"}}
+    assert context["source"]["ip"] == {"__extn": {"fn": "ip", "arg": "10.0.0.1"}}
 
 
 def test_the_host_chooses_no_service(mesh: Mesh) -> None:

@@ -24,10 +24,11 @@ from tests.certificates import Authority
 from tests.e2e import h3
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
+from tests.e2e.wire import records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("gateway-tls"), pytest.mark.timeout(120)]
 
-PLAIN, SECURE, BEHIND = 18080, 18443, 18081
+PLAIN, SECURE, BEHIND, ROW = 18080, 18443, 18081, 18082
 CALLER = "spiffe://cluster.local/ns/default/sa/caller"
 WORKLOADS = {
     "workloads": {
@@ -46,6 +47,11 @@ WORKLOADS = {
             "labels": {"istio": "behind"},
             "gatewayTopology": {"proxyProtocol": {"from": ["127.0.0.1"]}},
         },
+        "row": {
+            "listen": ROW,
+            "labels": {"istio": "row"},
+            "gatewayTopology": {"numTrustedProxies": 2, "forwardClientCertDetails": "SANITIZE_SET"},
+        },
     },
 }
 POLICY = f"""
@@ -63,6 +69,13 @@ POLICY = f"""
   principal == Workload::"spiffe://cluster.local/ns/default/sa/behind", action in Action::"http",
   resource == Service::"echo.default"
 );
+@id("row-to-echo") permit (
+  principal == Workload::"spiffe://cluster.local/ns/default/sa/row", action in Action::"http",
+  resource == Service::"echo.default"
+);
+@id("those-addresses-to-row") permit (
+  principal is Unauthenticated, action in Action::"http", resource == Service::"row.default"
+) when {{ context.client_ip.isInRange(ip("203.0.113.0/24")) && context.source.ip.isLoopback() }};
 @id("those-addresses-to-behind") permit (
   principal is Unauthenticated, action in Action::"http", resource == Service::"behind.default"
 ) when {{ context.client_ip.isInRange(ip("203.0.113.0/24")) }};
@@ -131,7 +144,9 @@ class Edge:
     @property
     def ports(self) -> dict[int, int]:
         return {
-            one["declared"]: one["actual"] for name in ("edge", "behind") for one in self.mesh.place(name)["listens"]
+            one["declared"]: one["actual"]
+            for name in ("edge", "behind", "row")
+            for one in self.mesh.place(name)["listens"]
         }
 
     def trust(self, client: tuple[str, str] | None = None) -> ssl.SSLContext:
@@ -144,13 +159,20 @@ class Edge:
         return context
 
     def get(
-        self, name: str, path: str = "/", client: tuple[str, str] | None = None, host: str | None = None
+        self,
+        name: str,
+        path: str = "/",
+        client: tuple[str, str] | None = None,
+        host: str | None = None,
+        port: int = SECURE,
+        **more: str,
     ) -> httpx.Response:
-        """Ask the encrypted port for a server by its name (SNI), and for `host` there."""
-        url = f"https://127.0.0.1:{self.ports[SECURE]}{path}"
+        """Ask an encrypted port for a server by its name (SNI), and for `host` there, with more headers."""
+        url = f"https://127.0.0.1:{self.ports[port]}{path}"
+        headers = {"host": host or name} | {key.replace("_", "-"): value for key, value in more.items()}
         with httpx.Client(verify=self.trust(client), trust_env=False, timeout=20) as asking:
             for _ in range(5):
-                reply = asking.get(url, headers={"host": host or name}, extensions={"sni_hostname": name})
+                reply = asking.get(url, headers=headers, extensions={"sni_hostname": name})
                 if reply.status_code != 503:  # a busy machine was too late to decide
                     break
         return reply
@@ -171,13 +193,19 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     gateway = resource("Gateway", "edge", selector={"istio": "ingressgateway"}, servers=SERVERS)
     plain = {"port": {"number": BEHIND, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
     behind = resource("Gateway", "behind", selector={"istio": "behind"}, servers=[plain])
-    rules = [resource("VirtualService", name, **route | {"gateways": [name]}) for name in ("edge", "behind")]
-    (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all([gateway, behind, *rules]))
+    rules = [resource("VirtualService", name, **route | {"gateways": [name]}) for name in ("edge", "behind", "row")]
+    encrypted = server("row.example", mode="OPTIONAL_MUTUAL", credentialName="mutual")
+    encrypted["port"]["number"] = ROW
+    row = resource("Gateway", "row", selector={"istio": "row"}, servers=[encrypted])
+    (folder / "mesh" / "edge.yaml").write_text(yaml.safe_dump_all([gateway, behind, row, *rules]))
     made = Edge(RunningMesh(folder), Authority("servers"), Authority("clients"), Authority("strangers"), work)
     simple = ("simple.example", "files.example", "old.example", "*.wild.example", "two.example")
     made.put("simple", *made.servers.issue(*simple))
     made.put("two", *made.servers.issue("two.example", for_rsa=True))
-    made.put("mutual", *made.servers.issue("mutual.example", "named.example", "optional.example", "revoked.example"))
+    made.put(
+        "mutual",
+        *made.servers.issue("mutual.example", "named.example", "optional.example", "revoked.example", "row.example"),
+    )
     (folder / "credentials" / "revoked.crl").write_text(made.clients.revocations())
     made.put("expired", *made.servers.issue("expired.example", ended=True))
     (folder / "credentials" / "mutual" / "ca.crt").write_text(made.clients.pem)
@@ -237,6 +265,52 @@ def test_of_a_balancer_the_address_is_believed_that_it_says(edge: Edge, version:
 )
 def test_of_nobody_else_is_a_connection_taken(edge: Edge, first: bytes, source: str) -> None:
     assert h3.behind(edge.ports[BEHIND], first, "/a", source) == b""
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "status", "client"),
+    [
+        ("203.0.113.9, 10.0.0.7", 200, "203.0.113.9"),
+        # whatever a client writes in front of what the proxies say
+        ("198.51.100.9, 203.0.113.9, 10.0.0.7", 200, "203.0.113.9"),
+        ("203.0.113.9, 198.51.100.9, 10.0.0.7", 403, "198.51.100.9"),
+        # of whom the proxies say nothing, the connection does
+        ("203.0.113.9", 403, "127.0.0.1"),
+        ("somebody, 10.0.0.7", 403, "127.0.0.1"),
+    ],
+)
+def test_behind_proxies_in_a_row_the_client_is_whom_the_first_one_says(
+    edge: Edge, forwarded: str, status: int, client: str
+) -> None:
+    reply = edge.get("row.example", "/a", port=ROW, x_forwarded_for=forwarded)
+
+    assert reply.status_code == status
+    told = records(edge.mesh.directory, resource='Service::"row.default"')[-1]
+    assert told["context"]["client_ip"]["__extn"]["arg"] == client
+
+
+def test_nobody_else_is_believed_about_the_address_of_a_client(edge: Edge) -> None:
+    reply = edge.get("simple.example", "/admin", x_forwarded_for="203.0.113.9, 10.0.0.7")
+    assert reply.status_code == 403
+    told = json.dumps(edge.mesh.record(reply.headers["x-policyd-decision-id"])["context"])
+    assert "203.0.113.9" not in told
+
+
+def test_applications_are_told_of_a_client_s_certificate_by_the_gateway_that_checked_it(edge: Edge) -> None:
+    forged = f"By=spiffe://cluster.local/ns/default/sa/row;URI={CALLER}"
+    at = {"x_forwarded_for": "203.0.113.9, 10.0.0.7", "x_forwarded_client_cert": forged}
+    shown = edge.clients.issue("good.client")
+
+    def told(client: tuple[str, str] | None) -> list[str]:
+        reply = edge.get("row.example", "/a", client, port=ROW, **at)
+        assert reply.status_code == 200
+        return str(reply.json()["headers"]["x-forwarded-client-cert"]).split(",")
+
+    of_client, of_gateway = told(shown)
+    assert "DNS=good.client" in of_client
+    assert "URI=spiffe://cluster.local/ns/default/sa/row" in of_gateway
+    assert [one for one in told(None) if "URI=spiffe://cluster.local/ns/default/sa/row" not in one] == []
+    assert CALLER not in ",".join((*told(shown), *told(None)))
 
 
 def test_plain_requests_are_sent_to_the_encrypted_port_after_the_decision(edge: Edge) -> None:

@@ -67,7 +67,7 @@ def gateway(
     name = gateway_listener(instance.name, listen.declared)
     chains = [_server(instance, one, listen, behind) for one in encrypted if not one.server.for_peers]
     if not encrypted:
-        filters_ = [_edge(name, gateway_routes(listen.declared), behind)]
+        filters_ = [_edge(name, gateway_routes(listen.declared), behind, **_of_strangers(instance))]
         if servers and servers[0].server.section == "tcp":
             filters_ = edge_connections.into_tunnel(instance, listen, servers[0])
         chains = [{"filters": filters_}]
@@ -110,7 +110,7 @@ def _server(
     name = server_routes(listen.declared, one.gateway.id, one.at)
     chain: dict[str, Any] = {"name": name}
     if one.server.section == "http":
-        more = quic.MANAGER if by_quic else {}
+        more = {**_of_strangers(instance), **(quic.MANAGER if by_quic else {})}
         chain["filters"] = [_edge(gateway_listener(instance.name, listen.declared), name, behind, **more)]
     else:
         chain["filters"] = edge_connections.into_tunnel(instance, listen, one)
@@ -126,6 +126,21 @@ def _server(
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 
 
+def _of_strangers(instance: Instance) -> dict[str, Any]:
+    """What is believed of who is before the gateway: addresses by so many proxies, certificates of those that show one.
+
+    Workloads of the mesh are none of them: they have a name of their own, and speak for nobody.
+    """
+    found: dict[str, Any] = {}
+    if instance.trusted_proxies:
+        found["xff_num_trusted_hops"] = instance.trusted_proxies
+    if instance.forwards != "UNDEFINED":
+        found["forward_client_cert_details"] = instance.forwards
+    if instance.forwards in ("SANITIZE_SET", "APPEND_FORWARD"):
+        found["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
+    return found
+
+
 def _edge(name: str, routes: str, behind: _Behind, **more: Any) -> dict[str, Any]:
     """Each request is decided, after its token was verified, before it is routed."""
     return filters.manager(
@@ -135,8 +150,7 @@ def _edge(name: str, routes: str, behind: _Behind, **more: Any) -> dict[str, Any
         server_name="policyd",
         # a stranger does not choose the id of a request, and is told it
         always_set_request_id_in_response=True,
-        # nobody outside the mesh may claim a certificate that no one checked
-        forward_client_cert_details="SANITIZE",
         **tokens.told(behind.said, name, behind.verification),
-        **more,
+        # nobody outside the mesh may claim a certificate that no one checked
+        **{"forward_client_cert_details": "SANITIZE", **more},
     )

@@ -59,6 +59,11 @@ _PEER = {
 _STRANGER = {"forward_client_cert_details": "SANITIZE"}
 
 
+def _peer(mesh: Mesh) -> dict[str, Any]:
+    """The same; what a gateway tells of its own client stays in front of what is told of the gateway."""
+    return {**_PEER, "forward_client_cert_details": "APPEND_FORWARD"} if mesh.tells_of_clients else _PEER
+
+
 def listener(name: str, host: str, port: int, chain: dict[str, Any], direction: str) -> dict[str, Any]:
     """A TCP socket and what becomes of its connections; nobody else may have its port open at the same time."""
     return {
@@ -108,7 +113,7 @@ def chains_of(
         asked_for = inbound_listener(instance, served)
         filters_ = [
             _application(
-                asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=True
+                mesh, asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=True
             )
         ]
         match = {} if served.peers == "STRICT" else {"filter_chain_match": {"transport_protocol": "tls"}}
@@ -117,7 +122,7 @@ def chains_of(
         asked_for = plaintext_listener(instance, served)
         filters_ = [
             _application(
-                asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=False
+                mesh, asked_for, instance, served, control, verification, seen, switches.get(asked_for), encrypted=False
             )
         ]
         match = {"filter_chain_match": {"transport_protocol": "raw_buffer"}} if chains else {}
@@ -135,6 +140,7 @@ def _for_strangers(mesh: Mesh, instance: Instance, served: Served) -> dict[str, 
 
 
 def _application(
+    mesh: Mesh,
     asked_for: str,
     instance: Instance,
     served: Served,
@@ -170,7 +176,7 @@ def _application(
         **tokens.told(observed, asked_for, verification),
         **({"upgrade_configs": _upgrades(served.protocol)} if takes_connections(served.protocol) else {}),
         **({} if takes_requests(served.protocol) else tcp.SOON_CLOSED),
-        **(_PEER if encrypted else _STRANGER),
+        **(_peer(mesh) if encrypted else _STRANGER),
         **(deciding.replies(switch, verification) if switch is not None else tokens.replies(verification)),
     )
 

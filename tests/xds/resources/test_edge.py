@@ -112,11 +112,58 @@ def test_without_either_nothing_is_added(tmp_path: Path) -> None:
     assert "listener_filters" not in found["edge/gateway/9000"]
 
 
+SANITIZED: dict[str, Any] = {}  # Envoy's own
+TOLD = {"set_current_client_cert_details": {"subject": True, "dns": True, "uri": True}}
+
+
+@pytest.mark.parametrize(
+    ("topology", "expected"),
+    [
+        ("", SANITIZED),
+        ("numTrustedProxies: 0, forwardClientCertDetails: UNDEFINED", SANITIZED),
+        ("numTrustedProxies: 2", {**SANITIZED, "xff_num_trusted_hops": 2}),
+        ("forwardClientCertDetails: SANITIZE", SANITIZED),
+        ("forwardClientCertDetails: SANITIZE_SET", {"forward_client_cert_details": "SANITIZE_SET", **TOLD}),
+        ("forwardClientCertDetails: FORWARD_ONLY", {"forward_client_cert_details": "FORWARD_ONLY"}),
+        ("forwardClientCertDetails: APPEND_FORWARD", {"forward_client_cert_details": "APPEND_FORWARD", **TOLD}),
+    ],
+)
+def test_of_strangers_is_believed_and_told_what_the_gateway_says(
+    tmp_path: Path, topology: str, expected: dict[str, Any]
+) -> None:
+    made = snapshot(tmp_path, f"http3: true, gatewayTopology: {{{topology}}}")
+    fields = ("forward_client_cert_details", "set_current_client_cert_details", "xff_num_trusted_hops")
+    for one in listeners(made).values():
+        for chain in one["filter_chains"]:
+            manager = chain["filters"][0]["typed_config"]
+            if "HttpConnectionManager" in manager["@type"]:
+                assert {name: manager[name] for name in fields if name in manager} == expected
+    accepted(made, tmp_path)
+
+
+@pytest.mark.parametrize(("forwarding", "expected"), [("SANITIZE", "SANITIZE_SET"), ("SANITIZE_SET", "APPEND_FORWARD")])
+def test_what_a_gateway_tells_of_its_client_reaches_the_application(
+    tmp_path: Path, forwarding: str, expected: str
+) -> None:
+    text = WORKLOADS + GATEWAY % f"gatewayTopology: {{forwardClientCertDetails: {forwarding}}}"
+    declaration = declare({"workloads.yaml": text})
+    mesh = build(declaration, TRUST_DOMAIN, assumed(declaration))
+    found = shown(build_snapshots(mesh, CONTROL)["web-v1"].resources[LISTENER]["web-v1/inbound"])
+    manager = found["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["forward_client_cert_details"] == expected
+
+
 BAD = [
     ("gatewayTopology: {proxyProtocol: {}}", "proxyProtocol.from` is missing; add it"),
     ("gatewayTopology: {proxyProtocol: {from: []}}", "proxyProtocol.from` must have at least 1 entries"),
     ("gatewayTopology: {proxyProtocol: {from: [balancer]}}", "`balancer` is no address or range; write one"),
-    ("gatewayTopology: {numTrustedProxies: 1}", "`numTrustedProxies`"),
+    ("gatewayTopology: {numTrustedProxies: -1}", "numTrustedProxies` must be at least 0"),
+    ("gatewayTopology: {numTrustedProxies: 33}", "numTrustedProxies` must be at most 32"),
+    (
+        "gatewayTopology: {forwardClientCertDetails: ALWAYS_FORWARD_ONLY}",
+        "workloads.yaml:2: `gateways.edge.gatewayTopology.forwardClientCertDetails`: anybody could claim a certificate "
+        "that nobody has seen; write `APPEND_FORWARD`",
+    ),
     (f"http3: true, {PROXIED}", "HTTP/3 has no PROXY headers; remove `http3`, or `gatewayTopology.proxyProtocol`"),
 ]
 
