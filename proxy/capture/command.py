@@ -63,6 +63,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     more(
         "--include-cidr", "CIDR", _network, "capture only connections to these addresses, and to what else is included"
     )
+    more("--include-user", "USER", _user, "capture only what this user sends, and who else is included")
+    more("--include-group", "GROUP", _group, "capture only what this group sends, and who else is included")
     more("--include-inbound-port", "PORT", _port, "capture only connections that come to this port; others stay open")
     parser.add_argument("--no-outbound", action="store_true", help="capture no connections that are made here")
     parser.add_argument("--no-inbound", action="store_true", help="capture no connections that come in")
@@ -120,6 +122,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         included_outbound_ports=_each(options.include_outbound_port),
         included_inbound_ports=_each(options.include_inbound_port),
         included_networks=_each(options.include_cidr),
+        included_uids=_each(options.include_user),
+        included_gids=_each(options.include_group),
     )
 
 

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from proxy.capture.found import Installed, State, owned
 from proxy.capture.plan import Plan, Rule, Way, digest, mark
@@ -25,6 +25,7 @@ _WORDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 }
 CHAINS: Final[dict[Way, str]] = {"output": "POLICYD_OUTPUT", "input": "POLICYD_INPUT"}
 _HOOKS: Final[dict[Way, str]] = {"output": "OUTPUT", "input": "PREROUTING"}
+_SENDERS: Final[dict[Literal["user", "group"], str]] = {"user": "--uid-owner", "group": "--gid-owner"}
 _STANDS: Final = ("!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
 _PASSES: Final = ("!", "--dst-type", "LOCAL")
 _MISSING: Final = re.compile(r"(?:Extension|match|target) [`\"']?(\w+)")
@@ -78,6 +79,7 @@ def rules_of(plan: Plan, family: int) -> tuple[Rule, ...]:
 def _rule(rule: Rule) -> str:
     parts = [
         f"{'-o' if rule.way == 'output' else '-i'} {rule.interface.replace('*', '+')}" if rule.interface else "",
+        *(f"-m owner ! {_SENDERS[who]} {number}" for who, number in rule.others),
         f"-d {rule.network}" if rule.network is not None else "",
         f"-m addrtype {' '.join(_PASSES)}" if rule.passes else "",
         f"-p {rule.protocol}" if rule.protocol else "",
@@ -138,6 +140,10 @@ def _one(way: Way, words: Sequence[str], done: dict[str, Any]) -> Sequence[str]:
     if tuple(words[:3]) == _PASSES:
         done["passes"] = True
         return words[3:]
+    for who, word in _SENDERS.items():
+        if (first, second) == ("!", word):
+            done["others"] = (*done.get("others", ()), (who, int(words[2])))
+            return words[3:]
     if first == "-j":
         to = {"RETURN": 0, "REDIRECT": int(words[3]) if words[2:3] == ["--to-ports"] else 0}[second]
         done |= {"ends": True, "to": to}

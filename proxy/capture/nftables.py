@@ -20,6 +20,7 @@ PRIORITY: Final = (
     -101
 )  # in front of iptables and of who publishes ports by it (dstnat, -100): the first that matches wins
 _HOOKS: Final[dict[Way, str]] = {"output": "output", "input": "prerouting"}
+_SENDERS: Final = {"user": "skuid", "group": "skgid"}
 _STANDS: Final = ("fin", "syn", "rst", "ack")
 # what a plan needs of the kernel, and the module that has it
 _PROBE: Final = f"table inet {TABLE} {{\nchain probe {{\ntype nat hook output priority {PRIORITY};\n"
@@ -53,6 +54,7 @@ def _rule(rule: Rule) -> str:
         f'{interface} "{rule.interface}"' if rule.interface else "",
         f"meta skuid {rule.uid}" if rule.uid is not None else "",
         f"meta skgid {rule.gid}" if rule.gid is not None else "",
+        *(f"meta {_SENDERS[who]} != {number}" for who, number in rule.others),
         f"{'ip' if rule.network.version == 4 else 'ip6'} daddr {rule.network}" if rule.network is not None else "",
         "fib daddr type != local" if rule.passes else "",
         f"tcp flags & ({'|'.join(_STANDS)}) != syn" if rule.stands else "",
@@ -93,6 +95,8 @@ def _read(listed: Mapping[str, Any]) -> Installed:
     try:
         for one in listed["expr"]:
             read = _match(one["match"], way) if "match" in one else _verdict(one)
+            if read is not None and "others" in read:
+                read = {"others": done.pop("others", ()) + read["others"]}
             if read is None or done.keys() & read.keys():
                 return Installed(way, comment)
             done |= read
@@ -113,16 +117,23 @@ def _verdict(one: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _match(match: Mapping[str, Any], way: Way) -> dict[str, Any] | None:
-    left, right, op = match["left"], match["right"], match["op"]
-    if op == "!=":
-        if left == {"fib": {"result": "type", "flags": ["daddr"]}} and right == "local":
-            return {"passes": True}
-        flags = left.get("&")
-        if flags and flags[0] == _field("tcp", "flags") and set(_words(flags[1])) == set(_STANDS) and right == "syn":
-            return {"protocol": "tcp", "stands": True}
-        return None
-    if op != "==":
-        return None
+    read = {"==": _is, "!=": _is_not}.get(match["op"])
+    return read(match["left"], match["right"], way) if read is not None else None
+
+
+def _is_not(left: Any, right: Any, _way: Way) -> dict[str, Any] | None:
+    if left == {"fib": {"result": "type", "flags": ["daddr"]}} and right == "local":
+        return {"passes": True}
+    for who, key in _SENDERS.items():
+        if left == {"meta": {"key": key}} and isinstance(right, int):
+            return {"others": ((who, right),)}
+    flags = left.get("&")
+    if flags and flags[0] == _field("tcp", "flags") and set(_words(flags[1])) == set(_STANDS) and right == "syn":
+        return {"protocol": "tcp", "stands": True}
+    return None
+
+
+def _is(left: Any, right: Any, way: Way) -> dict[str, Any] | None:
     for key, name in (("skuid", "uid"), ("skgid", "gid"), ("l4proto", "protocol")):
         if left == {"meta": {"key": key}} and isinstance(right, str if name == "protocol" else int):
             return {name: right}

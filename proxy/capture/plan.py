@@ -17,6 +17,7 @@ from policyd.errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Way = Literal["output", "input"]
+Who = tuple[Literal["user", "group"], int]
 
 OUTBOUND_PORT: Final = 15001  # Istio's numbers
 INBOUND_PORT: Final = 15006
@@ -29,7 +30,7 @@ OWN: Final = ": the agent and its Envoys"
 # where names of the mesh have their addresses (policyd.mesh.virtual)
 VIRTUAL: Final = (ipaddress.ip_network("240.0.0.0/5"), ipaddress.ip_network("fd6d:6573:6800::/48"))
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}|[A-Za-z0-9][A-Za-z0-9_.-]{0,13}\*")
-_CONDITIONS: Final = ("uid", "gid", "network", "port", "interface", "stands", "passes")
+_CONDITIONS: Final = ("uid", "gid", "others", "network", "port", "interface", "stands", "passes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class Rule:
     """One rule: what has all that is said here is let be, or (`to`) redirected to a port of this machine.
 
     `way` is that of what is sent from here, or of what comes in; None, "", 0 and False are anything. `stands`: what
-    begins no connection; `passes`: what is for another machine; an `interface` may end in `*`; `own` only says why.
+    begins no connection; `passes`: what is for another machine; `others`: what none of these sends; an `interface` may
+    end in `*`; `own` only says why.
     """
 
     way: Way
     uid: int | None = None
     gid: int | None = None
+    others: tuple[Who, ...] = ()
     network: Network | None = None
     protocol: Literal["tcp", "udp", ""] = ""
     port: int = 0
@@ -55,7 +58,7 @@ class Rule:
     @property
     def says(self) -> str:
         """What it does, in words; two rules of a way that do not do the same say other things."""
-        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, "", 0, False)]
+        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, "", 0, False, ())]
         given += [name for name in ("uid", "gid") if getattr(self, name) == 0]
         return (self._known(given[0] if given else "") if len(given) < 2 else "") or self._spelled_out()
 
@@ -71,6 +74,8 @@ class Rule:
                 return f"let be what {by_which}"
             case "stands", "tcp", 0:
                 return "let be connections that stand already"
+            case "others", "", 0:
+                return f"let be what others send than {', '.join(f'{who} {number}' for who, number in self.others)}"
             case "passes", "", 0:
                 return "let be what is for other machines"
             case ("network", "", 0) | ("port", "tcp", 0):
@@ -85,7 +90,7 @@ class Rule:
 
     def _spelled_out(self) -> str:
         given = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name not in ("way", "own"))
-        told = ", ".join(f"{name} {value}" for name, value in given if value not in (None, "", False))
+        told = ", ".join(f"{name} {value}" for name, value in given if value not in (None, "", False, ()))
         return f"a rule of {told}"
 
 
@@ -110,6 +115,8 @@ class Plan:
     included_outbound_ports: tuple[int, ...] = ()
     included_inbound_ports: tuple[int, ...] = ()
     included_networks: tuple[Network, ...] = ()
+    included_uids: tuple[int, ...] = ()
+    included_gids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """A plan that would lead Envoy to itself, capture nothing, or contradict itself is none."""
@@ -136,13 +143,18 @@ class Plan:
             if not _INTERFACE.fullmatch(name) or name == LOOPBACK:
                 remedy = "write one as `ip link` shows it, as in `docker0` or `br-*`; loopback is never captured"
                 raise UsageError(f"`{name[:40]}` is no interface to exclude", remedy=remedy)
+        agents = {*(("user", uid) for uid in self.uids), *(("group", gid) for gid in self.gids)}
+        if both := sorted({*self._senders()} & agents):
+            raise UsageError(
+                f"{both[0][0]} {both[0][1]} is the agent's own and included", remedy="include the application's"
+            )
         pairs = (
             ("outbound", self.outbound, self.outbound_ports, self.included_outbound_ports),
             ("inbound", self.inbound, self.inbound_ports, self.included_inbound_ports),
         )
         for way, captured, excluded, included in pairs:
-            if both := sorted({*excluded} & {*included}):
-                raise UsageError(f"{way} port {both[0]} is excluded and included", remedy="leave one of them out")
+            if doubly := sorted({*excluded} & {*included}):
+                raise UsageError(f"{way} port {doubly[0]} is excluded and included", remedy="leave one of them out")
             if not captured and (included or (way == "outbound" and self.included_networks)):
                 raise UsageError(f"something is included of what --no-{way} leaves out", remedy="leave one of them out")
 
@@ -163,6 +175,8 @@ class Plan:
         yield from (Rule("output", gid=gid) for gid in self.other_gids)
         yield from (Rule("output", network=network) for network in self.networks)
         yield from (Rule("output", interface=interface) for interface in self.interfaces)
+        if senders := self._senders():
+            yield Rule("output", others=senders)
         # else who installs this over the network would be cut off: a server's next packet would count as a beginning
         yield Rule("output", protocol="tcp", stands=True)
         protocols: tuple[Literal["udp", "tcp"], ...] = ("udp", "tcp") if self.dns else ()
@@ -171,6 +185,11 @@ class Plan:
         yield from (Rule("output", protocol="tcp", port=port) for port in self.outbound_ports)
         if self.outbound:
             yield from self._included()
+
+    def _senders(self) -> tuple[Who, ...]:
+        """Who alone is captured, of those who send; nobody named: everybody is."""
+        users: tuple[Who, ...] = tuple(("user", uid) for uid in self.included_uids)
+        return (*users, *(("group", gid) for gid in self.included_gids))
 
     def _included(self) -> Iterator[Rule]:
         ports, networks = self.included_outbound_ports, self.included_networks

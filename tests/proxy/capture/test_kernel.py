@@ -170,12 +170,13 @@ def test_the_command_line_becomes_a_plan() -> None:
     )
     more = "10.9.0.0/16 --exclude-user root --exclude-group 44 --no-dns --exclude-interface docker0"
     last = "--include-outbound-port 80 --include-inbound-port 8080 --include-cidr fd00::/8"
+    last += " --include-user 1000 --include-group 1001"
 
     assert plan_of(parsed("install", *words.split(), *more.split(), *last.split())) == Plan(
         uids=(990,), gids=(1337,), dns=False, outbound_ports=(5432,), inbound_ports=(22, 9100),
         networks=(ipaddress.ip_network("10.9.0.0/16"),), other_uids=(0,), other_gids=(44,), interfaces=("docker0",),
         included_outbound_ports=(80,), included_inbound_ports=(8080,),
-        included_networks=(ipaddress.ip_network("fd00::/8"),),
+        included_networks=(ipaddress.ip_network("fd00::/8"),), included_uids=(1000,), included_gids=(1001,),
     )  # fmt: skip
     assert plan_of(parsed("install", "--proxy-user", "990", "--include-inbound-port", "22")).inbound_ports == ()
 

@@ -196,6 +196,7 @@ def test_what_comes_in_arrives_where_the_plan_says(
 
 INCLUDED = {
     "ports": replace(PLAN, included_outbound_ports=(80,), included_inbound_ports=(8080,)),
+    "senders": replace(PLAN, included_uids=(1000, 1001), included_gids=(1000,)),
     "networks": replace(PLAN, networks=(), included_networks=PLAN.networks),
 }
 
@@ -204,6 +205,14 @@ INCLUDED = {
 @pytest.mark.parametrize(
     ("plan", "asks", "arrives"),
     [
+        ("senders", ("here", "there", 80), ("there", 80)),
+        ("senders", ("here", "there", 80, {"uid": 1000}), ENVOY),
+        ("senders", ("here", "there", 80, {"uid": 1001}), ENVOY),
+        ("senders", ("here", "there", 80, {"gid": 1000}), ENVOY),
+        ("senders", ("here", "there", 80, {"uid": 1000, "gid": AGENTS}), ("there", 80)),
+        ("senders", ("here", "there", 53, {"udp": True}), ("there", 53)),
+        ("senders", ("here", "there", 53, {"udp": True, "uid": 1000}), DNS),
+        ("senders", ("there", "here", 8080), ("here", 15006)),
         ("ports", ("here", "there", 80), ENVOY),
         ("ports", ("here", "there", 443), ("there", 443)),
         ("ports", ("here", "name", 443), ENVOY),  # names of the mesh have no other address
@@ -216,12 +225,13 @@ INCLUDED = {
     ],
 )
 def test_where_something_is_included_all_else_is_let_be(
-    machines: Machines, family: int, plan: str, asks: tuple[str, str, int], arrives: object
+    machines: Machines, family: int, plan: str, asks: tuple[Any, ...], arrives: object
 ) -> None:
     machines.rules.install(INCLUDED[plan])
 
     assert machines.rules.show(INCLUDED[plan]).verdict == "as asked"
-    assert machines.asked(*asks, family) == arrives
+    who, to, port, *more = asks
+    assert machines.asked(who, to, port, family, **(more[0] if more else {})) == arrives
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -82,6 +82,7 @@ def test_parts_of_it_are_left_out(change: dict[str, bool], ways: set[str]) -> No
          "or `br-*`; loopback is never captured"),
         ({"interfaces": ('x" accept',)}, "`x\" accept` is no interface to exclude; write one as `ip link` shows it, as "
          "in `docker0` or `br-*`; loopback is never captured"),
+        ({"included_uids": (990,)}, "user 990 is the agent's own and included; include the application's"),
         ({"inbound_ports": (22, 80), "included_inbound_ports": (80,)},
          "inbound port 80 is excluded and included; leave one of them out"),
         ({"outbound": False, "included_networks": (ipaddress.ip_network("10.0.0.0/8"),)},
@@ -211,6 +212,7 @@ CONDITIONS: list[st.SearchStrategy[dict[str, Any]]] = [
     st.fixed_dictionaries({"interface": st.sampled_from(["lo", "eth0", "br-*"])}),
     st.just({"stands": True, "protocol": "tcp"}),
     st.just({"passes": True}),
+    st.fixed_dictionaries({"others": st.sampled_from([(("user", 1),), (("user", 1), ("group", 2)), (("group", 1),)])}),
     st.just({}),
 ]
 RULE = st.builds(
