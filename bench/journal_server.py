@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,9 @@ from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.config.addresses import Address
 from policyd.offline.loaded import load_folder
-from policyd.server.check_threads import CheckThreads
-from policyd.server.decider import CHECK_THREADS, LINGER_SECONDS, MOST_THREADS, PAUSING_THREADS, SWITCH_SECONDS
+from policyd.server.decider import LINGER_SECONDS, SWITCH_SECONDS, make_turns
 from policyd.server.deciders import core_of
-from policyd.server.pausing_threads import PausingThreads
-from policyd.server.silence import Silence
+from policyd.server.silence import Silence, one_message
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.slots import Slots
@@ -46,13 +43,6 @@ class _Identity:
         return self._certificate
 
 
-def _threads(durability: str, idle: Callable[[], None]) -> tuple[CheckThreads | PausingThreads, Waiting | None]:
-    if durability != "fsync":
-        return CheckThreads(CHECK_THREADS, MOST_THREADS), None
-    threads = PausingThreads(PAUSING_THREADS, idle, MOST_THREADS)
-    return threads, Waiting(threads.pause, LINGER_SECONDS)
-
-
 def main(folder: Path, port: int, durability: Any) -> None:
     """Serve until SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -63,10 +53,18 @@ def main(folder: Path, port: int, durability: Any) -> None:
     gc.freeze()  # as a decision process does: what lives as long as the ruling is not looked through again
     clock = lambda: datetime.now(UTC)  # noqa: E731
     journal: Journal | None = None
-    threads, waiting = _threads(durability, lambda: journal.hurry() if journal else None)
+    turns = make_turns(Silence(time.monotonic), lambda: True, lambda: journal.hurry() if journal else None)
     if durability != "none":
         place = folder / f"journal-{durability}"
-        journal = Journal(place, "bench", clock, durability=durability, observer=counters, waiting=waiting)
+        waiting = Waiting(turns.pause, LINGER_SECONDS)
+        journal = Journal(
+            place,
+            "bench",
+            clock,
+            durability=durability,
+            observer=counters,
+            waiting=waiting,
+        )
     authorizer = Authorizer(
         ruling=lambda: ruling,
         record=journal.keep if journal else lambda entry: None,
@@ -75,15 +73,16 @@ def main(folder: Path, port: int, durability: Any) -> None:
         stopwatch=time.perf_counter,
     )
     options = [("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-    server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
-    add_to_server(authorizer, server, Silence(time.monotonic).message)
+    server = grpc.server(turns, options=options)  # type: ignore[arg-type]  # it only submits
+    turns.serve(server)
+    add_to_server(authorizer, server, one_message)
     bind(server, Address("127.0.0.1", port), credentials(_Identity(folder), mutual=True))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     server.start()
     stop.wait()
     server.stop(2).wait()
-    threads.shutdown()
+    turns.shutdown()
     if journal is not None:
         journal.close()
 

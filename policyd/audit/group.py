@@ -115,19 +115,20 @@ class Group:
             if not self._ended:
                 if not self._members:
                     self._due = time.monotonic() + self._how.linger
-                self._members.append(_Member(epoch, seq, wake))
                 if not self._watched:
-                    self._watch()
+                    self._watch()  # raises where no thread can begin: then nobody has joined
+                self._members.append(_Member(epoch, seq, wake))
                 return
         wake()
 
     def _watch(self) -> None:
-        self._watched = True
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="policyd-commit", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="policyd-commit", daemon=True)
+            thread.start()
+            self._thread = thread
         else:
             self._changed.notify()
+        self._watched = True
 
     def _run(self) -> None:
         members: list[_Member] = []

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Final, NoReturn
@@ -37,17 +37,16 @@ from policyd.server.handover import Takeover
 from policyd.server.health import Health
 from policyd.server.journal import open_journal
 from policyd.server.link import Ended, InForce, Listening, LowerEnd, Opened, Policies, Rule, Setup, Speak, Trouble
-from policyd.server.pausing_threads import PausingThreads
-from policyd.server.silence import SILENT_PER_PEER, Silence
+from policyd.server.silence import SILENT_PER_PEER, Silence, one_message
 from policyd.server.transport import AGE, GRACE_SECONDS, PINGS, bind, credentials
+from policyd.server.turns import Turns
 from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
-CHECK_THREADS: Final = 2 * SILENT_PER_PEER  # what one peer can hold up, and as many for the others
-PAUSING_THREADS: Final = 2  # more would join a commit later, and are there once all are held up
+OTHER_THREADS: Final = 2  # for questions of health, and checks that come before the journal is open
 MOST_THREADS: Final = 8 * SILENT_PER_PEER
-LINGER_SECONDS: Final = 0.005  # how long a commit waits at most for more, while there are checks to decide
+LINGER_SECONDS: Final = 0.05  # how long who is in no turn waits for one that commits
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
 OPENING_SECONDS: Final = 0.8  # how long a check waits for the journal; the caller waits for a second
@@ -81,9 +80,9 @@ class Decider:
         self._journal: Journal | None = None
         self._opened = threading.Event()
         self._trouble = ""
-        self._waiting: Waiting | None = None
-        self._threads: CheckThreads | PausingThreads | None = None
         self._silence = Silence(time.monotonic)
+        self._turns: Turns | None = None
+        self._waiting: Waiting | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Serve until the control process has gone; raises PolicydError where this process is of no use."""
@@ -119,9 +118,10 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        threads = self._threads = self._make_threads()
+        turns = self._turns = make_turns(self._silence, self._opened.is_set, self._hurry)
+        self._waiting = Waiting(turns.pause, LINGER_SECONDS)
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
-        server = grpc.server(threads, options=options)  # type: ignore[arg-type]  # it only submits
+        server = grpc.server(turns, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: self._ruling,
             record=DecisionLog(self._record, time.monotonic),
@@ -130,26 +130,20 @@ class Decider:
             stopwatch=time.perf_counter,
             include=_include(self._setup.audit.include),
         )
-        add_to_server(authorizer, server, self._silence.message)
+        turns.serve(server)
+        add_to_server(authorizer, server, one_message)
         health = Health((authz.SERVICE,), self._not_ready, _now)
         server.add_generic_rpc_handlers((health.blocking_handler(),))
         bind(server, self._setup.address, credentials(self._identity, mutual=True))
         server.start()
-        stack.callback(threads.shutdown)
+        stack.callback(turns.shutdown)
         stack.callback(lambda: server.stop(GRACE_SECONDS).wait())
         stack.callback(health.end)
         self._up.say(Listening())
 
-    def _make_threads(self) -> CheckThreads | PausingThreads:
-        """Under `fsync` a thread decides others while some of its checks wait for the medium."""
-        if self._setup.audit.durability != "fsync":
-            return CheckThreads(CHECK_THREADS, MOST_THREADS)
-        threads = PausingThreads(PAUSING_THREADS, self._hurry, MOST_THREADS)
-        self._waiting = Waiting(threads.pause, LINGER_SECONDS)
-        return threads
-
-    def _hurry(self) -> bool:
-        return self._journal is not None and self._journal.hurry()
+    def _hurry(self) -> None:
+        if self._journal is not None:
+            self._journal.hurry()
 
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup
@@ -173,8 +167,8 @@ class Decider:
 
     def _idle(self) -> None:
         self._silence.look()
-        if self._threads is not None:
-            self._threads.look()
+        if self._turns is not None:
+            self._turns.look()
         if self._journal is not None:
             self._journal.turn()
             self._tell(self._journal.trouble())
@@ -196,6 +190,12 @@ class Decider:
         if not self._opened.is_set() or self._ruling is None:
             return "it has not begun yet"
         return self._trouble
+
+
+def make_turns(silence: Silence, ready: Callable[[], bool], commit: Callable[[], object]) -> Turns:
+    """Who answers checks in turns, and some threads for what else is asked."""
+    others = CheckThreads(OTHER_THREADS, MOST_THREADS)
+    return Turns(others, silence, ready=ready, commit=commit, stopwatch=time.monotonic)
 
 
 def _include(settings: IncludeSettings) -> Include:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import grpc
@@ -13,10 +12,11 @@ import pytest
 
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
-from policyd.authz.service import add_to_server
+from policyd.authz.service import Message, add_to_server
 from policyd.server.check_threads import CheckThreads
 from policyd.server.pausing_threads import PausingThreads
-from policyd.server.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence
+from policyd.server.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence, one_message
+from policyd.server.turns import Turns
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import wait_until
 from tests.authz.checks import PAGE, REVIEWS, check_of
@@ -27,7 +27,26 @@ from tests.fakes.toy_ca import ToyCa
 
 ALLOWED = reply.allow(ID, "reviews-from-productpage")
 CHECK = check_of().SerializeToString()
-POOLS = {"written": partial(CheckThreads, 2, 12), "fsync": partial(PausingThreads, 2, lambda: None, 12)}
+
+
+def _in_turns(silence: Silence, watch: Watch) -> Turns:
+    return Turns(CheckThreads(2, 12), silence, ready=lambda: True, commit=lambda: None, stopwatch=watch)
+
+
+def _threads(_silence: Silence, _watch: Watch) -> CheckThreads:
+    return CheckThreads(2, 12)
+
+
+def _pausing_threads(_silence: Silence, _watch: Watch) -> PausingThreads:
+    return PausingThreads(2, lambda: None, 12)
+
+
+Pool = CheckThreads | PausingThreads | Turns
+POOLS: dict[str, Callable[[Silence, Watch], Pool]] = {
+    "turns": _in_turns,
+    "threads": _threads,
+    "pausing threads": _pausing_threads,
+}
 
 
 class Server:
@@ -35,9 +54,14 @@ class Server:
 
     def __init__(self, ruling: Ruling, pool: str) -> None:
         self.ca, self.watch = ToyCa(), Watch()
-        self.silence, self.threads = Silence(self.watch), POOLS[pool]()
+        self.silence = Silence(self.watch)
+        self.threads = POOLS[pool](self.silence, self.watch)
         self.server = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
-        add_to_server(House(ruling).authorizer, self.server, self.silence.message)
+        message: Message = self.silence.message
+        if isinstance(self.threads, Turns):
+            self.threads.serve(self.server)
+            message = one_message
+        add_to_server(House(ruling).authorizer, self.server, message)
         own = key_and_chain(self.ca, str(SpiffeId.server("cluster.local")), dns=("policyd",))
         self.port = self.server.add_secure_port(
             "127.0.0.1:0", grpc.ssl_server_credentials([own], self.ca.root.pem, require_client_auth=True)

@@ -1,7 +1,8 @@
-"""Checks that wait for the medium (`audit.durability: fsync`), answered over gRPC by two threads."""
+"""Checks that wait for the medium (`audit.durability: fsync`), answered over gRPC a turn at a time."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,13 @@ import pytest
 
 from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
+from policyd.audit.record import Entry
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import Authorizer, add_to_server
-from policyd.server.pausing_threads import PausingThreads
-from policyd.server.silence import Silence
+from policyd.server.check_threads import CheckThreads
+from policyd.server.silence import Silence, one_message
+from policyd.server.turns import SPARE, Turns
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import WRITER, records, wait_until
 from tests.authz.checks import REVIEWS, check_of
@@ -35,24 +38,44 @@ CHECK = check_of().SerializeToString()
 
 
 class House:
-    """A server of two threads, whose journal is on a slow medium, and a client of it."""
+    """A server whose journal is on a slow medium, and a client of it; until the journal is `open`, threads answer."""
+
+    channel: grpc.Channel
 
     def __init__(self, ruling: Ruling, folder: Path) -> None:
         self.disk, self.metrics, clock = SlowDisk(), FakeDecisionMetrics(), FakeClock()
-        self.threads = PausingThreads(2, lambda: hasattr(self, "journal") and self.journal.hurry())
-        self.asleep = Asleep(self.threads.pause)
+        self.open, self.faulty, silence = True, False, Silence(time.monotonic)
+        self.turns = Turns(
+            CheckThreads(2, 2),
+            silence,
+            ready=lambda: self.open,
+            commit=self._commit,
+            stopwatch=lambda: 0.0,
+        )
+        self.asleep = Asleep(self.turns.pause)
         waiting = Waiting(self.asleep, linger=60.0)
         self.journal = Journal(folder, WRITER, clock, durability="fsync", disk=self.disk, waiting=waiting)
-        self.server = grpc.server(self.threads)  # type: ignore[arg-type]  # it only submits
+        self.server = grpc.server(self.turns)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: ruling,
-            record=self.journal.keep,
+            record=self._keep,
             metrics=self.metrics,
             clock=clock,
             stopwatch=time.perf_counter,
             new_id=lambda: ID,
         )
-        add_to_server(authorizer, self.server, Silence(time.monotonic).message)
+        self.turns.serve(self.server)
+        add_to_server(authorizer, self.server, one_message)
+        name = grpc.unary_unary_rpc_method_handler(lambda *_: threading.current_thread().name, bytes, str.encode)
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Threads", {"Name": name}),))
+
+    def _commit(self) -> None:
+        self.journal.hurry()
+
+    def _keep(self, entry: Entry) -> object:
+        if self.faulty:
+            raise RuntimeError("a fault of ours")
+        return self.journal.keep(entry)
 
     def kept(self) -> int:
         return sum(one.kind == "decision" for one in records(self.journal.directory))
@@ -68,12 +91,13 @@ def serving(ruling: Ruling, folder: Path) -> Iterator[tuple[House, Any]]:
     credentials = grpc.ssl_channel_credentials(ca.root.pem, *key_and_chain(ca, str(REVIEWS)))
     options = [("grpc.ssl_target_name_override", "policyd")]
     with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        house.channel = channel
         try:
             yield house, channel.unary_unary(METHOD)
         finally:
             house.disk.allowed.release(100)
             house.server.stop(5).wait()
-            house.threads.shutdown()
+            house.turns.shutdown()
             house.journal.close()
 
 
@@ -82,15 +106,58 @@ def test_no_answer_goes_out_before_the_medium_has_its_record_and_then_all_do(rul
         first = ask.future(CHECK, timeout=60)
         house.disk.waiting.acquire()
         rest = [ask.future(CHECK, timeout=60) for _ in range(20)]
-        wait_until(lambda: house.asleep.count == 21)
         assert not [one for one in (first, *rest) if one.done()]
         house.disk.allowed.release()
         assert first.result() == ALLOWED
         house.disk.waiting.acquire()
         assert not [one for one in rest if one.done()]
-        house.disk.allowed.release()
+        house.disk.allowed.release(100)
         assert [one.result() for one in rest] == [ALLOWED] * 20
-        assert (house.disk.synced, house.kept()) == (2, 21)
+        assert house.kept() == 21
+
+
+def test_what_came_while_the_medium_worked_shares_the_next_commit(ruling: Ruling, tmp_path: Path) -> None:
+    with serving(ruling, tmp_path / "journal") as (house, ask):
+        house.disk.allowed.release(10_000)
+
+        def many_share() -> bool:
+            before = house.disk.synced
+            asked = [ask.future(CHECK, timeout=60) for _ in range(SPARE * 2)]
+            assert [one.result() for one in asked] == [ALLOWED] * len(asked)
+            return house.disk.synced - before < len(asked) / 2
+
+        wait_until(many_share)
+
+
+def test_a_check_before_its_journal_is_open_waits_beside_those_that_come_after(ruling: Ruling, tmp_path: Path) -> None:
+    with serving(ruling, tmp_path / "journal") as (house, ask):
+        house.disk.allowed.release(100)
+        house.open = False
+        early = ask.future(CHECK, timeout=60)
+        wait_until(lambda: house.asleep.count == 1)
+        house.open = True
+        assert ask(CHECK, timeout=60) == ALLOWED
+        assert early.result() == ALLOWED
+        assert house.disk.synced == 1
+
+
+def test_what_is_no_check_is_answered_by_other_threads(ruling: Ruling, tmp_path: Path) -> None:
+    with serving(ruling, tmp_path / "journal") as (house, ask):
+        house.disk.allowed.release(100)
+        assert ask(CHECK, timeout=60) == ALLOWED
+        assert house.channel.unary_unary("/test.Threads/Name")(b"", timeout=60) in (b"check-0", b"check-1")
+        assert ask(CHECK, timeout=60) == ALLOWED
+
+
+def test_a_fault_of_ours_is_an_error_of_that_call_alone(ruling: Ruling, tmp_path: Path) -> None:
+    with serving(ruling, tmp_path / "journal") as (house, ask):
+        house.disk.allowed.release(100)
+        house.faulty = True
+        with pytest.raises(grpc.RpcError) as told:
+            ask(CHECK, timeout=60)
+        assert told.value.code() == grpc.StatusCode.UNKNOWN  # type: ignore[attr-defined]
+        house.faulty = False
+        assert ask(CHECK, timeout=60) == ALLOWED
 
 
 def test_where_the_medium_refuses_all_who_waited_get_an_error_and_the_next_one_an_answer(
@@ -109,25 +176,22 @@ def test_where_the_medium_refuses_all_who_waited_get_an_error_and_the_next_one_a
 
 def test_who_gives_up_while_it_waits_is_on_record_and_holds_up_nobody(ruling: Ruling, tmp_path: Path) -> None:
     with serving(ruling, tmp_path / "journal") as (house, ask):
-        asked = [ask.future(CHECK, timeout=60) for _ in range(3)]
-        wait_until(lambda: house.asleep.count == 3)
-        for one in asked[:2]:
-            one.cancel()
-            with pytest.raises(grpc.FutureCancelledError):
-                one.result()
+        gone = ask.future(CHECK, timeout=60)
+        house.disk.waiting.acquire()
+        gone.cancel()
+        with pytest.raises(grpc.FutureCancelledError):
+            gone.result()
         house.disk.allowed.release(100)
-        assert asked[2].result() == ALLOWED
         assert ask(CHECK, timeout=60) == ALLOWED
-        wait_until(lambda: house.asleep.count == 0)
-        assert house.kept() == 4
+        assert (house.asleep.count, house.kept()) == (0, 2)
 
 
 def test_ending_answers_who_waits(ruling: Ruling, tmp_path: Path) -> None:
     with serving(ruling, tmp_path / "journal") as (house, ask), ThreadPoolExecutor(1) as other:
-        asked = [ask.future(CHECK, timeout=60) for _ in range(3)]
-        wait_until(lambda: house.asleep.count == 3)
+        asked = ask.future(CHECK, timeout=60)
+        house.disk.waiting.acquire()
         ended = other.submit(lambda: house.server.stop(60).wait())
         assert not ended.done()
         house.disk.allowed.release(100)
-        assert [one.result() for one in asked] == [ALLOWED] * 3
+        assert asked.result() == ALLOWED
         ended.result(60)
