@@ -7,9 +7,10 @@ blank.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from policyd.cli.check_table import Outcome
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from policyd._pb import admin_pb2 as pb
     from policyd.audit.read import Follower
     from policyd.audit.record import Record
+    from policyd.cedar.http import HttpFacts
+    from policyd.mesh.model import Instance, Mesh
     from policyd.offline.loaded import Loaded
 
 FIND_SECONDS: Final = 2.0  # a record is written before its reply; this bounds a slow disk
 LOOK_SECONDS: Final = 0.02
+_HERE: Final = "127.0.0.1"  # from where checks are sent
+_PROXY: Final = "192.0.2.1"  # of proxies in a row, whose own addresses nobody reads
 
 
 async def run_checks(loaded: Loaded, places: Sequence[pb.InstancePlace]) -> list[Outcome]:
@@ -42,7 +47,7 @@ async def run_checks(loaded: Loaded, places: Sequence[pb.InstancePlace]) -> list
 
 
 async def _run(question: Question, loaded: Loaded, places: Sequence[pb.InstancePlace], follower: Follower) -> Outcome:
-    sending = sending_of(question, places, str(uuid.uuid4()))
+    sending = sending_of(question, places, str(uuid.uuid4()), loaded.live.mesh)
     if isinstance(sending, str):
         return judge(question, Answer(problem=sending), None, "")
     follower.poll()  # what came before is not ours
@@ -52,18 +57,33 @@ async def _run(question: Question, loaded: Loaded, places: Sequence[pb.InstanceP
     return judge(question, answer, record, explain(question.facts, loaded.live.ruling) if denied else "")
 
 
-def sending_of(question: Question, places: Sequence[pb.InstancePlace], request_id: str) -> Sending | str:
+def sending_of(question: Question, places: Sequence[pb.InstancePlace], request_id: str, mesh: Mesh) -> Sending | str:
     """Return what to send for a check, or why it cannot be sent from here."""
     form, facts = question.check.form, question.facts
     if form.caller == ANONYMOUS:
         at = front(places, facts.service, form.port or None)
         if at is None:
             return f"nothing serves `{facts.service}` here"
-        return Sending(form.method, form.url, request_id, at=at)
+        sending = Sending(form.method, form.url, request_id, at=at)
+        gateway = mesh.instances.get(facts.instance)
+        return _as_client(sending, facts, gateway) if gateway is not None else sending
     proxy = proxy_of(places, form.caller, question.caller)
     if proxy is None:
         return f"no sidecar of `{form.caller}` runs here"
     return Sending(form.method, form.url, request_id, proxy=proxy)
+
+
+def _as_client(sending: Sending, facts: HttpFacts, gateway: Instance) -> Sending | str:
+    """The same as what stands before a gateway sends it: who its client is, it is told as it believes it."""
+    if gateway.trusted_proxies and facts.client:
+        row = [facts.client, *[_PROXY] * (gateway.trusted_proxies - 1)]  # the last of them are we
+        sending = replace(sending, forwarded=", ".join(row))
+    if not gateway.proxied_by:
+        return sending
+    if not any(ipaddress.ip_address(_HERE) in ipaddress.ip_network(one) for one in gateway.proxied_by):
+        taken = ", ".join(gateway.proxied_by)
+        return f"`{gateway.name}` takes connections of {taken} alone (`gatewayTopology.proxyProtocol`), not of {_HERE}"
+    return replace(sending, client=facts.source.ip)
 
 
 def judge(question: Question, answer: Answer, record: Record | None, why: str) -> Outcome:
@@ -130,6 +150,7 @@ def pages(loaded: Loaded, places: Sequence[pb.InstancePlace]) -> list[str]:
         form, facts = question.check.form, question.facts
         shown = form.caller == ANONYMOUS and form.method == "GET" and question.check.expect == 200
         at = front(places, facts.service, form.port or None) if shown and facts.service in gateways else None
-        if at is not None:
+        gateway = loaded.live.mesh.instances.get(facts.instance)
+        if at is not None and not (gateway and gateway.proxied_by):  # a browser sends no PROXY header
             found.append(f"http://{at}{form.target}")
     return list(dict.fromkeys(found))

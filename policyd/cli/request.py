@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from policyd import names
+from policyd.cli.first_bytes import balancer, header
 
 if TYPE_CHECKING:
     import httpx
@@ -14,17 +15,23 @@ if TYPE_CHECKING:
 SECONDS: Final = 15.0
 MAX_BODY: Final = 1 << 20  # bytes; the rest is not looked at
 REQUEST_ID: Final = "x-request-id"
+FORWARDED: Final = "x-forwarded-for"
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What to send: `url` as the mesh knows it, `at` the `host:port` to send it to, or `proxy` the proxy to use."""
+    """What to send: `url` as the mesh knows it, `at` the `host:port` to send it to, or `proxy` the proxy to use.
+
+    `client` (an IP address) is named by a PROXY header, `forwarded` by x-forwarded-for.
+    """
 
     method: str
     url: str
     request_id: str
     at: str = ""
     proxy: str = ""
+    client: str = ""
+    forwarded: str = ""
 
     def __repr__(self) -> str:
         """Leave out the proxy, whose address holds a secret."""
@@ -45,6 +52,13 @@ class Answer:
 
 async def send(sending: Sending, seconds: float = SECONDS) -> Answer:
     """Send it and wait at most `seconds`."""
+    if not sending.client:
+        return await _send(sending, seconds)
+    async with balancer(sending.at, header(sending.client, sending.at)) as at:
+        return await _send(replace(sending, at=at), seconds)
+
+
+async def _send(sending: Sending, seconds: float) -> Answer:
     import httpx
 
     options = {"trust_env": False, "timeout": seconds, "follow_redirects": False}
@@ -70,7 +84,7 @@ async def send(sending: Sending, seconds: float = SECONDS) -> Answer:
 
 def _addressed(sending: Sending) -> tuple[str, dict[str, str]]:
     """Return where to send it and its headers: the Host is always the mesh's."""
-    headers = {REQUEST_ID: sending.request_id}
+    headers = {REQUEST_ID: sending.request_id} | ({FORWARDED: sending.forwarded} if sending.forwarded else {})
     if not sending.at:
         return sending.url, headers
     scheme, _, rest = sending.url.partition("://")

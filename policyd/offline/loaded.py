@@ -16,7 +16,7 @@ from policyd.mesh.placement import assumed
 from policyd.policy.checks import Check, parse_checks
 from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find_all
-from policyd.policy.request_form import resolve_form
+from policyd.policy.request_form import as_client, resolve_form
 from policyd.policy.universe import universe_of
 from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
 from policyd.sources.files import Folder, digest, read_folder
@@ -119,7 +119,8 @@ def _questions(folder: Folder, mesh: Mesh) -> tuple[Question, ...]:
     questions = []
     for check in parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE):
         try:
-            questions.append(Question(check, resolve_form(check.form, mesh, datetime.now(UTC))))
+            facts = resolve_form(check.form, mesh, datetime.now(UTC))
+            questions.append(Question(check, as_client(facts, check.client, mesh)))
         except InvalidInput as error:
             problems += [Problem(p.code, p.message, CHECKS_FILE, check.line, remedy=p.remedy) for p in error.problems]
     if problems:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.matching import check_ip
 from policyd.policy.request_form import Form, parse_form
 from policyd.strict import Model, parse
 from policyd.yaml import Document, load_one
@@ -20,8 +21,9 @@ MAX_CHECKS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One request to send: `expect` is the HTTP status, `body` a text that the answer has to contain ("":
-    any).
+    """One request to send: `expect` is the HTTP status, `body` a text that the answer has to contain ("": any).
+
+    `client` is the address of who asks a gateway that believes what stands before it ("": our own).
     """
 
     name: str
@@ -29,6 +31,7 @@ class Check:
     expect: int
     body: str = ""
     line: int = 0
+    client: str = ""
 
 
 class _CheckSpec(Model):
@@ -36,6 +39,7 @@ class _CheckSpec(Model):
     request: str
     expect: Annotated[int, Field(ge=100, le=599)]
     body: str = ""
+    client: Annotated[str, AfterValidator(check_ip)] | None = None
 
 
 def parse_checks(text: str, file: str) -> tuple[Check, ...]:
@@ -47,7 +51,7 @@ def parse_checks(text: str, file: str) -> tuple[Check, ...]:
         spec = parse(_CheckSpec, item, problems)
         form = form_of(spec.request, item, problems) if spec else None
         if spec and form:
-            checks.append(Check(spec.name, form, spec.expect, spec.body, item.place.line))
+            checks.append(Check(spec.name, form, spec.expect, spec.body, item.place.line, spec.client or ""))
     if problems:
         raise InvalidInput(problems)
     return tuple(checks)

@@ -93,6 +93,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "request": "`FROM METHOD URL`.",
         "expect": "The HTTP status.",
         "body": "A text that the answer must contain.",
+        "client": "An address from which a gateway with a `gatewayTopology` is asked.",
     },
     "_CaseSpec": {
         **_CASE,

@@ -112,6 +112,21 @@ def resolve_form(
     )
 
 
+def as_client(facts: HttpFacts, client: str, mesh: Mesh) -> HttpFacts:
+    """The same of a client with an address ("": as it is) at a gateway that is told it; raises InvalidInput."""
+    gateway = mesh.instances.get(facts.instance)
+    if not client:
+        return facts
+    if gateway is not None and gateway.role == "gateway" and facts.principal is None:
+        if gateway.trusted_proxies:
+            return facts._replace(client=client)
+        if gateway.proxied_by:
+            return facts._replace(source=Endpoint(client, facts.source.port))
+    message = f"nobody is believed about a client's address where `{facts.host}` is asked"
+    remedy = "remove `client`, or give the gateway a `gatewayTopology`"
+    raise _refused(message, remedy)
+
+
 def resolve_at(
     form: Form, instance: str, mesh: Mesh, time: datetime, headers: Mapping[str, str] | None = None
 ) -> HttpFacts:

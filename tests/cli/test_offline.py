@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from policyd.cli.check_run import Wanted, choose, judge, pages, sending_of
 from policyd.cli.exits import Exit
 from policyd.cli.request import Answer, Sending
 from policyd.config.authority import FederatedSettings
+from policyd.errors import InvalidInput
 from policyd.offline.loaded import Loaded, load_folder
 from policyd.sources.relations import Relations
 from tests.cli.conftest import Said
@@ -232,14 +234,65 @@ def loaded(bookinfo: Path) -> Loaded:
 
 def test_checks_go_where_their_words_say(loaded: Loaded) -> None:
     page, denied = loaded.questions
+    mesh = loaded.live.mesh
 
-    assert sending_of(page, PLACES, "r") == Sending("GET", "http://ingress/productpage", "r", at="127.0.0.1:28080")
-    assert sending_of(denied, PLACES, "r") == Sending(
+    assert sending_of(page, PLACES, "r", mesh) == Sending(
+        "GET", "http://ingress/productpage", "r", at="127.0.0.1:28080"
+    )
+    assert sending_of(denied, PLACES, "r", mesh) == Sending(
         "GET", "http://details:9080/details/0", "r", proxy="http://reviews-v1:s@127.0.0.1:1"
     )
-    assert sending_of(denied, PLACES[:1], "r") == "no sidecar of `reviews-v1` runs here"
-    assert sending_of(page, [], "r") == "nothing serves `ingress.default` here"
+    assert sending_of(denied, PLACES[:1], "r", mesh) == "no sidecar of `reviews-v1` runs here"
+    assert sending_of(page, [], "r", mesh) == "nothing serves `ingress.default` here"
     assert pages(loaded, PLACES) == ["http://127.0.0.1:28080/productpage"]
+
+
+TOLD = Sending("GET", "http://ingress/productpage", "r", at="127.0.0.1:28080")
+PROXIED = "gatewayTopology: {proxyProtocol: {from: [%s]}}"
+AWAY = "`ingress` takes connections of 192.0.2.0/24 alone (`gatewayTopology.proxyProtocol`), not of 127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("topology", "client", "sent"),
+    [
+        ("", "", TOLD),
+        (PROXIED % "127.0.0.0/8", "203.0.113.9", replace(TOLD, client="203.0.113.9")),
+        (PROXIED % "127.0.0.0/8", "", replace(TOLD, client="127.0.0.1")),
+        (PROXIED % "192.0.2.0/24", "203.0.113.9", AWAY),
+        ("gatewayTopology: {numTrustedProxies: 1}", "203.0.113.9", replace(TOLD, forwarded="203.0.113.9")),
+        ("gatewayTopology: {numTrustedProxies: 2}", "2001:db8::9", replace(TOLD, forwarded="2001:db8::9, 192.0.2.1")),
+        ("gatewayTopology: {numTrustedProxies: 2}", "", TOLD),
+    ],
+)
+def test_a_gateway_is_told_who_asks_as_what_stands_before_it_would(
+    bookinfo: Path, topology: str, client: str, sent: Sending | str
+) -> None:
+    loaded = load_folder(before(bookinfo, topology, client))
+    [question] = loaded.questions
+    assert sending_of(question, PLACES, "r", loaded.live.mesh) == sent
+    assert pages(loaded, PLACES) == ([] if "proxyProtocol" in topology else ["http://127.0.0.1:28080/productpage"])
+
+
+def before(bookinfo: Path, topology: str, client: str) -> Path:
+    """The sample with something before its gateway, and a check of a client with an address."""
+    file = bookinfo / "workloads.yaml"
+    gateway = "{listen: 8080}"
+    text = file.read_text()
+    assert gateway in text
+    file.write_text(text.replace(gateway, f"{{listen: 8080, {topology}}}"))
+    given = f", client: '{client}'" if client else ""
+    check = f"- {{name: a, request: anonymous GET http://ingress/productpage, expect: 200{given}}}\n"
+    (bookinfo / "checks.yaml").write_text(check)
+    return bookinfo
+
+
+def test_where_nobody_is_believed_about_a_client_a_check_names_none(bookinfo: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        load_folder(before(bookinfo, "", "203.0.113.9"))
+    assert str(refused.value.problems[0]) == (
+        "checks.yaml:1: nobody is believed about a client's address where `ingress` is asked; remove `client`, or give "
+        "the gateway a `gatewayTopology`"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from policyd._pb import admin_pb2 as pb
+from policyd.cli.first_bytes import header
 from policyd.cli.places import addresses, front, proxy_of
 from policyd.cli.request import Answer, Sending, send
 
@@ -99,6 +100,36 @@ async def test_a_workload_s_request_goes_to_its_proxy_with_its_secret(web: Web) 
 
     assert web.asked[0].startswith("delete http://web:9080/x http/1.1\r\n")
     assert "proxy-authorization: basic " in web.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("client", "first"),
+    [
+        ("203.0.113.9", b"PROXY TCP4 203.0.113.9 127.0.0.1 65535 80\r\n"),
+        ("2001:db8::9", b"PROXY TCP6 2001:db8::9 ::1 65535 80\r\n"),
+    ],
+)
+def test_a_proxy_header_names_the_client(client: str, first: bytes) -> None:
+    assert header(client, "127.0.0.1:80") == first
+
+
+async def test_a_connection_begins_with_the_header_and_each_request_names_the_proxies(web: Web) -> None:
+    sending = Sending(
+        "GET", "http://edge/", "r", at=f"127.0.0.1:{web.port}", client="203.0.113.9", forwarded="192.0.2.7"
+    )
+    answer = await send(sending)
+
+    assert (answer.status, answer.body) == (200, "hi")
+    first, line, *rest = web.asked[0].split("\r\n")
+    assert (first, line) == (f"proxy tcp4 203.0.113.9 127.0.0.1 65535 {web.port}", "get / http/1.1")
+    assert "host: edge" in rest
+    assert "x-forwarded-for: 192.0.2.7" in rest
+
+
+async def test_a_gateway_that_ends_the_connection_is_said(web: Web) -> None:
+    web.answer = b""
+    answer = await send(Sending("GET", "http://edge/", "r", at=f"127.0.0.1:{web.port}", client="203.0.113.9"))
+    assert answer.problem.startswith("no answer: ")
 
 
 async def test_a_denial_brings_its_decision_id(web: Web) -> None:

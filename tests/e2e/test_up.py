@@ -55,6 +55,61 @@ def test_a_check_that_fails_is_exit_code_1(bookinfo: Path) -> None:
     wait_until_none_runs(bookinfo)
 
 
+BEFORE = {
+    "workloads.yaml": """\
+workloads: {page: {service: page, port: 80, command: "sh -c 'exec python3 -m http.server $PORT --bind 127.0.0.1'", health: /}}
+gateways:
+  balanced: {listen: 18083, labels: {at: a}, gatewayTopology: {proxyProtocol: {from: [127.0.0.1]}}}
+  row: {listen: 18084, labels: {at: b}, gatewayTopology: {numTrustedProxies: 2}}
+""",
+    "mesh/edge.yaml": """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: balanced}
+spec: {selector: {at: a}, servers: [{port: {number: 18083, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: row}
+spec: {selector: {at: b}, servers: [{port: {number: 18084, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: page}
+spec: {hosts: ["*"], gateways: [balanced, row], http: [{route: [{destination: {host: page}}]}]}
+""",
+    "policies/all.cedar": """\
+@id("from-there")
+permit (principal is Unauthenticated, action == Action::"GET", resource)
+when { context.client_ip.isInRange(ip("203.0.113.0/24")) };
+@id("gateways-to-page")
+permit (principal is Workload, action == Action::"GET", resource == Service::"page.default");
+""",
+    "checks.yaml": """\
+- {name: near balanced, request: anonymous GET http://balanced/, client: 203.0.113.9, expect: 200}
+- {name: far balanced, request: anonymous GET http://balanced/, client: 198.51.100.9, expect: 403}
+- {name: here balanced, request: anonymous GET http://balanced/, expect: 403}
+- {name: near row, request: anonymous GET http://row/, client: 203.0.113.9, expect: 200}
+- {name: far row, request: anonymous GET http://row/, client: 198.51.100.9, expect: 403}
+- {name: here row, request: anonymous GET http://row/, expect: 403}
+""",
+}
+
+
+def test_checks_ask_gateways_as_what_stands_before_them(tmp_path: Path) -> None:
+    for name, text in BEFORE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = run("up", str(tmp_path), "--check")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if " ok " in line]
+    assert [(row[0], row[1], "from-there" in row) for row in rows] == [
+        (where, at, where == "near") for at in ("balanced", "row") for where in ("near", "far", "here")
+    ]
+    wait_until_none_runs(tmp_path)
+
+
 def test_without_policies_every_request_is_denied_and_up_says_so(bookinfo: Path) -> None:
     for file in (bookinfo / "policies").iterdir():
         file.unlink()

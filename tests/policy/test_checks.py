@@ -37,3 +37,12 @@ def test_bad_checks_are_refused_at_their_places() -> None:
         (2, "`expect` must be at least 100, not the number 20"),
         (3, "the document must be a mapping, not the text `c`"),
     ]
+
+
+def test_a_check_may_name_the_address_of_its_client() -> None:
+    text = "- {name: a, request: anonymous GET http://edge/, expect: 200, client: 2001:DB8::9}\n"
+    assert parse_checks(text, "checks.yaml")[0].client == "2001:db8::9"
+    with pytest.raises(InvalidInput) as caught:
+        parse_checks(text.replace("2001:DB8::9", "somebody"), "checks.yaml")
+    [problem] = caught.value.problems
+    assert str(problem) == "checks.yaml:1: `client`: `somebody` is no IP address; write one, as in `127.0.0.1`"
