@@ -83,6 +83,11 @@ def is_answer(packet: bytes, question: dns.message.QueryMessage, number: int) ->
     return found.id == number and found.question == question.question
 
 
+def is_refusal(packet: bytes) -> bool:
+    """Whether a resolver answers that it cannot, or will not, so that another may be asked."""
+    return packet[3] & 0x0F in (dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
+
+
 def _found(question: dns.message.QueryMessage, asked: dns.rrset.RRset, addresses: Addresses, *, tcp: bool) -> bytes:
     reply = dns.message.make_response(question, recursion_available=True)
     reply.flags |= dns.flags.AA

@@ -133,10 +133,10 @@ class Resolver:
         return None
 
     async def _forward(self, question: dns.message.QueryMessage, *, tcp: bool) -> bytes:
-        """Ask the machine's resolvers, one after the other."""
-        from proxy.dns.answer import failed, is_answer
+        """Ask the machine's resolvers one after the other, as long as none has more to say than that it cannot."""
+        from proxy.dns.answer import failed, is_answer, is_refusal
 
-        addresses = self._resolvers()
+        addresses, last = self._resolvers(), b""
         number = secrets.randbelow(1 << 16)
         wire = number.to_bytes(2) + question.to_wire()[2:]
         for address in addresses:
@@ -144,8 +144,10 @@ class Resolver:
                 async with asyncio.timeout(self._seconds / len(addresses)):
                     ask = self._by_tcp if tcp else self._by_udp
                     found = await ask(address, wire, lambda packet: is_answer(packet, question, number))
-                    return question.id.to_bytes(2) + found[2:]
-        return failed(question)
+                    last = question.id.to_bytes(2) + found[2:]
+                    if not is_refusal(last):
+                        return last
+        return last or failed(question)
 
     async def _by_udp(self, address: str, wire: bytes, fits: Callable[[bytes], bool]) -> bytes:
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dns.asyncquery
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
@@ -129,6 +131,82 @@ async def test_where_nobody_answers_it_failed(tmp_path: Path) -> None:
         assert await ask("far.test", port) == "SERVFAIL"
         (tmp_path / "resolv.conf").unlink()
         assert await ask("api", port) == [ADDRESS]
+
+
+def refuses(question: dns.message.Message) -> bytes:
+    reply = dns.message.make_response(question)
+    reply.set_rcode(dns.rcode.REFUSED)
+    return reply.to_wire()
+
+
+@pytest.mark.parametrize("first", [None, lambda _: [], lambda question: [refuses(question)]])
+async def test_where_the_first_resolver_has_no_answer_the_next_is_asked(
+    tmp_path: Path, first: Callable[[dns.message.Message], list[bytes]] | None
+) -> None:
+    async with resolving(tmp_path, seconds=2.0) as (_, port, upstream, _):
+        (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.7\nnameserver 127.0.0.1\n")
+        silent = Upstream(first or (lambda _: []))
+        loop, address = asyncio.get_running_loop(), ("127.0.0.7", upstream.port)
+        transport = (await loop.create_datagram_endpoint(lambda: silent, local_addr=address))[0] if first else None
+        assert await ask("far.test", port) == ["192.0.2.9"]
+        if transport is not None:
+            transport.close()
+
+
+async def test_where_all_refuse_it_is_said_in_their_words(tmp_path: Path) -> None:
+    async with resolving(tmp_path, lambda question: [refuses(question)]) as (_, port, _, _):
+        assert await ask("far.test", port) == "REFUSED"
+
+
+def nowhere(question: dns.message.Message) -> bytes:
+    reply = dns.message.make_response(question)
+    reply.set_rcode(dns.rcode.NXDOMAIN)
+    reply.authority.append(dns.rrset.from_text("test.", 5, "IN", "SOA", "ns.test. me.test. 1 2 3 4 60"))
+    return reply.to_wire()
+
+
+async def test_that_there_is_no_such_name_passes_with_how_long_it_holds(tmp_path: Path) -> None:
+    async with resolving(tmp_path, lambda question: [nowhere(question)]) as (_, port, _, _):
+        reply = await dns.asyncquery.udp(dns.message.make_query("no.test", "AAAA"), "127.0.0.1", port=port, timeout=20)
+
+        assert (reply.rcode(), str(reply.authority[0])) == (
+            dns.rcode.NXDOMAIN,
+            "test. 5 IN SOA ns.test. me.test. 1 2 3 4 60",
+        )
+
+
+async def test_what_a_resolver_cut_is_asked_of_it_again_by_tcp(tmp_path: Path) -> None:
+    def cut(question: dns.message.Message) -> list[bytes]:
+        reply = dns.message.make_response(question)
+        if next(times) == 0:
+            reply.flags |= dns.flags.TC
+            return [reply.to_wire()]
+        return [right(question)]
+
+    times = itertools.count()
+    async with resolving(tmp_path, cut) as (_, port, upstream, _):
+        question = dns.message.make_query("far.test", "A")
+        reply, by_tcp = await dns.asyncquery.udp_with_fallback(question, "127.0.0.1", port=port, timeout=20)
+
+        assert (by_tcp, [str(one) for one in reply.answer[0]], len(upstream.asked)) == (True, ["192.0.2.9"], 2)
+
+
+async def test_connections_are_bounded(tmp_path: Path) -> None:
+    async with resolving(tmp_path) as (_, port, _, _):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(server.MAX_CONNECTIONS)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""  # ended at once
+        writer.close()
+        held[0][1].close()
+        await held[0][1].wait_closed()
+        while True:  # until that was noticed
+            try:
+                assert await ask("api", port, tcp=True) == [ADDRESS]
+                break
+            except (EOFError, OSError):
+                await asyncio.sleep(0.01)
+        for _, one in held:
+            one.close()
 
 
 async def test_who_asks_too_much_at_a_time_is_told_so(tmp_path: Path) -> None:
