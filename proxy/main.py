@@ -24,7 +24,7 @@ from policyd.names import ENVOY_LEVELS
 from proxy.agent import SPOOLS, Agent
 from proxy.bootstrap import Endpoint
 from proxy.capture import command as capture
-from proxy.dns.server import RESOLV_CONF
+from proxy.dns.resolvers import RESOLV_CONF
 from proxy.entry import Entry
 from proxy.lifecycle import Limits
 from proxy.outside import Outside, utc_now

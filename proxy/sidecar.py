@@ -19,7 +19,7 @@ from policyd.spiffe import SpiffeId
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control, Spec
 from proxy.decided import Decided, Listening
-from proxy.dns.server import RESOLV_CONF
+from proxy.dns.resolvers import RESOLV_CONF
 from proxy.envoy import Command, EnvoyProcess
 from proxy.events import SidecarStatus, stamp, write_private
 from proxy.identity import Bundle, Svid

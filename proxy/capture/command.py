@@ -9,11 +9,15 @@ import argparse
 import grp
 import ipaddress
 import pwd
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final, TypeVar
 
 from proxy.capture.kernel import here, tables
+from proxy.capture.notes import notes
 from proxy.capture.plan import SSH, Network, Plan, readable
+from proxy.dns.resolvers import BEHIND_STUB, RESOLV_CONF, resolvers
 
 OK, NOT_AS_ASKED = 0, 1
 One = TypeVar("One")
@@ -80,14 +84,23 @@ def run(options: argparse.Namespace) -> int:
         return _show(plan_of(options) if _is_asked(options) else None)
     plan = plan_of(options)
     if options.dry_run:
-        print(readable(plan))
-        print()
-        print(here().text(plan), end="")
-        return OK
-    made = tables()
-    made.install(plan)
-    print(f"captured by {made.name}; {readable(plan).splitlines()[-1]}")
+        print(f"{readable(plan)}\n\n{here().text(plan)}", end="")
+    else:
+        made = tables()
+        made.install(plan)
+        print(f"captured by {made.name}; {readable(plan).splitlines()[-1]}")
+    stub = bool(resolvers(_text(BEHIND_STUB)))
+    for note in notes(plan, resolvers(_text(RESOLV_CONF)), stub=stub):
+        print(f"note: {note}", file=sys.stderr)
     return OK
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return ""
 
 
 def _show(asked: Plan | None) -> int:

@@ -7,9 +7,12 @@ list of its own, that counts.
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Final
 
 MOST: Final = 3  # as in glibc
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+BEHIND_STUB: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's own resolver asks
 
 
 def resolvers(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.dns.resolvers import is_local, resolvers
+from proxy.dns.resolvers import BEHIND_STUB, RESOLV_CONF, is_local, resolvers
 from proxy.dns.zone import Zone
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ SECONDS: Final = 5.0  # for a question that is passed on, all resolvers together
 MAX_ASKED: Final = 512  # questions that are passed on at a time
 MAX_CONNECTIONS: Final = 64
 IDLE: Final = 10.0  # seconds of a TCP connection
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
-BEHIND_STUB: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's own resolver asks
 Ask = Callable[["dns.message.QueryMessage", bool], Awaitable[bytes]]
 
 

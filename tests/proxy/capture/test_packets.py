@@ -314,3 +314,15 @@ def test_captured_connections_outlive_another_install(
     rules.install(replace(PLAN, inbound_ports=()))
 
     assert [does(client, "say"), does(server, "hear"), does(server, "say"), does(client, "hear")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_by_an_interface_is_enough_for_names_of_the_mesh(kind: str) -> None:
+    with spaces(2) as (here, there), ExitStack() as stack:
+        cable(there, "to-here", ["10.78.0.1/24"], here, "eth0", ["10.78.0.2/24"])
+        here.has("route", "add", "240.0.0.0/5", "dev", "eth0")
+        rules_of(kind, here).install(PLAN)
+        where(stack, here, "serve", "here")
+        machines = Machines(here, rules_of(kind, here), {"here": where(stack, here, "ask")}, legacy=False)
+
+        assert machines.asked("here", "name", 80, 4) == ENVOY
