@@ -14,7 +14,9 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import QuicEvent
+from aioquic.quic.events import ConnectionTerminated, QuicEvent
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 PATIENCE = 20.0
 
@@ -35,6 +37,8 @@ class _Client(QuicConnectionProtocol):
     async def ask(self, headers: Mapping[str, str]) -> Answer:
         self.http, self.answer = H3Connection(self._quic), Answer()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._quic._close_event is not None:  # it was told before anybody asked
+            raise ConnectionError(self._quic._close_event.reason_phrase)
         stream = self._quic.get_next_available_stream_id()
         self.http.send_headers(stream, [(name.encode(), text.encode()) for name, text in headers.items()], True)
         self.transmit()
@@ -43,6 +47,8 @@ class _Client(QuicConnectionProtocol):
         return self.answer
 
     def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ConnectionTerminated) and hasattr(self, "http") and not self.done.done():
+            self.done.set_exception(ConnectionError(event.reason_phrase))
         for found in self.http.handle_event(event) if hasattr(self, "http") else ():
             self._hear(found)
 
@@ -55,10 +61,17 @@ class _Client(QuicConnectionProtocol):
             self.done.set_result(None)
 
 
-def get(port: int, name: str, path: str, roots: str, host: str = "") -> Answer:
-    """Ask a port of this machine for `host` at the server of that name (SNI); ConnectionError where there is none."""
+def get(port: int, name: str, path: str, roots: str, host: str = "", client: tuple[str, str] | None = None) -> Answer:
+    """Ask a port of this machine for `host` at the server of that name (SNI), showing a certificate with its key.
+
+    ConnectionError where there is none, or it ends the connection.
+    """
     settings = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=name)
     settings.load_verify_locations(cadata=roots.encode())
+    if client is not None:
+        certificate, key = (text.encode() for text in client)
+        settings.certificate = x509.load_pem_x509_certificate(certificate)
+        settings.private_key = serialization.load_pem_private_key(key, None)
 
     async def ask() -> Answer:
         async with (

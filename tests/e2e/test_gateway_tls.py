@@ -112,6 +112,7 @@ SERVERS = [
     server("*.wild.example", credentialName="simple"),
     server("expired.example", credentialName="expired"),
     server("two.example", credentialNames=["two", "simple"]),
+    server("others.example", mode="MUTUAL", credentialName="others"),
     server("revoked.example", mode="MUTUAL", credentialName="mutual", caCrl="credentials/revoked.crl"),
 ]
 
@@ -202,6 +203,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     simple = ("simple.example", "files.example", "old.example", "*.wild.example", "two.example")
     made.put("simple", *made.servers.issue(*simple))
     made.put("two", *made.servers.issue("two.example", for_rsa=True))
+    made.put("others", *made.servers.issue("others.example"))
+    (folder / "credentials/others/ca.crt").write_text(made.strangers.pem)
     made.put(
         "mutual",
         *made.servers.issue("mutual.example", "named.example", "optional.example", "revoked.example", "row.example"),
@@ -239,6 +242,44 @@ def test_http3_leads_to_the_service_and_is_decided_as_what_comes_by_tcp(edge: Ed
 def test_over_http3_too_a_server_answers_for_its_own_hosts_only(edge: Edge) -> None:
     other = h3.get(edge.ports[SECURE], "simple.example", "/a", edge.servers.pem, host="mutual.example")
     assert (other.status, other.headers.get("x-app")) == (404, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "client", "status"),
+    [
+        ("mutual.example", ("clients", "good.client"), 200),
+        ("mutual.example", None, None),
+        ("mutual.example", ("strangers", "good.client"), None),
+        ("mutual.example", ("expired", "good.client"), None),
+        # the authorities are those of the server that is asked for
+        ("others.example", ("strangers", "good.client"), 200),
+        ("others.example", ("clients", "good.client"), None),
+        ("named.example", ("clients", "good.client"), 200),
+        ("named.example", ("clients", "other.client"), None),
+        ("optional.example", None, 200),
+        ("optional.example", ("clients", "good.client"), 200),
+        ("optional.example", ("strangers", "good.client"), None),
+        ("simple.example", ("strangers", "good.client"), 200),  # which asks for none
+    ],
+)
+def test_over_http3_clients_show_the_certificates_that_they_show_over_tcp(
+    edge: Edge, name: str, client: tuple[str, str] | None, status: int | None
+) -> None:
+    def asked(path: str) -> int | None:
+        shown = None
+        if client is not None:
+            authority = edge.strangers if client[0] == "strangers" else edge.clients
+            shown = authority.issue(client[1], ended=client[0] == "expired")
+        try:
+            return h3.get(edge.ports[SECURE], name, path, edge.servers.pem, client=shown).status
+        except ConnectionError:
+            return None
+
+    before = len(records(edge.mesh.directory, resource='Service::"edge.default"'))
+    assert asked("/a") == status
+    assert asked("/admin") == (403 if status else None)
+    after = len(records(edge.mesh.directory, resource='Service::"edge.default"'))
+    assert after - before == (2 if status else 0)  # who was not let in asked for nothing
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -372,6 +413,9 @@ def test_a_client_whose_certificate_was_revoked_is_let_in_no_more(edge: Edge) ->
     file.with_suffix(".new").replace(file)
     wait_until(lambda: refused(edge, "revoked.example", lost), 20)
     assert edge.get("revoked.example", client=kept).status_code == 200
+    with pytest.raises(ConnectionError):
+        h3.get(edge.ports[SECURE], "revoked.example", "/a", edge.servers.pem, client=lost)
+    assert h3.get(edge.ports[SECURE], "revoked.example", "/a", edge.servers.pem, client=kept).status == 200
     # it is that server's alone
     assert edge.get("mutual.example", client=lost).status_code == 200
 

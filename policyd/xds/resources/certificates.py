@@ -54,19 +54,27 @@ def downstream(tls: ServerTls, alpn: tuple[str, ...] = ALPN) -> dict[str, Any]:
     common: dict[str, Any] = {
         **({"alpn_protocols": list(alpn)} if alpn else {}),
         "tls_params": _parameters(tls),
-        "tls_certificate_sds_secret_configs": [over_ads(secret_of(*pair)) for pair in tls.pairs],
+        **proof(tls),
     }
-    if tls.ca_file is not None:
-        common["combined_validation_context"] = {
-            "default_validation_context": _wanted(tls),
-            "validation_context_sds_secret_config": over_ads(authorities_secret(tls.ca_file, tls.crl_file)),
-        }
-    context = {
-        "@type": f"{TLS}.DownstreamTlsContext",
-        "require_client_certificate": tls.mode == "MUTUAL",
-        "common_tls_context": common,
-    }
+    context = {"@type": f"{TLS}.DownstreamTlsContext", **requires(tls), "common_tls_context": common}
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def proof(tls: ServerTls) -> dict[str, Any]:
+    """What a server shows, and what it asks of clients' certificates (CommonTlsContext)."""
+    shown = {"tls_certificate_sds_secret_configs": [over_ads(secret_of(*pair)) for pair in tls.pairs]}
+    if tls.ca_file is None:
+        return shown
+    checked = {
+        "default_validation_context": _wanted(tls),
+        "validation_context_sds_secret_config": over_ads(authorities_secret(tls.ca_file, tls.crl_file)),
+    }
+    return {**shown, "combined_validation_context": checked}
+
+
+def requires(tls: ServerTls) -> dict[str, Any]:
+    """Whether nobody comes in without a certificate (DownstreamTlsContext)."""
+    return {"require_client_certificate": tls.mode == "MUTUAL"}
 
 
 def _parameters(tls: ServerTls) -> dict[str, Any]:

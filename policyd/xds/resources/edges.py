@@ -87,8 +87,8 @@ def _table(mesh: Mesh, instance: Instance, listen: Listen, name: str, servers: S
 
 def is_over_quic(instance: Instance, one: Opened) -> bool:
     """Whether a server is served by HTTP/3 too."""
-    plain = one.tls.mode == "SIMPLE" and one.tls.max_protocol_version in ("TLS_AUTO", "TLSV1_3")
-    return instance.http3 and one.server.section == "http" and plain and not one.server.for_peers
+    newest = one.tls.shows and one.tls.max_protocol_version in ("TLS_AUTO", "TLSV1_3")
+    return instance.http3 and one.server.section == "http" and newest and not one.server.for_peers
 
 
 def _for_peers(mesh: Mesh, instance: Instance, listen: Listen, servers: Sequence[Opened]) -> dict[str, Any]:

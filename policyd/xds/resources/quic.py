@@ -1,7 +1,7 @@
 """HTTP/3 at the edge: beside an encrypted port's TCP socket a UDP one of the same number, for the same servers.
 
-Law: nobody comes by QUIC who would not come by TCP, and each request is decided by the very same filters. Servers that
-want a certificate of clients, or no TLS 1.3, are not offered; no request is taken from early data: it may be repeated.
+Law: nobody comes by QUIC who would not come by TCP, with the same certificates, and each request is decided by the very
+same filters. Servers without TLS 1.3 are not offered; no request is taken from early data: it may be repeated.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.model import Instance
+from policyd.xds.resources import certificates
 from policyd.xds.resources.edges import Opened, is_over_quic
-from policyd.xds.resources.tls import over_ads, secret_of
 
 ALPN: Final = "h3"
 MAX_SESSIONS: Final = 10_000  # of one worker; a client that is one more is refused
@@ -42,13 +42,12 @@ def offered(instance: Instance, servers: Sequence[Opened]) -> list[Opened]:
 
 def downstream(tls: ServerTls) -> dict[str, Any]:
     """The transport socket of a server (QuicDownstreamTransport); QUIC has TLS 1.3 and its suites alone."""
-    common = {
-        "alpn_protocols": [ALPN],
-        "tls_certificate_sds_secret_configs": [over_ads(secret_of(*pair)) for pair in tls.pairs],
-    }
+    common = {"alpn_protocols": [ALPN], **certificates.proof(tls)}
+    # a session that is resumed would not be asked for its certificate again
+    resumes = {} if tls.ca_file is None else {"disable_stateless_session_resumption": True}
     config = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport",
-        "downstream_tls_context": {"common_tls_context": common},
+        "downstream_tls_context": {**certificates.requires(tls), **resumes, "common_tls_context": common},
         "enable_early_data": False,
     }
     return {"name": "envoy.transport_sockets.quic", "typed_config": config}

@@ -61,21 +61,30 @@ def listeners(made: Snapshot) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in found.items() if "address" in one}  # not those inside
 
 
-def test_beside_an_encrypted_port_is_one_of_udp_for_the_servers_whose_clients_show_nothing(tmp_path: Path) -> None:
+def test_beside_an_encrypted_port_is_one_of_udp_for_the_servers_that_have_tls_1_3(tmp_path: Path) -> None:
     made = snapshot(tmp_path, "http3: true")
     found = listeners(made)
     quic, tcp = found["edge/gateway/9443/quic"], found["edge/gateway/9443"]
 
     assert "edge/gateway/9000/quic" not in found
     assert quic["address"]["socket_address"] == {**tcp["address"]["socket_address"], "protocol": "UDP"}
-    [chain] = quic["filter_chains"]
-    [by_tcp] = [one for one in tcp["filter_chains"] if one["filter_chain_match"] == chain["filter_chain_match"]]
-    manager, known = (one["filters"][0]["typed_config"] for one in (chain, by_tcp))
-    assert (manager.pop("codec_type"), manager.pop("http3_protocol_options")) == ("HTTP3", {})
-    assert manager == known  # decided, routed and counted as what comes by TCP
-    context = chain["transport_socket"]["typed_config"]
-    assert context["enable_early_data"] is False
-    assert context["downstream_tls_context"]["common_tls_context"]["alpn_protocols"] == ["h3"]
+    names = [chain["filter_chain_match"]["server_names"] for chain in quic["filter_chains"]]
+    assert names == [["web.example"], ["wants.example"]]
+    for chain in quic["filter_chains"]:
+        [by_tcp] = [one for one in tcp["filter_chains"] if one["filter_chain_match"] == chain["filter_chain_match"]]
+        manager, known = (one["filters"][0]["typed_config"] for one in (chain, by_tcp))
+        assert (manager.pop("codec_type"), manager.pop("http3_protocol_options")) == ("HTTP3", {})
+        assert manager == known  # decided, routed and counted as what comes by TCP
+        config, over_tcp = chain["transport_socket"]["typed_config"], by_tcp["transport_socket"]["typed_config"]
+        assert config["enable_early_data"] is False
+        context = config["downstream_tls_context"]
+        assert context["common_tls_context"].pop("alpn_protocols") == ["h3"]
+        # a session that is resumed is not asked for its certificate again
+        wants = "combined_validation_context" in context["common_tls_context"]
+        assert context.pop("disable_stateless_session_resumption", False) is wants
+        del over_tcp["@type"], over_tcp["common_tls_context"]["alpn_protocols"]
+        del over_tcp["common_tls_context"]["tls_params"]  # QUIC has TLS 1.3 alone
+        assert context == over_tcp
     accepted(made, tmp_path)
 
 
@@ -85,9 +94,9 @@ def test_clients_are_told_of_http3_where_it_is(tmp_path: Path) -> None:
         for name, table in snapshot(tmp_path, "http3: true").resources[ROUTE].items()
     }
     assert {name for name, values in told.items() if values == ['h3=":9443"; ma=86400']} == {
-        "gateway/9443/default/edge/1"
+        f"gateway/9443/default/edge/{at}" for at in (1, 2)
     }
-    assert not any(values for name, values in told.items() if name != "gateway/9443/default/edge/1")
+    assert sum(map(bool, told.values())) == 2
 
 
 def test_a_gateway_behind_a_balancer_hears_nobody_else_and_reads_the_header_first(tmp_path: Path) -> None:
