@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from policyd.authz.ruling import Ruling
 from policyd.errors import Problem
+from policyd.local import expressions
 from policyd.local.compile import Compiled, Compiler, Left, Rule
 from policyd.local.envoy import FAILED, INCOMPLETE, incomplete
 from policyd.local.logic import (
@@ -41,6 +42,7 @@ from policyd.local.logic import (
     Test,
     Within,
     atoms_of,
+    every,
     negated,
     some,
 )
@@ -53,6 +55,10 @@ from policyd.xds.resources.proxyless.served import RBAC
 # a method as it is in the path of a call; nothing else is one, and of nothing else has its path a second spelling
 METHOD_PATH: Final = re.compile("/[A-Za-z0-9_][A-Za-z0-9_.-]{0,511}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}")
 NO_CALL: Final = " no call"  # as other names of ours: no policy's id begins with a space
+# the value of a header as gRPC's specification has it; what is no such text is no call where a pattern looks at it,
+# since the engines that gRPC has (RE2, and those of Go and Java) agree about texts alone
+TEXT: Final = r"[\x20-\x7e]*"
+_OF_CALLS: Final = (CALLER, SOURCE, PATH, HOST, METHOD)  # what is no header
 # gRPC has these in another form than they came in, or not at all
 _OTHERWISE: Final = frozenset({"te", "content-type", "connection", "keep-alive", "proxy-connection", "upgrade"})
 _RESERVED: Final = ("grpc-", "x-envoy-", "x-forwarded-")  # rejected by gRPC, or made by sidecars
@@ -142,7 +148,7 @@ def _otherwise(name: Field) -> str:
         return "end users, whose tokens it does not verify"
     if name == SOURCE_PORT:
         return "the port that a call comes from"
-    if name in (CALLER, SOURCE, PATH, HOST, METHOD):
+    if name in _OF_CALLS:
         return ""
     odd = name in _OTHERWISE | _OF_SIDECARS or name.startswith(_RESERVED) or name.endswith("-bin")
     return f"the header `{name}`, which it has otherwise than a sidecar" if odd else ""
@@ -157,11 +163,25 @@ def guard(compiled: Compiled) -> Guard:
         raise ValueError(f"`{compiled.listener}` is not decided by its application")
     denied = [
         (INCOMPLETE, incomplete(compiled)),
-        (NO_CALL, negated(Atom(PATH, Pattern(METHOD_PATH.pattern), "the path of a method"))),
+        (NO_CALL, _no_call(compiled)),
         *_named(compiled.forbids),
         (FAILED, some(*(rule.when for rule in compiled.failing))),
     ]
     return Guard((_filter("denied", "DENY", denied), _filter("allowed", "ALLOW", _named(compiled.permits))))
+
+
+def _no_call(compiled: Compiled) -> Formula:
+    """What is no call of gRPC: a path that names no method, or no text where a pattern looks at a header."""
+    rules = (*compiled.forbids, *compiled.failing, *compiled.permits)
+    seen = {atom.field for rule in rules for atom in atoms_of(rule.when) if isinstance(atom.test, Pattern)}
+    headers = sorted(one for one in seen if isinstance(one, str) and one not in _OF_CALLS)
+    method = Atom(PATH, Pattern(METHOD_PATH.pattern), "the path of a method")
+    return some(negated(method), *(_no_text(name) for name in headers))
+
+
+def _no_text(name: str) -> Formula:
+    text = Atom(name, Pattern(TEXT), "a text")
+    return every(Atom(name, Present(), "is there"), negated(text))
 
 
 def _named(rules: Sequence[Rule]) -> Iterator[tuple[str, Formula]]:
@@ -201,9 +221,10 @@ def _test(name: Field, test: Test) -> dict[str, Any]:
         case Affix(where, text):
             return _asked(name, {where: text})
         case Pattern(regex):
-            return _asked(name, {"safe_regex": {"regex": regex}})
+            return _asked(name, {"safe_regex": {"regex": regex.replace(expressions.ANY_BYTES, TEXT)}})
         case Present():
-            return {"header": {"name": name, "present_match": True}}
+            # in Go a header without a value is not present, and equal to an empty text
+            return {"or_ids": {"ids": [{"header": {"name": name, "present_match": True}}, _asked(name, {"exact": ""})]}}
         case Has():
             raise ValueError("gRPC knows no claims")
 

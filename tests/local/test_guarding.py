@@ -50,7 +50,8 @@ def header(name: str, match: dict[str, Any]) -> dict[str, Any]:
     return {"header": {"name": name, "string_match": match}}
 
 
-PRESENT = {"header": {"name": "x-a", "present_match": True}}
+PRESENT = {"or_ids": {"ids": [{"header": {"name": "x-a", "present_match": True}}, header("x-a", {"exact": ""})]}}
+TEXT = r"[\x20-\x7e]*"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,10 @@ PRESENT = {"header": {"name": "x-a", "present_match": True}}
             header("x-a", {"prefix": "b"}),
         ),
         (
+            'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") like "a*b"',
+            header("x-a", {"safe_regex": {"regex": f"a{TEXT}b"}}),
+        ),
+        (
             'context.source.ip.isInRange(ip("10.0.0.0/8"))',
             {"direct_remote_ip": {"address_prefix": "10.0.0.0", "prefix_len": 8}},
         ),
@@ -96,6 +101,17 @@ def test_refusals_stand_in_front_and_what_nobody_allows_is_denied(
     assert list(denied["typed_config"]["rules"]["policies"]) == [INCOMPLETE, NO_CALL, "not-secret"]
     assert list(allowed["typed_config"]["rules"]["policies"]) == ["it"]
     check_json("local/guard.json", [denied, allowed], update=request.config.getoption("--update-golden"))
+
+
+def test_a_header_that_is_no_text_is_no_call_where_a_pattern_looks_at_it(schema: Schema) -> None:
+    looked = 'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") like "a*b"'
+    ruling, _ = ruling_of(schema, permit(looked))
+    denied, _ = guarded(ruling).guards["greeter-v1/inbound"].filters
+    [said] = denied["typed_config"]["rules"]["policies"][NO_CALL]["principals"]
+
+    assert said["or_ids"]["ids"][1] == {
+        "and_ids": {"ids": [PRESENT, {"not_id": header("x-a", {"safe_regex": {"regex": TEXT}})}]}
+    }
 
 
 def test_without_a_policy_nobody_is_allowed(schema: Schema) -> None:

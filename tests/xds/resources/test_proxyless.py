@@ -290,7 +290,7 @@ RETRIES = {"retry_on": "cancelled,unavailable", "num_retries": 2}
             {
                 "prefix": "/",
                 "headers": [
-                    {"name": "x-a", "present_match": True},
+                    {"name": "x-a", "string_match": {"safe_regex": {"regex": ".*"}}},
                     {"name": "x-b", "string_match": {"prefix": "y"}},
                 ],
             },

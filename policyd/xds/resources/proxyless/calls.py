@@ -13,13 +13,13 @@ from policyd.mesh.destinations import Caller
 from policyd.mesh.gateway_api.values import Segments
 from policyd.mesh.hosts import domains
 from policyd.mesh.istio.http_route import HttpRoute, Retries
-from policyd.mesh.istio.matches import HttpMatch
+from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Service
 from policyd.mesh.proxyless_rules import retried
 from policyd.xds.resources import faults, filters
 from policyd.xds.resources.forward import Forward
-from policyd.xds.resources.matches import EVERYTHING, route_match
+from policyd.xds.resources.matches import EVERYTHING, route_match, string_match
 from policyd.xds.resources.model import outbound_cluster, seconds
 from policyd.xds.resources.policies import hash_policy
 from policyd.xds.resources.proxyless.clusters import hashed
@@ -71,10 +71,19 @@ def _declared(mesh: Mesh, owner: VirtualService, view: View) -> Iterator[dict[st
 def _match(match: HttpMatch) -> dict[str, Any]:
     """gRPC's calls are POST, so nothing is to be asked of their method; a prefix of whole segments it has not."""
     found = route_match(match.model_copy(update={"method": None}))
+    if "headers" in found:
+        found["headers"] = [_there(one) for one in found["headers"]]
     if isinstance(match.uri, Segments):
         del found["path_separated_prefix"]
         found["safe_regex"] = {"regex": f"{_literal(match.uri.prefix or '')}(?:/.*)?"}
     return found
+
+
+def _there(header: dict[str, Any]) -> dict[str, Any]:
+    """In Go a header without a value is not present, and a text that begins with anything."""
+    if "present_match" not in header or header.get("invert_match"):
+        return header
+    return {"name": header["name"], "string_match": string_match(StringMatch(prefix=""))}
 
 
 def _literal(text: str) -> str:
