@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from policyd.console.desk import HERE, Desk, failing
+from policyd.console.desk import HERE, Desk, failing, static_version
 from policyd.console.door import Door
 from policyd.console.entrance import BACK, GUESSES, Entrance, nothing_here
 from policyd.console.live import Streams
@@ -75,7 +75,7 @@ def application(
                 await looking
 
     routes = [
-        Mount("/static", StaticFiles(directory=HERE / "static")),
+        Mount(f"/static/{static_version()}", StaticFiles(directory=HERE / "static")),
         Route("/enter", entrance.get, methods=["GET"]),
         Route("/enter", entrance.post, methods=["POST"]),
         Route("/enter/oidc", entrance.begin, methods=["GET"]),

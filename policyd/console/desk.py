@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 MAX_TEXT: Final = 200_000  # characters of one value on a page
 _TICKED: Final = re.compile(r"`([^`\n]{1,300})`")
+_PART: Final = re.compile(r"([/._:]+)(?=[^/._:])")  # none of which stands in an escape
 ADMITTED_SECONDS: Final = 3.0
 MAX_KEPT: Final = 16  # pictures and parts of pages that several may ask for
 AT_ONCE: Final = 4  # questions that are worked on together
@@ -170,6 +171,7 @@ def environment() -> jinja2.Environment:
         "entity_id": entity_id,
         "short": short,
         "ticks": ticks,
+        "breaks": breaks,
         "rate": drawing.rate,
         "ms": drawing.milliseconds,
         "share": drawing.share,
@@ -183,8 +185,8 @@ def environment() -> jinja2.Environment:
 
 
 def static(name: str) -> str:
-    """The address of a file of ours, which changes with what is in it."""
-    return f"/static/{name}?v={_digest(name)}"
+    """The address of a file of ours, which changes with what is in any of them, for they import one another."""
+    return f"/static/{static_version()}/{name}"
 
 
 def link_to(path: str, query: Mapping[str, Any] | None = None, **changes: Any) -> str:
@@ -195,14 +197,23 @@ def link_to(path: str, query: Mapping[str, Any] | None = None, **changes: Any) -
     return f"{path}?{urlencode(asked)}" if asked else path
 
 
-@lru_cache
-def _digest(name: str) -> str:
-    return hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()[:12]
+@lru_cache(1)
+def static_version() -> str:
+    """What stands for all files of ours as they are."""
+    found = hashlib.sha256()
+    for file in sorted((HERE / "static").iterdir()):
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:12]
 
 
 def ticks(text: str) -> Markup:
     """A message with what stands in backticks as code; all of it escaped first."""
     return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(clean(text, MAX_TEXT)))))  # noqa: S704 - escaped
+
+
+def breaks(text: str) -> Markup:
+    """A name or path that may break after its parts, where it is too long for its place; all of it escaped first."""
+    return Markup(_PART.sub(r"\1<wbr>", str(escape(clean(text, MAX_TEXT)))))  # noqa: S704 - escaped
 
 
 def _cleaned(value: Any) -> Any:

@@ -168,10 +168,10 @@ def _bounded(receive: Receive) -> Receive:
 
 
 def _with_headers(send: Send, *, is_static: bool) -> Send:
-    kept = b"public, max-age=31536000, immutable" if is_static else b"no-store"
-
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
+            is_kept = is_static and message["status"] < 400
+            kept = b"public, max-age=31536000, immutable" if is_kept else b"no-store"
             there = {name for name, _ in message.get("headers", ())}
             more = [pair for pair in (*HEADERS, (b"cache-control", kept)) if pair[0] not in there]
             message["headers"] = [*message.get("headers", ()), *more]

@@ -154,12 +154,17 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
+        self._joins = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._joins = tag == "wbr"  # within a word
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_data(self, data: str) -> None:
+        if self._joins:
+            data = self.words.pop() + data
+        self._joins = False
         self.words.append(data)
 
     @property

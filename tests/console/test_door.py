@@ -7,6 +7,7 @@ import pytest
 
 from policyd import tickets
 from policyd.console.app import ACTIONS, PAGES, STREAMS
+from policyd.console.desk import HERE, static
 from policyd.console.door import MAX_BODY, POLICY
 from tests.console.conftest import HOST, KEY, RULES, SECONDS, Console, World, made
 
@@ -52,7 +53,7 @@ async def test_what_is_no_session_opens_nothing(stranger: httpx.AsyncClient, ses
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:80", f"{HOST}.evil.example", "localhost", ""])
-@pytest.mark.parametrize("path", ["/", "/enter", "/static/console.css", "/live/decisions"])
+@pytest.mark.parametrize("path", ["/", "/enter", static("console.css"), "/live/decisions"])
 async def test_a_foreign_name_is_refused_before_anything_is_looked_at(console: Console, host: str, path: str) -> None:
     answer = await console.get(path, host=host)
 
@@ -99,18 +100,36 @@ async def test_other_methods_are_none(console: Console, method: str) -> None:
     assert (await console.client.request(method, "/")).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/", "/enter", "/nowhere", "/static/console.js", "/static/nothing", "/decisions/x"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/enter", "/nowhere", static("console.js"), static("nothing"), "/static/old/console.js", "/decisions/x"],
+)
 async def test_every_answer_keeps_a_browser_to_this_origin(console: Console, path: str) -> None:
-    headers = (await console.get(path)).headers
+    answer = await console.get(path)
+    headers = answer.headers
 
     assert headers["content-security-policy"] == POLICY
     assert "unsafe" not in POLICY
     assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cache-control"] == ("no-store" if "/static/" not in path else "public, max-age=31536000, immutable")
+    is_kept = path.startswith("/static/") and answer.status_code == 200
+    assert headers["cache-control"] == ("public, max-age=31536000, immutable" if is_kept else "no-store")
+
+
+async def test_our_files_import_nothing_but_our_files_of_the_same_version(console: Console) -> None:
+    scripts = sorted((HERE / "static").glob("*.js"))
+    for script in scripts:
+        for line in script.read_text(encoding="utf-8").splitlines():
+            if line.startswith("import "):
+                found = line.rsplit('"', 2)[1]
+                assert found.startswith("./"), (script.name, found)
+                assert (await console.get(static(found.removeprefix("./")))).status_code == 200, (script.name, found)
+    assert {"console.js", "dom.js"} <= {script.name for script in scripts}
 
 
 async def test_files_beside_ours_are_not_served(console: Console) -> None:
-    for path in ("/static/../door.py", "/static/%2e%2e/door.py", "/static/..%2fdoor.py", "/static//etc/passwd"):
+    ours = static("")
+    ways = ("../door.py", "%2e%2e/door.py", "..%2fdoor.py", "/etc/passwd")
+    for path in (*(f"/static/{way}" for way in ways), *(f"{ours}{way}" for way in ways), f"{ours}../../door.py"):
         assert (await console.get(path)).status_code == 404

@@ -77,6 +77,9 @@ async def test_nodes_are_versions_or_services_and_a_focus_shows_the_neighbours(c
     near = {"productpage-v1", "reviews-v1"}
     assert nodes((await console.get("/?focus=reviews-v1")).text) == near
     assert nodes((await console.get("/graph/part?busy=1")).text) == near | {"reviews-v2"}
+    nobody = check_harmless((await console.get("/?focus=reviews-v9&edge=reviews-v9~details-v1")).text)
+    for words in ("nobody here is called reviews-v9", "no call of reviews-v9 to details-v1 is here"):
+        assert words in nobody.text
 
 
 async def test_a_range_that_ended_shows_what_was_and_does_not_live(console: Console, world: World) -> None:
@@ -365,51 +368,47 @@ async def test_hostile_text_is_text_in_a_decision(console: Console, world: World
     check_harmless((await console.get("/%3Cscript%3Ealert(1)")).text)
 
 
-def beset(world: World) -> None:
-    """Hostile text wherever it may come from."""
+def beset(world: World, text: str = HOSTILE) -> None:
+    """Such a text wherever others' may come from."""
     replies = world.fake.replies
     status = pb.StatusReply(
-        version=HOSTILE, trust_domain=HOSTILE, ready=True, revision=world.ruling.revision,
-        refused=[pb.Refusal(code=HOSTILE, message=HOSTILE, file=HOSTILE, remedy=HOSTILE)], warnings=[HOSTILE],
+        version=text, trust_domain=text, ready=True, revision=world.ruling.revision,
+        refused=[pb.Refusal(code=text, message=text, file=text, remedy=text)], warnings=[text],
     )  # fmt: skip
     replies["Status"] = status
-    replies["Instances"] = pb.InstancesReply(instances=[*PLACES, place(HOSTILE, HOSTILE, health=HOSTILE)])
+    replies["Instances"] = pb.InstancesReply(instances=[*PLACES, place(text, text, health=text)])
     replies["Proxies"] = pb.ProxiesReply(
         proxies=[
             pb.ProxyStatus(
-                instance=HOSTILE, spiffe_id=HOSTILE, agent=HOSTILE, envoy_version=HOSTILE,
-                types=[pb.TypeStatus(type="routes", state="rejected", rejection=HOSTILE)],
+                instance=text, spiffe_id=text, agent=text, envoy_version=text,
+                types=[pb.TypeStatus(type="routes", state="rejected", rejection=text)],
             )
         ]
     )  # fmt: skip
     replies["Resources"] = pb.ResourcesReply(
-        resources=[
-            pb.MeshResource(
-                kind=HOSTILE, namespace=HOSTILE, name=HOSTILE, file=HOSTILE, json=json.dumps({HOSTILE: HOSTILE})
-            )
-        ]
+        resources=[pb.MeshResource(kind=text, namespace=text, name=text, file=text, json=json.dumps({text: text}))]
     )
-    summary = pb.TraceSummary(id=HOSTILE, name=HOSTILE, service=HOSTILE, services=[HOSTILE])
+    summary = pb.TraceSummary(id=text, name=text, service=text, services=[text])
     replies["Traces"] = pb.TracesReply(traces=[summary])
-    tags = [pb.TraceTag(name=HOSTILE, value=HOSTILE), pb.TraceTag(name="http.url", value=HOSTILE)]
-    row = pb.TraceRow(name=HOSTILE, service=HOSTILE, kind=HOSTILE, peer=HOSTILE, decision=HOSTILE, policy=HOSTILE,
-                      decision_id=HOSTILE, tags=tags)  # fmt: skip
+    tags = [pb.TraceTag(name=text, value=text), pb.TraceTag(name="http.url", value=text)]
+    row = pb.TraceRow(name=text, service=text, kind=text, peer=text, decision=text, policy=text,
+                      decision_id=text, tags=tags)  # fmt: skip
     replies["Trace"] = pb.TraceReply(summary=summary, rows=[row])
     replies["CaStatus"] = ca.CaStatusReply(
-        trust_domain=HOSTILE, warnings=[HOSTILE], elements=[ca.Element(name=HOSTILE, id=HOSTILE, state=HOSTILE, ends=1)]
+        trust_domain=text, warnings=[text], elements=[ca.Element(name=text, id=text, state=text, ends=1)]
     )
-    replies["ListRevoked"] = ca.ListRevokedReply(revoked=[ca.Revoked(spiffe_id=HOSTILE, reason=HOSTILE)])
-    uid = json.dumps(HOSTILE)
-    headers = {"request": {"method": "GET", "host": HOSTILE, "path": f"/{HOSTILE}", "headers": {HOSTILE: HOSTILE}}}
+    replies["ListRevoked"] = ca.ListRevokedReply(revoked=[ca.Revoked(spiffe_id=text, reason=text)])
+    uid = json.dumps(text)
+    headers = {"request": {"method": "GET", "host": text, "path": f"/{text}", "headers": {text: text}}}
     traffic.write(
         world.folder,
         [
-            denied(f"/{HOSTILE}", 1, context=headers, revision=world.ruling.revision, trace_id=HOSTILE),
+            denied(f"/{text}", 1, context=headers, revision=world.ruling.revision, trace_id=text),
             denied(
-                HOSTILE, 2, principal=f"Workload::{uid}", resource=f"Service::{uid}", action=f"Action::{uid}",
-                reasons=(HOSTILE,), errors=(Fault(HOSTILE, HOSTILE),), proxy=HOSTILE,
+                text, 2, principal=f"Workload::{uid}", resource=f"Service::{uid}", action=f"Action::{uid}",
+                reasons=(text,), errors=(Fault(text, text),), proxy=text,
             ),
-            issuance(HOSTILE),
+            issuance(text),
         ],
     )  # fmt: skip
 

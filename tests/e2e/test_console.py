@@ -7,14 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from tests.browsing import check_accessible, chromium
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
 
@@ -48,10 +48,8 @@ class Shown:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +95,6 @@ ACROSS = """() => {
   const all = [...document.querySelectorAll("svg.graph .node, svg.graph .edge")];
   return [across(document.activeElement), all.map(across)];
 }"""
-
-
-def check_accessible(page: Page) -> None:
-    """What axe says of a page as it is."""
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    page.evaluate(f"() => {{ {axe} }}")
-    told = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-    assert [(one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in told["violations"]] == []
 
 
 def test_a_denial_turns_an_edge_red_and_leads_to_its_reason(shown: Shown) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise, takewhile
 from math import log10
 from typing import Final
 
@@ -16,7 +16,10 @@ from policyd.console.graph.layout import FEW, Layout, Point, lay_out
 from policyd.console.graph.picture import Link, Node, Picture
 
 NEAR: Final = 0.6  # along an edge, where words stand: nearer to the end at which fewer others are
-MAX_NAME: Final = 19  # characters that fit into a node
+MAX_NAME: Final = 15.5  # that fit into a node, in letters of middle width
+MAX_NOTE: Final = 18.5  # of its second line
+WIDE: Final = frozenset("mwMW@%—")
+NARROW: Final = frozenset("ijlftrI.,:;|!'()[]-/ ")
 FEW_LINKS: Final = 12  # of which those that rest are labelled too
 NOTHING: Final = "–"
 _RANK: Final = ("idle", "busy", "failing", "denied")
@@ -116,7 +119,6 @@ def _worst(links: Sequence[Link]) -> Mapping[str, str]:
 def _box(node: Node, layout: Layout, state: str, small: bool) -> Box:
     x, y = layout.at[node.key]
     scale = layout.scale
-    name = node.name if len(node.name) <= MAX_NAME else f"{node.name[: MAX_NAME - 1]}…"
     count = len(node.versions)
     kind = {"gateway": "gateway", "outside": "callers outside", "host": "outside the mesh"}.get(node.kind, "")
     note = " · ".join(filter(None, (node.version, kind, f"{count} instances" if count > 1 else "")))
@@ -125,7 +127,27 @@ def _box(node: Node, layout: Layout, state: str, small: bool) -> Box:
         filter(None, (f"{where} {node.version}".strip(), kind, ", ".join(node.versions[:20]), node.health))
     )
     left, top = x - scale.width / 2, y - scale.height / 2
-    return Box(node, left, top, scale.width, scale.height, name, "" if small else note, title, state)
+    name, note = _short(node.name, MAX_NAME), "" if small else _short(note, MAX_NOTE)
+    return Box(node, left, top, scale.width, scale.height, name, note, title, state)
+
+
+def _short(text: str, most: float) -> str:
+    """Of what is too wide both ends, for names that begin alike often end differently."""
+    if _width(text) <= most:
+        return text
+    head, tail = _fitting(text, most * 0.62), _fitting(text[::-1], most * 0.3)[::-1]
+    return f"{head}…{tail}"
+
+
+def _fitting(text: str, most: float) -> str:
+    """The beginning that is so wide at most."""
+    widths = accumulate(_width(char) for char in text)
+    return text[: sum(1 for width in takewhile(lambda width: width <= most, widths))]
+
+
+def _width(text: str) -> float:
+    """About how wide a text is, in letters of middle width; what is not ASCII may be as wide as an ideogram."""
+    return sum(1.85 if one in WIDE else 0.62 if one in NARROW else 1.0 if one.isascii() else 1.85 for one in text)
 
 
 def _arrow(link: Link, picture: Picture, layout: Layout, small: bool, along: float) -> Arrow:

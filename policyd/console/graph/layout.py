@@ -33,7 +33,7 @@ class Scale:
     row: float  # from one node to the next below it
 
 
-LARGE: Final = Scale(148.0, 50.0, 272.0, 88.0)
+LARGE: Final = Scale(160.0, 50.0, 282.0, 88.0)
 SMALL: Final = Scale(148.0, 28.0, 216.0, 40.0)
 
 

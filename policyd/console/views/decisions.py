@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ AT_ONCE: Final = 25  # records of one event; what came beside them is counted
 MIN_ID: Final = 4
 MAX_UNDER: Final = 64  # characters
 HOPS: Final = 50
+A_TICK: Final = timedelta(microseconds=1)  # so that others of the same moment are not passed over
 
 
 async def decisions(request: Request) -> Response:
@@ -52,6 +54,8 @@ async def decisions(request: Request) -> Response:
         names=NAMES,
         choices=CHOICES,
         count=count,
+        most=MAX_SHOWN,
+        before=records[-1].time + A_TICK if records else None,
         is_live=problem is None and not query.get("until"),
         changes={record.decision_id: change_of(record) for record in records},
     )

@@ -112,6 +112,7 @@ class Shown:
 
     asked: Asked
     by: By
+    standard_by: By  # where nobody asks for one
     whole: Picture
     drawing: Drawing
     link: Link | None
@@ -143,9 +144,10 @@ def _drawn(desk: Desk, asked: Asked) -> Shown:
     stretch = desk.watch.stretch(asked.seconds, asked.ended(desk.now()))
     if stretch is None:
         nothing = Picture((), ())
-        return Shown(asked, "version", nothing, draw(nothing), None, (), desk.watch.trouble)
+        return Shown(asked, "version", "version", nothing, draw(nothing), None, (), desk.watch.trouble)
     places = stretch.now.places
-    by: By = "service" if asked.by == "service" else "version" if asked.by else default_by(places)
+    standard_by = default_by(places)
+    by: By = "service" if asked.by == "service" else "version" if asked.by else standard_by
     whole = picture(stretch.before.look, stretch.now.look, stretch.seconds, places, by, stretch.now.missed)
     namespaces = tuple(sorted({node.namespace for node in whole.nodes if node.namespace}))
     chosen = of_namespace(whole, asked.namespace) if asked.namespace in namespaces else whole
@@ -154,7 +156,7 @@ def _drawn(desk: Desk, asked: Asked) -> Shown:
     now = desk.now()
     begins, ends = (now - timedelta(seconds=desk.watch.ago(one)) for one in (stretch.before, stretch.now))
     drawing, link = draw(chosen, _placed(desk, chosen)), whole.link(asked.edge)
-    return Shown(asked, by, whole, drawing, link, namespaces, desk.watch.trouble, begins, ends, now)
+    return Shown(asked, by, standard_by, whole, drawing, link, namespaces, desk.watch.trouble, begins, ends, now)
 
 
 def _placed(desk: Desk, chosen: Picture) -> Layout:
@@ -170,7 +172,7 @@ async def graph(request: Request) -> Response:
     asked = Asked.of(request.query_params)
     now = await desk.ask(shown, desk, asked)
     parts = Markup(await desk.ask(_parts, desk, asked))  # noqa: S704 - rendered by a template of ours
-    return await page(request, "graph.html", shown=now, parts=parts, ranges=tuple(RANGES))
+    return await page(request, "graph.html", shown=now, parts=parts, ranges=tuple(RANGES), standard_range=DEFAULT_RANGE)
 
 
 async def graph_part(request: Request) -> Response:

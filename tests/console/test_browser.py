@@ -1,0 +1,234 @@
+"""The console in a real browser over a world that holds still: rows that stay below who reads them, keys that lead to
+every end, names of any length, narrow screens.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from policyd._pb import admin_pb2 as pb
+from policyd.cli.console import command, link
+from policyd.state_paths import state_paths
+from tests.browsing import check_accessible, check_fits, chromium
+from tests.console.conftest import NOW, PLACES, World, place
+from tests.console.test_pages import beset, denied
+from tests.fakes.proxies import Calls, counting
+from tests.policy import traffic
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(240)]
+
+SECONDS = 30.0
+expect.set_options(timeout=SECONDS * 1000)
+LONG = "Wm" * 110  # 220 characters, wide, without a place to break at
+PAGES = (
+    "/", "/decisions", f"/decisions/{1:032x}", f"/decisions/{1:032x}?under=folder", "/traces", f"/traces/{'0a' * 16}",
+    "/policies", "/policies/playground", "/policies/tests", "/policies/trial", "/policies/revisions", "/certificates",
+    "/mesh", "/mesh/resources", "/mesh/analysis", "/mesh/routes", "/mesh/routes?request=nobody", "/nowhere",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Seen:
+    """A world in a browser."""
+
+    world: World
+    address: str
+    page: Page
+    wrong: list[str] = field(default_factory=list)
+
+    def go(self, path: str) -> None:
+        """Open a page by its address."""
+        self.page.goto(self.address + path)
+
+    def happens(self, *numbers: int) -> None:
+        """So many denials are recorded, in this order."""
+        traffic.write(self.world.folder, iter([denied(f"/details/{at}", at) for at in numbers]))
+
+    def paths(self, count: int = 1) -> list[str]:
+        """Of the rows on top what was asked for."""
+        found: list[str] = self.page.locator("#rows .path").all_text_contents()
+        return found[:count]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def seen(world: World, browser: Browser) -> Iterator[Seen]:
+    """The console's own process, and a page that its link has opened."""
+    world.fake.replies["Inspect"] = counting(lambda: growing(world.calls))
+    paths = state_paths(world.folder)
+    paths.format.write_text("1\n")
+    with subprocess.Popen(command(world.folder), stdout=subprocess.PIPE, text=True) as console:
+        try:
+            assert console.stdout is not None
+            address = f"http://{json.loads(console.stdout.readline())['address']}"
+            page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+            page.set_default_timeout(SECONDS * 1000)
+            made = Seen(world, address, page)
+            page.on("pageerror", lambda error: made.wrong.append(str(error)))
+            page.goto(link(paths))
+            page.wait_for_url(f"{address}/")
+            yield made
+            page.context.close()
+            assert made.wrong == []
+        finally:
+            console.terminate()
+
+
+def growing(calls: list[Calls]) -> list[Calls]:
+    """So often each second since long ago."""
+    now = int(time.time()) % 100_000
+    return [
+        Calls(one.source, one.target, one.allowed * now, one.denied * now, one.failed * now, one.security)
+        for one in calls
+    ]
+
+
+def until_live(seen: Seen) -> None:
+    """Open the decisions; what is recorded from now on comes by itself."""
+    with seen.page.expect_response(lambda answer: "/live/decisions" in answer.url):
+        seen.go("/decisions")
+
+
+def is_heard(seen: Seen) -> None:
+    """Record denials until one comes by itself: from then on all do."""
+    for at in range(1, 30):
+        seen.happens(at)
+        with suppress(AssertionError):
+            expect(seen.page.locator("#rows .path").first).to_have_text(f"/details/{at}", timeout=2000)
+            return
+    raise TimeoutError("nothing came")
+
+
+def test_a_row_that_is_read_stays_where_it_is_and_what_is_new_waits(seen: Seen) -> None:
+    page, fresh = seen.page, seen.page.locator("[data-fresh]")
+    until_live(seen)
+    is_heard(seen)
+    page.keyboard.press("j")
+    focused = page.locator("#rows a:focus")
+    read = focused.get_attribute("href")
+    where = focused.bounding_box()
+
+    seen.happens(1000)
+    expect(fresh).to_have_text("1 new")
+    seen.happens(2000, 2001)
+    expect(fresh).to_have_text("3 new")
+    assert (focused.get_attribute("href"), focused.bounding_box()) == (read, where)
+    check_accessible(page)
+
+    page.keyboard.press("n")  # they come, and the row that is read stays the same one in the same place
+    expect(fresh).to_be_hidden()
+    assert seen.paths(3) == ["/details/2001", "/details/2000", "/details/1000"]
+    assert (focused.get_attribute("href"), focused.bounding_box()) == (read, where)
+
+    seen.happens(3000)
+    expect(fresh).to_have_text("1 new")
+    fresh.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows .path").first).to_have_text("/details/3000")
+    expect(page.locator("#rows tr").first.locator("a")).to_be_focused()
+
+
+def test_a_row_below_the_pointer_stays_until_it_is_left(seen: Seen) -> None:
+    page, fresh = seen.page, seen.page.locator("[data-fresh]")
+    until_live(seen)
+    is_heard(seen)
+    page.locator("#rows tr").nth(2).hover()
+    before = seen.paths(5)
+    seen.happens(1000)
+    expect(fresh).to_have_text("1 new")
+    assert seen.paths(5) == before
+    page.locator("h1").hover()
+    expect(page.locator("#rows .path").first).to_have_text("/details/1000")
+    page.locator("#rows tr").nth(2).hover()
+    seen.happens(1001)
+    fresh.click()
+    expect(page.locator("#rows .path").first).to_have_text("/details/1001")
+    expect(fresh).to_be_hidden()
+
+
+def test_keys_lead_to_both_ends_of_a_long_table_and_to_what_is_before_it(seen: Seen) -> None:
+    page = seen.page
+    traffic.write(
+        seen.world.folder, (denied(f"/details/{at}", at, time=NOW + timedelta(seconds=at)) for at in range(250))
+    )
+    until_live(seen)
+
+    def here() -> int:
+        found: int = page.evaluate(
+            "[...document.querySelectorAll('#rows tr')].indexOf(document.activeElement.closest('tr'))"
+        )
+        return found
+
+    walked = []
+    for key in ("j", "j", "ArrowDown", "k", "End", "ArrowUp", "PageUp", "Home", "PageDown"):
+        page.keyboard.press(key)
+        walked.append(here())
+        expect(page.locator("#rows a:focus")).to_be_in_viewport()
+    assert walked[:6] == [0, 1, 2, 1, 99, 98]
+    assert walked[7] == 0
+    assert 98 - walked[6] == walked[8] > 5, "a page of rows"
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")  # past the last row
+    page.get_by_role("link", name="those before").press("Enter")
+    page.wait_for_url("**/decisions?until=*")
+    assert seen.paths(100) == [f"/details/{at}" for at in range(150, 50, -1)], "from the one that was the last on"
+
+
+def test_an_edge_and_its_rows_stay_in_their_order_while_they_are_read(seen: Seen) -> None:
+    page, world = seen.page, seen.world
+    world.calls = [Calls("productpage-v1", "reviews-v1", 9), Calls("productpage-v1", "reviews-v2", 3)]
+    names = page.locator("[data-part=links] tbody td:nth-child(2)")
+
+    def look() -> None:
+        shown = page.locator("[data-look]").get_attribute("data-look") or ""
+        expect(page.locator("[data-look]")).not_to_have_attribute("data-look", shown)
+
+    expect(names.first).to_have_text("reviews-v1")
+    page.locator("[data-part=links] tbody tr").first.hover()
+    world.calls = [Calls("productpage-v1", "reviews-v1", 9), Calls("productpage-v1", "reviews-v2", 9, denied=900)]
+    expect(page.locator(".edge.denied")).to_have_count(1)
+    look()
+    assert names.all_text_contents()[:2] == ["reviews-v1", "reviews-v2"]
+    page.locator("h1").hover()
+    expect(names.first).to_have_text("reviews-v2")
+
+
+@pytest.mark.parametrize(("width", "schemes"), [(400, ("light", "dark")), (1400, ("light",))])
+def test_names_of_any_length_stay_in_their_places(seen: Seen, width: int, schemes: tuple[str, ...]) -> None:
+    page = seen.page
+    beset(seen.world, LONG)
+    seen.world.fake.replies["Instances"] = pb.InstancesReply(
+        instances=[*PLACES, place(LONG, LONG), place(f"{LONG}-v2", LONG)]
+    )
+    seen.world.calls = [Calls(LONG, "details-v1", 2, denied=3), Calls("ingress", f"{LONG}-v2", 5)]
+    (seen.world.folder / "policies" / f"{LONG[:200]}.cedar").write_text(
+        f'@id("{LONG}")\npermit (principal, action, resource == Service::"details.default")\n'
+        f'when {{ context.request.path == "/{LONG}" }};\n'
+    )
+    page.set_viewport_size({"width": width, "height": 850})
+    for path in (*PAGES, f"/?edge={LONG}~details-v1", f"/?focus={LONG}"):
+        seen.go(path)
+        if path.startswith("/?"):
+            expect(page.locator(".edge.denied")).to_have_count(1)
+        try:
+            check_fits(page)
+            for scheme in schemes:
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                check_accessible(page)
+        except AssertionError as error:
+            raise AssertionError(f"{path[:60]}: {error}") from None
