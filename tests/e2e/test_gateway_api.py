@@ -29,7 +29,7 @@ from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-PLAIN, SECURE, MUTUAL, RAW = 18080, 18443, 18444, 19000
+PLAIN, SECURE, MUTUAL, ANY, RAW = 18080, 18443, 18444, 18445, 19000
 ECHO = {"command": [sys.executable, str(Path(__file__).parent / "echo.py")], "health": "/health"}
 POLICY = """\
 @id("anything") permit (principal, action, resource)
@@ -51,7 +51,7 @@ def workloads() -> dict[str, Any]:
             "far": {"service": "far", "port": 80, "namespace": "far", **ECHO},
             "raw": {"service": "raw", "ports": more, **ECHO},
         },
-        "gateways": {"edge": {"listen": [PLAIN, SECURE, MUTUAL, RAW]}},
+        "gateways": {"edge": {"listen": [PLAIN, SECURE, MUTUAL, ANY, RAW]}},
     }
 
 
@@ -71,6 +71,10 @@ PREFIX = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
 REWRITE = {"type": "URLRewrite", "urlRewrite": {"hostname": "b.example", "path": PREFIX}}
 MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "two", "port": 80}}}
 CORS = {"type": "CORS", "cors": {"allowOrigins": ["https://*.shop.example"], "allowMethods": ["GET"]}}
+ANYBODY = {
+    "type": "CORS",
+    "cors": {"allowOrigins": ["*"], "allowCredentials": True, "allowMethods": ["*"], "allowHeaders": ["x-one"]},
+}
 CALLS = {
     "matches": [{"method": {"service": "shop.Books"}, "headers": [{"name": "x-try", "value": "yes"}]}],
     "backendRefs": [{"name": "raw", "port": 50051}],
@@ -110,10 +114,17 @@ RESOURCES = [
         ENDED,
         {**ENDED, "name": "named", "hostname": "*.ended.example"},
         {**ENDED, "name": "mutual", "port": MUTUAL, "protocol": "HTTPS", "hostname": "a.example"},
+        {**ENDED, "name": "any", "port": ANY, "protocol": "HTTPS", "hostname": "a.example"},
         tls={
             "frontend": {
                 "default": {},
-                "perPort": [{"port": MUTUAL, "tls": {"validation": {"caCertificateRefs": [AUTHORITIES]}}}],
+                "perPort": [
+                    {"port": MUTUAL, "tls": {"validation": {"caCertificateRefs": [AUTHORITIES]}}},
+                    {
+                        "port": ANY,
+                        "tls": {"validation": {"caCertificateRefs": [AUTHORITIES], "mode": "AllowInsecureFallback"}},
+                    },
+                ],
             },
             "backend": {"clientCertificateRef": {"name": "shown"}},
         },
@@ -131,9 +142,10 @@ RESOURCES = [
         rule("/flaky", retry={"attempts": 3, "codes": [503], "backoff": "10ms"}),
         rule("/copied", MIRROR),
         rule("/shared", CORS),
+        rule("/anybody", ANYBODY),
         rule("/bank", refs=[{**OUTSIDE, "name": "bank"}]),
         rule("/other-bank", refs=[{**OUTSIDE, "name": "other"}]),
-        parentRefs=[{"name": "edge", "sectionName": name} for name in ("http", "https", "mutual")],
+        parentRefs=[{"name": "edge", "sectionName": name} for name in ("http", "https", "mutual", "any")],
         hostnames=["a.example"],
     ),
     route(rule("/"), name="wrong", parentRefs=[{"name": "edge", "sectionName": "no"}], hostnames=["wrong.example"]),
@@ -326,6 +338,19 @@ def test_browsers_are_told_who_may_use_the_answers(client: httpx.Client, origin:
     assert (after.status_code, after.headers.get("access-control-allow-origin")) == (200, expected)
 
 
+def test_where_credentials_are_allowed_no_browser_is_told_a_star(client: httpx.Client) -> None:
+    origin = "https://anywhere.test"
+    headers = {"origin": origin, "access-control-request-method": "PUT", "access-control-request-headers": "x-one"}
+
+    before = client.options("/anybody", headers=headers).headers
+    after = asked(client, "/anybody", origin=origin, cookie="a=b").headers
+
+    for one in (before, after):
+        assert (one["access-control-allow-origin"], one["access-control-allow-credentials"]) == (origin, "true")
+    assert "PUT" in before["access-control-allow-methods"].split(",")
+    assert "*" not in "".join(text for name, text in before.items() if name.startswith("access-control-"))
+
+
 def call(mesh: RunningMesh, **metadata: str) -> bytes | grpc.StatusCode:
     """The answer to a call at the gateway, or its status."""
     options = [("grpc.default_authority", "calls.example")]
@@ -412,15 +437,25 @@ def trusting(servers: Authority, own: Path | None = None) -> ssl.SSLContext:
     return trust
 
 
-@pytest.mark.parametrize(("authority", "let"), [("servers", True), ("others", False), ("", False)])
+@pytest.mark.parametrize(
+    ("at", "authority", "let"),
+    [
+        (MUTUAL, "servers", True),
+        (MUTUAL, "others", False),
+        (MUTUAL, "", False),
+        (ANY, "servers", True),
+        (ANY, "others", True),
+        (ANY, "", True),
+    ],
+)
 def test_clients_show_a_certificate_where_the_gateway_wants_one(
-    mesh: RunningMesh, servers: Authority, tmp_path: Path, authority: str, let: bool
+    mesh: RunningMesh, servers: Authority, tmp_path: Path, at: int, authority: str, let: bool
 ) -> None:
     own = tmp_path / "client.pem"
     own.write_text("".join((servers if authority == "servers" else Authority("others")).issue("client.example")))
     context = trusting(servers, own if authority else None)
     with httpx.Client(verify=context, trust_env=False, timeout=20, headers={"host": "a.example"}) as secure:
-        secure.base_url = httpx.URL(f"https://127.0.0.1:{port(mesh, MUTUAL)}")
+        secure.base_url = httpx.URL(f"https://127.0.0.1:{port(mesh, at)}")
 
         def answered() -> bool:
             try:
@@ -482,7 +517,7 @@ def test_what_is_told_is_what_holds(client: httpx.Client, mesh: RunningMesh) -> 
 
     assert wrong["status"]["parents"][0]["conditions"][0]["reason"] == "NoMatchingParent"
     wait_until(lambda: programmed(mesh)["edge"] == ("True", "Programmed", ""), 30)
-    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1, 1, 1]
+    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1, 1, 1, 1]
 
     # what a proxy rejects is told in its own words, until it is taken back
     odd = route({**rule("/"), "matches": [{"path": {"type": "RegularExpression", "value": NO_CLASS}}]}, name="odd")

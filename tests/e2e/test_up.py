@@ -57,7 +57,8 @@ def test_a_check_that_fails_is_exit_code_1(bookinfo: Path) -> None:
 
 BEFORE = {
     "workloads.yaml": """\
-workloads: {page: {service: page, port: 80, command: "sh -c 'exec python3 -m http.server $PORT --bind 127.0.0.1'", health: /}}
+workloads:
+  page: {service: page, port: 80, command: "sh -c 'exec python3 -m http.server $PORT --bind 127.0.0.1'", health: /}
 gateways:
   balanced: {listen: 18083, labels: {at: a}, gatewayTopology: {proxyProtocol: {from: [127.0.0.1]}}}
   row: {listen: 18084, labels: {at: b}, gatewayTopology: {numTrustedProxies: 2}}

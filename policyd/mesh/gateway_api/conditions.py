@@ -17,6 +17,7 @@ ACCEPTED: Final = "Accepted"
 RESOLVED: Final = "ResolvedRefs"
 PROGRAMMED: Final = "Programmed"
 CONFLICTED: Final = "Conflicted"
+INSECURE: Final = "InsecureFrontendValidationMode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Condition:
 
     @property
     def is_good(self) -> bool:
-        """Whether it is as it should be; `Conflicted` should not hold."""
-        return self.status == ("False" if self.type == CONFLICTED else "True")
+        """Whether it is as it should be; what tells of a fault should not hold."""
+        return self.status == ("False" if self.type in (CONFLICTED, INSECURE) else "True")
 
     def shown(self) -> dict[str, str]:
         """As Kubernetes writes it; what has no time of its own has none here."""

@@ -13,6 +13,7 @@ from policyd.mesh.istio.matches import StringMatch
 from policyd.strict import Many, Model
 
 _ORIGIN: Final = re.compile(r"\*|https?://[A-Za-z0-9*.-]{1,253}(?::[0-9]{1,5})?")
+ALL: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 Methods = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
 
 
@@ -23,7 +24,10 @@ def _check_origin(text: str) -> str:
 
 
 class CorsFilter(Model):
-    """Which origins may use the answers, and how; `max_age` is in seconds."""
+    """Which origins may use the answers, and how; `max_age` is in seconds.
+
+    An origin is told that it may itself, never `*`, which browsers do not take where credentials are allowed.
+    """
 
     allow_origins: Annotated[Many[Annotated[str, AfterValidator(_check_origin)]], Field(max_length=64)] = ()
     allow_credentials: bool = False
@@ -37,8 +41,8 @@ class CorsFilter(Model):
         for name, given in (("allowOrigins", self.allow_origins), ("allowMethods", self.allow_methods)):
             if "*" in given and len(given) > 1:
                 raise ValueError(f"`*` in `{name}` means all; remove the others")
-        if self.allow_credentials and "*" in (*self.allow_methods, *self.allow_headers, *self.expose_headers):
-            raise ValueError("browsers take `*` for a name where credentials are allowed; list what is allowed")
+        if self.allow_credentials and "*" in (*self.allow_headers, *self.expose_headers):
+            raise ValueError("browsers take `*` for a header's name where credentials are allowed; list the headers")
         return self
 
     @property
@@ -46,7 +50,7 @@ class CorsFilter(Model):
         """The same in the words of a VirtualService; who is not allowed is told nothing."""
         return CorsPolicy(
             allow_origins=tuple(map(_origin, self.allow_origins)),
-            allow_methods=self.allow_methods,
+            allow_methods=ALL if self.allow_credentials and self.allow_methods == ("*",) else self.allow_methods,
             allow_headers=self.allow_headers,
             expose_headers=self.expose_headers,
             max_age=float(self.max_age),

@@ -160,12 +160,6 @@ class Listener(Model):
         return self.tls is not None and self.tls.mode == "Passthrough"
 
 
-def _check_mode(given: Any) -> Any:
-    if given == "AllowInsecureFallback":
-        raise ValueError("nobody comes in by a certificate that is not good; write `AllowValidOnly`")
-    return given
-
-
 class ClientAuthoritiesRef(Model):
     """Whose certificates of clients are good: the ConfigMap (or Secret) `<name>` is `credentials/<name>/ca.crt`."""
 
@@ -176,10 +170,10 @@ class ClientAuthoritiesRef(Model):
 
 
 class ClientValidation(Model):
-    """Clients show a certificate of these authorities, or are not let in."""
+    """Clients show a certificate of these authorities, or are not let in; with `AllowInsecureFallback` they are."""
 
     ca_certificate_refs: Annotated[Many[ClientAuthoritiesRef], Field(min_length=1, max_length=8)]
-    mode: Annotated[Literal["AllowValidOnly"], BeforeValidator(_check_mode)] = "AllowValidOnly"
+    mode: Literal["AllowValidOnly", "AllowInsecureFallback"] = "AllowValidOnly"
 
     @model_validator(mode="after")
     def _one(self) -> ClientValidation:
@@ -247,6 +241,13 @@ class KubernetesGatewaySpec(Model):
     def client_certificate(self) -> CertificateRef | None:
         """What it shows backends."""
         return self.tls.backend.client_certificate_ref if self.tls.backend is not None else None
+
+    @property
+    def lets_anybody_in(self) -> bool:
+        """Whether some of its listeners take clients whose certificates are not good."""
+        frontend = self.tls.frontend
+        every = (frontend.default, *(one.tls for one in frontend.per_port)) if frontend is not None else ()
+        return any(one.validation is not None and one.validation.mode != "AllowValidOnly" for one in every)
 
     def wanted_of_clients(self, listener: Listener) -> ClientValidation | None:
         """What clients of a listener must show."""

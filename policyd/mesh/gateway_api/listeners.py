@@ -16,6 +16,7 @@ from policyd.mesh.gateway_api.common import GROUP
 from policyd.mesh.gateway_api.conditions import (
     ACCEPTED,
     CONFLICTED,
+    INSECURE,
     PROGRAMMED,
     RESOLVED,
     Condition,
@@ -28,7 +29,7 @@ from policyd.mesh.gateway_api.gateway_class import BUILT_IN, CONTROLLER, Gateway
 from policyd.mesh.gateway_api.held import folder_of
 from policyd.mesh.gateway_api.known import EDGE, Edge, Known
 from policyd.mesh.gateway_api.references import References
-from policyd.mesh.gateway_api.values import OpenedListener
+from policyd.mesh.gateway_api.values import OpenedListener, TakesAny
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata, Section
 from policyd.mesh.istio.gateway import GatewaySpec, Server, ServerPort
@@ -36,6 +37,12 @@ from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.model import gateway_listener
 
 REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
+UNCHECKED: Final = Condition(
+    INSECURE,
+    "True",
+    "ConfigurationChanged",
+    "clients come in without a certificate, or with one that is not good; write `AllowValidOnly` once all have one",
+)
 PENDING: Final = Condition(
     ACCEPTED, "Unknown", "Pending", "its class is not one of this mesh, nothing is done about it"
 )
@@ -127,6 +134,8 @@ def _server_tls(gateway: KubernetesGateway, listener: Listener) -> ServerTls | N
         return ServerTls(mode="SIMPLE", credential_names=names)
     (ref,) = wanted.ca_certificate_refs
     authorities = folder_of(ref.name, ref.namespace, own)
+    if wanted.mode == "AllowInsecureFallback":
+        return TakesAny(mode="OPTIONAL_MUTUAL", credential_names=names, ca_cert_credential_name=authorities)
     return ServerTls(mode="MUTUAL", credential_names=names, ca_cert_credential_name=authorities)
 
 

@@ -36,7 +36,7 @@ from policyd.mesh.gateway_api.connection_routes import TcpRouteResource, TlsRout
 from policyd.mesh.gateway_api.gateway import KubernetesGateway
 from policyd.mesh.gateway_api.gateway_class import CONTROLLER, GatewayClass
 from policyd.mesh.gateway_api.known import Known
-from policyd.mesh.gateway_api.listeners import PENDING, Opening, Openings, is_ours
+from policyd.mesh.gateway_api.listeners import PENDING, UNCHECKED, Opening, Openings, is_ours
 from policyd.mesh.gateway_api.precedence import by_host
 from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
 from policyd.mesh.gateway_api.rules import Ruled
@@ -315,7 +315,11 @@ class _Translator:
             ListenerStatus(one.listener.name, one.kinds, self._count[one.id], one.conditions(), one.places)
             for one in self._openings.of(gateway.id)
         )
-        conditions = (*self._openings.conditions(gateway), *self._of_client_certificate(gateway))
+        conditions = (
+            *self._openings.conditions(gateway),
+            *self._of_client_certificate(gateway),
+            *([UNCHECKED] if gateway.spec.lets_anybody_in else []),
+        )
         addresses = tuple(dict.fromkeys(edge.address for edge in self._openings.edges(gateway)))
         return Status(conditions, listeners, addresses=addresses)
 

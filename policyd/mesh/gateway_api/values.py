@@ -13,6 +13,7 @@ from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
+from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.yaml import Document, Path
 
@@ -62,6 +63,12 @@ class TlsShare(TlsRoute):
     """The same for TLS that is passed on."""
 
     below: int
+
+
+class TakesAny(ServerTls):
+    """A server that asks clients for certificates, and lets them in whatever they show."""
+
+    takes_any: ClassVar[bool] = True
 
 
 class BackendTls(ClientTls):

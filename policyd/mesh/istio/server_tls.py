@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -71,6 +71,8 @@ class ServerTls(Model):
     identities of the mesh. With PASSTHROUGH it proves nothing: what the client sends is passed on as it is, with
     AUTO_PASSTHROUGH to the Service that the asked name means.
     """
+
+    takes_any: ClassVar[bool] = False  # no file says so
 
     mode: Literal["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL", "PASSTHROUGH", "AUTO_PASSTHROUGH"] | None = (
         None

@@ -96,5 +96,6 @@ def _wanted(tls: ServerTls) -> dict[str, Any]:
         ],
         "verify_certificate_hash": list(tls.verify_certificate_hash),
         "verify_certificate_spki": list(tls.verify_certificate_spki),
+        "trust_chain_verification": "ACCEPT_UNTRUSTED" if tls.takes_any else "",
     }
     return {name: value for name, value in found.items() if value}

@@ -110,7 +110,7 @@ def _server(
     name = server_routes(listen.declared, one.gateway.id, one.at)
     chain: dict[str, Any] = {"name": name}
     if one.server.section == "http":
-        more = {**_of_strangers(instance), **(quic.MANAGER if by_quic else {})}
+        more = {**_of_strangers(instance, checked=not one.tls.takes_any), **(quic.MANAGER if by_quic else {})}
         chain["filters"] = [_edge(gateway_listener(instance.name, listen.declared), name, behind, **more)]
     else:
         chain["filters"] = edge_connections.into_tunnel(instance, listen, one)
@@ -126,7 +126,7 @@ def _server(
     return chain if "*" in names else {"filter_chain_match": {"server_names": list(names)}, **chain}
 
 
-def _of_strangers(instance: Instance) -> dict[str, Any]:
+def _of_strangers(instance: Instance, *, checked: bool = True) -> dict[str, Any]:
     """What is believed of who is before the gateway: addresses by so many proxies, certificates of those that show one.
 
     Workloads of the mesh are none of them: they have a name of their own, and speak for nobody.
@@ -134,8 +134,9 @@ def _of_strangers(instance: Instance) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if instance.trusted_proxies:
         found["xff_num_trusted_hops"] = instance.trusted_proxies
-    if instance.forwards != "UNDEFINED":
-        found["forward_client_cert_details"] = instance.forwards
+    if instance.forwards == "UNDEFINED" or not checked:
+        return found
+    found["forward_client_cert_details"] = instance.forwards
     if instance.forwards in ("SANITIZE_SET", "APPEND_FORWARD"):
         found["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
     return found

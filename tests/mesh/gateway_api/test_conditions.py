@@ -16,6 +16,7 @@ from policyd.mesh.gateway_api.kinds import KINDS
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, ShowsBackends
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.placement import assumed
+from policyd.xds.resources import certificates
 from tests.mesh.gateway_api.sample import (
     EVERY,
     HTTP,
@@ -270,6 +271,39 @@ def test_clients_show_what_is_said_for_their_port_else_for_all(frontend: dict[st
     shown = {one.resource.name: one.resource.spec.servers[0].tls for one in found.of(OpenedListener)}
     assert shown["edge~http"] is None
     assert (shown["edge~https"].mode, shown["edge~https"].ca_file) == ("MUTUAL" if wanted else "SIMPLE", wanted)
+
+
+@pytest.mark.parametrize(
+    ("default", "on_port", "told_of"),
+    [
+        ("AllowValidOnly", None, False),
+        ("AllowInsecureFallback", None, True),
+        ("AllowInsecureFallback", "AllowValidOnly", True),
+        ("AllowValidOnly", "AllowInsecureFallback", True),
+    ],
+)
+def test_a_gateway_that_lets_in_whoever_has_no_good_certificate_is_told_so(
+    default: str, on_port: str | None, told_of: bool
+) -> None:
+    def wanted(mode: str) -> dict[str, Any]:
+        return {"validation": {"caCertificateRefs": [OWN], "mode": mode}}
+
+    per_port = [{"port": HTTPS["port"], "tls": wanted(on_port)}] if on_port else []
+    found = declared(gateway(HTTPS, tls={"frontend": {"default": wanted(default), "perPort": per_port}}))
+
+    conditions = status(found, "Gateway", "edge").conditions
+    assert [(one.status, one.reason) for one in conditions if one.type == "InsecureFrontendValidationMode"] == (
+        [("True", "ConfigurationChanged")] if told_of else []
+    )
+    [opened] = found.of(OpenedListener)
+    tls = opened.resource.spec.servers[0].tls
+    assert tls is not None
+    takes_any = (on_port or default) == "AllowInsecureFallback"
+    assert (tls.mode, tls.takes_any) == (("OPTIONAL_MUTUAL", True) if takes_any else ("MUTUAL", False))
+    shown = certificates.downstream(tls)["typed_config"]
+    context = shown["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+    assert context == ({"trust_chain_verification": "ACCEPT_UNTRUSTED"} if takes_any else {})
+    assert shown["require_client_certificate"] is not takes_any
 
 
 CLIENT = {"backend": {"clientCertificateRef": {"name": "shop"}}}
