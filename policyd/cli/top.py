@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from policyd.telemetry.graph import Look, Traffic
 
 MAX_PAGE: Final = 64 << 20  # bytes of one proxy's page
-HEADERS: Final = ("FROM", "TO", "REQUESTS/S", "DENIED/S", "FAILED/S", "OPENED/S", "P50", "P95", "TLS")
-TLS: Final = {"mutual_tls": "mutual", "none": "none"}
 
 
 app = leaf()
@@ -41,7 +39,8 @@ def top(
     """
     from policyd.instance import folder, server
 
-    with server(folder(directory)) as client:
+    where = folder(directory)
+    with server(where) as client:
         looks = _between(client, every)
         if as_json:
             for seconds, edges, missed in looks:
@@ -52,7 +51,7 @@ def top(
             _, edges, missed = next(looks)
             _show(edges, missed, everything=everything)
         else:
-            _live(looks, everything=everything)
+            _live(where.name, looks, every, everything=everything)
 
 
 Between = tuple[float, "list[Traffic]", Sequence[str]]
@@ -89,50 +88,34 @@ def _look(client: AdminClient) -> tuple[Look, Sequence[str]]:
     return look(pages, frozenset(place.name for place in places if place.role == "gateway")), missed
 
 
-def rows(edges: Sequence[Traffic], *, everything: bool) -> list[Sequence[str]]:
-    """The table's, of what is busy or of `everything`."""
-    busy = (one for one in edges if everything or one.rate or one.connections)
-    return [
-        (
-            one.edge.source, one.edge.destination, _rate(one.rate), _rate(one.denied), _rate(one.failed),
-            _rate(one.connections), _milliseconds(one.p50), _milliseconds(one.p95), TLS.get(one.edge.security, "-"),
-        )
-        for one in busy
-    ]  # fmt: skip
+def chosen(edges: Sequence[Traffic], *, everything: bool) -> list[Traffic]:
+    """Of all those that are busy, or `everything`; what is wrong first."""
+    from policyd.cli.top_screen import worst_first
 
-
-def _rate(value: float) -> str:
-    return f"{value:.1f}" if value else "-"
-
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
-
-
-def _parts(edges: Sequence[Traffic], missed: Sequence[str], *, everything: bool) -> list[Any]:
-    from policyd.cli import output
-    from policyd.wording import clean
-
-    found = rows(edges, everything=everything)
-    told = [output.table(HEADERS, found)] if found else ["no request ended meanwhile"]
-    return [*told, *(clean(f"not seen: {one}") for one in missed)]
+    return worst_first([one for one in edges if everything or one.rate or one.connections])
 
 
 def _show(edges: Sequence[Traffic], missed: Sequence[str], *, everything: bool) -> None:
     from policyd.cli import output
+    from policyd.cli.top_screen import HEADERS, cells
+    from policyd.wording import clean
 
-    output.show(*_parts(edges, missed, everything=everything))
+    found = [cells(one) for one in chosen(edges, everything=everything)]
+    told = output.table(HEADERS, found) if found else "no request ended meanwhile"
+    output.show(told, *(clean(f"not seen: {one}") for one in missed))
 
 
-def _live(looks: Iterator[Between], *, everything: bool) -> None:
-    from rich.console import Group
+def _live(name: str, looks: Iterator[Between], every: float, *, everything: bool) -> None:
     from rich.live import Live
 
     from policyd.cli import output
+    from policyd.cli.top_screen import Screen
 
     with Live(console=output.console(), screen=True, auto_refresh=False) as live:
-        for _, edges, missed in looks:
-            live.update(Group(*_parts(edges, missed, everything=everything)), refresh=True)
+        live.update(f"counting what passes in the next {every:g} s", refresh=True)
+        for seconds, edges, missed in looks:
+            shown = Screen(name, seconds, chosen(edges, everything=everything), missed)
+            live.update(shown, refresh=True)
 
 
 def _print_json(seconds: float, edges: Sequence[Traffic], missed: Sequence[str]) -> None:

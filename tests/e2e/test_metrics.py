@@ -18,7 +18,7 @@ import pytest
 
 from policyd.signals import Party, standard_labels
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down, up
-from tests.e2e.terminal import wait_until
+from tests.e2e.terminal import Terminal, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -233,6 +233,20 @@ def test_top_without_a_terminal_prints_a_table_once(counted: RunningMesh) -> Non
         ["FROM", "TO", "REQUESTS/S", "DENIED/S", "FAILED/S", "OPENED/S", "P50", "P95", "TLS"],
     )
     assert ["productpage-v1", "details-v1"] in [line.split()[:2] for line in lines]
+
+
+def test_top_on_a_terminal_is_live_until_it_is_interrupted(counted: RunningMesh) -> None:
+    terminal = Terminal([PROGRAM, "top", "--dir", str(counted.directory), "--every", "0.5"], cwd=counted.directory)
+    with counted.client("reviews-v1") as inside:
+
+        def is_shown() -> bool:
+            inside.get("http://details:9080/details/0")
+            return re.search(r"reviews-v1 +details-v1 +[0-9.]+ +[0-9.]+ +-", terminal.text) is not None
+
+        wait_until(is_shown, 60, lambda: terminal.text)
+    assert "denied/s" in terminal.text
+    terminal.interrupt()
+    assert terminal.end() == 130
 
 
 def test_policyd_itself_keeps_the_traces_of_the_last_while(counted: RunningMesh) -> None:
