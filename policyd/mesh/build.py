@@ -33,7 +33,7 @@ from policyd.mesh.model import (
     Service,
     Workload,
 )
-from policyd.mesh.outside import REGISTRY_ONLY, Outbound, Outside
+from policyd.mesh.outside import REGISTRY_ONLY, Outbound
 from policyd.mesh.outside_checks import check_peers_outside
 from policyd.mesh.peers import with_peers
 from policyd.mesh.placement import Placement
@@ -44,6 +44,7 @@ from policyd.mesh.routing import check_virtual_services
 from policyd.mesh.scope import check_sidecars, with_ingress
 from policyd.mesh.service_entries import build_outside
 from policyd.mesh.services import build_services
+from policyd.mesh.targets import Targets
 from policyd.mesh.telemetry import Providers, check_telemetries
 from policyd.mesh.tokens import build_key_sets, issuers_of
 from policyd.mesh.virtual import names_of, virtual_addresses
@@ -76,10 +77,11 @@ def build(
     check_gateways(declaration, instances, problems)
     check_credentials(declaration, credentials, problems)
     outside = build_outside(declaration, outbound, instances, services, problems)
-    virtual_services = _routing(declaration, instances, services, outside, problems)
+    targets = Targets(instances, services, outside)
+    virtual_services = _routing(declaration, targets, problems)
     check_peers_outside(declaration, outside, federated, problems)
     key_sets = build_key_sets(declaration, instances, problems)
-    _check_proxies(declaration, instances, services, outside, problems)
+    _check_proxies(declaration, targets, problems)
     check_telemetries(declaration, instances, providers, problems)
     enforcements = check_enforcements(declaration, instances, problems)
     if problems:
@@ -132,33 +134,21 @@ def _served(
     return services, with_ingress(declaration, instances)
 
 
-def _routing(
-    declaration: Declaration,
-    instances: Mapping[str, Instance],
-    services: Mapping[str, Service],
-    outside: tuple[Outside, ...],
-    problems: list[Problem],
-) -> tuple[VirtualService, ...]:
+def _routing(declaration: Declaration, targets: Targets, problems: list[Problem]) -> tuple[VirtualService, ...]:
     """Check what says where requests go and how they get there; return the VirtualServices that have hosts."""
-    check_virtual_services(declaration, instances, services, outside, problems)
+    check_virtual_services(declaration, targets, problems)
     virtual_services = whole(declaration, problems)
-    check_destination_rules(declaration, instances, services, outside, problems)
-    check_opened_tls(declaration, instances, services, problems)
+    check_destination_rules(declaration, targets, problems)
+    check_opened_tls(declaration, targets.instances, targets.services, problems)
     return virtual_services
 
 
-def _check_proxies(
-    declaration: Declaration,
-    instances: Mapping[str, Instance],
-    services: Mapping[str, Service],
-    outside: tuple[Outside, ...],
-    problems: list[Problem],
-) -> None:
+def _check_proxies(declaration: Declaration, targets: Targets, problems: list[Problem]) -> None:
     """Check what is declared of single proxies: which claims they ask for, what they see, what they capture."""
-    check_claims(declaration, instances, problems)
-    check_sidecars(declaration, instances, services, outside, problems)
-    check_captured(declaration, instances, problems)
-    check_proxyless(declaration, instances, problems)
+    check_claims(declaration, targets.instances, problems)
+    check_sidecars(declaration, targets, problems)
+    check_captured(declaration, targets.instances, problems)
+    check_proxyless(declaration, targets.instances, problems)
 
 
 def _workloads(

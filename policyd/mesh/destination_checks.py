@@ -18,26 +18,22 @@ from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.traffic_policy import TrafficPolicy
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, PeerMode, Service
-from policyd.mesh.outside import Outside, covers_name
+from policyd.mesh.outside import covers_name
 from policyd.mesh.outside_checks import check_outside_rule
+from policyd.mesh.targets import Targets
 from policyd.yaml import Path
 
 NAME_A_SERVICE: Final = "name a service, or several as in `*.default.svc.cluster.local`"
 LEAVE_OUT: Final = "leave `tls` out, or write `ISTIO_MUTUAL`"
 
 
-def check_destination_rules(
-    declaration: Declaration,
-    instances: Mapping[str, Instance],
-    services: Mapping[str, Service],
-    outside: tuple[Outside, ...],
-    problems: list[Problem],
-) -> None:
+def check_destination_rules(declaration: Declaration, targets: Targets, problems: list[Problem]) -> None:
     """Each DestinationRule has its own name and an existing host; what is merged does not contradict itself."""
+    services, outside = targets.services, targets.outside
     names: dict[str, str] = {}
     policies: dict[object, str] = {}
     subsets: dict[object, str] = {}
-    wanting = _at_peers(instances.values(), services, ("STRICT",)) if declaration.of(DestinationRule) else {}
+    wanting = _at_peers(targets.instances.values(), services, ("STRICT",)) if declaration.of(DestinationRule) else {}
     for declared in declaration.of(DestinationRule):
         rule = declared.resource
         place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"

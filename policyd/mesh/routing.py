@@ -23,10 +23,10 @@ from policyd.mesh.istio.destination_rule import DestinationRule, Subset
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.virtual_service import MESH, VirtualService, held_at, led_to
 from policyd.mesh.matching import did_you_mean
-from policyd.mesh.model import Instance, Role, Service
-from policyd.mesh.outside import Outside
+from policyd.mesh.model import Role, Service
 from policyd.mesh.outside_checks import OutsideDestinations
 from policyd.mesh.precedence import check_hosts_once, inside, key
+from policyd.mesh.targets import Targets
 from policyd.yaml import Path
 
 DECLARE: Final = "declare it in workloads.yaml"
@@ -35,23 +35,17 @@ DECLARE_SUBSET: Final = "declare it in a DestinationRule of that host"
 NAME_A_SERVICE: Final = "name a service, or a host outside of the mesh by its full name"
 
 
-def check_virtual_services(
-    declaration: Declaration,
-    instances: Mapping[str, Instance],
-    services: Mapping[str, Service],
-    outside: tuple[Outside, ...],
-    problems: list[Problem],
-) -> None:
+def check_virtual_services(declaration: Declaration, targets: Targets, problems: list[Problem]) -> None:
     """Each VirtualService has its own name, known gateways, hosts that lead to it, existing destinations."""
     gateways = {found.resource.id: found.resource for found in declaration.of(Gateway)}
     found = declaration.of(VirtualService)
-    destinations = _Destinations(declaration, instances, services, outside)
+    destinations = _Destinations(declaration, targets)
     check_names(found, "VirtualService", problems)
-    check_hosts_once(found, services, problems)
+    check_hosts_once(found, targets.services, problems)
     for declared in found:
         served = _check_bound(declared, gateways, problems)
-        _check_hosts(declared, served, services, problems)
-        check_connections(declared, gateways, services, problems)
+        _check_hosts(declared, served, targets.services, problems)
+        check_connections(declared, gateways, targets.services, problems)
         destinations.check(declared, problems)
 
 
@@ -124,23 +118,17 @@ def _is_called(host: str, namespace: str, services: Mapping[str, Service]) -> bo
 class _Destinations:
     """What the rules of VirtualServices lead to, for the callers that are given them."""
 
-    def __init__(
-        self,
-        declaration: Declaration,
-        instances: Mapping[str, Instance],
-        services: Mapping[str, Service],
-        outside: tuple[Outside, ...],
-    ) -> None:
-        self._services = services
+    def __init__(self, declaration: Declaration, targets: Targets) -> None:
+        self._services = targets.services
         self._outside = OutsideDestinations(
-            outside,
+            targets.outside,
             (found.resource for found in declaration.of(DestinationRule)),
             (found.resource for found in declaration.of(OpensTls)),
         )
         gateways = [found.resource for found in declaration.of(Gateway)]
-        self._gateways = ByGateway(instances.values(), gateways)
+        self._gateways = ByGateway(targets.instances.values(), gateways)
         self._rules = Destinations(found.resource for found in declaration.of(DestinationRule))
-        self._instances = instances
+        self._instances = targets.instances
 
     @cached_property
     def _callers(self) -> list[tuple[Role, Caller]]:

@@ -8,7 +8,7 @@ called, policies say.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside
 from policyd.mesh.selection import check_names, check_selects, namespace_of
 from policyd.mesh.sidecars import Level, holds, level, said_of
+from policyd.mesh.targets import Targets
 
 KIND: Final = "Sidecar"
 OWN, ANY, NONE = ".", "*", "~"
@@ -131,21 +132,15 @@ def _entry(said: Sequence[SidecarSpec], served: Served) -> IngressListener | Non
     return next((one for one in listeners if one.port.number == served.number), None)
 
 
-def check_sidecars(
-    declaration: Declaration,
-    instances: Mapping[str, Instance],
-    services: Mapping[str, Service],
-    outside: Iterable[Outside],
-    problems: list[Problem],
-) -> None:
+def check_sidecars(declaration: Declaration, targets: Targets, problems: list[Problem]) -> None:
     """Each holds for somebody, alone on its level, and a host that it spells out is there."""
     declared = declaration.of(Sidecar)
     check_names(declared, KIND, problems)
-    spelled = {name for one in services.values() for name in names(one, one.namespace)}
-    spelled |= {one.host for one in outside}
+    spelled = {name for one in targets.services.values() for name in names(one, one.namespace)}
+    spelled |= {one.host for one in targets.outside}
     first: dict[tuple[str, Level], str] = {}
     for one in declared:
-        selected = [instance for instance in instances.values() if holds(one.resource, instance)]
+        selected = [instance for instance in targets.instances.values() if holds(one.resource, instance)]
         path = ("spec", "workloadSelector") if one.resource.spec.workload_selector else ("metadata",)
         check_selects(one, KIND, selected, path, problems)
         for instance in selected:
