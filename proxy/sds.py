@@ -101,6 +101,7 @@ class SdsServer:
                     if (request := reading.result()) is None:
                         return
                     reading = asyncio.ensure_future(anext(requests, None))
+                    self._note_rejected(state, request)
                     state, pushes = stream.receive(state, request, self._snapshot, self._clock())
                 else:
                     state, pushes = stream.update(state, self._snapshot, self._clock())
@@ -122,12 +123,15 @@ class SdsServer:
         timeout = None if due is None else due - now
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
+    def _note_rejected(self, state: stream.StreamState, request: stream.Request) -> None:
+        if request.error is not None and (push := stream.answered(state, request)):
+            reason = stream.words(push, request.error)[:500]
+            self._say("sidecar.secret_rejected", instance=self._instance, reason=reason)
+
     def _heard(self, body: bytes) -> stream.Request:
         """Read a request and keep of it only what counts; its node, all that Envoy can do, has 61 KB."""
         message = self._request.FromString(body)
         error = message.error_detail.message if message.HasField("error_detail") else None
-        if error is not None:
-            self._say("sidecar.secret_rejected", instance=self._instance, reason=error[:500])
         return stream.Request(
             type_url=message.type_url,
             subscribe=tuple(message.resource_names_subscribe),

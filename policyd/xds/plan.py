@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.xds.snapshot import Resource, Snapshot, differences
-from policyd.xds.state import UNKNOWN, Push, StreamState, TypeState, in_step, with_type
+from policyd.xds.state import ALONE, UNKNOWN, Push, StreamState, TypeState, in_step, with_type
 
 # the types that must be as the Snapshot says before resources of this type go
 _GO_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -41,6 +41,8 @@ def advance(state: StreamState, type_url: str, snapshot: Snapshot, now: float) -
     removed = {name for name in known.asked if name not in there}
     if not waits and (gone := _vanished(known, there, now)) and _may_go(state, type_url, snapshot, now):
         removed |= gone
+    if type_url in ALONE and resources:
+        resources, removed = resources[:1], set()  # the next comes with the answer
     if not resources and not removed and not known.owed:
         return state, None
     version = snapshot.version_of(type_url)

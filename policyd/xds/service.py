@@ -296,16 +296,14 @@ class DiscoveryService:
             return
         if request.type_url not in SHORT_NAMES:
             raise StreamError(f"`{request.type_url[:200]}` is no type that policyd serves")
-        known = connection.state.types.get(request.type_url)
-        answers = known is not None and known.pending is not None and known.pending.nonce == request.nonce
+        answered = stream.answered(connection.state, request)
         snapshot = self._cache.get(connection.node.id)
         connection.state, pushes = stream.receive(connection.state, request, snapshot, self._clock())
-        if answers and request.error is not None:
-            self._observer.rejected(
-                connection.node.id, kind(request.type_url), request.error[: stream.MAX_ERROR_LENGTH]
-            )
+        if answered and request.error is not None:
+            text = stream.words(answered, request.error)
+            self._observer.rejected(connection.node.id, kind(request.type_url), text)
         self._send(connection, pushes)
-        if answers and request.error is None and not pushes:
+        if answered and request.error is None and not pushes:
             self._note_converged(connection, counts=True)
 
     def _note_converged(self, connection: _Connection, *, counts: bool) -> None:

@@ -12,10 +12,13 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.xds.snapshot import Resource
 
 ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE)  # then every other type
+# sent one at a time and each content once: Envoy's rejection does not name a secret, and it accepts what it rejected
+# when that is sent again, though it does not use it
+ALONE: Final = frozenset((SECRET,))
 UNKNOWN: Final = ""  # the version of a resource of which the proxy rejected a change
 
 
@@ -45,13 +48,17 @@ class Push(Struct, frozen=True):
 
 
 class Rejection(Struct, frozen=True):
-    """What the proxy refused: `text` is its own; `content` is version by name, "" for a removal."""
+    """What the proxy refused: `text` is its own; `content` is version by name, "" for a removal.
+
+    `texts` has what it said of each secret, by name; `retry_at` is infinite where nothing is tried again.
+    """
 
     text: str
     at: float
     retry_at: float
     attempts: int
     content: Mapping[str, str]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class TypeState(Struct, frozen=True):

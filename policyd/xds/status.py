@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from policyd.xds.snapshot import Snapshot, kind
-from policyd.xds.state import ORDER, StreamState, TypeState, in_step
+from policyd.xds.state import ORDER, Rejection, StreamState, TypeState, in_step
 
 State = Literal["synced", "sent", "rejected", "none"]
 MAX_REJECTION = 1000  # characters
@@ -117,8 +117,13 @@ def _type_status(type_url: str, types: Mapping[str, TypeState], snapshot: Snapsh
         return TypeStatus(kind(type_url), "none")
     times = [time for time in (known.sent_at, known.answered_at) if time is not None]
     changed_at = epoch + max(times) if times else 0.0
-    rejection = _shown(known.rejection.text) if known.rejection else ""
+    rejection = _shown(_said(known.rejection)) if known.rejection else ""
     return TypeStatus(kind(type_url), _state(known, type_url, snapshot), rejection, changed_at, len(known.has))
+
+
+def _said(rejection: Rejection) -> str:
+    """What a proxy said, and of which resource where it did not say that itself."""
+    return "; ".join(f"`{name}`: {text}" for name, text in sorted(rejection.texts.items())) or rejection.text
 
 
 def _state(known: TypeState, type_url: str, snapshot: Snapshot | None) -> State:

@@ -12,6 +12,7 @@ Envoy 1.40 was measured to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -22,7 +23,7 @@ from policyd.errors import StreamError
 from policyd.xds.held import changed
 from policyd.xds.plan import advance, endpoints_again
 from policyd.xds.snapshot import Snapshot
-from policyd.xds.state import ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, with_type
+from policyd.xds.state import ALONE, ORDER, UNKNOWN, Push, Rejection, Request, StreamState, TypeState, with_type
 
 __all__ = ["Push", "Request", "StreamState", "due", "receive", "start", "update"]
 
@@ -62,6 +63,18 @@ def receive(
     return update(state, snapshot, now) if snapshot is not None else (state, ())
 
 
+def answered(state: StreamState, request: Request) -> Push | None:
+    """The response that a request answers, if it is one that was not answered before."""
+    known = state.types.get(request.type_url)
+    return known.pending if known and known.pending and known.pending.nonce == request.nonce else None
+
+
+def words(push: Push, error: str) -> str:
+    """What a proxy said of a response that it rejected, and of which secret, which it does not say itself."""
+    text = error[:MAX_ERROR_LENGTH]
+    return f"`{push.resources[0].name}`: {text}" if push.type_url in ALONE and push.resources else text
+
+
 def update(state: StreamState, snapshot: Snapshot, now: float = 0.0) -> tuple[StreamState, tuple[Push, ...]]:
     """Say what to send now, in order. Call it for a new Snapshot, and when `due` says so."""
     pushes = []
@@ -75,7 +88,7 @@ def update(state: StreamState, snapshot: Snapshot, now: float = 0.0) -> tuple[St
 def due(state: StreamState, now: float = 0.0) -> float | None:
     """When `update` should be called though nothing has happened; None when there is no need."""
     times = [one.rejection.retry_at for one in state.types.values() if one.rejection] + [state.grace_until]
-    return min((time for time in times if time > now), default=None)
+    return min((time for time in times if now < time < math.inf), default=None)
 
 
 # ---- taking a request in
@@ -151,10 +164,17 @@ def _answered(state: TypeState, request: Request, now: float) -> TypeState:
 
 def _accepted(state: TypeState, push: Push, touched: set[str], now: float) -> TypeState:
     has = changed(state.has, push.removed, {one.name: one.version for one in push.resources})
-    rejection = state.rejection and _without(state.rejection, touched)
+    rejection = state.rejection and _without(state.rejection, touched - _refused_before(state.rejection, push))
     perhaps = state.perhaps - touched
     behind = (state.behind | touched) - _as_compared(state, push)
     return replace(state, has=has, perhaps=perhaps, rejection=rejection, pending=None, answered_at=now, behind=behind)
+
+
+def _refused_before(rejection: Rejection, push: Push) -> set[str]:
+    """What the proxy accepts of what it rejected, and does not use."""
+    if push.type_url not in ALONE:
+        return set()
+    return {one.name for one in push.resources if rejection.content.get(one.name) == one.version}
 
 
 def _as_compared(state: TypeState, push: Push) -> set[str]:
@@ -175,13 +195,18 @@ def _rejected(state: TypeState, push: Push, text: str, now: float) -> TypeState:
     before = state.rejection
     again = before is not None and any(before.content.get(name) == version for name, version in content.items())
     attempts = before.attempts + 1 if before and again else 1
-    wait = min(FIRST_BACKOFF * 2 ** (attempts - 1), LONGEST_BACKOFF)
+    is_alone = push.type_url in ALONE
+    wait = math.inf if is_alone else min(FIRST_BACKOFF * 2 ** (attempts - 1), LONGEST_BACKOFF)
+    text = text[:MAX_ERROR_LENGTH]
+    texts = {**(before.texts if before else {}), **dict.fromkeys(content if is_alone else (), text)}
     content = {**(before.content if before else {}), **content}
-    refused = Rejection(text[:MAX_ERROR_LENGTH], now, now + wait, attempts, content)
+    refused = Rejection(text, now, now + wait, attempts, content, texts)
     return replace(state, has=has, perhaps=perhaps, rejection=refused)
 
 
 def _without(rejection: Rejection, names: Iterable[str]) -> Rejection | None:
     """The rejection less those names; None when nothing of it is left."""
-    content = {name: version for name, version in rejection.content.items() if name not in set(names)}
-    return replace(rejection, content=content) if content else None
+    gone = set(names)
+    content = {name: version for name, version in rejection.content.items() if name not in gone}
+    texts = {name: text for name, text in rejection.texts.items() if name not in gone}
+    return replace(rejection, content=content, texts=texts) if content else None

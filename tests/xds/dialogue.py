@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, Reference
+from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Reference
 from policyd.xds import stream
 from policyd.xds.snapshot import Resource, Snapshot, kind, make_snapshot
 from policyd.xds.stream import Push, Request
@@ -30,6 +30,11 @@ def listener(name: str, version: str = "1", *, routes: str = "", to: tuple[str, 
 def route(name: str, version: str = "1", *, to: tuple[str, ...] = ()) -> Resource:
     """A route configuration to clusters."""
     return Resource(name, version, ROUTE, b"", frozenset(Reference(CLUSTER, one) for one in to))
+
+
+def secret(name: str, version: str = "1") -> Resource:
+    """A certificate and its key, or authorities."""
+    return Resource(name, version, SECRET, b"")
 
 
 def snapshot(*resources: Resource) -> Snapshot:

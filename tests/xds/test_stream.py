@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from policyd.errors import StreamError
 from policyd.xds import stream
 from policyd.xds.stream import Request
-from tests.xds.dialogue import Dialogue, cluster, endpoints, listener, route, snapshot
+from tests.xds.dialogue import Dialogue, cluster, endpoints, listener, route, secret, snapshot
 
 A_AND_B = (cluster("a", eds=False), cluster("b", eds=False))
 SMALL = (cluster("a"), endpoints("a"), listener("l", routes="r"), route("r", to=("a",)))
@@ -271,6 +273,57 @@ class TestOrder:
     def test_secrets_wait_for_nothing(self) -> None:
         proxy = talk()
         assert proxy.ask(SECRET, "default", has={"default": "1"}) == ["secrets -default"]
+
+
+class TestSecrets:
+    """Envoy's rejections name no secret, and of what it rejected it accepts the same again without using it."""
+
+    def test_each_is_sent_alone(self) -> None:
+        proxy = talk(secret("a"), secret("b"))
+        assert proxy.ask(SECRET, "a", "b") == ["secrets a=1"]
+        assert proxy.nack(SECRET, "bad") == ["secrets b=1"]
+        assert proxy.ack(SECRET) == []
+        assert texts(proxy) == {"a": "bad"}
+
+    def test_those_that_go_do_so_after_those_that_come(self) -> None:
+        proxy = talk(secret("a"), secret("b"), secret("c"))
+        proxy.ask(SECRET, "a", "b", "c")
+        proxy.settle()
+        assert proxy.change(secret("a", "2")) == ["secrets a=2"]
+        assert proxy.ack(SECRET) == ["secrets -b -c"]
+
+    def test_what_was_rejected_is_not_tried_again_until_it_is_another(self) -> None:
+        proxy = talk(secret("a"))
+        proxy.ask(SECRET, "a")
+        assert proxy.nack(SECRET, "bad") == []
+        assert stream.due(proxy.state, proxy.now + stream.GRACE) is None
+        assert proxy.wait(3600) == []
+        assert proxy.change(secret("a", "2")) == ["secrets a=2"]
+        assert proxy.ack(SECRET) == []
+        assert texts(proxy) == {}
+
+    def test_what_was_rejected_stays_so_though_it_is_accepted_when_it_is_asked_for_again(self) -> None:
+        proxy = talk(secret("a"))
+        proxy.ask(SECRET, "a")
+        proxy.nack(SECRET, "bad")
+        assert proxy.ask(SECRET, "a") == ["secrets a=1"]
+        assert proxy.ack(SECRET) == []
+        assert texts(proxy) == {"a": "bad"}
+
+    def test_each_keeps_its_own_words(self) -> None:
+        proxy = talk(secret("a"), secret("b"))
+        proxy.ask(SECRET, "a", "b")
+        proxy.nack(SECRET, "no key")
+        proxy.nack(SECRET, "no chain")
+        assert texts(proxy) == {"a": "no key", "b": "no chain"}
+        proxy.ask(SECRET, without=("a",))
+        assert texts(proxy) == {"b": "no chain"}
+
+
+def texts(proxy: Dialogue) -> Mapping[str, str]:
+    """What the proxy said of each secret that it rejected."""
+    rejection = proxy.state.types[SECRET].rejection
+    return rejection.texts if rejection else {}
 
 
 class TestWarming:
