@@ -48,6 +48,8 @@ def workloads() -> dict[str, Any]:
         "workloads": {
             "one": {"service": "one", "port": 80, **ECHO},
             "two": {"service": "two", "port": 80, **ECHO},
+            "many-1": {"service": "many", "port": 80, **ECHO},
+            "many-2": {"service": "many", "port": 80, **ECHO},
             "far": {"service": "far", "port": 80, "namespace": "far", **ECHO},
             "raw": {"service": "raw", "ports": more, **ECHO},
         },
@@ -147,6 +149,14 @@ RESOURCES = [
         rule("/other-bank", refs=[{**OUTSIDE, "name": "other"}]),
         parentRefs=[{"name": "edge", "sectionName": name} for name in ("http", "https", "mutual", "any")],
         hostnames=["a.example"],
+    ),
+    route(
+        rule("/stays", refs=to("many"), sessionPersistence={"sessionName": "stays"}),
+        rule("/lasts", refs=to("many"), sessionPersistence={
+            "sessionName": "lasts", "absoluteTimeout": "1h", "cookieConfig": {"lifetimeType": "Permanent"},
+        }),
+        rule("/told", refs=to("many"), sessionPersistence={"sessionName": "x-told", "type": "Header"}),
+        name="sessions", parentRefs=[{"name": "edge", "sectionName": "http"}], hostnames=["a.example"],
     ),
     route(rule("/"), name="wrong", parentRefs=[{"name": "edge", "sectionName": "no"}], hostnames=["wrong.example"]),
     route({"backendRefs": to("raw")}, name="raw", kind="TCPRoute", parentRefs=[{"name": "edge", "sectionName": "raw"}]),
@@ -351,6 +361,39 @@ def test_where_credentials_are_allowed_no_browser_is_told_a_star(client: httpx.C
     assert "*" not in "".join(text for name, text in before.items() if name.startswith("access-control-"))
 
 
+SESSIONS = {
+    "/stays/a": ("set-cookie", 'stays="'),
+    "/lasts/a": ("set-cookie", 'lasts="'),
+    "/told/a": ("x-told", ""),
+}
+
+
+@pytest.mark.parametrize("path", SESSIONS)
+def test_a_client_stays_with_the_instance_that_answered_it_first(client: httpx.Client, path: str) -> None:
+    name, begin = SESSIONS[path]
+
+    def begun() -> tuple[str, dict[str, str]]:
+        client.cookies.clear()
+        reply = asked(client, path)
+        said = reply.headers[name]
+        assert said.startswith(begin)
+        assert ("Max-Age=3600" in said, "Max-Age" in said) == (path == "/lasts/a",) * 2
+        client.cookies.clear()
+        own = {"cookie": said.partition(";")[0]} if name == "set-cookie" else {name: said}
+        return reply.json()["instance"], own
+
+    seen: dict[str, dict[str, str]] = {}
+    while len(seen) < 2:  # new clients come to each
+        instance, own = begun()
+        seen[instance] = own
+    for instance, own in seen.items():
+        assert {client.get(path, headers=own).json()["instance"] for _ in range(8)} == {instance}
+        client.cookies.clear()
+    # who tells of nobody's instance is led like a new client
+    wrong = {key: value.partition('"')[0] + "MTI3LjAuMC4xOjE=" for key, value in own.items()}
+    assert client.get(path, headers=wrong).json()["instance"] in seen
+
+
 def call(mesh: RunningMesh, **metadata: str) -> bytes | grpc.StatusCode:
     """The answer to a call at the gateway, or its status."""
     options = [("grpc.default_authority", "calls.example")]
@@ -517,7 +560,7 @@ def test_what_is_told_is_what_holds(client: httpx.Client, mesh: RunningMesh) -> 
 
     assert wrong["status"]["parents"][0]["conditions"][0]["reason"] == "NoMatchingParent"
     wait_until(lambda: programmed(mesh)["edge"] == ("True", "Programmed", ""), 30)
-    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [2, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert [one["attachedRoutes"] for one in edge["status"]["listeners"]] == [3, 0, 1, 1, 1, 1, 1, 1, 1]
 
     # what a proxy rejects is told in its own words, until it is taken back
     odd = route({**rule("/"), "matches": [{"path": {"type": "RegularExpression", "value": NO_CLASS}}]}, name="odd")

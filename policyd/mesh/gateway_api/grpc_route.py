@@ -19,11 +19,12 @@ from policyd.mesh.gateway_api.common import (
 from policyd.mesh.gateway_api.http_filters import check_filter_type, check_one
 from policyd.mesh.gateway_api.http_matches import HeaderMatch
 from policyd.mesh.gateway_api.http_route import LATER as HTTP_LATER
+from policyd.mesh.gateway_api.sessions import SessionPersistence, check_backends
 from policyd.mesh.matching import check_regex
 from policyd.strict import Many, Model
 
 LATER: Final[Mapping[str, str]] = {
-    name: HTTP_LATER[name] for name in ("sessionPersistence", "useDefaultGateways", "extensionRef")
+    name: HTTP_LATER[name] for name in ("idleTimeout", "useDefaultGateways", "extensionRef")
 }
 _SERVICE: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 
@@ -95,6 +96,12 @@ class GrpcRouteRule(Model):
     matches: Annotated[Many[GrpcRouteMatch], Field(max_length=64)] = ()
     filters: Filters16 = ()
     backend_refs: Annotated[Many[GrpcBackendRef], Field(max_length=16)] = ()
+    session_persistence: SessionPersistence | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> GrpcRouteRule:
+        check_backends(self.session_persistence, len(self.backend_refs))
+        return self
 
 
 class GrpcRouteSpec(Model):

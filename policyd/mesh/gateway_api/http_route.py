@@ -17,10 +17,11 @@ from policyd.mesh.gateway_api.common import (
 )
 from policyd.mesh.gateway_api.http_filters import HttpFilter, check_filters
 from policyd.mesh.gateway_api.http_matches import HttpRouteMatch
+from policyd.mesh.gateway_api.sessions import SessionPersistence, check_backends
 from policyd.strict import Duration, Many, Model
 
 LATER: Final[Mapping[str, str]] = {
-    "sessionPersistence": "let a DestinationRule choose by a cookie: `loadBalancer: {consistentHash: {httpCookie: …}}`",
+    "idleTimeout": "a proxy keeps no session that could be idle; write `absoluteTimeout`, for a permanent cookie",
     "useDefaultGateways": "name the Gateway in `parentRefs`",
     "externalAuth": "every request is decided by the policies of this mesh; write what you ask for in Cedar",
     "extensionRef": "no code is loaded into proxies; use the filters of the specification",
@@ -64,9 +65,11 @@ class HttpRouteRule(Model):
     backend_refs: Annotated[Many[HttpBackendRef], Field(max_length=16)] = ()
     timeouts: Timeouts | None = None
     retry: Retry | None = None
+    session_persistence: SessionPersistence | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> HttpRouteRule:
+        check_backends(self.session_persistence, len(self.backend_refs))
         if self.backend_refs and any(one.request_redirect is not None for one in self.filters):
             raise ValueError("`RequestRedirect` answers by itself; remove it or `backendRefs`")
         every = (*self.filters, *(one for backend in self.backend_refs for one in backend.filters))

@@ -18,6 +18,7 @@ from policyd.mesh.gateway_api.http_matches import HttpRouteMatch
 from policyd.mesh.gateway_api.http_route import HttpRouteResource
 from policyd.mesh.gateway_api.matches import grpc_match, http_match
 from policyd.mesh.gateway_api.precedence import Order, by_grpc_match, by_http_match
+from policyd.mesh.gateway_api.values import Persistent
 from policyd.mesh.hosts import CLUSTER_DOMAIN
 from policyd.mesh.istio.destination import Destination, MirrorPolicy
 from policyd.mesh.istio.http_route import HttpRoute
@@ -111,7 +112,18 @@ def _rule(
         made = http_match(match, port, action.below)
     else:
         made = grpc_match(match, port, action.below)
-    return HttpRoute(name=f"{route.namespace}.{route.name}.{rule.name or at}"[:253], match=(made,), **action.fields)
+    name = f"{route.namespace}.{route.name}.{rule.name or at}"[:253]
+    if rule.session_persistence is None or not action.fields.get("route"):
+        return HttpRoute(name=name, match=(made,), **action.fields)
+    session = rule.session_persistence.session(f"{route.kind}/{name}", _cookie_path(match))
+    return Persistent(name=name, match=(made,), session=session, **action.fields)
+
+
+def _cookie_path(match: HttpRouteMatch | GrpcRouteMatch) -> str:
+    """Below what path clients tell of their instance: of the very path, or prefix, where it is one."""
+    if isinstance(match, HttpRouteMatch) and match.path.type != "RegularExpression":
+        return match.path.value if match.path.type == "Exact" else match.path.segments
+    return ""
 
 
 def _led(route: RequestRoute, rule: AnyRule, backends: Backends) -> tuple[list[Led], list[MirrorPolicy]]:

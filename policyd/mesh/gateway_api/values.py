@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from policyd.mesh.gateway_api.sessions import Session
 from policyd.mesh.istio.answers import Redirect, RegexRewrite
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.gateway import Gateway
+from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.virtual_service import VirtualService
@@ -28,6 +30,12 @@ class Slice(HttpMatch):
     """A match that holds for the first `below` of every million requests, wherever each of them falls."""
 
     below: int
+
+
+class Persistent(HttpRoute):
+    """A rule whose clients stay with the instance that answered them first."""
+
+    session: Session
 
 
 class PathRedirect(Redirect):

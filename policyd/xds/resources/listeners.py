@@ -28,6 +28,7 @@ from policyd.xds.resources import (
     guard,
     inner,
     observing,
+    sessions,
     sniffed,
     tcp,
     tls,
@@ -226,7 +227,7 @@ def outbound(
     seen = observing.seen(mesh, control, instance)
     observed = seen.outbound()
     by_proxy = egress.is_by_proxies(mesh)
-    inside = [*asked, *lookup, *faults.FILTERS, *seen.messages(asked=False)]
+    inside = [*asked, *lookup, *faults.FILTERS, sessions.FILTER, *seen.messages(asked=False)]
     within = seen.inside()
     yield inner.listener(inside, within)
     if mesh.is_sniffed:

@@ -15,7 +15,7 @@ from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.istio.virtual_service import MESH, VirtualService
 from policyd.mesh.model import Mesh
 from policyd.mesh.tokens import Believed
-from policyd.xds.resources import claims, faults, headers
+from policyd.xds.resources import claims, faults, headers, sessions
 from policyd.xds.resources.forward import Forward
 from policyd.xds.resources.matches import EVERYTHING, route_match
 
@@ -81,7 +81,11 @@ def _route(rule: HttpRoute, match: HttpMatch, told: claims.Matchers, forward: Fo
         route["name"] = name
     if match.stat_prefix:
         route["stat_prefix"] = match.stat_prefix
-    said = {**faults.of_route(rule.fault, rule.cors_policy), **(forward.asked(rule) if rule.route else {})}
+    said = {
+        **faults.of_route(rule.fault, rule.cors_policy),
+        **sessions.of_route(rule),
+        **(forward.asked(rule) if rule.route else {}),
+    }
     per_filter = {"typed_per_filter_config": said} if said else {}
     return route | _action(rule, match, forward, view) | _headers(rule) | per_filter
 

@@ -180,6 +180,51 @@ def test_where_a_client_is_sent(redirect: str, expected: dict[str, Any]) -> None
     assert made["redirect"] == {"response_code": "FOUND", **expected}
 
 
+SESSION_STATE = "type.googleapis.com/envoy.extensions.http.stateful_session"
+SESSIONS = [
+    ("{sessionName: s}", "cookie", {"cookie": {"name": "s", "path": "/a"}}),
+    ("{sessionName: s, type: Cookie, cookieConfig: {lifetimeType: Session}}", "cookie",
+     {"cookie": {"name": "s", "path": "/a"}}),
+    ("{sessionName: s, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}", "cookie",
+     {"cookie": {"name": "s", "path": "/a", "ttl": "3600s"}}),
+    ("{sessionName: S, type: Header}", "header", {"name": "s"}),
+    ("{}", "cookie", {"cookie": {"name": "policyd-session-b2a3124b", "path": "/a"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "by", "expected"), SESSIONS)
+def test_how_a_client_stays_with_an_instance(given: str, by: str, expected: dict[str, Any]) -> None:
+    [made] = routed({**TO_API, "matches": [{"path": {"value": "/a/"}}], "sessionPersistence": text(given)})
+
+    [(name, config)] = made["typed_per_filter_config"].items()
+    state = config["stateful_session"]["session_state"]
+    kind = {"cookie": "cookie.v3.CookieBasedSessionState", "header": "header.v3.HeaderBasedSessionState"}[by]
+    assert (name, state["name"]) == ("envoy.filters.http.stateful_session", f"envoy.http.stateful_session.{by}")
+    assert state["typed_config"] == {"@type": f"{SESSION_STATE}.{kind}", **expected}
+
+
+@pytest.mark.parametrize(
+    ("match", "path"),
+    [
+        ({}, "/"),
+        ({"path": {"value": "/a/b/"}}, "/a/b"),
+        ({"path": {"type": "Exact", "value": "/a/"}}, "/a/"),
+        ({"path": {"type": "RegularExpression", "value": "/[0-9]"}}, "/"),
+    ],
+)
+def test_a_cookie_is_for_the_paths_of_its_rule(match: dict[str, Any], path: str) -> None:
+    [made] = routed({**TO_API, "matches": [match], "sessionPersistence": {}})
+    [config] = made["typed_per_filter_config"].values()
+    assert config["stateful_session"]["session_state"]["typed_config"]["cookie"]["path"] == path
+
+
+def test_what_answers_by_itself_has_no_sessions() -> None:
+    redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": "b.example"}}
+    for rule in ({"filters": [redirect]}, {"backendRefs": [NOBODY]}):
+        [made] = routed({**rule, "sessionPersistence": {}})
+        assert "typed_per_filter_config" not in made
+
+
 HEADERS = """\
 filters:
   - type: RequestHeaderModifier
@@ -437,6 +482,7 @@ def test_the_real_envoy_accepts_every_rule_there_is(tmp_path: Path, instance: st
             for one, _ in REDIRECTS
         ),
         {**TO_API, **text(HEADERS)},
+        *({**TO_API, "sessionPersistence": text(given)} for given, _, _ in SESSIONS),
         {**TO_API, "filters": [cors, mirror]},
         {"backendRefs": [{"name": "api", "port": 9080, "filters": own}, {"name": "web", "port": 80}, NOBODY]},
     ]
@@ -449,7 +495,7 @@ def test_the_real_envoy_accepts_every_rule_there_is(tmp_path: Path, instance: st
         route(*rules[at : at + 16], name=f"r{at}", parentRefs=parents, hostnames=["a.example"])
         for at in range(0, len(rules), 16)
     ]
-    calls = [{**TO_API, "matches": [text(match)]} for match, _ in CALLS]
+    calls = [{**TO_API, "matches": [text(match)], "sessionPersistence": {"type": "Header"}} for match, _ in CALLS]
     tcp = {"name": "tcp", "port": 9000, "protocol": "TCP"}
     tls = {"name": "tls", "port": 8443, "protocol": "TLS", "hostname": "*.example", "tls": {"mode": "Passthrough"}}
     http = {"name": "http", "port": 8080, "protocol": "HTTP"}
