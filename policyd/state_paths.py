@@ -6,6 +6,7 @@ Law: names alone; nothing is made here. A path that a socket could not have is r
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ def find_directory(option: str | None, environment: Environment, cwd: Path) -> P
     """
     named = option or environment.directory
     if named:
-        directory = (cwd / named).resolve()
+        directory = Path(os.path.realpath(cwd / named))  # a link in a circle is no folder, and no fault
         if not directory.is_dir():
             raise UsageError(f"`{named}` is no folder", remedy="name an existing one")
         return directory

@@ -31,6 +31,10 @@ def test_no_folder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         find_directory("nowhere", Environment(), tmp_path)
     assert str(error.value) == "`nowhere` is no folder; name an existing one"
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UsageError) as error:
+        find_directory("circle", Environment(), tmp_path)
+    assert str(error.value) == "`circle` is no folder; name an existing one"
 
 
 def test_state_lies_in_the_folder() -> None:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from policyd.ca.files import read_file, read_secret
 from policyd.cli.certificate import Files, Target
 from policyd.errors import PolicydError, StateError
+from policyd.sources.reading import real
 from policyd.spiffe import SpiffeId
 from policyd.svid.x509 import read_identity
 from proxy.events import stamp
@@ -62,7 +63,7 @@ def held_in(files: Files, spiffe_id: SpiffeId, now: datetime) -> Held | None:
     bundle = Bundle(spiffe_id.trust_domain, tuple(one.public_bytes(Encoding.DER) for one in roots))
     shown = [one.public_bytes(Encoding.DER) for one in chain]
     try:
-        key = load_key(read_secret(files.key.resolve()))
+        key = load_key(read_secret(real(files.key)))
         return Held(bundle.pem(), check_svid(key, spiffe_id, shown, bundle, now))
     except PolicydError:  # it has ended, or is no pair: the next one is due
         return Held(bundle.pem())

@@ -85,12 +85,12 @@ def _formatted(paths: Sequence[Path]) -> list[tuple[Path, str, str]]:
     """Return each file's text as it is and formatted; raises InvalidInput with every problem of every file."""
     from policyd.errors import InvalidInput, Problem
     from policyd.policy.fmt import formatted
-    from policyd.sources.reading import read_text
+    from policyd.sources.reading import read_text, real
 
     problems: list[Problem] = []
     texts: list[tuple[Path, str, str]] = []
     for path in paths:
-        text = read_text(path.resolve().parent, path, str(path), problems)  # a link may lead where it likes
+        text = read_text(real(path).parent, path, str(path), problems)  # a link may lead where it likes
         try:
             if text is not None:
                 texts.append((path, text, formatted(text, str(path))))

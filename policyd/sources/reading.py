@@ -33,7 +33,7 @@ def names_in(folder: Path, shown: str, endings: tuple[str, ...], problems: list[
 
 def read_text(root: Path, place: Path, shown: str, problems: list[Problem]) -> str | None:
     """Return the text of a file below `root`, or None and a Problem of the file as it is shown."""
-    if not place.resolve().is_relative_to(root.resolve()):
+    if not real(place).is_relative_to(real(root)):
         problems.append(Problem("file", "is a link that leads out of the folder", shown, remedy="copy the file"))
         return None
     try:
@@ -54,6 +54,11 @@ def read_text(root: Path, place: Path, shown: str, problems: list[Problem]) -> s
         message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
         problems.append(Problem("text", message, shown, line, column, "save the file as UTF-8"))
         return None
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, links followed; one that leads in a circle leads to itself, and is found to be no file."""
+    return Path(os.path.realpath(path))  # `Path.resolve` ends with a RuntimeError there
 
 
 def stamp(path: Path) -> object:

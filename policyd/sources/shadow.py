@@ -14,7 +14,7 @@ from typing import Final
 from policyd.config.settings import SETTINGS_FILE, parse_settings
 from policyd.errors import InvalidInput, Problem
 from policyd.sources.files import FOLDERS, MAX_FILES, MAX_TOTAL_BYTES, Folder, digest, read_folder
-from policyd.sources.reading import names_in, read_text
+from policyd.sources.reading import names_in, read_text, real
 
 POLICIES: Final = "policies"
 
@@ -74,7 +74,7 @@ def _check_place(directory: Path, place: Path, shown: str) -> None:
     message, remedy = "", _REMEDY
     if not place.is_dir():
         message = "the shadow folder is not there" if not place.exists() else "the shadow folder is no folder"
-    elif place.resolve() == (directory / POLICIES).resolve():
+    elif real(place) == real(directory / POLICIES):
         message, remedy = "the shadow folder is the one of the active policies", "copy it, and change the copy"
     elif (place / POLICIES).is_dir():
         message, remedy = "the shadow folder is a mesh's folder", f"did you mean `{shown}/{POLICIES}`?"

@@ -99,6 +99,14 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_followed(folder: Pat
     assert refused(folder) == ["mesh/d.yaml: is a link that leads out of the folder; copy the file"]
 
 
+def test_links_in_a_circle_are_refused(folder: Path) -> None:
+    (folder / "mesh").mkdir(exist_ok=True)
+    (folder / "mesh" / "e.yaml").symlink_to(folder / "mesh" / "f.yaml")
+    (folder / "mesh" / "f.yaml").symlink_to("e.yaml")
+    why = "cannot be read: too many levels of symbolic links; check owner and mode"
+    assert refused(folder) == [f"mesh/e.yaml: {why}", f"mesh/f.yaml: {why}"]
+
+
 def test_a_pipe_is_refused_without_waiting(folder: Path) -> None:
     os.mkfifo(folder / "mesh" / "pipe.yaml")
     assert refused(folder) == ["mesh/pipe.yaml: is no regular file; replace it by one"]

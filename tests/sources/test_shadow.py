@@ -86,10 +86,12 @@ def test_a_file_of_it_that_cannot_be_read_is_named_with_its_line(tmp_path: Path)
     folder = written(tmp_path / "mesh", {**NAMED, "next/a.cedar": ""})
     (folder / "next" / "b.cedar").write_bytes(b"// b\n\xff\n")
     (folder / "next" / "c.cedar").symlink_to("/etc/hostname")
+    (folder / "next" / "d.cedar").symlink_to("d.cedar")
 
     assert refused(FolderReader(folder)) == [
         "next/b.cedar:2: the byte 0xff is no UTF-8; save the file as UTF-8",
         "next/c.cedar: is a link that leads out of the folder; copy the file",
+        "next/d.cedar: cannot be read: too many levels of symbolic links; check owner and mode",
     ]
 
 
