@@ -67,8 +67,11 @@ class Query(NamedTuple):
 
 def traced(query: Query, told: Metadata) -> Query:
     """The query, of the trace that came with the question: then a request is in its record's trace at its first hop."""
-    trace_id, span_id = trace_of({name: value for name, value in told if isinstance(value, str)})
-    return query._replace(trace_id=trace_id, span_id=span_id) if trace_id else query
+    trace_id, span_id = trace_of(dict(told))
+    if not trace_id:
+        return query
+    facts, listener, request_id, _, _, is_sample = query
+    return Query(facts, listener, request_id, trace_id, span_id, is_sample)  # `_replace` takes four times as long
 
 
 def read_check(
@@ -265,10 +268,16 @@ def _all(http: Any) -> dict[str, str]:
     return headers
 
 
-def trace_of(headers: Mapping[str, str]) -> tuple[str, str]:
-    """The trace and span that the request says it belongs to, W3C's or B3's words."""
-    parent = _TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
-    if parent is not None:
-        return parent[1], parent[2]
-    trace, span = headers.get("x-b3-traceid", ""), headers.get("x-b3-spanid", "")
-    return (trace, span) if _HEX.fullmatch(trace) and _HEX.fullmatch(span) else ("", "")
+def trace_of(headers: Mapping[str, str | bytes]) -> tuple[str, str]:
+    """The trace and span that the request says it belongs to, W3C's or B3's words; bytes are in neither.
+
+    Of most requests nothing is said, which takes no expression to see.
+    """
+    told = headers.get("traceparent")
+    if isinstance(told, str) and (parent := _TRACE_PARENT.fullmatch(told)) is not None:
+        trace, span = parent.groups()
+        return trace, span
+    trace, span = headers.get("x-b3-traceid"), headers.get("x-b3-spanid")
+    if isinstance(trace, str) and isinstance(span, str) and _HEX.fullmatch(trace) and _HEX.fullmatch(span):
+        return trace, span
+    return "", ""
