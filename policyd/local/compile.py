@@ -39,9 +39,13 @@ from policyd.local.place import Known, Place, known_of
 from policyd.local.values import Unknown
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections
+from policyd.names import RULE_BAD_PATH, RULE_INCOMPLETE
 from policyd.policy.nearest import conditions_of, written
 
 MAX_EXPRESSION: Final = 4_096  # characters; Envoys of ours take programs of 32,768 steps
+# a rule's name has no spaces any more where callers' statuses come from
+_MISTAKEN: Final = frozenset(one.replace(" ", "_") for one in (RULE_INCOMPLETE, RULE_BAD_PATH))
+MISTAKEN: Final = "an id that the proxy would take for a reason of its own"
 
 Source = tuple[str, str, str, int]  # a policy's id, text, file and line
 
@@ -186,6 +190,9 @@ def _compiled(empty: Compiled, policies: Sequence[Policy], place: Place) -> Comp
     unused: list[tuple[str, str]] = []
     left: list[Left] = []
     for policy in policies:
+        if policy.effect == "forbid" and policy.id in _MISTAKEN:
+            left.append(Left(policy.id, policy.effect, MISTAKEN, "", policy.file, policy.line))
+            continue
         try:
             outcome = _applies(policy, place)
         except NotCompilable as error:

@@ -16,6 +16,8 @@ DECISION_ID: Final = STATE_DECISION_ID
 
 _TYPE: Final = "type.googleapis.com/"
 _DETAILS: Final = "rbac_access_denied_matched_policy["  # what Envoy says of a denial, with the name of the rule
+_MOST: Final = r"^rbac_access_denied_matched_policy.([^_]|_none)"  # policies, but for odd ids, and that there is none
+_BY_POLICYD: Final = "UAEX"  # the response flag
 
 
 def identified() -> dict[str, Any]:
@@ -30,16 +32,24 @@ def identified() -> dict[str, Any]:
 
 
 def mappers() -> list[dict[str, Any]]:
-    """Of the connection manager's local_reply_config; what other filters refuse is left as it is."""
+    """Of the connection manager's local_reply_config; what other filters refuse is left as it is.
+
+    The first that fits is taken, and each expression that is looked at costs a refusal 6,000 instructions: so what
+    policyd refused is passed over first, and then come the refusals that there are most of.
+    """
     own = {INCOMPLETE: 503, BAD_PATH: 400}
-    refusals = [_mapper(f"== '{_DETAILS}{name.replace(' ', '_')}]'", status) for name, status in own.items()]
-    return [*refusals, _mapper(f".startsWith('{_DETAILS}')", 403)]
+    return [
+        {"filter": {"response_flag_filter": {"flags": [_BY_POLICYD]}}},
+        _mapper(f".matches('{_MOST}')", 403),
+        *(_mapper(f" == '{_DETAILS}{name.replace(' ', '_')}]'", status) for name, status in own.items()),
+        _mapper(f".startsWith('{_DETAILS}')", 403),
+    ]
 
 
 def _mapper(details: str, status: int) -> dict[str, Any]:
     expression = {
         "@type": f"{_TYPE}envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-        "expression": f"response.code_details{details if details.startswith('.') else f' {details}'}",
+        "expression": f"response.code_details{details}",
     }
     header = {"key": DECISION_ID_HEADER, "value": f"%FILTER_STATE({DECISION_ID}:PLAIN)%"}
     return {

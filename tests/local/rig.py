@@ -136,7 +136,7 @@ def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, An
     decided = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%"
     told = [{"header": {"key": LOCAL, "value": decided}}]
     why = {"header": {"key": DETAILS, "value": "%RESPONSE_CODE_DETAILS%"}}
-    denials = [{**one, "headers_to_add": [*one["headers_to_add"], why]} for one in replies.mappers()]
+    denials = [{**one, "headers_to_add": [*one.get("headers_to_add", []), why]} for one in replies.mappers()]
     rbac = {"name": envoy.FILTER, "typed_config": {"@type": f"{filters.HTTP}.rbac.v3.RBAC"}}
     routes = [route for case in cases for route in _routes(case)]
     hosts = [{"name": "all", "domains": ["*"], "response_headers_to_add": told, "routes": routes}]

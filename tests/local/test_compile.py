@@ -194,6 +194,16 @@ def test_an_expression_has_a_bound(mesh: Mesh, schema: Schema) -> None:
     assert obstacle.startswith('an expression of over 4,096 characters (path is "/@@@')
 
 
+@pytest.mark.parametrize("id_", ["_path", "_incomplete"])
+def test_a_forbid_that_a_proxy_would_take_for_a_reason_of_its_own_is_not_compiled(
+    mesh: Mesh, schema: Schema, id_: str
+) -> None:
+    text = f'@id("{id_}") {{}} (principal, {HTTP}, resource) when {{{{ context.request.path == "/a" }}}};'
+    assert compiled(mesh, schema, text.format("permit")).is_exact  # a permit's name comes to no caller
+    (left,) = compiled(mesh, schema, text.format("forbid")).left
+    assert left.why == "an id that the proxy would take for a reason of its own"
+
+
 TCP = """
 workloads: {shop-v1: {service: shop, port: 9080, protocol: tcp}}
 defaults: {namespace: default, serviceAccount: x}

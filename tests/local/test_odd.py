@@ -105,6 +105,11 @@ ODD = (
     ),
     Odd("a forbid that fails denies", FAILING + OPEN, DENIED),
     Odd(
+        "an id that begins as the proxy's own reasons end up",
+        '@id("_odd") forbid (principal, action, resource);',
+        (403, "_odd"),
+    ),
+    Odd(
         "a forbid that applies is on record, not one that fails",
         f'{FAILING}\n@id("f") forbid (principal, action, resource);{OPEN}',
         (403, "f"),
@@ -196,6 +201,7 @@ def test_both_give_the_answer(place: Place, number: int) -> None:
     request = Asked(number, odd.method, odd.target, odd.host, odd.headers)
     ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
+    assert (DECISION_ID_HEADER in answer.headers) == (odd.answer[0] != 200)
 
 
 @pytest.mark.needs("curl")
