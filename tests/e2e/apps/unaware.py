@@ -1,6 +1,7 @@
 """An application that knows nothing of a mesh: names, addresses and ports are all that it is told.
 
-`server CERTIFICATE` serves HTTP and WebSocket (8080), gRPC (50051), TLS (8443) and a server that speaks first (9000).
+`server CERTIFICATE` serves HTTP and WebSocket (8080), gRPC (50051), TLS (8443) and servers that speak first (9000,
+7000, 7001, and 3306, which is MySQL's).
 `names ADDRESS NAME IP` answers for one name. `client` reads lines of JSON, each a function of this file and its
 arguments, and prints what comes of it.
 """
@@ -210,12 +211,12 @@ def server(certificate: str) -> None:
         (serve_web, 8080),
         (serve_grpc, 50051),
         (serve_connections, 8443, b"", context),
-        (serve_connections, 9000, b"first "),
+        *((serve_connections, port, b"first ") for port in (9000, 7000, 7001, 3306)),
     ]
     threads = [threading.Thread(target=run, args=arguments, daemon=True) for run, *arguments in served]
     for thread in threads:
         thread.start()
-    for port in (8080, 50051, 8443, 9000):
+    for port in (8080, 50051, 8443, 9000, 7000, 7001, 3306):
         while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
             threading.Event().wait(0.02)
     print("ready", flush=True)
