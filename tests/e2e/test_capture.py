@@ -377,6 +377,32 @@ def test_names_of_the_mesh_have_addresses_of_their_own(mesh: Captured) -> None:
     assert mesh.does("look", "api") == mesh.does("look", "api.default.svc") == sorted(map(str, (found.v4, found.v6)))
 
 
+@pytest.mark.parametrize(
+    ("settings", "name", "found"),
+    [
+        ("", "api", ""),
+        ("options use-vc\n", "api", ""),  # by TCP
+        ("search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", "api", ""),
+        ("search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", "api.default", ""),
+        (
+            "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
+            "far.test",
+            "192.0.2.9",
+        ),
+        ("search test\n", "far", "192.0.2.9"),
+    ],
+)
+def test_names_are_looked_up_as_the_machine_is_set_up(
+    mesh: Captured, tmp_path: Path, settings: str, name: str, found: str
+) -> None:
+    (tmp_path / "resolv.conf").write_text(f"nameserver {OUTSIDE}\n{settings}")
+    virtual = virtual_addresses(["api.default"])["api.default"]
+    with ExitStack() as stack:
+        client = application(stack, mesh.web, tmp_path, "client")
+
+        assert asked(client, "look", name) == ([found] if found else sorted(map(str, (virtual.v4, virtual.v6))))
+
+
 def test_a_name_outside_is_asked_of_the_machines_resolvers(mesh: Captured) -> None:
     assert mesh.does("look", "far.test") == ["192.0.2.9"]
     assert mesh.does("look", "nowhere.test").startswith("gaierror")
