@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from proxy.capture.kernel import here, tables
+from proxy.capture import nftables
+from proxy.capture.kernel import CaptureError, here, tables
 from proxy.capture.notes import notes
 from proxy.capture.plan import SSH, Network, Plan, readable
 from proxy.dns.resolvers import BEHIND_STUB, RESOLV_CONF, resolvers
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         return _show(plan_of(options) if _is_asked(options) else None)
     plan = plan_of(options)
     if options.dry_run:
-        print(f"{readable(plan)}\n\n{here().text(plan)}", end="")
+        print(f"{readable(plan)}\n\n{_ruleset(plan)}", end="")
     else:
         made = tables()
         made.install(plan)
@@ -93,6 +94,14 @@ def run(options: argparse.Namespace) -> int:
     for note in notes(plan, resolvers(_text(RESOLV_CONF)), stub=stub):
         print(f"note: {note}", file=sys.stderr)
     return OK
+
+
+def _ruleset(plan: Plan) -> str:
+    """What the best of this machine's tools would be told; where there is none, what nft would be."""
+    try:
+        return here().text(plan)
+    except CaptureError:
+        return nftables.install(plan)
 
 
 def _text(path: Path) -> str:

@@ -25,7 +25,12 @@ from tests.e2e.terminal import wait_until
 from tests.e2e.wire import policyd, records
 from tests.spaces import Space, cable, spaces
 
-pytestmark = [pytest.mark.e2e, pytest.mark.needs("root", "nft", "iptables-restore", "ip", "nsenter")]
+# three agents start with as many Envoys, which takes a while where other tests do the same
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+    pytest.mark.needs("root", "nft", "iptables-restore", "ip", "nsenter"),
+]
 
 PROXY = PROGRAM + "-proxy"
 APP = str(Path(__file__).parent / "apps" / "unaware.py")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -206,6 +207,26 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert printed.startswith("what is sent from here:\n  1. let be what group 1337 sends: the agent and its Envoys\n")
     assert printed.endswith('redirect to :15006 comment "all other connections to Envoy, at 15006"\n\t}\n}\n')
+
+
+@pytest.mark.parametrize(
+    ("programs", "ends"),
+    [
+        (("iptables-restore", "ip6tables-restore"), "-I PREROUTING 1 -j POLICYD_INPUT\nCOMMIT\n"),
+        ((), 'redirect to :15006 comment "all other connections to Envoy, at 15006"\n\t}\n}\n'),
+    ],
+    ids=["iptables", "nothing"],
+)
+def test_a_dry_run_says_what_the_tools_of_the_machine_would_be_told(
+    tmp_path: Path, programs: tuple[str, ...], ends: str
+) -> None:
+    for name in programs:
+        (tmp_path / name).write_text("#!/bin/false\n")
+        (tmp_path / name).chmod(0o755)
+    command = (PROXY, "capture", "install", "--proxy-group", "1337", "--dry-run")
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+
+    assert done.stdout.endswith(ends)
 
 
 @pytest.fixture
