@@ -83,6 +83,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_server_protocol": "",
     "_check_way": "",
     "_check_forwarding": "",
+    "_check_method": "",
     "_check_absolute_uri": "URI",
     "_check_body": "text",
     "_check_grpc_status": "gRPC status, as `UNAVAILABLE`",

@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -652,6 +652,95 @@ def test_what_is_no_http_ends_the_tunnel(world: World) -> None:
         "HTTP/1.1 400 Bad Request",
         "",
     )
+
+
+def by_gateway(world: World, sent: bytes) -> str:
+    """The first line of what a gateway answers somebody outside."""
+    with socket.create_connection(("127.0.0.1", world.mesh.place("edge")["listens"][0]["actual"]), timeout=20) as raw:
+        return first_line(raw, sent)
+
+
+def page_outside(world: World, method: str) -> str:
+    """The status of a call that a page outside makes."""
+    url = f"http://127.0.0.1:{world.mesh.place('edge')['listens'][0]['actual']}/demo.Greeter/{method}"
+    return str(httpx.post(url, content=FRAME, headers=GRPC_WEB, trust_env=False, timeout=20).status_code)
+
+
+BYTES = b"\x00\x01 no HTTP\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: either:9000\r\n\r\n"
+ALLOW, DENY = "allow", "deny"
+# what is done, how it ends, and what is on record of it: about whom, what was asked, how it was decided and by what
+DECIDED: dict[str, tuple[Callable[[World], str], str, list[tuple[str, str, str, list[str]]]]] = {
+    "gRPC-Web through a sidecar": (
+        lambda world: str(of_browser(world, "web-v1").status_code),
+        "200", [("greeter", "POST", ALLOW, ["web-in-browsers"])],
+    ),
+    "gRPC-Web that is denied": (
+        lambda world: str(of_browser(world, "other-v1").status_code), "403", [("greeter", "POST", DENY, [])]
+    ),
+    "gRPC-Web through a gateway": (
+        lambda world: page_outside(world, "Hello"),
+        "200", [("edge", "POST", ALLOW, ["browsers-in"]), ("greeter", "POST", ALLOW, ["edge-greets"])],
+    ),
+    "gRPC-Web that is denied behind a gateway": (
+        lambda world: page_outside(world, "Count"),
+        "403", [("edge", "POST", ALLOW, ["browsers-in"]), ("greeter", "POST", DENY, [])],
+    ),
+    "WebSocket through a sidecar": (
+        lambda world: upgraded(world, "web-v1")[0].split()[1],
+        "101", [("talk", "GET", ALLOW, ["web-and-browsers-talk"])],
+    ),
+    "WebSocket that is denied": (
+        lambda world: upgraded(world, "other-v1")[0].split()[1], "403", [("talk", "GET", DENY, [])]
+    ),
+    "WebSocket through a gateway": (
+        lambda world: upgraded(world, "edge")[0].split()[1],
+        "101", [("edge", "GET", ALLOW, ["browsers-talk"]), ("talk", "GET", ALLOW, ["web-and-browsers-talk"])],
+    ),
+    "a tunnel of bytes": (
+        lambda world: through(world, "third-v1", "raw:9100", BYTES)[1],
+        BYTES.decode().strip(), [("raw", "connect", ALLOW, ["third-connects-to-raw"])],
+    ),
+    "a tunnel of bytes that is denied": (
+        lambda world: through(world, "other-v1", "raw:9100")[0].split()[1], "403", [("raw", "connect", DENY, [])]
+    ),
+    "bytes where the first ones tell": (
+        lambda world: through(world, "other-v1", "either:9000", BYTES)[1],
+        BYTES.decode().strip(), [("either", "connect", ALLOW, ["other-connects-to-either"])],
+    ),
+    "bytes where the first ones tell, denied": (
+        lambda world: through(world, "web-v1", "either:9000", BYTES)[1], "", [("either", "connect", DENY, [])]
+    ),
+    "a request in a tunnel": (
+        lambda world: through(world, "web-v1", "either:9000", GET)[1].split()[1],
+        "200", [("either", "GET", ALLOW, ["web-asks-either"])],
+    ),
+    "a request in a tunnel that is denied": (
+        lambda world: through(world, "other-v1", "either:9000", GET)[1].split()[1],
+        "403", [("either", "GET", DENY, [])],
+    ),
+    # nobody outside is led on by CONNECT, wherever it is asked to
+    "a tunnel through a gateway": (
+        lambda world: by_gateway(world, b"CONNECT talk:80 HTTP/1.1\r\nHost: talk:80\r\n\r\n").split()[1],
+        "404", [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DECIDED)
+def test_each_way_of_coming_is_decided_as_what_it_is_and_on_record(world: World, what: str) -> None:
+    come, ends, expected = DECIDED[what]
+    for _ in range(5):
+        before = len(records(world.mesh.directory, kind="decision"))
+        if (ended := come(world)) != "503":  # a busy machine was too late to decide
+            break
+
+    assert ended == ends
+    found = records(world.mesh.directory, kind="decision")[before:]
+    assert [(one["resource"], one["action"], one["decision"], one.get("reasons", [])) for one in found] == [
+        (f'Service::"{service}.default"', f'Action::"{action}"', decision, by)
+        for service, action, decision, by in expected
+    ]
 
 
 # ---- TLS that is not opened

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from policyd.mesh.istio.common import HeaderName
 from policyd.mesh.matching import check_regex
@@ -13,7 +13,13 @@ from policyd.strict import Many, Model
 
 _PATH: Final = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+")
 _NEVER: Final = re.compile(r"//|/\.\.?(?:/|$)|%2[fF]")  # what no canonical path has
-Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"]
+
+
+def _check_method(given: Any) -> Any:
+    if given == "CONNECT":
+        raise ValueError("`CONNECT` asks for a tunnel, which no HTTPRoute leads on; write a TCPRoute, or a TLSRoute")
+    return given
 
 
 def _check_value(kind: str, value: str) -> None:
@@ -76,4 +82,4 @@ class HttpRouteMatch(Model):
     path: PathMatch = PathMatch()
     headers: Annotated[Many[HeaderMatch], Field(max_length=16)] = ()
     query_params: Annotated[Many[QueryParamMatch], Field(max_length=16)] = ()
-    method: Method | None = None
+    method: Annotated[Method | None, BeforeValidator(_check_method)] = None

@@ -88,6 +88,7 @@ def matched(**match: Any) -> dict[str, Any]:
         (route(parentRefs=[{"name": "edge"}, {"name": "edge"}]), "`edge` is there twice"),
         (route(useDefaultGateways="All"), "field `useDefaultGateways` of HTTPRoute is not supported"),
         (route(metadata={"creationTimestamp": "yesterday"}), "`yesterday` is no time"),
+        (route({"matches": [{"method": "CONNECT"}]}), "`CONNECT` asks for a tunnel, which no HTTPRoute leads on"),
         (route({"matches": [{"method": {"service": "a/b"}}]}, kind="GRPCRoute"), "`a/b` is no name of a gRPC service"),
         (route({"matches": [{"method": {}}]}, kind="GRPCRoute"), "neither `service` nor `method` is given"),
         (route({**TO_API, "filters": [REWRITE]}, kind="GRPCRoute"), "must be 'RequestHeaderModifier'"),
