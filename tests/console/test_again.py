@@ -98,4 +98,6 @@ async def test_what_is_on_trial_is_told_and_a_decision_is_replayed_under_it(cons
     page = check_harmless((await console.get(f"/decisions/{ID}?under=trial")).text)
 
     assert "Replayed under the policies on trial recorded deny → allow differs" in page.text
-    assert "6 policies are on trial" in check_harmless((await console.get("/policies/trial")).text).text
+    assert "the set on trial has 6 policies" in check_harmless((await console.get("/policies/trial")).text).text
+    in_force_now = check_harmless((await console.get("/policies?q=details-from-all")).text)
+    assert "policies/details.cedar 1 policy, 1 on trial" in in_force_now.text

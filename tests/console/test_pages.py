@@ -147,6 +147,15 @@ async def test_before_two_looks_and_without_a_server_the_graph_says_why(console:
     assert "no server answers" in page.text
 
 
+async def test_before_the_first_request_and_trace_pages_say_what_makes_one(console: Console, world: World) -> None:
+    await looked(console, world)
+    assert "Send a request through the mesh" in check_harmless((await console.get("/")).text).text
+    assert "No trace is in the window yet" in check_harmless((await console.get("/traces")).text).text
+    assert "No such trace is in the window" in check_harmless((await console.get("/traces?denied=1")).text).text
+    await looked(console, world, Calls("ingress", "productpage-v1", 1))
+    assert "Nobody calls anybody" not in (await console.get("/")).text
+
+
 async def test_a_proxy_that_does_not_answer_is_named(console: Console, world: World) -> None:
     await looked(console, world)
     world.fake.replies["Inspect"] = pb.InspectReply(held=b"no zlib")

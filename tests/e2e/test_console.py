@@ -147,6 +147,7 @@ def test_a_policy_is_edited_and_the_answer_changes_while_nothing_is_enforced(sho
     expect(page.locator(".versus")).to_contain_text("with this draft deny")
     page.locator("#text").fill(OPEN + "permit (")
     expect(page.locator("#findings")).to_contain_text("line 3")
+    expect(page.locator("#findings code").first).to_have_text(";")  # that each policy ends with one
     page.locator("#text").fill(OPEN)
     expect(page.locator("#findings .error")).to_have_count(0)
     page.get_by_role("button", name="Decide").click()

@@ -64,17 +64,26 @@ function goTo(line, column) {
   field.scrollTop = Math.max((line - 6) * 21, 0);
   follow();
 }
+// A message with what stands in backticks as code.
+function ticked(message) {
+  return message.split(/`([^`\n]{1,300})`/).map((part, at) => {
+    if (at % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  });
+}
 function shown(one) {
   const item = document.createElement("li"), level = document.createElement("span"), body = document.createElement("div");
   item.className = `finding ${one.severity}`;
   level.className = "level";
   level.textContent = one.severity;
   const text = document.createElement(one.line ? "button" : "p");
-  text.textContent = one.line ? `line ${one.line}: ${one.message}` : one.message;
+  text.append(...ticked(one.line ? `line ${one.line}: ${one.message}` : one.message));
   if (one.line) { text.type = "button"; text.addEventListener("click", () => goTo(one.line, one.column)); }
   const more = document.createElement("p");
   more.className = "muted";
-  more.textContent = [one.code, one.remedy].filter(Boolean).join(" · ");
+  more.append(...ticked([one.code, one.remedy].filter(Boolean).join(" · ")));
   body.append(text, more);
   item.append(level, body);
   return item;

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from policyd.cedar.policies import Policy
     from policyd.policy.diff_model import Difference
     from policyd.reload import Live
 
@@ -53,6 +54,7 @@ class File:
     lines: Sequence[Line]
     findings: Sequence[Finding]
     count: int
+    on_trial: int  # of those marked so
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +229,19 @@ def _files(live: Live, findings: Sequence[Finding], wanted: str) -> list[File]:
     counts: dict[str, int] = defaultdict(int)
     for policy in live.ruling.policy_set.policies:
         counts[policy.file] += 1
+    beside = live.ruling.shadow.policy_set.policies if live.ruling.shadow else ()
+    active = {policy.id for policy in live.ruling.policy_set.policies}
+    tried = [policy for policy in beside if policy.id not in active]
     return [
-        File(name, lines_of(text.rstrip("\n")), of_file[name], counts[name])
+        File(name, lines_of(text.rstrip("\n")), of_file[name], counts[name], _on_trial(tried, name, text))
         for name, text in drafts.files_of(live).items()
         if wanted.lower() in name.lower() or wanted.lower() in text.lower()
     ]
+
+
+def _on_trial(tried: Sequence[Policy], file: str, text: str) -> int:
+    """How many policies of a file are tried beside it; a folder on trial may have a file of the same name."""
+    return sum(1 for policy in tried if policy.file == file and policy.text in text)
 
 
 def _tested(desk: Desk) -> tuple[Sequence[Result], Any]:
