@@ -1,25 +1,37 @@
-"""The page of SPIFFE's rules names every rule once, and tests that are there."""
+"""The pages of SPIFFE's and of the Gateway API's rules name every rule once, and tests that are there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "concepts" / "spiffe-conformance.md").read_text(encoding="utf-8")
-RULES = {"ID": 7, "X": 11, "B": 7, "F": 8, "E": 6, "W": 7, "J": 7}
+PAGES = {
+    "spiffe": {"ID": 7, "X": 11, "B": 7, "F": 8, "E": 6, "W": 7, "J": 7},
+    "gateway-api": {"G": 10, "R": 15, "S": 5},
+}
 ROW = re.compile(r"^\| ([A-Z]+-\d+): .+ \| .+ \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
-def test_every_rule_stands_there_once_with_a_test() -> None:
-    rows = ROW.findall(PAGE)
-    assert [rule for rule, _ in rows] == [f"{kind}-{n}" for kind, most in RULES.items() for n in range(1, most + 1)]
+def text(page: str) -> str:
+    return (ROOT / "docs" / "concepts" / f"{page}-conformance.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_rule_stands_there_once_with_a_test(page: str) -> None:
+    rows = ROW.findall(text(page))
+    assert [rule for rule, _ in rows] == [
+        f"{kind}-{n}" for kind, most in PAGES[page].items() for n in range(1, most + 1)
+    ]
     assert [rule for rule, tests in rows if not TEST.findall(tests)] == []
 
 
-def test_each_test_that_is_named_is_there() -> None:
-    named = TEST.findall(PAGE)
+@pytest.mark.parametrize("page", PAGES)
+def test_each_test_that_is_named_is_there(page: str) -> None:
+    named = TEST.findall(text(page))
     gone = [
         f"{file}::{test}"
         for file, test in named

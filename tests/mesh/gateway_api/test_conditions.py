@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from policyd.errors import InvalidInput
 from policyd.mesh.build import build
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.declare import declare
+from policyd.mesh.gateway_api import conditions as conditions_module
 from policyd.mesh.gateway_api.conditions import Condition
 from policyd.mesh.gateway_api.kinds import KINDS
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, ShowsBackends
@@ -525,3 +529,54 @@ def test_no_virtual_service_goes_around_what_a_listener_lets() -> None:
         build(declaration, "cluster.local", assumed(declaration))
 
     assert [problem.message for problem in error.value.problems] == ["no Gateway is called `edge~http`"]
+
+
+SPECIFIED = {
+    "Accepted": "Accepted Invalid InvalidParameters ListenersNotValid NoConflicts NoMatchingListenerHostname "
+    "NoMatchingParent NoValidCACertificate NotAllowedByListeners Pending PortUnavailable TargetNotFound "
+    "UnsupportedAddress UnsupportedProtocol UnsupportedValue HostnameConflict ProtocolConflict Conflicted",
+    "ResolvedRefs": "ResolvedRefs BackendNotFound InvalidCACertificateKind InvalidCACertificateRef "
+    "InvalidCertificateRef InvalidClientCertificateRef InvalidKind InvalidRouteKinds RefNotPermitted "
+    "UnsupportedProtocol",
+    "Programmed": "Programmed AddressNotUsable Invalid NoResources Pending",
+    "Conflicted": "HostnameConflict NoConflicts ProtocolConflict",
+    "InsecureFrontendValidationMode": "ConfigurationChanged",
+}
+MADE = ("Fault", "Condition", "of_certificate", "_fault")  # what is given a reason, in which place of its arguments
+
+
+def reasons() -> Iterator[str]:
+    """Every word in our code that becomes a reason: they alone are written in one word with capitals."""
+    folder_ = Path(conditions_module.__file__).parent
+    for file in sorted(folder_.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = node.func if isinstance(node, ast.Call) else None
+            called = name.id if isinstance(name, ast.Name) else name.attr if isinstance(name, ast.Attribute) else ""
+            if isinstance(node, ast.Call) and called in MADE:
+                words = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
+                yield from (one for one in words if isinstance(one, str) and re.fullmatch(r"(?:[A-Z]+[a-z]+)+", one))
+
+
+def test_every_reason_is_the_specification_s() -> None:
+    known = {word for words in SPECIFIED.values() for word in words.split()} | {"True", "False", "Unknown", *SPECIFIED}
+    found = set(reasons())
+    assert {"BackendNotFound", "NotAllowedByListeners", "PortUnavailable"} <= found  # it finds some
+    kinds = {"Gateway", "Service", "Secret", "ConfigMap"}  # which are no reasons
+    assert found - known - kinds == set()
+
+
+def test_each_condition_has_a_reason_of_its_own_type() -> None:
+    bad = [
+        {**HTTP, "name": "udp", "port": 1, "protocol": "UDP"},
+        {**HTTP, "name": "away", "port": 7},
+        {**HTTP, "name": "kinds", "hostname": "k.example", "allowedRoutes": {"kinds": [{"kind": "TCPRoute"}]}},
+    ]
+    wrong = [
+        route({"backendRefs": [{"name": "nobody", "port": 80}]}, name="a"),
+        route({"backendRefs": [{"name": "api", "port": 9080}]}, name="b", parentRefs=[{"name": "nowhere"}]),
+        route({"backendRefs": [{"name": "api", "port": 9080}]}, name="c", parentRefs=[{"name": "edge", "port": 9}]),
+    ]
+    found = declared(gateway(HTTP, *bad), *wrong)
+    told_of = {(one.type, one.reason) for status_ in found.statuses.values() for one in status_.every()}
+    assert len(told_of) > 8
+    assert [pair for pair in told_of if pair[1] not in SPECIFIED[pair[0]].split()] == []
