@@ -29,6 +29,7 @@ _TOKENS: Final = METADATA_TOKENS.encode()
 FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
+KILLED: Final = "its agent has ended by itself, and its Envoy with it, which may not have told its last decisions"
 NOT_TOLD: Final = "Envoy counts more decisions than it told"
 SILENT: Final = "Envoy counts decisions and has told none of them: is it as new as policyd?"
 DROPPED: Final = "Envoy has dropped them, as they were not taken soon enough"
@@ -81,6 +82,14 @@ class Decided:
             self._lost.why = self._lost.why or CRASHED
             self._confess()
 
+    def left(self, spool: Spool) -> None:
+        """An earlier agent has left this; if it did not end it, that is said as of an Envoy that has `crashed`."""
+        self.spool = spool
+        if spool.was_cut:
+            spool.over()
+            self._lost.why = self._lost.why or KILLED
+            self._confess()
+
     def look_at(self, entries: Sequence[bytes]) -> None:
         """Count those that ended after the moment, if there is one; a batch begins with what ended first, or nearly."""
         if not self._moment or not entries:
@@ -124,6 +133,8 @@ class Decided:
         try:
             if self.spool is None:
                 self.spool = self._opened()
+            if told.logged:
+                self.spool.telling()
             return "" if self.spool.add(told.SerializeToString()) is not None else FULL
         except (OSError, StateError):
             return NO_DISK

@@ -96,7 +96,7 @@ class Forwarding:
         """What an earlier agent left."""
         for instance in self._left():
             try:
-                self.of(instance).spool = self._opened(instance)
+                self.of(instance).left(self._opened(instance))
             except StateError as error:
                 self._outside.say("agent.state_unusable", code=error.code, reason=str(error))
 

@@ -20,6 +20,7 @@ from policyd.errors import StateError
 MAX_BYTES: Final = 256 << 20  # of an instance; at 20,000 decisions a second some half a minute
 SEGMENT_BYTES: Final = 4 << 20
 NAME: Final = "name"
+TELLING: Final = "telling"  # there as long as who has told something may tell more
 _SUFFIX: Final = ".told"
 _HEAD: Final = 8  # bytes: how long a frame is, and its CRC-32
 _OWNER_ONLY: Final = 0o600
@@ -37,6 +38,7 @@ class Spool:
     """Opens what is in `folder`, made where there is none (0700); raises StateError.
 
     `add` returns the number of a frame, or None where the spool is full; `read` gives the oldest ones, `kept` forgets.
+    `was_cut` says that whoever had it before was `telling` and did not come to `close` it.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -47,11 +49,13 @@ class Spool:
         self._bytes = 0
         self._last = 0
         self._fd = -1
+        self._is_telling = False
         self._open = folder
         self._at = 0
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.name = self._named()
+            self.was_cut = (folder / TELLING).exists()
             for segment in sorted(folder.glob(f"*{_SUFFIX}")):
                 self._recover(segment)
         except OSError as error:
@@ -104,8 +108,25 @@ class Spool:
         if not self._frames and self._at >= self._segment_bytes // 2:
             self._begin(self._last + 1)
 
+    def telling(self) -> None:
+        """Someone has told something and may tell more; raises OSError."""
+        if not self._is_telling:
+            (self._folder / TELLING).touch(mode=_OWNER_ONLY)
+            self._is_telling = True
+
+    def over(self) -> None:
+        """Nobody tells any more, as far as is known."""
+        with suppress(OSError):
+            (self._folder / TELLING).unlink(missing_ok=True)
+        self._is_telling = False
+
     def close(self) -> None:
-        """Let the files be."""
+        """Let the files be; all that was told is here."""
+        if self._is_telling:
+            self.over()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -122,7 +143,7 @@ class Spool:
 
     def _begin(self, seq: int) -> None:
         old, at = self._open, self._at
-        self.close()
+        self._let_go()
         self._open = self._folder / f"{seq:020}{_SUFFIX}"
         self._fd = os.open(self._open, os.O_RDWR | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
         self._at = 0

@@ -15,7 +15,7 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from policyd.names import METADATA_TOKENS
 from proxy.control import Control, Unreachable
-from proxy.decided import CRASHED, DROPPED, FULL, METHOD, NOT_TOLD, SERVICE, SILENT, Decided, Listening
+from proxy.decided import CRASHED, DROPPED, FULL, KILLED, METHOD, NOT_TOLD, SERVICE, SILENT, Decided, Listening
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
 from proxy.spool import Spool
@@ -153,6 +153,24 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
     await second.finish(policyd.as_control)
 
     assert policyd.told == [("l", b"a", 0, "")]
+
+
+@pytest.mark.parametrize("told", [0, 1])
+async def test_an_agent_that_was_killed_leaves_a_gap_which_the_next_one_says_once(tmp_path: Path, told: int) -> None:
+    killed = Forwarding(tmp_path, OUTSIDE)
+    killed.of("shop-v1").take("l", b"a", 1)
+    policyd = Policyd()
+    for _ in range(2):  # the second one has nothing to add
+        again = Forwarding(tmp_path, OUTSIDE)
+        await again._send(policyd.as_control)
+    if told:
+        again.of("shop-v1").take("l", b"b", 1)
+    await again.finish(policyd.as_control)
+    await Forwarding(tmp_path, OUTSIDE).finish(policyd.as_control)
+
+    frames = {batch.seq + at: one for batch in policyd.batches for at, one in enumerate(batch.told)}  # as policyd keeps
+    found = [(one.logged, one.lost, one.why) for _, one in sorted(frames.items())]
+    assert found == [(b"a", 0, ""), (b"", 0, KILLED), *[(b"b", 0, "")] * told]
 
 
 async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,199 @@
+"""Sidecars that decide by themselves while what carries their records breaks under load: policyd, agent, log stream.
+
+What callers were answered is compared with the journal by the decisions' ids: each is on record, or the gap is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bench.processes import processes
+from proxy.decided import DROPPED, KILLED, NOT_TOLD
+from tests.e2e.conftest import RunningMesh, down, up
+from tests.e2e.terminal import wait_until
+from tests.e2e.test_local import (
+    ENFORCEMENT,
+    LOCAL,
+    PATIENCE,
+    POLICIES,
+    WORKLOADS,
+    agent_of,
+    decisions,
+    said,
+    server_of,
+    stopped,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local-broken")]
+
+FLUSH = 1.5  # seconds: what an Envoy, or a busy machine, takes to tell what it decided
+PIDFD_GETFD = 438  # the system call
+
+
+@pytest.fixture(scope="module")
+def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A service whose sidecar decides, and who asks it."""
+    directory = tmp_path_factory.mktemp("broken") / "mesh"
+    for folder in ("mesh", "policies"):
+        (directory / folder).mkdir(parents=True)
+    shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
+    (directory / "workloads.yaml").write_text(WORKLOADS)
+    (directory / "policies" / "all.cedar").write_text(POLICIES)
+    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL.replace("100", "0")))
+    try:
+        yield up(directory)
+    finally:
+        down(directory)
+
+
+class Load:
+    """Callers that are refused without a pause; `answers` are decisions' ids, as refusals tell them, with when."""
+
+    def __init__(self, mesh: RunningMesh) -> None:
+        self.answers: dict[str, float] = {}
+        self.query = ""
+        self.others: Counter[int] = Counter()  # statuses that are no decision, 0 for none
+        self._mesh = mesh
+        self._stop = threading.Event()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with suppress(httpx.HTTPError), self._mesh.client("web-v1") as web:
+                while not self._stop.is_set():
+                    self._ask(web)
+
+    def _ask(self, web: httpx.Client) -> None:
+        try:
+            answer = web.get(f"http://shop/open/admin{self.query}")
+        except httpx.HTTPError:
+            self.others[0] += 1
+            time.sleep(0.02)
+            raise
+        if answer.status_code == 403:
+            self.answers[answer.headers["x-policyd-decision-id"]] = time.monotonic()
+        else:
+            self.others[answer.status_code] += 1
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            self.go_on(100)
+            yield
+            self.go_on(100)
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+
+    def go_on(self, more: int) -> None:
+        """Until so many more are answered."""
+        wanted = len(self.answers) + more
+        wait_until(lambda: len(self.answers) >= wanted, PATIENCE, lambda: str(self.others))
+
+
+def recorded(mesh: RunningMesh) -> set[str]:
+    return {str(one["decision_id"]) for one in decisions(mesh)}
+
+
+def gaps(mesh: RunningMesh) -> Counter[str]:
+    """How many decisions are said to be missing, by why; 0 where nobody knows how many."""
+    found: Counter[str] = Counter()
+    for one in said(mesh, "local.gap"):
+        found[one["detail"]["reason"]] += one["detail"]["lost"]
+    return found
+
+
+def runtime(mesh: RunningMesh) -> Path:
+    facts = json.loads((mesh.directory / ".policyd" / "server.json").read_text())
+    return Path(facts["admin_socket"]).parent / "agent"
+
+
+def cut(pid: int, path: Path) -> int:
+    """Shut down a process's connections to a Unix socket, as if the other end were gone; how many there were."""
+    found, process = 0, os.pidfd_open(pid)
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if not str(entry.readlink()).startswith("socket:"):
+                    continue
+                copy = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, int(entry.name), 0)
+                if copy < 0:
+                    pytest.skip("this user may not have sockets of its own processes")
+                with socket.socket(fileno=copy) as connection:
+                    if connection.family == socket.AF_UNIX and connection.getpeername() == str(path):
+                        connection.shutdown(socket.SHUT_RDWR)
+                        found += 1
+    finally:
+        os.close(process)
+    return found
+
+
+def test_policyd_that_is_killed_has_all_that_was_decided_when_it_is_back(mesh: RunningMesh) -> None:
+    load = Load(mesh)
+    with load.running():
+        killed = server_of(mesh)
+        os.kill(killed, signal.SIGKILL)
+        load.go_on(100)
+        wait_until(lambda: server_of(mesh) != killed, PATIENCE)
+
+    assert load.others == {}  # no caller has noticed
+    wait_until(lambda: recorded(mesh) >= load.answers.keys(), PATIENCE)
+    assert gaps(mesh) == {}
+
+
+def test_a_log_stream_that_breaks_under_load_loses_nothing_but_what_is_said(mesh: RunningMesh) -> None:
+    folder = runtime(mesh) / "shop-v1"
+    [envoy] = [pid for pid, command in processes(str(folder)).items() if "launch" not in command]
+    before, load = recorded(mesh), Load(mesh)
+    with load.running():
+        assert cut(envoy, folder / "sds.sock") > 0
+        load.go_on(100)
+        with stopped(agent_of(mesh)):  # more is decided than fits between the two
+            load.query = "?" + "x" * 48_000
+            load.go_on(60)
+            assert cut(envoy, folder / "sds.sock") > 0
+        load.query = ""
+        load.go_on(100)
+
+    def missing() -> int:
+        """Those that are neither on record nor said to be missing."""
+        return len(load.answers) - len(recorded(mesh) - before) - gaps(mesh).total()
+
+    wait_until(lambda: missing() == 0, PATIENCE, lambda: f"{missing()} of {len(load.answers)}, {gaps(mesh)}")
+    assert load.others == {}
+    assert gaps(mesh).total() > 0
+    assert set(gaps(mesh)) <= {NOT_TOLD, DROPPED}
+
+
+def test_of_an_agent_that_is_killed_with_its_envoys_the_gap_is_on_record_and_nothing_else_is_missing(
+    mesh: RunningMesh,
+) -> None:
+    load = Load(mesh)
+    with load.running():
+        agent, killed = agent_of(mesh), time.monotonic()
+        os.kill(agent, signal.SIGKILL)
+        wait_until(lambda: max(load.answers.values()) > killed + FLUSH, PATIENCE, lambda: str(load.others))
+
+    late = {id_ for id_, when in load.answers.items() if not killed - FLUSH < when < killed + FLUSH}
+    wait_until(lambda: recorded(mesh) >= late, PATIENCE)
+    wait_until(lambda: KILLED in gaps(mesh), PATIENCE, lambda: str(gaps(mesh)))
+    assert [one["detail"]["instance"] for one in said(mesh, "local.gap") if one["detail"]["reason"] == KILLED] == [
+        "shop-v1"
+    ]
