@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import grpc
 
 from bench.processes import ROOT
-from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
+from policyd.audit.record import Entry
 from policyd.authz.service import MAX_CHECK_BYTES, Authorizer, add_to_server
 from policyd.ca.server_certificate import ServerCertificate
 from policyd.config.addresses import Address
+from policyd.errors import JournalError
 from policyd.offline.loaded import load_folder
-from policyd.server.decider import LINGER_SECONDS, SWITCH_SECONDS, make_turns
+from policyd.server.decider import SWITCH_SECONDS, make_turns
 from policyd.server.deciders import core_of
 from policyd.server.silence import Silence, one_message
 from policyd.server.transport import bind, credentials
@@ -53,21 +55,17 @@ def main(folder: Path, port: int, durability: Any) -> None:
     gc.freeze()  # as a decision process does: what lives as long as the ruling is not looked through again
     clock = lambda: datetime.now(UTC)  # noqa: E731
     journal: Journal | None = None
-    turns = make_turns(Silence(time.monotonic), lambda: True, lambda: journal.hurry() if journal else None)
+
+    def keep_all(entries: Sequence[Entry]) -> list[JournalError | None]:
+        return journal.keep_all(entries) if journal else [None] * len(entries)
+
+    turns = make_turns(Silence(time.monotonic), lambda: True, keep_all)
     if durability != "none":
         place = folder / f"journal-{durability}"
-        waiting = Waiting(turns.pause, LINGER_SECONDS)
-        journal = Journal(
-            place,
-            "bench",
-            clock,
-            durability=durability,
-            observer=counters,
-            waiting=waiting,
-        )
+        journal = Journal(place, "bench", clock, durability=durability, observer=counters)
     authorizer = Authorizer(
         ruling=lambda: ruling,
-        record=journal.keep if journal else lambda entry: None,
+        record=turns.keep,
         metrics=counters,
         clock=clock,
         stopwatch=time.perf_counter,

@@ -38,7 +38,7 @@ class _State:
 class Commits:
     """Goes on in `files`, at `place`, which a failure sets back; at most `max_bytes` wait for the medium.
 
-    Who calls holds `mutex`, but for `wait`, `hurry` and `end`.
+    Who calls holds `mutex`, but for `wait`, `sync`, `hurry` and `end`.
     """
 
     def __init__(
@@ -82,6 +82,10 @@ class Commits:
     def wait(self, epoch: Epoch, seq: int) -> None:
         """Return when record `seq` of `epoch` is on the medium; raises JournalError if it never will be."""
         self._group.wait(epoch, seq)
+
+    def sync(self, epoch: Epoch, seq: int) -> None:
+        """As `wait`, but who calls commits at once, unless a commit is under way."""
+        self._group.now(epoch, seq)
 
     def hurry(self) -> bool:
         """Commit at once, if somebody waits for it; whether somebody did."""

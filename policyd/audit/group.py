@@ -84,6 +84,16 @@ class Group:
         if seq > epoch.synced:
             raise epoch.error or JournalError("nothing brings records to the medium any more", remedy="restart")
 
+    def now(self, epoch: Epoch, seq: int) -> None:
+        """As `wait`, but who calls commits at once, for all who wait, unless a commit is under way already."""
+        with self._mutex:
+            mine = not (self._committing or self._ended)
+            members = self._take() if mine else []
+            self._committing |= mine
+        if mine:
+            self._serve_or_end(members)
+        self.wait(epoch, seq)
+
     def hurry(self) -> bool:
         """Nobody else will join now: commit for those who wait, without waiting for more; whether there were some.
 
@@ -94,11 +104,7 @@ class Group:
             if not self._members or self._committing or self._ended:
                 return False
             members = self._take()
-        try:
-            self._serve(members)
-        except Exception:  # noqa: BLE001  # a fault of ours is told to whoever waits
-            _log.exception("journal.fault")
-            self._end(members)
+        self._serve_or_end(members)
         return True
 
     def close(self) -> None:
@@ -172,6 +178,13 @@ class Group:
                     self._changed.notify()
         for member in members + settled:
             member.wake()
+
+    def _serve_or_end(self, members: list[_Member]) -> None:
+        try:
+            self._serve(members)
+        except Exception:  # noqa: BLE001  # a fault of ours is told to whoever waits
+            _log.exception("journal.fault")
+            self._end(members)
 
     def _end(self, members: list[_Member]) -> None:
         """Nothing is committed any more: nobody is left waiting."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from policyd.audit.disk import Disk
 from policyd.audit.form import set_format
 from policyd.audit.group import Waiting
 from policyd.audit.masking import mask, may_hold_secret
-from policyd.audit.record import Entry, Record, digest, encode_entry, line_of, place
+from policyd.audit.record import Entry, Kind, Record, check_length, digest, encode_entry, line_of, place
 from policyd.audit.recovery import Found, find_end
 from policyd.audit.rules import Masker
 from policyd.audit.seals_file import read_heads
@@ -171,6 +171,60 @@ class Journal:
             self._observer.journal_record(entry.kind)
         return placed
 
+    def keep_all(self, entries: Sequence[Entry]) -> list[JournalError | None]:
+        """Keep entries that come together, without credentials: in one write, and under `fsync` one commit, which who
+        calls makes. Of each, what `keep` would raise; None where it would return.
+        """
+        outcomes: list[JournalError | None] = [None] * len(entries)
+        places, ready, bodies = list[int](), list[Entry](), list[bytes]()
+        for at, entry in enumerate(entries):
+            try:
+                masked, body = self._ready(entry)
+                check_length(body)  # one that is too long spoils no other
+            except JournalError as error:
+                outcomes[at] = error
+            else:
+                places.append(at)
+                ready.append(masked)
+                bodies.append(body)
+        kept, failure = self._keep_ready(ready, bodies) if bodies else (0, None)
+        for at in places[kept:]:
+            outcomes[at] = failure
+        self._count(entry.kind for entry in ready[:kept])
+        missed = [error for error in outcomes if error is not None]
+        return self._missed(missed, outcomes) if missed else outcomes
+
+    def _keep_ready(self, entries: Sequence[Entry], bodies: Sequence[bytes]) -> tuple[int, JournalError | None]:
+        """How many of them are kept, the first ones, and why the others are not."""
+        failure: JournalError | None = None
+        with self._mutex:
+            first = self._next.seq
+            try:
+                self._check_open()
+                if not self._files.is_of(entries[0].time):
+                    self._sink.turn()
+                first = self._next.seq
+                self._put_all(bodies)
+            except JournalError as error:
+                failure = error
+            kept = max(self._next.seq - first, 0)
+            epoch = self._commits.epoch if self._commits else None
+        if self._commits is not None and epoch is not None and kept:
+            try:
+                self._commits.sync(epoch, first + kept - 1)
+            except JournalError as error:
+                failure, kept = error, max(epoch.synced - first + 1, 0)
+        return kept, failure
+
+    def _missed(self, missed: Sequence[JournalError], outcomes: list[JournalError | None]) -> list[JournalError | None]:
+        """What is told where some entries are not kept."""
+        with self._mutex:
+            if self._closed:
+                return outcomes
+            for error in missed:
+                self._miss(error)
+        return [None] * len(outcomes) if self._on_full == "drop" else outcomes
+
     def stencil(self, entry: Entry) -> Stencil:
         """Of `entry`, without credentials, for `keep_filled`; raises JournalError for what has no line."""
         return Stencil(self._ready(entry)[0])
@@ -192,9 +246,7 @@ class Journal:
             epoch = self._commits.epoch if self._commits else None
         if self._commits is not None and epoch is not None:
             self._commits.wait(epoch, seq)
-        if self._observer is not None:
-            for kind, count in Counter(stencil.entry.kind for stencil, _ in filled).items():
-                self._observer.journal_record(kind, count)
+        self._count(stencil.entry.kind for stencil, _ in filled)
 
     def writable(self) -> bool:
         """Whether the next record would be kept; after a failure, tries by recording what was missed."""
@@ -328,6 +380,11 @@ class Journal:
             entry = mask(entry)
             body = encode_entry(entry)
         return entry, body
+
+    def _count(self, kinds: Iterable[Kind]) -> None:
+        if self._observer is not None:
+            for kind, count in Counter(kinds).items():
+                self._observer.journal_record(kind, count)
 
     def _check_open(self) -> None:
         """Raise JournalError where nothing can be kept; what is to be said first is said."""

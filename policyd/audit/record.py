@@ -25,6 +25,8 @@ Time = Annotated[datetime, msgspec.Meta(tz=True)]
 FIRST_SEQ: Final = 1
 MAX_LINE_BYTES: Final = 1 << 20  # Envoy's headers end at 60 KiB, JSON escapes make at most six bytes of one
 
+PLACE_BYTES: Final = 4_096  # of a line: its place in the journal, and what a stencil fills in
+
 
 class Fault(msgspec.Struct, frozen=True):
     """What failed: `source` is the id of the policy, or the `code` of an error of policyd.errors."""
@@ -149,6 +151,12 @@ def encode_entry(entry: Entry) -> bytes:
     if len(body) >= MAX_LINE_BYTES:
         raise _too_long(body)
     return body
+
+
+def check_length(body: bytes) -> None:
+    """Raise JournalError for the JSON of an entry that could be too long in its place."""
+    if len(body) + PLACE_BYTES > MAX_LINE_BYTES:
+        raise _too_long(body)
 
 
 def line_of(body: bytes, writer: str, seq: int, prev: str) -> bytes:

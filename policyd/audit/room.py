@@ -46,13 +46,13 @@ class Room:
             if taken < len(lines):
                 raise OSError(errno.EIO, f"only {taken} of {len(lines)} bytes were taken")
             return
-        begin, place = 0, at - self._begin
-        while begin < len(lines):  # nobody may see a newline before what it ends
-            newline = lines.index(b"\n", begin)
-            behind = place + newline - begin
-            self._map[place:behind] = lines[begin:newline]
-            self._map[behind] = _NEWLINE
-            begin, place = newline + 1, behind + 1
+        place = at - self._begin
+        # nobody may see a newline before what it ends
+        self._map[place : place + len(lines)] = lines.replace(b"\n", FILL)
+        newline = lines.find(b"\n")
+        while newline >= 0:
+            self._map[place + newline] = _NEWLINE
+            newline = lines.find(b"\n", newline + 1)
 
     def leave(self) -> None:
         """Let go of it; before the file is cut."""

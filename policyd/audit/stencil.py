@@ -13,12 +13,10 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from policyd.audit.masking import PLAIN_IDS, mask
-from policyd.audit.record import MAX_LINE_BYTES, Entry, encode_entry
-from policyd.errors import JournalError
+from policyd.audit.record import Entry, check_length, encode_entry
 
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-PLACE_BYTES: Final = 4_096  # of a line: what is filled in, and its place in the journal
 
 _ID: Final = b',"decision_id":"@"'  # the first such words: only words of ours stand before
 _ENDS: Final = b',"request_id":"@"'  # the last such words: only words of ours stand behind
@@ -47,8 +45,7 @@ class Stencil:
     def __init__(self, entry: Entry) -> None:
         self.entry = replace(entry, time=EPOCH, decision_id="@", request_id="@", trace_id="", span_id="")
         body = encode_entry(self.entry)
-        if len(body) + PLACE_BYTES > MAX_LINE_BYTES:
-            raise JournalError(f"a record has at most {MAX_LINE_BYTES} bytes")
+        check_length(body)
         self._whole = bool(entry.detail) or entry.shadow is not None  # free words may stand behind the ids
         front, _, rest = body.partition(_ID)
         middle, _, behind = rest.rpartition(_ENDS)

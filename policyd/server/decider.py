@@ -20,7 +20,6 @@ from typing import Final, NoReturn
 import grpc
 import structlog
 
-from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.authz import service as authz
@@ -39,14 +38,13 @@ from policyd.server.journal import open_journal
 from policyd.server.link import Ended, InForce, Listening, LowerEnd, Opened, Policies, Rule, Setup, Speak, Trouble
 from policyd.server.silence import SILENT_PER_PEER, Silence, one_message
 from policyd.server.transport import AGE, GRACE_SECONDS, PINGS, bind, credentials
-from policyd.server.turns import Turns
+from policyd.server.turns import Outcome, Turns
 from policyd.telemetry.counters import TABLE, Counters
 from policyd.telemetry.logs import configure_logs
 from policyd.telemetry.slots import Slots
 
-OTHER_THREADS: Final = 2  # for questions of health, and checks that come before the journal is open
+OTHER_THREADS: Final = 8  # for questions of health, and for checks that come before the journal is open: those wait
 MOST_THREADS: Final = 8 * SILENT_PER_PEER
-LINGER_SECONDS: Final = 0.05  # how long who is in no turn waits for one that commits
 LOOK_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.001  # what a decision waits at most for the thread that takes a ruling over
 OPENING_SECONDS: Final = 0.8  # how long a check waits for the journal; the caller waits for a second
@@ -82,7 +80,6 @@ class Decider:
         self._trouble = ""
         self._silence = Silence(time.monotonic)
         self._turns: Turns | None = None
-        self._waiting: Waiting | None = None
 
     def run(self, stack: ExitStack) -> None:
         """Serve until the control process has gone; raises PolicydError where this process is of no use."""
@@ -118,8 +115,7 @@ class Decider:
         self._up.say(InForce(rule.number, new.revision))
 
     def _listen(self, stack: ExitStack) -> None:
-        turns = self._turns = make_turns(self._silence, self._opened.is_set, self._hurry)
-        self._waiting = Waiting(turns.pause, LINGER_SECONDS)
+        turns = self._turns = make_turns(self._silence, self._opened.is_set, self._keep_all)
         options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(turns, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
@@ -141,29 +137,28 @@ class Decider:
         stack.callback(health.end)
         self._up.say(Listening())
 
-    def _hurry(self) -> None:
-        if self._journal is not None:
-            self._journal.hurry()
-
     def _open(self, stack: ExitStack) -> None:
         setup = self._setup
-        journal = open_journal(setup.paths, setup.writer, setup.audit, _now, self._counters, self._waiting)
+        journal = open_journal(setup.paths, setup.writer, setup.audit, _now, self._counters)
         self._journal = stack.enter_context(journal)
         self._opened.set()
         self._up.say(Opened())
 
-    def _record(self, entry: Entry) -> object:
+    def _record(self, entry: Entry) -> None:
         """Keep an entry; says above at once where that fails, and where it does so no more."""
         if not self._opened.is_set() and not self._opened.wait(OPENING_SECONDS):
             raise JournalError("the journal is not open yet")
-        assert self._journal is not None, "it is open"
+        assert self._turns is not None, "it listens"
         try:
-            kept = self._journal.keep(entry)
+            self._turns.keep(entry)
         except JournalError as error:
             self._tell(error.message)
             raise
         self._tell("")
-        return kept
+
+    def _keep_all(self, entries: Sequence[Entry]) -> list[JournalError | None]:
+        assert self._journal is not None, "it is open"
+        return self._journal.keep_all(entries)
 
     def _idle(self) -> None:
         self._silence.look()
@@ -192,10 +187,12 @@ class Decider:
         return self._trouble
 
 
-def make_turns(silence: Silence, ready: Callable[[], bool], commit: Callable[[], object]) -> Turns:
+def make_turns(
+    silence: Silence, ready: Callable[[], bool], keep_all: Callable[[Sequence[Entry]], Sequence[Outcome]]
+) -> Turns:
     """Who answers checks in turns, and some threads for what else is asked."""
     others = CheckThreads(OTHER_THREADS, MOST_THREADS)
-    return Turns(others, silence, ready=ready, commit=commit, stopwatch=time.monotonic)
+    return Turns(others, silence, ready=ready, keep_all=keep_all, stopwatch=time.monotonic)
 
 
 def _include(settings: IncludeSettings) -> Include:

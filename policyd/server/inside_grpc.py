@@ -44,10 +44,11 @@ class Begun:
             call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), came)
             state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
 
-    def make(self, message: bytes | None, around: Callable[[Behavior], Behavior]) -> None:
-        """Call what answers, with `around` it, and send what it returns or raises; returns once that is handed over."""
+    def make(self, message: bytes | None, behavior: Behavior | None = None) -> None:
+        """Call what answers, or `behavior`, and send what it returns or raises; returns once that is handed over."""
         messages = iter(() if message is None else (message,))
-        self._run(self._work, self._event, self._state, around(self._behavior), lambda: messages, *self._serializers)
+        answers = behavior or self._behavior
+        self._run(self._work, self._event, self._state, answers, lambda: messages, *self._serializers)
 
 
 def begun(run: Callable[..., object], arguments: tuple[Any, ...]) -> Begun | None:

@@ -1,25 +1,24 @@
-"""Checks answered by the thread of gRPC that reads them, a turn at a time: all that are there are decided, one commit
-brings their records to the medium, then all replies go out.
+"""Checks answered by the thread of gRPC that reads them, a turn at a time: all that are there are decided, their
+records are kept together, then all replies go out.
 
 Law: a call is made once, when its message has come, and no other thread is woken for it: waking one, and handing it the
-interpreter, costs more than a decision that is remembered. Replies go out together, since whoever reads them is woken
-once, too. Every call has a stack of its own (a greenlet), so that what it calls need not know that it may pause.
+interpreter, costs more than a decision that is remembered. Whoever reads the replies is woken once a turn, too. Every
+call has a stack of its own (a greenlet) on which it waits for its record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Final
 
 import grpc
 import structlog
 from greenlet import getcurrent, greenlet
 
-from policyd.audit.group import Wake, sleep
+from policyd.audit.record import Entry
 from policyd.server.check_threads import CheckThreads
-from policyd.server.inside_grpc import Begun, Behavior, begun, take_event
+from policyd.server.inside_grpc import Begun, begun, take_event
 from policyd.server.silence import Silence, refuse
 
 TURN_SECONDS: Final = 0.002  # how long the first of a turn waits for others to be decided
@@ -30,6 +29,9 @@ _log = structlog.get_logger(__name__)
 Call = Callable[[], None]
 
 
+Outcome = Exception | None
+
+
 class _Stack(greenlet):
     """That of one call after the other."""
 
@@ -38,8 +40,8 @@ class Turns:
     """A pool for one synchronous gRPC server, which is to be told by `serve`.
 
     Calls whose message comes as bytes are made in turns once `ready` says so, others by the threads of `others`; so
-    are refusals, and what comes before. `commit` has those go on that wait for the medium; `stopwatch` tells seconds
-    of no date.
+    are refusals, and what comes before. `keep_all` keeps the entries of a turn, and says of each what is raised to the
+    call that had it, if anything; `stopwatch` tells seconds of no date.
     """
 
     def __init__(
@@ -48,18 +50,18 @@ class Turns:
         silence: Silence,
         *,
         ready: Callable[[], bool],
-        commit: Callable[[], object],
+        keep_all: Callable[[Sequence[Entry]], Sequence[Outcome]],
         stopwatch: Callable[[], float],
     ) -> None:
         self._others = others
         self._silence = silence
         self._ready = ready
-        self._commit = commit
+        self._keep_all = keep_all
         self._stopwatch = stopwatch
         self._server: grpc.Server | None = None
-        self._deciding = False  # in a turn, before its commit
-        self._paused = 0
-        self._woken: SimpleQueue[_Stack] = SimpleQueue()
+        self._in_turn = False
+        self._entries: list[Entry] = []
+        self._stacks: list[_Stack] = []  # which wait for these to be kept
         self._call: Call | None = None  # what the stack that is switched to begins with
         self._spare: list[_Stack] = []
 
@@ -73,24 +75,23 @@ class Turns:
         if call is None:
             self._others.submit(run, *arguments)
         elif self._silence.refuses(call.context):
-            self._others.submit(call.make, None, _refused)
+            self._others.submit(call.make, None, refuse)
         else:
             self._silence.begins(call.context)
             call.listen(self._heard)
 
-    def pause(self, begin: Callable[[Wake], None]) -> None:
-        """Call `begin` and wait until what it was given is called; a call in a turn lets the others go on."""
+    def keep(self, entry: Entry) -> None:
+        """Return when `entry` is kept: with those of its turn. Raises what keeps it from being so."""
         stack = getcurrent()
-        if not isinstance(stack, _Stack):
-            sleep(begin)
-            return
-        assert stack.parent is not None, "it was switched to"
-        self._paused += 1
-        try:
-            begin(partial(self._woken.put, stack))
-            stack.parent.switch()
-        finally:
-            self._paused -= 1
+        if isinstance(stack, _Stack):
+            assert stack.parent is not None, "it was switched to"
+            self._entries.append(entry)
+            self._stacks.append(stack)
+            outcome: Outcome = stack.parent.switch()
+        else:
+            [outcome] = self._keep_all([entry])
+        if outcome is not None:
+            raise outcome
 
     def look(self) -> None:
         """Start more of the other threads if all are held up."""
@@ -103,34 +104,30 @@ class Turns:
     def _heard(self, call: Begun, message: bytes | None) -> None:
         self._silence.ends(call.context)
         if not self._ready():
-            self._others.submit(call.make, message, _as_it_is)
+            self._others.submit(call.make, message)
             return
-        self._begin(partial(call.make, message, self._together))
-        if not self._deciding:
+        self._begin(partial(call.make, message))
+        if not self._in_turn:
             self._turn()
 
     def _turn(self) -> None:
-        """Take what is there, then have all go on that wait."""
+        """Decide what is there, have the records kept, and let the replies go out."""
         assert self._server is not None, "it was told"
-        self._deciding, end = True, self._stopwatch() + TURN_SECONDS
-        while self._paused and self._stopwatch() < end and take_event(self._server):
+        self._in_turn, end = True, self._stopwatch() + TURN_SECONDS
+        while self._entries and self._stopwatch() < end and take_event(self._server):
             pass
-        self._deciding = False
-        while self._paused:
-            if self._woken.empty():
-                self._commit()
-            self._woken.get().switch()
+        while self._entries:
+            entries, self._entries = self._entries, []
+            stacks, self._stacks = self._stacks, []
+            for stack, outcome in zip(stacks, self._kept(entries), strict=True):
+                stack.switch(outcome)
+        self._in_turn = False
 
-    def _together(self, behavior: Behavior) -> Behavior:
-        """What replies with others of its turn."""
-
-        def reply(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-            said = behavior(messages, context)
-            if self._deciding:
-                self.pause(_go_on)
-            return said
-
-        return reply
+    def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        try:
+            return self._keep_all(entries)
+        except Exception as error:  # noqa: BLE001  # it is told to those who wait
+            return [error] * len(entries)
 
     def _begin(self, call: Call) -> None:
         self._call = call
@@ -156,15 +153,3 @@ class Turns:
             call()
         except Exception:  # noqa: BLE001  # it must not end the thread that reads
             _log.exception("check.fault")
-
-
-def _go_on(wake: Wake) -> None:
-    wake()
-
-
-def _as_it_is(behavior: Behavior) -> Behavior:
-    return behavior
-
-
-def _refused(_: Behavior) -> Behavior:
-    return refuse

@@ -22,8 +22,8 @@ from tests.audit.sealing import AUTHORITY, Sealed, signing_key
 from tests.fakes.clock import FakeClock
 
 
-def start(root: Path, directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.audit.appends", str(directory), *arguments]
+def start(root: Path, directory: Path, *arguments: str, program: str = "tests.audit.appends") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", program, str(directory), *arguments]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
@@ -66,6 +66,28 @@ def test_after_kill_9_the_journal_holds_what_clients_were_told_and_the_next_star
         assert sealed.sealer.trouble == ""
         assert sealed.verify().problems == ()
     assert list(sealed.folder.glob("*.sealed"))
+
+
+@pytest.mark.parametrize("durability", ["written", "fsync"])
+def test_of_turns_that_a_kill_9_ends_every_entry_that_was_told_is_kept(
+    root: Path, tmp_path: Path, durability: str
+) -> None:
+    dice, journal = random.Random(11), tmp_path / "journal"
+    told: list[str] = []
+    for run in "abc":
+        child = start(root, journal, durability, run, program="tests.audit.together")
+        assert child.stdout is not None
+        end = dice.randrange(0, 1500)
+        for number, line in enumerate(child.stdout):
+            if number == end:
+                child.kill()
+            told += [line.rstrip()] if line.endswith("\n") else []
+        assert child.wait() == -9
+        child.stdout.close()
+        kept = [decode(line) for line in lines_of(journal)]
+        assert [record.seq for record in kept] == list(range(1, len(kept) + 1))
+        assert set(told) <= {record.request_id for record in kept}
+        assert verify(journal).problems == ()
 
 
 def lines_of(folder: Path) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 import pytest
 
-from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import Authorizer, add_to_server
+from policyd.errors import JournalError
 from policyd.server.check_threads import CheckThreads
 from policyd.server.silence import Silence, one_message
 from policyd.server.turns import SPARE, Turns
@@ -26,7 +26,6 @@ from policyd.spiffe import SpiffeId
 from tests.audit.samples import WRITER, records, wait_until
 from tests.authz.checks import REVIEWS, check_of
 from tests.authz.test_servicer import METHOD, key_and_chain
-from tests.fakes.asleep import Asleep
 from tests.fakes.clock import FakeClock
 from tests.fakes.decision_metrics import FakeDecisionMetrics
 from tests.fakes.disk import SlowDisk
@@ -44,17 +43,15 @@ class House:
 
     def __init__(self, ruling: Ruling, folder: Path) -> None:
         self.disk, self.metrics, clock = SlowDisk(), FakeDecisionMetrics(), FakeClock()
-        self.open, self.faulty, silence = True, False, Silence(time.monotonic)
+        self.open, self.faulty, self.turns_of, silence = True, False, list[int](), Silence(time.monotonic)
         self.turns = Turns(
             CheckThreads(2, 2),
             silence,
             ready=lambda: self.open,
-            commit=self._commit,
+            keep_all=self._keep_all,
             stopwatch=lambda: 0.0,
         )
-        self.asleep = Asleep(self.turns.pause)
-        waiting = Waiting(self.asleep, linger=60.0)
-        self.journal = Journal(folder, WRITER, clock, durability="fsync", disk=self.disk, waiting=waiting)
+        self.journal = Journal(folder, WRITER, clock, durability="fsync", disk=self.disk)
         self.server = grpc.server(self.turns)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: ruling,
@@ -69,13 +66,14 @@ class House:
         name = grpc.unary_unary_rpc_method_handler(lambda *_: threading.current_thread().name, bytes, str.encode)
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Threads", {"Name": name}),))
 
-    def _commit(self) -> None:
-        self.journal.hurry()
+    def _keep_all(self, entries: Sequence[Entry]) -> list[JournalError | None]:
+        self.turns_of += [len(entries)]
+        return self.journal.keep_all(entries)
 
-    def _keep(self, entry: Entry) -> object:
+    def _keep(self, entry: Entry) -> None:
         if self.faulty:
             raise RuntimeError("a fault of ours")
-        return self.journal.keep(entry)
+        self.turns.keep(entry)
 
     def kept(self) -> int:
         return sum(one.kind == "decision" for one in records(self.journal.directory))
@@ -120,25 +118,23 @@ def test_what_came_while_the_medium_worked_shares_the_next_commit(ruling: Ruling
     with serving(ruling, tmp_path / "journal") as (house, ask):
         house.disk.allowed.release(10_000)
 
-        def many_share() -> bool:
-            before = house.disk.synced
-            asked = [ask.future(CHECK, timeout=60) for _ in range(SPARE * 2)]
+        def more_than_are_spare() -> bool:
+            asked = [ask.future(CHECK, timeout=60) for _ in range(SPARE * 3)]
             assert [one.result() for one in asked] == [ALLOWED] * len(asked)
-            return house.disk.synced - before < len(asked) / 2
+            return max(house.turns_of) > SPARE
 
-        wait_until(many_share)
+        wait_until(more_than_are_spare)
+        assert house.disk.synced == len(house.turns_of)
 
 
-def test_a_check_before_its_journal_is_open_waits_beside_those_that_come_after(ruling: Ruling, tmp_path: Path) -> None:
+def test_what_comes_before_the_turns_are_ready_is_answered_by_other_threads(ruling: Ruling, tmp_path: Path) -> None:
     with serving(ruling, tmp_path / "journal") as (house, ask):
         house.disk.allowed.release(100)
         house.open = False
-        early = ask.future(CHECK, timeout=60)
-        wait_until(lambda: house.asleep.count == 1)
+        assert ask(CHECK, timeout=60) == ALLOWED
         house.open = True
         assert ask(CHECK, timeout=60) == ALLOWED
-        assert early.result() == ALLOWED
-        assert house.disk.synced == 1
+        assert house.disk.synced == 2
 
 
 def test_what_is_no_check_is_answered_by_other_threads(ruling: Ruling, tmp_path: Path) -> None:
@@ -183,7 +179,7 @@ def test_who_gives_up_while_it_waits_is_on_record_and_holds_up_nobody(ruling: Ru
             gone.result()
         house.disk.allowed.release(100)
         assert ask(CHECK, timeout=60) == ALLOWED
-        assert (house.asleep.count, house.kept()) == (0, 2)
+        assert house.kept() == 2
 
 
 def test_ending_answers_who_waits(ruling: Ruling, tmp_path: Path) -> None:
