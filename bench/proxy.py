@@ -24,12 +24,13 @@ from bench.table import Row, row
 from policyd import signals
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import clusters, filters
-from policyd.xds.resources.model import XDS_CLUSTER, Control
+from policyd.xds.resources.model import AUTHZ_CLUSTER, XDS_CLUSTER, Control, Tracing
 from proxy.bootstrap import RUNTIME
 
 SECONDS = 4
 ROUNDS = 3
 CONNECTIONS = 32
+TRACED_CLUSTER = f"{AUTHZ_CLUSTER}-traced"  # the way to policyd that proxies have which trace
 Fields = dict[str, Any]
 PEER = f"{signals.PEER_HEADER}: {signals.Party('web-v1', 'default', 'web', 'v1', 'web.default')}"  # of a peer
 CALLER = "spiffe://cluster.local/ns/default/sa/bookinfo-ingress"
@@ -132,7 +133,8 @@ def _envoy(
 
     ports = {variant: free_port() for variant in compared}
     listeners = [listener(ports[variant], *made) for variant, made in compared.items()]
-    ways = [authz_cluster(control, identity), xds_cluster(control, xds, identity), *beside]
+    traced = {**authz_cluster(replace(control, tracing=Tracing("", 1.0)), identity), "name": TRACED_CLUSTER}
+    ways = [authz_cluster(control, identity), traced, xds_cluster(control, xds, identity), *beside]
     resources = {"clusters": ways, "listeners": listeners}
     config = work / "envoy.json"
     runtime = {"layers": [{"name": "bench", "static_layer": RUNTIME}]}

@@ -8,6 +8,7 @@ others, as agents send them and policyd reads them.
 
 from __future__ import annotations
 
+import json
 import time
 import tracemalloc
 import zlib
@@ -17,7 +18,7 @@ from statistics import median
 
 from bench import console
 from bench.neighbours import Pair, compared, throughput
-from bench.proxy import CALLER, Load, Variants, rig
+from bench.proxy import CALLER, TRACED_CLUSTER, Load, Variants, rig
 from bench.table import Row, row
 from policyd import names, signals
 from policyd.console.watch import WATCHED_SECONDS
@@ -28,7 +29,7 @@ from policyd.telemetry.graph import look, traffic
 from policyd.telemetry.traces import Span
 from policyd.telemetry.traces_window import Window
 from policyd.xds.resources import counting, filters
-from policyd.xds.resources.model import Control, Tracing
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Tracing
 from policyd.xds.resources.observing import Seen
 from proxy.exposition import Page
 
@@ -55,12 +56,13 @@ def variants(control: Control) -> Variants:
     }
     spans = Seen(replace(control, tracing=Tracing("", 1.0)), TRACED).outbound()["tracing"]
     heard = [counting.hears_who()]
+    told = json.dumps(asked[0]).replace(f'"{AUTHZ_CLUSTER}"', f'"{TRACED_CLUSTER}"')
     return {
         "no filter": ([], {}),
         "no filter, counted": (heard, fields),
         "policyd": (asked, {}),
         "policyd, counted": ([*heard, *asked], fields),
-        "policyd, traced": (asked, {"tracing": spans}),
+        "policyd, traced": ([json.loads(told)], {"tracing": spans}),
     }
 
 

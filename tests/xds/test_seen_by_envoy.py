@@ -23,7 +23,7 @@ from policyd.mesh.telemetry import Count, Said, Spans
 from policyd.server.control import control_of
 from policyd.signals import Party
 from policyd.spiffe import SpiffeId
-from policyd.xds.resources import counting, filters, policies
+from policyd.xds.resources import counting, filters, policies, spans
 from policyd.xds.resources.collectors import clusters
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control
 from policyd.xds.resources.observing import Seen
@@ -100,15 +100,18 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("seen")
-    ports = {name: free_port() for name in (*PORTS, "many", "decided")}
+    ports = {name: free_port() for name in (*PORTS, "many", "decided", "asked")}
     passed_on: list[dict[str, str]] = []
     with Collector() as collector, application(passed_on) as app, Authorization() as asked:
         control = control_of(parse_settings(_settings(folder, collector)), [Address("127.0.0.1", 1)])
         resources = {
-            "clusters": [*clusters(control), _way("app", app), _way(AUTHZ_CLUSTER, asked.port, http2=True)],
+            "clusters": [*clusters(control), _way("app", app), _to_policyd(asked.port, control)],
             "listeners": [_listener(name, ports[name], _fields(name, folder, collector)) for name in PORTS]
             + [_listener("many", ports["many"], {"access_log": _few_series()})]
-            + [_decided(ports["decided"], control)],
+            + [
+                _decided("decided", ports, control, QUIET),
+                _decided("asked", ports, control, Spans("spans", percent=0)),
+            ],
         }
         envoy = EnvoyProcess("web-v1", None, "--file-flush-interval-msec", "50")
         admin = {"address": {"pipe": {"path": str(envoy.admin)}}}
@@ -161,16 +164,19 @@ def _listener(name: str, port: int, fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decided(port: int, control: Control) -> dict[str, Any]:
+def _decided(name: str, ports: Mapping[str, int], control: Control, said: Spans) -> dict[str, Any]:
     """What hears who speaks, asks about the request, counts it, and hands it to an application."""
     on = {"match": {"prefix": "/"}, "route": {"cluster": "app"}, "typed_per_filter_config": filters.asked_for("a/in")}
     hosts = [{"name": "inbound", "domains": ["*"], "routes": [on]}]
     routes = {"route_config": {"name": "inbound", "virtual_hosts": hosts, **counting.TELLS_NOBODY}}
-    counted = {"access_log": counting.inbound(WEB, Served(80, 80), encrypted=True)}
-    chain = filters.manager("decided", [counting.hears_who(), filters.authorization(control)], routes, **counted)
+    seen = {
+        "access_log": counting.inbound(WEB, Served(80, 80), encrypted=True),
+        **spans.traced(control, WEB, said),
+    }
+    chain = filters.manager(name, [counting.hears_who(), filters.authorization(control)], routes, **seen)
     return {
-        "name": "decided",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": ports[name]}},
         "filter_chains": [{"filters": [chain]}],
     }
 
@@ -186,6 +192,16 @@ def _way(name: str, port: int, *, http2: bool = False) -> dict[str, Any]:
             "http2_protocol_options" if http2 else "http_protocol_options"
         ),
     }
+
+
+def _to_policyd(port: int, control: Control) -> dict[str, Any]:
+    """The way of questions, in the clear."""
+    made = _way(AUTHZ_CLUSTER, port, http2=True)
+    made["typed_extension_protocol_options"][policies.HTTP_OPTIONS]["http_filters"] = [
+        *spans.to_policyd(control),
+        policies.CODEC,
+    ]
+    return made
 
 
 class application:  # noqa: N801 - used as a context, like the functions of contextlib
@@ -342,6 +358,41 @@ def test_of_a_hundred_requests_as_many_are_traced_as_is_said_and_all_that_a_call
     wait_until(lambda: (told("caller"), told("last")) == (1, 1), 30)
     assert told("none") == 0
     assert 5 < told("half") < 55  # of sixty by chance; to be off by so much takes a hundred million tries
+
+
+@pytest.mark.parametrize(
+    ("came", "told", "goes_on"),
+    [
+        ({}, False, "00"),
+        ({"traceparent": f"00-{TRACE}-{SPAN}-00"}, False, "00"),
+        (W3C, True, "01"),
+    ],
+)
+def test_policyd_is_told_of_the_trace_of_what_is_traced_and_the_next_hop_always(
+    rig: Rig, came: dict[str, str], told: bool, goes_on: str
+) -> None:
+    for seen in (rig.authorization.told, rig.authorization.asked, rig.passed_on):
+        seen.clear()
+    assert rig.get("asked", "/yes", **came) == 200
+
+    [beside], [question], [passed_on] = rig.authorization.told, rig.authorization.asked, rig.passed_on
+    assert ("traceparent" in beside, "tracestate" in beside) == (told, told)
+    assert question.headers.get("traceparent", "") == came.get("traceparent", "")
+    _, trace, span, flags = passed_on["traceparent"].split("-")
+    assert (trace == TRACE, span == SPAN, flags) == (bool(came), False, goes_on)
+    assert beside.get("traceparent", "").split("-")[1:2] == ([trace] if told else [])
+
+
+def test_the_question_to_policyd_is_a_span_of_the_trace_with_what_was_decided(rig: Rig) -> None:
+    assert rig.get("asked", "/no", **W3C) == 403
+
+    def found() -> list[Span]:
+        return [one for one in rig.collector.spans if one.trace == TRACE and "/no" in one.tags.get("http.url", "")]
+
+    wait_until(lambda: found() != [], 30)
+    [span] = found()
+    assert (span.tags["policyd.decision"], span.tags["policyd.policy"]) == ("deny", "no")
+    wait_until(lambda: any(one.parent == span.span for one in rig.collector.spans), 30)
 
 
 def test_and_lines_by_grpc(rig: Rig) -> None:

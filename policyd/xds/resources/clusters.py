@@ -11,7 +11,7 @@ from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.protocols import HTTP2
 from policyd.mesh.scope import pool_of
-from policyd.xds.resources import ages, localities, policies, tls
+from policyd.xds.resources import ages, localities, policies, spans, tls
 from policyd.xds.resources.localities import Place
 from policyd.xds.resources.model import (
     AUTHZ_CLUSTER,
@@ -140,6 +140,9 @@ def _application(cluster: str, served: Served) -> dict[str, Any]:
 def authorization(control: Control) -> dict[str, Any]:
     """policyd's decision servers: each process an endpoint of its own, asked over mTLS."""
     addresses = [(control.authz_host, port) for port in control.authz_ports]
+    options = policies.protocol("http2_protocol_options")
+    if untraced := spans.to_policyd(control):
+        options[policies.HTTP_OPTIONS]["http_filters"] = [*untraced, policies.CODEC]
     return {
         "name": AUTHZ_CLUSTER,
         "type": "STATIC",
@@ -147,7 +150,7 @@ def authorization(control: Control) -> dict[str, Any]:
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": policies.breakers(ConnectionPool()),
         "load_assignment": _assignment(AUTHZ_CLUSTER, addresses),
-        "typed_extension_protocol_options": policies.protocol("http2_protocol_options"),
+        "typed_extension_protocol_options": options,
         "transport_socket": tls.upstream("policyd", [control.server_id], alpn=("h2",)),
         # a process that is lost is asked no more until it is there again, unless it is the only one; what it answers,
         # errors too, is no reason to avoid it
