@@ -275,6 +275,26 @@ async def test_a_stop_waits_for_the_request_under_way_and_tells_its_client_to_go
     assert not agent.said("sidecar.cut")
 
 
+async def test_a_stop_tells_clients_of_http2_to_go_by_goaway(plane: ControlPlane, agent: Agent) -> None:
+    async with Slow() as slow:
+        plane.sidecars, plane.listener_port, plane.application_port = [WEB_1], free_port(), slow.port
+        await agent.start("--join", format_token(plane.token()), "--drain", "20")
+        await agent.says("sidecar.ready")
+        await agent.says("agent.back")
+        reader, writer = await _mutual_tls(plane, plane.listener_port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0) + _asked(1, b"/app"))
+        await slow.asked.wait()
+        agent.process.terminate()
+        await agent.says("sidecar.draining")
+        await asyncio.sleep(DRAIN_LOOK)
+        writer.write(_asked(3, b"/"))
+        await _frames(reader, (GOAWAY, 0), (HEADERS, 3))
+        slow.answer.set()
+        await _frames(reader, (HEADERS, 1))  # what had begun is answered
+        assert await _drained(plane, agent) < timedelta(seconds=15)
+    assert not agent.said("sidecar.cut")
+
+
 async def test_a_connection_that_waits_for_a_request_holds_up_no_stop(plane: ControlPlane, agent: Agent) -> None:
     plane.sidecars, plane.listener_port = [WEB_1], free_port()
     await agent.start("--join", format_token(plane.token()), "--drain", "20")
@@ -505,6 +525,28 @@ async def _answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> tupl
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), base64.b64encode(head)
     return head, await reader.readexactly(5)
+
+
+HEADERS, SETTINGS, GOAWAY = 1, 4, 7  # frames: RFC 9113, 6
+
+
+def _frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+async def _frames(reader: asyncio.StreamReader, *wanted: tuple[int, int]) -> None:
+    """Read until frames of these kinds came on these streams."""
+    missing = set(wanted)
+    while missing:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3]))
+        missing.discard((head[3], int.from_bytes(head[5:])))
+
+
+def _asked(stream: int, path: bytes) -> bytes:
+    """A whole request: GET, https, a path and a host (RFC 7541)."""
+    fields = b"\x82\x87" + b"\x04" + bytes([len(path)]) + path + b"\x01\x03web"
+    return _frame(HEADERS, stream, fields, flags=0x05)
 
 
 class Slow:
