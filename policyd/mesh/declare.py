@@ -194,14 +194,8 @@ class GatewayInstanceSpec(Model):
     namespace: Name | None = None
     address: Address = "127.0.0.1"
     locality: Annotated[str, AfterValidator(check_locality)] | None = None
-    gateway_topology: TopologySpec = TopologySpec()
+    gateway_topology: TopologySpec | None = None
     http3: bool = False
-
-    @model_validator(mode="after")
-    def _one_way(self) -> GatewayInstanceSpec:
-        if self.http3 and self.gateway_topology.proxy_protocol is not None:
-            raise ValueError("HTTP/3 has no PROXY headers; remove `http3`, or `gatewayTopology.proxyProtocol`")
-        return self
 
 
 class ServiceAccountSpec(Model):
@@ -215,6 +209,7 @@ class Defaults(Model):
 
     namespace: Name = "default"
     service_account: Annotated[str, AfterValidator(check_account_template)] = "{service}"
+    gateway_topology: TopologySpec = TopologySpec()
 
 
 class WorkloadsFile(Model):

@@ -146,6 +146,10 @@ class Instances:
         path = ("gateways", name)
         for port in spec.listen:
             self._claim(spec.address, port, name, (*path, "listen"))
+        topology = spec.gateway_topology or self._file.defaults.gateway_topology
+        if spec.http3 and topology.proxy_protocol is not None:
+            remedy = "remove `http3`, or `gatewayTopology.proxyProtocol`"
+            self._refuse("field", "HTTP/3 has no PROXY headers", (*path, "http3"), remedy)
         return Instance(
             name=name,
             workload=self._identity(name, spec, path),
@@ -154,9 +158,9 @@ class Instances:
             labels={"app": name, **GATEWAY_LABELS, **spec.labels},
             address=spec.address,
             listens=self._placement.gateways[name],
-            proxied_by=proxy.from_ if (proxy := spec.gateway_topology.proxy_protocol) is not None else (),
-            trusted_proxies=spec.gateway_topology.num_trusted_proxies,
-            forwards=spec.gateway_topology.forward_client_cert_details,
+            proxied_by=proxy.from_ if (proxy := topology.proxy_protocol) is not None else (),
+            trusted_proxies=topology.num_trusted_proxies,
+            forwards=topology.forward_client_cert_details,
             http3=spec.http3,
             locality=parse_locality(spec.locality) if spec.locality else None,
         )

@@ -77,6 +77,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "ServiceAccountSpec": {"labels": "Policies read them as tags of the caller."},
     "Defaults": {
         "namespace": "The namespace of what has none.",
+        "gatewayTopology": "What stands before gateways that do not say it, as in Istio's MeshConfig.",
         "serviceAccount": "The identity's name of what has none.",
     },
     "GroupsFile": {"groups": 'The groups, by name: `Group::"<name>"` in policies.'},

@@ -150,6 +150,23 @@ def test_of_strangers_is_believed_and_told_what_the_gateway_says(
     accepted(made, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("own", "trusted", "told"),
+    [
+        ("", 2, "SANITIZE_SET"),
+        (", gatewayTopology: {}", 0, "UNDEFINED"),
+        (", gatewayTopology: {numTrustedProxies: 1}", 1, "UNDEFINED"),
+    ],
+)
+def test_what_stands_before_every_gateway_is_said_once_and_otherwise_by_each(own: str, trusted: int, told: str) -> None:
+    defaults = "defaults: {gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails: SANITIZE_SET}}\n"
+    declaration = declare({"workloads.yaml": f"{WORKLOADS}gateways: {{edge: {{listen: 9000{own}}}}}\n{defaults}"})
+    mesh = build(declaration, TRUST_DOMAIN, assumed(declaration))
+    edge = mesh.instances["edge"]
+    assert (edge.trusted_proxies, edge.forwards) == (trusted, told)
+    assert mesh.listeners["edge/gateway/9000"].trusted_proxies == trusted
+
+
 @pytest.mark.parametrize(("forwarding", "expected"), [("SANITIZE", "SANITIZE_SET"), ("SANITIZE_SET", "APPEND_FORWARD")])
 def test_what_a_gateway_tells_of_its_client_reaches_the_application(
     tmp_path: Path, forwarding: str, expected: str
