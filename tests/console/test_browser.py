@@ -208,6 +208,30 @@ def test_an_edge_and_its_rows_stay_in_their_order_while_they_are_read(seen: Seen
     expect(names.first).to_have_text("reviews-v2")
 
 
+def test_of_two_hundred_services_one_is_found_and_stands_apart_with_its_neighbours(seen: Seen) -> None:
+    page, names = seen.page, [f"shop-{at:03}" for at in range(200)]
+    seen.world.fake.replies["Instances"] = pb.InstancesReply(instances=[place(name, name) for name in names])
+    seen.world.calls = [Calls(names[(at - 1) // 3], names[at], 1 + at % 7) for at in range(1, 200)]
+    seen.world.calls[41] = Calls("shop-013", "shop-042", 1, denied=5)
+
+    expect(page.locator(".node")).to_have_count(200)
+    expect(page.locator(".edge.denied")).to_have_count(1)
+    check_fits(page)
+    check_accessible(page)
+    page.locator("body").press("/")
+    page.keyboard.type("shop-042")
+    expect(page.locator(".node.hit")).to_have_count(1)
+    apart = page.locator(".node:not(.dim)").evaluate_all("all => all.map(one => one.dataset.key).sort()")
+    assert apart == [f"{name}.default" for name in ("shop-013", "shop-042", "shop-127", "shop-128", "shop-129")]
+    page.keyboard.press("Enter")
+    expect(page.locator(".node.hit")).to_be_focused()
+    page.keyboard.press("Enter")  # around it
+    expect(page.locator(".node")).to_have_count(5)
+    page.locator(".edge.denied").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".edge-panel .figures .bad")).to_contain_text("83.3 %")
+
+
 @pytest.mark.parametrize(("width", "schemes"), [(400, ("light", "dark")), (1400, ("light",))])
 def test_names_of_any_length_stay_in_their_places(seen: Seen, width: int, schemes: tuple[str, ...]) -> None:
     page = seen.page

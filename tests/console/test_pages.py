@@ -65,6 +65,24 @@ async def test_an_edge_leads_to_its_denials_and_a_denial_to_its_reason(console: 
     }
 
 
+async def test_an_edge_leads_to_its_policies_and_a_decision_to_its_trace(console: Console, world: World) -> None:
+    caller = CALLER.replace("bookinfo-reviews", "bookinfo-productpage")
+    allowed = denied(
+        at=0xABC, decision="allow", status=200, reasons=("details-from-productpage",), principal=caller,
+        trace_id="0a" * 16, revision=world.ruling.revision,
+    )  # fmt: skip
+    traffic.write(world.folder, [allowed])
+    await looked(console, world, Calls("productpage-v1", "details-v1", 20))
+
+    beside = check_harmless((await console.get("/?edge=productpage-v1~details-v1")).text).of("a", "href")
+    policy = check_harmless((await console.get("/policies?q=details-from-productpage")).text)
+    decision = check_harmless((await console.get(f"/decisions/{0xABC:032x}")).text)
+
+    assert {"/policies?q=details-from-productpage", f"/decisions/{0xABC:032x}"} <= set(beside)
+    assert "policies/details.cedar" in policy.text
+    assert f"/traces/{'0a' * 16}" in decision.of("a", "href")
+
+
 async def test_nodes_are_versions_or_services_and_a_focus_shows_the_neighbours(console: Console, world: World) -> None:
     await looked(console, world, Calls("productpage-v1", "reviews-v1", 10), Calls("productpage-v1", "reviews-v2", 10))
 

@@ -150,6 +150,8 @@ def test_a_policy_is_edited_and_the_answer_changes_while_nothing_is_enforced(sho
     expect(page.locator("#findings code").first).to_have_text(";")  # that each policy ends with one
     page.locator("#text").fill(OPEN)
     expect(page.locator("#findings .error")).to_have_count(0)
+    colours = page.locator("#paint span[class]").evaluate_all("all => all.map(one => [one.textContent, one.className])")
+    assert colours[:3] == [["@id", "annotation"], ['"details-from-all"', "string"], ["permit", "effect permit"]]
     page.get_by_role("button", name="Decide").click()
     expect(page.locator(".versus")).to_contain_text("in force deny")
     expect(page.locator(".versus")).to_contain_text("with this draft allow")
