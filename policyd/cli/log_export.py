@@ -70,7 +70,8 @@ def export(
     if as_json:
         output.print_json(made)
     else:
-        output.show(f"{made['records']:,} records in {made['files']} files; `{target}` has {after.records:,}")
+        files = "1 file" if made["files"] == 1 else f"{made['files']} files"
+        output.show(f"{made['records']:,} records in {files}; `{target}` has {after.records:,}")
 
 
 def _print(journal: Path, span: Span) -> None:

@@ -27,8 +27,6 @@ SPARE: Final = 256  # stacks that are kept for later: a new one costs more than 
 _log = structlog.get_logger(__name__)
 
 Call = Callable[[], None]
-
-
 Outcome = Exception | None
 
 
@@ -114,14 +112,19 @@ class Turns:
         """Decide what is there, have the records kept, and let the replies go out."""
         assert self._server is not None, "it was told"
         self._in_turn, end = True, self._stopwatch() + TURN_SECONDS
-        while self._entries and self._stopwatch() < end and take_event(self._server):
-            pass
+        try:
+            while self._entries and self._stopwatch() < end and take_event(self._server):
+                pass
+        finally:
+            self._answer()
+            self._in_turn = False
+
+    def _answer(self) -> None:
         while self._entries:
             entries, self._entries = self._entries, []
             stacks, self._stacks = self._stacks, []
             for stack, outcome in zip(stacks, self._kept(entries), strict=True):
                 stack.switch(outcome)
-        self._in_turn = False
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         try:

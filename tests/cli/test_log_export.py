@@ -45,7 +45,7 @@ def test_an_export_goes_on_where_it_stopped(policyd: Command, folder: Path, tmp_
     target = tmp_path / "out"
     journal = write(folder, list(range(20)))
     first = policyd("log", "export", target, "--dir", folder)
-    assert (first.code, first.out) == (Exit.OK, f"20 records in 1 files; `{target}` has 20\n")
+    assert (first.code, first.out) == (Exit.OK, f"20 records in 1 file; `{target}` has 20\n")
     assert policyd("log", "export", target, "--dir", folder).out == f"0 records in 0 files; `{target}` has 20\n"
     write(folder, list(range(20, 25)))
     again = policyd("log", "export", target, "--dir", folder, "--json")
