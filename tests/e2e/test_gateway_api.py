@@ -81,6 +81,7 @@ CALLS = {
     "matches": [{"method": {"service": "shop.Books"}, "headers": [{"name": "x-try", "value": "yes"}]}],
     "backendRefs": [{"name": "raw", "port": 50051}],
 }
+GONE = {"matches": [{"method": {"service": "shop.Gone"}}], "backendRefs": to("nobody")}
 TARGET = {"group": "networking.istio.io", "kind": "ServiceEntry"}
 OUTSIDE = {**TARGET, "port": 443}
 FAR = {"name": "far", "namespace": "far", "port": 80}
@@ -160,7 +161,7 @@ RESOURCES = [
     ),
     route(rule("/"), name="wrong", parentRefs=[{"name": "edge", "sectionName": "no"}], hostnames=["wrong.example"]),
     route({"backendRefs": to("raw")}, name="raw", kind="TCPRoute", parentRefs=[{"name": "edge", "sectionName": "raw"}]),
-    route(CALLS, name="calls", kind="GRPCRoute", parentRefs=[{"name": "edge", "sectionName": "http"}],
+    route(CALLS, GONE, name="calls", kind="GRPCRoute", parentRefs=[{"name": "edge", "sectionName": "http"}],
           hostnames=["calls.example"]),
     route({"backendRefs": [{"name": "raw", "port": 443}]}, name="passed", kind="TLSRoute", hostnames=["passed.example"],
           parentRefs=[{"name": "edge", "sectionName": "passed"}]),
@@ -394,11 +395,11 @@ def test_a_client_stays_with_the_instance_that_answered_it_first(client: httpx.C
     assert client.get(path, headers=wrong).json()["instance"] in seen
 
 
-def call(mesh: RunningMesh, **metadata: str) -> bytes | grpc.StatusCode:
+def call(mesh: RunningMesh, service: str = "shop.Books", **metadata: str) -> bytes | grpc.StatusCode:
     """The answer to a call at the gateway, or its status."""
     options = [("grpc.default_authority", "calls.example")]
     with grpc.insecure_channel(f"127.0.0.1:{port(mesh, PLAIN)}", options) as channel:
-        get = channel.unary_unary("/shop.Books/Get")
+        get = channel.unary_unary(f"/{service}/Get")
         try:
             answer: bytes = get(b"it", timeout=30, wait_for_ready=True, metadata=list(metadata.items()))
         except grpc.RpcError as error:
@@ -412,6 +413,7 @@ def test_calls_go_where_their_route_says(mesh: RunningMesh) -> None:
     wait_until(lambda: call(mesh, **{"x-try": "yes"}) == b"got it", 30)
 
     assert call(mesh, **{"x-try": "no"}) is grpc.StatusCode.UNIMPLEMENTED
+    assert call(mesh, "shop.Gone") is grpc.StatusCode.UNAVAILABLE
 
 
 def test_headers_are_set_on_both_ways(client: httpx.Client) -> None:

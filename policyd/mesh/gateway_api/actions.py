@@ -1,7 +1,7 @@
 """What a rule for requests does, in the words of VirtualServices: filters, destinations in shares, patience.
 
-Law: what would have gone to a backend that is not there is answered with 500, in its share; what is done for one
-backend alone is done in that backend's share of the requests.
+Law: what would have gone to a backend that is not there is answered with 500, calls with UNAVAILABLE, in its share;
+what is done for one backend alone is done in that backend's share of the requests.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from policyd.mesh.matching import AUTHORITY
 DEFAULT_ATTEMPTS: Final = 2  # as where nothing is said
 NOT_PROCESSED: Final = "connect-failure,refused-stream,unavailable,cancelled"
 NOBODY: Final = DirectResponse(status=500)
+UNAVAILABLE: Final = DirectResponse(status=503)  # which is that in the words of gRPC
 
 AnyRule = HttpRouteRule | GrpcRouteRule
 AnyFilter = HttpFilter | GrpcFilter
@@ -83,7 +84,7 @@ def actions(
         return
     given = [one for one in led if one.weight]
     if not given:
-        yield Action({**_answers(whole), "direct_response": NOBODY})
+        yield Action({**_answers(whole), "direct_response": _nobody(rule)})
     elif all(one.is_plain for one in given):
         yield Action({**whole, **patience(rule), "route": tuple(_route(given))})
     else:
@@ -101,11 +102,15 @@ def _shares(
         own = _of_filters((*filters, *one.filters), (*mirrors, *one.mirrors), place)
         redirected = _first(one.filters, "request_redirect")
         if isinstance(one.to, Fault):
-            yield Action({**_answers(own), "direct_response": NOBODY}, share)
+            yield Action({**_answers(own), "direct_response": _nobody(rule)}, share)
         elif redirected is not None:
             yield Action({**_answers(own), "redirect": redirect(redirected, place)}, share)
         else:
             yield Action({**own, **patience(rule), "route": (RouteDestination(destination=one.to),)}, share)
+
+
+def _nobody(rule: AnyRule) -> DirectResponse:
+    return UNAVAILABLE if isinstance(rule, GrpcRouteRule) else NOBODY
 
 
 def _route(led: Sequence[Led]) -> Iterator[RouteDestination]:

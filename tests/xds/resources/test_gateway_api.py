@@ -314,6 +314,19 @@ def test_the_share_of_who_is_not_there_is_answered_with_500(refs: list[Any], exp
     assert [(below(one), led(one)) for one in routed({"backendRefs": refs})] == expected
 
 
+@pytest.mark.parametrize(
+    ("refs", "expected"),
+    [
+        ([NOBODY], [(1_000_000, 503)]),
+        ([{"name": "api", "port": 9080}, NOBODY], [(500_000, API), (1_000_000, 503)]),
+    ],
+)
+def test_the_share_of_calls_for_who_is_not_there_is_unavailable(
+    refs: list[Any], expected: list[tuple[int, Any]]
+) -> None:
+    assert [(below(one), led(one)) for one in routed({"backendRefs": refs}, kind="GRPCRoute")] == expected
+
+
 def test_what_is_done_for_one_backend_is_not_done_for_another() -> None:
     own = [{"type": "URLRewrite", "urlRewrite": {"hostname": "b.example"}}]
     first, second = routed(
