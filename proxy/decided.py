@@ -141,10 +141,8 @@ class Decided:
 
 
 def ended_at(logged: bytes) -> int:
-    """When a request ended, in microseconds; 0 where its entry does not say."""
+    """When a request ended, in microseconds; where its entry does not say, as of a tunnel, when it began."""
     common = LoggedEntry.FromString(logged).common_properties
-    if not common.HasField("duration"):
-        return 0
     began, took = common.start_time, common.duration
     return (began.seconds + took.seconds) * 1_000_000 + (began.nanos + took.nanos) // 1000
 

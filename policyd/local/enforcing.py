@@ -22,7 +22,7 @@ from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.enforcements import enforcement_of
 from policyd.mesh.istio.enforcement import DEFAULT_SAMPLE, Enforcement
 from policyd.mesh.model import Listener, Mesh
-from policyd.mesh.protocols import takes_connections
+from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.selection import holds_for
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Switch
@@ -186,8 +186,8 @@ def _left(ruling: Ruling, held: Collection[str], before: Enforced) -> Iterator[s
 
 
 def _can_switch(listener: Listener) -> bool:
-    """Whether it is a listener at which either may decide, and one takes over from the other with the next request."""
-    return not takes_connections(listener.protocol)
+    """Whether it is a listener at which either may decide, and one takes over with the next request or connection."""
+    return takes_requests(listener.protocol) != takes_connections(listener.protocol)
 
 
 def _outcome(
@@ -197,8 +197,6 @@ def _outcome(
     spec = resource.spec
     if spec.enforcement == "central":
         return "", None
-    if takes_connections(listener.protocol):
-        return f"connections are decided there (`{listener.protocol}`), and their record would come once they end", None
     if terms.durability != "async" and spec.durability != "async":
         return LATER.format(terms.durability), None
     if spec.enforcement == "auto" and listener.owner in terms.distrusted:

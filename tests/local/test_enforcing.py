@@ -35,7 +35,6 @@ when { context.time < datetime("2026-01-01") };
 """
 SHOP, DATA = "shop-v1/inbound", "data-v1/inbound"
 OWNER = SpiffeId.parse("spiffe://cluster.local/ns/default/sa/shop")
-CONNECTIONS = "connections are decided there (`tcp`), and their record would come once they end"
 NOT_ASYNC = "its records would come after the fact, and `audit.durability` is `written`"
 
 
@@ -59,7 +58,7 @@ ASYNC, WRITTEN = Terms("async"), Terms("written")
         ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, ASYNC, [SHOP], {}),
         ("enforcement: local, selector: {matchLabels: {app: shop}}", OPEN, WRITTEN, [], {SHOP: NOT_ASYNC}),
         ("enforcement: local, selector: {matchLabels: {app: shop}}, durability: async", OPEN, WRITTEN, [SHOP], {}),
-        ("enforcement: auto", OPEN, ASYNC, [SHOP], {DATA: CONNECTIONS}),
+        ("enforcement: auto", OPEN, ASYNC, [DATA, SHOP], {}),
         ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("fsync"), [],
          {SHOP: NOT_ASYNC.replace("written", "fsync")}),
         ("enforcement: auto, selector: {matchLabels: {app: shop}}", OPEN, Terms("async", (), {OWNER}), [],
@@ -129,7 +128,7 @@ def test_local_that_could_not_be_on_record_in_time_says_how_to_accept_that(schem
 def test_where_no_enforcement_holds_any_more_it_is_central_by_the_routes_so_that_no_open_connection_keeps_the_old(
     schema: Schema,
 ) -> None:
-    ruling, _ = asked(schema, "enforcement: auto, samplePercent: 2.5", OPEN)
+    ruling, _ = asked(schema, "enforcement: auto, samplePercent: 2.5, selector: {matchLabels: {app: shop}}", OPEN)
     was = enforced(ruling, ASYNC)
     declaration = declare({"workloads.yaml": WORKLOADS})
     mesh = build(declaration, "cluster.local", assumed(declaration))

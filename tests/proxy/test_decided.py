@@ -15,7 +15,19 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import shared
 from policyd.names import METADATA_TOKENS
 from proxy.control import Control, Unreachable
-from proxy.decided import CRASHED, DROPPED, FULL, KILLED, METHOD, NOT_TOLD, SERVICE, SILENT, Decided, Listening
+from proxy.decided import (
+    CRASHED,
+    DROPPED,
+    FULL,
+    KILLED,
+    METHOD,
+    NOT_TOLD,
+    SERVICE,
+    SILENT,
+    Decided,
+    Listening,
+    ended_at,
+)
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
 from proxy.spool import Spool
@@ -277,6 +289,15 @@ def ended(moments: list[datetime]) -> bytes:
     build: Any = shared().build
     message = build("envoy.service.accesslog.v3.StreamAccessLogsMessage", {"http_logs": {"log_entry": logs}})
     return bytes(message.SerializeToString())
+
+
+def test_what_is_told_before_it_has_ended_counts_by_when_it_began() -> None:
+    build: Any = shared().build
+    entry = {"common_properties": {"start_time": f"{NOON:%Y-%m-%dT%H:%M:%S.%fZ}"}}
+
+    told = build("envoy.data.accesslog.v3.HTTPAccessLogEntry", entry).SerializeToString()
+
+    assert ended_at(told) == round(NOON.timestamp() * 1_000_000)
 
 
 class Busy:

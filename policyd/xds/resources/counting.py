@@ -189,7 +189,7 @@ def _of_requests(tags: Tags, counts: Counts, *, either: bool = False) -> list[di
 def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:
     tunnel = {"header_filter": {"header": _CONNECT}}
     decided = {**tags, **_DECISIONS}
-    opened = [tunnel, *which, _at("DownstreamTunnelSuccessfullyEstablished")]
+    opened = [tunnel, *which, _OPENED]
     return [
         *_logger(opened, _opened(decided, counts)),
         *_logger([tunnel, *which, ENDED], _closed(decided, tags, counts)),
@@ -201,6 +201,12 @@ def _at(moment: str) -> dict[str, Any]:
 
 
 ENDED: Final = _at("DownstreamEnd")
+_OPENED: Final = _at("DownstreamTunnelSuccessfullyEstablished")
+_NOT_OPENED: Final = {  # Envoy's answer to who gets a tunnel is 200, and nothing else is
+    "status_code_filter": {"comparison": {"op": "NE", "value": {"default_value": 200, "runtime_key": "policyd.opened"}}}
+}
+# of a connection, once: when there is one, or else when it is clear that there will be none
+SETTLED: Final = {"or_filter": {"filters": [_OPENED, {"and_filter": {"filters": [ENDED, _NOT_OPENED]}}]}}
 
 
 def _logger(filters: list[dict[str, Any]], counted: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

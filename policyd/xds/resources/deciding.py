@@ -2,7 +2,7 @@
 
 Law: a route table says who decides, by which revision, and Envoy takes it as a whole, for every request that comes
 after: no connection ends, and no request is decided twice or by two revisions. What is decided here is told to the
-agent beside the Envoy: every such decision, and nothing else.
+agent beside the Envoy: every such decision once, and nothing else; a connection as soon as there is one.
 
 A filter that is made for a request and then finds that its route has no use for it costs up to 30,000 instructions, an
 eighth of a refusal; so what a route has no use for is not made, where no other route of the table was looked at before.
@@ -10,7 +10,7 @@ eighth of a refusal; so what a route has no use for is not made, where no other 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from policyd.names import (
@@ -71,22 +71,22 @@ def _sampling(central: dict[str, Any]) -> dict[str, Any]:
     return {"name": SAMPLE, "typed_config": central["typed_config"] | changes}
 
 
-def table(listener: str, cluster: str, switch: Switch) -> dict[str, Any]:
+def table(listener: str, led: Callable[[dict[str, Any]], dict[str, Any]], switch: Switch) -> dict[str, Any]:
     """The routes of a listener, under its own name: who decides stands on them (route.v3.RouteConfiguration).
 
-    Where the proxy decides, the first is that of the sample. Where tokens are taken, the last is policyd's: of each
-    request until it is known whose it is, and if it never is.
+    `led` makes the route to the application, with what its filters are told. Where the proxy decides, the first is that
+    of the sample. Where tokens are taken, the last is policyd's: of each request until it is known whose it is, and if
+    it never is.
     """
-    to = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
     routes: list[dict[str, Any]] = []
     if switch.rbac is not None:
         told = {"dynamic_metadata": [dict(one) for one in switch.told]} if switch.told else {}
-        if switch.sample_percent:
-            match = {**to["match"], **told, "runtime_fraction": {"default_value": _share(switch.sample_percent)}}
-            routes.append({**to, "match": match, **_decided_here(listener, switch, sampled=True)})
-        routes.append({**to, "match": {**to["match"], **told}, **_decided_here(listener, switch, sampled=False)})
+        sample = {"runtime_fraction": {"default_value": _share(switch.sample_percent)}}
+        for share in (sample, {}) if switch.sample_percent else ({},):
+            route = led(_decided_here(listener, switch, sampled=bool(share)))
+            routes.append({**route, "name": switch.revision, "match": {**route["match"], **told, **share}})
     if switch.rbac is None or switch.told:
-        routes.append({**to, **_asked(listener, switch)})
+        routes.append(led(_asked(listener, switch)))
     host = {"name": "inbound", "domains": ["*"], "routes": routes, **_rules(switch)}
     return {"name": listener, "virtual_hosts": [host], **counting.TELLS_NOBODY}
 
@@ -111,7 +111,7 @@ def _decided_here(listener: str, switch: Switch, *, sampled: bool) -> dict[str, 
         said[SAMPLE] = {"@type": _PER_ROUTE, "check_settings": {"context_extensions": extensions}}
     elif switch.sample_percent:
         said |= _unasked(switch, SAMPLE)
-    return {"name": switch.revision, "typed_per_filter_config": said}
+    return said
 
 
 def _asked(listener: str, switch: Switch) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _asked(listener: str, switch: Switch) -> dict[str, Any]:
     else:
         unused = [switch.front["name"], *(one["name"] for one in switch.behind), *sample, RBAC_FILTER]
         said |= {name: dict(_NOT_MADE) for name in unused}
-    return {"typed_per_filter_config": said}
+    return said
 
 
 def _unasked(switch: Switch, *names: str) -> dict[str, Any]:
@@ -130,8 +130,11 @@ def _unasked(switch: Switch, *names: str) -> dict[str, Any]:
     return {name: {"@type": _PER_ROUTE, "disabled": True} if switch.told else dict(_NOT_MADE) for name in names}
 
 
-def told(listener: str, switch: Switch) -> dict[str, Any]:
-    """The log of what was decided here, to the agent, under the listener's name (grpc.v3.HttpGrpcAccessLogConfig)."""
+def told(listener: str, switch: Switch, *, connections: bool = False) -> dict[str, Any]:
+    """The log of what was decided here, to the agent, under the listener's name (grpc.v3.HttpGrpcAccessLogConfig).
+
+    Where these are `connections`, each that comes about is told then, and what ends without having done so at its end.
+    """
     matcher = {"filter": RBAC_FILTER, "path": [{"key": RBAC_RESULT}], "value": {"present_match": True}}
     decided = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
     common = {
@@ -149,7 +152,7 @@ def told(listener: str, switch: Switch) -> dict[str, Any]:
     }
     return {
         "name": "envoy.access_loggers.http_grpc",
-        "filter": {"and_filter": {"filters": [counting.ENDED, decided]}},
+        "filter": {"and_filter": {"filters": [counting.SETTLED if connections else counting.ENDED, decided]}},
         "typed_config": config,
     }
 

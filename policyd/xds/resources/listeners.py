@@ -153,7 +153,8 @@ def _application(
     encrypted: bool,
 ) -> dict[str, Any]:
     """What decides about a request and hands it to the application; who sends it is known where it is `encrypted`."""
-    routes = _to_application(inbound_cluster(instance.service, served.service_port), asked_for, served.protocol)
+    cluster = inbound_cluster(instance.service, served.service_port)
+    routes = _to_application(cluster, filters.asked_for(asked_for), served.protocol)
     hosts = [{"name": "inbound", "domains": ["*"], "routes": routes}]
     table = {"route_config": {"name": "inbound", "virtual_hosts": hosts, **counting.TELLS_NOBODY}}
     known = [counting.hears_who()] if encrypted else []
@@ -162,7 +163,8 @@ def _application(
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
     if switch is not None:
         table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch, verification)
-        observed = {**observed, "access_log": [*observed["access_log"], deciding.told(asked_for, switch)]}
+        told_ = deciding.told(asked_for, switch, connections=takes_connections(served.protocol))
+        observed = {**observed, "access_log": [*observed["access_log"], told_]}
     messages = seen.messages(asked=True) if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []
     return filters.manager(
@@ -184,14 +186,21 @@ def _application(
 
 def tables(instance: Instance, served: Served, switches: Mapping[str, Switch]) -> Iterator[dict[str, Any]]:
     """The routes of a port's listeners where these say who decides."""
+    cluster = inbound_cluster(instance.service, served.service_port)
+
+    def led(said: dict[str, Any]) -> dict[str, Any]:
+        [route] = _to_application(cluster, said, served.protocol)
+        return route
+
     for name in (inbound_listener(instance, served), plaintext_listener(instance, served)):
         if name in switches:
-            yield deciding.table(name, inbound_cluster(instance.service, served.service_port), switches[name])
+            yield deciding.table(name, led, switches[name])
 
 
-def _to_application(cluster: str, asked_for: str, speaks: Protocol) -> list[dict[str, Any]]:
-    """The routes to an application: of requests, of tunnels, or of both where the first bytes tell."""
-    said = filters.asked_for(asked_for)
+def _to_application(cluster: str, said: dict[str, Any], speaks: Protocol) -> list[dict[str, Any]]:
+    """The routes to an application, with what filters are told: of requests, of tunnels, or of both where the first
+    bytes tell.
+    """
     requests = {
         "match": {"prefix": "/"},
         "route": {"cluster": cluster, "timeout": "0s"},
