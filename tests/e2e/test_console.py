@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from tests.browsing import check_accessible, chromium
+from tests.browsing import check_accessible, check_fits, chromium
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
 
@@ -293,10 +293,14 @@ def test_a_decision_is_replayed_under_the_folder_as_it_is(shown: Shown) -> None:
     check_accessible(page)
 
 
-def test_every_page_is_clean_in_the_light_and_in_the_dark(shown: Shown) -> None:
+def test_every_page_is_clean_wide_and_narrow_in_the_light_and_in_the_dark(shown: Shown) -> None:
     page = shown.page
-    for path, scheme in zip(EVERYWHERE, ("light", "dark") * len(EVERYWHERE), strict=False):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for at, path in enumerate(EVERYWHERE):
         shown.go(path)
-        check_accessible(page)
+        for width, scheme in ((1440, at % 2), (400, at % 2), (400, 1 - at % 2)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=("light", "dark")[scheme])
+            check_accessible(page)
+        check_fits(page)
+    page.set_viewport_size({"width": 1440, "height": 900})
     assert shown.wrong == []
