@@ -23,14 +23,14 @@ from bench.table import Row, row
 from policyd import names, signals
 from policyd.console.watch import WATCHED_SECONDS
 from policyd.mesh.model import Instance, Served
+from policyd.mesh.telemetry import Spans
 from policyd.signals import Party
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.graph import look, traffic
 from policyd.telemetry.traces import Span
 from policyd.telemetry.traces_window import Window
-from policyd.xds.resources import counting, filters
+from policyd.xds.resources import counting, filters, spans
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Tracing
-from policyd.xds.resources.observing import Seen
 from proxy.exposition import Page
 
 COUNTED = Instance("details-v1", SpiffeId.parse(CALLER), "sidecar", "details.default", labels={"version": "v1"})
@@ -54,7 +54,7 @@ def variants(control: Control) -> Variants:
         "access_log": counting.inbound(COUNTED, Served(80, 80), encrypted=True),
         "access_log_options": counting.TUNNELS,
     }
-    spans = Seen(replace(control, tracing=Tracing("", 1.0)), TRACED).outbound()["tracing"]
+    traced = spans.traced(replace(control, tracing=Tracing("", 1.0)), TRACED, Spans())
     heard = [counting.hears_who()]
     told = json.dumps(asked[0]).replace(f'"{AUTHZ_CLUSTER}"', f'"{TRACED_CLUSTER}"')
     return {
@@ -62,7 +62,7 @@ def variants(control: Control) -> Variants:
         "no filter, counted": (heard, fields),
         "policyd": (asked, {}),
         "policyd, counted": ([*heard, *asked], fields),
-        "policyd, traced": ([json.loads(told)], {"tracing": spans}),
+        "policyd, traced": ([json.loads(told)], traced),
     }
 
 

@@ -293,7 +293,8 @@ def providers_of(settings: Settings) -> Providers:
     spans = {one.name for one in declared if one.opentelemetry or one.zipkin}
     logs = {one.name for one in declared if one.envoy_file_access_log or one.envoy_otel_als}
     window = {WINDOW} if settings.tracing.window else set()
-    return Providers(frozenset(spans | window), frozenset(logs | {FILE}))
+    zipkin = frozenset(one.name for one in declared if one.zipkin)
+    return Providers(frozenset(spans | window), zipkin, frozenset(logs | {FILE}))
 
 
 def _texts(folder: Folder, name: str) -> dict[str, str]:

@@ -98,6 +98,7 @@ WORDS: Final[Mapping[str, str]] = {
     "check_shown": "CEL over a request, as `request.host`; no credential and no query",
     "check_metric_label": "label of a metric",
     "check_shown_header": "header name, no credential's",
+    "check_shown_variable": "name of a variable, none of policyd's",
     "check_format": "text with Envoy's operators, as `%PROTOCOL%`",
     "_check_provider": "name",
     "check_match_name": "header name, or `@request.auth.claims.NAME`",

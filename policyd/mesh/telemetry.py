@@ -30,9 +30,12 @@ _LEVELS: Final[tuple[Level, ...]] = ("mesh", "namespace", "workload")
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """The names that Telemetries may use of providers."""
+    """The names that Telemetries may use of providers; `by_request_id` are those of `spans` whose tracer knows no other
+    way to say which requests are traced.
+    """
 
     spans: frozenset[str] = frozenset({WINDOW})
+    by_request_id: frozenset[str] = frozenset()
     logs: frozenset[str] = frozenset({FILE})
 
 
@@ -54,6 +57,7 @@ class Spans:
     tags: Mapping[str, CustomTag] = field(default_factory=dict)
     istio_tags: bool = True
     propagates: bool = True
+    by_request_id: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def said_of(telemetries: Iterable[Telemetry], instance: Instance, side: Side, *,
 
 def level(resource: Telemetry) -> Level:
     """Whom a Telemetry is for."""
-    if resource.spec.selector.match_labels or resource.spec.target_refs:
+    if resource.spec.selector.match_labels or resource.spec.targets:
         return "workload"
     return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
 
@@ -92,8 +96,8 @@ def level(resource: Telemetry) -> Level:
 def _holds(resource: Telemetry, instance: Instance) -> bool:
     if level(resource) != "mesh" and resource.namespace != namespace_of(instance):
         return False
-    if resource.spec.target_refs:
-        return any(_leads_to(one, resource.namespace, instance) for one in resource.spec.target_refs)
+    if resource.spec.targets:
+        return any(_leads_to(one, resource.namespace, instance) for one in resource.spec.targets)
     labels = resource.spec.selector.match_labels
     return all(instance.labels.get(name) == value for name, value in labels.items())
 
@@ -139,6 +143,7 @@ def _spans(applying: Iterable[Telemetry], side: Side) -> Spans:
             "tags": tracing.custom_tags,
             "istio_tags": tracing.enable_istio_tags,
             "propagates": propagates,
+            "by_request_id": tracing.use_request_id_for_trace_sampling,
         }
         made.update({name: value for name, value in said.items() if value is not None})
     return Spans(**made)
@@ -187,7 +192,7 @@ def check_telemetries(
     first: dict[tuple[str, Level], str] = {}
     for one in declared:
         selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
-        if one.resource.spec.target_refs:
+        if one.resource.spec.targets:
             problems += _lost(one, instances)
         else:
             path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
@@ -200,13 +205,14 @@ def check_telemetries(
                 break
         if providers is not None:
             problems += _unknown(one, providers, problems)
+            problems += _undecided(one, [each.resource for each in declared], selected, providers)
 
 
 def _lost(declared: Declared[Telemetry], instances: Mapping[str, Instance]) -> Iterator[Problem]:
     """References that lead to nobody, or out of the namespace."""
     namespace = declared.resource.namespace
-    for at, one in enumerate(declared.resource.spec.target_refs):
-        path = ("spec", "targetRefs", at)
+    for at, one in enumerate(declared.resource.spec.targets):
+        path = ("spec", "targetRefs", at) if declared.resource.spec.target_refs else ("spec", "targetRef")
         if one.namespace not in ("", namespace):
             yield declared.problem(
                 "reference", "a target is in the Telemetry's own namespace", path, "remove `namespace`"
@@ -214,6 +220,22 @@ def _lost(declared: Declared[Telemetry], instances: Mapping[str, Instance]) -> I
         elif not any(_leads_to(one, namespace, instance) for instance in instances.values()):
             message = f"there is no {one.kind} `{one.name}.{namespace}` with instances of the mesh"
             yield declared.problem("reference", message, path, "name one that workloads.yaml or a gateway is")
+
+
+def _undecided(
+    declared: Declared[Telemetry], telemetries: Sequence[Telemetry], selected: Iterable[Instance], providers: Providers
+) -> Iterator[Problem]:
+    """Where the id of the request may not say what is traced, and nothing else does."""
+    said = [
+        at for at, one in enumerate(declared.resource.spec.tracing) if one.use_request_id_for_trace_sampling is False
+    ]
+    sides: tuple[Side, ...] = ("CLIENT", "SERVER")
+    for spans in (said_of(telemetries, one, side).spans for one in selected for side in sides if said):
+        if spans.by_request_id is False and spans.provider in providers.by_request_id:
+            message = f"Zipkin's tracer at `{spans.provider}` would trace every request without the request's id"
+            path = ("spec", "tracing", said[-1], "useRequestIdForTraceSampling")
+            yield declared.problem("reference", message, path, "remove it, or name a provider of OpenTelemetry")
+            return
 
 
 def _unknown(declared: Declared[Telemetry], providers: Providers, problems: Sequence[Problem]) -> list[Problem]:

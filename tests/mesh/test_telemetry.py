@@ -9,7 +9,7 @@ import pytest
 from policyd.errors import InvalidInput
 from policyd.mesh.build import build
 from policyd.mesh.declare import declare
-from policyd.mesh.istio.telemetry import CustomTag, LiteralTag
+from policyd.mesh.istio.telemetry import CustomTag, EnvironmentTag, LiteralTag
 from policyd.mesh.placement import assumed
 from policyd.mesh.telemetry import Count, Providers, Said, Spans, said_of
 from policyd.names import MESH_CLOSED, MESH_DURATION, MESH_REQUESTS
@@ -100,6 +100,12 @@ CREW = "customTags: {crew: {literal: {value: b}}}"
           telemetry("n", SPACE, "tracing: [{disableContextPropagation: true}]")],
          Spans(provider="policyd", istio_tags=False, propagates=False)),
         ([telemetry("m", MESH, "tracing: [{match: {mode: CLIENT}, randomSamplingPercentage: 10}]")], Spans()),
+        ([telemetry("m", MESH, "tracing: [{useRequestIdForTraceSampling: true}]"),
+          telemetry("n", SPACE, "tracing: [{randomSamplingPercentage: 5}]")], Spans(percent=5, by_request_id=True)),
+        ([telemetry("m", MESH, "tracing: [{useRequestIdForTraceSampling: true}]"),
+          telemetry("n", SPACE, "tracing: [{useRequestIdForTraceSampling: false}]")], Spans(by_request_id=False)),
+        ([telemetry("m", MESH, "tracing: [{customTags: {zone: {environment: {name: ZONE, defaultValue: none}}}}]")],
+         Spans(tags={"zone": CustomTag(environment=EnvironmentTag(name="ZONE", default_value="none"))})),
     ],
 )  # fmt: skip
 def test_of_spans_each_setting_is_merged_by_itself(documents: list[str], found: Spans) -> None:
@@ -151,7 +157,9 @@ def test_a_gateway_asks() -> None:
     assert said(documents, "edge", "SERVER").counts == {}
 
 
+ISTIO = "networking.istio.io"
 K8S = "gateway.networking.k8s.io"
+ONE_API = "targetRef: {kind: Service, name: api}"
 TO_API = "targetRefs: [{kind: Service, name: api}]"
 TO_EDGE = f"targetRefs: [{{group: {K8S}, kind: Gateway, name: edge}}]"
 
@@ -161,6 +169,8 @@ TO_EDGE = f"targetRefs: [{{group: {K8S}, kind: Gateway, name: edge}}]"
     [
         ([telemetry("t", SPACE, f"{TO_API}, {counts(OFF)}")], "api-v1", True),
         ([telemetry("t", SPACE, f"{TO_API}, {counts(OFF)}")], "web-v1", False),
+        ([telemetry("t", SPACE, f"{ONE_API}, {counts(OFF)}")], "api-v1", True),
+        ([telemetry("t", SPACE, f"{ONE_API}, {counts(OFF)}")], "web-v1", False),
         ([telemetry("t", SPACE, f"{TO_EDGE}, {counts(OFF)}")], "edge", True),
         ([telemetry("t", SPACE, f"{TO_EDGE}, {counts(OFF)}")], "api-v1", False),
         # it is a workload's, and has the last word
@@ -190,8 +200,22 @@ NOBODY = "compare its namespace (`istio-system` is all of them) and its labels w
          "9: `api-v2` has a Telemetry for its workload already, `default/a`; make one of both"),
         ([telemetry("a", SPACE, "")], "5: `spec`: it says nothing; add `metrics`, `tracing` or `accessLogging`, or "
          "remove it"),
-        ([telemetry("a", SPACE, f"targetRef: {{kind: Service, name: api}}, {counts(OFF)}")],
-         "5: field `targetRef` of Telemetry is not supported in `spec`; write `targetRefs`, a list"),
+        ([telemetry("a", SPACE, f"targetRef: {{kind: Service, name: apj}}, {counts(OFF)}")],
+         "5: there is no Service `apj.default` with instances of the mesh; name one that workloads.yaml or a gateway "
+         "is"),
+        ([telemetry("a", SPACE, f"{ONE_API}, {TO_API}, {counts(OFF)}")],
+         "5: `spec`: both `targetRef` and `targetRefs`; keep the list"),
+        ([telemetry("a", SPACE, f"{API}, {ONE_API}, {counts(OFF)}")],
+         "5: `spec`: both `selector` and `targetRef`; keep one"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{group: {ISTIO}, kind: ServiceEntry, name: a}}], {counts(OFF)}")],
+         "5: `spec.targetRefs[0].kind`: a ServiceEntry is no target here; a proxy counts all that leaves it in one "
+         "way; select the callers by `selector`"),
+        ([telemetry("a", MESH, f"targetRefs: [{{group: {K8S}, kind: GatewayClass, name: policyd}}], {counts(OFF)}")],
+         "5: `spec.targetRefs[0].kind`: a GatewayClass is no target here; name the Gateways, or write a Telemetry in "
+         "the root namespace with the mode CLIENT"),
+        ([telemetry("a", SPACE, f"targetRefs: [{{group: {ISTIO}, kind: Service, name: api}}], {counts(OFF)}")],
+         f"5: `spec.targetRefs[0]`: a Service is of the group `core`, a Gateway of `{K8S}`; write the one that is "
+         "meant"),
         ([telemetry("a", SPACE, f"targetRefs: [{{kind: Service, name: apj}}], {counts(OFF)}")],
          "5: there is no Service `apj.default` with instances of the mesh; name one that workloads.yaml or a gateway "
          "is"),
@@ -214,8 +238,8 @@ NOBODY = "compare its namespace (`istio-system` is all of them) and its labels w
          "5: `spec.metrics[0].overrides[0]`: Envoy counts messages by their cluster alone; `GRPC_REQUEST_MESSAGES` "
          "takes `disabled` only"),
         ([telemetry("a", SPACE, "metrics: [{reportingInterval: 5s}]")],
-         "5: field `reportingInterval` of Telemetry is not supported in `spec.metrics[0]`; Envoy counts when a "
-         "connection opens and when it ends; Prometheus asks when it likes"),
+         "5: field `reportingInterval` of Telemetry is not supported in `spec.metrics[0]`; while a connection is open "
+         "Envoy knows only what has passed in all, which would count twice; its bytes are counted when it ends"),
         ([telemetry("a", SPACE, counts("{match: {customMetric: x}}"))],
          "5: field `customMetric` of Telemetry is not supported in `spec.metrics[0].overrides[0].match`; only Istio's "
          "own metrics are counted; name one by `metric`"),
@@ -238,17 +262,15 @@ NOBODY = "compare its namespace (`istio-system` is all of them) and its labels w
         ([telemetry("a", SPACE, logs("{filter: {expression: response.code >=}}"))],
          "5: `spec.accessLogging[0].filter.expression`: the expression ends, and a value is expected"),
         ([telemetry("a", SPACE, "tracing: [{customTags: {a: {}}}]")],
-         "5: `spec.tracing[0].customTags.a`: a tag comes from one place: a `literal`, a `header` or a `formatter`"),
+         "5: `spec.tracing[0].customTags.a`: a tag comes from one place: a `literal`, an `environment`, a `header` or "
+         "a `formatter`"),
         ([telemetry("a", SPACE, "tracing: [{customTags: {a: {header: {name: Cookie}}}}]")],
          "5: `spec.tracing[0].customTags.a.header.name`: `cookie` is a credential, which no span shows"),
-        ([telemetry("a", SPACE, "tracing: [{customTags: {a: {environment: {name: HOME}}}}]")],
-         "5: field `environment` of Telemetry is not supported in `spec.tracing[0].customTags.a`; an Envoy has none of "
-         "its application's variables; write a `literal`"),
+        ([telemetry("a", SPACE, "tracing: [{customTags: {a: {environment: {name: POLICYD_CA_PASSPHRASE}}}}]")],
+         "5: `spec.tracing[0].customTags.a.environment.name`: `POLICYD_CA_PASSPHRASE` is a setting of policyd's own, "
+         "which no span shows"),
         ([telemetry("a", SPACE, "tracing: [{randomSamplingPercentage: 101}]")],
          "5: `spec.tracing[0].randomSamplingPercentage` must be at most 100.0, not the number 101"),
-        ([telemetry("a", SPACE, "tracing: [{useRequestIdForTraceSampling: true}]")],
-         "5: field `useRequestIdForTraceSampling` of Telemetry is not supported in `spec.tracing[0]`; the id of the "
-         "trace decides, so that it is decided alike at every hop"),
     ],
 )  # fmt: skip
 def test_what_could_not_hold_is_refused_with_its_line(documents: list[str], problem: str) -> None:
@@ -262,6 +284,9 @@ def test_what_could_not_hold_is_refused_with_its_line(documents: list[str], prob
          "there is no provider `stackdriver` for `metrics`; there is `prometheus`"),
         ("tracing: [{providers: [{name: jeager}]}]",
          "there is no provider `jeager` for `tracing`; did you mean `jaeger`?"),
+        ("tracing: [{providers: [{name: zipkin}], useRequestIdForTraceSampling: false}]",
+         "Zipkin's tracer at `zipkin` would trace every request without the request's id; remove it, or name a "
+         "provider of OpenTelemetry"),
         ("accessLogging: [{providers: [{name: loki}]}]",
          "there is no provider `loki` for `accessLogging`; there are `collector`, `envoy`; declare it in "
          "`extensionProviders` of policyd.yaml"),
@@ -272,7 +297,8 @@ def test_what_could_not_hold_is_refused_with_its_line(documents: list[str], prob
 )  # fmt: skip
 def test_a_provider_that_nobody_declares_is_refused(spec: str, problem: str) -> None:
     declaration = declare(folder(telemetry("a", SPACE, spec)))
-    providers = Providers(frozenset({"policyd", "jaeger"}), frozenset({"envoy", "collector"}))
+    spans, zipkin = frozenset({"policyd", "jaeger", "zipkin"}), frozenset({"zipkin"})
+    providers = Providers(spans, zipkin, frozenset({"envoy", "collector"}))
     with pytest.raises(InvalidInput) as error:
         build(declaration, "cluster.local", assumed(declaration), providers=providers)
     assert [str(one) for one in error.value.problems] == [f"mesh/telemetry.yaml:5: {problem}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ import pytest
 from policyd import access_log, names, signals
 from policyd.config.addresses import Address
 from policyd.config.settings import parse_settings
+from policyd.mesh.istio.telemetry import CustomTag, EnvironmentTag
 from policyd.mesh.model import Instance, Served
 from policyd.mesh.telemetry import Count, Said, Spans
 from policyd.server.control import control_of
@@ -61,6 +63,11 @@ extensionProviders:
 """
 # of each port: what Telemetries say of it, and other settings
 QUIET = Spans(disabled=True)
+KEEPS_IDS = {"preserve_external_request_id": True}  # of requests, as all sidecars and gateways do
+FROM_ENVIRONMENT = {
+    "home": CustomTag(environment=EnvironmentTag(name="HOME")),
+    "zone": CustomTag(environment=EnvironmentTag(name="ZONE_OF_NOBODY", default_value="none")),
+}
 PORTS: Mapping[str, tuple[Said, str]] = {
     "text": (Said(spans=QUIET), ""),
     "json": (Said(spans=QUIET), "accessLogEncoding: JSON"),
@@ -72,6 +79,8 @@ PORTS: Mapping[str, tuple[Said, str]] = {
     "both": (Said(spans=Spans("both"), logs={}), ""),
     "w3c": (Said(spans=Spans("spans"), logs={}), ""),
     "none": (Said(spans=Spans("spans", percent=0), logs={}), ""),
+    "by-id": (Said(spans=Spans("spans", percent=50, by_request_id=True), logs={}), ""),
+    "tagged": (Said(spans=Spans("spans", tags=FROM_ENVIRONMENT), logs={}), ""),
     "half": (Said(spans=Spans("spans", percent=50), logs={}), ""),
     "grpc": (Said(spans=Spans("spans-grpc"), logs={"otlp-grpc": ""}), ""),
 }
@@ -160,7 +169,7 @@ def _listener(name: str, port: int, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [{"filters": [filters.manager(name, [], {"route_config": routes}, **fields)]}],
+        "filter_chains": [{"filters": [filters.manager(name, [], {"route_config": routes}, **KEEPS_IDS, **fields)]}],
     }
 
 
@@ -358,6 +367,39 @@ def test_of_a_hundred_requests_as_many_are_traced_as_is_said_and_all_that_a_call
     wait_until(lambda: (told("caller"), told("last")) == (1, 1), 30)
     assert told("none") == 0
     assert 5 < told("half") < 55  # of sixty by chance; to be off by so much takes a hundred million tries
+
+
+def test_the_id_of_the_request_says_what_is_traced_where_a_telemetry_says_so(rig: Rig) -> None:
+    low, high = (
+        f"{first}-3b1f-4c8e-9f00-0123456789ab" for first in ("00000000", "0000270f")
+    )  # of 10,000 the first, last
+    rig.get("by-id", "/by-id/low", x_request_id=low)
+    rig.get("by-id", "/by-id/high", x_request_id=high)
+    rig.get("by-id", "/by-id/high-of-caller", x_request_id=high, traceparent=W3C["traceparent"])
+    rig.get("w3c", "/by-id/last")
+
+    def told() -> set[str]:
+        return {url.rpartition("/")[2] for one in rig.collector.spans if "/by-id/" in (url := one.tags["http.url"])}
+
+    wait_until(lambda: {"low", "last"} <= told(), 30, lambda: str(told()))
+    assert told() == {"low", "last"}
+
+
+def test_a_tag_comes_from_the_proxy_s_own_environment(rig: Rig) -> None:
+    rig.get("tagged", "/tagged")
+
+    def found() -> list[Span]:
+        return [one for one in rig.collector.spans if one.tags.get("http.url", "").endswith("/tagged")]
+
+    wait_until(lambda: found() != [], 30)
+    [span] = found()
+    assert (span.tags["home"], span.tags["zone"]) == (os.environ["HOME"], "none")
+
+
+def test_an_id_of_a_caller_s_own_does_not_keep_a_request_from_being_traced(rig: Rig) -> None:
+    rig.get("w3c", "/own-id", x_request_id="order-17")
+
+    wait_until(lambda: any("/own-id" in one.tags["http.url"] for one in rig.collector.spans), 10)
 
 
 @pytest.mark.parametrize(

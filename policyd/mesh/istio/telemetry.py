@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from policyd import names, signals
 from policyd.access_log import HIDDEN_HEADERS, check_format
@@ -15,11 +15,9 @@ from policyd.mesh.istio.common import HeaderName, Resource, WorkloadSelector
 from policyd.strict import NOTHING, Many, Model
 
 LATER: Final[Mapping[str, str]] = {
-    "targetRef": "write `targetRefs`, a list",
-    "reportingInterval": "Envoy counts when a connection opens and when it ends; Prometheus asks when it likes",
+    "reportingInterval": "while a connection is open Envoy knows only what has passed in all, which would count twice; "
+    "its bytes are counted when it ends",
     "customMetric": "only Istio's own metrics are counted; name one by `metric`",
-    "useRequestIdForTraceSampling": "the id of the trace decides, so that it is decided alike at every hop",
-    "environment": "an Envoy has none of its application's variables; write a `literal`",
 }
 MAX_ENTRIES: Final = 16
 MAX_TAGS: Final = 32
@@ -36,6 +34,12 @@ METRICS: Final[Mapping[str, str]] = {
     "GRPC_REQUEST_MESSAGES": names.MESH_REQUEST_MESSAGES,
     "GRPC_RESPONSE_MESSAGES": names.MESH_RESPONSE_MESSAGES,
 }
+# targets that Istio has and proxies here have not
+_TARGETS_LATER: Final[Mapping[object, str]] = {
+    "ServiceEntry": "a proxy counts all that leaves it in one way; select the callers by `selector`",
+    "GatewayClass": "name the Gateways, or write a Telemetry in the root namespace with the mode CLIENT",
+}
+_OURS: Final = "POLICYD_"
 _MESSAGES: Final = ("GRPC_REQUEST_MESSAGES", "GRPC_RESPONSE_MESSAGES")
 GATEWAYS: Final = "gateway.networking.k8s.io"
 # labels that others depend on: of histograms, of scrapes, and by which both ends of a request are told apart
@@ -61,6 +65,12 @@ def check_metric_label(name: str) -> str:
 def check_shown_header(name: str) -> str:
     if what := HIDDEN_HEADERS.get(name.lower()):
         raise ValueError(f"`{name}` is {what}, which no span shows")
+    return name
+
+
+def check_shown_variable(name: str) -> str:
+    if name.startswith(_OURS):
+        raise ValueError(f"`{name}` is a setting of policyd's own, which no span shows")
     return name
 
 
@@ -155,22 +165,39 @@ class FormatterTag(Model):
     value: Annotated[str, Field(min_length=1), AfterValidator(check_format)]
 
 
+class EnvironmentTag(Model):
+    """A tag from a variable of the proxy's environment, which is its agent's; an application has its own."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
+        AfterValidator(check_shown_variable),
+    ]
+    default_value: Annotated[str, Field(max_length=256)] = ""
+
+
 class CustomTag(Model):
     """One more tag of spans, from one place."""
 
     literal: LiteralTag | None = None
+    environment: EnvironmentTag | None = None
     header: HeaderTag | None = None
     formatter: FormatterTag | None = None
 
     @model_validator(mode="after")
     def _one(self) -> CustomTag:
-        if [self.literal, self.header, self.formatter].count(None) != 2:
-            raise ValueError("a tag comes from one place: a `literal`, a `header` or a `formatter`")
+        if [self.literal, self.environment, self.header, self.formatter].count(None) != 3:
+            places = "a `literal`, an `environment`, a `header` or a `formatter`"
+            raise ValueError(f"a tag comes from one place: {places}")
         return self
 
 
 class Tracing(Model):
-    """Where spans go, of how many requests, and what they say. With `disableSpanReporting` there are none."""
+    """Where spans go, of how many requests, and what they say. With `disableSpanReporting` there are none.
+
+    The id of the trace decides which requests are traced, and what a caller traces is traced on. With
+    `useRequestIdForTraceSampling` that of the request decides, of what callers trace, too; for Zipkin it always does.
+    """
 
     match: Selector = Selector()
     providers: Annotated[Many[Provider], Field(max_length=1)] = ()
@@ -182,19 +209,27 @@ class Tracing(Model):
     ) = None
     enable_istio_tags: bool | None = None
     disable_context_propagation: bool | None = None
+    use_request_id_for_trace_sampling: bool | None = None
 
 
 class TargetRef(Model):
     """A Service of the Telemetry's namespace, or a Gateway of Kubernetes' group: its instances."""
 
-    group: Literal["", "core", "gateway.networking.k8s.io"] = ""
+    group: Literal["", "core", "gateway.networking.k8s.io", "networking.istio.io"] = ""
     kind: Literal["Service", "Gateway"]
     name: Annotated[str, Field(min_length=1, max_length=63)]
     namespace: Annotated[str, Field(max_length=63)] = ""
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _is_a_target(cls, kind: object) -> object:
+        if isinstance(kind, str) and kind in _TARGETS_LATER:
+            raise ValueError(f"a {kind} is no target here; {_TARGETS_LATER[kind]}")
+        return kind
+
     @model_validator(mode="after")
     def _is_there(self) -> TargetRef:
-        if (self.kind == "Gateway") is not (self.group == GATEWAYS):
+        if self.group not in ((GATEWAYS,) if self.kind == "Gateway" else ("", "core")):
             raise ValueError(
                 f"a Service is of the group `core`, a Gateway of `{GATEWAYS}`; write the one that is meant"
             )
@@ -207,6 +242,7 @@ class TelemetrySpec(Model):
     """
 
     selector: WorkloadSelector = WorkloadSelector()
+    target_ref: TargetRef | None = None
     target_refs: Annotated[Many[TargetRef], Field(max_length=MAX_ENTRIES)] = ()
     metrics: Annotated[Many[Metrics], Field(max_length=MAX_ENTRIES)] = ()
     tracing: Annotated[Many[Tracing], Field(max_length=MAX_ENTRIES)] = ()
@@ -216,14 +252,21 @@ class TelemetrySpec(Model):
     def _says_something(self) -> TelemetrySpec:
         if not (self.metrics or self.tracing or self.access_logging):
             raise ValueError("it says nothing; add `metrics`, `tracing` or `accessLogging`, or remove it")
-        if self.target_refs and self.selector.match_labels:
-            raise ValueError("both `selector` and `targetRefs`; keep one")
+        if self.target_ref is not None and self.target_refs:
+            raise ValueError("both `targetRef` and `targetRefs`; keep the list")
+        if self.targets and self.selector.match_labels:
+            raise ValueError(f"both `selector` and `{'targetRefs' if self.target_refs else 'targetRef'}`; keep one")
         said = {metric: sorted(self._disabled(metric)) for metric in _MESSAGES}
         if said[_MESSAGES[0]] != said[_MESSAGES[1]]:
             raise ValueError(
                 f"Envoy counts messages both ways or not at all; say the same of {' and '.join(_MESSAGES)}"
             )
         return self
+
+    @property
+    def targets(self) -> Sequence[TargetRef]:
+        """The targets, of `targetRef`, as it was called when there was one, too."""
+        return (*([self.target_ref] if self.target_ref is not None else []), *self.target_refs)
 
     def _disabled(self, metric: str) -> Iterator[tuple[str, bool]]:
         """At whose proxy a metric by itself is switched on or off."""

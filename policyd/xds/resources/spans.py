@@ -28,22 +28,34 @@ _IS_TRACED: Final = {
         "header_name": "traceparent",
     },
 }
+# by itself Envoy traces no request whose id is none of its own kind, whatever sampler and caller say
+_ANY_ID: Final = {
+    "typed_config": {
+        "@type": f"{_COMMON}.request_id.uuid.v3.UuidRequestIdConfig",
+        "use_request_id_for_trace_sampling": False,
+    }
+}
 _DECISION: Final = (METADATA_DECISION, METADATA_POLICY, METADATA_DECISION_ID)
 
 
 def traced(control: Control, instance: Instance, said: Spans, decided: Decided | None = None) -> dict[str, Any]:
-    """The field of a connection manager, none where nothing is traced; `decided` as for `Seen.inbound`."""
+    """The fields of a connection manager, none where nothing is traced; `decided` as for `Seen.inbound`."""
     tracing = control.spans.get(said.provider) if said.provider else control.tracing
     if tracing is None or said.disabled:
         return {}
     percent = tracing.percent if said.percent is None else said.percent
     fields: dict[str, Any] = {"custom_tags": [*_own_tags(instance, said, decided), *_custom_tags(said)]}
-    if tracing.zipkin:
+    if tracing.zipkin or said.by_request_id:
         fields["random_sampling"] = {"value": percent}
     if not said.propagates:
         fields["no_context_propagation"] = True
-    provider = _zipkin(tracing) if tracing.zipkin else _opentelemetry(tracing, instance, percent)
-    return {"tracing": {"provider": provider, **fields}}
+    provider = (
+        _zipkin(tracing)
+        if tracing.zipkin
+        else _opentelemetry(tracing, instance, None if said.by_request_id else percent)
+    )
+    made = {"tracing": {"provider": provider, **fields}}
+    return made if "random_sampling" in fields else {**made, "request_id_extension": _ANY_ID}
 
 
 def to_policyd(control: Control) -> list[dict[str, Any]]:
@@ -88,6 +100,9 @@ def _custom_tags(said: Spans) -> Iterator[dict[str, Any]]:
     for name, tag in sorted(said.tags.items()):
         if tag.literal is not None:
             yield {"tag": name, "literal": {"value": tag.literal.value}}
+        elif tag.environment is not None:
+            variable = {"name": tag.environment.name, "default_value": tag.environment.default_value}
+            yield {"tag": name, "environment": variable}
         elif tag.header is not None:
             header = {"name": tag.header.name, "default_value": tag.header.default_value}
             yield {"tag": name, "request_header": header}
@@ -101,11 +116,12 @@ def _by_policyd(name: str) -> dict[str, Any]:
     return {"tag": f"{SPAN_TAGS}.{name}", "metadata": {"kind": {"request": {}}, "metadata_key": found}}
 
 
-def _opentelemetry(tracing: Tracing, instance: Instance, percent: float) -> dict[str, Any]:
+def _opentelemetry(tracing: Tracing, instance: Instance, percent: float | None) -> dict[str, Any]:
+    """The tracer; with None the connection manager says what is traced."""
     config = {
         "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
         **_collector(tracing),
-        "sampler": _sampler(percent),
+        **({"sampler": _sampler(percent)} if percent is not None else {}),
         "service_name": instance.service,
     }
     return {"name": "envoy.tracers.opentelemetry", "typed_config": config}
