@@ -24,6 +24,7 @@ CAP_NET_ADMIN: Final = 12  # capability.h
 CAP_NET_RAW: Final = 13
 IPV6: Final = Path("/proc/net/if_inet6")  # there where the kernel has IPv6
 SECONDS: Final = 30.0
+WAITED: Final = 10  # seconds, for who else changes rules at the time (xtables.lock)
 _NOT_PERMITTED: Final = "Operation not permitted"  # nft
 _DENIED: Final = "Permission denied"  # iptables
 FAMILIES: Final[Mapping[int, str]] = {4: "iptables", 6: "ip6tables"}
@@ -227,7 +228,10 @@ class Iptables:
 
     def text(self, plan: Plan) -> str:
         """What iptables-restore and ip6tables-restore are told of a plan."""
-        told = (f"# {FAMILIES[one]}-restore --noflush\n{iptables.install(plan, '', one)}" for one in self._families)
+        told = (
+            f"# {FAMILIES[one]}-restore --noflush --wait {WAITED}\n{iptables.install(plan, '', one)}"
+            for one in self._families
+        )
         return "".join(told)
 
     def _saved(self, family: int) -> str:
@@ -237,7 +241,7 @@ class Iptables:
         return done.output
 
     def _take(self, family: int, told: str) -> None:
-        done = self._run((f"{FAMILIES[family]}-restore", "--noflush"), told)
+        done = self._run((f"{FAMILIES[family]}-restore", "--noflush", "--wait", str(WAITED)), told)
         if done.code != 0:
             raise self._refused(family, done)
 

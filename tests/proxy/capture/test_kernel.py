@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -263,6 +263,26 @@ def test_rules_are_installed_once_replaced_and_removed(space: Space, which: int)
     rules.remove()
     assert rules.show().verdict == "absent"
     assert "policyd" not in space.run("nft", "list", "ruleset").lower()
+
+
+NETWORKS = ("10.9.0.0/16", "10.9.0.1/32", "192.0.2.128/25", "fd00:9::/32", "fd00:9::1/128", "2001:db8::/127")
+EVERYTHING = Plan(
+    uids=(0, 990, 2**32 - 2), gids=(0, 1337), outbound_ports=(1, 5432, 65535), inbound_ports=(22, 53),
+    networks=tuple(map(ipaddress.ip_network, NETWORKS)), interfaces=("docker0", "br-*", "eth0.5", "a_b"),
+    other_uids=(33,), other_gids=(44,), included_outbound_ports=(80, 443), included_inbound_ports=(8080,),
+    included_networks=tuple(map(ipaddress.ip_network, ("172.16.0.0/12", "fd01::1/128"))),
+    included_uids=(1000, 1001), included_gids=(1002,),
+)  # fmt: skip
+
+
+@pytest.mark.needs("root", "nft", "iptables-restore", "nsenter", "ip")
+@pytest.mark.parametrize("which", [0, 1], ids=["nftables", "iptables"])
+def test_all_that_a_plan_can_have_is_read_back_from_the_kernel(space: Space, which: int) -> None:
+    rules = there(space)[which]
+    rules.install(EVERYTHING)
+
+    assert rules.show(EVERYTHING).verdict == "as asked"
+    assert rules.show(replace(EVERYTHING, interfaces=EVERYTHING.interfaces[::-1])).verdict == "other"
 
 
 @pytest.mark.needs("root", "nft", "nsenter", "ip")

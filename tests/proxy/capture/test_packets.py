@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -318,6 +320,19 @@ def test_captured_connections_outlive_another_install(
     rules.install(replace(PLAN, inbound_ports=()))
 
     assert [does(client, "say"), does(server, "hear"), does(server, "say"), does(client, "hear")] == [1, 1, 1, 1]
+
+
+@pytest.mark.needs("iptables-legacy-restore")
+def test_who_else_changes_rules_at_the_time_is_waited_for() -> None:
+    space = Space()
+    with Path("/run/xtables.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        freed = threading.Timer(0.5, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        freed.start()
+        rules_of("iptables-legacy", space).install(PLAN)
+        freed.join()
+    assert rules_of("iptables-legacy", space).show(PLAN).verdict == "as asked"
+    space.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
