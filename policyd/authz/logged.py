@@ -11,10 +11,20 @@ from datetime import datetime
 from typing import Any, Final
 
 from policyd.authz.context import METHODS
-from policyd.authz.request import MAX_METHOD, Query, endpoint, host_asked, principal_of, trace_of, usable_id
+from policyd.authz.request import (
+    MAX_METHOD,
+    Query,
+    endpoint,
+    host_asked,
+    name_served,
+    principal_of,
+    trace_of,
+    usable_id,
+)
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import IncompleteRequest
 from policyd.mesh.model import Listener, Mesh
+from policyd.names import SNI_HEADER
 
 ENVOYS_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # of a decision, as Envoy makes one
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -28,17 +38,19 @@ def query_of(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Que
     if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
         raise IncompleteRequest("the log has no usable method")
     local = endpoint(common.downstream_local_address.socket_address, "destination")
+    host = host_asked(request.authority)
     facts = HttpFacts(
         principal=principal_of(shown_by(common.tls_properties), listener, mesh),
         service=listener.service,
         method=method,
         target=request.path,
-        host=host_asked(request.authority),
+        host=host,
         time=time,
         source=endpoint(common.downstream_remote_address.socket_address, "source"),
         destination=Endpoint(local.ip, listener.port),
         instance=listener.instance,
         headers={name: value for name, value in headers.items() if name != ":method"},
+        sni=name_served(headers.get(SNI_HEADER, ""), listener, host),
     )
     return Query(facts, listener, usable_id(request.request_id), *trace_of(headers))
 

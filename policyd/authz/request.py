@@ -97,8 +97,9 @@ def read_check(
         port = port_of(attributes.context_extensions, http.host)
     # a stranger's connection; a workload's tunnel is asked for by the name itself
     strange = listener.side == "gateway" and not listener.verifies_peers and listener.protocol == "tcp"
-    sni = _asked_name(http) if strange else None
-    guarded = _guarded_name(attributes, listener, host)
+    said = http.headers.get(SNI_HEADER, "") if strange or listener.protocol == "tls" else ""
+    sni = _asked_name(said) if strange else None
+    guarded = _guarded_name(attributes, listener, host) or name_served(said, listener, host)
     client = _client(http.headers.get(FORWARDED_FOR, ""), listener.trusted_proxies) if listener.trusted_proxies else ""
     facts = HttpFacts(
         principal=principal_of(attributes.source.principal, listener, mesh),
@@ -180,9 +181,8 @@ def principal_of(text: str, listener: Listener, mesh: Mesh) -> SpiffeId | None:
     return caller
 
 
-def _asked_name(http: Any) -> str:
+def _asked_name(name: str) -> str:
     """The name that a client of TLS asked a gateway for, "" for none: of a tunnel that the gateway made itself."""
-    name: str = http.headers.get(SNI_HEADER, "")
     try:
         return check_host(name) if name else ""
     except ValueError:
@@ -194,9 +194,17 @@ def _guarded_name(attributes: Any, listener: Listener, name: str) -> str:
     if listener.side == "egress" or (listener.side == "gateway" and listener.verifies_peers):
         guarded: str = attributes.context_extensions.get(EXTENSION_TLS, "")
         return name if guarded == "*" else guarded
+    return ""
+
+
+def name_served(said: str, listener: Listener, name: str) -> str:
+    """The name that TLS in a tunnel to an application is for: what a gateway `said`, or the tunnel's own `name`.
+
+    "" where nobody looks; raises IncompleteRequest.
+    """
     if listener.side != "inbound" or listener.protocol != "tls":
         return ""
-    return _asked_name(attributes.request.http) or name
+    return _asked_name(said) or name
 
 
 @lru_cache(maxsize=4096)

@@ -76,8 +76,9 @@ class Compiled:
 
     `failing` are the forbids that can fail, and when; `unused` are the policies that can apply to no request there, as
     far as is known, with their effects. `verified` is the trust domain of callers, "" where none is verified;
-    `connects` says whether connections are decided there, and no requests. Of end users `issuers` are believed there,
-    each with the claims that are words, and `claims` are those that policies read.
+    `connects` says whether connections are decided there, and no requests, and `named` whether these are for names. Of
+    end users `issuers` are believed there, each with the claims that are words, and `claims` are those that policies
+    read.
     """
 
     listener: str
@@ -91,6 +92,7 @@ class Compiled:
     obstacles: tuple[str, ...] = ()
     verified: str = ""
     connects: bool = False
+    named: bool = False
     issuers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     claims: tuple[str, ...] = ()
 
@@ -98,7 +100,7 @@ class Compiled:
     def content(self) -> tuple[object, ...]:
         """Equal for listeners that are decided alike."""
         rules = (self.forbids, self.failing, self.permits, self.unused, self.left, self.obstacles)
-        known = (self.verified, self.connects, self.issuers, self.claims)
+        known = (self.verified, self.connects, self.named, self.issuers, self.claims)
         return (self.service, self.revision, *known, *rules)
 
     @property
@@ -133,6 +135,7 @@ class Compiler:
             obstacles=tuple(self._obstacles(listener)),
             verified=mesh.trust_domain if listener.verifies_peers else "",
             connects=takes_connections(listener.protocol),
+            named=listener.protocol == "tls",
             issuers=listener.issuers,
         )
         if found.obstacles:
@@ -155,7 +158,7 @@ class Compiler:
             yield "a gateway's routes may lead outside, which is decided by the Host"
         if listener.side == "gateway" and listener.verifies_peers:
             yield "workloads bring tunnels to gateways, too"
-        if takes_connections(listener.protocol) and (listener.protocol != "tcp" or listener.side != "inbound"):
+        if takes_connections(listener.protocol) and (listener.protocol == "auto" or listener.side != "inbound"):
             yield f"what connections bring is looked at there (`{listener.protocol}`)"
         if listener.issuers and (listener.side == "gateway" or takes_connections(listener.protocol)):
             yield "tokens are taken there, and no filter says whose they are"

@@ -13,7 +13,7 @@ from policyd.authz.request import TRACE_HEADERS
 from policyd.authz.ruling import Ruling
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import Problem
-from policyd.local import users
+from policyd.local import expressions, users
 from policyd.local.compile import Compiled, Compiler
 from policyd.local.envoy import rbac
 from policyd.local.replies import identified, mappers
@@ -24,6 +24,7 @@ from policyd.mesh.istio.enforcement import DEFAULT_SAMPLE, Enforcement
 from policyd.mesh.model import Listener, Mesh
 from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.selection import holds_for
+from policyd.names import SNI_HEADER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Switch
 
@@ -34,6 +35,14 @@ LATER: Final = "its records would come after the fact, and `audit.durability` is
 ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
 SIDECARS: Final = "Enforcements are for sidecars, and this is a gateway"
 LEAVE: Final = "leave it, or name the sidecars that are meant in `selector`"
+# what gateways say of names, if anything: what may be no name is left to policyd
+PLAIN_NAMES: Final = (
+    {
+        "name": SNI_HEADER,
+        "string_match": {"safe_regex": {"regex": expressions.PLAIN_NAME}},
+        "treat_missing_header_as_empty": True,
+    },
+)
 CHANGE: Final = "change what prevents it, or write `enforcement: auto`, which is central there"
 
 
@@ -93,7 +102,8 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
         switch = _switch(listener, logged, share)
         if compiled is not None:
             exact[name] = compiled
-            switch = replace(switch, revision=ruling.revision, rbac=_filter(name, compiled, before))
+            only = PLAIN_NAMES if compiled.named else ()
+            switch = replace(switch, revision=ruling.revision, rbac=_filter(name, compiled, before), only=only)
             if compiled.issuers:
                 asked = users.asked(compiled.issuers, {*compiled.claims, *terms.claims})
                 switch = replace(switch, asked=asked, told=tuple(users.is_told()))
@@ -104,6 +114,8 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
 def _switch(listener: Listener, logged: tuple[str, ...], share: float) -> Switch:
     """A listener at which policyd decides, and its sidecar may."""
     behind = (users.told(),) if listener.issuers else ()
+    if listener.protocol == "tls":
+        logged = tuple(sorted({*logged, SNI_HEADER}))
     return Switch(identified(), tuple(mappers()), logged, share, behind=behind)
 
 
@@ -118,7 +130,7 @@ def _filter(name: str, compiled: Compiled, before: Enforced) -> Mapping[str, Any
 
 
 def _rules(compiled: Compiled) -> tuple[object, ...]:
-    return compiled.forbids, compiled.failing, compiled.permits, compiled.verified, compiled.connects
+    return compiled.forbids, compiled.failing, compiled.permits, compiled.verified, compiled.connects, compiled.named
 
 
 def problems(found: Enforced, declaration: Declaration, terms: Terms) -> Iterator[Problem]:

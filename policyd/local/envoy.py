@@ -41,6 +41,7 @@ from policyd.local.logic import (
     negated,
     some,
 )
+from policyd.local.texts import NAME_SAID
 from policyd.names import (
     METADATA_USER,
     RBAC_FILTER,
@@ -48,6 +49,7 @@ from policyd.names import (
     RULE_FAILED,
     RULE_INCOMPLETE,
     RULE_NOBODY,
+    SNI_HEADER,
     USER,
 )
 
@@ -99,12 +101,14 @@ def rules(compiled: Compiled) -> Iterator[tuple[str, Formula, str]]:
 
 
 def incomplete(compiled: Compiled) -> Formula:
-    """What policyd has no decision for: an unusable method, host or caller."""
+    """What policyd has no decision for: an unusable method, host, name or caller."""
     method = Atom(METHOD, Pattern(expressions.USABLE_METHOD), "a usable method")
     host = Atom(HOST, Pattern(expressions.USABLE_HOST), "a usable host")
     connect = Atom(METHOD, OneOf(("CONNECT",)), "CONNECT")
     methods = [negated(connect)] if compiled.connects else [negated(method), connect]
-    return some(*methods, negated(host), *_strangers(compiled.verified))
+    name = Atom(SNI_HEADER, Pattern(expressions.HOST_NAME), "a usable name")
+    names = [every(NAME_SAID, negated(name))] if compiled.named else []
+    return some(*methods, negated(host), *names, *_strangers(compiled.verified))
 
 
 def _strangers(domain: str) -> Iterator[Formula]:

@@ -160,6 +160,9 @@ def host_expressions(pieces: Sequence[str]) -> tuple[str, str] | None:
     return host, f"{host}:[0-9]*"
 
 
+_LABEL: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+HOST_NAME: Final = rf"(?:{_LABEL}\.)*{_LABEL}"  # as mesh.matching.check_host takes it, but for its length
+PLAIN_NAME: Final = "[a-z0-9._-]{0,253}"  # what may be one, "" for none; of addresses of IPv6 policyd decides
 HAS_PORT: Final = ".*:[0-9]*"
 USABLE_HOST: Final = r"[\x21-\x7e]{1,260}"
 USABLE_METHOD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"

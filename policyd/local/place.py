@@ -17,8 +17,8 @@ from policyd.cedar.model import Entity, Uid
 from policyd.cedar.reads import USER
 from policyd.cedar.schema import Schema
 from policyd.errors import NotCompilable, SpiffeIdError
-from policyd.local import expressions, users
-from policyd.local.logic import CALLER, HOST, METHOD, NO, PATH, YES, Formula, OfUser, negated
+from policyd.local import expressions, texts, users
+from policyd.local.logic import CALLER, HOST, METHOD, NO, PATH, YES, Formula, OfUser, every, negated
 from policyd.local.values import (
     Case,
     Cases,
@@ -28,10 +28,12 @@ from policyd.local.values import (
     Value,
     caller_is,
     caller_matches,
+    failing,
     method_in,
 )
 from policyd.mesh.model import Instance, Listener, Mesh
 from policyd.mesh.protocols import takes_connections
+from policyd.names import SNI_HEADER
 from policyd.spiffe import SpiffeId
 
 _ACTIONS = {str(action_of(method).id): method for method in METHODS}
@@ -99,6 +101,8 @@ class Place:
                 return [(YES, Unknown.ACTION)]
             case ("context", "user"):
                 return [(self._is_user(), Unknown.USER), (negated(self._is_user()), Unknown.FAILED)]
+            case ("context", "sni"):
+                return self._name()
             case ("context", *path):
                 return [(YES, self._context(".".join(path)))]
             case _:
@@ -107,6 +111,14 @@ class Place:
     def _is_user(self) -> Formula:
         """Whether the request has a token, and with it a user."""
         return users.IS_ONE if self.listener.issuers and not self.connects else NO
+
+    def _name(self) -> Cases:
+        """What TLS in a tunnel is for: what a gateway says that its client asked for, or the tunnel's own name."""
+        if self.listener.protocol != "tls":
+            return [(YES, Unknown.FAILED)]
+        said, nameless = texts.NAME_SAID, every(negated(texts.NAME_SAID), texts.NO_HOST)
+        own = every(negated(said), negated(texts.NO_HOST))
+        return [(said, Text(SNI_HEADER, "sni")), (own, Text(HOST, "sni")), (nameless, Unknown.FAILED)]
 
     def _context(self, path: str) -> Value:
         requests: dict[str, Value] = {
@@ -153,7 +165,7 @@ class Place:
             case ("context", "user", *inner):
                 return NO if inner and inner not in (["issuer"], ["subject"]) else self._is_user()
             case ("context", "sni"):
-                return NO  # no client of TLS is asked for one where this is compiled
+                return negated(failing(self._name()))
             case ("context", *path):
                 return self._context_has(".".join(path))
             case _:

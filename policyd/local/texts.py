@@ -30,7 +30,11 @@ from policyd.local.logic import (
     some,
 )
 from policyd.local.values import Text, Value
+from policyd.names import SNI_HEADER
 
+# of the tunnels of gateways, which say what their clients asked for; an empty name is none
+NAME_SAID: Final = Atom(SNI_HEADER, Pattern(r"\C+"), "a gateway says a name")
+NO_HOST: Final = Atom(HOST, Pattern(":[0-9]*"), "nothing but a port")
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")  # a segment of a SPIFFE ID
 
 

@@ -26,16 +26,24 @@ PATIENCE = 90  # seconds, on a busy machine
 POLICIES = """\
 @id("from-web")
 permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/web", action == Action::"connect", resource)
-when { context.source.ip.isLoopback() && context.destination.port in_range };
+when { context.source.ip.isLoopback() && context.destination.port > 6999 };
 @id("not-api")
 forbid (principal == Workload::"spiffe://cluster.local/ns/default/sa/api", action == Action::"connect",
   resource == Service::"echo.default");
-""".replace("port in_range", "port < 9000")
+@id("safe-by-name")
+permit (principal, action == Action::"connect", resource == Service::"safe.default")
+when { context has sni && context.sni == "safe" };
+"""
 ENFORCEMENT = """\
 apiVersion: policyd.io/v1
 kind: Enforcement
 metadata: {{name: echo}}
 spec: {{selector: {{matchLabels: {{app: echo}}}}, enforcement: {}}}
+---
+apiVersion: policyd.io/v1
+kind: Enforcement
+metadata: {{name: safe}}
+spec: {{selector: {{matchLabels: {{app: safe}}}}, enforcement: local, durability: async}}
 """
 LOCAL = "local, durability: async, samplePercent: 100"
 OWN = ("writer", "seq", "time", "decision_id", "prev", "hash", "chain", "request_id", "duration_us", "decided_by",
@@ -88,7 +96,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         (directory / folder).mkdir(parents=True)
     echo = Echo(free_port())
     (directory / "workloads.yaml").write_text(
-        "workloads:\n  web-v1: {service: web, port: 80}\n  api-v1: {service: api, port: 80}\n  echo-v1:\n"
+        "workloads:\n  web-v1: {service: web, port: 80}\n"
+        "  safe-v1: {service: safe, port: 443, protocol: tls}\n  api-v1: {service: api, port: 80}\n  echo-v1:\n"
         "    service: echo\n    ports:\n"
         f"      - {{port: 7000, name: tcp, protocol: tcp, appPort: {echo.port}}}\n"
         f"      - {{port: 7001, name: tcp-gone, protocol: tcp, appPort: {free_port()}}}\n"
@@ -137,6 +146,20 @@ def test_who_is_permitted_where_there_is_no_application_is_on_record_once(world:
     assert status == 503
     assert world.connect("api-v1", "echo:7001")[0] == 403  # told behind it
     assert [one["reasons"] for one in world.arrived(known, 2)] == [["from-web"], ["not-api"]]
+
+
+def test_by_the_name_that_tls_in_a_tunnel_is_for(world: World) -> None:
+    def records() -> list[dict[str, Any]]:
+        return [one for one in world.mesh.records("safe-v1") if one["kind"] == "decision"]
+
+    statuses = [world.connect("api-v1", f"{name}:443")[0] for name in ("safe", "safe.default")]
+
+    assert statuses == [200, 403]
+    wait_until(lambda: len(records()) == 2, PATIENCE, lambda: str(records()))
+    assert [(one["decided_by"], one.get("reasons", []), one["context"]["sni"]) for one in records()] == [
+        ("proxy", ["safe-by-name"], "safe"),
+        ("proxy", [], "safe.default"),
+    ]
 
 
 def test_the_sample_of_connections_is_decided_alike(world: World) -> None:

@@ -173,6 +173,23 @@ def test_where_tokens_are_taken_the_sidecar_decides_once_it_is_known_whose_they_
     assert (central.rbac, central.asked, central.told, central.behind) == (None, {}, (), switch.behind)
 
 
+def test_where_tunnels_are_for_names_what_a_gateway_says_is_on_record_and_policyds_where_it_may_be_no_name(
+    schema: Schema,
+) -> None:
+    by_name = '@id("n") permit (principal, action == Action::"connect", resource) when { context has sni };'
+    declaration = declare(
+        {"workloads.yaml": WORKLOADS.replace("tcp", "tls"), "mesh/e.yaml": resource("enforcement: auto")}
+    )
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    ruling = make_ruling(mesh, load_policies({"p.cedar": by_name}, schema), schema)
+
+    data, shop = (enforced(ruling, ASYNC).switches[name] for name in (DATA, SHOP))
+
+    assert data.rbac is not None
+    assert ([one["name"] for one in data.only], "x-policyd-sni" in data.headers) == (["x-policyd-sni"], True)
+    assert (shop.only, "x-policyd-sni" in shop.headers) == ((), False)
+
+
 def test_between_central_and_local_only_who_decides_is_another(schema: Schema) -> None:
     def switch_of(spec: str, terms: Terms = ASYNC) -> object:
         found = enforced(asked(schema, spec)[0], terms).switches[SHOP]

@@ -176,16 +176,43 @@ ODD_T = (
 )
 
 
+SNI = f'@id("p") {CONNECT} when {{{{ context has sni && context.sni {{}} }}}};'
+
+
+def named(name: str, condition: str, answer: tuple[int, str], host: str = "shop", *said: bytes) -> Odd:
+    headers = tuple(("x-policyd-sni", one) for one in said)
+    return Odd(name, SNI.format(condition), answer, host.encode(), headers, method="CONNECT", host=host)
+
+
+# at one that speaks TLS, by the name that the tunnel is for
+ODD_S = (
+    named("a tunnel's own name", '== "shop"', ALLOWED, "shop:9080"),
+    named("a tunnel's own name in upper case", '== "shop"', ALLOWED, "SHOP:9080"),
+    named("another name", '== "other"', DENIED, "shop:9080"),
+    named("a name by a pattern", 'like "*.shop"', ALLOWED, "a.shop:443"),
+    named("what a gateway says", '== "far.test"', ALLOWED, "shop:9080", b"far.test"),
+    named("what a gateway says, not the tunnel's own", '== "shop"', DENIED, "shop:9080", b"far.test"),
+    named("a gateway that says nothing", '== "shop"', ALLOWED, "shop:9080", b""),
+    named("an address", '== "1.2.3.4"', ALLOWED, "shop:9080", b"1.2.3.4"),
+    named("what is no name", 'like "*"', BROKEN, "shop:9080", b"a..b"),
+    named("a name in upper case", 'like "*"', BROKEN, "shop:9080", b"Far.test"),
+    named("two names", 'like "*"', BROKEN, "shop:9080", b"a", b"b"),
+    named("two empty names", 'like "*"', BROKEN, "shop:9080", b"", b""),
+    named("a name that is no text", 'like "*"', BROKEN, "shop:9080", b"a\xff"),
+)
+
+
 @pytest.fixture(scope="module")
 def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
-    requests, connections = (
-        world.mesh_of(),
-        world.mesh_of(world.WORKLOADS.replace("port: 9080,", "port: 9080, protocol: tcp,"), tokens=""),
+    requests = world.mesh_of()
+    connections, names = (
+        world.mesh_of(world.WORKLOADS.replace("port: 9080,", f"port: 9080, protocol: {one},"), tokens="")
+        for one in ("tcp", "tls")
     )
     cases = []
-    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T)):
-        mesh = connections if odd in ODD_T else requests
+    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T, *ODD_S)):
+        mesh = connections if odd in ODD_T else names if odd in ODD_S else requests
         ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)
         listener = mesh.listeners["shop-v1/inbound" if odd.caller else "shop-v1/inbound/plaintext"]
         compiled = Compiler(ruling).compile(listener)
@@ -213,9 +240,9 @@ def test_both_give_the_answer_over_http_2(place: Place, number: int) -> None:
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
 
 
-@pytest.mark.parametrize("number", range(len(ODD_T)), ids=[odd.name for odd in ODD_T])
+@pytest.mark.parametrize("number", range(len(ODD_T) + len(ODD_S)), ids=[odd.name for odd in (*ODD_T, *ODD_S)])
 def test_both_give_the_answer_about_a_connection(place: Place, number: int) -> None:
-    odd = ODD_T[number]
+    odd = (*ODD_T, *ODD_S)[number]
     request = Asked(len(ODD) + len(ODD_2) + number, odd.method, odd.target, odd.host, odd.headers)
     ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
     assert (answer.central, answer.local) == (odd.answer, odd.answer)

@@ -81,11 +81,12 @@ def table(listener: str, led: Callable[[dict[str, Any]], dict[str, Any]], switch
     routes: list[dict[str, Any]] = []
     if switch.rbac is not None:
         told = {"dynamic_metadata": [dict(one) for one in switch.told]} if switch.told else {}
+        told |= {"headers": [dict(one) for one in switch.only]} if switch.only else {}
         sample = {"runtime_fraction": {"default_value": _share(switch.sample_percent)}}
         for share in (sample, {}) if switch.sample_percent else ({},):
             route = led(_decided_here(listener, switch, sampled=bool(share)))
             routes.append({**route, "name": switch.revision, "match": {**route["match"], **told, **share}})
-    if switch.rbac is None or switch.told:
+    if switch.rbac is None or switch.told or switch.only:
         routes.append(led(_asked(listener, switch)))
     host = {"name": "inbound", "domains": ["*"], "routes": routes, **_rules(switch)}
     return {"name": listener, "virtual_hosts": [host], **counting.TELLS_NOBODY}

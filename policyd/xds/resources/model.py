@@ -84,7 +84,7 @@ class Switch:
     decision its id, and `mappers`, what refused callers are told. `headers` are those on record; of a hundred local
     decisions `sample_percent` are made by policyd, too. Where tokens are taken, `behind` the filter that verifies them
     stands one that says whose they are, if a route has the words `asked` of it; a request is decided here only if it
-    has said what the matchers `told` look for.
+    has said what the matchers `told` look for. Of what has other headers than `only` policyd decides (HeaderMatcher).
     """
 
     front: Mapping[str, Any]
@@ -96,6 +96,7 @@ class Switch:
     behind: tuple[Mapping[str, Any], ...] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     told: tuple[Mapping[str, Any], ...] = ()
+    only: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
