@@ -35,10 +35,10 @@ class Answer:
 
 class _Client(QuicConnectionProtocol):
     async def ask(self, headers: Mapping[str, str]) -> Answer:
-        self.http, self.answer = H3Connection(self._quic), Answer()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._quic._close_event is not None:  # it was told before anybody asked
             raise ConnectionError(self._quic._close_event.reason_phrase)
+        self.http, self.answer = H3Connection(self._quic), Answer()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stream = self._quic.get_next_available_stream_id()
         self.http.send_headers(stream, [(name.encode(), text.encode()) for name, text in headers.items()], True)
         self.transmit()
