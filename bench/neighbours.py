@@ -44,9 +44,13 @@ def _together(loads: Sequence[Load]) -> Load:
     return Load(per_second, p50, p99, envoy, policyd, requests)
 
 
-def throughput(name: str, pairs: Sequence[Pair], at_least: float) -> list[Row]:
+def throughput(name: str, pairs: Sequence[Pair], at_least: float | None = None) -> list[Row]:
     """How much of the early one's throughput the late one has, and how sure that is."""
-    kept = [late.per_second / early.per_second for early, late in pairs]
+    return ratio(name, [late.per_second / early.per_second for early, late in pairs], at_least)
+
+
+def ratio(name: str, kept: Sequence[float], at_least: float | None = None) -> list[Row]:
+    """What rounds come to, each a ratio, and how sure that is."""
     lower, _, upper = quantiles(kept, n=4)
     return [
         row(name, median(kept), "ratio", at_least=at_least),
