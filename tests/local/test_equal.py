@@ -14,7 +14,7 @@ import pytest
 
 from policyd.cedar.schema import Schema
 from tests.local.rig import Answer, Place, answers, running
-from tests.local.world import CALLERS, SOURCES, TOKEN_HEADERS, Asked, Case, asked, cases
+from tests.local.world import CALLERS, SOURCES, TOKEN_HEADERS, Asked, Case, asked, cases, connected, connection_cases
 
 pytestmark = pytest.mark.e2e
 
@@ -61,3 +61,26 @@ def test_generated_policies_have_the_same_answers_in_the_proxy(schema: Schema) -
     local = [answer for answer in with_users if answer.local and not answer.is_left]
     assert len(local) > len(with_users) / 4 > REQUESTS / 40
     assert len({answer.central for _, answer, _ in results}) > SETS / 2  # many policies are reasons
+
+
+@pytest.mark.timeout(1800)
+def test_generated_policies_have_the_same_answers_about_connections(schema: Schema) -> None:
+    chosen = random.Random(SEED)
+    made = list(connection_cases(chosen, SETS // 4, schema))
+    plan = []
+    for _ in range(REQUESTS // 10):
+        case = chosen.choice(made)
+        caller = chosen.choice(CALLERS) if case.listener.verifies_peers else ""
+        plan.append((caller, chosen.choice(SOURCES), connected(chosen, case.number)))
+
+    def ask(place: Place, caller: str, source: str, request: Asked) -> tuple[Answer, str]:
+        [(_, answer)] = answers(place, caller, source, [request])  # a tunnel has its connection to itself
+        return answer, told(made[request.case], caller, source, request, answer)
+
+    with running(made) as place, ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(lambda one: ask(place, *one), plan))
+
+    assert [text for answer, text in results if answer.central != answer.local][:5] == []
+    seen = Counter(answer.central[0] if answer.central else 0 for answer, _ in results)
+    assert all(seen[status] > len(plan) / 20 for status in (200, 403, 503)), seen
+    assert len({answer.central for answer, _ in results}) > SETS / 10  # many policies are reasons

@@ -20,6 +20,7 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.model import Instance, Listener, Mesh
 from policyd.mesh.placement import assumed
+from policyd.names import SNI_HEADER
 from tests.fakes.issuer import Issuer
 
 WORKLOADS = """
@@ -281,6 +282,7 @@ ACTIONS = (
     'action in Action::"read"', 'action == Action::"GET"', 'action in [Action::"write", Action::"GET"]',
     'action == Action::"other"', 'action in [Action::"other", Action::"read"]', 'action == Action::"connect"',
 )  # fmt: skip
+CONNECTS = ('action == Action::"connect"', 'action == Action::"connect"', "action")
 RESOURCES = (
     "resource", "resource", 'resource == Service::"shop.default"', 'resource in Namespace::"default"',
     'resource is Service', 'resource in Group::"shops"', 'resource == Service::"web.default"', "resource is Host",
@@ -300,7 +302,11 @@ def policy(chosen: random.Random, number: int) -> str:
 
 def policies(chosen: random.Random, count: int, schema: Schema) -> Sequence[Policy]:
     """So many policies that hold against the schema, or a few less."""
-    lines = [policy(chosen, number) for number in range(count)]
+    return valid([policy(chosen, number) for number in range(count)], schema)
+
+
+def valid(lines: list[str], schema: Schema) -> Sequence[Policy]:
+    """Those of the policies that hold against the schema."""
     while True:
         try:
             return load_policies({"generated.cedar": "\n".join(lines)}, schema).policies
@@ -386,6 +392,54 @@ def cases(chosen: random.Random, count: int, schema: Schema) -> Iterator[Case]:
     for number, mesh in zip(range(count), meshes(chosen), strict=False):
         some = chosen.sample(pool, min(len(pool), chosen.choice((1, 3, 6, 10))))
         yield case_of(number, some, mesh.listeners[names[number % len(names)]], mesh, schema)
+
+
+NAMES = ("shop", "shop.default", "far.test", "a.shop", "1.2.3.4", "")
+SAID: Sequence[Sequence[bytes]] = (
+    [], [], [], [b"far.test"], [b"a.shop"], [b""], [b"1.2.3.4"], [b"a..b"], [b"A"], [b"a", b"b"], [b"", b""],
+    [b"a_b-c.d"],
+)  # fmt: skip
+
+
+def _of_connection(chosen: random.Random) -> str:
+    has = "context has sni"
+    forms = (
+        _of_caller(chosen),
+        f"{has} && {texts(chosen, 'context.sni', NAMES, ('*.shop', 'shop*', '*', 'far*t', '*.*'))}",
+        f"if {has} then {texts(chosen, 'context.sni', NAMES, ('a*', '*t'))} else {_of_caller(chosen)}",
+        f"context has sni || {OVERFLOW}",
+        'context.source.ip.isInRange(ip("127.0.0.0/29"))',
+        f"context.destination.port {chosen.choice(('==', '<', '!='))} 9080",
+        'context.destination.labels.hasTag("version") && context.destination.labels.getTag("version") == "v1"',
+        "context has time && context has source",
+    )
+    return f"({chosen.choice(forms)})"
+
+
+def connection_cases(chosen: random.Random, count: int, schema: Schema) -> Iterator[Case]:
+    """So many sets about connections, each at a listener that takes these alone; some know what TLS is for."""
+    made = [
+        mesh_of(WORKLOADS.replace("port: 9080,", f"port: 9080, protocol: {one},"), tokens="") for one in ("tcp", "tls")
+    ]
+    lines = []
+    for number in range(3 * count):
+        scope = f"{chosen.choice(PRINCIPALS)}, {chosen.choice(CONNECTS)}, {chosen.choice(RESOURCES)}"
+        word, effect = chosen.choice(("when", "unless")), chosen.choice(("permit", "permit", "forbid"))
+        joined = chosen.choice((" && ", " || ")).join(_of_connection(chosen) for _ in range(chosen.choice((1, 2, 3))))
+        lines.append(f'@id("c{number:05}") {effect} ({scope}) {word} {{ {joined} }};')
+    pool = valid(lines, schema)
+    for number in range(count):
+        mesh = made[number % 2]
+        listener = mesh.listeners["shop-v1/inbound" if number % 4 < 2 else "shop-v1/inbound/plaintext"]
+        some = chosen.sample(pool, min(len(pool), chosen.choice((1, 3, 6))))
+        yield case_of(number, some, listener, mesh, schema)
+
+
+def connected(chosen: random.Random, case: int) -> Asked:
+    """A tunnel that is asked for."""
+    host = chosen.choice(("shop:9080", "SHOP:9080", "shop.default:9080", "a.shop:443", "shop:"))
+    headers = tuple((SNI_HEADER, value) for value in chosen.choice(SAID))
+    return Asked(case, "CONNECT", host.encode(), host, headers)
 
 
 @dataclass(frozen=True)
