@@ -33,7 +33,7 @@ DISTRUSTED: Final = (
 )
 LATER: Final = "its records would come after the fact, and `audit.durability` is `{}`"
 ACCEPT: Final = "accept that by `durability: async` of the Enforcement, or write `enforcement: central`"
-SIDECARS: Final = "Enforcements are for sidecars, and this is a gateway"
+SIDECARS: Final = "a gateway has many routes, and an Enforcement moves the one of a sidecar's listener"
 LEAVE: Final = "leave it, or name the sidecars that are meant in `selector`"
 # what gateways say of names, if anything: what may be no name is left to policyd
 PLAIN_NAMES: Final = (
