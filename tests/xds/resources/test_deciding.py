@@ -113,3 +113,22 @@ def test_the_table_that_envoy_gets(mesh: Mesh, schema: Schema, durability: str, 
         json.loads(text),
         update=request.config.getoption("--update-golden"),
     )
+
+
+def test_tunnels_for_names_are_policyds_where_a_gateway_says_what_may_be_none(schema: Schema) -> None:
+    named = WORKLOADS.replace("port: 80}\n  web", "port: 443, protocol: tls}\n  web")
+    declaration = declare({"workloads.yaml": named, "mesh/e.yaml": AUTO})
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    by_name = '@id("n") permit (principal, action == Action::"connect", resource) when { context has sni };'
+    ruling = make_ruling(mesh, load_policies({"p.cedar": by_name}, schema), schema)
+    table = snapshots_of(mesh, switches_of(ruling))["shop-v1"].of(ROUTE)["shop-v1/inbound"]
+
+    made = envoy_api.to_dict(envoy_api.message("envoy.config.route.v3.RouteConfiguration").FromString(table.body))
+
+    routes = made["virtual_hosts"][0]["routes"]
+    looks = [[one["name"] for one in route["match"].get("headers", [])] for route in routes]
+    assert [(route.get("name", ""), headers) for route, headers in zip(routes, looks, strict=True)] == [
+        (ruling.revision, ["x-policyd-sni"]),  # of the sample,
+        (ruling.revision, ["x-policyd-sni"]),  # all others,
+        ("", []),  # and policyd's
+    ]
