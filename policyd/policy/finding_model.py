@@ -78,6 +78,12 @@ RULES: Final[Mapping[str, Rule]] = _table(
     ("PM0203", "not-attached", "warning", "a condition of a resource of the Gateway API is not as it should be"),
     ("PM0301", "in-plain-text", "warning", "callers are told to speak plain text, and are nobody to policies then"),
     ("PM0302", "unverified-callers", "note", "a workload takes plain text too, whose callers are nobody to policies"),
+    (
+        "PM0303",
+        "no-connections-in-plain-text",
+        "warning",
+        "connections to a port of TCP or TLS come by mutual TLS only",
+    ),
     ("PM0401", "unseen-namespace", "warning", "a resource is given to a namespace that has nothing in it"),
     ("PM0501", "unused-tokens", "note", "tokens are verified, and no policy reads of users"),
 )

@@ -140,6 +140,16 @@ def test_callers_in_plain_text_are_told_of_both_ends(tmp_path: Path) -> None:
     ]
 
 
+def test_ports_of_connections_take_none_in_plain_text(tmp_path: Path) -> None:
+    tcp = WORKLOADS.replace("  web", "  db: {service: db, port: 5432, protocol: tcp}\n  web", 1)
+    lenient = resource("PeerAuthentication", "  mtls: {mode: PERMISSIVE}\n", group=PEERS)
+
+    assert found(write(tmp_path, {"workloads.yaml": tcp, "mesh/b.yaml": lenient})) == [
+        ("PM0303", "mesh/b.yaml:5"),
+        ("PM0302", "mesh/b.yaml:5"),
+    ]
+
+
 def test_a_certificate_of_two_gateways(tmp_path: Path) -> None:
     tls = "tls: {mode: SIMPLE, credentialName: www}"
     one, two = (
