@@ -61,8 +61,8 @@ def traced(control: Control, instance: Instance, said: Spans, decided: Decided |
 def to_policyd(control: Control) -> list[dict[str, Any]]:
     """Filters of the way to policyd: the trace of a request that is not traced is not told there.
 
-    Envoy says with each question which span it is of. Of 99 requests in a hundred nobody will ever see one, and to send
-    and to read it takes an eighth of what a decision costs; a trace that a caller began stands in the question itself.
+    Envoy says with each question which span it is of. Of 99 requests in a hundred nobody will ever see one, and to
+    read it takes policyd a twentieth of what a decision does; what a caller began stands in the question itself.
     """
     if all(one.zipkin for one in (*([control.tracing] if control.tracing else []), *control.spans.values())):
         return []
