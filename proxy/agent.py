@@ -125,9 +125,11 @@ class Agent:
             await leaving.leave()
         finally:
             await probes.end()
-            await resolver.end()
             await self._metrics.stop()
-            await self._end(tasks, fleet, control, forwarding)
+            try:
+                await self._end(tasks, fleet, control, forwarding)
+            finally:
+                await resolver.end()  # what is under way until then looks up names
 
     async def _enter(self) -> Joined | None:
         """Who this agent is; None when it was stopped before it knew."""

@@ -184,6 +184,7 @@ class Captured:
     hub: Space
     old: Space
     applications: dict[str, subprocess.Popen[str]]
+    agents: dict[str, subprocess.Popen[str]]
     stranger: subprocess.Popen[str]
     roots: Path
     tools: Path  # those of the machine `old`, where no nft is
@@ -197,6 +198,10 @@ class Captured:
         before = ("env", f"PATH={self.tools}") if name == "old" else ()
         space: Space = getattr(self, name)
         return space.run(*before, PROXY, "capture", *words, code=code)
+
+    def said(self, name: str) -> str:
+        """What an agent logged."""
+        return (self.directory.parent / f"{name}.log").read_text()
 
     def decided(self, resource: str) -> dict[str, Any]:
         """The last record about a resource."""
@@ -283,7 +288,7 @@ def machines(work: Path) -> Iterator[Captured]:
         started(stack, hub.enter(sys.executable, APP, "names", OUTSIDE, "far.test", "192.0.2.9"), work / "names.log")
         clients = {name: application(stack, one, work, "client") for name, one in (("web", web), ("old", old))}
         stranger = application(stack, hub, work, "client")
-        found = Captured(directory, web, api, hub, old, clients, stranger, work / "roots.pem", work / "tools")
+        found = Captured(directory, web, api, hub, old, clients, {}, stranger, work / "roots.pem", work / "tools")
         log = (work / "serve.log").read_text
         wait_until(lambda: policyd(directory, "status").returncode == 0, 60, log)
         for name, space in (("web", web), ("api", api), ("old", old)):
@@ -300,7 +305,7 @@ def machines(work: Path) -> Iterator[Captured]:
                 str(work / f"{name}.token"),
             ]
             run += ["--resolv-conf", str(work / "resolv.conf")]
-            started(stack, space.enter(*run), work / f"{name}.log")
+            found.agents[name] = started(stack, space.enter(*run), work / f"{name}.log")
             by = "iptables" if name == "old" else "nftables"
             assert found.capture(name, "install", "--proxy-group", GROUP).startswith(f"captured by {by};")
 
@@ -440,3 +445,14 @@ def test_rules_are_shown_and_mended(mesh: Captured) -> None:
     mesh.capture("web", "install", *words)
     mesh.capture("web", "install", *words)
     assert mesh.capture("web", "show", *words) == whole
+
+
+def test_what_is_under_way_while_an_agent_ends_still_finds_names(mesh: Captured) -> None:
+    """The last test here, as its machine is captured by nobody afterwards."""
+    assert mesh.does("keep", "api", 9000) == "first "
+    known = mesh.does("look", "api")
+    mesh.agents["web"].terminate()
+    wait_until(lambda: "sidecar.draining" in mesh.said("web"), 20, lambda: mesh.said("web"))
+
+    assert mesh.does("look", "api") == known
+    assert "sidecar.stopped" not in mesh.said("web")

@@ -22,6 +22,7 @@ from typing import Any
 
 MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SECONDS = 15
+KEPT: list[socket.socket] = []
 
 # ---- the client
 
@@ -111,8 +112,14 @@ def hear(host: str, port: int) -> str:
         return type(error).__name__
 
 
+def keep(host: str, port: int) -> str:
+    """What a server says first on a connection that stays open."""
+    KEPT.append(socket.create_connection((host, port), SECONDS))
+    return KEPT[-1].recv(100).decode()
+
+
 def client() -> None:
-    known = {one.__name__: one for one in (look, get, greet, chat, secure, say, hear)}
+    known = {one.__name__: one for one in (look, get, greet, chat, secure, say, hear, keep)}
     print("ready", flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
