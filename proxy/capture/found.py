@@ -52,7 +52,7 @@ class Found:
 def owned(rule: Rule, comment: str) -> Rule:
     """A rule that was read, as the agent's where it says so: that is no matter of what it does."""
     agents = replace(rule, own=True)
-    return agents if agents.says == comment else rule
+    return agents if agents.comment == comment else rule
 
 
 def judge(state: State, asked: Sequence[Rule] | None = None) -> Found:
@@ -84,7 +84,7 @@ def _changed(rules: Sequence[Installed]) -> Iterator[str]:
     for one in rules:
         if one.rule is None:
             yield f"changed: {one.way}: {_does(one)}"
-        elif one.comment != one.rule.says:
+        elif one.comment != one.rule.comment:
             yield f"changed: {one.way}: {one.rule.says}{_called(one)}"
 
 

@@ -87,7 +87,7 @@ def _rule(rule: Rule) -> str:
         f"-m {rule.protocol} --dport {rule.port}" if rule.port else "",
         f"-m owner --uid-owner {rule.uid}" if rule.uid is not None else "",
         f"-m owner --gid-owner {rule.gid}" if rule.gid is not None else "",
-        f'-m comment --comment "{rule.says}"',
+        f'-m comment --comment "{rule.comment}"',
         f"-j REDIRECT --to-ports {rule.to}" if rule.to else "-j RETURN",
     ]
     return " ".join(filter(None, parts))

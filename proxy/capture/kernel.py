@@ -55,7 +55,10 @@ class Run(Protocol):
 def run(command: Sequence[str], told: str = "") -> Done:
     """Run a program of this machine."""
     try:
-        done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=SECONDS, check=False)
+        # comments of others' rules may be any bytes
+        done = subprocess.run(
+            command, input=told, capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS, check=False
+        )
     except OSError as error:
         raise CaptureError(f"`{command[0]}` cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:

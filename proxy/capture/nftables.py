@@ -61,7 +61,7 @@ def _rule(rule: Rule) -> str:
         f"{rule.protocol} dport {rule.port}" if rule.port else "",
         f"meta l4proto {rule.protocol}" if rule.protocol and not rule.port and not rule.stands else "",
         f"redirect to :{rule.to}" if rule.to else "return",
-        f'comment "{rule.says}"',
+        f'comment "{rule.comment}"',
     ]
     return " ".join(filter(None, parts))
 

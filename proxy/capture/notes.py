@@ -28,7 +28,8 @@ def notes(
     """What to tell; `resolvers` are those that the machine asks, `stub`: theirs are known by a file of their own."""
     if not plan.dns:
         return
-    if resolvers and is_local(tuple(resolvers)) and not stub and not (plan.other_uids or plan.other_gids):
+    is_let_be = plan.other_uids or plan.other_gids or plan.included_uids or plan.included_gids
+    if resolvers and is_local(tuple(resolvers)) and not stub and not is_let_be:
         yield (
             f"the resolver `{resolvers[0]}` runs on this machine, and what it asks is led to the agent, who asks it: "
             "exclude the user that it runs as, by --exclude-user"

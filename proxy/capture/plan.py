@@ -25,6 +25,8 @@ DNS_PORT: Final = 15053
 DNS: Final = 53
 SSH: Final = 22
 MOST: Final = 256  # of each list
+MOST_SENDERS: Final = 32  # that are included; they are one rule, of which nftables takes so many conditions
+MOST_SAID: Final = 120  # characters of a comment; nftables takes 128
 LOOPBACK: Final = "lo"
 OWN: Final = ": the agent and its Envoys"
 # where names of the mesh have their addresses (policyd.mesh.virtual)
@@ -58,9 +60,18 @@ class Rule:
     @property
     def says(self) -> str:
         """What it does, in words; two rules of a way that do not do the same say other things."""
-        given = [name for name in _CONDITIONS if getattr(self, name) not in (None, "", 0, False, ())]
-        given += [name for name in ("uid", "gid") if getattr(self, name) == 0]
+        given = [name for name in _CONDITIONS if self._has(name)]
         return (self._known(given[0] if given else "") if len(given) < 2 else "") or self._spelled_out()
+
+    @property
+    def comment(self) -> str:
+        """The same as an installed rule says it, cut where it is too long for that."""
+        said = self.says
+        return said if len(said) <= MOST_SAID else f"{said[:96]}... {digest([(self.way, said)])}"
+
+    def _has(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None if name in ("uid", "gid") else bool(value)  # root is somebody, too
 
     def _known(self, by: str) -> str:
         goes = "goes" if self.way == "output" else "comes"
@@ -89,9 +100,8 @@ class Rule:
         return ""
 
     def _spelled_out(self) -> str:
-        given = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name not in ("way", "own"))
-        told = ", ".join(f"{name} {value}" for name, value in given if value not in (None, "", False, ()))
-        return f"a rule of {told}"
+        given = [one.name for one in fields(self) if one.name not in ("way", "own") and self._has(one.name)]
+        return f"a rule of {', '.join(f'{name} {getattr(self, name)}' for name in given)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,9 @@ class Plan:
         lists = [getattr(self, one.name) for one in fields(self)]
         if any(isinstance(one, tuple) and len(one) > MOST for one in lists):
             raise UsageError(f"there are more than {MOST} exceptions of one kind", remedy="name wider ones")
+        if len(self._senders()) > MOST_SENDERS:
+            message = f"more than {MOST_SENDERS} users and groups are included"
+            raise UsageError(message, remedy="include a group that they are in")
         for one in (*self.networks, *self.included_networks):
             if one.prefixlen == 0:
                 remedy = "leave it out, or write --no-outbound to capture nothing that is sent"

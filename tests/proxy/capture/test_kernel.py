@@ -101,6 +101,10 @@ def test_a_kernel_without_ipv6_is_captured_without_it() -> None:
     assert asked == ["iptables-save", "iptables-restore"]
 
 
+def test_what_others_wrote_may_be_any_bytes() -> None:
+    assert really(("printf", r"\377")) == Done(0, "\ufffd", "")
+
+
 @pytest.mark.needs("root", "nft", "unshare", "iptables-restore", "iptables-legacy-save", "setpriv")
 @pytest.mark.parametrize(
     ("command", "message"),
@@ -271,7 +275,7 @@ EVERYTHING = Plan(
     networks=tuple(map(ipaddress.ip_network, NETWORKS)), interfaces=("docker0", "br-*", "eth0.5", "a_b"),
     other_uids=(33,), other_gids=(44,), included_outbound_ports=(80, 443), included_inbound_ports=(8080,),
     included_networks=tuple(map(ipaddress.ip_network, ("172.16.0.0/12", "fd01::1/128"))),
-    included_uids=(1000, 1001), included_gids=(1002,),
+    included_uids=tuple(range(1000, 1031)), included_gids=(1002,),
 )  # fmt: skip
 
 

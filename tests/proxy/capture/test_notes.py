@@ -32,6 +32,7 @@ NO_ROUTE = (
         (PLAN, ("127.0.0.53",), True, []),
         (PLAN, ("127.0.0.1",), False, [ASKS_ITSELF]),
         (Plan(uids=(990,), other_uids=(53,)), ("127.0.0.1",), False, []),
+        (Plan(uids=(990,), included_uids=(1000,)), ("127.0.0.1",), False, []),  # which is nobody's who is captured
         (PLAN, ("192.0.2.1", "10.1.1.1"), False, [EXCLUDED]),
         (Plan(uids=(990,), dns=False, networks=PLAN.networks), ("10.1.1.1",), False, []),
         (PLAN, (), False, []),

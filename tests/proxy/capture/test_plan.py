@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policyd.errors import UsageError
@@ -88,6 +88,8 @@ def test_parts_of_it_are_left_out(change: dict[str, bool], ways: set[str]) -> No
         ({"outbound": False, "included_networks": (ipaddress.ip_network("10.0.0.0/8"),)},
          "something is included of what --no-outbound leaves out; leave one of them out"),
         ({"other_uids": tuple(range(MOST + 1))}, "there are more than 256 exceptions of one kind; name wider ones"),
+        ({"included_uids": tuple(range(30)), "included_gids": (1, 2, 3)},
+         "more than 32 users and groups are included; include a group that they are in"),
     ],
 )  # fmt: skip
 def test_what_is_no_plan(change: dict[str, Any], message: str) -> None:
@@ -223,5 +225,7 @@ RULE = st.builds(
 
 
 @given(RULE, RULE)
+@example(Rule("output", uid=0, interface="eth0"), Rule("output", gid=0, interface="eth0"))
 def test_rules_that_do_not_do_the_same_do_not_say_the_same(one: Rule, other: Rule) -> None:
     assert (one == other) == ((one.way, one.says) == (other.way, other.says))
+    assert (one == other) == ((one.way, one.comment) == (other.way, other.comment))
