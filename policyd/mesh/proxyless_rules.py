@@ -14,6 +14,7 @@ from typing import Any, Final
 from policyd.errors import Problem
 from policyd.mesh.declare import Declaration, Declared
 from policyd.mesh.destinations import Caller
+from policyd.mesh.gateway_api.values import Persistent
 from policyd.mesh.hosts import resolve, target
 from policyd.mesh.istio.destination import Headers
 from policyd.mesh.istio.destination_rule import DestinationRule
@@ -123,6 +124,8 @@ def _of_rule(rule: HttpRoute) -> Iterator[Beyond]:
         "mirrors": (rule.mirrors or None, "gRPC sends no copies"),
     }
     yield from (Beyond((name,), why) for name, (value, why) in given.items() if value is not None)
+    if isinstance(rule, Persistent):
+        yield Beyond(("sessionPersistence",), "its clients are told of no instance to stay with")
     changed = "gRPC changes no headers on their way"
     if rule.headers != Headers():
         yield Beyond(("headers",), changed)

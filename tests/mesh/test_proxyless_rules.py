@@ -206,17 +206,29 @@ def test_a_delegate_is_refused_where_its_rule_is_written() -> None:
     )
 
 
-def test_a_route_of_the_gateway_api_is_refused_where_it_is_written() -> None:
-    route = """\
+@pytest.mark.parametrize(
+    ("kind", "rule", "why"),
+    [
+        (
+            "HTTPRoute",
+            "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 9080}}}]",
+            "gRPC sends no copies",
+        ),
+        ("HTTPRoute", "sessionPersistence: {}", "its clients are told of no instance to stay with"),
+        ("GRPCRoute", "sessionPersistence: {type: Header}", "its clients are told of no instance to stay with"),
+    ],
+)
+def test_a_route_of_the_gateway_api_is_refused_where_it_is_written(kind: str, rule: str, why: str) -> None:
+    route = f"""\
 apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: it}
+kind: {kind}
+metadata: {{name: it}}
 spec:
-  parentRefs: [{kind: Service, group: "", name: api}]
+  parentRefs: [{{kind: Service, group: "", name: api}}]
   rules:
-  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 9080}}}]
-    backendRefs: [{name: api, port: 9080}]
+  - {rule}
+    backendRefs: [{{name: api, port: 9080}}]
 """
-    problem = f"mesh/it.yaml:4: callers without a sidecar would get this otherwise: gRPC sends no copies; {REMEDY}"
+    problem = f"mesh/it.yaml:4: callers without a sidecar would get this otherwise: {why}; {REMEDY}"
 
     assert found(route) == ([problem], [])

@@ -38,7 +38,7 @@ class SessionPersistence(Model):
     """A client's requests go to one instance, by a cookie or a header that the answer to the first one sets."""
 
     session_name: Annotated[HeaderName, Field(min_length=1, max_length=128)] | None = None
-    absolute_timeout: Annotated[Duration, Field(gt=0)] | None = None
+    absolute_timeout: Annotated[Duration, Field(ge=1)] | None = None  # of less a browser is told nothing
     type: Literal["Cookie", "Header"] = "Cookie"
     cookie_config: CookieConfig | None = None
 

@@ -76,6 +76,8 @@ def matched(**match: Any) -> dict[str, Any]:
         (ruled(sessionPersistence={"idleTimeout": "1m"}), "a proxy keeps no session that could be idle"),
         (ruled(sessionPersistence={"absoluteTimeout": "1m"}), "only a cookie that is `Permanent` ends by itself"),
         (ruled(sessionPersistence={"cookieConfig": {"lifetimeType": "Permanent"}}), "needs `absoluteTimeout`; add it"),
+        (ruled(sessionPersistence={"absoluteTimeout": "500ms", "cookieConfig": {"lifetimeType": "Permanent"}}),
+         "must be at least 1"),
         (ruled(sessionPersistence={"type": "Header", "cookieConfig": {}}), "`cookieConfig` is for cookies"),
         (ruled(sessionPersistence={"sessionName": "a b"}), "`a b`"),
         (ruled(sessionPersistence={}, backendRefs=[{"name": "a", "port": 1}, {"name": "b", "port": 1}]),
