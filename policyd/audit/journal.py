@@ -198,16 +198,18 @@ class Journal:
         """How many of them are kept, the first ones, and why the others are not."""
         failure: JournalError | None = None
         with self._mutex:
-            first = self._next.seq
             try:
                 self._check_open()
-                if not self._files.is_of(entries[0].time):
-                    self._sink.turn()
-                first = self._next.seq
+            except JournalError as error:  # what could be said before that is none of these
+                return 0, error
+            if not self._files.is_of(entries[0].time):
+                self._sink.turn()
+            first = self._next.seq
+            try:
                 self._put_all(bodies)
             except JournalError as error:
                 failure = error
-            kept = max(self._next.seq - first, 0)
+            kept = self._next.seq - first
             epoch = self._commits.epoch if self._commits else None
         if self._commits is not None and epoch is not None and kept:
             try:

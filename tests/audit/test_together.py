@@ -86,6 +86,29 @@ def test_a_full_disk_is_told_to_all_or_counted(tmp_path: Path, durability: Any, 
     assert verify(folder).problems == ()
 
 
+@pytest.mark.parametrize("durability", KEPT)
+def test_what_the_journal_says_of_itself_is_none_of_them(tmp_path: Path, durability: Any) -> None:
+    disk, folder = FailingDisk(), tmp_path / "journal"
+    journal = journal_at(folder)
+    journal.keep(an_entry(request_id="first"))
+    journal.close()
+    [segment] = folder.glob("*.jsonl")
+    with segment.open("ab") as file:
+        file.write(b'{"torn')
+    disk.space = 0
+    journal = journal_at(folder, durability=durability, disk=disk)
+    assert [one is None for one in journal.keep_all(entries(2))] == [False] * 2
+    disk.space = 450  # for the note of what was torn, and not for that of the gap behind it
+    assert [one is None for one in journal.keep_all(entries(2, "b"))] == [False] * 2
+    disk.space = None
+    assert journal.keep_all(entries(2, "c")) == [None, None]
+    journal.close()
+    said = [one.detail.get("operation") for one in records(folder)]
+    assert said == [None, "journal.recovered", "journal.gap", None, None]
+    assert decided(folder) == ["first", "c-0", "c-1"]
+    assert verify(folder).problems == ()
+
+
 def test_of_very_many_bytes_those_are_refused_that_are_not_kept(tmp_path: Path) -> None:
     disk, folder = FailingDisk(), tmp_path / "journal"
     journal = journal_at(folder, disk=disk)
