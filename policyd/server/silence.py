@@ -1,13 +1,15 @@
-"""Calls that have begun and say nothing: a thread waits for the message of each, so they are few and short.
+"""Calls that have begun and say nothing: of each something waits for the message, so they are few and short.
 
 Law: who is silent holds up itself and nobody else. Such a call ends after SILENT_SECONDS, and for a while its peer has
 at most SILENT_PER_PEER at a time: the next one is refused at once. Envoys and agents send a call and its message
-together.
+together. While nobody listens, nobody is silent.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple, NoReturn, cast
 
 import grpc
@@ -25,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Silent(NamedTuple):
-    since: float
+    since: float  # of the seconds in which somebody listened
     context: grpc.ServicerContext
 
 
@@ -49,10 +51,12 @@ class Silence:
         self._stopwatch = stopwatch
         self._calls: dict[int, _Silent] = {}
         self._suspects: dict[SpiffeId, float] = {}  # until when
+        self._deaf_since: float | None = None
+        self._deaf = 0.0  # for so many seconds in all
 
     def message(self, messages: Iterator[bytes], context: grpc.ServicerContext, peer: SpiffeId) -> bytes:
         """The one message of a call of `peer`; ends the call where none comes, or where it has too many such calls."""
-        if peer in self._suspects and self._silent(peer) >= SILENT_PER_PEER:
+        if peer in self._suspects and self._has_too_many(peer):
             refuse(messages, context)
         self.begins(context)
         try:
@@ -62,7 +66,7 @@ class Silence:
 
     def begins(self, context: grpc.ServicerContext) -> None:
         """A call has begun, without its message."""
-        self._calls[id(context)] = _Silent(self._stopwatch(), context)
+        self._calls[id(context)] = _Silent(self._listened(), context)
 
     def ends(self, context: grpc.ServicerContext) -> None:
         """Its message has come, or never will."""
@@ -73,7 +77,17 @@ class Silence:
         if not self._suspects:
             return False
         peer = _peer_of(context)
-        return peer in self._suspects and self._silent(peer) >= SILENT_PER_PEER
+        return peer is not None and peer in self._suspects and self._has_too_many(peer)
+
+    def stop_listening(self) -> None:
+        """Who takes messages does something else until it says that it listens: that time is not the callers'."""
+        self._deaf_since = self._stopwatch()
+
+    def listen(self) -> None:
+        """Messages are taken again."""
+        if self._deaf_since is not None:
+            self._deaf += self._stopwatch() - self._deaf_since
+            self._deaf_since = None
 
     @property
     def waiting(self) -> int:
@@ -86,16 +100,24 @@ class Silence:
         for peer, until in tuple(self._suspects.items()):
             if until < now:
                 del self._suspects[peer]
-        for call in tuple(self._calls.values()):
-            if call.since < now - SILENT_SECONDS:
-                who = _peer_of(call.context)
-                _log.warning("call.silent", peer=str(who or ""), seconds=SILENT_SECONDS)
-                if who is not None:
-                    self._suspects[who] = now + SUSPECT_SECONDS
-                call.context.cancel()
+        begun_before = self._listened() - SILENT_SECONDS
+        silent = [call.context for call in tuple(self._calls.values()) if call.since < begun_before]
+        for who, calls in Counter(map(_peer_of, silent)).items():  # however many there are, a line for each peer
+            _log.warning("call.silent", peer=str(who or ""), calls=calls, seconds=SILENT_SECONDS)
+            if who is not None:
+                self._suspects[who] = now + SUSPECT_SECONDS
+        for context in silent:
+            context.cancel()
 
-    def _silent(self, peer: SpiffeId) -> int:
-        return sum(_peer_of(call.context) == peer for call in tuple(self._calls.values()))
+    def _listened(self) -> float:
+        """The seconds in which somebody listened; a clock that stands while nobody does."""
+        since = self._deaf_since
+        return (self._stopwatch() if since is None else since) - self._deaf
+
+    def _has_too_many(self, peer: SpiffeId) -> bool:
+        """Whether so many of its calls are silent; looks at no more than that takes, as there may be very many."""
+        found = (call for call in tuple(self._calls.values()) if _peer_of(call.context) == peer)
+        return sum(1 for _ in islice(found, SILENT_PER_PEER)) == SILENT_PER_PEER
 
 
 def _peer_of(context: grpc.ServicerContext) -> SpiffeId | None:

@@ -127,10 +127,13 @@ class Turns:
                 stack.switch(outcome)
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        self._silence.stop_listening()
         try:
             return self._keep_all(entries)
         except Exception as error:  # noqa: BLE001  # it is told to those who wait
             return [error] * len(entries)
+        finally:
+            self._silence.listen()
 
     def _begin(self, call: Call) -> None:
         self._call = call

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from policyd.authz import reply
 from policyd.authz.ruling import Ruling
 from policyd.authz.service import Message, add_to_server
+from policyd.peer import IDENTITY, NAMES, TLS_VERSION, Facts
 from policyd.server.check_threads import CheckThreads
 from policyd.server.pausing_threads import PausingThreads
 from policyd.server.silence import SILENT_PER_PEER, SILENT_SECONDS, SUSPECT_SECONDS, Silence, one_message
@@ -159,6 +161,39 @@ def test_a_call_that_stays_silent_is_ended(server: Server) -> None:
         server.silence.look()
         assert _code(held) == grpc.StatusCode.CANCELLED
         wait_until(lambda: server.waiting() == 0)
+
+
+class Quiet:
+    """A call that says nothing, and how often it was asked whose it is."""
+
+    def __init__(self, peer: SpiffeId) -> None:
+        self.name = str(peer).encode()
+        self.asked, self.ended = 0, False
+
+    def auth_context(self) -> Facts:
+        """What is known of the connection."""
+        self.asked += 1
+        return {TLS_VERSION: [b"TLSv1.3"], NAMES: [self.name], IDENTITY: [self.name]}
+
+    def cancel(self) -> None:
+        """It is over."""
+        self.ended = True
+
+
+def test_of_very_many_silent_calls_one_line_tells_and_few_are_looked_at() -> None:
+    watch, one_more = Watch(), Quiet(PAGE)
+    silence, calls = Silence(watch), [Quiet(PAGE) for _ in range(1_000)]
+    for call in calls:
+        silence.begins(cast("grpc.ServicerContext", call))
+    watch.now += SILENT_SECONDS * 2
+    with capture_logs() as said:
+        silence.look()
+    assert [(one["event"], one["peer"], one["calls"]) for one in said] == [("call.silent", str(PAGE), 1_000)]
+    assert all(call.ended for call in calls)
+
+    before = sum(call.asked for call in calls)
+    assert silence.refuses(cast("grpc.ServicerContext", one_more))
+    assert sum(call.asked for call in calls) - before == SILENT_PER_PEER
 
 
 def test_a_call_that_ends_without_a_message_is_told_so(server: Server) -> None:

@@ -20,13 +20,13 @@ from policyd.authz.ruling import Ruling
 from policyd.authz.service import Authorizer, add_to_server
 from policyd.errors import JournalError
 from policyd.server.check_threads import CheckThreads
-from policyd.server.silence import Silence, one_message
+from policyd.server.silence import SILENT_SECONDS, Silence, one_message
 from policyd.server.turns import SPARE, Turns
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import WRITER, records, wait_until
 from tests.authz.checks import REVIEWS, check_of
 from tests.authz.test_servicer import METHOD, key_and_chain
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, Watch
 from tests.fakes.decision_metrics import FakeDecisionMetrics
 from tests.fakes.disk import SlowDisk
 from tests.fakes.toy_ca import ToyCa
@@ -43,10 +43,11 @@ class House:
 
     def __init__(self, ruling: Ruling, folder: Path) -> None:
         self.disk, self.metrics, clock = SlowDisk(), FakeDecisionMetrics(), FakeClock()
-        self.open, self.faulty, self.turns_of, silence = True, False, list[int](), Silence(time.monotonic)
+        self.open, self.faulty, self.turns_of, self.watch = True, False, list[int](), Watch()
+        self.silence = Silence(self.watch)
         self.turns = Turns(
             CheckThreads(2, 2),
-            silence,
+            self.silence,
             ready=lambda: self.open,
             keep_all=self._keep_all,
             stopwatch=lambda: 0.0,
@@ -180,6 +181,27 @@ def test_who_gives_up_while_it_waits_is_on_record_and_holds_up_nobody(ruling: Ru
         house.disk.allowed.release(100)
         assert ask(CHECK, timeout=60) == ALLOWED
         assert house.kept() == 2
+
+
+def test_while_the_medium_works_nobody_is_silent(ruling: Ruling, tmp_path: Path) -> None:
+    said = threading.Event()
+
+    def late() -> Iterator[bytes]:
+        said.wait(60)
+        yield CHECK
+
+    with serving(ruling, tmp_path / "journal") as (house, ask):
+        held = house.channel.stream_unary(METHOD).future(late(), timeout=60)
+        wait_until(lambda: house.silence.waiting == 1)
+        asked = ask.future(CHECK, timeout=60)
+        house.disk.waiting.acquire()
+        house.watch.now += SILENT_SECONDS * 4
+        house.silence.look()
+        house.disk.allowed.release(100)
+        assert asked.result() == ALLOWED
+        house.silence.look()
+        said.set()
+        assert held.result(60) == ALLOWED
 
 
 def test_ending_answers_who_waits(ruling: Ruling, tmp_path: Path) -> None:
