@@ -77,7 +77,7 @@ def why(
     if wanted and (since or until or principal or resource):
         raise UsageError("an id names what to explain", remedy="leave out the other options")
     if wanted:
-        found = [one for one in found_records(directory, wanted) if one.kind == "decision"]
+        found = [one for one in reversed(found_records(directory, wanted)) if one.kind == "decision"]
         if not found:
             raise UsageError(f"`{wanted[:80]}` is no decision", remedy=f"`policyd log show {wanted[:80]}` shows it")
     else:

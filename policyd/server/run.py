@@ -96,7 +96,6 @@ from policyd.xds.resources.model import Control
 from policyd.xds.service import DiscoveryService, peer_of
 
 LOOK_AFTER_SECONDS: Final = 5.0
-COLLECT_AFTER: Final = 20_000  # new objects; what streams hold of proxies is seldom looked through for what goes
 LED_SECONDS: Final = 1.5  # an agent that is to end waits no longer for callers' Envoys
 LED_LOOK: Final = 0.01
 ROLE: Final = "serve"  # in the name of the journal's writer

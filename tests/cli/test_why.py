@@ -56,6 +56,7 @@ def folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         kind="decision",
         decision="deny",
         decision_id="e" * 32,
+        request_id="two-hops",
         principal='Workload::"spiffe://a/ns/b/sa/c"',
         action='Action::"GET"',
         resource='Service::"ratings.default"',
@@ -106,6 +107,12 @@ def test_an_id_has_a_line_and_what_would_have_allowed_it_the_next(policyd: Comma
         f"{DAY} 12:01:00Z  00000000  deny: {DENIED}",
         f"                                would be allowed with {WOULD}",
     ]
+
+
+def test_each_hop_of_a_request_is_told_the_last_one_last(policyd: Command, folder: Path) -> None:
+    said = policyd("why", "two-hops", "--dir", folder).out.splitlines()
+    assert [line.split()[2] for line in said] == ["eeeeeeee", "ffffffff"]
+    assert [one["decision"] for one in policyd("why", "two-hops", "--dir", folder, "--json").value] == ["error", "deny"]
 
 
 def test_an_allowed_request_is_told_by_what(policyd: Command, folder: Path) -> None:
