@@ -45,7 +45,7 @@ class Screen:
         else:
             yield _table(self.edges[:room], is_narrow=options.max_width < NARROW)
         if len(self.edges) > room:
-            yield _line(f"and {len(self.edges) - room} more, less busy", "dim")
+            yield _line(f"and {len(self.edges) - room} more", "dim")
         for one in missed:
             yield _line(f"not seen: {one}", "yellow")
 

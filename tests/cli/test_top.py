@@ -44,7 +44,7 @@ def test_a_small_terminal_leaves_out_what_is_less_busy_and_says_how_much() -> No
 
     assert len(said) == 8
     assert [line.split()[0] for line in said[2:6]] == ["reviews-v1", "productpage-v1", "ingress", "a-0"]
-    assert said[6:] == ["and 39 more, less busy", "not seen: x: is gone"]
+    assert said[6:] == ["and 39 more", "not seen: x: is gone"]
     assert said[1].split() == ["FROM", "TO", "REQUESTS/S", "DENIED/S", "FAILED/S", "P95"]
 
 
