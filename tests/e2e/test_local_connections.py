@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import socket
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,6 +161,25 @@ def test_by_the_name_that_tls_in_a_tunnel_is_for(world: World) -> None:
         ("proxy", ["safe-by-name"], "safe"),
         ("proxy", [], "safe.default"),
     ]
+    expected = {
+        ("opened", "allow", "safe-by-name"): 1,
+        ("closed", "allow", "safe-by-name"): 1,
+        ("closed", "deny", ""): 1,
+    }
+    wait_until(
+        lambda: counted(world.mesh, "safe-v1") == expected, PATIENCE, lambda: str(counted(world.mesh, "safe-v1"))
+    )
+
+
+def counted(mesh: RunningMesh, proxy: str) -> Counter[tuple[str, str, str]]:
+    """The connections that a sidecar let in or refused, as it counts them: opened or closed, decision and policy."""
+    page = httpx.get(mesh.metrics, trust_env=False, timeout=20).text
+    found: Counter[tuple[str, str, str]] = Counter()
+    for moment, tags, n in re.findall(r"^istio_tcp_connections_(\w+)_total\{([^}]*)\} (\S+)", page, re.MULTILINE):
+        labels = dict(re.findall(r'([a-z_]+)="([^"]*)"', tags))
+        if (labels["proxy"], labels["reporter"]) == (proxy, "destination"):
+            found[moment, labels["decision"], labels["policy"]] += int(float(n))
+    return found
 
 
 def test_the_sample_of_connections_is_decided_alike(world: World) -> None:

@@ -152,7 +152,7 @@ def inbound(
     """
     tags = {**_local(instance), **(_HEARD if encrypted else {signals.SECURITY: signals.PLAINTEXT}), **_ANSWER}
     requests = _of_requests(tags, counts, either=either) if takes_requests(served.protocol) else []
-    return [*requests, *(_of_tunnels(tags, counts) if takes_connections(served.protocol) else ())]
+    return [*requests, *(_of_tunnels(tags, counts, either=either) if takes_connections(served.protocol) else ())]
 
 
 def outbound(instance: Instance, counts: Counts = NONE) -> list[dict[str, Any]]:
@@ -186,9 +186,9 @@ def _of_requests(tags: Tags, counts: Counts, *, either: bool = False) -> list[di
     return _logger([plain, ENDED], _requests({**tags, **_DECISIONS, **own}, tags, counts))
 
 
-def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any]) -> list[dict[str, Any]]:
+def _of_tunnels(tags: Tags, counts: Counts, *which: dict[str, Any], either: bool = False) -> list[dict[str, Any]]:
     tunnel = {"header_filter": {"header": _CONNECT}}
-    decided = {**tags, **_DECISIONS}
+    decided = {**tags, **_DECISIONS, **(_OWN_DECISIONS if either else {})}
     opened = [tunnel, *which, _OPENED]
     return [
         *_logger(opened, _opened(decided, counts)),

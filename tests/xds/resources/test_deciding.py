@@ -115,6 +115,19 @@ def test_the_table_that_envoy_gets(mesh: Mesh, schema: Schema, durability: str, 
     )
 
 
+def test_connections_are_counted_by_what_their_sidecar_decided(schema: Schema) -> None:
+    declaration = declare(
+        {"workloads.yaml": WORKLOADS.replace("port: 80}", "port: 80, protocol: tcp}"), "mesh/e.yaml": AUTO}
+    )
+    mesh = build(declaration, "cluster.local", assumed(declaration))
+    listener = snapshots_of(mesh, switches_of(ruling_of(mesh, schema)))["shop-v1"].of(LISTENER)["shop-v1/inbound"]
+
+    made = envoy_api.to_dict(envoy_api.message("envoy.config.listener.v3.Listener").FromString(listener.body))
+
+    own = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)%"
+    assert json.dumps(made).count(own) == 2  # of those that are opened, and of those that end
+
+
 def test_tunnels_for_names_are_policyds_where_a_gateway_says_what_may_be_none(schema: Schema) -> None:
     named = WORKLOADS.replace("port: 80}\n  web", "port: 443, protocol: tls}\n  web")
     declaration = declare({"workloads.yaml": named, "mesh/e.yaml": AUTO})
