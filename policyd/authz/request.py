@@ -200,10 +200,13 @@ def _guarded_name(attributes: Any, listener: Listener, name: str) -> str:
 def name_served(said: str, listener: Listener, name: str) -> str:
     """The name that TLS in a tunnel to an application is for: what a gateway `said`, or the tunnel's own `name`.
 
-    "" where nobody looks; raises IncompleteRequest.
+    "" where nobody looks; raises IncompleteRequest. Clients are held to what stands in front of the first colon, so
+    what has one behind a name would be decided by another.
     """
     if listener.side != "inbound" or listener.protocol != "tls":
         return ""
+    if not said and ":" in name and not name.startswith("["):
+        raise IncompleteRequest(f"`{name[:80]!a}` is no name to ask for")
     return _asked_name(said) or name
 
 

@@ -107,7 +107,8 @@ def incomplete(compiled: Compiled) -> Formula:
     connect = Atom(METHOD, OneOf(("CONNECT",)), "CONNECT")
     methods = [negated(connect)] if compiled.connects else [negated(method), connect]
     name = Atom(SNI_HEADER, Pattern(expressions.HOST_NAME), "a usable name")
-    names = [every(NAME_SAID, negated(name))] if compiled.named else []
+    own = Atom(HOST, Pattern(expressions.NAME_OF_TUNNEL), "a usable name of a tunnel")
+    names = [every(NAME_SAID, negated(name)), every(negated(NAME_SAID), negated(own))] if compiled.named else []
     return some(*methods, negated(host), *names, *_strangers(compiled.verified))
 
 

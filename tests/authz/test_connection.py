@@ -204,10 +204,17 @@ def test_a_service_of_tls_is_asked_for_by_the_name_that_its_sidecar_holds_the_cl
     assert read_check(check, DB, mesh, NOW, ()).facts.sni == sni
 
 
-def test_what_is_no_name_is_no_connection() -> None:
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("echo:1", {"x-policyd-sni": "a,b"}),
+        ("echo:1:2", {}),  # its client would be held to `echo`, and `echo:1` decided about
+    ],
+)
+def test_what_is_no_name_is_no_connection(host: str, headers: dict[str, str]) -> None:
     declaration = declare({"workloads.yaml": SECURE.replace("PROTOCOL", "tls")})
     mesh = build(declaration, "cluster.local", assumed(declaration))
-    check = check_of(request={"http": {"method": "CONNECT", "host": "echo:1", "headers": {"x-policyd-sni": "a,b"}}})
+    check = check_of(request={"http": {"method": "CONNECT", "host": host, "headers": headers}})
 
     with pytest.raises(IncompleteRequest, match="is no name to ask for"):
         read_check(check, DB, mesh, NOW, ())

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyd.authz.path import MAX_PATH_BYTES, canonical_path
-from policyd.errors import NotCompilable, UnacceptablePath
+from policyd.authz.request import host_asked, name_served
+from policyd.errors import IncompleteRequest, NotCompilable, UnacceptablePath
 from policyd.local.expressions import (
     ACCEPTABLE_PATH,
+    NAME_OF_TUNNEL,
     PLAIN_PATH,
     TOO_LONG_PATH,
     UNACCEPTABLE_PATH,
@@ -19,6 +21,8 @@ from policyd.local.expressions import (
     path_expression,
     segments_expression,
 )
+from policyd.mesh.model import Listener
+from policyd.spiffe import SpiffeId
 
 # Envoy has resolved dots and slashes and decoded letters; it has not: %40 and the like
 UNITS = (
@@ -132,3 +136,24 @@ def test_hosts_are_compared_in_any_case() -> None:
     assert host_expressions(["a.b", "c"]) == (r"[aA]\x2e[bB].*[cC]", r"[aA]\x2e[bB].*[cC]:[0-9]*")
     assert host_expressions(["A"]) is None
     assert host_expressions(["é"]) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"),
+    [
+        ("shop", True), ("shop:", True), ("SHOP:443", True), (":443", True), ("[::1]:443", True), ("[::1]", True),
+        ("shop:1:2", False), ("shop:1:", False), ("shop:a", False), ("::1", False), (":1:2", False),
+    ],
+)  # fmt: skip
+def test_a_tunnel_is_for_a_name_where_policyd_takes_it_for_one(host: str, is_one: bool) -> None:
+    owner = SpiffeId.parse("spiffe://a/db")
+    listener = Listener("db-v1/inbound", "inbound", "db-v1", owner, "db.default", 443, True, protocol="tls")
+
+    def is_taken() -> bool:
+        try:
+            name_served("", listener, host_asked(host))
+        except IncompleteRequest:
+            return False
+        return True
+
+    assert (is_taken(), re.fullmatch(NAME_OF_TUNNEL, host) is not None) == (is_one, is_one)

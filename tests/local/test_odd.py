@@ -198,6 +198,7 @@ ODD_S = (
     named("a name in upper case", 'like "*"', BROKEN, "shop:9080", b"Far.test"),
     named("two names", 'like "*"', BROKEN, "shop:9080", b"a", b"b"),
     named("two empty names", 'like "*"', BROKEN, "shop:9080", b"", b""),
+    named("an address of IPv6", '== "[::1]"', ALLOWED, "[::1]:9080"),
     named("a name that is no text", 'like "*"', BROKEN, "shop:9080", b"a\xff"),
 )
 
