@@ -33,6 +33,7 @@ from policyd.errors import (
     UnacceptablePath,
     UnacceptableToken,
 )
+from policyd.names import EXTENSION_LISTENER, EXTENSION_SAMPLED
 from policyd.peer import Facts, spiffe_peer
 from policyd.spiffe import SpiffeId
 
@@ -118,7 +119,7 @@ class Authorizer:
             self._metrics.shed()
         else:
             outcome = self._decide(body, peer, now, told)
-        if outcome.query is not None and outcome.query.is_sample:
+        if self._is_sample(outcome, body, peer):
             return reply.beside(outcome.word, outcome.policy, outcome.revision)
         took = self._stopwatch() - started
         entry = entry_of(outcome, decision_id, now, round(took * 1e6), self._include)
@@ -160,6 +161,20 @@ class Authorizer:
         except Exception as error:  # noqa: BLE001 - a fault of ours is on record and 503 like any other
             fault = DecisionError(f"an unforeseen fault: {type(error).__name__}")
             return Outcome("error", 503, revision, query, request, error=fault)
+
+    def _is_sample(self, outcome: Outcome, body: bytes, peer: SpiffeId) -> bool:
+        """Whether the proxy decides, and has it put on record: also what could not be read here, or came too late."""
+        if outcome.query is not None:
+            return outcome.query.is_sample
+        ruling = self._ruling()
+        try:
+            said = self._parse(body).attributes.context_extensions
+        except IncompleteRequest:
+            return False
+        if ruling is None or EXTENSION_SAMPLED not in said:
+            return False
+        listener = ruling.mesh.listeners.get(said.get(EXTENSION_LISTENER, ""))
+        return listener is not None and listener.owner == peer  # who asks about another's is on record
 
     def _headers(self, body: bytes, read: Collection[str]) -> Mapping[str, str]:
         return headers_of(self._parse(body).attributes.request.http, read)

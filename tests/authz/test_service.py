@@ -128,6 +128,31 @@ def test_an_incomplete_check_is_an_error_not_a_denial(ruling: Ruling) -> None:
     assert house.metrics.counted == [("error", "", 0.002)]
 
 
+SAMPLED = {"policyd.listener": "reviews-v1/inbound", "policyd.sampled": "1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "remaining"),
+    [({"request__http__method": ""}, None), ({"request__http__host": ""}, None), ({}, 0.0)],
+    ids=["no method", "no host", "too late"],
+)
+def test_what_a_proxy_decides_is_on_record_by_its_own_way_alone(
+    ruling: Ruling, changes: dict[str, Any], remaining: float | None
+) -> None:
+    house = House(ruling)
+    body = check_of(context_extensions=SAMPLED, **changes).SerializeToString()
+    revision = "" if remaining is not None else ruling.revision
+
+    assert house.authorizer.check(body, REVIEWS, remaining) == reply.beside("error", "", revision)
+    assert (house.journal.entries, house.metrics.counted) == ([], [])
+
+
+def test_who_says_so_of_a_listener_of_somebody_else_is_on_record(ruling: Ruling) -> None:
+    house = House(ruling)
+    assert house.ask(check_of(context_extensions=SAMPLED), PAGE) == reply.fail(ID)
+    assert [one.decision for one in house.journal.entries] == ["error"]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
