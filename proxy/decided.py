@@ -86,9 +86,10 @@ class Decided:
         """An earlier agent has left this; if it did not end it, that is said as of an Envoy that has `crashed`."""
         self.spool = spool
         if spool.was_cut:
-            spool.over()
             self._lost.why = self._lost.why or KILLED
             self._confess()
+            if not self._lost.why:  # it is said, and not before
+                spool.over()
 
     def look_at(self, entries: Sequence[bytes]) -> None:
         """Count those that ended after the moment, if there is one; a batch begins with what ended first, or nearly."""

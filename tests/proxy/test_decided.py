@@ -185,6 +185,19 @@ async def test_an_agent_that_was_killed_leaves_a_gap_which_the_next_one_says_onc
     assert found == [(b"a", 0, ""), (b"", 0, KILLED), *[(b"b", 0, "")] * told]
 
 
+def test_of_an_agent_that_was_killed_the_gap_is_not_forgotten_while_it_cannot_be_said(tmp_path: Path) -> None:
+    decided(tmp_path / "s", 200).take("l", b"a" * 150, 1)
+    for _ in range(2):  # the spool is full, and the second one is killed as well
+        again = decided(tmp_path / "s", 200)
+        again.left(Spool(tmp_path / "s", 200))
+    assert again.spool is not None
+    again.spool.kept(1)
+
+    again.take("l", b"b", 1)
+
+    assert waiting(again) == [("", b"", 0, KILLED), ("l", b"b", 0, "")]
+
+
 async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:
     one = decided(tmp_path / "s")
     server = grpc.aio.server()
