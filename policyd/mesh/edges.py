@@ -96,7 +96,7 @@ def edge_listeners(
 
 def check_proxied(declaration: Declaration, instances: Mapping[str, Instance], peers: Set[tuple[str, int]]) -> None:
     """No workload comes to a gateway whose connections begin with a PROXY header: sidecars send none."""
-    remedy = "lead them to a gateway of their own, or remove `gatewayTopology.proxyProtocol`"
+    remedy = "lead them to a gateway of their own, or give it a `gatewayTopology` without `proxyProtocol`"
     problems = [
         declaration.workloads_document.problem(
             "field",

@@ -148,7 +148,7 @@ class Instances:
             self._claim(spec.address, port, name, (*path, "listen"))
         topology = spec.gateway_topology or self._file.defaults.gateway_topology
         if spec.http3 and topology.proxy_protocol is not None:
-            remedy = "remove `http3`, or `gatewayTopology.proxyProtocol`"
+            remedy = "remove `http3`, or give it a `gatewayTopology` without `proxyProtocol`"
             self._refuse("field", "HTTP/3 has no PROXY headers", (*path, "http3"), remedy)
         return Instance(
             name=name,

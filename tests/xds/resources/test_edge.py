@@ -190,7 +190,10 @@ BAD = [
         "workloads.yaml:2: `gateways.edge.gatewayTopology.forwardClientCertDetails`: anybody could claim a certificate "
         "that nobody has seen; write `APPEND_FORWARD`",
     ),
-    (f"http3: true, {PROXIED}", "HTTP/3 has no PROXY headers; remove `http3`, or `gatewayTopology.proxyProtocol`"),
+    (
+        f"http3: true, {PROXIED}",
+        "HTTP/3 has no PROXY headers; remove `http3`, or give it a `gatewayTopology` without `proxyProtocol`",
+    ),
 ]
 
 
@@ -201,14 +204,15 @@ def test_what_cannot_be_so_is_refused(tmp_path: Path, how: str, message: str) ->
     assert message in str(refused.value)
 
 
-def test_workloads_do_not_come_to_a_gateway_behind_a_balancer() -> None:
+@pytest.mark.parametrize("said", [WORKLOADS + GATEWAY % PROXIED, f"{WORKLOADS}{GATEWAY % ''}defaults: {{{PROXIED}}}\n"])
+def test_workloads_do_not_come_to_a_gateway_behind_a_balancer(said: str) -> None:
     servers = [server(9443, "HTTPS", "*", mode="ISTIO_MUTUAL")]
     gateway = resource("Gateway", "edge", selector={"istio": "ingressgateway"}, servers=servers)
-    declaration = declare({"workloads.yaml": WORKLOADS + GATEWAY % PROXIED, "mesh/it.yaml": yaml.safe_dump(gateway)})
+    declaration = declare({"workloads.yaml": said, "mesh/it.yaml": yaml.safe_dump(gateway)})
     with pytest.raises(InvalidInput) as refused:
         build(declaration, TRUST_DOMAIN, assumed(declaration))
     [problem] = refused.value.problems
     assert str(problem) == (
         "workloads.yaml:2: workloads of the mesh come to port 9443 of `edge`, and their sidecars send no PROXY header; "
-        "lead them to a gateway of their own, or remove `gatewayTopology.proxyProtocol`"
+        "lead them to a gateway of their own, or give it a `gatewayTopology` without `proxyProtocol`"
     )
