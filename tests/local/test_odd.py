@@ -16,7 +16,7 @@ from policyd.cedar.schema import Schema
 from policyd.local.compile import Compiler
 from policyd.names import DECISION_ID_HEADER
 from tests.local import world
-from tests.local.rig import CENTRAL, DETAILS, Answer, Place, answers, over_http_2, running
+from tests.local.rig import CENTRAL, DETAILS, Answer, Place, answers, is_let_in, over_http_2, running
 from tests.local.world import Asked, Case
 
 pytestmark = pytest.mark.e2e
@@ -203,6 +203,9 @@ ODD_S = (
 )
 
 
+ANY_NAME = replace(named("any name", 'like "*"', ALLOWED), caller=STRANGER)
+
+
 @pytest.fixture(scope="module")
 def place(schema: Schema) -> Iterator[Place]:
     """An Envoy for all of them."""
@@ -212,8 +215,8 @@ def place(schema: Schema) -> Iterator[Place]:
         for one in ("tcp", "tls")
     )
     cases = []
-    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T, *ODD_S)):
-        mesh = connections if odd in ODD_T else names if odd in ODD_S else requests
+    for number, odd in enumerate((*ODD, *(replace(one, caller=STRANGER) for one in ODD_2), *ODD_T, *ODD_S, ANY_NAME)):
+        mesh = connections if odd in ODD_T else names if odd in (*ODD_S, ANY_NAME) else requests
         ruling = make_ruling(mesh, load_policies({"p.cedar": odd.policies}, schema), schema)
         listener = mesh.listeners["shop-v1/inbound" if odd.caller else "shop-v1/inbound/plaintext"]
         compiled = Compiler(ruling).compile(listener)
@@ -247,6 +250,21 @@ def test_both_give_the_answer_about_a_connection(place: Place, number: int) -> N
     request = Asked(len(ODD) + len(ODD_2) + number, odd.method, odd.target, odd.host, odd.headers)
     ((_, answer),) = answers(place, odd.caller, "127.0.0.1", [request])
     assert (answer.central, answer.local) == (odd.answer, odd.answer)
+
+
+@pytest.mark.parametrize(
+    ("authority", "said", "answer"),
+    [
+        ("shop:9080", (), True),
+        ("[::1]:9080", (), True),
+        ("shop:1:2", (), False),  # the client in it would be held to `shop`
+        ("shop:1:2", (b"far.test",), True),  # and in this one to what the gateway says
+        ("shop:9080", (b"a..b",), False),
+    ],
+)
+def test_a_name_with_a_colon_in_it_is_none(place: Place, authority: str, said: Sequence[bytes], answer: bool) -> None:
+    number = len((*ODD, *ODD_2, *ODD_T, *ODD_S))
+    assert is_let_in(place, number, authority, said) is answer
 
 
 def denial_of(answer: Answer) -> tuple[int, str, str, list[str]]:
