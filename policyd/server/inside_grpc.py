@@ -62,11 +62,16 @@ _DESERIALISER: Final = 5  # where it stands among: what runs, the event, the sta
 
 
 def take_event(server: grpc.Server) -> bool:
-    """Take one event that is there, in the thread that takes them; whether there was one."""
+    """Take one event that is there, in the thread that takes them; whether there was one.
+
+    Once the server is to stop, it takes none: that thread itself has to see the last one.
+    """
     state = server._state  # type: ignore[attr-defined]
+    if state.stage is not _server._ServerStage.STARTED:
+        return False
     event = state.completion_queue.poll(_AT_ONCE)
     if event.completion_type == cygrpc.CompletionType.queue_timeout:
         return False
-    # a call is under way, so that this event is never the last
+    # never the last: after the stop two more come at least
     _server._process_event_and_continue(state, event)
     return True

@@ -45,6 +45,7 @@ class House:
         self.disk, self.metrics, clock = SlowDisk(), FakeDecisionMetrics(), FakeClock()
         self.open, self.faulty, self.turns_of, self.watch = True, False, list[int](), Watch()
         self.silence = Silence(self.watch)
+        self.may_decide, self.deciding = threading.Lock(), False
         self.turns = Turns(
             CheckThreads(2, 2),
             self.silence,
@@ -74,6 +75,9 @@ class House:
     def _keep(self, entry: Entry) -> None:
         if self.faulty:
             raise RuntimeError("a fault of ours")
+        self.deciding = True
+        with self.may_decide:  # as long as a test has it, it is being decided
+            pass
         self.turns.keep(entry)
 
     def kept(self) -> int:
@@ -202,6 +206,22 @@ def test_while_the_medium_works_nobody_is_silent(ruling: Ruling, tmp_path: Path)
         house.silence.look()
         said.set()
         assert held.result(60) == ALLOWED
+
+
+def test_the_thread_that_reads_ends_with_the_server_whoever_has_gone_meanwhile(ruling: Ruling, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with serving(ruling, tmp_path / "journal") as (house, ask), ThreadPoolExecutor(1) as other:
+        house.disk.allowed.release(100)
+        with house.may_decide:
+            gone, states = ask.future(CHECK, timeout=60), list[grpc.ChannelConnectivity]()
+            wait_until(lambda: house.deciding)
+            house.channel.subscribe(states.append)
+            ended = other.submit(lambda: house.server.stop(None))
+            wait_until(gone.done)
+            wait_until(lambda: grpc.ChannelConnectivity.IDLE in states[1:])  # the server has closed the connection
+        ended.result(60)
+        wait_until(lambda: not [one for one in set(threading.enumerate()) - before if "_serve" in one.name])
+        assert house.kept() == 1
 
 
 def test_ending_answers_who_waits(ruling: Ruling, tmp_path: Path) -> None:
