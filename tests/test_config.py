@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from policyd.config.addresses import Address, ListenSettings, parse_address
 from policyd.config.audit import AuditSettings, ExportSettings
 from policyd.config.authority import CaSettings
-from policyd.config.observing import LogSettings, TracingSettings
-from policyd.config.settings import Settings, ShadowSettings, parse_settings
+from policyd.config.observing import TracingSettings
+from policyd.config.settings import LogSettings, Settings, ShadowSettings, parse_settings
 from policyd.errors import InvalidInput
 
 WHOLE = """\

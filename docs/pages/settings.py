@@ -24,12 +24,11 @@ from policyd.config.observing import (
     CollectorSettings,
     FileLogSettings,
     LogFormatSettings,
-    LogSettings,
     ProviderSettings,
     TracingSettings,
     ZipkinSettings,
 )
-from policyd.config.settings import EgressSettings, OutboundSettings, Settings, ShadowSettings
+from policyd.config.settings import EgressSettings, LogSettings, OutboundSettings, Settings, ShadowSettings
 from policyd.policy.meanings import MEANINGS
 from policyd.strict import Model
 

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, Field, model_validator
 from policyd.access_log import check_format
 from policyd.config.audit import check_header
 from policyd.config.urls import CollectorUrl, OtlpUrl
-from policyd.environment import Level
 from policyd.strict import NOTHING, Model, Name, Size
 
 _BUILT_IN: Final = frozenset({"prometheus", "envoy", "policyd"})
@@ -49,12 +48,6 @@ def _check_credential(path: str) -> str:
 SentHeaders = Annotated[
     Mapping[Annotated[str, AfterValidator(_check_sent)], Annotated[str, AfterValidator(_check_credential)]], MaxLen(8)
 ]
-
-
-class LogSettings(Model):
-    """What policyd says about itself."""
-
-    level: Level = "info"
 
 
 class TracingSettings(Model):

@@ -13,7 +13,8 @@ from policyd.config.addresses import Listen, ListenSettings
 from policyd.config.audit import AuditSettings
 from policyd.config.authority import CaSettings, TrustDomain
 from policyd.config.console import ConsoleSettings
-from policyd.config.observing import LogPath, LogSettings, ProviderSettings, TracingSettings
+from policyd.config.observing import LogPath, ProviderSettings, TracingSettings
+from policyd.environment import Level
 from policyd.errors import InvalidInput, Problem
 from policyd.strict import Many, Model, parse
 from policyd.yaml import load_one
@@ -27,6 +28,12 @@ def _check_range(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError:
         raise ValueError(f"`{text[:80]}` is no range of addresses; write one, as in `127.0.0.2/32`") from None
+
+
+class LogSettings(Model):
+    """What policyd says about itself."""
+
+    level: Level = "info"
 
 
 class ShadowSettings(Model):

@@ -1,8 +1,8 @@
-"""Threads that answer checks, each of which goes on with others while some of its own wait for the medium.
+"""Threads that answer synchronous calls, each of which goes on with others while some of its own wait for the medium.
 
 Law: what is submitted is run once, and what pauses goes on in the thread in which it began, once it was woken. A call
 that waits costs no thread: a synchronous gRPC handler gives its reply by returning, and a thread for each one that
-waits costs more processor than the decision. So every call has a stack of its own (a greenlet), and a thread many.
+waits costs more processor than most answers. So every call has a stack of its own (a greenlet), and a thread many.
 """
 
 from __future__ import annotations

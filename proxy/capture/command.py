@@ -11,13 +11,13 @@ import ipaddress
 import pwd
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Final, TypeVar
 
 from proxy.capture import nftables
 from proxy.capture.kernel import CaptureError, here, tables
 from proxy.capture.notes import notes
 from proxy.capture.plan import SSH, Network, Plan, readable
+from proxy.dns.resolv_conf import text_of
 from proxy.dns.resolvers import BEHIND_STUB, RESOLV_CONF, resolvers
 
 OK, NOT_AS_ASKED = 0, 1
@@ -90,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
         made = tables()
         made.install(plan)
         print(f"captured by {made.name}; {readable(plan).splitlines()[-1]}")
-    stub = bool(resolvers(_text(BEHIND_STUB)))
-    for note in notes(plan, resolvers(_text(RESOLV_CONF)), stub=stub):
+    stub = bool(resolvers(text_of(BEHIND_STUB)))
+    for note in notes(plan, resolvers(text_of(RESOLV_CONF)), stub=stub):
         print(f"note: {note}", file=sys.stderr)
     return OK
 
@@ -102,14 +102,6 @@ def _ruleset(plan: Plan) -> str:
         return here().text(plan)
     except CaptureError:
         return nftables.install(plan)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 16)
-    except OSError:
-        return ""
 
 
 def _show(asked: Plan | None) -> int:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.dns.resolv_conf import text_of
 from proxy.dns.resolvers import BEHIND_STUB, RESOLV_CONF, is_local, resolvers
 from proxy.dns.zone import Zone
 
@@ -171,9 +172,9 @@ class Resolver:
             writer.close()
 
     def _resolvers(self) -> tuple[str, ...]:
-        found = resolvers(_text(self._resolv_conf))
+        found = resolvers(text_of(self._resolv_conf))
         if found and is_local(found):
-            return resolvers(_text(BEHIND_STUB)) or found
+            return resolvers(text_of(BEHIND_STUB)) or found
         return found
 
 
@@ -204,11 +205,3 @@ class _Answers(asyncio.DatagramProtocol):
     def error_received(self, error: Exception) -> None:
         if not self._answered.done():
             self._answered.set_exception(error)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 16)
-    except OSError:
-        return ""
