@@ -76,7 +76,7 @@ class _Connection:
     timer: asyncio.TimerHandle | None = None  # of what is to be sent later though nothing happens
     is_due: bool = False  # a change is to be sent now
     ended: tuple[grpc.StatusCode, str] | None = None  # by us, and why
-    changed_at: float | None = None  # when something changed that it has not confirmed
+    changed_at: float | None = None  # when something changed that it has not answered
 
     def end(self, why: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         """Have the stream ended by its own task."""
@@ -165,7 +165,7 @@ class DiscoveryService:
         )
 
     def is_behind(self) -> bool:
-        """Whether a connected proxy has not confirmed all that has changed; to be asked in the service's event loop."""
+        """Whether a connected proxy has not answered all that has changed; to be asked in the service's event loop."""
         return any(one.changed_at is not None for streams in self._connections.values() for one in streams)
 
     def close(self) -> None:
@@ -303,11 +303,11 @@ class DiscoveryService:
             text = stream.words(answered, request.error)
             self._observer.rejected(connection.node.id, kind(request.type_url), text)
         self._send(connection, pushes)
-        if answered and request.error is None and not pushes:
-            self._note_converged(connection, counts=True)
+        if answered and not pushes:
+            self._note_converged(connection, counts=request.error is None)
 
     def _note_converged(self, connection: _Connection, *, counts: bool) -> None:
-        """Where nothing is on its way to a proxy any more, the last change has arrived."""
+        """Where nothing is on its way to a proxy any more, the last change has arrived, or was refused."""
         waits = connection.is_due or connection in self._waiting or connection in self._changed
         if connection.changed_at is None or waits or any(one.pending for one in connection.state.types.values()):
             return

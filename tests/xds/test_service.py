@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from policyd import envoy_api
-from policyd.envoy_api import CLUSTER, LISTENER
+from policyd.envoy_api import CLUSTER, LISTENER, SECRET
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
 from policyd.xds import wire
@@ -43,6 +43,12 @@ def clusters(**timeouts: str) -> Snapshot:
     return make_snapshot(resource(CLUSTER, name, one) for name, one in fields.items())
 
 
+def secrets(**keys: str) -> Snapshot:
+    """Secrets, each with something of its own."""
+    bodies = {name: {"name": name, "generic_secret": {"secret": {"inline_string": key}}} for name, key in keys.items()}
+    return make_snapshot(resource(SECRET, name, one) for name, one in bodies.items())
+
+
 class Proxy:
     """One stream, spoken by hand."""
 
@@ -57,15 +63,22 @@ class Proxy:
 
     async def hear(self) -> tuple[str, dict[str, str], list[str]]:
         """The nonce, connect timeout by cluster, and names removed."""
-        data = await asyncio.wait_for(self.call.read(), 5)
-        assert data is not grpc.aio.EOF, await self.call.details()
-        message = envoy_api.to_dict(envoy_api.message(wire.RESPONSE).FromString(data))
+        message = await self._message()
         parts = [one["resource"] for one in message.get("resources", [])]
         return (
             message["nonce"],
             {one["name"]: one["connect_timeout"] for one in parts},
             message.get("removed_resources", []),
         )
+
+    async def nonce(self) -> str:
+        """That of the next response, whatever it holds."""
+        return str((await self._message())["nonce"])
+
+    async def _message(self) -> dict[str, Any]:
+        data = await asyncio.wait_for(self.call.read(), 5)
+        assert data is not grpc.aio.EOF, await self.call.details()
+        return envoy_api.to_dict(envoy_api.message(wire.RESPONSE).FromString(data))
 
     async def end(self) -> tuple[grpc.StatusCode, str]:
         """How the server ended the stream."""
@@ -136,8 +149,8 @@ async def test_changes_in_a_row_become_one_push(setup: Setup) -> None:
         assert (await one.hear())[1] == {"a": "29s"}
 
 
-async def all_synced(setup: Setup) -> bool:
-    return [one.types[0].state for one in setup.service.statuses()] == ["synced"]
+async def all_synced(setup: Setup, place: int = 0) -> bool:
+    return [one.types[place].state for one in setup.service.statuses()] == ["synced"]
 
 
 async def test_how_long_a_change_takes_is_told_once_it_is_confirmed_and_nothing_else_waits(setup: Setup) -> None:
@@ -161,6 +174,29 @@ async def test_how_long_a_change_takes_is_told_once_it_is_confirmed_and_nothing_
         setup.cache.set_all({"reviews-1": clusters(a="4s")})
         await one.say(type_url=CLUSTER, response_nonce=(await one.hear())[0])
         await eventually(lambda: converged(setup, 2), "the next is confirmed")
+
+
+async def test_nobody_waits_for_what_a_proxy_has_refused_and_no_later_change_takes_longer_for_it(setup: Setup) -> None:
+    setup.cache.set_all({"reviews-1": secrets(a="1")})
+    async with proxy(setup) as one:
+        await one.hello(type_url=SECRET)
+        await one.say(type_url=SECRET, response_nonce=await one.nonce())
+        await eventually(lambda: all_synced(setup, -1), "the first is accepted")
+        setup.cache.set_all({"reviews-1": secrets(a="2")})
+        nonce = await one.nonce()
+        assert setup.service.is_behind()
+        await one.say(type_url=SECRET, response_nonce=nonce, error_detail={"message": "no"})
+        await eventually(lambda: up_to_date(setup), "nothing is under way")
+        assert (len(setup.observer.rejections), setup.observer.convergences) == (1, [])
+        began = time.monotonic()
+        setup.cache.set_all({"reviews-1": secrets(a="3")})
+        await one.say(type_url=SECRET, response_nonce=await one.nonce())
+        await eventually(lambda: converged(setup, 1), "the next is confirmed")
+        assert setup.observer.convergences[0] <= time.monotonic() - began
+
+
+async def up_to_date(setup: Setup) -> bool:
+    return not setup.service.is_behind()
 
 
 async def converged(setup: Setup, count: int) -> bool:
