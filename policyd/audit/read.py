@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from policyd.audit.lines import Broken, Found, Lines, open_lines
@@ -38,13 +39,25 @@ class Position(NamedTuple):
     offset: int
 
 
-def newest(directory: Path, positions: Mapping[str, Position], broken: Broken) -> Iterator[Line]:
-    """Every record before `positions`, the newest first; lines that are no records go to `broken`."""
+BEGINNING: Final = Position(0, 0)
+
+
+def newest(
+    directory: Path,
+    positions: Mapping[str, Position],
+    broken: Broken,
+    since: Mapping[str, Position] = MappingProxyType({}),
+) -> Iterator[Line]:
+    """Every record before `positions` that is not before `since`, the newest first.
+
+    Lines that are no records go to `broken`. A writer that is not in `since` is read back to its beginning.
+    """
     writers = list_segments(directory)
-    sources = [
-        _backward([s for s in writers.get(writer, ()) if s.first_seq <= position.first_seq], position, broken)
-        for writer, position in positions.items()
-    ]
+    sources = []
+    for writer, position in positions.items():
+        begin = since.get(writer, BEGINNING)
+        between = [s for s in writers.get(writer, ()) if begin.first_seq <= s.first_seq <= position.first_seq]
+        sources.append(_backward(between, begin, position, broken))
     return heapq.merge(*sources, key=lambda line: line.record.time, reverse=True)
 
 
@@ -79,7 +92,7 @@ class Follower:
 
     def _read_writer(self, writer: str, segments: list[Segment]) -> list[Line]:
         """Read on; `segments` was listed before, so all but the last of them are finished."""
-        position = self.positions.get(writer, Position(0, 0))
+        position = self.positions.get(writer, BEGINNING)
         found: list[Line] = []
         budget = self.budget
         for segment in segments:
@@ -117,12 +130,15 @@ def _add(line: Found, segment: Segment, add: Callable[[Line], None], broken: Bro
         broken(BrokenRecord(f"`{segment.path}`, byte {line.offset}: {error.message}"))
 
 
-def _backward(segments: list[Segment], position: Position, broken: Broken) -> Iterator[Line]:
+def _backward(segments: list[Segment], begin: Position, position: Position, broken: Broken) -> Iterator[Line]:
     for segment in reversed(segments):
+        first = begin.offset if segment.first_seq == begin.first_seq else 0
         try:
             with open_lines(segment, broken) as lines:
                 end = position.offset if segment.first_seq == position.first_seq else lines.end()
                 for line in lines.backward(end):
+                    if line.offset < first:
+                        return
                     found: list[Line] = []
                     _add(line, segment, found.append, broken)
                     yield from found

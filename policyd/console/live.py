@@ -18,10 +18,11 @@ BEAT_SECONDS: Final = 15.0
 _BEAT: Final = b": still here\n\n"
 
 
-def event(name: str, data: str) -> bytes:
-    """One event; a text of several lines arrives as it is."""
+def event(name: str, data: str, at: str = "") -> bytes:
+    """One event; a text of several lines arrives as it is. A browser that lost the stream says `at` when it is back."""
     lines = data.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "".join([f"event: {name}\n", *(f"data: {line}\n" for line in lines), "\n"]).encode()
+    place = [f"id: {at}\n"] if at else []
+    return "".join([f"event: {name}\n", *place, *(f"data: {line}\n" for line in lines), "\n"]).encode()
 
 
 class Streams:

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from policyd.audit.ask.copy import reading, refresh
 from policyd.audit.ask.process import Bounds, Rows, asked
 from policyd.audit.ask.questions import found_by_id, newest
 from policyd.audit.ask.records import record_of
-from policyd.audit.read import ends
+from policyd.audit.read import Line, Position, ends
 from policyd.audit.read import newest as newest_lines
 from policyd.errors import BrokenRecord, NotRunning, PolicydError, QuestionError, StateError
 from policyd.instance import server
@@ -47,6 +48,7 @@ TRIES: Final = 5
 RECENT: Final = 5_000  # records of the journal's end that are looked through without its copy
 BOUNDS: Final = Bounds(memory=512 << 20, seconds=20)
 KEPT_REVISIONS: Final = 3
+NOWHERE: Final[Mapping[str, Position]] = MappingProxyType({})
 
 
 class Forbidden(PolicydError):
@@ -133,12 +135,23 @@ class Source:
         """Its folder."""
         return self._paths.journal
 
+    def ends(self) -> Mapping[str, Position]:
+        """Where the journal ends now; nowhere where there is none."""
+        return ends(self.journal) if self.journal.is_dir() else {}
+
     def recent(self, holds: Callable[[Record], bool], limit: int, within: int = RECENT) -> list[Record]:
         """The newest records that hold, the newest first, of the last so many."""
-        if not self.journal.is_dir():
-            return []
-        lines = islice(newest_lines(self.journal, ends(self.journal), _passed_over), within)
+        lines = islice(self.back(self.ends()), within)
         return list(islice((line.record for line in lines if holds(line.record)), limit))
+
+    def back(self, until: Mapping[str, Position], since: Mapping[str, Position] = NOWHERE) -> Iterator[Line]:
+        """The records between two places of the journal, the newest first."""
+        return newest_lines(self.journal, until, passed_over, since) if until else iter(())
+
+    def last(self, until: Mapping[str, Position]) -> dict[str, int]:
+        """Of each writer the `seq` of the last record before a place."""
+        each = ((writer, next(self.back({writer: one}), None)) for writer, one in until.items())
+        return {writer: line.record.seq for writer, line in each if line is not None}
 
     def search(self, wanted: Filter, limit: int) -> list[Record]:
         """The newest records of the whole journal that match, the newest first."""
@@ -167,7 +180,7 @@ class Source:
         for _ in range(TRIES):
             files: list[Path] = []
             if self.journal.is_dir():
-                files = refresh(self.journal, self._paths.columns, _passed_over, lambda done, size: None)
+                files = refresh(self.journal, self._paths.columns, passed_over, lambda done, size: None)
             with ExitStack() as now:
                 now.enter_context(reading(self._paths.columns))
                 if all(file.exists() for file in files):
@@ -211,7 +224,7 @@ def _each(names: Sequence[str], ask: Callable[[str], str]) -> tuple[dict[str, st
     return pages, missed
 
 
-def _passed_over(_: BrokenRecord) -> None:
+def passed_over(_: BrokenRecord) -> None:
     """What is broken in the journal, `policyd log verify` tells."""
 
 

@@ -161,6 +161,73 @@ def test_a_row_below_the_pointer_stays_until_it_is_left(seen: Seen) -> None:
     expect(fresh).to_be_hidden()
 
 
+def hide(page: Page, *, is_hidden: bool) -> None:
+    """Have the page think that its tab is looked at, or not."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
+def test_what_comes_while_the_page_is_held_is_counted_and_shown_once_after_it(seen: Seen) -> None:
+    page, fresh = seen.page, seen.page.locator("[data-fresh]")
+    seen.happens(*range(1, 4))
+    until_live(seen)
+    page.keyboard.press("Space")
+    seen.happens(*range(10, 50))
+    expect(fresh).to_have_text("40 more since you paused")
+    check_accessible(page)
+    assert seen.paths(3) == ["/details/3", "/details/2", "/details/1"]
+    seen.happens(50)
+    expect(fresh).to_have_text("41 more since you paused")
+    page.keyboard.press("Space")
+    expect(page.locator("#rows .path").first).to_have_text("/details/50")
+    expect(fresh).to_be_hidden()
+    assert seen.paths(44) == [f"/details/{at}" for at in (*range(50, 9, -1), 3, 2, 1)]
+
+    page.keyboard.press("Space")
+    seen.happens(60, 61)
+    expect(fresh).to_have_text("2 more since you paused")
+    fresh.click()  # the pointer stays on it
+    expect(page.locator("#rows .path").first).to_have_text("/details/61")
+    expect(page.locator("[data-hold]")).to_have_text("live")
+    assert seen.paths(3) == ["/details/61", "/details/60", "/details/50"]
+
+
+def test_what_came_while_the_tab_was_hidden_is_shown_once_when_it_is_seen_again(seen: Seen) -> None:
+    page = seen.page
+    seen.happens(1)
+    until_live(seen)
+    hide(page, is_hidden=True)
+    seen.happens(*range(10, 40))
+    hide(page, is_hidden=False)
+    expect(page.locator("#rows .path").first).to_have_text("/details/39")
+    assert seen.paths(31) == [f"/details/{at}" for at in (*range(39, 9, -1), 1)]
+
+    page.keyboard.press("Space")
+    hide(page, is_hidden=True)
+    seen.happens(50, 51)
+    hide(page, is_hidden=False)
+    expect(page.locator("[data-fresh]")).to_have_text("2 more since you paused")
+
+
+def test_keys_in_a_table_pass_over_rows_that_are_not_shown(seen: Seen) -> None:
+    page = seen.page
+    seen.happens(*range(1, 6))
+    until_live(seen)
+    page.evaluate("document.querySelectorAll('#rows tr').forEach((row, at) => { row.hidden = at === 0; })")
+    page.locator(".scroll").focus()
+    page.keyboard.press("PageDown")
+    expect(page.locator("#rows tr").nth(1).locator("a")).to_be_focused()
+    page.evaluate("document.querySelectorAll('#rows tr').forEach((row) => row.remove())")
+    page.locator(".scroll").focus()
+    for key in ("PageDown", "ArrowUp", "End", "j"):
+        page.keyboard.press(key)
+
+
 def test_keys_lead_to_both_ends_of_a_long_table_and_to_what_is_before_it(seen: Seen) -> None:
     page = seen.page
     traffic.write(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
+from policyd.audit.read import Position
 from policyd.console import live
+from policyd.console.coming import AT_ONCE, MOST, coming, counted, missed, place_of, text_of
 from policyd.console.desk import MAX_KEPT
 from policyd.console.live import Streams, event
-from policyd.console.views.decisions import AT_ONCE, _as_they_come
 from policyd.console.views.graph import Asked, _after_each_look
 from policyd.console.wanted import filter_of
 from tests.console.conftest import NOW, Console, World, check_harmless
@@ -22,19 +25,97 @@ def test_a_text_of_several_lines_is_one_event() -> None:
 
 
 async def test_what_is_recorded_is_shown_and_of_very_much_the_denials(console: Console, world: World) -> None:
-    stream = _as_they_come(console.desk, filter_of({"resource": "details"}, NOW))
+    stream = coming(console.desk, filter_of({"resource": "details"}, NOW), None)
     first = asyncio.ensure_future(anext(stream))
     entries = [denied(f"/{HOSTILE}", at, decision="deny" if at % 10 == 0 else "allow") for at in range(1, 101)]
     while not first.done():  # what was written before it looked is of the past
         traffic.write(world.folder, [*entries, denied(at=999, resource='Service::"ratings.default"')])
         await asyncio.wait({first}, timeout=1)
 
-    page = check_harmless("<table>" + (await first).decode().replace("data: ", ""))
+    assert b"event: omitted" in await first
+    page = check_harmless("<table>" + (await anext(stream)).decode().replace("data: ", ""))
     rows = [word.strip() for word in page.words if word.strip() in ("allow", "deny")]
     assert len(rows) == AT_ONCE
     assert rows.count("deny") >= 10
-    assert b"event: omitted" in await anext(stream)
     await stream.aclose()
+
+
+def numbers(found: bytes) -> list[int]:
+    """Of an event with rows the decisions, as they stand."""
+    return [int(one, 16) for one in re.findall(r'<td class="time"><a href="/decisions/([0-9a-f]{32})', found.decode())]
+
+
+def place_in(found: bytes) -> str:
+    """The place that an event leads a page to."""
+    [place] = re.findall(r"^id: (.*)$", found.decode(), re.MULTILINE)
+    return str(place)
+
+
+async def test_who_listens_again_gets_what_came_meanwhile_once(console: Console, world: World) -> None:
+    wanted, shown, writer = filter_of({"resource": "details"}, NOW), [], 0
+    place = text_of(console.desk.source.ends())
+    for begin in range(1, 60, 7):
+        for at in range(begin, begin + 7):
+            traffic.write(world.folder, [denied(at=at)], writer=f"serve-{writer % 3}")
+            writer += 1
+        stream = coming(console.desk, wanted, place_of(place))
+        found = await anext(stream)
+        await stream.aclose()
+        shown += numbers(found)[::-1]
+        place = place_in(found)
+    assert sorted(shown) == list(range(1, 64))
+    assert len(shown) == 63
+
+
+async def test_of_more_than_a_page_keeps_the_newest_come_and_others_are_counted(console: Console, world: World) -> None:
+    place = console.desk.source.ends()
+    traffic.write(world.folder, [denied(at=at) for at in range(1, MOST + 42)])
+    stream = coming(console.desk, filter_of({}, NOW), place)
+    assert await anext(stream) == event("omitted", "41")
+    assert numbers(await anext(stream)) == list(range(MOST + 41, 41, -1))
+    await stream.aclose()
+
+
+async def test_a_page_that_is_held_is_told_how_much_it_does_not_show(console: Console, world: World) -> None:
+    wanted, place = filter_of({"resource": "details"}, NOW), console.desk.source.ends()
+    traffic.write(world.folder, [denied(at=1), denied(at=2), denied(at=3, resource='Service::"ratings.default"')])
+    stream = counted(console.desk, wanted, place)
+    assert await anext(stream) == event("missed", "2")
+    traffic.write(world.folder, [denied(at=4)])
+    assert await anext(stream) == event("missed", "3")
+    await stream.aclose()
+
+
+async def test_what_was_not_looked_through_is_said(console: Console, world: World) -> None:
+    traffic.write(world.folder, [denied(at=at) for at in range(1, 30)])
+    found = missed(console.desk, filter_of({}, NOW), {}, looked=10)
+    assert (len(found.records), found.more, found.is_all) == (10, 0, False)
+
+
+async def test_a_place_that_no_journal_has_is_refused_or_bounded_by_what_is(console: Console, world: World) -> None:
+    for text in ("x", "serve-1:1", "serve-1:1:2,", "a:1:2;b", "a:1:2\n", "é:1:2", "a:1:" + "9" * 21):
+        answer = await console.get(f"/live/decisions?after={quote(text)}")
+        assert answer.status_code == 400, text
+    ahead = {writer: one._replace(offset=10**15) for writer, one in console.desk.source.ends().items()}
+    stream = coming(console.desk, filter_of({}, NOW), {**ahead, "nobody": Position(7, 7)})
+    following = asyncio.ensure_future(anext(stream))
+    while not following.done():
+        traffic.write(world.folder, [denied(at=5)])
+        await asyncio.wait({following}, timeout=0.5)
+    assert set(numbers(await following)) == {5}
+    await stream.aclose()
+
+
+async def test_a_page_begins_to_listen_behind_its_newest_row(console: Console, world: World) -> None:
+    traffic.write(world.folder, [denied(at=0xA)])
+    for path in ("/decisions", "/decisions?resource=details"):
+        page = check_harmless((await console.get(path)).text)
+        [place] = page.of("section", "data-place")
+        assert f"/decisions/{0xA:032x}" in page.of("a", "href")
+        traffic.write(world.folder, [denied(at=0xB)])
+        stream = coming(console.desk, filter_of({"resource": "details"}, NOW), place_of(place))
+        assert numbers(await anext(stream)) == [0xB]
+        await stream.aclose()
 
 
 async def test_the_picture_comes_after_each_look(console: Console, world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,10 +78,10 @@ def records(ruling: Ruling, count: int, seed: int = 1) -> Iterator[Record]:
     return map(record, entries(ruling, count, seed))
 
 
-def write(folder: Path, made: Iterator[Entry]) -> None:
+def write(folder: Path, made: Iterable[Entry], writer: str = "serve-1") -> None:
     """Put them into the journal of a mesh's folder."""
     (folder / ".policyd").mkdir(mode=0o700, exist_ok=True)
-    journal = Journal(folder / ".policyd" / "journal", "serve-1", lambda: START)
+    journal = Journal(folder / ".policyd" / "journal", writer, lambda: START)
     for one in made:
         journal.append(one)
     journal.close()

@@ -32,19 +32,26 @@ function pressed({ key, target }) {
   return true;
 }
 
-// From row to row; from outside of all tables only j and k lead in, for the others scroll the page.
+// From row to row of those that are shown; from outside of all tables only j and k lead in, for the others scroll the page.
 function walked({ key, target, shiftKey }) {
   if (shiftKey) return false;
   const here = target.closest(ROWS), table = here?.closest("table") || target.querySelector(":scope > table.rows");
   if (!table && key !== "j" && key !== "k") return false;
-  const rows = table ? $$("tbody tr", table) : $$(ROWS).filter((one) => one.getClientRects().length);
-  const at = here ? rows.indexOf(here) : -1;
-  const long = () => Math.max(Math.floor(innerHeight / (here || rows[0]).offsetHeight) - 2, 1);
-  const steps = key in NEXT ? NEXT[key] : key in LONG ? LONG[key] * long() : null;
-  if (!rows.length || (steps === null && key !== "Home" && key !== "End")) return false;
-  const to = key === "Home" ? 0 : key === "End" ? rows.length - 1 : here ? at + steps : firstInSight(rows);
+  const rows = $$(table ? "tbody tr" : ROWS, table || document).filter((one) => one.getClientRects().length);
+  const to = rows.length ? reached(key, rows, here) : null;
+  if (to === null) return false;
   reach(rows[Math.min(Math.max(to, 0), rows.length - 1)]);
   return true;
+}
+
+// To which row a key leads, null where to none; a page of them is as many as have the height of the one it begins at.
+function reached(key, rows, here) {
+  const page = (one) => Math.max(Math.floor(innerHeight / one.offsetHeight) - 2, 1);
+  if (key === "Home") return 0;
+  if (key === "End") return rows.length - 1;
+  if (!Object.hasOwn(NEXT, key) && !Object.hasOwn(LONG, key)) return null;
+  if (!here) return firstInSight(rows);
+  return rows.indexOf(here) + (NEXT[key] || LONG[key] * page(here));
 }
 
 const firstInSight = (rows) => Math.max(rows.findIndex((one) => one.getBoundingClientRect().top >= 0), 0);

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse
 
 from policyd.audit.ask.filters import Filter
-from policyd.audit.read import Follower, ends
 from policyd.audit.record import Record, change_of
-from policyd.console.desk import Desk, desk_of, page, part, problems_of
-from policyd.console.live import event
+from policyd.console.coming import coming, counted, place_of, text_of
+from policyd.console.desk import Desk, desk_of, page, problems_of
 from policyd.console.source import plain
 from policyd.console.views import again
 from policyd.console.views.explained import explain_record, first_file, form_of, headers_of
-from policyd.console.wanted import CHOICES, NAMES, asks_nothing, filter_of, holds
+from policyd.console.wanted import CHOICES, NAMES, asks_nothing, filter_of
 from policyd.errors import PolicydError, UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 100
 MAX_SHOWN: Final = 1_000
-POLL_SECONDS: Final = 0.4
-AT_ONCE: Final = 25  # records of one event; what came beside them is counted
 MIN_ID: Final = 4
 MAX_UNDER: Final = 64  # characters
 HOPS: Final = 50
@@ -38,11 +35,12 @@ A_TICK: Final = timedelta(microseconds=1)  # so that others of the same moment a
 async def decisions(request: Request) -> Response:
     """The newest that match, and a form."""
     desk, query = desk_of(request), request.query_params
-    problem, records = None, []
+    problem, is_cut, place = None, False, ""
+    records: list[Record] = []
     try:
         wanted = filter_of(query, desk.now())
         count = _count(query.get("count", ""))
-        records = await desk.ask(_newest, desk, wanted, count)
+        records, is_cut, place = await desk.ask(_newest, desk, wanted, count)
     except PolicydError as error:
         problem, wanted, count = problems_of(error)[0], Filter(), SHOWN
     return await page(
@@ -55,20 +53,24 @@ async def decisions(request: Request) -> Response:
         choices=CHOICES,
         count=count,
         most=MAX_SHOWN,
-        before=records[-1].time + A_TICK if records else None,
+        place=place,
+        before=records[-1].time + A_TICK if is_cut and records else None,
         is_live=problem is None and not query.get("until"),
         changes={record.decision_id: change_of(record) for record in records},
     )
 
 
 async def decisions_live(request: Request) -> Response:
-    """What comes and matches."""
-    desk = desk_of(request)
+    """What comes and matches, from where the page is; where it is held, how much."""
+    desk, asked = desk_of(request), dict(request.query_params)
+    after, is_held = asked.pop("after", None), bool(asked.pop("held", ""))
+    after = request.headers.get("last-event-id") or after
     try:
-        wanted = filter_of(request.query_params, desk.now())
+        wanted = filter_of(asked, desk.now())
+        since = None if after is None else place_of(after)
     except UsageError as error:
         return PlainTextResponse(f"{error}\n", 400)
-    events = _as_they_come(desk, wanted)
+    events = counted(desk, wanted, since) if is_held else coming(desk, wanted, since)
     answer: Response = request.app.state.streams.answer(events, request.scope["holds"])
     return answer
 
@@ -100,11 +102,18 @@ async def decision(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _newest(desk: Desk, wanted: Filter, count: int) -> list[Record]:
-    """From the end of the journal what asks nothing; else from all of it."""
+def _newest(desk: Desk, wanted: Filter, count: int) -> tuple[list[Record], bool, str]:
+    """The newest, whether there are more, and the place in the journal that they are before.
+
+    From the end of the journal what asks nothing; else from a copy, which may be ahead of the place: what is behind it
+    comes by itself.
+    """
+    until = desk.source.ends()
     if asks_nothing(wanted):
-        return desk.source.recent(lambda record: True, count)
-    return desk.source.search(wanted, count)
+        found = [line.record for line in islice(desk.source.back(until), count)]
+        return found, len(found) == count, text_of(until)
+    found, last = desk.source.search(wanted, count), desk.source.last(until)
+    return [one for one in found if one.seq <= last.get(one.writer, 0)], len(found) == count, text_of(until)
 
 
 def _hops(desk: Desk, record: Record) -> list[Record]:
@@ -113,32 +122,6 @@ def _hops(desk: Desk, record: Record) -> list[Record]:
         return []
     found = desk.source.recent(lambda one: one.request_id == record.request_id, HOPS)
     return found[::-1] if len(found) > 1 else []
-
-
-async def _as_they_come(desk: Desk, wanted: Filter) -> AsyncIterator[bytes]:
-    if not desk.source.journal.is_dir():
-        return
-    positions = await desk.ask(ends, desk.source.journal)
-    follower = Follower(desk.source.journal, positions, lambda error: None, budget=1 << 20)
-    while True:
-        found = [line.record for line in await desk.ask(follower.poll) if holds(wanted, line.record)]
-        if found:
-            chosen = _chosen(found)
-            rows = part(
-                "decision_rows.html", records=chosen[::-1], changes={one.decision_id: change_of(one) for one in chosen}
-            )
-            yield event("decisions", rows)
-            if len(chosen) < len(found):
-                yield event("omitted", str(len(found) - len(chosen)))
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _chosen(found: list[Record]) -> list[Record]:
-    """So many as can be read: denials before others, in their order."""
-    if len(found) <= AT_ONCE:
-        return found
-    ranked = sorted(range(len(found)), key=lambda at: (found[at].decision == "allow", -at))[:AT_ONCE]
-    return [found[at] for at in sorted(ranked)]
 
 
 def _count(text: str) -> int:
