@@ -178,7 +178,7 @@ class DiscoveryService:
                 connection.end("policyd is shutting down")
 
     async def _differences(self, _requests: object, context: Context) -> None:
-        await self._serve(context, Differences(self._api))
+        await self._serve(context, Differences(self._api, f"stream of {self._wall():.6f}"))
 
     async def _state_of_the_world(self, _requests: object, context: Context) -> None:
         await self._serve(context, StateOfTheWorld(self._api))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from policyd.envoy_api import EnvoyApi
 from policyd.xds import sotw, wire
+from policyd.xds.anew import anew
 from policyd.xds.snapshot import SHORT_NAMES
 from policyd.xds.sotw import Whole
 from policyd.xds.stream import Push, Request
@@ -36,16 +37,18 @@ class Differences:
 
     alone = True
 
-    def __init__(self, api: EnvoyApi | None = None) -> None:
+    def __init__(self, api: EnvoyApi | None = None, stream: str = "") -> None:
+        """`stream` is a line that no other stream of the same Envoy has."""
         self._api = api
+        self._stream = stream
 
     def read(self, data: bytes) -> tuple[Request | None, wire.Node | None]:
         """A request is what it says."""
         return wire.decode(data, self._api)
 
     def say(self, push: Push) -> Said:
-        """The push itself."""
-        return push
+        """The push itself, its secrets as they are written on this stream."""
+        return anew(push, self._stream, self._api)
 
     def write(self, said: Said) -> bytes:
         """The serialised DeltaDiscoveryResponse."""

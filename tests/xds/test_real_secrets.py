@@ -17,12 +17,13 @@ from policyd.xds.status import troubles
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.xds.envoy_process import EnvoyProcess, eventually
-from tests.xds.test_real_envoy import NODE, serving
+from tests.xds.test_real_envoy import NODE, Control, serving
 
 pytestmark = pytest.mark.e2e
 
 AUTHORITY = Authority("the edge")
 ANSWER = TYPE_PREFIX + "envoy.extensions.filters.network.direct_response.v3.Config"
+KINDS = (LISTENER, SECRET)
 GOES_ON = f"the proxy of `{NODE}` rejected secrets and goes on with what it had"
 
 MIXED = (
@@ -95,3 +96,44 @@ async def test_each_secret_that_envoy_rejects_is_named_with_its_words_and_the_ot
         cache.set_all({NODE: snapshot(ports, good)})
         await eventually(lambda: answers("none", ports["none"]), "none")
         assert list(troubles(control.service.statuses())) == []
+
+
+def asking(name: str, port: int, authorities: str) -> Resource:
+    """A listener that checks its clients by authorities, with the certificate `first`."""
+    common = {
+        "tls_certificate_sds_secret_configs": [over_ads("first")],
+        "validation_context_sds_secret_config": over_ads(authorities),
+    }
+    context = {"@type": f"{TLS}.DownstreamTlsContext", "common_tls_context": common}
+    chain = {"filters": [], "transport_socket": {"name": "tls", "typed_config": context}}
+    return resource(LISTENER, name, listeners.listener(name, "127.0.0.1", port, chain, "INBOUND"))
+
+
+async def test_what_envoy_rejected_is_told_again_whenever_it_comes_back() -> None:
+    ports, good = {name: free_port() for name in ("first", "last")}, AUTHORITY.issue("first")
+    asks = asking("asks", free_port(), "nobody")
+    nobody = {"name": "nobody", "validation_context": {"trusted_ca": {"inline_string": "no certificate"}}}
+
+    def served(last: tuple[str, str]) -> Snapshot:
+        parts = (
+            snapshot(ports, {"first": good, "last": last}),
+            make_snapshot((asks, resource(SECRET, "nobody", nobody))),
+        )
+        return check_snapshot(make_snapshot(one for part in parts for kind in KINDS for one in part.of(kind).values()))
+
+    cache = SnapshotCache()
+    cache.set_all({NODE: served((good[0], AUTHORITY.issue("last")[1]))})
+
+    async def told(control: Control, *names: str) -> bool:
+        lines = list(troubles(control.service.statuses()))
+        return len(lines) == 1 and all((f"`{name}`" in lines[0]) == (name in names) for name in ("last", "nobody"))
+
+    async with EnvoyProcess(NODE) as envoy:
+        for _ in range(2):
+            async with serving(envoy, cache) as control:
+                await eventually(lambda: told(control, "last", "nobody"), "both are told")
+                await eventually(lambda: answers("first", ports["first"]), "the other one serves")
+        async with serving(envoy, cache) as control:
+            cache.set_all({NODE: served(AUTHORITY.issue("last"))})
+            await eventually(lambda: answers("last", ports["last"]), "the new one serves")
+            await eventually(lambda: told(control, "nobody"), "one is told")
