@@ -38,9 +38,11 @@ class Disk:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             return path.read_text("utf-8")
+        draft.unlink(missing_ok=True)  # of one with our number, as in a container, that was killed here
         fd = self.open(draft)
         try:
             os.write(fd, make().encode())
+            os.fsync(fd)  # a name that a power cut left without its text would end every start
             with contextlib.suppress(FileExistsError):
                 os.link(draft, path)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -352,6 +353,11 @@ def test_the_writer_of_a_role_is_stable_in_a_folder_and_unlike_in_another(tmp_pa
     make = lambda: next(ids)  # noqa: E731
     names = [writer_name(tmp_path / folder, role, make) for folder, role in ("ax", "ay", "ax", "bx")]
     assert names == ["x-0a1b", "y-0a1b", "x-0a1b", "x-2c3d"]
+
+
+def test_what_was_killed_while_it_named_itself_spoils_no_name(tmp_path: Path) -> None:
+    (tmp_path / f".id.{os.getpid()}").write_text("0a1b")
+    assert writer_name(tmp_path, "serve", lambda: "2c3d") == "serve-2c3d"
 
 
 def test_an_id_that_was_damaged_is_refused(tmp_path: Path) -> None:
