@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -59,9 +60,13 @@ def pack(segment: Segment) -> Packed:
         end=index.end,
         sha256=digest,
         bytes=size,
-        latest=last.time,
+        latest=max(last.time, _moment(max(place.latest for place in index.places))),
     )
     return Packed(part, index.prev)
+
+
+def _moment(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
 def hash_file(file: BinaryIO) -> tuple[str, int]:

@@ -21,7 +21,7 @@ class Keep:
 
 
 def too_old(parts: Iterable[Part], keep: Keep, now: datetime) -> list[Part]:
-    """The parts whose last record is older than is to be kept."""
+    """The parts whose newest record is older than is to be kept."""
     oldest = now - timedelta(seconds=keep.retain)
     return [part for part in parts if part.latest < oldest]
 

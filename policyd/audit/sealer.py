@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -85,17 +85,23 @@ class Sealer:
     def turn(self) -> int:
         """Do what is due; how many segments were sealed. What fails is in `trouble` and is tried at the next turn."""
         self.trouble, sealed = "", 0
-        try:
+        with self._said_if_failing():
             seals = self._seals = self._seals or SealsFile(self._directory, self._disk)
-            self._finish_abandoned()
-            sealed = self._seal(seals)
+            with self._said_if_failing():  # what is to go goes even so: it may be what makes space
+                self._finish_abandoned()
+                sealed = self._seal(seals)
             self._retire(seals)
-            seals.prune()
+            seals.prune(self._clock(), self._signer)
+        return sealed
+
+    @contextlib.contextmanager
+    def _said_if_failing(self) -> Iterator[None]:
+        try:
+            yield
         except PolicydError as error:
             self._say(str(error))
         except OSError as error:
             self._say(f"the journal in `{self._directory}` cannot be sealed: {error.strerror or error}")
-        return sealed
 
     # ---- sealing
 

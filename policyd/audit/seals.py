@@ -37,7 +37,7 @@ class Head(msgspec.Struct, frozen=True):
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One sealed segment: records `first` to `last` of `writer`; `end` is the hash of the last line.
 
-    `sha256` and `bytes` are the sealed file's. `latest` is the time of its last record. `missing` records before
+    `sha256` and `bytes` are the sealed file's. `latest` is the newest time of its records. `missing` records before
     `first` were not there when it was sealed.
     """
 
@@ -53,7 +53,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the seals' file: a `key` to sign with, a `seal` of segments, or what was `retired`, and why."""
+    """One line of the seals' file: a `key` to sign with, a `seal` of segments, or what was `retired`, and why.
+
+    Seals before number `pruned` may be gone from the file: all that they sealed is retired.
+    """
 
     number: int
     time: Time
@@ -65,6 +68,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retired: tuple[str, ...] = ()
     why: str = ""
     heads: dict[str, Head] = {}
+    pruned: int = 0
 
 
 class Signer(Protocol):
@@ -139,7 +143,8 @@ def read_seal(line: bytes) -> Seal:
 def check_seals(lines: Iterable[bytes], trust: Trust) -> Iterator[tuple[Seal, bytes]]:
     """Every seal of a file, in order; raises BrokenRecord at the first that is forged or does not follow.
 
-    What is first may be any, since old seals are pruned once all that they sealed is retired; it is a key.
+    What is first may be any, since old seals are pruned once all that they sealed is retired; it is a key. Whether a
+    later one says so is for who has read them all.
     """
     end: End | None = None
     trusted: Trusted | None = None

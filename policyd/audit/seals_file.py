@@ -5,6 +5,8 @@ Law: a line is on the medium before what it says is acted upon. What is torn at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +42,7 @@ class SealsFile:
         self._disk = disk
         self._lines: list[bytes] = []
         self._seals: list[Seal] = []
+        self._whole = 0  # bytes of the file that are lines
         self.end = End()
         self.parts: dict[str, Part] = {}
         self._read()
@@ -72,25 +75,35 @@ class SealsFile:
             retired=seal.retired,
             why=seal.why,
             heads=heads,
+            pruned=seal.pruned,
         )
         line = sign_line(placed, signer)
         fd = self._disk.open(self._path)
         try:
-            size = self._disk.size(fd)
+            if self._disk.size(fd) > self._whole:  # what could not be cut off when it was written in part
+                self._disk.truncate(fd, self._whole)
             try:
                 if self._disk.write(fd, line) < len(line):
                     raise OSError("no space")
                 self._disk.sync(fd)
             except OSError:
-                self._disk.truncate(fd, size)
+                self._disk.truncate(fd, self._whole)
                 raise
             self._disk.sync_folder(self._path.parent)
         finally:
             self._disk.close(fd)
         self._take(placed, line)
 
-    def prune(self) -> None:
-        """Leave out the seals in front of which nothing is left, if they are many; raises OSError."""
+    @property
+    def first(self) -> int:
+        """The number of the first seal in the file; 0 where there is none."""
+        return self._seals[0].number if self._seals else 0
+
+    def prune(self, now: datetime, signer: Callable[[], Signer]) -> None:
+        """Leave out the seals in front of which nothing is left, if they are many, and have a seal say so before.
+
+        Raises OSError, and what `signer` raises.
+        """
         present = set(self.parts)
         cut = 0
         for number, seal in enumerate(self._seals):
@@ -100,11 +113,14 @@ class SealsFile:
                 cut = number
         if cut < self._prune_lines:
             return
+        self.add(Seal(number=0, time=now, kind="retired", prev="", key="", pruned=self._seals[cut].number), signer())
         self._disk.replace(self._path, b"".join(self._lines[cut:]))
         del self._lines[:cut], self._seals[:cut]
+        self._whole = sum(map(len, self._lines))
 
     def _take(self, seal: Seal, line: bytes) -> None:
         self._lines.append(line)
+        self._whole += len(line)
         self._seals.append(seal)
         self.end = end_of(seal, line)
         self.parts |= {part.file: part for part in seal.segments}

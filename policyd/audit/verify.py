@@ -31,7 +31,8 @@ Progress = Callable[[int], None]  # is told of records that were checked
 class Chain:
     """One writer's records: `first` to `last` (seq; 0 where there is none) stand unbroken, sealed up to `sealed`.
 
-    `pending` bytes at the very end are no whole line: being written now, or torn; the next start cuts them.
+    `pending` bytes at the very end are no whole line: being written now, or torn; the next start cuts them. Of those
+    between, `retired` are gone and said to be: a clock that was ahead has made what came before them stay longer.
     """
 
     writer: str
@@ -39,11 +40,12 @@ class Chain:
     last: int
     pending: int = 0
     sealed: int = 0
+    retired: int = 0
 
     @property
     def count(self) -> int:
         """How many records that are."""
-        return self.last - self.first + 1 if self.last else 0
+        return self.last - self.first + 1 - self.retired if self.last else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _verify(directory: Path, how: How, progress: Progress) -> Verdict:
     checked = check_all(tasks, unpack=not how.seals_only, jobs=how.jobs, progress=progress)
     chains = []
     for writer in sorted({*listed, *(part.writer for part in parts)}):
-        own = [one for one in checked if one.part.writer == writer]
+        own = {one.part.file: one for one in checked if one.part.writer == writer}
         chain, problem = _check_writer(directory, writer, own, listed.get(writer, ()), sealed)
         chains.append(chain)
         problems += [problem] if problem else []
@@ -122,6 +124,8 @@ class _Sealed:
     problems: list[Problem]
     heads: Mapping[str, Head]
     newest: Newest | None = None
+    first: int = 0
+    pruned: int = 0
     lines: int = 0
 
 
@@ -135,18 +139,37 @@ def _read_seals(directory: Path, how: How) -> _Sealed:
             for seal, raw in check_seals(_seal_lines(path), how.trust):
                 _take(found, seal, raw)
                 _compare(seal, raw, how.noted)
-        if how.noted and (found.newest is None or found.newest.number < how.noted[0]):
-            last = found.newest.number if found.newest else 0
-            raise BrokenRecord(f"seal {how.noted[0]} is missing, the last one is {last}", remedy=_REMEDY)
+        _check_end(found, how.noted)
     except BrokenRecord as error:
         found.problems.append(Problem(error.code, error.message, str(path), found.lines + 1, remedy=error.remedy))
+    try:
+        _check_beginning(found, how.noted)
+    except BrokenRecord as error:
+        found.problems.append(Problem(error.code, error.message, str(path), 1, remedy=error.remedy))
     return found
+
+
+def _check_end(found: _Sealed, noted: tuple[int, str] | None) -> None:
+    last = found.newest.number if found.newest else 0
+    if noted and last < noted[0]:
+        raise BrokenRecord(f"seal {noted[0]} is missing, the last one is {last}", remedy=_REMEDY)
+
+
+def _check_beginning(found: _Sealed, noted: tuple[int, str] | None) -> None:
+    """What was pruned is said to be, by a seal that was signed before."""
+    if found.first > max(1, found.pruned):
+        message = f"the seals begin with {found.first}, and none says that those before were pruned"
+        raise BrokenRecord(message, remedy=_REMEDY)
+    if noted and noted[0] < found.first:
+        message = f"seal {noted[0]} cannot be compared: seals before {found.first} were pruned"
+        raise BrokenRecord(message, remedy="ask for one that was noted later")
 
 
 def _take(found: _Sealed, seal: Seal, raw: bytes) -> None:
     found.parts |= {part.file: part for part in seal.segments}
     found.retired |= set(seal.retired)
     found.heads = seal.heads
+    found.first, found.pruned = found.first or seal.number, max(found.pruned, seal.pruned)
     found.lines += 1
     found.newest = Newest(seal.number, digest(raw), seal.time)
 
@@ -172,14 +195,17 @@ def _seal_lines(path: Path) -> Iterator[bytes]:
 
 
 def _check_writer(
-    directory: Path, writer: str, sealed: Sequence[Checked], listed: Sequence[Segment], seals: _Sealed
+    directory: Path, writer: str, checked: Mapping[str, Checked], listed: Sequence[Segment], seals: _Sealed
 ) -> tuple[Chain, Problem | None]:
     """Sealed segments one after the other, then the open ones behind them."""
     walk = _Walk(writer)
     try:
-        for one in sealed:
-            walk.file, walk.line = str(directory / one.part.file), 0
-            _follow(walk, one)
+        for part in (one for one in seals.parts.values() if one.writer == writer):
+            walk.file, walk.line = str(directory / part.file), 0
+            if part.file in seals.retired:
+                walk.pass_over(part)
+            else:
+                _follow(walk, checked[part.file])
         unsealed = [_unsealed(segment) for segment in listed if segment.path.name not in seals.parts]
         for segment in unsealed:
             if segment.is_sealed and not seals.problems:
@@ -209,16 +235,14 @@ def _unsealed(segment: Segment) -> Segment:
 def _follow(walk: _Walk, one: Checked) -> None:
     part = one.part
     if one.error:
-        walk.last = walk.last if one.good < part.first else one.good
+        walk.stands = walk.stands if one.good < part.first else one.good
         raise BrokenRecord(one.error, remedy=_REMEDY)
     if walk.last and part.missing:
         message = f"records {walk.last + 1} to {part.first - 1} were missing when this segment was sealed"
         raise BrokenRecord(message, remedy=_REMEDY)
     if walk.last and (part.first != walk.last + 1 or one.prev not in ("", walk.prev)):
         raise BrokenRecord(f"record {part.first} follows record {walk.last}", remedy=_REMEDY)
-    walk.first = walk.first or part.first
-    walk.last = walk.sealed = part.last
-    walk.prev = part.end
+    walk.take(part)
 
 
 def _check_leftovers(directory: Path, writer: str, seals: _Sealed) -> None:
@@ -246,16 +270,37 @@ class _Walk:
     writer: str
     first: int = 0
     last: int = 0
+    stands: int = 0  # the last record that is there; what was passed over may come behind it
     prev: str = ""
     pending: int = 0
     sealed: int = 0
     file: str = ""
     line: int = 0
+    passed: int = 0  # records, since the last that stands
+    retired: int = 0
 
     @property
     def chain(self) -> Chain:
         """What stands unbroken so far."""
-        return Chain(self.writer, self.first, self.last if self.first else 0, self.pending, self.sealed)
+        return Chain(self.writer, self.first, self.stands if self.first else 0, self.pending, self.sealed, self.retired)
+
+    def take(self, part: Part) -> None:
+        """Go on behind a sealed segment that is as it should be."""
+        self.stand(part.first, part.last, part.end)
+        self.sealed = part.last
+
+    def pass_over(self, part: Part) -> None:
+        """Go on behind a sealed segment that is said to be removed."""
+        self.last, self.prev = part.last, part.end
+        self.passed += part.last - part.first + 1
+
+    def stand(self, first: int, last: int, end: str) -> None:
+        """These records are there, and follow."""
+        self.retired += self.passed if self.first else 0
+        self.passed = 0
+        self.first = self.first or first
+        self.last = self.stands = last
+        self.prev = end
 
     def read(self, segment: Segment, *, is_last: bool) -> None:
         """Follow one segment; raises BrokenRecord at the first line that does not follow."""
@@ -269,8 +314,7 @@ class _Walk:
                 raise BrokenRecord("this line is no whole record", remedy=_REMEDY)
             record = decode(line)
             self._check(record, segment)
-            self.first = self.first or record.seq
-            self.last, self.prev = record.seq, digest(line)
+            self.stand(record.seq, record.seq, digest(line))
 
     def _check(self, record: Record, segment: Segment) -> None:
         if record.writer != self.writer:

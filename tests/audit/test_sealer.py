@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,10 @@ from policyd.audit.sealer import pack_apart
 from policyd.audit.seals_file import SealsFile
 from policyd.audit.segments import Segment, list_segments, segment_name
 from policyd.audit.verify import Chain
+from policyd.ca.sealing import SealingKeys
 from policyd.errors import BrokenRecord, JournalError
 from tests.audit.samples import WRITER, an_entry, raw_lines
-from tests.audit.sealing import Sealed
+from tests.audit.sealing import AUTHORITY, Sealed, issuer
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FailingDisk
 
@@ -121,13 +122,13 @@ def test_a_torn_end_that_a_writer_left_is_cut_said_and_sealed(sealed: Sealed) ->
 
 def test_a_writer_that_rests_keeps_its_segment(sealed: Sealed) -> None:
     journal = sealed.journal()
-    journal.append(an_entry())
+    journal.append(an_entry(time=sealed.clock()))
     sealed.clock.advance(DAY)
     assert sealed.sealer.turn() == 0
     assert sealed.sealer.trouble == ""
     journal.turn()
     assert sealed.sealer.turn() == 1
-    journal.append(an_entry())
+    journal.append(an_entry(time=sealed.clock()))
     journal.close()
     assert sealed.verify().chains == (Chain(WRITER, 1, 2, sealed=1),)
 
@@ -287,10 +288,39 @@ def test_old_seals_are_pruned_once_all_that_they_sealed_is_retired(tmp_path: Pat
     sealed.write(4)
     sealed.sealer.turn()
     before = SealsFile(sealed.folder, FailingDisk(), prune_lines=4)
-    before.prune()
+    before.prune(sealed.clock(), SealingKeys(issuer(AUTHORITY, sealed.clock), sealed.clock))
     after = SealsFile(sealed.folder, FailingDisk())
     assert after.end == before.end
     assert len((sealed.folder / "seals.jsonl").read_bytes().splitlines()) < 6
+    assert sealed.verify().problems == ()
+    (problem,) = sealed.verify(noted=(2, "0" * 64)).problems
+    assert problem.message == f"seal 2 cannot be compared: seals before {after.first} were pruned"
+
+
+def test_a_beginning_that_was_cut_off_with_what_it_sealed_is_found(sealed: Sealed) -> None:
+    for _ in range(2):
+        sealed.write(4)
+        sealed.sealer.turn()
+        sealed.clock.advance(7200)  # a key of its own for each seal
+    sealed.write(1)
+    seals = sealed.folder / "seals.jsonl"
+    _, _, *rest = seals.read_bytes().splitlines(keepends=True)
+    assert b'"kind":"key"' in rest[0]
+    seals.write_bytes(b"".join(rest))
+    (sealed.folder / segment_name(WRITER, 1)).with_suffix(".sealed").unlink()
+    problem = sealed.verify().problems[0]
+    assert (problem.file, problem.line) == (str(seals), 1)
+    assert problem.message == "the seals begin with 3, and none says that those before were pruned"
+
+
+def test_a_seal_that_could_be_neither_written_nor_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    sealed = Sealed(tmp_path / "journal", FakeClock(), disk=disk)
+    sealed.write(4)
+    disk.space, disk.broken = 30, {"truncate"}
+    sealed.sealer.turn()
+    disk.space, disk.broken = None, set()
+    sealed.sealer.turn()
     assert sealed.verify().problems == ()
 
 
@@ -363,3 +393,48 @@ def test_what_was_cut_off_and_kept_aside_goes_too(sealed: Sealed) -> None:
     os.utime(aside, (old, old))
     sealed.sealer.turn()
     assert not aside.exists()
+
+
+def test_what_a_sidecar_told_late_does_not_make_the_segment_old(sealed: Sealed) -> None:
+    journal = sealed.journal()
+    for _ in range(2):
+        journal.append(an_entry(time=sealed.clock()))
+    journal.append(an_entry(time=sealed.clock() - timedelta(days=6, hours=23), decided_by="proxy"))
+    journal.close()
+    sealed.write(1)
+    sealed.sealer.turn()
+    sealed.clock.advance(2 * 3600)
+    sealed.sealer.turn()
+    assert seqs(sealed) == [1, 2, 3, 4]
+
+
+def test_what_is_retired_amid_what_stays_since_a_clock_was_ahead_is_no_gap(sealed: Sealed) -> None:
+    sealed.clock.advance(30 * DAY)
+    sealed.write(3)
+    sealed.clock.advance(-30 * DAY)
+    sealed.write(3)
+    sealed.clock.advance(8 * DAY)
+    sealed.write(4)
+    sealed.sealer.turn()
+    sealed.sealer.turn()
+    assert seqs(sealed) == [1, 2, 3, 7, 8, 9, 10]
+    verdict = sealed.verify()
+    assert (verdict.chains, verdict.problems) == ((Chain(WRITER, 1, 10, sealed=9, retired=3),), ())
+
+
+def test_what_cannot_be_packed_does_not_keep_what_is_sealed_from_going(tmp_path: Path) -> None:
+    failures: list[str] = []
+
+    def sometimes(segment: Segment) -> Packed:
+        if failures:
+            raise JournalError(failures[0])
+        return pack(segment)
+
+    sealed = Sealed(tmp_path / "journal", FakeClock(datetime.now(UTC)), pack=sometimes)
+    sealed.write(4)
+    sealed.sealer.turn()
+    failures.append("no space")
+    sealed.clock.advance(8 * DAY)
+    sealed.write(4)
+    assert (sealed.sealer.turn(), sealed.sealer.trouble) == (0, "no space")
+    assert seqs(sealed) == [4, 5, 6, 7, 8]
