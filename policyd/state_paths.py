@@ -120,6 +120,11 @@ class StatePaths:
         return self.root / "server.json"
 
     @property
+    def left(self) -> Path:
+        """There once a server ended in order while agents were connected: their proxies may run on."""
+        return self.root / "left"
+
+    @property
     def console(self) -> Path:
         """Where the console listens, while it does."""
         return self.root / "console.json"

@@ -131,8 +131,9 @@ def _folders(options: Options, environment: Environment) -> Iterator[Folders]:
     if options.fresh:
         _remove(state_paths(directory).root)
     paths = prepare_state(directory, uid)
-    # left by a crash, it would tell the server that proxies run and hold their ports
+    # left from before, they would tell the server that proxies run and hold their ports
     paths.server.unlink(missing_ok=True)
+    paths.left.unlink(missing_ok=True)
     state = paths.root
     runtime = runtime_directory(directory, environment, uid)
     folders = Folders(state, state / LOGS, runtime / "agent")

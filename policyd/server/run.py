@@ -246,7 +246,9 @@ class Server:
         self._addresses = choose_ports(
             paths, settings.listen, self._count, settings.ca.bundle_endpoint, picked_from=environment.ports
         )
-        # server.json is removed by an orderly end, and by `policyd up` before its first start
+        # what ran may run on: after a crash (server.json is left), and where agents saw the orderly end.
+        # `policyd up` removes both before its first start: nothing of it runs then
+        runs_on = paths.server.exists() or paths.left.exists()
         ours = [address.port for address in self._addresses.values()]
         self._liveness = Liveness(
             paths.health,
@@ -260,7 +262,7 @@ class Server:
         parts = in_force.Parts(
             read=self._read,
             stores=stores,
-            placer=Placer(paths, ours, resumed=paths.server.exists(), picked_from=environment.ports),
+            placer=Placer(paths, ours, resumed=runs_on, picked_from=environment.ports),
             control=control_of(settings, decision_addresses(self._addresses)),
             living=self._liveness.applied,
             rulings=self._rulings,
@@ -534,6 +536,9 @@ class Server:
         try:
             yield
         finally:
+            if self._agents.connected():
+                with suppress(OSError):  # then the next start finds their ports taken, and says so
+                    self._paths.left.touch(mode=0o600)
             self._paths.server.unlink(missing_ok=True)
 
     def _shown(self) -> dict[str, str]:

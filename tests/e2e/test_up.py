@@ -213,6 +213,22 @@ def test_while_policyd_is_away_requests_are_503_and_then_pass_again(own_mesh: Ru
     assert own_mesh.says("log", "verify")["whole"] is True
 
 
+def test_a_server_that_is_ended_and_started_again_leaves_its_proxies_where_they_are(own_mesh: RunningMesh) -> None:
+    """An upgrade, or a change of policyd.yaml that wants a new start: the Envoys run on, and nobody else has their ports."""
+    before = own_mesh.says("status")
+    os.kill(pid_of(own_mesh, "policyd", " serve "), signal.SIGTERM)
+
+    def back() -> bool:
+        try:
+            return own_mesh.says("status")["pid"] != before["pid"]
+        except AssertionError:
+            return False
+
+    wait_until(back, 40)
+    assert own_mesh.says("status")["instances"] == before["instances"]
+    assert own_mesh.says("status")["warnings"] == before["warnings"]
+
+
 def test_a_changed_policy_is_in_force_within_a_moment(own_mesh: RunningMesh) -> None:
     policy = own_mesh.directory / "policies" / "details.cedar"
     text = policy.read_text()
