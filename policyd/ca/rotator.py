@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from policyd.audit.operations import operation
 from policyd.audit.record import Entry
 from policyd.ca import authorities_store, rotation, template
 from policyd.ca.authority import Material
@@ -82,8 +83,8 @@ class Rotator:
             decision = self.ports.decide()
             if not decision.allowed:
                 self._record(decision, step, {})
-                why = ", ".join(f"`{one}`" for one in (*decision.reasons, *(one.policy for one in decision.errors)))
-                raise RotationError(f"the operators' policies forbid it: {why}", remedy="see operators.cedar")
+                message = f"the operators' policies forbid it: {decision.because}"
+                raise RotationError(message, remedy="see operators.cedar")
             return self._make(step, decision) if step.what != TOKEN else self._make_token(step, decision)
 
     def behind(self) -> dict[str, str]:
@@ -196,16 +197,10 @@ class Rotator:
         return frozenset(self.ports.present()), int(self.ports.clock().timestamp()), self.ports.life()
 
     def _record(self, decision: Decision, step: Step, detail: Mapping[str, Any]) -> None:
-        asked = {"operation": f"ca.rotate.{step.step}"[:64], "what": step.what[:64], "without": list(step.without)}
-        self.ports.record(
-            Entry(
-                time=self.ports.clock(),
-                kind="operation",
-                decision=decision.word,
-                reasons=decision.reasons,
-                detail={**{name: value for name, value in asked.items() if value}, **detail},
-            )
-        )
+        asked = {"what": step.what[:64], "without": list(step.without)}
+        said = {**{name: value for name, value in asked.items() if value}, **detail}
+        name = f"ca.rotate.{step.step}"[:64]
+        self.ports.record(operation(self.ports.clock(), name, said, decision=decision.word, reasons=decision.reasons))
 
 
 def _described(held: Authorities) -> dict[str, Any]:

@@ -71,3 +71,8 @@ class Decision:
     def word(self) -> Literal["allow", "deny"]:
         """The decision in one word, as records and metrics have it."""
         return "allow" if self.allowed else "deny"
+
+    @property
+    def because(self) -> str:
+        """The policies that determined it and those that failed, for people; "" where there are none."""
+        return ", ".join(f"`{one}`" for one in (*self.reasons, *(error.policy for error in self.errors)))

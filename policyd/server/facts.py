@@ -1,4 +1,4 @@
-"""What a running server knows of itself, for the admin API (admin_facts.Facts) and for its readiness.
+"""What a running server knows of itself, for the admin API (policyd.admin.facts.Facts) and for its readiness.
 
 Law: it looks and changes nothing; each part is asked at the moment at which somebody asks.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from policyd import admin_facts
+from policyd.admin.facts import Counts
 from policyd.audit.journal import Journal
 from policyd.audit.sealer import Sealer
 from policyd.ca.serving.agents import AgentsService
@@ -96,9 +96,9 @@ class Facts:
         """The instances that are probed and not reached, and why."""
         return self._parts.liveness.troubles(self.live.mesh)
 
-    def counts(self) -> admin_facts.Counts:
+    def counts(self) -> Counts:
         """Decisions since the start."""
-        return admin_facts.Counts(*self._parts.metrics.totals())
+        return Counts(*self._parts.metrics.totals())
 
     def shadow_counts(self) -> dict[str, int]:
         """Shadow decisions since the start, by what would change."""

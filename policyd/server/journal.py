@@ -18,7 +18,7 @@ from policyd.audit.disk import Disk
 from policyd.audit.exported import taken
 from policyd.audit.group import Waiting
 from policyd.audit.journal import Journal, Observer, writer_name
-from policyd.audit.record import Entry
+from policyd.audit.operations import operation, owner
 from policyd.audit.retention import Keep
 from policyd.audit.rules import KEY_BYTES, Masker, make_masker
 from policyd.audit.sealer import Sealer
@@ -33,21 +33,14 @@ COMMAND: Final = "command"  # the role of a command that changes something itsel
 
 
 def note(
-    paths: StatePaths, audit: AuditSettings, clock: Callable[[], datetime], operation: str, detail: Mapping[str, object]
+    paths: StatePaths, audit: AuditSettings, clock: Callable[[], datetime], name: str, detail: Mapping[str, object]
 ) -> None:
     """Put on record, on the medium, what a command is about to do; raises StateError or JournalError, and then it does
     nothing.
     """
     settings = audit.model_copy(update={"durability": "fsync", "on_full": "deny"})
-    entry = Entry(
-        time=clock(),
-        kind="operation",
-        decision="allow",
-        principal=f'Operator::"unix:{os.getuid()}"',
-        detail={"operation": operation, **detail},
-    )
     with open_journal(paths, COMMAND, settings, clock) as journal:
-        journal.append(entry)
+        journal.append(operation(clock(), name, detail, by=owner(os.getuid())))
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import grpc
 import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
-from policyd import admin
 from policyd._pb import agent_pb2, agent_pb2_grpc
-from policyd.admin import AdminService
+from policyd.admin import service as admin
+from policyd.admin.service import AdminService
 from policyd.ca import rotation_desk
 from policyd.ca.desk import service as desk
 from policyd.ca.rotation_desk import RotationDesk

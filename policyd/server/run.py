@@ -18,11 +18,15 @@ from typing import Final
 
 import structlog
 
-from policyd import __version__, admin, admin_facts
-from policyd.admin_mesh import MeshDesk, MeshParts
-from policyd.admin_policies import applied
+from policyd import __version__
+from policyd.admin.facts import ADDRESSES, Addresses
+from policyd.admin.mesh import MeshDesk, MeshParts
+from policyd.admin.parts import Parts as AdminParts
+from policyd.admin.policies import applied
+from policyd.admin.service import AdminService
 from policyd.amend import Amender
 from policyd.audit.group import Waiting
+from policyd.audit.operations import operation
 from policyd.audit.record import Entry
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
@@ -480,9 +484,9 @@ class Server:
             now=_now,
             proxies=self._facts.proxies,
         )
-        parts = admin.Parts(
+        parts = AdminParts(
             facts=self._facts,
-            addresses=admin_facts.Addresses(**{name: shown[name] for name in admin_facts.ADDRESSES}),
+            addresses=Addresses(**{name: shown[name] for name in ADDRESSES}),
             issuer=self._issuer,
             tokens=self._stores.tokens,
             ledger=self._stores.ledger,
@@ -500,7 +504,7 @@ class Server:
             levels=self._levels,
         )
         rotation = rotation_desk.RotationDesk(self._rotator, self._rotate)
-        service, desk = admin.AdminService(parts), Desk(self._desk())
+        service, desk = AdminService(parts), Desk(self._desk())
         await listen.serve_admin(stack, service, desk, rotation, self._runtime / ADMIN_SOCKET)
 
     def _desk(self) -> DeskParts:
@@ -637,10 +641,8 @@ class Server:
             return frozenset()
         return frozenset(one.service for one in self._keeper.live.mesh.instances.values() if one.workload == peer)
 
-    def _note(self, operation: str, detail: Mapping[str, object]) -> None:
-        self._journal.append(
-            Entry(time=_now(), kind="operation", decision="allow", detail={"operation": operation, **detail})
-        )
+    def _note(self, name: str, detail: Mapping[str, object]) -> None:
+        self._journal.append(operation(_now(), name, detail))
 
     def _issued(self, kind: str) -> None:
         self._stores.ledger.add(kind)

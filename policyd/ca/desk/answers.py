@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import grpc
 
-from policyd.ca.serving.refusals import Refusal, refused, translated
-from policyd.errors import EntryError, FederationError, IdentityError, PolicydError, RevocationError, TokenError
+from policyd.ca.serving.refusals import Refusal, in_full, refused, translated
+from policyd.errors import EntryError, FederationError, IdentityError, RevocationError, TokenError
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
-LONGEST_ASKED: Final = 366 * 86_400  # seconds; what is longer is refused as this is
+LONGEST_ASKED: Final = 100 * 365 * 86_400  # seconds; what no clock could add to the time is refused as this is
 _ASKED_FOR: Final = (  # not what the owner may do, but what was asked for
     IdentityError,
     EntryError,
@@ -30,13 +30,10 @@ async def answered(context: Context) -> AsyncIterator[None]:
         with translated():
             yield
     except Refusal as refusal:
-        cause = refusal.__cause__
-        await refused(context, _in_full(refusal, cause) if isinstance(cause, PolicydError) else refusal)
-
-
-def _in_full(refusal: Refusal, cause: PolicydError) -> Refusal:
-    status = grpc.StatusCode.INVALID_ARGUMENT if type(cause) in _ASKED_FOR else refusal.status
-    return Refusal(status, str(cause))
+        told = in_full(refusal)
+        if type(refusal.__cause__) in _ASKED_FOR:
+            told = Refusal(grpc.StatusCode.INVALID_ARGUMENT, told.text)
+        await refused(context, told)
 
 
 def length(seconds: int) -> timedelta | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from policyd._pb import authority_pb2 as pb
-from policyd.audit import record as audit
+from policyd.audit.operations import operation, owner
+from policyd.audit.record import Entry
 from policyd.ca.entries import Entries
 from policyd.ca.expiry import Element
 from policyd.ca.issuer import Issuer
@@ -65,7 +66,7 @@ class Parts:
     ledger: Ledger
     elements: Callable[[], Iterable[Element]]
     mesh: Callable[[], Mesh]
-    record: Callable[[audit.Entry], object]
+    record: Callable[[Entry], object]
     changed: Callable[[], object]
     random: Random
     uid: int
@@ -83,14 +84,6 @@ class Clerk:
         self.parts = parts
         self.issuer = parts.issuer
 
-    def note(self, operation: str, detail: Mapping[str, object]) -> None:
+    def note(self, name: str, detail: Mapping[str, object]) -> None:
         """Put on record what the owner did."""
-        self.parts.record(
-            audit.Entry(
-                time=self.issuer.now(),
-                kind="operation",
-                decision="allow",
-                principal=f'Operator::"unix:{self.parts.uid}"',
-                detail={"operation": operation, **detail},
-            )
-        )
+        self.parts.record(operation(self.issuer.now(), name, detail, by=owner(self.parts.uid)))

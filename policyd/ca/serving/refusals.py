@@ -51,6 +51,12 @@ def translated() -> Iterator[None]:
         raise Refusal(grpc.StatusCode.INTERNAL, "no certificate can be issued now") from error
 
 
+def in_full(refusal: Refusal) -> Refusal:
+    """The same for the owner of the folder, who is told everything of an error of ours."""
+    cause = refusal.__cause__
+    return Refusal(refusal.status, str(cause)) if isinstance(cause, PolicydError) else refusal
+
+
 async def refused(context: Context, refusal: Refusal) -> NoReturn:
     """End the call with the refusal's status."""
     await context.abort(refusal.status, refusal.text)

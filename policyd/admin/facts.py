@@ -125,7 +125,7 @@ def shadow(live: Live, counts: Mapping[str, int]) -> pb.Shadow | None:
 
 
 def refusal(problem: Problem) -> pb.Refusal:
-    """Why the folder as it is now is not in force."""
+    """Why a folder is not taken."""
     return pb.Refusal(
         code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
     )

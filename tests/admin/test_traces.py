@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from policyd import admin_traces
 from policyd._pb import admin_pb2 as pb
+from policyd.admin import traces as admin_traces
 from policyd.telemetry.traces import Span
 from policyd.telemetry.traces_window import Window
 from tests.telemetry.spans import AT, MS, TRACE, span

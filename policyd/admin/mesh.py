@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from policyd._pb import admin_pb2 as pb
+from policyd.admin.facts import refusal
+from policyd.audit.operations import operation, owner
 from policyd.audit.record import Entry
 from policyd.authz.operators import may
 from policyd.cedar.model import Decision
@@ -112,35 +114,20 @@ class MeshDesk:
         decision = may(live.operators, live.ruling.entities, live.mesh.trust_domain, uid, "apply", self._parts.now())
         if not decision.allowed:
             self._record(decision, None)
-            why = ", ".join(f"`{one}`" for one in (*decision.reasons, *(error.policy for error in decision.errors)))
-            raise Forbidden(f"the operators' policies forbid it: {why}", remedy="see operators.cedar")
+            message = f"the operators' policies forbid it: {decision.because}"
+            raise Forbidden(message, remedy="see operators.cedar")
         return decision
 
     def _record(self, decision: Decision, made: Edit | None) -> None:
-        detail: dict[str, Any] = {"operation": OPERATION}
+        detail: dict[str, Any] = {}
         if made is not None:
             changed = [one for one in made.changes if one.what != "unchanged"]
             detail["files"] = sorted(made.texts)[:MAX_ON_RECORD]
             detail["changes"] = [f"{one.what} {one.resource}" for one in changed[:MAX_ON_RECORD]]
             detail["count"] = len(changed)
-        self._parts.record(
-            Entry(
-                time=self._parts.now(),
-                kind="operation",
-                decision=decision.word,
-                reasons=decision.reasons,
-                principal=f'Operator::"unix:{os.getuid()}"',
-                detail=detail,
-            )
-        )
+        by, word, reasons = owner(os.getuid()), decision.word, decision.reasons
+        self._parts.record(operation(self._parts.now(), OPERATION, detail, by=by, decision=word, reasons=reasons))
 
 
 def _change(resource: ResourceId, what: str, file: str) -> pb.MeshChange:
     return pb.MeshChange(kind=resource.kind, namespace=resource.namespace, name=resource.name, what=what, file=file)
-
-
-def refusal(problem: Problem) -> pb.Refusal:
-    """A problem as the API tells it."""
-    return pb.Refusal(
-        code=problem.code, message=problem.message, file=problem.file, line=problem.line, remedy=problem.remedy
-    )

@@ -10,9 +10,11 @@ import asyncio
 from typing import Any, Final
 
 from policyd._pb import admin_pb2 as pb
-from policyd.admin_mesh import Forbidden, MeshParts, refusal
-from policyd.admin_visit import WHO, decided
+from policyd.admin.facts import refusal
+from policyd.admin.mesh import Forbidden, MeshParts
+from policyd.admin.visit import WHO, decided
 from policyd.amend import hash_of
+from policyd.audit.operations import operation
 from policyd.audit.record import Entry
 from policyd.cedar.model import Decision, Uid
 from policyd.errors import InvalidInput, Problem
@@ -57,21 +59,15 @@ def _decided(request: pb.ApplyPoliciesRequest, parts: MeshParts) -> Decision:
     decision = decided(parts.live(), request.who, "apply", parts.now())
     if not decision.allowed:
         parts.record(_entry(request, decision, parts, None))
-        why = ", ".join(f"`{one}`" for one in (*decision.reasons, *(error.policy for error in decision.errors)))
-        message = f"the operators' policies do not allow `{request.who}` to apply: {why or 'no policy lets them'}"
+        why = decision.because or "no policy lets them"
+        message = f"the operators' policies do not allow `{request.who}` to apply: {why}"
         raise Forbidden(message, remedy="see operators.cedar")
     return decision
 
 
 def _entry(request: pb.ApplyPoliciesRequest, decision: Decision, parts: MeshParts, made: Edit | None) -> Entry:
-    detail: dict[str, Any] = {"operation": OPERATION, "files": [request.file]}
+    detail: dict[str, Any] = {"files": [request.file]}
     if made is not None:
         detail |= {"before": request.before, "after": hash_of(request.text)}
-    return Entry(
-        time=parts.now(),
-        kind="operation",
-        decision=decision.word,
-        reasons=decision.reasons,
-        principal=str(Uid("Operator", request.who)),
-        detail=detail,
-    )
+    by, word, reasons = str(Uid("Operator", request.who)), decision.word, decision.reasons
+    return operation(parts.now(), OPERATION, detail, by=by, decision=word, reasons=reasons)

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from policyd._pb import admin_pb2 as pb
+from policyd.audit.operations import operation
 from policyd.audit.record import Entry
 from policyd.authz.operators import Act, may, may_visit
 from policyd.cedar.model import Decision, Uid
@@ -31,16 +32,8 @@ def visited(request: pb.VisitRequest, live: Live, now: datetime, record: Callabl
         raise InvalidInput([Problem("visit", "no visit: it has a visitor, an act and the name of an operation")])
     decision = decided(live, request.who, act, now)
     if request.operation or not decision.allowed:
-        record(
-            Entry(
-                time=now,
-                kind="operation",
-                decision=decision.word,
-                reasons=decision.reasons,
-                principal=str(Uid("Operator", request.who)),
-                detail={"operation": request.operation or "console.view"},
-            )
-        )
+        name, by = request.operation or "console.view", str(Uid("Operator", request.who))
+        record(operation(now, name, {}, by=by, decision=decision.word, reasons=decision.reasons))
     return pb.VisitReply(allowed=decision.allowed, reasons=decision.reasons)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from policyd._pb import admin_pb2 as pb
-from policyd.admin_visit import visited
+from policyd.admin.visit import visited
 from policyd.audit.record import Entry
 from policyd.errors import InvalidInput
 from policyd.offline.loaded import load_folder

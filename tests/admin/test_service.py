@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from policyd import __version__
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
-from policyd.admin import AdminService, Parts, handler
-from policyd.admin_facts import Addresses, Counts
-from policyd.admin_mesh import MeshDesk, MeshParts
-from policyd.admin_policies import applied
+from policyd.admin.facts import Addresses, Counts
+from policyd.admin.mesh import MeshDesk, MeshParts
+from policyd.admin.parts import Parts
+from policyd.admin.policies import applied
+from policyd.admin.service import AdminService, handler
 from policyd.amend import Amender, hash_of
 from policyd.audit.record import Entry
 from policyd.ca.assignment import Registration
