@@ -113,10 +113,10 @@ def _reasons(records: Iterable[Record], explainer: Explainer, *, together: bool)
     found: dict[object, Reason] = {}
     explained: dict[object, tuple[str, str]] = {}
     for number, record in enumerate(records):
-        asked = _asked(record)
-        if asked not in explained:
-            explained[asked] = _told(record, explainer)
-        said, would = explained[asked]
+        alike = explainer.likeness(record)
+        if alike not in explained:
+            explained[alike] = _told(record, explainer)
+        said, would = explained[alike]
         key = (record.decision, said, would) if together else number
         if (known := found.get(key)) is None:
             word = record.decision or ""
@@ -124,15 +124,6 @@ def _reasons(records: Iterable[Record], explainer: Explainer, *, together: bool)
         else:
             found[key] = replace(known, first=record.time, times=known.times + 1)
     yield from found.values()
-
-
-def _asked(record: Record) -> object:
-    """What two records have in common that have one explanation: what was decided by what, from what was read."""
-    import msgspec
-
-    asked = (record.principal, record.action, record.resource)
-    read = msgspec.json.encode((record.context, record.detail, record.errors), order="sorted")
-    return asked, record.decision, record.reasons, record.revision, read
 
 
 def _told(record: Record, explainer: Explainer) -> tuple[str, str]:

@@ -107,6 +107,11 @@ def history(root: Path) -> History:
 
 
 def find(root: Path, prefix: str, at: datetime | None = None) -> Kept:
+    """Find a revision below `root`, as `find_in`."""
+    return find_in(history(root), prefix, at)
+
+
+def find_in(known: History, prefix: str, at: datetime | None = None) -> Kept:
     """Find a revision by the first digits of its hash; of its texts those that were in force `at` that time, or last.
 
     Raises UsageError for what names none or several, StateError for a damaged one.
@@ -114,7 +119,6 @@ def find(root: Path, prefix: str, at: datetime | None = None) -> Kept:
     if not _PREFIX.fullmatch(prefix) or len(prefix) < MIN_PREFIX:
         message = f"`{prefix[:80]}` is no revision"
         raise UsageError(message, remedy=f"write {MIN_PREFIX} to 64 of its digits, 0 to 9 and a to f")
-    known = history(root)
     damaged = [path for path in known.damaged if path.name.startswith(prefix)]
     found = [one for one in known.kept if one.revision.startswith(prefix)]
     revisions = sorted({one.revision for one in found} | {path.name[:64] for path in damaged})

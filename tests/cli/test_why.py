@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from policyd.audit.journal import Journal
 from policyd.audit.record import Entry, Fault
@@ -22,6 +23,7 @@ Command = Callable[..., Said]
 DAY = "2026-11-20"
 DENIED = "no policy permits `bookinfo-reviews` GET /details/0 on `details`"
 WOULD = "the caller `bookinfo-productpage` (by `details-from-productpage`)"
+EARLIER = "the time 2026-11-20T12:01:29.999Z"
 FAILED = "revision: the mesh changed meanwhile"
 
 
@@ -141,6 +143,40 @@ def test_machines_are_told_the_same(
 
 def test_only_so_many_reasons_are_told(policyd: Command, folder: Path) -> None:
     assert [one["decision"] for one in policyd("why", "-n", "1", "--dir", folder, "--json").value] == ["error"]
+
+
+def test_requests_are_not_told_together_where_another_moment_or_instance_has_another_reason(
+    policyd: Command, root: Path, tmp_path: Path
+) -> None:
+    """What would have let them pass is of policies that their decisions did not read."""
+    folder = recorded.bookinfo(root, tmp_path / "bookinfo")
+    (folder / "policies" / "reviews.cedar").write_text(
+        """
+        @id("morning") permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/bookinfo-productpage",
+            action == Action::"GET", resource == Service::"reviews.default")
+        when { context.time < datetime("2026-11-20T12:01:30Z") };
+        @id("second") permit (principal == Workload::"spiffe://cluster.local/ns/default/sa/bookinfo-details",
+            action == Action::"POST", resource == Service::"reviews.default")
+        when { context.destination.labels.hasTag("version") &&
+               context.destination.labels.getTag("version") == "v2" };
+        """
+    )
+    ruling = recorded.in_force(folder)
+    entries = [_asked(ruling, number, "ratings", "reviews", "/reviews/0") for number in (0, 1, 2)] + [
+        replace(_asked(ruling, 3 + at, "details", "reviews", "/reviews/0"), proxy=proxy)
+        for at, proxy in enumerate(("reviews-v1", "reviews-v2"))
+    ]
+    traffic.write(folder, entries)
+    told = policyd("why", "--dir", folder, "--json").value
+    assert {one["decision_id"][-1]: (one["would_allow"], one["times"]) for one in told} == {
+        "1": ("the caller `bookinfo-productpage` (by `morning`)", 2),
+        "2": (f"{EARLIER} and the caller `bookinfo-productpage` (by `morning`)", 1),
+        "3": (f"{EARLIER} and the caller `bookinfo-productpage` (by `morning`)", 1),
+        "4": (
+            f"`POST` instead of `GET` (by `second`); or {EARLIER} and the caller `bookinfo-productpage` (by `morning`)",
+            1,
+        ),
+    }
 
 
 def test_where_nothing_was_refused_that_is_said(policyd: Command, folder: Path) -> None:
