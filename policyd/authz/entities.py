@@ -167,7 +167,12 @@ def _groups_above(groups: Mapping[str, Group]) -> dict[Uid, tuple[Uid, ...]]:
             direct.setdefault(member, set()).add(Uid("Group", group.name))
 
     def above(uid: Uid) -> set[Uid]:
-        return {one for parent in direct.get(uid, ()) for one in (parent, *above(parent))}
+        found, waiting = set[Uid](), [uid]
+        while waiting:
+            more = direct.get(waiting.pop(), set()) - found
+            found |= more
+            waiting += more
+        return found
 
     return {member: tuple(sorted(above(member))) for member in direct}
 

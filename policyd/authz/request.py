@@ -229,12 +229,15 @@ def endpoint(address: Any, end: str) -> Endpoint:
 
 @lru_cache(maxsize=4096)
 def _ip(text: str) -> str | None:
-    """An address in its usual form; None for anything else, one with a zone too."""
+    """An address in its usual form; None for anything else, one with a zone too.
+
+    One of IPv4 in IPv6, as proxies on both write it, is that of IPv4: no range that a policy names would hold it.
+    """
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return None if "%" in text else str(ip)
+    return None if "%" in text else str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 @lru_cache(maxsize=1024)

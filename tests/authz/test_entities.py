@@ -40,6 +40,18 @@ def test_groups_are_transitive(mesh: Mesh) -> None:
     assert service.parents == (NAMESPACE, DOMAIN, *all_three)
 
 
+def test_groups_of_any_shape_are_transitive_at_once(mesh: Mesh) -> None:
+    ladder = {
+        f"{rung}{side}": Group(f"{rung}{side}", groups=frozenset({f"{rung - 1}a", f"{rung - 1}b"} if rung else ()))
+        for rung in range(40)
+        for side in "ab"
+    }
+    chain = {f"g{at}": Group(f"g{at}", groups=frozenset({f"g{at - 1}"} if at else {"39a"})) for at in range(1500)}
+    groups = {**ladder, **chain, "0a": Group("0a", workloads=frozenset({PAGE}))}
+    parents = MeshEntities(replace(mesh, groups=groups)).principal(PAGE).parents
+    assert set(parents[2:]) == {Uid("Group", name) for name in groups if name != "0b"}
+
+
 def test_an_undeclared_identity_is_what_its_id_says(mesh: Mesh) -> None:
     groups = {"friends": Group("friends", workloads=frozenset({SpiffeId.parse("spiffe://partner.org/ns/shop/sa/web")}))}
     entities = MeshEntities(replace(mesh, groups=groups))
