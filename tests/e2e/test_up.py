@@ -214,7 +214,7 @@ def test_while_policyd_is_away_requests_are_503_and_then_pass_again(own_mesh: Ru
 
 
 def test_a_server_that_is_ended_and_started_again_leaves_its_proxies_where_they_are(own_mesh: RunningMesh) -> None:
-    """An upgrade, or a change of policyd.yaml that wants a new start: the Envoys run on, and nobody else has their ports."""
+    """As for an upgrade: the Envoys run on, and their ports are nobody else's."""
     before = own_mesh.says("status")
     os.kill(pid_of(own_mesh, "policyd", " serve "), signal.SIGTERM)
 
