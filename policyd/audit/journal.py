@@ -243,7 +243,7 @@ class Journal:
             self._check_open()
             if not self._files.is_of(self._clock()):
                 self._sink.turn()
-            self._put_all(bodies)
+            self._put_all(bodies, whole=True)  # a part of them would come twice
             seq = self._next.seq - 1
             epoch = self._commits.epoch if self._commits else None
         if self._commits is not None and epoch is not None:
@@ -407,12 +407,12 @@ class Journal:
         place.seq, place.prev = seq + 1, digest(line)
         return Placed(entry, seq, prev)
 
-    def _put_all(self, bodies: Sequence[bytes]) -> None:
-        """Write them in their places: in one go, unless they are very large."""
+    def _put_all(self, bodies: Sequence[bytes], *, whole: bool = False) -> None:
+        """Write them in their places: in one go, unless they are very large and need not all be kept, or none."""
         place = self._next
         seq, prev, lines, size = place.seq, place.prev, list[bytes](), 0
         for body in bodies:
-            if size > TOGETHER:
+            if size > TOGETHER and not whole:
                 self._sink.append(b"".join(lines), place.seq)
                 place.seq, place.prev, lines, size = seq, prev, [], 0
             line = line_of(body, self.writer, seq, prev)

@@ -117,6 +117,24 @@ def test_what_very_many_bytes_come_to_is_kept_too(tmp_path: Path) -> None:
     assert [found.seq for found in records(folder)] == list(range(1, 11))
 
 
+@pytest.mark.parametrize("durability", ["written", "fsync"])
+def test_of_very_many_bytes_that_find_no_space_none_are_there_twice_when_they_come_again(
+    tmp_path: Path, durability: Any
+) -> None:
+    disk, folder = FailingDisk(), tmp_path / "journal"
+    journal = journal_at(folder, durability=durability, disk=disk)
+    filled = [(journal.stencil(an_entry(context={"path": "/" + "x" * 500_000})), Own(MICROS))] * 10
+    disk.space = 4 << 20
+
+    with pytest.raises(JournalError):
+        journal.keep_filled(filled)
+    disk.space = None
+    journal.keep_filled(filled)
+    journal.close()
+
+    assert [found.seq for found in records(folder)] == list(range(1, 11))
+
+
 def test_no_stencil_of_a_journal_holds_a_secret(tmp_path: Path) -> None:
     journal = journal_at(tmp_path / "journal")
     token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
