@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
+import pkgutil
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgspec
 
+import policyd
+import proxy
 from docs.pages.tables import code, codes, prose, table
 from policyd import errors, names, signals
+from policyd.audit.ask.columns import MEANINGS
 from policyd.audit.record import Entry, Fault, Record, Shadow
+
+OPERATIONS: Final = (
+    ("`server.start`", "the server began", "`version`; `last_good` where the folder is bad"),
+    ("`deciders.restart`", "the decision processes were replaced", ""),
+    ("`log.level`", "how much is logged was changed", "the level, and whose"),
+    ("`mesh.apply`, `policies.apply`", "files were written by a command or the console", "the files"),
+    ("`token.create`, `token.revoke`", "a join token", "`agent`"),
+    ("`entry.create`, `entry.delete`", "a registration entry", "`entry`, `spiffe_id`, `selectors`"),
+    ("`identity.revoke`, `identity.unrevoke`", "an identity was revoked, or no more", "which, and the reason"),
+    ("`certificate.revoke`, `certificate.unrevoke`", "one certificate", "its serial number, and the reason"),
+    ("`ca.rotate.prepare`, `.activate`, `.taint`, `.revoke`, `.abort`", "a step of a rotation", "of what"),
+    ("`ca.export`, `ca.import`", "a copy of the authority was taken, or put in its place", "`file`"),
+    ("`ca.expiry`", "a certificate of the authority's chain ends soon", "which, and when"),
+    ("`bundle.fetch`, `bundle.import`", "another trust domain's bundle", "its roots"),
+    ("`federation.create`, `federation.delete`", "another trust domain was named, or no more", "`trust_domain`"),
+    (
+        "`console.open`, `.view`, `.decide`, `.replay`, `.leave`, `.leave_others`",
+        "what a visitor of the console did",
+        "",
+    ),
+    ("`journal.gap`", "records could not be kept", "how many were `refused` or `dropped`, `since`, `until`, `reason`"),
+    ("`journal.recovered`", "after a crash a half-written line was put aside", "where"),
+    ("`local.gap`", "decisions of a proxy that did not come to be on record", "`instance`, `lost`, `reason`"),
+    ("`local.differs`", "a proxy and policyd decided differently: an alarm", "both answers"),
+)
 
 
 def metrics() -> Iterator[str]:
@@ -39,9 +68,21 @@ def _metrics(of: str) -> Iterator[str]:
 def error_codes() -> Iterator[str]:
     """Every class of the one error tree."""
     yield from ("# Error codes", "", "The `code` of an error, in logs, in records and with `--json`.", "")
-    found = [e for e in vars(errors).values() if inspect.isclass(e) and issubclass(e, errors.PolicydError)]
-    rows = ((code(e.code), prose(e.__doc__)) for e in sorted(found, key=lambda e: e.code))
-    yield from table(("code", "what went wrong"), rows)
+    rows = {(code(each.code), prose(each.__doc__)) for each in _error_classes() if "code" in vars(each)}
+    yield from table(("code", "what went wrong"), sorted(rows))
+
+
+def _error_classes() -> set[type[errors.PolicydError]]:
+    """All of them: most are in policyd.errors, some beside the one thing that raises them."""
+    for package in (policyd, proxy):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):  # which would run
+                importlib.import_module(module.name)
+    found, ahead = {errors.PolicydError}, [errors.PolicydError]
+    while ahead:
+        ahead += (more := set(ahead.pop().__subclasses__()) - found)
+        found |= more
+    return {each for each in found if each.__module__.partition(".")[0] in ("policyd", "proxy")}
 
 
 def records() -> Iterator[str]:
@@ -54,11 +95,20 @@ def records() -> Iterator[str]:
         "",
     )
     yield from (prose(Entry.__doc__), "", prose(Record.__doc__), "")
-    yield from table(("field", "holds", "default, which a line leaves out"), _fields(Record))
+    rows = ((*row, meaning) for row, meaning in zip(_fields(Record), _meanings(), strict=True))
+    yield from table(("field", "holds", "default, which a line leaves out", "what it is"), rows)
+    yield from ("## Operations", "", "`detail.operation` of a record of the kind `operation` says what was done.", "")
+    yield from table(("operation", "what it is", "besides, in `detail`"), OPERATIONS)
     yield from ("## One of `errors`", "", prose(Fault.__doc__), "")
     yield from table(("field", "holds", "default, which a line leaves out"), _fields(Fault))
     yield from ("## `shadow`", "", prose(Shadow.__doc__), "")
     yield from table(("field", "holds", "default, which a line leaves out"), _fields(Shadow))
+
+
+def _meanings() -> Iterator[str]:
+    """What the fields of a record are, in their order: as of the columns of `log sql`, and what is no column."""
+    meanings = {**MEANINGS, "prev": "the SHA-256 of the writer's line before, its newline included"}
+    return (meanings[field.name] for field in msgspec.structs.fields(Record))
 
 
 def _fields(struct: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
@@ -78,7 +128,7 @@ def _holds(hint: Any) -> str:
     """Name a type as JSON has it."""
     match msgspec.json.schema(hint):
         case {"enum": values} | {"anyOf": [{"enum": values}, *_]}:
-            return codes(value for value in values if value is not None)
+            return codes(value for value in values if value)
         case {"format": "date-time"}:
             return "time"
         case {"type": "array", "items": {"type": "string"}}:

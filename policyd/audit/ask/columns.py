@@ -27,11 +27,11 @@ class Column:
     source: str
 
 
-_MEANINGS: Final = {
+MEANINGS: Final = {
     "time": "when, in UTC",
     "kind": "`decision`, `issuance`, `change` or `operation`",
     "decision": "`allow`, `deny`, `error`; null where nothing was decided",
-    "status": "what the caller got: 200, 400, 403, 503",
+    "status": "what the caller got: 200, 400, 401, 403, 503; 0 where nobody waits",
     "decision_id": "the id in the answer to a denial",
     "principal": 'who asked, as Cedar writes it: `Workload::"spiffe://…"`',
     "action": 'the method: `Action::"GET"`',
@@ -72,7 +72,7 @@ def _fields() -> list[Column]:
 
 
 def _column(field: msgspec.inspect.Field) -> Column:
-    name, meaning = field.name, _MEANINGS.get(field.name, "")
+    name, meaning = field.name, MEANINGS.get(field.name, "")
     kind, default = _type(field.type)
     given = field.default
     if isinstance(given, str):
