@@ -46,13 +46,15 @@ def said_user(logged: Any, listener: Listener) -> EndUser | None:
     As our own filter says there (policyd.local.users); raises IncompleteRequest.
     """
     found = logged.metadata.filter_metadata.get(METADATA_USER) if listener.issuers else None
-    said = MessageToDict(found).get(USER) if found is not None else None
-    if said is None:
+    if found is None:
         return None
     try:
+        said = MessageToDict(found).get(USER)  # not of a number that is none
+        if said is None:
+            return None
         claims = claims_of(said["claims"])
         user = _user({"iss": said["issuer"], "sub": said["subject"]}, listener.issuers)
-    except (KeyError, TypeError, AttributeError, UnacceptableToken):
+    except (KeyError, TypeError, ValueError, AttributeError, UnacceptableToken):
         raise IncompleteRequest("this tells of no user that the listener believes") from None
     return user._replace(claims=claims)
 

@@ -160,6 +160,7 @@ def test_claims_that_the_operator_lists_are_on_record_too(mesh: Mesh, schema: An
         {"user": {**ALICE["user"], "issuer": "https://b"}},
         {"user": {**ALICE["user"], "subject": ""}},
         {"user": {**ALICE["user"], "claims": {"n": 2**53}}},
+        {"user": {**ALICE["user"], "claims": {"n": float("nan")}}},
         {"user": {**ALICE["user"], "claims": "none"}},
     ],
 )
