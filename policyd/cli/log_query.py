@@ -11,6 +11,8 @@ from policyd.cli.moments import Since, Until
 from policyd.cli.options import Dir, Json
 
 if TYPE_CHECKING:
+    from policyd.audit.ask.child import Question
+    from policyd.audit.ask.filters import Filter
     from policyd.audit.ask.process import Rows
 
 NEWEST: Final = 20
@@ -20,12 +22,29 @@ Principal = Annotated[
     str | None, typer.Option(help="Only of this caller: `productpage`, or a whole SPIFFE ID.", show_default=False)
 ]
 Resource = Annotated[str | None, typer.Option(help="Only on this service or host: `reviews`.", show_default=False)]
+Outcome = Annotated[Literal["allow", "deny", "error"] | None, typer.Option(help="Only these.", show_default=False)]
+Kind = Annotated[
+    Literal["decision", "issuance", "change", "operation"] | None,
+    typer.Option(help="Only this kind of record.", show_default=False),
+]
+Method = Annotated[str | None, typer.Option(help="Only with this HTTP method.", show_default=False)]
+Path = Annotated[str | None, typer.Option(help="Only this path; `*` stands for anything.", show_default=False)]
+Policy = Annotated[str | None, typer.Option(help="Only determined by this policy.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="Only under this revision, or what begins so.", show_default=False)]
+Status = Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)]
+Change = Annotated[
+    Literal["agree", "would_deny", "would_allow", "skipped", "error"] | None,
+    typer.Option(help="Only what the policies that are tried would change so.", show_default=False),
+]
+Errors = Annotated[bool, typer.Option("--errors", help="Only what failed, or where a policy failed.")]
 By = Annotated[
     str,
     typer.Option(
         "--by", metavar="NAMES", help="Count by these, as in `principal` or `hour,decision`.", show_default=False
     ),
 ]
+FirstSeen = Annotated[bool, typer.Option("--first-seen", help="Who called what for the first time, the newest first.")]
+Slowest = Annotated[bool, typer.Option("--slowest", help="The decisions that took longest.")]
 Lines = Annotated[
     int | None,
     typer.Option(
@@ -35,72 +54,47 @@ Lines = Annotated[
 
 
 def query(
-    directory: Dir = None,
-    as_json: Json = False,
-    since: Since = "",
-    until: Until = "",
-    decision: Annotated[
-        Literal["allow", "deny", "error"] | None, typer.Option(help="Only these.", show_default=False)
-    ] = None,
-    principal: Principal = None,
-    resource: Resource = None,
-    kind: Annotated[
-        Literal["decision", "issuance", "change", "operation"] | None,
-        typer.Option(help="Only this kind of record.", show_default=False),
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="Only with this HTTP method.", show_default=False)] = None,
-    path: Annotated[
-        str | None, typer.Option(help="Only this path; `*` stands for anything.", show_default=False)
-    ] = None,
-    policy: Annotated[str | None, typer.Option(help="Only determined by this policy.", show_default=False)] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Only under this revision, or what begins so.", show_default=False)
-    ] = None,
-    status: Annotated[int | None, typer.Option(help="Only answered with this status.", show_default=False)] = None,
-    change: Annotated[
-        Literal["agree", "would_deny", "would_allow", "skipped", "error"] | None,
-        typer.Option(help="Only what the policies that are tried would change so.", show_default=False),
-    ] = None,
-    errors: Annotated[bool, typer.Option("--errors", help="Only what failed, or where a policy failed.")] = False,
-    by: By = "",
-    first_seen: Annotated[
-        bool, typer.Option("--first-seen", help="Who called what for the first time, the newest first.")
-    ] = False,
-    slowest: Annotated[bool, typer.Option("--slowest", help="The decisions that took longest.")] = False,
-    lines: Lines = None,
-) -> None:
+    directory: Dir = None, as_json: Json = False, since: Since = "", until: Until = "", decision: Outcome = None,
+    principal: Principal = None, resource: Resource = None, kind: Kind = None, method: Method = None, path: Path = None,
+    policy: Policy = None, revision: Revision = None, status: Status = None, change: Change = None,
+    errors: Errors = False, by: By = "", first_seen: FirstSeen = False, slowest: Slowest = False, lines: Lines = None,
+) -> None:  # fmt: skip
     """Ask the journal: the newest records that match, or counts, pairs that were never seen before, the slowest.
 
     Examples: `--decision deny --since 1h --by principal`; `--resource reviews --by principal` (who called it);
     `--first-seen --since yesterday`; `--errors --by error`; `--by revision,decision`. Answers come from a copy of the
     journal in columns, brought up to date first; it proves nothing, `policyd log verify` does.
     """
-    from policyd.audit.ask import questions
     from policyd.audit.ask.filters import Filter
     from policyd.cli.journal_copy import ask
     from policyd.cli.moments import here
+
+    _check_one(by, first_seen, slowest)
+    wanted = Filter(
+        here(since, until), decision, principal, resource, kind or ("decision" if slowest else None), method, path,
+        policy, revision, status=status, failed=True if errors else None, change=change,
+    )  # fmt: skip
+    show = _show_counts if by or first_seen else _show_records
+    with ask(directory, [_question(wanted, by, first_seen, slowest, lines)]) as answers:
+        show(next(answers), as_json)
+
+
+def _check_one(by: str, first_seen: bool, slowest: bool) -> None:
     from policyd.errors import UsageError
 
     if sum([bool(by), first_seen, slowest]) > 1:
         raise UsageError("`--by`, `--first-seen` and `--slowest` are three questions", remedy="ask one of them")
-    if slowest and kind is None:
-        kind = "decision"
-    wanted = Filter(
-        here(since, until), decision, principal, resource, kind, method, path, policy, revision,
-        status=status, failed=True if errors else None, change=change,
-    )  # fmt: skip
+
+
+def _question(wanted: Filter, by: str, first_seen: bool, slowest: bool, lines: int | None) -> Question:
+    """What is asked about the records that are wanted; raises UsageError for names that nothing is counted by."""
+    from policyd.audit.ask import questions
+
     if by:
-        question = questions.counted(wanted, names(by), lines or GROUPS)
-    elif first_seen:
-        question = questions.first_seen(wanted, lines or GROUPS)
-    else:
-        question = (questions.slowest if slowest else questions.newest)(wanted, lines or NEWEST)
-    with ask(directory, [question]) as answers:
-        found = next(answers)
-        if by or first_seen:
-            _show_counts(found, as_json)
-        else:
-            _show_records(found, as_json)
+        return questions.counted(wanted, names(by), lines or GROUPS)
+    if first_seen:
+        return questions.first_seen(wanted, lines or GROUPS)
+    return (questions.slowest if slowest else questions.newest)(wanted, lines or NEWEST)
 
 
 def stats(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
@@ -16,31 +17,39 @@ if TYPE_CHECKING:
     from policyd.audit.record import Record
     from policyd.authz.ruling import Ruling
     from policyd.policy.authorize import Answer
+    from policyd.policy.end_user import Shown
 
+From = Annotated[str, typer.Argument(metavar="FROM", help="Who asks, as in `policyd authorize`.", show_default=False)]
+Method = Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method.", show_default=False)]
+Url = Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)]
+Decision = Annotated[
+    str, typer.Option("--decision", metavar="ID", help="A recorded decision instead of a request.", show_default=False)
+]
+Proxy = Annotated[
+    str,
+    typer.Option(
+        "--proxy", metavar="INSTANCE", help="As it is decided now where it reaches this one.", show_default=False
+    ),
+]
 Header = Annotated[
     list[str] | None,
     typer.Option("--header", "-H", help="A header, as in `end-user=jason`; repeatable.", show_default=False),
 ]
 
 
+class Explained(NamedTuple):
+    """Why, by what is in force, and by the policies that are only tried, where there are such."""
+
+    found: Answer
+    tried: Answer | None = None
+
+
 def explain(
-    caller: Annotated[
-        str, typer.Argument(metavar="FROM", help="Who asks, as in `policyd authorize`.", show_default=False)
-    ] = "",
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method.", show_default=False)] = "",
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)
-    ] = "",
-    decision: Annotated[
-        str,
-        typer.Option("--decision", metavar="ID", help="A recorded decision instead of a request.", show_default=False),
-    ] = "",
-    proxy: Annotated[
-        str,
-        typer.Option(
-            "--proxy", metavar="INSTANCE", help="As it is decided now where it reaches this one.", show_default=False
-        ),
-    ] = "",
+    caller: From = "",
+    method: Method = "",
+    url: Url = "",
+    decision: Decision = "",
+    proxy: Proxy = "",
     header: Header = None,
     user: User = "",
     claim: Claim = None,
@@ -59,56 +68,79 @@ def explain(
     With --proxy the running server decides, under the revision in force and not the files; whether the proxy has what
     it was sent is told too. Nothing is sent to it, and nothing recorded.
     """
-    from datetime import UTC, datetime
-
-    from policyd.cli import explain as words
-    from policyd.cli import output
     from policyd.cli.values import shown_user
-    from policyd.errors import UsageError
     from policyd.instance import folder
-    from policyd.offline.loaded import load_folder
-    from policyd.policy.authorize import authorize
     from policyd.policy.header_form import headers
-    from policyd.policy.recorded import of_shadow
 
     given, shown = headers(header or ()), shown_user(user, claim or ())
-    if bool(decision) == bool(caller or method or url) or (decision and (given or shown)):
-        remedy = "write FROM METHOD URL, or --decision ID"
-        raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
-    if proxy and (decision or shadow or shown):
-        remedy = "leave out `--decision`, `--shadow` and `--user`"
-        raise UsageError("`--proxy` asks what is in force about a request", remedy=remedy)
+    asked = f"{caller} {method} {url}"
+    _check_asked(bool(caller or method or url), decision, bool(given or shown))
+    _check_proxy(proxy, bool(decision or shadow or shown))
     where = folder(directory)
     if proxy:
-        _live(where, proxy, f"{caller} {method} {url}", given, as_json)
-    now = datetime.now(UTC)
-    if decision:
-        record = _record(where, decision)
-        ruling, why = _of_its_time(where, record, shadow)
-        found = _answer(record, ruling, why)
-        tried = _answer(of_shadow(record), ruling.shadow) if ruling.shadow else None
+        _live(where, proxy, asked, given, as_json)
+    elif decision:
+        _show(_of_record(where, decision, shadow), as_json)
     else:
-        ruling = load_folder(where, cases=False, shadow=shadow).live.ruling
-        asked = f"{caller} {method} {url}"
-        found = authorize(asked, ruling, now, given, shown)
-        tried = authorize(asked, ruling.shadow, now, given, shown) if ruling.shadow else None
+        _show(_of_files(where, shadow, asked, given, shown), as_json)
+
+
+def _check_asked(has_request: bool, decision: str, has_more: bool) -> None:
+    """Raise UsageError for no request and no decision, or both; a decision brings its headers and user."""
+    from policyd.errors import UsageError
+
+    if bool(decision) == has_request or (decision and has_more):
+        remedy = "write FROM METHOD URL, or --decision ID"
+        raise UsageError("explain takes a request or the id of a decision", remedy=remedy)
+
+
+def _check_proxy(proxy: str, has_more: bool) -> None:
+    from policyd.errors import UsageError
+
+    if proxy and has_more:
+        remedy = "leave out `--decision`, `--shadow` and `--user`"
+        raise UsageError("`--proxy` asks what is in force about a request", remedy=remedy)
+
+
+def _of_files(
+    folder: Path, shadow: Path | None, asked: str, headers: Mapping[str, str], user: Shown | None
+) -> Explained:
+    """As the folder's files decide a request now."""
+    from datetime import UTC, datetime
+
+    from policyd.offline.loaded import load_folder
+    from policyd.policy.authorize import authorize
+
+    ruling, now = load_folder(folder, cases=False, shadow=shadow).live.ruling, datetime.now(UTC)
+    found = authorize(asked, ruling, now, headers, user)
+    return Explained(found, authorize(asked, ruling.shadow, now, headers, user) if ruling.shadow else None)
+
+
+def _of_record(folder: Path, decision: str, shadow: Path | None) -> Explained:
+    """As a recorded question was decided, or is under policies that are tried."""
+    from policyd.policy.recorded import of_shadow
+
+    record = _record(folder, decision)
+    ruling, why = _of_its_time(folder, record, shadow)
+    return Explained(_answer(record, ruling, why), _answer(of_shadow(record), ruling.shadow) if ruling.shadow else None)
+
+
+def _show(explained: Explained, as_json: bool, more: Mapping[str, Any] = MappingProxyType({})) -> NoReturn:
+    from policyd.cli import explain as words
+    from policyd.cli import output
+
     if as_json:
-        output.print_json(words.all_json(found, tried))
+        output.print_json({**words.all_json(*explained), **more})
     else:
-        output.show(*words.all_lines(found, tried))
-    raise typer.Exit(Exit.OK if found.decision.allowed else Exit.DENIED)
+        output.show(*words.all_lines(*explained))
+    raise typer.Exit(Exit.OK if explained.found.decision.allowed else Exit.DENIED)
 
 
 def _live(folder: Path, instance: str, text: str, headers: Mapping[str, str], as_json: bool) -> NoReturn:
-    from policyd.cli import explain as words
-    from policyd.cli import explain_live, output
+    from policyd.cli import explain_live
 
     answered = explain_live.ask(folder, instance, text, headers)
-    if as_json:
-        output.print_json(words.all_json(answered.found, answered.tried) | explain_live.as_json(answered))
-    else:
-        output.show(*words.all_lines(answered.found, answered.tried))
-    raise typer.Exit(Exit.OK if answered.found.decision.allowed else Exit.DENIED)
+    _show(Explained(answered.found, answered.tried), as_json, explain_live.as_json(answered))
 
 
 def _record(folder: Path, decision: str) -> Record:

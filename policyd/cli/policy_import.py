@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -16,56 +16,66 @@ from policyd.cli.options import Json
 
 if TYPE_CHECKING:
     from policyd.mesh.model import Mesh
-    from policyd.policy.istio.translate import Translation
+    from policyd.policy.istio.translate import Options, Translation
 
 STDIN: Final = "-"
 
 app = group("Bring policies from elsewhere.")
 
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE", help="YAML with AuthorizationPolicies; `-` is the input.", show_default=False),
+]
+OfMesh = Annotated[
+    Path | None,
+    typer.Option(
+        "--mesh",
+        metavar="DIR",
+        help="The mesh's folder, for the workloads that selectors select. Without it: as --dir elsewhere.",
+        show_default=False,
+    ),
+]
+Namespace = Annotated[
+    str | None, typer.Option(help="Of policies without one; else the folder's default.", show_default=False)
+]
+TrustDomain = Annotated[str | None, typer.Option(metavar="TD", help="Istio's; else the folder's.", show_default=False)]
+Alias = Annotated[
+    list[str] | None, typer.Option(metavar="TD", help="A trust domain alias; repeatable.", show_default=False)
+]
+RootNamespace = Annotated[str, typer.Option(help="Whose policies hold in all namespaces.", metavar="NS")]
+HostsWithoutPort = Annotated[
+    bool, typer.Option("--hosts-without-port", help="Take it that callers send no port in Host.")
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the files there, over none.", show_default=False)]
+DryRuns = Annotated[
+    Path | None,
+    typer.Option(
+        "--dry-runs",
+        metavar="DIR",
+        help="Write there what would hold with dry runs enforced: a shadow folder.",
+        show_default=False,
+    ),
+]
+
+
+class Draft(NamedTuple):
+    """Policies as they were translated, and the folder that they are for; None where they are only shown."""
+
+    made: Translation
+    place: Path | None
+
 
 @app.command()
 def istio(
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE", help="YAML with AuthorizationPolicies; `-` is the input.", show_default=False),
-    ],
-    mesh: Annotated[
-        Path | None,
-        typer.Option(
-            "--mesh",
-            metavar="DIR",
-            help="The mesh's folder, for the workloads that selectors select. Without it: as --dir elsewhere.",
-            show_default=False,
-        ),
-    ] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option(help="Of policies without one; else the folder's default.", show_default=False),
-    ] = None,
-    trust_domain: Annotated[
-        str | None, typer.Option(metavar="TD", help="Istio's; else the folder's.", show_default=False)
-    ] = None,
-    alias: Annotated[
-        list[str] | None, typer.Option(metavar="TD", help="A trust domain alias; repeatable.", show_default=False)
-    ] = None,
-    root_namespace: Annotated[
-        str, typer.Option(help="Whose policies hold in all namespaces.", metavar="NS")
-    ] = "istio-system",
-    hosts_without_port: Annotated[
-        bool, typer.Option("--hosts-without-port", help="Take it that callers send no port in Host.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the files there, over none.", show_default=False)
-    ] = None,
-    dry_runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--dry-runs",
-            metavar="DIR",
-            help="Write there what would hold with dry runs enforced: a shadow folder.",
-            show_default=False,
-        ),
-    ] = None,
+    files: Files,
+    mesh: OfMesh = None,
+    namespace: Namespace = None,
+    trust_domain: TrustDomain = None,
+    alias: Alias = None,
+    root_namespace: RootNamespace = "istio-system",
+    hosts_without_port: HostsWithoutPort = False,
+    out: Out = None,
+    dry_runs: DryRuns = None,
     as_json: Json = False,
 ) -> None:
     """Turn Istio's AuthorizationPolicies into Cedar policies that decide the same, one file a service.
@@ -74,33 +84,49 @@ def istio(
     `policyd policy import istio authz.yaml --mesh DIR --out DIR/policies`. With `--dry-runs DIR/next` too, `shadow:
     {policies: next}` in policyd.yaml tries what Istio had as dry runs.
     """
-    from policyd.authz.path import canonical_path
-    from policyd.cedar.policies import load_policies
-    from policyd.cedar.schema import parse_schema
     from policyd.instance import folder
     from policyd.policy.istio.identity import TrustDomains
-    from policyd.policy.istio.read import read_policies
-    from policyd.policy.istio.translate import Options, translate
-    from policyd.sources.shipped import shipped_schema
+    from policyd.policy.istio.translate import Options
 
     texts = _read(files)
     found, default = _mesh(folder(mesh), files)
     domains = TrustDomains(_domain(trust_domain or found.trust_domain), tuple(_domain(one) for one in alias or ()))
     options = Options(namespace or default, domains, root_namespace, hosts_without_port)
+    drafts = _drafts(texts, found, options, out, dry_runs)
+    _keep(drafts)
+    _show(drafts, as_json)
+
+
+def _drafts(
+    texts: Mapping[str, str], mesh: Mesh, options: Options, out: Path | None, tried: Path | None
+) -> list[Draft]:
+    """What is enforced, and what would hold with dry runs where that is asked for; raises InvalidInput.
+
+    All of them load, as the server would load them.
+    """
+    from policyd.authz.path import canonical_path
+    from policyd.cedar.policies import load_policies
+    from policyd.cedar.schema import parse_schema
+    from policyd.policy.istio.read import read_policies
+    from policyd.policy.istio.translate import translate
+    from policyd.sources.shipped import shipped_schema
+
     policies, schema = read_policies(texts, options.namespace), parse_schema(shipped_schema("mesh"))
-    written: list[tuple[Translation, Path | None]] = [(translate(policies, found, options, canonical_path), out)]
-    if dry_runs is not None:
-        tried = replace(options, dry_runs=True)
-        written.append((translate(policies, found, tried, canonical_path), dry_runs))
-    for made, _ in written:
-        load_policies(made.files, schema)
-    for made, place in written:
-        if place is not None:
-            _check_free(made.files, place)
-    for made, place in written:
-        if place is not None:
-            _write(made.files, place)
-    _show(written, as_json)
+    drafts = [Draft(translate(policies, mesh, options, canonical_path), out)]
+    if tried is not None:
+        drafts.append(Draft(translate(policies, mesh, replace(options, dry_runs=True), canonical_path), tried))
+    for draft in drafts:
+        load_policies(draft.made.files, schema)
+    return drafts
+
+
+def _keep(drafts: Sequence[Draft]) -> None:
+    """Write each to its folder, or none of them; raises InvalidInput where other files are there, and StateError."""
+    placed = [(made.files, place) for made, place in drafts if place is not None]
+    for files, place in placed:
+        _check_free(files, place)
+    for files, place in placed:
+        _write(files, place)
 
 
 def _read(files: Sequence[str]) -> dict[str, str]:
@@ -190,24 +216,27 @@ def _differs(path: Path, text: str) -> bool:
         return True
 
 
-def _show(written: Sequence[tuple[Translation, Path | None]], as_json: bool) -> None:
+def _show(drafts: Sequence[Draft], as_json: bool) -> None:
     from policyd.cli import output
     from policyd.wording import clean
 
-    made, out = written[0]
     if as_json:
-        notes = [
-            {"message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy} for one in made.notes
-        ]
-        value: dict[str, Any] = {"files": dict(made.files), "written": str(out) if out else None, "notes": notes}
-        for tried, place in written[1:]:
-            value |= {"dry_runs": {"files": dict(tried.files), "written": str(place)}}
-        output.print_json(value)
+        output.print_json(_json(drafts))
         return
-    output.show(*(clean(f"note: {one}") for one in made.notes), stream=output.stderr())
-    for one, place in written:
-        for name, text in one.files.items():
+    output.show(*(clean(f"note: {one}") for one in drafts[0].made.notes), stream=output.stderr())
+    for made, place in drafts:
+        for name, text in made.files.items():
             if place is not None:
                 output.show(clean(f"{place / name}: written"))
             else:
                 output.show(f"// ---- {name}\n{clean(text, limit=1 << 20)}")
+
+
+def _json(drafts: Sequence[Draft]) -> dict[str, Any]:
+    """The same for machines."""
+    made, out = drafts[0]
+    notes = [{"message": one.message, "file": one.file, "line": one.line, "remedy": one.remedy} for one in made.notes]
+    value: dict[str, Any] = {"files": dict(made.files), "written": str(out) if out else None, "notes": notes}
+    for tried, place in drafts[1:]:
+        value |= {"dry_runs": {"files": dict(tried.files), "written": str(place)}}
+    return value
