@@ -19,6 +19,7 @@ from policyd.local import users
 from policyd.local.comparing import equal, in_range, is_kind, less
 from policyd.local.logic import (
     FALSE,
+    MAX_DEPTH,
     NO,
     TRUE,
     YES,
@@ -28,6 +29,7 @@ from policyd.local.logic import (
     Present,
     both,
     chosen,
+    depth_of,
     either,
     every,
     negated,
@@ -60,6 +62,12 @@ class Evaluator:
 
     def truth(self, expr: pst.Expr) -> Outcome:
         """When a boolean expression is true, and when an error."""
+        found = self._truth(expr)
+        if max(depth_of(found.true), depth_of(found.error)) > MAX_DEPTH:
+            raise NotCompilable(f"a condition that is nested over {MAX_DEPTH} deep")
+        return found
+
+    def _truth(self, expr: pst.Expr) -> Outcome:
         match expr:
             case pst.BoolLit(value):
                 return TRUE if value else FALSE

@@ -13,6 +13,9 @@ from typing import Any, Final
 from policyd.errors import NotCompilable
 
 MAX_TESTS: Final = 4_096  # of fields, in the filter of one listener
+# of formulas in one another: each is up to two messages, and Envoy and gRPC read no more than 100 in one another,
+# of which there are 9 around the formula and in a test; what policies are joined with may add a few
+MAX_DEPTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Not:
 
     part: Formula
     tests: int = field(compare=False, repr=False, default=0)
+    depth: int = field(compare=False, repr=False, default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Every:
 
     parts: tuple[Formula, ...]
     tests: int = field(compare=False, repr=False, default=0)
+    depth: int = field(compare=False, repr=False, default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Some:
 
     parts: tuple[Formula, ...]
     tests: int = field(compare=False, repr=False, default=0)
+    depth: int = field(compare=False, repr=False, default=1)
 
 
 Formula = Constant | Atom | Not | Every | Some
@@ -129,7 +135,7 @@ def negated(part: Formula) -> Formula:
         case Not(inner, _):
             return inner
         case _:
-            return Not(part, tests_of(part))
+            return Not(part, tests_of(part), depth_of(part) + 1)
 
 
 def every(*parts: Formula) -> Formula:
@@ -159,7 +165,7 @@ def _joined(kind: Any, neutral: Constant, settling: Constant, parts: tuple[Formu
     tests = sum(map(tests_of, found))
     if tests > MAX_TESTS:
         raise NotCompilable(f"what takes over {MAX_TESTS:,} tests")
-    made: Formula = kind(tuple(found), tests)
+    made: Formula = kind(tuple(found), tests, max(map(depth_of, found)) + 1)
     return made
 
 
@@ -172,6 +178,11 @@ def tests_of(formula: Formula) -> int:
             return len(test.texts) if isinstance(test, OneOf) else 1
         case _:
             return formula.tests
+
+
+def depth_of(formula: Formula) -> int:
+    """How deep others are nested in it; a test has none in it."""
+    return 0 if isinstance(formula, Constant | Atom) else formula.depth
 
 
 def atoms_of(formula: Formula) -> Iterator[Atom]:

@@ -6,7 +6,6 @@ it pass and says what it would have answered; then the filter decides.
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import ssl
@@ -39,6 +38,7 @@ from tests.fakes.decision_metrics import FakeDecisionMetrics
 from tests.local.world import Asked, Case
 from tests.ports import free_port
 
+BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 TYPE = "type.googleapis.com/"
 CENTRAL, LOCAL, DETAILS, LEFT = "x-central", "x-local", "x-details", "x-left"
 ASIDE = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"), authz_timeout_seconds=100)
@@ -225,8 +225,9 @@ def running(cases: Sequence[Case]) -> Iterator[Place]:
             _listener("tls", place.tls, verified, _tls(folder, place.authority)),
             _listener("plain", place.plain, strangers, {}),
         ]
-        (folder / "envoy.json").write_text(json.dumps(_bootstrap(listeners, authz)))
-        arguments = ["-c", f"{folder}/envoy.json", "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        # in the form in which sidecars get it, which is nested less deep than JSON
+        (folder / "envoy.pb").write_bytes(envoy_api.pack(BOOTSTRAP, _bootstrap(listeners, authz)))
+        arguments = ["-c", f"{folder}/envoy.pb", "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([envoy_binary(), *arguments], stdout=log, stderr=log)
         try:

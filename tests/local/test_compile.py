@@ -181,6 +181,19 @@ def test_a_policy_has_a_bound_however_it_is_nested(mesh: Mesh, schema: Schema) -
     assert left.why == "what takes over 4,096 tests"
 
 
+def test_a_condition_is_nested_no_deeper_than_envoy_reads(mesh: Mesh, schema: Schema) -> None:
+    permit = f'@id("p") permit (principal, {HTTP}, resource) when {{{{ {{}} }}}};'
+    deepest, deeper = (permit.format(world.nested(depth)) for depth in (32, 33))
+    found = compiled(mesh, schema, deepest)
+    assert found.is_exact
+    name = "envoy.extensions.filters.http.rbac.v3.RBAC"
+    config = {field: value for field, value in rbac(found).items() if field != "@type"}
+    envoy_api.message(name).FromString(envoy_api.pack(name, config))  # which reads as deep as Envoy does
+
+    (left,) = compiled(mesh, schema, deeper).left
+    assert left.why == "a condition that is nested over 32 deep"
+
+
 def test_a_value_has_a_bound_however_many_there_could_be(mesh: Mesh, schema: Schema) -> None:
     values = ", ".join(f'if context.request.path == "/{at}" then "{at}" else "x"' for at in range(11))
     text = f'@id("p") permit (principal, {HTTP}, resource) when {{ [{values}].contains("3") }};'

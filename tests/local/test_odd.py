@@ -124,6 +124,13 @@ ODD = (
         ALLOWED,
         headers=(("x-forwarded-for", b"10.0.0.1"), ("x-real-ip", b"10.0.0.2")),
     ),
+    Odd(
+        "conditions nested as deep as is compiled",
+        '@id("e") forbid (principal, action in Action::"http", resource) '
+        f"when {{ {world.nested(31)} && {OVERFLOW} }};{PERMIT.format(world.nested(32))}",
+        DENIED,
+        headers=(("h31", b""),),
+    ),
     Odd("no policy", "", DENIED),
     Odd("who has no certificate", PERMIT.format("principal is Unauthenticated"), ALLOWED, caller=STRANGER),
     Odd("the first policy by id", OPEN + '\n@id("a") forbid (principal, action, resource);', (403, "a")),

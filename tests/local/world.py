@@ -264,6 +264,14 @@ def condition(chosen: random.Random, depth: int = 3) -> str:
     return chosen.choice(among)(chosen)
 
 
+def nested(depth: int) -> str:
+    """A condition whose `&&` and `||` are so deep in one another."""
+    made = 'context.request.headers.hasTag("h0")'
+    for number in range(depth):
+        made = f'(context.request.headers.hasTag("h{number + 1}") {("||", "&&")[number % 2]} {made})'
+    return made
+
+
 def _failing(chosen: random.Random) -> str:
     """What fails, or fails for some requests."""
     one = chosen.choice((_of_text, _of_header, _of_caller))(chosen)
