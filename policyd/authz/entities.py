@@ -104,6 +104,8 @@ class MeshEntities:
         known = self._by_uid.get(uid)
         if known is None and uid.type == "Host":
             return self.host(uid.id)
+        if known is None and uid.type in ("Group", "User") and uid in self._above:
+            return Entity(uid, parents=self._above[uid])
         if known is not None or uid.type != "Workload":
             return known
         try:

@@ -149,7 +149,8 @@ def read_of(request: Request) -> dict[str, Any]:
     """The context with the tags of Headers and Labels in the place of the references to them."""
     tags = {one.uid: one.tags for one in request.entities if one.uid.type in ("Headers", "Labels")}
     context = {name: _resolved(value, tags) for name, value in request.context.items()}
-    for user in (one for one in request.entities if one.uid.type == USER and USER_KEY in context):
+    asks = request.context.get(USER_KEY, {}).get("__entity")
+    for user in (one for one in request.entities if one.uid.type == USER and one.uid.json() == asks):
         claims = {"claims": {name: list(values) for name, values in user.tags.items()}} if user.tags else {}
         context[USER_KEY] = {"__entity": user.uid.json(), **user.attrs, **claims}
     return context
