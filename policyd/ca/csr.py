@@ -74,7 +74,7 @@ def _load(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
         return request, check.check_key(request.public_key())
     except IdentityError as error:
         raise CsrError(error.message, remedy=error.remedy) from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CsrError("the certificate signing request cannot be read", remedy="send PKCS#10 in DER") from error
 
 

@@ -105,7 +105,7 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
 
 def _time(claims: Mapping[str, Any], name: str) -> datetime:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
         raise IdentityError(f"the token has no `{name}`")
     if not 0 <= value < 253_402_300_800:  # the year 10000
         raise IdentityError(f"the token's `{name}` is no time")

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
@@ -107,7 +107,7 @@ def _check_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
     leaf = chain[0]
     try:
         check_key(leaf.public_key())
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise IdentityError("the certificate's key cannot be read") from error
     for one in extensions(leaf):
         if isinstance(one.value, x509.BasicConstraints) and one.value.ca:

@@ -112,7 +112,7 @@ def _audiences(claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _time(claims: Mapping[str, Any], name: str) -> datetime:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
         raise IdentityError(f"the token has no `{name}` in seconds since 1970")
     if not 0 <= value < _LATEST:
         raise IdentityError(f"the token's `{name}` is no time")

@@ -79,7 +79,7 @@ def read(data: bytes) -> Material:
         if _JWT.fullmatch(text):
             return Token(text.decode("ascii"))
         return _der(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise IdentityError("this cannot be read", remedy="see whether the file is whole") from error
 
 

@@ -56,6 +56,7 @@ def test_a_good_request_gives_its_key(key: ec.EllipticCurvePrivateKey, names: tu
 REFUSED = [
     ("empty", b"", "cannot be read"),
     ("garbage", b"\x30\x82\xff\xff" + b"\x00" * 99, "cannot be read"),
+    ("of no version", a_csr().replace(b"\x02\x01\x00", b"\x02\x01\x2c", 1), "cannot be read"),
     ("trailing bytes", a_csr() + b"\x00", "cannot be read"),
     ("PEM", x509.load_der_x509_csr(a_csr()).public_bytes(Encoding.PEM), "cannot be read"),
     ("oversized", a_csr() + b"\x00" * MAX_BYTES, f"at most {MAX_BYTES} bytes"),

@@ -60,6 +60,12 @@ def large(challenge: bytes) -> Shown:
     return shown(MACHINES.certify(key), key, challenge, CSR)
 
 
+# of a kind of key that the library does not know
+UNKNOWN = CERTIFICATE.public_bytes(Encoding.DER).replace(
+    bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209")
+)
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -79,6 +85,7 @@ def large(challenge: bytes) -> Shown:
         (lambda c: shown(MACHINES.root, MACHINES.key, c, CSR), "an authority's"),
         (lambda c: Shown((), c, b"x"), "a chain of 1 to"),
         (lambda c: Shown((b"junk",), c, b"x"), "cannot be read"),
+        (lambda c: Shown((UNKNOWN,), c, b"x"), "key cannot be read"),
         (lambda c: Shown(good(c).chain * 9, c, b"x"), "a chain of 1 to"),
     ],
 )

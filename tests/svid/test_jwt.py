@@ -85,6 +85,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("exp as text", token(exp=str(SECOND + 300)), "has no `exp`"),
     ("exp without end", raw(json.dumps(HEADER), '{"sub":"spiffe://a/b","aud":"shop","exp":1e999}'), "this is no JSON"),
     ("exp that is no time", token(exp=10**15), "`exp` is no time"),
+    ("exp beyond all numbers", token(exp=10**400), "`exp` is no time"),
     ("exp before 1970", token(exp=-1), "`exp` is no time"),
     ("over", token(exp=SECOND), "ended at 2026-11-23T12:00:00Z, and here it is 2026-11-23T12:00:00Z, 0 s later"),
     ("not yet", token(nbf=SECOND + 1), "begins at 2026-11-23T12:00:01Z, and here"),

@@ -47,6 +47,7 @@ def test_a_private_key_is_known_wherever_it_stands(data: bytes) -> None:
         (b"noise", "no certificate, request, token or bundle"),
         (b"-----BEGIN CERTIFICATE-----\nnoise\n", "cannot be read"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\nnoise\n", "cannot be read"),
+        (CSR.public_bytes(Encoding.DER).replace(b"\x02\x01\x00", b"\x02\x01\x2c", 1), "cannot be read"),
         (b"-----BEGIN X509 CRL-----\n", "`X509 CRL` is nothing that is known here"),
         (b"{", "no JSON"),
         (b"\0" * (2 << 20), "more than 1,048,576 bytes"),
