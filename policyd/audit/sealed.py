@@ -118,7 +118,7 @@ def _read_index(file: BinaryIO, segment: Segment) -> Index:
     file.seek(size - foot - length)
     try:
         return _decoder.decode(file.read(length))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise _damaged(segment, "its index is unreadable") from None
 
 

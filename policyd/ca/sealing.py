@@ -19,7 +19,7 @@ from policyd.ca.authority import Svid
 from policyd.ca.check import check_svid
 from policyd.errors import IdentityError
 from policyd.spiffe import SpiffeId
-from policyd.svid.x509 import read_identity, read_trust_domain, verify
+from policyd.svid.x509 import parse, read_identity, read_trust_domain, verify
 
 MARGIN = timedelta(minutes=1)  # before its end a key is not used any more
 
@@ -84,10 +84,7 @@ class JournalTrust:
 
     def __call__(self, chain: tuple[bytes, ...], time: datetime) -> TrustedKey:
         """The key of a chain; raises IdentityError."""
-        try:
-            certificates = [x509.load_der_x509_certificate(one) for one in chain]
-        except ValueError as error:
-            raise IdentityError("it has no certificate") from error
+        certificates = [parse(one) for one in chain]
         identity = self._verified(certificates, time)
         if identity != SpiffeId.journal(identity.trust_domain):
             raise IdentityError(f"`{identity}` is not the journal")
@@ -97,7 +94,10 @@ class JournalTrust:
         return TrustedKey(leaf)
 
     def _verified(self, certificates: list[x509.Certificate], time: datetime) -> SpiffeId:
-        issuer = certificates[-1].issuer if certificates else None
+        try:
+            issuer = certificates[-1].issuer if certificates else None
+        except ValueError:  # names are read when they are asked for
+            raise IdentityError("a certificate cannot be read") from None
         root = next((one for one in self.others if one.subject == issuer), self.root)
         if _is_ours(root):
             return check_svid(certificates, root, time)

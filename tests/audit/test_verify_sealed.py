@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -54,6 +55,12 @@ def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
+
+
+def unnamed(path: Path) -> None:
+    """Have its index name a writer in what is no text."""
+    before, _, behind = path.read_bytes().rpartition(WRITER.encode())
+    path.write_bytes(before + WRITER.replace("s", "\x80", 1).encode("latin-1") + behind)
 
 
 def rewrite(path: Path, change: Callable[[list[bytes]], list[bytes]], sealed: Sealed) -> None:
@@ -111,6 +118,7 @@ def test_several_processes_find_what_one_finds(sealed: Sealed, unpack: bool) -> 
     [
         (lambda s: flip(file(s, 4), 60), "record", 3),
         (lambda s: flip(file(s, 4), -40), "", 3),
+        (lambda s: unnamed(file(s, 4)), "its index is unreadable", 3),
         (lambda s: file(s, 4).write_bytes(file(s, 4).read_bytes()[:-200]), "is no sealed segment of this name", 3),
         (lambda s: file(s, 4).unlink(), "records 4 to 6 were sealed, their file is missing", 3),
         (lambda s: file(s, 7).unlink(), "records 7 to 9 were sealed, their file is missing", 6),
@@ -229,6 +237,21 @@ def test_seals_of_somebody_else_are_forged(tmp_path: Path, authority: object, id
     sealed.write(4)
     sealed.new_sealer(signer=keys).turn()
     assert said in sealed.verify().problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("a003020102", "a00302017f"), ("0c07706f6c69637964", "2707706f6c69637964")],  # version; a name of no kind
+)
+def test_a_chain_that_is_read_halfway_is_nobodys(sealed: Sealed, old: str, new: str) -> None:
+    lines = seal_lines(sealed)
+    first = read_seal(lines[0])
+    _, signer = (b64decode(one) for one in first.chain)
+    spoilt = signer.replace(bytes.fromhex(old), bytes.fromhex(new), 1)
+    assert spoilt != signer
+    write_seals(sealed, changed(lines, 0, b64encode(signer), b64encode(spoilt)))
+    problem = sealed.verify().problems[0]
+    assert problem.message == "the key of seal 1 is not the journal's: a certificate cannot be read"
 
 
 def test_a_seal_of_a_time_at_which_its_key_was_not_valid_is_forged(sealed: Sealed) -> None:
