@@ -116,7 +116,7 @@ class Decider:
 
     def _listen(self, stack: ExitStack) -> None:
         turns = self._turns = make_turns(self._silence, self._opened.is_set, self._keep_all)
-        options = [("grpc.so_reuseport", 1), PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
+        options = [("grpc.so_reuseport", 1), *PINGS, *AGE, ("grpc.max_receive_message_length", MAX_CHECK_BYTES)]
         server = grpc.server(turns, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: self._ruling,

@@ -51,7 +51,7 @@ async def serve_xds(
     health: Health,
 ) -> None:
     """Configuration, certificates and spans, for Envoys and agents of the mesh; and what Envoys refuse themselves."""
-    server = grpc.aio.server(options=[ALONE, PINGS, STEADY, *AGE])
+    server = grpc.aio.server(options=[ALONE, *PINGS, STEADY, *AGE])
     server.add_generic_rpc_handlers((discovery.handler(), refused.handler(), health.handler()))
     agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
     agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]

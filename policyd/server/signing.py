@@ -30,7 +30,7 @@ LINGER_SECONDS: Final = 0.005  # how long a commit of the journal waits for more
 MAX_REQUEST_BYTES: Final = 2 << 20  # what a process may have of selectors, each of its greatest length
 OPTIONS: Final = (
     ALONE,
-    PINGS,
+    *PINGS,
     *AGE,
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", 64),

@@ -16,8 +16,12 @@ GRACE_SECONDS: Final = 2.0
 # it says so and goes on
 GRPC: Final = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 ALONE: Final = ("grpc.so_reuseport", 0)  # a port in use is an error, never shared
-# Envoys and agents ping every 30 s to notice a dead connection; gRPC's default would hang up on them
-PINGS: Final = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)
+# Envoys and agents ping every 30 s to notice a dead connection, also one on which nothing is under way (that of spans);
+# gRPC's defaults would hang up on them; the first is GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS
+PINGS: Final = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
 # no ping with each message to measure the bandwidth: a push costs a third more with it, and what comes in is small
 STEADY: Final = ("grpc.http2.bdp_probe", 0)
 # a connection is asked to end long before the certificate that opened it has: certificates are renewed at half of an

@@ -24,7 +24,7 @@ from proxy.identity import make_key
 from tests.fakes.toy_ca import ToyCa
 
 SECRET = encode_secret(b"s" * 32)
-_OPTIONS = (("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),)
+_OPTIONS = (("grpc.http2.min_ping_interval_without_data_ms", 5_000),)
 
 
 @dataclass
