@@ -8,13 +8,16 @@ it stays a set.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from policyd.audit.record import Entry
+from policyd.audit.masking import MASK
+from policyd.audit.record import Entry, Fault
 from policyd.config.audit import MaskSettings
+from policyd.errors import IncompleteRequest, UnacceptablePath
 
 KEY_BYTES: Final = 32
 HASH_PREFIX: Final = "hmac-sha256:"
@@ -24,14 +27,23 @@ _CUT: Final = "…"
 Masker = Callable[[Entry], Entry]
 _GONE: Final = object()
 
+# errors that quote what the caller sent, by where that stands in a context
+_QUOTED_BY: Final[Mapping[tuple[str, ...], str]] = {
+    ("request", "path"): UnacceptablePath.code,
+    ("request", "host"): IncompleteRequest.code,
+}
+_QUOTE: Final = re.compile("`.*`", re.DOTALL)  # from the first to the last
+
 
 def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
     """What applies the rules to an entry; None where there are none."""
     if not rules:
         return None
     changes = [(path, _change(rule, key)) for rule in rules for path in rule.paths]
+    quoting = frozenset(code for path, _ in changes for said, code in _QUOTED_BY.items() if said[: len(path)] == path)
 
     def apply(entry: Entry) -> Entry:
+        entry = _unquoted(entry, quoting)
         context, masked = entry.context, []
         for path, change in changes:
             changed = _changed(context, path, change)
@@ -43,6 +55,23 @@ def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
         return msgspec.structs.replace(entry, context=context, masked=tuple(dict.fromkeys([*entry.masked, *masked])))
 
     return apply
+
+
+def _unquoted(entry: Entry, codes: frozenset[str]) -> Entry:
+    """An entry whose errors of these codes quote nothing."""
+    errors, shadow = entry.errors, entry.shadow
+    if any(one.source in codes for one in errors):
+        entry = msgspec.structs.replace(entry, errors=_without_quotes(errors, codes))
+    if shadow is not None and any(one.source in codes for one in shadow.errors):
+        silent = msgspec.structs.replace(shadow, errors=_without_quotes(shadow.errors, codes))
+        entry = msgspec.structs.replace(entry, shadow=silent)
+    return entry
+
+
+def _without_quotes(faults: Sequence[Fault], codes: frozenset[str]) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(one.source, _QUOTE.sub(f"`{MASK}`", one.message)) if one.source in codes else one for one in faults
+    )
 
 
 def _change(rule: MaskSettings, key: bytes) -> Callable[[Any], Any]:

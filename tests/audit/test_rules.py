@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from policyd.audit.record import Fault, Shadow
 from policyd.audit.rules import make_masker
 from policyd.config.audit import MaskSettings
 from policyd.config.settings import parse_settings
@@ -130,6 +131,25 @@ def test_rules_hold_one_after_the_other() -> None:
 @pytest.mark.parametrize("context", [{}, {"request": {}}, {"request": "text"}, {"request": {"headers": None}}])
 def test_where_nothing_stands_nothing_is_masked(context: dict[str, Any]) -> None:
     assert masked({"header": "end-user"}, context=context) == (context, ())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "code", "message", "kept"),
+    [
+        ("request.path", "unacceptable_path", "`/users/4711//x` has two", "`[masked]` has two"),
+        ("request", "unacceptable_path", "`/a`b` is escaped twice", "`[masked]` is escaped twice"),
+        ("request.host", "incomplete_request", "`'shop'` is no name under `*.a`", "`[masked]`"),
+        ("request.host", "unacceptable_path", "`/a//b` has an empty segment", "`/a//b` has an empty segment"),
+        ("request.path", "p1", "`/users/4711` is quoted", "`/users/4711` is quoted"),
+    ],
+)  # fmt: skip
+def test_what_is_masked_is_not_told_by_the_error_about_it(attribute: str, code: str, message: str, kept: str) -> None:
+    apply = make_masker([MaskSettings(attribute=attribute)], KEY)
+    assert apply is not None
+    fault = Fault(code, message)
+    entry = apply(an_entry(context={}, errors=(fault,), shadow=Shadow(decision="error", errors=(fault,))))
+    assert entry.shadow is not None
+    assert (entry.errors, entry.shadow.errors) == ((Fault(code, kept),), (Fault(code, kept),))
 
 
 def test_equal_values_stay_equal_and_other_keys_make_others() -> None:
