@@ -92,7 +92,8 @@ class Issuer:
         authority cannot sign, JournalError or StateError where the certificate could not be recorded.
         """
         detail = {"agent": agent, "csr_sha256": fingerprint(csr), "requested_by": kind}
-        asked = self._alike.of(order, self._ports.mesh(), self._ports.revision())
+        revision = self._ports.revision()  # by which is decided, however long signing takes
+        asked = self._alike.of(order, self._ports.mesh(), revision)
         request, decision = asked.request, Decision(False)
         try:
             accepted = self._accept(csr, order.identity)
@@ -100,9 +101,9 @@ class Issuer:
             self._check_granted(decision, order)
             svid = self._sign(order, accepted.key)
         except (IdentityError, DecisionError) as error:
-            self._record(order, decision, detail, request.context, error)
+            self._record(order, decision, detail, request.context, error, revision=revision)
             raise
-        self._record(order, decision, detail | _described(svid), request.context)
+        self._record(order, decision, detail | _described(svid), request.context, revision=revision)
         self._ports.count(kind)
         return svid
 
@@ -122,6 +123,7 @@ class Issuer:
     def issue_jwt(self, order: JwtOrder, *, kind: str, agent: str = "") -> jwt.Token:
         """A JWT-SVID as ordered; `kind` and `agent` as for `issue`, which raises the same."""
         detail = {"agent": agent, "requested_by": kind}
+        revision = self._ports.revision()
         request = cedar_request(order, self._ports.mesh(), self._entities)
         decision = Decision(False)
         try:
@@ -138,10 +140,10 @@ class Issuer:
                 issuer=self._ports.token_issuer(),
             )
         except (IdentityError, DecisionError) as error:
-            self._record(order, decision, detail, request.context, error)
+            self._record(order, decision, detail, request.context, error, revision=revision)
             raise
         described = {"jti": token.jti, "kid": token.kid, "not_after": f"{token.not_after:%FT%TZ}"}
-        self._record(order, decision, detail | described, request.context)
+        self._record(order, decision, detail | described, request.context, revision=revision)
         self._ports.count("jwt")
         return token
 
@@ -220,6 +222,8 @@ class Issuer:
         detail: Mapping[str, Any],
         context: Mapping[str, Any],
         error: PolicydError | None = None,
+        *,
+        revision: str | None = None,
     ) -> None:
         faults = [Fault(source=one.policy, message=one.message) for one in decision.errors]
         faults += [Fault(source=error.code, message=error.message)] if error else []
@@ -233,17 +237,18 @@ class Issuer:
             errors=tuple(faults),
             context=context,
             detail=_filled({"spiffe_id": str(order.identity), "evidence": evidence, **detail}),
+            revision=revision,
         )
         if error is not None:
             self._ports.refused(error.code)
 
-    def _append(self, outcome: Outcome, *, action: str = str(X509), **fields: Any) -> None:
+    def _append(self, outcome: Outcome, *, action: str = str(X509), revision: str | None = None, **fields: Any) -> None:
         entry = Entry(
             time=self._ports.clock(),
             kind="issuance",
             decision=outcome,
             action=action,
-            revision=self._ports.revision(),
+            revision=self._ports.revision() if revision is None else revision,
             **fields,
         )
         self._ports.record(entry)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from policyd.ca.authority import Authority, Material, authority_of, new_material
 from policyd.ca.issuer import Issuer, Ports
 from policyd.ca.jwt_keys import JwtKeys, turn
+from policyd.ca.template import Random
 from policyd.errors import JournalError
 from policyd.mesh.model import Instance, Mesh, Service, Workload
 from policyd.spiffe import SpiffeId
@@ -92,6 +93,8 @@ class Office:
     revoked: set[SpiffeId] = field(default_factory=set)
     serials: set[str] = field(default_factory=set)
     token_issuer: str = ""
+    revision: str = "r1"
+    random: Random = os.urandom
     jwt_keys: JwtKeys = field(default_factory=lambda: turn(JwtKeys(), NOW, a_key))
 
     @property
@@ -102,8 +105,8 @@ class Office:
             record=self.recorder,
             count=self.counted.append,
             clock=self.clock,
-            random=os.urandom,
-            revision=lambda: "r1",
+            random=self.random,
+            revision=lambda: self.revision,
             refused=self.refused.append,
             jwt_keys=lambda: self.jwt_keys,
             revoked=self.revoked.__contains__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -93,6 +94,19 @@ def test_a_refusal_is_recorded_and_counted_as_one(
     assert (entry.decision, [fault.source for fault in entry.errors]) == (outcome, sources)
     assert "serial" not in entry.detail
     assert (office.counted, office.refused) == ([], [kind.code])
+
+
+def test_the_revision_on_record_is_that_which_decided_whatever_is_in_force_once_it_is_signed(office: Office) -> None:
+    def changing(count: int) -> bytes:
+        office.revision = "r2"
+        return os.urandom(count)
+
+    office.random = changing
+    order = office.issuer.order_jwt(REVIEWS, LAPTOP, Evidence("unix", ("unix:uid:1",)), ("shop",))
+    office.issuer.issue_jwt(order, kind="workload")
+    office.revision = "r1"
+    office.issuer.issue(an_order(office), a_csr(), kind="workload")
+    assert [entry.revision for entry in office.recorder.entries] == ["r1", "r1"]
 
 
 def test_without_a_record_there_is_no_certificate(office: Office) -> None:
