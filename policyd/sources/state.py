@@ -22,7 +22,7 @@ def prepare_state(directory: Path, uid: int) -> StatePaths:
     paths = state_paths(directory)
     try:
         fresh = private_folder(paths.root, uid)
-        if fresh or not any(paths.root.iterdir()):
+        if fresh or all(_is_draft(one, paths) for one in paths.root.iterdir()):
             write_private(paths.format, f"{FORMAT}\n".encode())
         else:
             _check_format(paths)
@@ -30,6 +30,11 @@ def prepare_state(directory: Path, uid: int) -> StatePaths:
         message = f"`{paths.root}` cannot be used: {_reason(error)}"
         raise StateError(message, remedy="check the folder's owner and the disk") from None
     return paths
+
+
+def _is_draft(path: Path, paths: StatePaths) -> bool:
+    """Whether a start that was killed while it wrote the format left it: then there is nothing else."""
+    return path.name.startswith(f".{paths.format.name}.")
 
 
 def prepare_runtime(runtime: Path, uid: int) -> Path:

@@ -30,6 +30,12 @@ def test_a_crash_between_folder_and_format_is_made_good(tmp_path: Path) -> None:
     assert prepare_state(tmp_path, UID).format.read_text() == "1\n"
 
 
+def test_a_crash_while_the_format_was_written_is_made_good(tmp_path: Path) -> None:
+    (tmp_path / ".policyd").mkdir(mode=0o700)
+    (tmp_path / ".policyd/.format.4711.tmp").touch()
+    assert prepare_state(tmp_path, UID).format.read_text() == "1\n"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
