@@ -30,6 +30,7 @@ FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
 KILLED: Final = "its agent has ended by itself, and its Envoy with it, which may not have told its last decisions"
+UNASKED: Final = "its Envoy has ended and had not said how many decisions it made: it may not have told its last"
 NOT_TOLD: Final = "Envoy counts more decisions than it told"
 SILENT: Final = "Envoy counts decisions and has told none of them: is it as new as policyd?"
 DROPPED: Final = "Envoy has dropped them, as they were not taken soon enough"
@@ -57,6 +58,7 @@ class Decided:
         self.arrived = 0  # entries of this Envoy, whether they could be kept or not
         self.missed = 0  # and those that it has counted and not told,
         self.dropped = 0  # of which it says itself that it has dropped them
+        self._runs = False
         self._say = outside.say
         self._changed = changed
         self._lost = Lost()
@@ -75,12 +77,36 @@ class Decided:
     def fresh(self) -> None:
         """Another Envoy starts, which counts from 0."""
         self.process, self.arrived, self.missed, self.dropped = self.process + 1, 0, 0, 0
+        self._runs = True
 
     def crashed(self) -> None:
         """Its Envoy has ended by itself: what it had not told yet is gone, and nobody knows how much that is."""
-        if self.arrived:
-            self._lost.why = self._lost.why or CRASHED
+        self._gone(CRASHED)
+
+    def ended(self, counted: int | None) -> None:
+        """It was ended, and had counted so many decisions, None if it did not say; called after a crash says nothing.
+
+        All that it had told has been taken.
+        """
+        if counted is None or not self._runs:
+            self._gone(UNASKED)
+            return
+        if (missing := counted - self.arrived - self.missed) > 0:
+            self.missed += missing
+            self.lose(missing, NOT_TOLD)
+        self._over()
+
+    def _gone(self, why: str) -> None:
+        if self._runs and self.arrived:
+            self._lost.why = self._lost.why or why
             self._confess()
+        self._over()
+
+    def _over(self) -> None:
+        """Nobody tells any more; what is still to be said stays marked, for the next agent."""
+        self._runs = False
+        if self.spool is not None and not self._lost.why:
+            self.spool.over()
 
     def left(self, spool: Spool) -> None:
         """An earlier agent has left this; if it did not end it, that is said as of an Envoy that has `crashed`."""
@@ -123,20 +149,26 @@ class Decided:
         self._lost.silent = not self.arrived
         self.lose(count, why)
 
-    def _confess(self) -> None:
+    def done(self) -> None:
+        """Its agent ends, and no Envoy tells any more: what is still to be said is, whether there is room or not."""
+        if self._lost.why:
+            self._confess(beyond=True)
+        self._over()
+
+    def _confess(self, *, beyond: bool = False) -> None:
         """Say what was lost, in its place among what is told."""
         told = agent_pb2.Told(lost=self._lost.count, why=self._lost.why, silent=self._lost.silent)
-        if not self._add(told):
+        if not self._add(told, beyond=beyond):
             self._lost = Lost()
             self._changed()
 
-    def _add(self, told: agent_pb2.Told) -> str:
+    def _add(self, told: agent_pb2.Told, *, beyond: bool = False) -> str:
         try:
             if self.spool is None:
                 self.spool = self._opened()
             if told.logged:
                 self.spool.telling()
-            return "" if self.spool.add(told.SerializeToString()) is not None else FULL
+            return "" if self.spool.add(told.SerializeToString(), beyond=beyond) is not None else FULL
         except (OSError, StateError):
             return NO_DISK
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,17 +53,19 @@ class Command:
 
 
 class EnvoyProcess:
-    """Runs `command` until stopped; `changed` is called after each change of `life`."""
+    """Runs `command` until stopped; `changed` is called after each change of `life`, `ending` before its SIGTERM."""
 
     def __init__(
-        self, command: Command, instance: str, limits: Limits, outside: Outside, changed: Callable[[], None]
-    ) -> None:
+        self, command: Command, instance: str, limits: Limits, outside: Outside, changed: Callable[[], None],
+        ending: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
         self.life = Life()
         self._command = command
         self._instance = instance
         self._limits = limits
         self._outside = outside
         self._changed = changed
+        self._ending = ending
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,6 +124,7 @@ class EnvoyProcess:
             case Act.DRAIN:
                 self._spawn(self._drain())
             case Act.TERMINATE:
+                await self._ending()
                 self._signal(signal.SIGTERM)
             case Act.KILL:
                 self._signal(signal.SIGKILL)

@@ -19,7 +19,7 @@ from proxy.backoff import backoff
 from proxy.control import Control
 from proxy.decided import Decided, Wake
 from proxy.outside import Outside
-from proxy.spool import Spool
+from proxy.spool import MAX_BYTES, Spool
 
 FIRST_WAIT, MOST_WAIT = 0.2, 5.0  # between two attempts
 GATHER: Final = 0.1  # seconds for which more may come, once something has: each batch costs policyd a sync
@@ -29,10 +29,14 @@ INSTANCE: Final = "instance"
 
 
 class Forwarding:
-    """The spools of all instances of an agent, in `folder`; `run`, endless, in a task, and `finish` once at the end."""
+    """The spools of all instances of an agent, in `folder`; `run`, endless, in a task, and `finish` once at the end.
 
-    def __init__(self, folder: Path, outside: Outside) -> None:
+    `max_bytes` is a spool's bound.
+    """
+
+    def __init__(self, folder: Path, outside: Outside, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
+        self._max_bytes = max_bytes
         self._outside = outside
         self._wake = Wake()
         self._all: dict[str, Decided] = {}
@@ -69,6 +73,8 @@ class Forwarding:
 
     async def finish(self, control: Control) -> None:
         """Send the rest, for a moment; what stays is sent by the next agent with this folder."""
+        for one in self._all.values():
+            one.done()
         with suppress(PolicydError, OSError, TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
                 await self._send(control)
@@ -87,7 +93,7 @@ class Forwarding:
 
     def _opened(self, instance: str) -> Spool:
         folder = self._folder / hashlib.sha256(instance.encode()).hexdigest()[:16]
-        spool = Spool(folder)
+        spool = Spool(folder, self._max_bytes)
         with suppress(OSError):
             (folder / INSTANCE).write_text(instance, "utf-8")
         return spool

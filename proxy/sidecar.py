@@ -30,6 +30,7 @@ from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sds import SdsServer
 from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
 from proxy.tainted import signers
+from proxy.tally import last_count
 from proxy.tries import first_of, until_stopped
 
 
@@ -83,6 +84,7 @@ class Sidecar:
         self._identified = asyncio.Event()
         self._stopping = asyncio.Event()
         self.decided = decided
+        self._counted: int | None = None  # by its Envoy, at its end
         self._sds = SdsServer(
             api,
             self._folder / "sds.sock",
@@ -99,7 +101,9 @@ class Sidecar:
             concurrency=settings.concurrency,
             log_level=settings.log_level,
         )
-        self._envoy = EnvoyProcess(self._command, running.spec.instance, settings.limits, outside, self._lives)
+        self._envoy = EnvoyProcess(
+            self._command, running.spec.instance, settings.limits, outside, self._lives, self._ends
+        )
 
     @property
     def admin_socket(self) -> Path:
@@ -155,6 +159,7 @@ class Sidecar:
                 identity.cancel()
                 await asyncio.gather(identity, return_exceptions=True)
             await self._sds.stop()
+            self.decided.ended(self._counted)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> SidecarStatus:
@@ -177,10 +182,15 @@ class Sidecar:
     def _lives(self) -> None:
         """Its Envoy's life has gone on."""
         if self._envoy.life.phase is Phase.STARTING:
+            self._counted = None
             self.decided.fresh()
         elif self._envoy.life.phase is Phase.CRASHED:
             self.decided.crashed()
         self._changed()
+
+    async def _ends(self) -> None:
+        """Its Envoy is told to end as soon as this returns."""
+        self._counted = await last_count(self.decided, self.admin_socket, self._outside)
 
     def _prepare(self) -> None:
         afresh(self._folder)

@@ -38,7 +38,7 @@ class Spool:
     """Opens what is in `folder`, made where there is none (0700); raises StateError.
 
     `add` returns the number of a frame, or None where the spool is full; `read` gives the oldest ones, `kept` forgets.
-    `was_cut` says that whoever had it before was `telling` and did not come to `close` it.
+    `was_cut` says that whoever had it before was `telling` and did not come to say that this is `over`.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -65,10 +65,10 @@ class Spool:
         """How many frames wait."""
         return len(self._frames)
 
-    def add(self, body: bytes) -> int | None:
-        """Keep a frame; raises OSError where the disk does not."""
+    def add(self, body: bytes, *, beyond: bool = False) -> int | None:
+        """Keep a frame, `beyond` the bound too; raises OSError where the disk does not."""
         size = _HEAD + len(body)
-        if self._bytes + size > self._max_bytes:
+        if self._bytes + size > self._max_bytes and not beyond:
             return None
         seq = self._last + 1
         if self._fd < 0 or self._at + size > self._segment_bytes:
@@ -121,12 +121,7 @@ class Spool:
         self._is_telling = False
 
     def close(self) -> None:
-        """Let the files be; all that was told is here."""
-        if self._is_telling:
-            self.over()
-        self._let_go()
-
-    def _let_go(self) -> None:
+        """Let the files be."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -143,7 +138,7 @@ class Spool:
 
     def _begin(self, seq: int) -> None:
         old, at = self._open, self._at
-        self._let_go()
+        self.close()
         self._open = self._folder / f"{seq:020}{_SUFFIX}"
         self._fd = os.open(self._open, os.O_RDWR | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
         self._at = 0

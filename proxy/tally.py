@@ -22,6 +22,9 @@ EVERY: Final = 2.0  # seconds between two looks
 SETTLED: Final = 3.0  # seconds after which all that had ended has been told: many times what an Envoy waits
 MAX_ROUNDS: Final = 5  # of waiting, as long as some of it still comes
 STEP: Final = 0.1  # seconds by which a clock was set, and did not just go
+LAST_PAUSE: Final = 0.05  # seconds between two looks at what an Envoy tells that is to end
+LAST_PAUSES: Final = 20  # five times what an Envoy waits
+LAST_ANSWER: Final = 0.5  # seconds in which it says what it has counted
 _DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
 _STATS: Final = (
     "/stats?filter=^(http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)"
@@ -51,6 +54,28 @@ def parse(page: str, process: int = 0) -> Look:
     found = {name: int(number) for name, number in _LINE.findall(page)}
     decided = found.get("rbac.allowed", 0) + found.get("rbac.denied", 0)
     return Look(decided, found.get("downstream_rq_active", 0), process, found.get(_DROPPED, 0))
+
+
+async def last_count(decided: Decided, socket: Path, outside: Outside) -> int | None:
+    """How many decisions an Envoy that is to end has made, once it has told those from before; None: it did not say.
+
+    Returns soon also where it goes on deciding, or tells nothing.
+    """
+    look, pauses = await _ask(decided.process, socket, LAST_ANSWER), 0
+    while look is not None and pauses < LAST_PAUSES and look.missing(decided.arrived, decided.missed):
+        await outside.sleep(LAST_PAUSE)
+        pauses += 1
+    if look is not None and pauses:
+        look = await _ask(decided.process, socket, LAST_ANSWER)
+    return None if look is None else look.decided
+
+
+async def _ask(process: int, socket: Path, timeout: float = envoy_admin.TIMEOUT) -> Look | None:
+    try:
+        status, page = await envoy_admin.ask(socket, _STATS, timeout=timeout)
+    except EnvoyError:
+        return None
+    return parse(page.decode("ascii", "replace"), process) if status == 200 else None
 
 
 Place = tuple[Decided, Path]  # and the administration socket of its Envoy
@@ -108,13 +133,10 @@ class Tally:
         return telling
 
     async def _look(self, decided: Decided, socket: Path) -> Look | None:
-        process = decided.process
-        try:
-            status, page = await envoy_admin.ask(socket, _STATS)
-        except EnvoyError:
-            return None
-        decided.watch(round(self._outside.clock().timestamp() * 1_000_000))
-        return parse(page.decode("ascii", "replace"), process) if status == 200 else None
+        look = await _ask(decided.process, socket)
+        if look is not None:
+            decided.watch(round(self._outside.clock().timestamp() * 1_000_000))
+        return look
 
 
 def _say_dropped(decided: Decided, look: Look) -> None:

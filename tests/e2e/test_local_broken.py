@@ -182,6 +182,23 @@ def test_a_log_stream_that_breaks_under_load_loses_nothing_but_what_is_said(mesh
     assert set(gaps(mesh)) <= {NOT_TOLD, DROPPED}
 
 
+def test_an_agent_that_ends_in_order_under_load_has_all_that_its_envoys_decided_or_says_how_much_not(
+    mesh: RunningMesh,
+) -> None:
+    earlier, said_before, load = recorded(mesh), gaps(mesh), Load(mesh)
+    with load.running():
+        agent, ended = agent_of(mesh), time.monotonic()
+        os.kill(agent, signal.SIGTERM)
+        wait_until(lambda: max(load.answers.values()) > ended + FLUSH, PATIENCE, lambda: str(load.others))
+
+    def missing() -> int:
+        return len(load.answers.keys() - recorded(mesh)) - (gaps(mesh) - said_before).total()
+
+    wait_until(lambda: missing() <= 0, PATIENCE, lambda: f"{missing()} of {len(load.answers)}, {gaps(mesh)}")
+    assert len(recorded(mesh) - earlier) > len(load.answers) - 50
+    assert set(gaps(mesh) - said_before) <= {NOT_TOLD}
+
+
 def test_of_an_agent_that_is_killed_with_its_envoys_the_gap_is_on_record_and_nothing_else_is_missing(
     mesh: RunningMesh,
 ) -> None:

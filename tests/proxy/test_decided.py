@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from proxy.decided import (
     NOT_TOLD,
     SERVICE,
     SILENT,
+    UNASKED,
     Decided,
     Listening,
     ended_at,
@@ -100,11 +101,12 @@ def test_of_an_envoy_that_ended_by_itself_it_is_said_once_and_another_one_counts
     one = decided(tmp_path / "s")
     one.fresh()
     one.crashed()
+    one.fresh()
     one.take("l", b"a", 2)
     one.crashed()
     one.fresh()
 
-    assert (one.process, one.arrived) == (2, 0)
+    assert (one.process, one.arrived) == (3, 0)
     assert waiting(one) == [("l", b"a", 0, ""), ("", b"", 0, CRASHED)]
 
 
@@ -167,6 +169,21 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
     assert policyd.told == [("l", b"a", 0, "")]
 
 
+@pytest.mark.parametrize("away", [True, False])
+async def test_an_ending_agent_says_what_was_lost_though_there_was_no_room_for_it(tmp_path: Path, away: bool) -> None:
+    first, policyd = Forwarding(tmp_path, OUTSIDE, max_bytes=120), Policyd()
+    one = first.of("shop-v1")
+    one.take("l", b"a" * 80, 1)
+    one.take("l", b"b" * 80, 3)
+    policyd.away = away
+    await first.finish(policyd.as_control)
+    if away:
+        policyd.away = False
+        await Forwarding(tmp_path, OUTSIDE).finish(policyd.as_control)
+
+    assert policyd.told == [("l", b"a" * 80, 0, ""), ("", b"", 3, FULL)]
+
+
 @pytest.mark.parametrize("told", [0, 1])
 async def test_an_agent_that_was_killed_leaves_a_gap_which_the_next_one_says_once(tmp_path: Path, told: int) -> None:
     killed = Forwarding(tmp_path, OUTSIDE)
@@ -196,6 +213,42 @@ def test_of_an_agent_that_was_killed_the_gap_is_not_forgotten_while_it_cannot_be
     again.take("l", b"b", 1)
 
     assert waiting(again) == [("", b"", 0, KILLED), ("l", b"b", 0, "")]
+
+
+ENDS: dict[str, tuple[Callable[[Decided], object], list[str]]] = {
+    "in order": (lambda one: one.ended(1), []),
+    "in order, and not all was told": (lambda one: one.ended(3), [NOT_TOLD]),
+    "in order, and it did not say how many there are": (lambda one: one.ended(None), [UNASKED]),
+    "by itself": (lambda one: one.crashed(), [CRASHED]),
+    "by itself and for good": (lambda one: (one.crashed(), one.ended(None)), [CRASHED]),
+    "in order before another": (lambda one: (one.ended(1), one.fresh(), one.take("l", b"b", 1)), [KILLED]),
+    "by itself before another": (lambda one: (one.crashed(), one.fresh(), one.take("l", b"b", 1)), [CRASHED, KILLED]),
+    "not at all": (lambda _: None, [KILLED]),
+}
+
+
+@pytest.mark.parametrize(("ends", "said"), ENDS.values(), ids=ENDS)
+def test_an_agent_that_is_killed_leaves_a_gap_of_the_envoys_that_might_have_told_more(
+    tmp_path: Path, ends: Callable[[Decided], object], said: list[str]
+) -> None:
+    one = decided(tmp_path / "s")
+    one.fresh()
+    one.take("l", b"a", 1)
+    ends(one)
+
+    again = decided(tmp_path / "s")
+    again.left(Spool(tmp_path / "s"))
+
+    assert [why for _, _, _, why in waiting(again) if why] == said
+
+
+def test_what_an_envoy_may_not_have_told_stays_marked_until_it_is_said(tmp_path: Path) -> None:
+    one = decided(tmp_path / "s", 120)
+    one.take("l", b"a" * 80, 1)
+    one.take("l", b"b" * 80, 3)  # too much, and no room to say so
+    one.ended(4)
+
+    assert Spool(tmp_path / "s").was_cut
 
 
 async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:
