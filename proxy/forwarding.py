@@ -94,6 +94,8 @@ class Forwarding:
     def _opened(self, instance: str) -> Spool:
         folder = self._folder / hashlib.sha256(instance.encode()).hexdigest()[:16]
         spool = Spool(folder, self._max_bytes)
+        for name in spool.foreign:
+            self._outside.say("agent.spool_foreign", instance=instance, file=str(folder / name))
         with suppress(OSError):
             (folder / INSTANCE).write_text(instance, "utf-8")
         return spool

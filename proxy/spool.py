@@ -7,6 +7,7 @@ beyond it is refused, for whoever brings it to say so. It is written, not synced
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import zlib
 from collections import deque
@@ -22,6 +23,8 @@ SEGMENT_BYTES: Final = 4 << 20
 NAME: Final = "name"
 TELLING: Final = "telling"  # there as long as who has told something may tell more
 _SUFFIX: Final = ".told"
+_NUMBER: Final = re.compile(r"[0-9]{20}")
+_LAST: Final = (1 << 63) - 1
 _HEAD: Final = 8  # bytes: how long a frame is, and its CRC-32
 _OWNER_ONLY: Final = 0o600
 
@@ -39,6 +42,7 @@ class Spool:
 
     `add` returns the number of a frame, or None where the spool is full; `read` gives the oldest ones, `kept` forgets.
     `was_cut` says that whoever had it before was `telling` and did not come to say that this is `over`.
+    `foreign` are names of files that look like a spool's and are none; they are let be.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -56,8 +60,11 @@ class Spool:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.name = self._named()
             self.was_cut = (folder / TELLING).exists()
-            for segment in sorted(folder.glob(f"*{_SUFFIX}")):
-                self._recover(segment)
+            found = sorted(folder.glob(f"*{_SUFFIX}"))
+            self.foreign = tuple(file.name for file in found if not _is_segment(file))
+            for segment in found:
+                if segment.name not in self.foreign:
+                    self._recover(segment)
         except OSError as error:
             raise StateError(f"`{folder}` cannot be used: {error.strerror}") from error
 
@@ -129,7 +136,7 @@ class Spool:
     def _named(self) -> str:
         file = self._folder / NAME
         with suppress(FileNotFoundError):
-            name = file.read_text("ascii")
+            name = file.read_text("ascii", "replace")
             if len(name) == 32 and name.isalnum():
                 return name
         name = secrets.token_hex(16)
@@ -162,6 +169,12 @@ class Spool:
             self._bytes += size
             at, seq = at + size, seq + 1
         self._last = max(self._last, seq - 1)
+
+
+def _is_segment(file: Path) -> bool:
+    """Whether a file is one that a spool has written, by its name: that of its first frame."""
+    number = file.name.removesuffix(_SUFFIX)
+    return _NUMBER.fullmatch(number) is not None and int(number) <= _LAST and file.is_file()
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -169,6 +169,22 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
     assert policyd.told == [("l", b"a", 0, "")]
 
 
+async def test_a_file_of_others_in_a_spool_is_told_and_nothing_else_is_lost_by_it(tmp_path: Path) -> None:
+    first, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
+    first.of("shop-v1").take("l", b"a", 1)
+    [segment] = tmp_path.glob("*/*.told")
+    stranger = segment.with_name("abc.told")
+    stranger.write_text("mine")
+    said: list[tuple[str, dict[str, object]]] = []
+
+    second = Forwarding(tmp_path, Outside(say=lambda event, **facts: said.append((event, facts)), sleep=_at_once))
+    await second.finish(policyd.as_control)
+
+    assert said == [("agent.spool_foreign", {"instance": "shop-v1", "file": str(stranger)})]
+    assert policyd.told == [("l", b"a", 0, ""), ("", b"", 0, KILLED)]
+    assert stranger.read_text() == "mine"
+
+
 @pytest.mark.parametrize("away", [True, False])
 async def test_an_ending_agent_says_what_was_lost_though_there_was_no_room_for_it(tmp_path: Path, away: bool) -> None:
     first, policyd = Forwarding(tmp_path, OUTSIDE, max_bytes=120), Policyd()

@@ -106,6 +106,35 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
         Spool(tmp_path / "file" / "s")
 
 
+@pytest.mark.parametrize("name", [b"", b"half", b"\xff" * 32, b"\0" * 32])
+def test_a_name_that_is_broken_is_made_anew(tmp_path: Path, name: bytes) -> None:
+    Spool(tmp_path / "s").close()
+    (tmp_path / "s" / "name").write_bytes(name)
+
+    first, second = Spool(tmp_path / "s").name, Spool(tmp_path / "s").name
+
+    assert first == second
+    assert len(first) == 32
+
+
+def test_what_is_no_segment_is_told_and_let_be(tmp_path: Path) -> None:
+    before = Spool(tmp_path / "s")
+    before.add(b"a")
+    before.close()
+    folder = tmp_path / "s"
+    names = ("abc.told", ".told", "1.told", f"{'9' * 20}.told", f"{'٣' * 20}.told", f"{7:020}.told")
+    for name in names[:-1]:
+        (folder / name).write_bytes(b"somebody's")
+    (folder / names[-1]).mkdir()
+
+    after = Spool(folder)
+
+    assert sorted(after.foreign) == sorted(names)
+    assert (all_of(after), after.add(b"b")) == ((1, [b"a"]), 2)
+    after.kept(2)
+    assert all((folder / name).exists() for name in names)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=40), st.integers(1, 5), st.none()), max_size=40))
 def test_whatever_happens_what_is_read_is_what_was_added_and_not_taken(
