@@ -237,8 +237,8 @@ def _follow(walk: _Walk, one: Checked) -> None:
     if one.error:
         walk.stands = walk.stands if one.good < part.first else one.good
         raise BrokenRecord(one.error, remedy=_REMEDY)
-    if walk.last and part.missing:
-        message = f"records {walk.last + 1} to {part.first - 1} were missing when this segment was sealed"
+    if part.missing:
+        message = f"records {part.first - part.missing} to {part.first - 1} were missing when this segment was sealed"
         raise BrokenRecord(message, remedy=_REMEDY)
     if walk.last and (part.first != walk.last + 1 or one.prev not in ("", walk.prev)):
         raise BrokenRecord(f"record {part.first} follows record {walk.last}", remedy=_REMEDY)

@@ -159,6 +159,14 @@ def test_what_is_missing_before_a_segment_is_part_of_its_seal(sealed: Sealed) ->
     assert problem.message == "records 4 to 6 were missing when this segment was sealed"
 
 
+def test_what_is_missing_at_the_very_beginning_is_too(sealed: Sealed) -> None:
+    sealed.write(7)
+    (sealed.folder / segment_name(WRITER, 1)).unlink()
+    sealed.sealer.turn()
+    (problem,) = sealed.verify().problems
+    assert problem.message == "records 1 to 3 were missing when this segment was sealed"
+
+
 def test_a_segment_whose_beginning_was_written_anew_does_not_follow_what_is_sealed(sealed: Sealed) -> None:
     sealed.write(4)
     sealed.sealer.turn()
