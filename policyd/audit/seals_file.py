@@ -113,7 +113,9 @@ class SealsFile:
                 cut = number
         if cut < self._prune_lines:
             return
-        self.add(Seal(number=0, time=now, kind="retired", prev="", key="", pruned=self._seals[cut].number), signer())
+        first = self._seals[cut].number
+        if all(seal.pruned < first for seal in self._seals):  # unless it was said and could not be done
+            self.add(Seal(number=0, time=now, kind="retired", prev="", key="", pruned=first), signer())
         self._disk.replace(self._path, b"".join(self._lines[cut:]))
         del self._lines[:cut], self._seals[:cut]
         self._whole = sum(map(len, self._lines))

@@ -305,6 +305,28 @@ def test_old_seals_are_pruned_once_all_that_they_sealed_is_retired(tmp_path: Pat
     assert problem.message == f"seal 2 cannot be compared: seals before {after.first} were pruned"
 
 
+class Unreplaceable(FailingDisk):
+    """A medium on which no file is replaced."""
+
+    def replace(self, path: Path, content: bytes) -> None:
+        raise OSError("no")
+
+
+def test_seals_that_cannot_be_pruned_say_so_once(sealed: Sealed) -> None:
+    for _ in range(2):
+        sealed.write(4)
+        sealed.sealer.turn()
+        sealed.clock.advance(8 * DAY)
+    keys = SealingKeys(issuer(AUTHORITY, sealed.clock), sealed.clock)
+    seals = SealsFile(sealed.folder, Unreplaceable(), prune_lines=1)
+    for _ in range(3):
+        with pytest.raises(OSError, match="no"):
+            seals.prune(sealed.clock(), keys)
+    lines = (sealed.folder / "seals.jsonl").read_bytes().splitlines()
+    assert sum(b'"pruned":' in line for line in lines) == 1
+    assert sealed.verify().problems == ()
+
+
 def test_a_beginning_that_was_cut_off_with_what_it_sealed_is_found(sealed: Sealed) -> None:
     for _ in range(2):
         sealed.write(4)
