@@ -60,6 +60,8 @@ def path_expression(pieces: Sequence[str]) -> str | None:
 
     Raises NotCompilable where two pieces might lie in one escape.
     """
+    # wildcards in a row are one: with nothing between them it would be hidden which two pieces may meet
+    pieces = [*pieces[:1], *filter(None, pieces[1:-1]), *pieces[1:][-1:]]
     last = len(pieces) - 1
     made: list[str] = []
     for at, piece in enumerate(pieces):

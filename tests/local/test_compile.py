@@ -116,6 +116,7 @@ LEFT = [
     ("context.request.segments + 1 == 2", "arithmetic with what only the request tells"),
     ("context.request.segments == 101", "a count of over 100 segments"),
     ('context.request.path like "/a%*3"', "a pattern that may divide an escape"),
+    ('context.request.path like "/a%2**5"', "a pattern that may divide an escape"),
     (
         'context.request.headers.hasTag("x-a") && context.request.headers.getTag("x-a") == "a!"',
         "a `!` in a header, which policies also see in the place of what is no text",

@@ -121,10 +121,15 @@ def test_segments_are_counted_as_policyd_counts_them(target: str, least: int, mo
     assert path is None or matched is (least <= path.count("/") <= least + more)
 
 
-@pytest.mark.parametrize("found", [["/a%", "3"], ["/a%C", "3"], ["", "C", "3"]])
+@pytest.mark.parametrize("found", [["/a%", "3"], ["/a%C", "3"], ["", "C", "3"], ["/a%2", "", "5"]])
 def test_pieces_that_might_lie_in_one_escape_are_not_compiled(found: list[str]) -> None:
     with pytest.raises(NotCompilable, match=r"^a pattern that may divide an escape$"):
         path_expression(found)
+
+
+def test_wildcards_in_a_row_are_one() -> None:
+    assert path_expression(["/a", "", "", "b", ""]) == path_expression(["/a", "b", ""])
+    assert path_expression(["", "", ""]) == path_expression(["", ""])
 
 
 @pytest.mark.parametrize("found", [["/é"], ["/a b"], ["/a%c3"], ["/a%4"], ["/a%40"], ["/a;b"], ["/a%zz", ""]])
