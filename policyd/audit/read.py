@@ -11,18 +11,22 @@ policyd.audit.sealed tells each block's records and times without unpacking it, 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from policyd.audit.lines import Broken, Found, Lines, open_lines
-from policyd.audit.record import Record, decode
+from policyd.audit.record import Record, decode, digest
 from policyd.audit.segments import Segment, list_segments
 from policyd.errors import BrokenRecord
 
 BUDGET_BYTES: Final = 8 << 20
+TAIL: Final = 8_192  # lines that a reader remembers; a commit has seldom so many
+
+Tail = deque[tuple[int, str]]  # of each line, where what follows it begins, and its hash
 
 
 class Line(NamedTuple):
@@ -74,13 +78,15 @@ def ends(directory: Path) -> dict[str, Position]:
 class Follower:
     """Reads on from `positions`; a writer that is not there yet is read from its beginning.
 
-    One look takes about `budget` bytes of a writer, so that a reader far behind stays small.
+    One look takes about `budget` bytes of a writer, so that a reader far behind stays small. Where the medium refused
+    what was read already, and its writer cut it off, what came in its place is read.
     """
 
     directory: Path
     positions: dict[str, Position]
     broken: Broken
     budget: int = BUDGET_BYTES
+    _tails: dict[str, Tail] = field(default_factory=dict, repr=False)  # of the segment that each was read in last
 
     def poll(self) -> list[Line]:
         """What has come since; nothing twice, nothing left out, across rotation."""
@@ -98,13 +104,17 @@ class Follower:
         for segment in segments:
             if segment.first_seq < position.first_seq:
                 continue
-            start = position.offset if segment.first_seq == position.first_seq else 0
+            is_same = segment.first_seq == position.first_seq
+            start = position.offset if is_same else 0
+            tail = self._tails.get(writer, Tail(maxlen=TAIL)) if is_same else Tail(maxlen=TAIL)
             try:
                 with open_lines(segment, self.broken) as lines:
-                    offset = _forward(lines, start, segment, found, self.broken, budget)
+                    start = start if segment.is_sealed else _unchanged(lines, start, tail)
+                    offset = _forward(lines, start, segment, found, self.broken, budget, tail)
             except FileNotFoundError:
                 continue  # retention was faster
             position = Position(segment.first_seq, offset)
+            self._tails[writer] = tail
             budget -= offset - start
             if budget <= 0:
                 break
@@ -112,11 +122,33 @@ class Follower:
         return found
 
 
-def _forward(lines: Lines, start: int, segment: Segment, found: list[Line], broken: Broken, budget: int) -> int:
+def _unchanged(lines: Lines, start: int, tail: Tail) -> int:
+    """Up to where the lines before `start` are those that were read; `tail` is cut to that."""
+    if not tail or lines.end() == start or _is(next(lines.backward(start), None), tail[-1]):
+        return start
+    read = dict(tail)
+    same = next(
+        (line.behind for line in lines.backward(lines.end()) if _is(line, (line.behind, read.get(line.behind)))), None
+    )
+    if same is None:
+        return start
+    while tail[-1][0] > same:
+        tail.pop()
+    return same
+
+
+def _is(line: Found | None, read: tuple[int, str | None]) -> bool:
+    return line is not None and (line.behind, digest(line.raw)) == read
+
+
+def _forward(
+    lines: Lines, start: int, segment: Segment, found: list[Line], broken: Broken, budget: int, tail: Tail
+) -> int:
     """Add the whole lines from `start` on, `budget` bytes of them; the offset behind the last one."""
     offset = lines.clamp(start)
     for line in lines.forward(offset):
         _add(line, segment, found.append, broken)
+        tail.append((line.behind, digest(line.raw)))
         offset = line.behind
         if offset - start >= budget:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from policyd.audit.segments import list_segments, segment_name
 from policyd.errors import BrokenRecord, JournalError
 from tests.audit.samples import NOON, WRITER, an_entry, raw_lines, seal_by_hand
 from tests.fakes.clock import FakeClock
+from tests.fakes.disk import FailingDisk
 
 SMALL = Limits(max_bytes=2000)  # three records a segment
 
@@ -114,6 +116,38 @@ def test_half_a_line_is_no_record_until_it_is_whole(cuts: list[int], tmp_path_fa
         assert ends(folder)[WRITER].offset == data[:cut].rfind(b"\n") + 1
         seen += [line.raw for line in follower.poll()]
     assert b"".join(seen) == data
+
+
+class Refusing(FailingDisk):
+    """A medium that refuses what a reader has seen already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look: Callable[[], object] = lambda: None
+
+    def sync(self, fd: int) -> None:
+        """Let the reader look, then fail if broken."""
+        self.look()
+        super().sync(fd)
+
+
+@pytest.mark.parametrize("refused", [1, 5])
+@pytest.mark.parametrize("name", ["", "longer" * 20])
+def test_what_the_medium_refused_is_read_as_what_came_in_its_place(folder: Path, refused: int, name: str) -> None:
+    disk, read = Refusing(), list[int]()
+    journal = Journal(folder, WRITER, FakeClock(), durability="fsync", disk=disk)
+    follower = Follower(folder, {}, unbroken)
+    disk.look = lambda: read.extend(line.record.seq for line in follower.poll())
+    journal.append(an_entry())
+    journal.append(an_entry())
+    disk.broken = {"sync"}
+    assert None not in journal.keep_all([an_entry(request_id=str(number)) for number in range(refused)])
+    assert read == [*range(1, 3 + refused)]
+    disk.broken, disk.look = set(), lambda: None
+    for _ in range(9):
+        journal.append(an_entry(request_id=name))
+    assert [line.record.seq for line in follower.poll()] == [*range(3, 13)]  # and the gap
+    journal.close()
 
 
 def test_a_reader_far_behind_gets_on_in_steps(folder: Path) -> None:
