@@ -127,8 +127,7 @@ def _serves(sent: Sent, listener: str, asked: Asked, connection: Connection) -> 
     if asked.is_tunnel:
         return False
     table = config.get("route_config") or sent.routes(config.get("rds", {}).get("route_config_name", "")) or {}
-    found = choose(table, asked)
-    return found is not None and len(found.virtual_host.get("routes", ())) > 1
+    return any(len(one.virtual_host.get("routes", ())) > 1 for one in choose(table, asked))
 
 
 def _refused(message: str, remedy: str) -> InvalidInput:

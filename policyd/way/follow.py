@@ -24,11 +24,11 @@ from policyd.reload import Live
 from policyd.spiffe import SpiffeId
 from policyd.way.ends import MAX_ENDPOINTS, Behind, endpoints, expected, is_looked_up, server_name
 from policyd.way.marks import Marks
-from policyd.way.model import Arrival, Destination, Endpoint, Hop
+from policyd.way.model import Arrival, Destination, Endpoint, Hop, Share
 from policyd.xds.resources.model import Control
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.sent import Sent
-from policyd.xds.walk.step import Leg, Question, Step, chain_for, step
+from policyd.xds.walk.step import Leg, Question, Step, chain_for, steps
 
 MAX_HOPS = 8
 LOCAL = "127.0.0.1"  # where a request asked offline comes from
@@ -76,11 +76,18 @@ class Follower:
     ) -> Hop:
         config = self.sent(instance.name).listener(listener) or {}
         chain = chain_for(config, encrypted=connection.encrypted, name=connection.name)
-        found = step(self.sent(instance.name), chain, asked, _tokens(user)) if chain is not None else None
-        if chain is None or found is None:
+        found = steps(self.sent(instance.name), chain, asked, _tokens(user)) if chain is not None else ()
+        if not found:
             other = chain_for(config, encrypted=not connection.encrypted, name=connection.name)
             why = NOBODY if other is None else PLAIN_ONLY if connection.encrypted else MTLS_ONLY
             return Hop(instance.name, listener, asked, refused=why)
+        done = tuple(Share(part, self._done(instance, listener, one, connection, user, left)) for part, one in found)
+        return done[0].hop if len(done) == 1 else Hop(instance.name, listener, found[0][1].asked, shares=done)
+
+    def _done(
+        self, instance: Instance, listener: str, found: Step, connection: Connection, user: Shown | None, left: int
+    ) -> Hop:
+        """What becomes of those requests with which one thing is done."""
         question, legs = _asked_once(found)
         decided, undecided = self._decide(question, found, instance, connection, user)
         # a token that is not forwarded ends where it was verified
@@ -233,4 +240,5 @@ def _nameless(hop: Hop) -> tuple[object, ...]:
         (one.cluster, one.percent, one.copy, tuple((two.instances, _nameless(two.hop)) for two in one.arrivals))
         for one in hop.destinations
     )
-    return hop.asked, hop.refused, hop.place, hop.answer, told, hop.undecided, inner
+    parts = tuple((one.percent, _nameless(one.hop)) for one in hop.shares)
+    return hop.asked, hop.refused, hop.place, hop.answer, told, hop.undecided, inner, parts

@@ -75,7 +75,8 @@ class Destination:
 class Hop:
     """What one listener does with the request. `refused` says why a connection is not taken at all.
 
-    `undecided` says why a question has no answer, as for a path that no policy can be asked about.
+    `undecided` says why a question has no answer, as for a path that no policy can be asked about. With `shares` chance
+    decides which of these becomes of a request, and nothing else is said here.
     """
 
     instance: str
@@ -92,6 +93,15 @@ class Hop:
     retries: Mapping[str, Any] = field(default_factory=dict)
     faults: Mapping[str, Any] = field(default_factory=dict)
     destinations: tuple[Destination, ...] = ()
+    shares: tuple[Share, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What becomes of `percent` of the requests."""
+
+    percent: float
+    hop: Hop
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,8 @@ class Arrival:
 def hops(hop: Hop) -> Iterator[Hop]:
     """A hop and all that follow it, copies apart: nobody waits for what becomes of these."""
     yield hop
+    for share in hop.shares:
+        yield from hops(share.hop)
     for one in hop.destinations:
         if not one.copy:
             for arrival in one.arrivals:

@@ -11,7 +11,7 @@ from policyd.policy.authorize import Answer as Decided
 from policyd.way.model import Arrival, Destination, Hop, Place, is_denied, is_lost
 from policyd.wording import clean
 from policyd.xds.walk.asked import Asked
-from policyd.xds.walk.step import percent
+from policyd.xds.walk.match import percent
 
 INDENT: Final = "  "
 MAX_ENDPOINTS: Final = 12  # of one destination that are named
@@ -37,6 +37,11 @@ def _hop(hop: Hop, mesh: Mesh, depth: int) -> Iterator[str]:
     edge = INDENT * depth
     if hop.refused:
         yield f"{edge}refused   {hop.refused}"
+        return
+    for share in hop.shares:
+        yield f"{edge}{share.percent:g} % of such requests"
+        yield from _hop(share.hop, mesh, depth + 1)
+    if hop.shares:
         return
     yield from _decision(hop.decided, hop.undecided, edge)
     if _is_inbound(hop):
@@ -170,6 +175,7 @@ def _hop_json(hop: Hop, instances: tuple[str, ...]) -> dict[str, Any]:
         "faults": {name: value for name, value in hop.faults.items() if name != "@type"},
         "decision": _decision_json(hop.decided, hop.undecided),
         "destinations": [_destination_json(one) for one in hop.destinations],
+        "shares": [{"percent": one.percent, **_hop_json(one.hop, instances)} for one in hop.shares],
     }
 
 

@@ -20,7 +20,7 @@ from policyd.xds.resources.filters import manager, rds
 from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapshot, resource
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.sent import Sent
-from policyd.xds.walk.step import chain_for, step
+from policyd.xds.walk.step import Step, chain_for, steps
 from tests.way.folders import loaded, task
 from tests.xds.envoy_process import EnvoyProcess, eventually
 from tests.xds.test_real_envoy import NODE, serving
@@ -71,9 +71,19 @@ spec:
       directResponse: {status: 203}
     - route: [{destination: {host: details}}]
 """
+SHARES = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shares, namespace: default}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews}]
+  rules:
+    - backendRefs: [{name: reviews, port: 9080}, {name: nobody, port: 80}, {name: ratings, port: 9080}]
+"""
 SCENARIOS: Mapping[str, Mapping[str, str]] = {
     "plain": {},
     "everything": {"mesh/everything.yaml": EVERYTHING, "mesh/wild.yaml": WILD},
+    "shares": {"mesh/shares.yaml": SHARES},
     **{
         name: task("subsets", name)
         for name in (
@@ -111,16 +121,16 @@ class Seen:
 def told(sent: Sent, listener: str, asked: Asked) -> set[Seen]:
     """What the program says that may come of a request."""
     chain = chain_for(sent.listener(listener) or {}, encrypted=False)
-    found = step(sent, chain or {}, asked)
-    assert found is not None
+    return {seen for _, found in steps(sent, chain or {}, asked) for seen in may_come(found)}
+
+
+def may_come(found: Step) -> Iterator[Seen]:
     if found.answer is not None:
-        return {Seen(found.answer.status, found.answer.location)}
-    return {
-        Seen(200, "", leg.cluster, leg.asked.path, leg.asked.authority.lower(),
-             tuple(leg.asked.headers.get(name, "").partition(",")[0] for name in ("x-a", "x-b", "x-c")))
-        for leg in found.legs
-        if not leg.copy
-    }  # fmt: skip
+        yield Seen(found.answer.status, found.answer.location)
+    for leg in found.legs:
+        headers = tuple(leg.asked.headers.get(name, "").partition(",")[0] for name in ("x-a", "x-b", "x-c"))
+        if not leg.copy:
+            yield Seen(200, "", leg.cluster, leg.asked.path, leg.asked.authority.lower(), headers)
 
 
 class Connection(http.client.HTTPConnection):

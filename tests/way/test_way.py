@@ -10,6 +10,7 @@ import pytest
 from policyd.errors import InvalidInput
 from policyd.policy.end_user import Shown
 from policyd.way.model import Hop, is_denied, is_lost
+from policyd.way.text import as_json, lines
 from tests.way.folders import BOOKINFO, loaded, task, way
 
 CHANGES = """\
@@ -212,6 +213,36 @@ def test_the_way_of_a_request(
     files: Mapping[str, str], request_: str, headers: Mapping[str, str], expected: Told
 ) -> None:
     assert told(way(loaded(files), request_, headers)) == expected
+
+
+SHARED = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shares, namespace: default}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews}]
+  rules:
+    - backendRefs: [{name: reviews, port: 9080, weight: 3}, {name: nobody, port: 80, weight: 1}]
+"""
+
+
+def test_of_a_route_by_chance_each_share_is_told() -> None:
+    live = loaded({"mesh/shared.yaml": SHARED})
+
+    found = way(live, "productpage GET http://reviews/reviews/0")
+
+    assert [
+        (one.percent, one.hop.answer and one.hop.answer.status, [to.service for to in one.hop.destinations])
+        for one in found.shares
+    ] == [(75, None, ["reviews.default"]), (25, 500, [])]
+    shown = [line.strip() for line in lines(found, live.mesh)]
+    assert [line for line in shown if line.endswith("such requests") or line.startswith(("answer", "100 %"))] == [
+        "75 % of such requests",
+        "100 %     to reviews.default:9080",
+        "25 % of such requests",
+        "answer    500",
+    ]
+    assert [one["percent"] for one in as_json(found)["way"]["shares"]] == [75, 25]
 
 
 def test_a_stranger_is_refused_by_a_sidecar_that_wants_certificates() -> None:

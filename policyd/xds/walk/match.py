@@ -6,7 +6,7 @@ Law: as in Envoy: an exact domain, then the longest ending, then the longest beg
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,33 +14,60 @@ from policyd.names import METADATA_TOKENS
 from policyd.xds.walk.asked import Asked, NotUnderstood, without_port
 
 _PATHS: Final = frozenset({"prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix"})
-_MATCH: Final = _PATHS | {"case_sensitive", "headers", "query_parameters", "grpc", "dynamic_metadata"}
+_MATCH: Final = _PATHS | {
+    "case_sensitive",
+    "headers",
+    "query_parameters",
+    "grpc",
+    "dynamic_metadata",
+    "runtime_fraction",
+}
 _HEADER: Final = frozenset({"name", "string_match", "present_match", "invert_match", "treat_missing_header_as_empty"})
 _STRING: Final = frozenset({"exact", "prefix", "suffix", "contains", "safe_regex", "ignore_case"})
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A route (None: no one matches), its virtual host, and at which place both stand."""
+    """A route (None: no one matches), its virtual host, and at which place both stand.
+
+    `percent` is its share of such requests.
+    """
 
     virtual_host: Mapping[str, Any]
     host_at: int
     route: Mapping[str, Any] | None = field(default=None)
     route_at: int = -1
+    percent: float = 100.0
 
 
-def choose(table: Mapping[str, Any], asked: Asked) -> Chosen | None:
-    """The route of a RouteConfiguration for a request; None where no virtual host has its Host."""
+def choose(table: Mapping[str, Any], asked: Asked) -> tuple[Chosen, ...]:
+    """The routes of a RouteConfiguration for a request, by their shares; none where no virtual host has its Host."""
     authority = asked.authority.lower()
     host = without_port(authority) if table.get("ignore_port_in_host_matching") else authority
     found = _virtual_host(table.get("virtual_hosts", ()), host)
-    if found is None:
-        return None
-    at, virtual_host = found
+    return () if found is None else tuple(_divided(*found, asked))
+
+
+def _divided(at: int, virtual_host: Mapping[str, Any], asked: Asked) -> Iterator[Chosen]:
+    """A request has one number by chance, and a route with a fraction takes it where the number is below that."""
+    taken = 0.0
     for place, route in enumerate(virtual_host.get("routes", ())):
         if matches(route["match"], asked):
-            return Chosen(virtual_host, at, route, place)
-    return Chosen(virtual_host, at)
+            below = percent(route["match"].get("runtime_fraction", {}).get("default_value"), 100.0)
+            if below > taken:
+                yield Chosen(virtual_host, at, route, place, below - taken)
+                taken = below
+            if taken >= 100:
+                return
+    yield Chosen(virtual_host, at, percent=100 - taken)
+
+
+def percent(fraction: Mapping[str, Any] | None, otherwise: float = 0.0) -> float:
+    """A FractionalPercent in percent; `otherwise` where there is none."""
+    if fraction is None:
+        return otherwise
+    whole = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[fraction.get("denominator", "HUNDRED")]
+    return 100 * float(fraction.get("numerator", 0)) / whole
 
 
 def _virtual_host(hosts: Any, host: str) -> tuple[int, Mapping[str, Any]] | None:

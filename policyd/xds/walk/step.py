@@ -22,7 +22,7 @@ from policyd.names import (
 )
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.change import forwarded, normalised, redirected
-from policyd.xds.walk.match import Chosen, choose
+from policyd.xds.walk.match import Chosen, choose, percent
 from policyd.xds.walk.sent import Sent, manager
 
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
@@ -116,16 +116,17 @@ def _name_rank(wanted: str, name: str) -> int | None:
     return len(wanted) if wanted.startswith("*.") and name.endswith(wanted[1:]) else None
 
 
-def step(
+def steps(
     sent: Sent, chain: Mapping[str, Any], asked: Asked, tokens: Mapping[str, Mapping[str, Any]] = NOTHING
-) -> Step | None:
-    """What a filter chain does with a request, or a connection; None where it does neither.
+) -> tuple[tuple[float, Step], ...]:
+    """What a filter chain does with a request, or a connection, each with its percent; none where it does neither.
 
     `tokens` are the claims of those that the request shows, by issuer.
     """
     config = manager(chain)
     if config is None:
-        return _connection(chain, asked)
+        found = _connection(chain, asked)
+        return ((100.0, found),) if found is not None else ()
     filters = {one["name"]: one.get("typed_config", {}) for one in config.get("http_filters", ())}
     providers = filters.get(METADATA_TOKENS, {}).get("providers", {}).values()
     issuers = {one.get("issuer", ""): bool(one.get("forward")) for one in providers}
@@ -134,16 +135,17 @@ def step(
     if not asked.is_tunnel:
         path = normalised(asked.path)
         if path is None:
-            return Step(asked, answer=Answer(400, body="the path has no form that a proxy takes"))
+            return ((100.0, Step(asked, answer=Answer(400, body="the path has no form that a proxy takes"))),)
         asked = asked.changed(path=path)
     table = config.get("route_config") or sent.routes(config.get("rds", {}).get("route_config_name", "")) or {}
     said = _Said(filters, table)
-    chosen = choose(table, asked)
-    found = _routed(asked, table, chosen, said)
-    faults = said.of(_FAULTS, chosen) if _FAULTS in filters else {}
-    return Step(
-        asked, table.get("name", ""), chosen, *found, issuers, _patience(chosen), {**faults} if found[1] else {}
-    )
+
+    def of(chosen: Chosen | None) -> Step:
+        routed = _routed(asked, table, chosen, said)
+        faults = said.of(_FAULTS, chosen) if _FAULTS in filters and routed[1] else {}
+        return Step(asked, table.get("name", ""), chosen, *routed, issuers, _patience(chosen), {**faults})
+
+    return tuple((one.percent, of(one)) for one in choose(table, asked)) or ((100.0, of(None)),)
 
 
 def _connection(chain: Mapping[str, Any], asked: Asked) -> Step | None:
@@ -197,8 +199,8 @@ def _legs(asked: Asked, table: Mapping[str, Any], chosen: Chosen, said: _Said) -
     for copy in action.get("request_mirror_policies", ()):
         goes_on = forwarded(asked, route, around)
         host = f"{goes_on.host}-shadow{goes_on.authority[len(goes_on.host) :]}"  # as Envoy calls a copy's Host
-        percent = _percent(copy.get("runtime_fraction", {}).get("default_value"), 100.0)
-        yield Leg(copy["cluster"], goes_on.changed(authority=host), percent, copy=True)
+        share = percent(copy.get("runtime_fraction", {}).get("default_value"), 100.0)
+        yield Leg(copy["cluster"], goes_on.changed(authority=host), share, copy=True)
 
 
 def _noted(share: Mapping[str, Any]) -> str:
@@ -249,15 +251,3 @@ class _Said:
 def _patience(chosen: Chosen | None) -> dict[str, Any]:
     action = (chosen.route or {}).get("route", {}) if chosen else {}
     return {name: action[name] for name in ("timeout", "retry_policy") if name in action}
-
-
-def _percent(fraction: Mapping[str, Any] | None, otherwise: float) -> float:
-    if fraction is None:
-        return otherwise
-    whole = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[fraction.get("denominator", "HUNDRED")]
-    return 100 * float(fraction.get("numerator", 0)) / whole
-
-
-def percent(fraction: Mapping[str, Any] | None) -> float:
-    """A FractionalPercent in percent; none: 0."""
-    return _percent(fraction, 0.0)
