@@ -33,7 +33,7 @@ class Which(StrEnum):
     TOKEN = "token"  # noqa: S105 - as above
 
 
-WhichOne = Annotated[Which, typer.Argument(help="The authority's keys, or the key that signs tokens.")]
+WhichOne = Annotated[Which, typer.Argument(metavar="WHICH", help="The authority's keys, or the key that signs tokens.")]
 
 
 Without = Annotated[
@@ -58,7 +58,9 @@ def status(directory: Dir = None, as_json: Json = False) -> None:
 
 @app.command()
 def prepare(
-    what: Annotated[What, typer.Argument(help="What is replaced; a new root brings a new intermediate.")],
+    what: Annotated[
+        What, typer.Argument(metavar="WHAT", help="What is replaced; a new root brings a new intermediate.")
+    ],
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:

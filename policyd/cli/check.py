@@ -9,7 +9,7 @@ import typer
 
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Dir, Folder, Json, Shadow
+from policyd.cli.options import AlsoDir, Folder, Json, Shadow, named
 
 if TYPE_CHECKING:
     from policyd.errors import Problem
@@ -24,7 +24,7 @@ def check(
     directory: Folder = None,
     shadow: Shadow = None,
     as_json: Json = False,
-    also: Dir = None,
+    also: AlsoDir = None,
 ) -> None:
     """Check everything that `policyd serve` would load from a folder, and print every problem with file and line.
 
@@ -32,13 +32,10 @@ def check(
     what works but is probably not meant. Exit code 3 if there is a problem.
     """
     from policyd.cli import output
-    from policyd.errors import InvalidInput, UsageError
-    from policyd.instance import existing
+    from policyd.errors import InvalidInput
     from policyd.offline.loaded import load_folder
 
-    if directory is not None and also is not None:
-        raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
-    where = existing(directory or also)
+    where = named(directory, also)
     try:
         loaded = load_folder(where, shadow=shadow)
     except InvalidInput as error:

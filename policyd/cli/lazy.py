@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -16,6 +16,8 @@ from typer.main import get_command
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
+
+SENTENCE: Final = 300  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(name, entry.help) for name, entry in self.table.items()])
 
 
+class WholeGroup(TyperGroup):
+    """A group whose help has the first sentence about each command, whole."""
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write a line or more for each, in the order in which they were added."""
+        rows = [(name, one.get_short_help_str(SENTENCE)) for name, one in self.commands.items() if not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 def load(name: str, entry: Entry) -> Command:
     """Import the module of `entry` and return its command."""
     command = get_command(importlib.import_module(entry.module).app)
@@ -62,6 +74,6 @@ def leaf() -> typer.Typer:
 
 def group(summary: str) -> typer.Typer:
     """Return the app of a module that has several commands, or will have."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=summary)
+    app = typer.Typer(cls=WholeGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=summary)
     app.callback()(lambda: None)  # makes it a group even with one command
     return app

@@ -6,6 +6,7 @@ failed test, 3 invalid input, 64 wrong usage; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -17,8 +18,10 @@ import typer
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import Entry, LazyGroup
 from policyd.cli.output import show_error
-from policyd.errors import InvalidInput, PolicydError, UsageError
+from policyd.errors import InvalidInput, PolicydError, StateError, UsageError
 
+STDERR: Final = 2
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 GC_THRESHOLD: Final = 20_000  # objects, where 700 are usual
 COMMANDS: Final[Mapping[str, Entry]] = {
     "up": Entry("policyd.cli.up", "Run a folder's whole mesh here: server, proxies and applications."),
@@ -61,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = root().main(args=list(arguments), prog_name="policyd", standalone_mode=False)
+        sys.stdout.flush()
     except InvalidInput as error:
         show_error(error, as_json)
         return Exit.INVALID
@@ -71,29 +75,51 @@ def run(arguments: Sequence[str]) -> int:
         show_error(error, as_json)
         return Exit.ERROR
     except typer.TyperException as error:
-        _show_usage(error)
+        _show_usage(error, as_json)
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # the reader of our output went away, as `head` does; the interpreter would complain when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()  # its reader went away, as `head` does
+        return Exit.ERROR
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_ROOM:  # who writes elsewhere says where
+            raise
+        _leave_output()
+        show_error(StateError(f"the output cannot be written: {(error.strerror or str(error)).lower()}"), as_json)
         return Exit.ERROR
     return code if isinstance(code, int) else Exit.OK
 
 
-def _show_usage(error: typer.TyperException) -> None:
-    show = getattr(error, "show", None)  # knows the command's usage line
-    if show is None:
-        sys.stderr.write(f"error: {error.format_message()}\n")
-    else:
+def _leave_output() -> None:
+    """Let what is not written go nowhere; the interpreter would complain when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_usage(error: typer.TyperException, as_json: bool) -> None:
+    from policyd.cli.wrong_usage import as_ours, is_help
+
+    show = getattr(error, "show", None)
+    if show is not None and is_help(error):
         show()
+    else:
+        show_error(as_ours(error), as_json)
+
+
+def _open_what_is_closed() -> None:
+    """Lead standard streams that are closed (`>&-`) nowhere: the next file opened would have the number of one."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(STDERR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def main() -> NoReturn:
     """Run the command line of this process."""
     # imports make hundreds of thousands of objects that stay: looking through them at each step is a tenth of a start
     gc.set_threshold(GC_THRESHOLD)
+    _open_what_is_closed()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Dir, Folder
+from policyd.cli.options import AlsoDir, Folder, named
 from policyd.cli.policy_check import Format
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Level(StrEnum):
 
 def analyze(
     directory: Folder = None,
-    also: Dir = None,
+    also: AlsoDir = None,
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     failure: Annotated[
@@ -45,13 +45,9 @@ def analyze(
     reaches the failure threshold.
     """
     from policyd.analysis.run import ORDER, reaches
-    from policyd.errors import UsageError
-    from policyd.instance import existing
     from policyd.offline.examined import examined
 
-    if directory is not None and also is not None:
-        raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
-    found, texts = examined(existing(directory or also), frozenset(suppress or ()))
+    found, texts = examined(named(directory, also), frozenset(suppress or ()))
     least = ORDER.index(shown.value)
     show(Format.JSON if as_json else form, [one for one in found if ORDER.index(one.severity) <= least], texts)
     if any(one.severity == "error" for one in found):

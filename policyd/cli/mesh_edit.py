@@ -69,8 +69,10 @@ def apply(filename: File, directory: Dir = None, dry_run: DryRun = False, as_jso
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="A kind, as in VirtualService or vs.", show_default=False)],
-    name: Annotated[str, typer.Argument(help="`<name>` or `<namespace>/<name>`.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="A kind, as in VirtualService or vs.", show_default=False)
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`<name>` or `<namespace>/<name>`.", show_default=False)],
     directory: Dir = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -80,8 +82,8 @@ def delete(
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help="A kind, as in VirtualService or vs; none: all.")] = "",
-    name: Annotated[str, typer.Argument(help="`<name>` or `<namespace>/<name>`; none: all.")] = "",
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="A kind, as in VirtualService or vs; none: all.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`<name>` or `<namespace>/<name>`; none: all.")] = "",
     form: Annotated[Form, typer.Option("--output", "-o", help="How to print.")] = Form.TABLE,
     directory: Dir = None,
     as_json: Json = False,

@@ -20,6 +20,9 @@ Folder = Annotated[
     Path | None,
     typer.Argument(metavar="DIR", help="The mesh's folder; without it the one that you are in.", show_default=False),
 ]
+AlsoDir = Annotated[
+    Path | None, typer.Option("--dir", help="The same as DIR, as other commands have it.", show_default=False)
+]
 # one form of a request everywhere: FROM METHOD URL
 Caller = Annotated[
     str,
@@ -33,7 +36,13 @@ Method = Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method, 
 Url = Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)]
 Header = Annotated[
     list[str] | None,
-    typer.Option("--header", "-H", help="A header, as in `end-user: jason`; repeatable.", show_default=False),
+    typer.Option(
+        "--header",
+        "-H",
+        metavar="NAME:VALUE",
+        help="A header, as in `end-user: jason`; repeatable.",
+        show_default=False,
+    ),
 ]
 User = Annotated[
     str,
@@ -46,7 +55,12 @@ User = Annotated[
 ]
 Claim = Annotated[
     list[str] | None,
-    typer.Option("--claim", help="A claim of that token, as in `roles=editor`; repeatable.", show_default=False),
+    typer.Option(
+        "--claim",
+        metavar="NAME=VALUE",
+        help="A claim of that token, as in `roles=editor`; repeatable.",
+        show_default=False,
+    ),
 ]
 Ttl = Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -59,6 +73,16 @@ Shadow = Annotated[
         show_default=False,
     ),
 ]
+
+
+def named(directory: Path | None, also: Path | None) -> Path:
+    """Return the folder that is named as DIR or with `--dir`, absolute, or the nearest one; raises UsageError."""
+    from policyd.errors import UsageError
+    from policyd.instance import existing
+
+    if directory is not None and also is not None:
+        raise UsageError("the folder is given twice", remedy="name it once: as DIR, or with `--dir`")
+    return existing(directory or also)
 
 
 def whole(path: Path | None) -> Path | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Folder, Json, Shadow
+from policyd.cli.options import AlsoDir, Folder, Json, Shadow, named
 
 if TYPE_CHECKING:
     from policyd.policy.cases import Result
@@ -30,6 +30,7 @@ def run(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help=_HTML_HELP, show_default=False)] = None,
     shadow: Shadow = None,
     as_json: Json = False,
+    also: AlsoDir = None,
 ) -> None:
     """Run the cases in DIR/cases against the policies: each says a request and the decision it expects.
 
@@ -38,7 +39,6 @@ def run(
     Cases that would fail if policies that are only tried were active are shown, and fail nothing.
     """
     from policyd.cli import output
-    from policyd.instance import existing
     from policyd.offline.loaded import load_folder
     from policyd.policy import coverage as covering
     from policyd.policy.cases import parse_cases, run_cases
@@ -48,7 +48,7 @@ def run(
     from policyd.sources.files import read_folder
     from policyd.wording import clean
 
-    where = existing(directory)
+    where = named(directory, also)
     live = load_folder(where, cases=False, shadow=shadow).live
     cases = parse_cases(read_folder(where).below("cases"), live.mesh)
     results = run_cases(cases, live.ruling)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Folder, Shadow
+from policyd.cli.options import AlsoDir, Folder, Shadow, named
 
 if TYPE_CHECKING:
     from policyd.policy.finding_model import Finding
@@ -45,15 +45,14 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Fail for warnings too.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="Show notes as well: what is harmless.")] = False,
     shadow: Shadow = None,
+    also: AlsoDir = None,
 ) -> None:
     """Check the policies of DIR: syntax, types, and what never matches, is without effect or grants too much.
 
     Policies that are tried beside the active ones are checked as if they were active. Exit code 3 if there is an
     error, 2 if there is a warning and --strict is given.
     """
-    from policyd.instance import existing
-
-    counts, findings, texts = examined(existing(directory), shadow)
+    counts, findings, texts = examined(named(directory, also), shadow)
     show(Format.JSON if as_json else form, findings, counts, texts, notes)
     severities = {one.severity for one in findings}
     if "error" in severities:

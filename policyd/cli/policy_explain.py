@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 import typer
 
 from policyd.cli.exits import Exit
-from policyd.cli.options import Claim, Dir, Json, Shadow, User
+from policyd.cli.options import Claim, Dir, Header, Json, Shadow, User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +30,6 @@ Proxy = Annotated[
     typer.Option(
         "--proxy", metavar="INSTANCE", help="As it is decided now where it reaches this one.", show_default=False
     ),
-]
-Header = Annotated[
-    list[str] | None,
-    typer.Option("--header", "-H", help="A header, as in `end-user=jason`; repeatable.", show_default=False),
 ]
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from policyd.cli.options import Dir, Json
-from policyd.cli.policy_explain import Header
+from policyd.cli.options import Dir, Header, Json
 
 if TYPE_CHECKING:
     from policyd.policy.reach import Reach, WhoCan

@@ -14,7 +14,8 @@ Instance = Annotated[str, typer.Argument(metavar="NAME", help="An instance, as i
 
 def config(
     kind: Annotated[
-        Kind, typer.Argument(help="listeners, routes, clusters, endpoints or secrets.", show_default=False)
+        Kind,
+        typer.Argument(metavar="KIND", help="listeners, routes, clusters, endpoints or secrets.", show_default=False),
     ],
     name: Instance,
     directory: Dir = None,

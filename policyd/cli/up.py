@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from policyd.cli.lazy import leaf
-from policyd.cli.options import Json, Shadow, whole
+from policyd.cli.options import AlsoDir, Folder, Json, Shadow, named, whole
 
 app = leaf()
 
 
 @app.command()
 def up(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The mesh's folder.", show_default=False)],
+    directory: Folder = None,
     check: Annotated[
         bool, typer.Option("--check", help="Send the requests of checks.yaml, then end with 0, or 1 if one failed.")
     ] = False,
@@ -36,6 +35,7 @@ def up(
         ),
     ] = None,
     as_json: Json = False,
+    also: AlsoDir = None,
     ready: Annotated[int, typer.Option("--ready", hidden=True)] = -1,
 ) -> None:
     """Run the whole mesh of a folder on this machine: server, proxies, applications, console.
@@ -46,11 +46,11 @@ def up(
     """
     from policyd.cli import detached
     from policyd.errors import UsageError
-    from policyd.instance import environment, existing
+    from policyd.instance import environment
 
     if detach and check:
         raise UsageError("`--detach` and `--check` exclude each other", remedy="leave one out")
-    where, tried, known = existing(directory), whole(shadow), environment()
+    where, tried, known = named(directory, also), whole(shadow), environment()
     shown = known.console if console is None else console
     if detach:
         code = detached.start(

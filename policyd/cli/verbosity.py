@@ -20,7 +20,7 @@ app = leaf()
 
 @app.command()
 def verbosity(
-    level: Annotated[str, typer.Argument(help=_LEVEL)],
+    level: Annotated[str, typer.Argument(metavar="LEVEL", help=_LEVEL)],
     agent: Annotated[str, typer.Option(help="Of this agent, not of the server.", metavar="NAME")] = "",
     envoys: Annotated[bool, typer.Option("--envoys", help="Of the Envoys that the agent runs.")] = False,
     directory: Dir = None,

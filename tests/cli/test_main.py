@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,9 +92,16 @@ def test_help_imports_no_command() -> None:
         (["version"], Exit.OK, ""),
         (["version", "--help"], Exit.OK, ""),
         ([], Exit.USAGE, "Usage: policyd"),
-        (["upp"], Exit.USAGE, "No such command 'upp'"),
-        (["version", "--loud"], Exit.USAGE, "No such option: --loud"),
-        (["up"], Exit.USAGE, "Missing argument 'DIR'"),
+        (["upp"], Exit.USAGE, "error: no such command `upp`\n  did you mean `up`? write `policyd [OPTIONS] COMMAND"),
+        (["log", "tial"], Exit.USAGE, "error: no such command `tial`\n  did you mean `tail`? write `policyd log "),
+        (["log"], Exit.USAGE, "Usage: policyd log"),
+        (["version", "--loud"], Exit.USAGE, "error: no such option: `--loud`\n  write `policyd version [OPTIONS]`; "),
+        (["check", "--jsn"], Exit.USAGE, "error: no such option: `--jsn`\n  did you mean `--json`? write `policyd "),
+        (["authorize"], Exit.USAGE, "error: missing argument `FROM`\n  write `policyd authorize [OPTIONS] {FROM} {"),
+        (["proxy", "config", "x", "y"], Exit.USAGE, "error: invalid value for `KIND`: `x` is not one of `listeners`,"),
+        (["ca", "rotate", "prepare"], Exit.USAGE, "missing argument `WHAT`; it is one of root, intermediate, token\n"),
+        (["up"], Exit.USAGE, "error: no folder with `workloads.yaml` from "),
+        (["up", ".", "--dir", "."], Exit.USAGE, "error: the folder is given twice\n"),
         (["check"], Exit.USAGE, "error: no folder with `workloads.yaml` from "),
         (["check", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
         (["up", "/no/such/folder"], Exit.USAGE, "error: `/no/such/folder` is no folder"),
@@ -106,6 +114,44 @@ def test_exit_codes(policyd: Callable[..., Said], words: list[str], code: int, s
 
     assert (said.code, says in said.err) == (code, True), said
     assert "Traceback" not in said.err
+
+
+def test_wrong_usage_is_json_for_programs(policyd: Callable[..., Said]) -> None:
+    said = policyd("authorize", "--json")
+
+    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert json.loads(said.err)["error"]["message"] == "missing argument `FROM`"
+
+
+def test_each_command_of_a_group_has_its_whole_sentence(policyd: Callable[..., Said]) -> None:
+    for words in (["log"], ["ca"], ["ca", "token"], ["policy"], ["mesh"], ["proxy"], ["traces"]):
+        listed = policyd(*words, "--help").out.partition("Commands:")[2]
+        assert "..." not in listed, words
+
+
+@pytest.mark.parametrize("words", [["check"], ["policy", "check"], ["policy", "test"], ["mesh", "analyze"], ["up"]])
+def test_a_folder_is_named_as_argument_or_as_option(policyd: Callable[..., Said], words: list[str]) -> None:
+    for named in (["/no/such/folder"], ["--dir", "/no/such/folder"]):
+        assert policyd(*words, *named).err.startswith("error: `/no/such/folder` is no folder\n")
+
+
+LOST = "error: the output cannot be written: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "says"),
+    [
+        ("> /dev/full", Exit.ERROR, LOST),
+        (">&-", Exit.OK, ""),
+        (">&- 2>&-", Exit.OK, ""),
+        ("| head -c 10 > /dev/null", Exit.OK, ""),
+    ],
+)
+@pytest.mark.parametrize("words", ["--help", "version", "mesh support", "schema mesh"])
+def test_output_that_nobody_takes_is_no_traceback(words: str, ending: str, code: int, says: str) -> None:
+    script = f"{sys.executable} -m policyd.cli.main {words} {ending}"
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, says)
 
 
 @pytest.mark.parametrize("words", [["status"], ["ca", "show"], ["proxy", "status"], ["ca", "token", "create"]])

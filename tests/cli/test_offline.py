@@ -190,7 +190,7 @@ def test_a_decision_for_programs(policyd: Callable[..., Said], bookinfo: Path) -
         (["reviews", "GET", "http://nothing/"], Exit.INVALID, "no service is called `nothing`"),
         (["reviews", "GET", "details"], Exit.INVALID, "`details` is no URL of the mesh"),
         (["reviews", "GET", "http://details/", "-H", "nonsense"], Exit.USAGE, "`nonsense` is no header"),
-        (["reviews", "GET"], Exit.USAGE, "Missing argument 'URL'"),
+        (["reviews", "GET"], Exit.USAGE, "missing argument `URL`"),
     ],
 )
 def test_a_request_that_means_nothing_is_refused(
