@@ -215,7 +215,7 @@ def _of_user(field: OfUser, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _regex(regex: str) -> dict[str, Any]:
-    return {"safe_regex": {"regex": regex}}
+    return {"safe_regex": {"google_re2": {}, "regex": regex}}  # deprecated, and still required
 
 
 def _in_ranges(field: str, ranges: tuple[str, ...]) -> dict[str, Any]:
