@@ -9,13 +9,11 @@ finished segments are sealed, and later retired, by policyd.audit.sealer.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 import structlog
@@ -24,23 +22,19 @@ from policyd.audit.appender import Appender, Limits
 from policyd.audit.buffer import BUFFER_BYTES, Buffer, Sink
 from policyd.audit.commits import Commits, Next
 from policyd.audit.disk import Disk
-from policyd.audit.form import set_format
 from policyd.audit.group import Waiting
 from policyd.audit.masking import mask, may_hold_secret
 from policyd.audit.record import Entry, Kind, Record, check_length, digest, encode_entry, line_of, place
-from policyd.audit.recovery import Found, find_end
 from policyd.audit.rules import Masker
-from policyd.audit.seals_file import read_heads
-from policyd.audit.segments import LOCK_SUFFIX, TORN, check_writer, list_segments
+from policyd.audit.segments import check_writer
 from policyd.audit.stencil import Own, Stencil
-from policyd.errors import JournalError, StateError
+from policyd.audit.unsaid import OnFull, Unsaid
+from policyd.audit.writer import end_of, locked
+from policyd.errors import JournalError
 
 Durability = Literal["written", "fsync", "async"]
-OnFull = Literal["deny", "drop"]
 Clock = Callable[[], datetime]
 
-LOCK_TRIES: Final = 10
-LOCK_SECONDS: Final = 0.05
 TOGETHER: Final = 2 << 20  # bytes that are written in one go
 
 _log = structlog.get_logger(__name__)
@@ -56,36 +50,12 @@ class Observer(Protocol):
         """Count an entry that was not."""
 
 
-@dataclass(slots=True)
-class _Gap:
-    """What could not be kept since the last record: how many, from when until when, and why."""
-
-    count: int
-    since: datetime
-    until: datetime
-    reason: str
-
-
 class Placed(msgspec.Struct, frozen=True, gc=False):
     """An entry as it was kept, and its place: the `seq`-th of its writer, after `prev`."""
 
     entry: Entry
     seq: int
     prev: str
-
-
-def writer_name(directory: Path, role: str, make_id: Callable[[], str], disk: Disk | None = None) -> str:
-    """The writer of a process role (`serve`, `decide-1`) in this folder: always the same, and unlike another folder's.
-
-    `make_id` gives a few random hex digits; they are kept in `directory`/id. Raises StateError.
-    """
-    disk = disk or Disk()
-    try:
-        disk.make_folder(directory)
-        return check_writer(f"{role}-{disk.write_once(directory / 'id', make_id)}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its `id` is no text"
-        raise _unusable(directory, reason) from error
 
 
 class Journal:
@@ -122,11 +92,12 @@ class Journal:
         self._masker = masker
         self._mutex = threading.Lock()
         self._closed = False
-        self._gap: _Gap | None = None
-        self._notes: list[Entry] = []
-        self._lock_fd = self._lock()
+        self._unsaid = Unsaid()
+        self._lock_fd = locked(self._disk, directory, writer)
         try:
-            found = self._recover()
+            found, torn = end_of(self._disk, directory, writer)
+            if torn is not None:
+                self._unsaid.note("journal.recovered", torn, clock())
             self._next = Next(found.seq, found.prev)
             sync = durability == "fsync"
             files = self._files = Appender(self._disk, directory, writer, clock, limits or Limits(), found, sync=sync)
@@ -153,7 +124,7 @@ class Journal:
         try:
             ready, body = self._ready(entry)
             with self._mutex:
-                if self._closed or self._notes or self._gap is not None:
+                if self._closed or self._unsaid.notes or self._unsaid.gap is not None:
                     self._check_open()
                 placed = self._put(ready, body)
                 epoch = self._commits.epoch if self._commits else None
@@ -298,69 +269,22 @@ class Journal:
         if self._commits is not None:
             self._commits.rest()
 
-    def _lock(self) -> int:
-        """Make the folder and lock the writer; the descriptor of the lock."""
-        try:
-            self._disk.make_folder(self.directory)
-            self._disk.check_private(self.directory)
-            set_format(self._disk, self.directory)
-            fd = self._disk.open(self.directory / (self.writer + LOCK_SUFFIX))
-        except OSError as error:
-            raise _unusable(self.directory, error.strerror) from error
-        if not self._locked(fd):
-            self._disk.close(fd)
-            message = f"another process appends to `{self.directory}` as `{self.writer}`"
-            raise StateError(message, remedy="end it, or leave it running")
-        return fd
-
-    def _locked(self, fd: int) -> bool:
-        """Whether the lock is ours; who ends a segment that was left holds it for an instant."""
-        for _ in range(LOCK_TRIES):
-            if self._disk.lock(fd):
-                return True
-            time.sleep(LOCK_SECONDS)
-        return False
-
-    def _recover(self) -> Found:
-        """Find where to go on; what is torn is kept aside, said, and noted as the next record."""
-        try:
-            head = read_heads(self._disk, self.directory).get(self.writer)
-            found = find_end(self._disk, self.writer, list_segments(self.directory).get(self.writer, ()), head)
-        except OSError as error:
-            raise JournalError(f"the journal in `{self.directory}` cannot be read: {error.strerror}") from error
-        if found.torn and found.segment is not None:
-            aside = found.segment.path.with_name(f"{found.segment.path.name}{TORN}{found.seq}")
-            note = {"segment": found.segment.path.name, "cut_bytes": len(found.torn), "kept_as": aside.name}
-            try:
-                self._keep_aside(aside, found.torn)
-            except OSError as error:
-                note["kept_as"] = f"nothing: {error.strerror}"
-            _log.warning("journal.torn", **note)
-            self._notes.append(self._note("journal.recovered", note))
-        return found
-
-    def _keep_aside(self, path: Path, torn: bytes) -> None:
-        fd = self._disk.open(path)
-        try:
-            self._disk.write(fd, torn)
-        finally:
-            self._disk.close(fd)
-
     def _settle(self) -> JournalError | None:
         """Record what is still to be said about the journal itself; the error that hinders it."""
-        if not self._notes and self._gap is None:
+        unsaid = self._unsaid
+        if not unsaid.notes and unsaid.gap is None:
             return None
         self._rest()
         if self._closed:
             return JournalError("the journal is closed")
         try:
-            while self._notes:
-                self._say(self._notes[0])
-                del self._notes[0]
-            if self._gap is not None:
-                self._say(self._gap_note(self._gap))
-                _log.warning("journal.goes_on", missed=self._gap.count)
-                self._gap = None
+            while unsaid.notes:
+                self._say(unsaid.notes[0])
+                del unsaid.notes[0]
+            if unsaid.gap is not None:
+                self._say(unsaid.gap.told(self._on_full, self._clock()))
+                _log.warning("journal.goes_on", missed=unsaid.gap.count)
+                unsaid.gap = None
         except JournalError as error:
             return error
         return None
@@ -422,24 +346,7 @@ class Journal:
         place.seq, place.prev = seq, prev
 
     def _miss(self, error: JournalError) -> None:
-        now = self._clock()
-        if self._gap is None:
+        if self._unsaid.miss(error.message, self._clock()):
             _log.error("journal.takes_none", reason=error.message)
-            self._gap = _Gap(0, now, now, error.message)
-        self._gap.count += 1
-        self._gap.until = now
         if self._observer is not None:
             self._observer.journal_failure()
-
-    def _gap_note(self, gap: _Gap) -> Entry:
-        what = "dropped" if self._on_full == "drop" else "refused"
-        detail = {what: gap.count, "since": gap.since, "until": gap.until, "reason": gap.reason}
-        return self._note("journal.gap", detail)
-
-    def _note(self, operation: str, detail: dict[str, Any]) -> Entry:
-        return Entry(time=self._clock(), kind="operation", decision="error", detail={"operation": operation, **detail})
-
-
-def _unusable(directory: Path, reason: str | None) -> StateError:
-    message = f"the journal folder `{directory}` is unusable: {reason}"
-    return StateError(message, remedy="it is a folder of your own, of mode 0700, on a disk with space")

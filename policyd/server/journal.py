@@ -17,11 +17,12 @@ from policyd.audit.appender import Limits
 from policyd.audit.disk import Disk
 from policyd.audit.exported import taken
 from policyd.audit.group import Waiting
-from policyd.audit.journal import Journal, Observer, writer_name
+from policyd.audit.journal import Journal, Observer
 from policyd.audit.operations import operation, owner
 from policyd.audit.retention import Keep
 from policyd.audit.rules import KEY_BYTES, Masker, make_masker
 from policyd.audit.sealer import Sealer
+from policyd.audit.writer import writer_name
 from policyd.ca.files import read_secret
 from policyd.ca.issuer import Issuer
 from policyd.ca.sealing import SealingKeys

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyd.audit.appender import Limits
-from policyd.audit.journal import Journal, writer_name
+from policyd.audit.journal import Journal
 from policyd.audit.masking import MASK
 from policyd.audit.read import ends
 from policyd.audit.record import digest, genesis
 from policyd.audit.segments import list_segments, segment_name
 from policyd.audit.verify import verify
+from policyd.audit.writer import writer_name
 from policyd.errors import JournalError, PolicydError, StateError
 from tests.audit.samples import NOON, WRITER, an_entry, raw_lines, records, wait_until
 from tests.fakes.clock import FakeClock

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from policyd import envoy_api
-from policyd.audit.journal import Durability, Journal, OnFull
+from policyd.audit.journal import Durability, Journal
+from policyd.audit.unsaid import OnFull
 from policyd.audit.verify import verify
 from policyd.authz.service import Authorizer
 from policyd.offline.loaded import load_folder
