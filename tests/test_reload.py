@@ -17,7 +17,7 @@ from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, assumed
 from policyd.policy.request_form import parse_form, resolve_form
 from policyd.reload import Live, Schemas, load, reenforce, shipped_schemas
-from policyd.server.issuing import with_revoked
+from policyd.server.in_force import with_revoked
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control

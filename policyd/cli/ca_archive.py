@@ -100,8 +100,8 @@ def _put(file: Path, contents: Contents, here: Path, settings: Settings, paths: 
     from policyd.ca.open import open_authority
     from policyd.errors import StateError
     from policyd.instance import environment
-    from policyd.server.issuing import passphrase_of, upstream_of
     from policyd.server.journal import note
+    from policyd.server.opening import passphrase_of, upstream_of
 
     passphrase = passphrase_of(here, settings, environment())
     try:

@@ -25,7 +25,7 @@ def init(directory: Dir = None, as_json: Json = False) -> None:
     from policyd.config.settings import SETTINGS_FILE, parse_settings
     from policyd.errors import StateError
     from policyd.instance import environment, folder
-    from policyd.server.issuing import passphrase_of, upstream_of
+    from policyd.server.opening import passphrase_of, upstream_of
     from policyd.server.state import exclusively
     from policyd.sources.files import read_folder
     from policyd.sources.state import prepare_state

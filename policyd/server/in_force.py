@@ -17,17 +17,18 @@ import structlog
 
 from policyd.audit.record import Entry, Fault
 from policyd.authz.ruling import Ruling
+from policyd.ca.revocations import FILE, Revocations, forbids
 from policyd.errors import JournalError, Problem
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
 from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
-from policyd.server import issuing
 from policyd.server.key_fetching import with_keys
 from policyd.server.last_good import LastGood
 from policyd.server.local_decisions import Rulings
 from policyd.server.state import Placer
 from policyd.server.stores import Stores
-from policyd.sources.files import Folder
+from policyd.sources.files import Folder, digest
+from policyd.sources.relations import beside
 from policyd.sources.revision_store import RevisionStore
 from policyd.spiffe import SpiffeId
 from policyd.telemetry.metrics import Metrics
@@ -129,8 +130,8 @@ class InForce:
     def _whole(self, folder: Folder) -> Folder:
         """A folder with what the server knows besides: keys it fetched, who is revoked, who is federated."""
         stores = self._parts.stores
-        known = issuing.with_revoked(with_keys(folder, stores.key_sets), stores.revocations)
-        return issuing.with_created(known, stores.relations)
+        known = with_revoked(with_keys(folder, stores.key_sets), stores.revocations)
+        return beside(known, stores.relations.text())
 
     def _build(self, folder: Folder) -> Live:
         parts, distrusted = self._parts, self._parts.stores.distrust.of
@@ -177,6 +178,15 @@ class InForce:
         entry = Entry(time=self._parts.clock(), kind="change", decision="deny", revision=revision, errors=faults)
         with suppress(JournalError):  # nothing took effect; the journal itself says that it misses something
             self._parts.record(entry)
+
+
+def with_revoked(folder: Folder, revocations: Revocations) -> Folder:
+    """A folder with the policies that deny what is revoked; they are no file of its own."""
+    text = forbids(revocations.all())
+    if not text:
+        return folder
+    texts = {**folder.texts, FILE: text}
+    return replace(folder, texts=texts, digest=digest({FILE: text, "": folder.digest}))
 
 
 @contextmanager

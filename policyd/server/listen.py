@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -16,22 +16,16 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.admin import service as admin
-from policyd.admin.service import AdminService
 from policyd.ca import rotation_desk
 from policyd.ca.desk import service as desk
-from policyd.ca.rotation_desk import RotationDesk
 from policyd.ca.server_identity import ServerIdentity
-from policyd.ca.serving.agents import AgentsService
 from policyd.ca.serving.attestation import ATTESTATION_OPTIONS, AttestationService
 from policyd.config.addresses import Address
 from policyd.server.health import Health
-from policyd.server.local_decisions import LocalDecisions
-from policyd.server.refused_tokens import RefusedTokens
+from policyd.server.mesh_port import MeshPort
+from policyd.server.operating import Operating
 from policyd.server.transport import AGE, ALONE, GRACE_SECONDS, PINGS, STEADY, bind, credentials
-from policyd.telemetry.service import TracesService
 from policyd.xds import service as xds
-from policyd.xds.inspection.service import InspectionsService
-from policyd.xds.service import DiscoveryService
 
 XDS_SERVICES: Final = (xds.SERVICE, agent_pb2.DESCRIPTOR.services_by_name["Agents"].full_name)
 
@@ -39,31 +33,22 @@ _log = structlog.get_logger("policyd.server")
 
 
 async def serve_xds(
-    stack: AsyncExitStack,
-    discovery: DiscoveryService,
-    agents: AgentsService,
-    inspections: InspectionsService,
-    traces: TracesService,
-    refused: RefusedTokens,
-    decisions: LocalDecisions,
-    address: Address,
-    identity: ServerIdentity,
-    health: Health,
+    stack: AsyncExitStack, port: MeshPort, address: Address, identity: ServerIdentity, health: Health
 ) -> None:
     """Configuration, certificates and spans, for Envoys and agents of the mesh; and what Envoys refuse themselves."""
     server = grpc.aio.server(options=[ALONE, *PINGS, STEADY, *AGE])
-    server.add_generic_rpc_handlers((discovery.handler(), refused.handler(), health.handler()))
-    agent_pb2_grpc.add_AgentsServicer_to_server(agents, server)  # type: ignore[no-untyped-call]
-    agent_pb2_grpc.add_InspectionsServicer_to_server(inspections, server)  # type: ignore[no-untyped-call]
-    agent_pb2_grpc.add_DecisionsServicer_to_server(decisions, server)  # type: ignore[no-untyped-call]
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(traces, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers((port.discovery.handler(), port.refused.handler(), health.handler()))
+    agent_pb2_grpc.add_AgentsServicer_to_server(port.agents, server)  # type: ignore[no-untyped-call]
+    agent_pb2_grpc.add_InspectionsServicer_to_server(port.inspections, server)  # type: ignore[no-untyped-call]
+    agent_pb2_grpc.add_DecisionsServicer_to_server(port.decisions, server)  # type: ignore[no-untyped-call]
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(port.traces, server)  # type: ignore[no-untyped-call]
     bind(server, address, credentials(identity, mutual=True))
     stack.push_async_callback(server.stop, GRACE_SECONDS)  # also where we are told to end while it starts
     await server.start()
-    stack.callback(discovery.close)
-    stack.callback(agents.close)
-    stack.callback(inspections.close)
-    stack.callback(refused.close)
+    stack.callback(port.discovery.close)
+    stack.callback(port.agents.close)
+    stack.callback(port.inspections.close)
+    stack.callback(port.refused.close)
 
 
 async def serve_attestation(
@@ -77,26 +62,17 @@ async def serve_attestation(
     await server.start()
 
 
-async def serve_admin(
-    stack: AsyncExitStack, service: AdminService, authority: desk.Desk, rotation: RotationDesk, socket: Path
-) -> None:
+async def serve_admin(stack: AsyncExitStack, operating: Operating, socket: Path) -> None:
     """The administration API, on a Unix socket that its owner alone may open."""
     socket.unlink(missing_ok=True)  # noqa: ASYNC240 - a moment, before anybody is served
     server = grpc.aio.server()
-    admin.handler(server, service)
-    desk.handler(server, authority)
-    rotation_desk.handler(server, rotation)
+    admin.handler(server, operating.admin)
+    desk.handler(server, operating.desk)
+    rotation_desk.handler(server, operating.rotation)
     server.add_insecure_port(f"unix:{socket}")
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     await server.start()
     socket.chmod(0o600)  # noqa: ASYNC240
-
-
-def signing_address(at: Mapping[str, Address]) -> str:
-    """Where agents are to have their keys certified; "": where they are configured, for one of the two is this
-    machine's alone.
-    """
-    return "" if at["signing"].is_loopback and not at["xds"].is_loopback else str(at["signing"])
 
 
 class Running:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import secrets
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from policyd.mesh.declare import Declaration
 from policyd.mesh.placement import Placement, place
 from policyd.sources import placement as placements
 from policyd.sources import ports
-from policyd.sources.state import prepare_runtime
+from policyd.sources.state import prepare_runtime, write_private
 from policyd.state_paths import StatePaths, runtime_directory
 
 ADMIN_SOCKET: Final = "admin.sock"
@@ -60,6 +61,34 @@ def runtime_folder(directory: Path, environment: Environment) -> Iterator[Path]:
                 folder.rmdir()
             except OSError:  # an agent, or another folder's server, still has its sockets there
                 break
+
+
+@contextmanager
+def announced(paths: StatePaths, facts: Mapping[str, object], leaves: Callable[[], bool]) -> Iterator[None]:
+    """server.json says where the server is for as long as it is there; raises StateError where it cannot.
+
+    `leaves` is whether it leaves something that runs on when it ends, which is then known to the next start.
+    """
+    try:
+        write_private(paths.server, json.dumps(facts).encode())
+    except OSError as error:
+        message = f"`{paths.server}` cannot be written: {error.strerror}"
+        raise StateError(message, remedy="check the disk and the owner") from None
+    try:
+        yield
+    finally:
+        if leaves():
+            with suppress(OSError):  # then the next start finds their ports taken, and says so
+                paths.left.touch(mode=0o600)
+        paths.server.unlink(missing_ok=True)
+
+
+def runs_on(paths: StatePaths) -> bool:
+    """Whether what ran may run on: after a crash (server.json is left), and where agents saw the orderly end.
+
+    `policyd up` removes both before its first start: nothing of it runs then.
+    """
+    return paths.server.exists() or paths.left.exists()
 
 
 def choose_ports(

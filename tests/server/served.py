@@ -23,7 +23,8 @@ from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from policyd.environment import Environment
 from policyd.join_token import parse_token
 from policyd.server.last_good import LastGood, started
-from policyd.server.run import Server, Speech
+from policyd.server.run import Server
+from policyd.server.speech import Speech
 from policyd.server.state import exclusively
 from policyd.sources.shadow import FolderReader
 from policyd.sources.state import prepare_state
