@@ -16,7 +16,8 @@ from typing import Final
 from policyd.errors import IssuanceDenied, PolicydError
 from policyd.rate import Rate, RateLimit
 from policyd.spiffe import SpiffeId
-from proxy.control import Control, Registered, Unreachable
+from proxy.assignment import Registered
+from proxy.control import Control, Unreachable
 from proxy.events import stamp
 from proxy.identity import Bundle, Svid
 from proxy.outside import Outside

@@ -23,8 +23,9 @@ from policyd.errors import IdentityError, TokenError
 from policyd.join_token import JoinToken
 from policyd.spiffe import SpiffeId
 from policyd.svid.comeback import to_sign
+from proxy.assignment import bundle_of
 from proxy.bootstrap import Endpoint
-from proxy.control import CHANNEL_OPTIONS, Unreachable, bundle_of
+from proxy.control import CHANNEL_OPTIONS, Unreachable
 from proxy.identity import Bundle, Svid, check_svid, load_key, make_key, request
 
 TIMEOUT = 10.0

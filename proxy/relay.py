@@ -21,9 +21,10 @@ from google.protobuf.message import DecodeError
 from policyd.envoy_api import EnvoyApi
 from policyd.errors import StateError, StreamError
 from policyd.xds.proxyless import V2, V2_SERVICE
+from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
 from proxy.caller import user_of
-from proxy.control import CHANNEL_OPTIONS, Spec
+from proxy.control import CHANNEL_OPTIONS
 from proxy.front import Front, Look
 from proxy.identity import Bundle, Svid
 from proxy.runtime import afresh

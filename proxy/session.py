@@ -16,9 +16,10 @@ from policyd._pb import agent_pb2
 from policyd.envoy_api import ENVOY_VERSION
 from policyd.errors import PolicydError, StateError
 from proxy.application_page import PagePlace
+from proxy.assignment import Assigned, assigned_of
 from proxy.backoff import backoff
 from proxy.book import Book
-from proxy.control import Assigned, Control, Holding, assigned_of
+from proxy.control import Control, Holding
 from proxy.dns.server import Resolver
 from proxy.events import stamp
 from proxy.fleet import Fleet

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from policyd.envoy_api import EnvoyApi
 from policyd.spiffe import SpiffeId
+from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint, Start, bootstrap
-from proxy.control import Control, Spec
+from proxy.control import Control
 from proxy.decided import Decided, Listening
 from proxy.dns.resolvers import RESOLV_CONF
 from proxy.envoy import Command, EnvoyProcess

@@ -22,9 +22,9 @@ from policyd.errors import IdentityError, IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle as bundles
 from policyd.svid.jwt import check_audiences, validate
+from proxy.assignment import Registered
 from proxy.book import Book
 from proxy.caller import Caller
-from proxy.control import Registered
 from proxy.identity import Bundle, Svid, load_key
 
 HEADER: Final = ("workload.spiffe.io", "true")

@@ -24,8 +24,9 @@ from policyd.ca.files import read_file, read_secret
 from policyd.ca.possession import to_sign
 from policyd.errors import IdentityError, IssuanceDenied, KeyFileError, PolicydError, StateError
 from policyd.spiffe import SpiffeId
+from proxy.assignment import bundle_of
 from proxy.bootstrap import Endpoint
-from proxy.control import CHANNEL_OPTIONS, bundle_of
+from proxy.control import CHANNEL_OPTIONS
 from proxy.identity import Bundle, Svid, check_svid, make_key, request
 
 SECONDS: Final = 20.0  # for an answer

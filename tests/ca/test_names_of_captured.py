@@ -10,7 +10,7 @@ from policyd._pb import agent_pb2
 from policyd.ca.serving.names import captured_messages
 from policyd.errors import IdentityError
 from policyd.mesh.virtual import virtual_addresses
-from proxy.control import captured_of
+from proxy.assignment import captured_of
 from tests.xds.resources.folders import mesh_of
 from tests.xds.resources.test_captured import EGRESS, ENTRIES, WORKLOADS
 

@@ -11,8 +11,8 @@ from policyd._pb import agent_pb2
 from policyd.errors import PolicydError
 from policyd.spiffe import SpiffeId
 from proxy.application_page import PagePlace
+from proxy.assignment import Assigned, Spec, assigned_of
 from proxy.bootstrap import Endpoint
-from proxy.control import Assigned, Spec, assigned_of
 from proxy.health import Exec, HttpGet, Probe
 from proxy.identity import Bundle
 from tests.fakes.toy_ca import ToyCa

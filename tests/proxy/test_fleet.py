@@ -9,8 +9,8 @@ import pytest
 
 from policyd.errors import StateError
 from policyd.spiffe import SpiffeId
+from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
-from proxy.control import Spec
 from proxy.fleet import Plan, plan
 from proxy.runtime import runtime_folder
 from proxy.sidecar import Running

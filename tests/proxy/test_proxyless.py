@@ -14,8 +14,9 @@ import pytest
 
 from policyd.envoy_api import shared
 from policyd.spiffe import SpiffeId
+from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
-from proxy.control import Control, Spec
+from proxy.control import Control
 from proxy.outside import Outside
 from proxy.proxyless import READ_AFTER, Proxyless
 from proxy.sidecar import Running, Settings

@@ -19,9 +19,9 @@ from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, shared
 from policyd.spiffe import SpiffeId
 from policyd.xds.proxyless import V2, V2_SERVICE
+from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
 from proxy.caller import Caller
-from proxy.control import Spec
 from proxy.relay import MAX_REQUEST, MAX_STREAMS, METHOD, SERVICE, WISH, Relay
 from tests.fakes.discovery import Discovery, svid_of
 from tests.fakes.toy_ca import ToyCa

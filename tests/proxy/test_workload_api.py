@@ -25,9 +25,10 @@ from policyd._pb import workload_pb2_grpc as stubs
 from policyd.errors import IdentityError, IssuanceDenied, StateError
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle as jwk_set
+from proxy.assignment import Registered
 from proxy.book import Book
 from proxy.caller import Caller
-from proxy.control import Registered, Unreachable
+from proxy.control import Unreachable
 from proxy.front import MAX_OF_ONE_USER, Front
 from proxy.outside import Outside
 from proxy.workload_server import Place, WorkloadServer

@@ -14,7 +14,7 @@ from typing import Any
 
 from policyd.errors import IssuanceDenied
 from policyd.spiffe import SpiffeId
-from proxy.control import Registered
+from proxy.assignment import Registered
 from tests.fakes.signer import FakeControl
 from tests.proxy.test_workload_api import API, MINE, PATIENCE, WEB, Machine, running
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from policyd.envoy_api import SECRET, TYPE_PREFIX, shared
 from policyd.errors import IssuanceDenied
-from proxy.control import Registered, Unreachable
+from proxy.assignment import Registered
+from proxy.control import Unreachable
 from proxy.identity import Bundle
 from proxy.workload_sds import SERVICE
 from tests.fakes.toy_ca import ToyCa
