@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from policyd.errors import StateError
-from policyd.mesh.declare import WORKLOADS_FILE, WorkloadsFile
 from policyd.mesh.edit import Edit, edit, named
+from policyd.mesh.files import WORKLOADS_FILE, WorkloadsFile
 from policyd.sources.files import Folder, digest
 from policyd.sources.writing import write_together
 from policyd.strict import parse

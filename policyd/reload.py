@@ -25,7 +25,8 @@ from policyd.local.enforcing import problems as unenforced
 from policyd.local.guarding import Guarded, guarded
 from policyd.local.guarding import problems as unguarded
 from policyd.mesh.build import build
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.instances import KeptInstances
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound

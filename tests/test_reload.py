@@ -13,7 +13,7 @@ from policyd.ca.database import open_database
 from policyd.ca.revocations import Revocation, Revocations
 from policyd.errors import InvalidInput, JournalError, Problem, StateError
 from policyd.keeper import Keeper
-from policyd.mesh.declare import Declaration
+from policyd.mesh.declaration import Declaration
 from policyd.mesh.placement import Placement, assumed
 from policyd.policy.request_form import parse_form, resolve_form
 from policyd.reload import Live, Schemas, load, reenforce, shipped_schemas

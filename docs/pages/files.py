@@ -7,7 +7,7 @@ from typing import Final
 
 from docs.pages.models import fields, parts, summary, title
 from docs.pages.tables import code, codes, table
-from policyd.mesh.declare import GroupsFile, WorkloadsFile
+from policyd.mesh.files import GroupsFile, WorkloadsFile
 from policyd.mesh.istio.kinds import KINDS, LATER
 from policyd.policy.case_yaml import _CaseSpec, _TableSpec
 from policyd.policy.checks import _CheckSpec

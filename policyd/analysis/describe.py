@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.declare import Declared
+from policyd.mesh.declaration import Declared
 from policyd.mesh.edges import selects
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, overlap, resolve
 from policyd.mesh.istio.destination_rule import DestinationRule

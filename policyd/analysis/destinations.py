@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyd.analysis.model import Analysed, Findings, at
-from policyd.mesh.declare import Declared
+from policyd.mesh.declaration import Declared
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination import Destination

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.model import Mesh
 from policyd.policy.finding_model import Finding
 from policyd.yaml import Path

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from policyd.analysis.model import Analysed, Findings, at
-from policyd.mesh.declare import Declared
+from policyd.mesh.declaration import Declared
 from policyd.mesh.gateway_api.values import AttachedRules
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch, StringMatch

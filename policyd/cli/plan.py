@@ -15,7 +15,7 @@ from policyd.cli import console
 from policyd.cli.child import Feed, Probe, Program
 from policyd.cli.own import command
 from policyd.environment import PASSPHRASE
-from policyd.mesh.declare import WorkloadSpec
+from policyd.mesh.files import WorkloadSpec
 from proxy.grpc_bootstrap import VARIABLE
 from proxy.runtime import BOOTSTRAP, runtime_folder
 

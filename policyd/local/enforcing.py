@@ -18,7 +18,7 @@ from policyd.local.compile import Compiled, Compiler
 from policyd.local.envoy import rbac
 from policyd.local.replies import identified, mappers
 from policyd.local.told import why_left
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.enforcements import enforcement_of
 from policyd.mesh.istio.enforcement import DEFAULT_SAMPLE, Enforcement
 from policyd.mesh.model import Listener, Mesh

@@ -46,7 +46,7 @@ from policyd.local.logic import (
     negated,
     some,
 )
-from policyd.mesh.declare import Declaration
+from policyd.mesh.declaration import Declaration
 from policyd.mesh.model import Instance, inbound_listener
 from policyd.mesh.proxyless import CODE, declared_at
 from policyd.xds.resources.model import Guard

@@ -12,7 +12,7 @@ from policyd.mesh.captured import check_captured, is_captured_somewhere
 from policyd.mesh.claims import check_claims
 from policyd.mesh.credential_checks import check_credentials, used
 from policyd.mesh.credentials import Credentials
-from policyd.mesh.declare import Declaration, R
+from policyd.mesh.declaration import Declaration, R
 from policyd.mesh.delegates import whole
 from policyd.mesh.destination_checks import check_destination_rules, check_opened_tls
 from policyd.mesh.edges import check_gateways, check_proxied, edge_listeners, peers_at

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration
+from policyd.mesh.declaration import Declaration
 from policyd.mesh.istio.sidecar import Sidecar, SidecarSpec
 from policyd.mesh.model import Instance
 from policyd.mesh.sidecars import said_of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.edges import selects
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.matches import HttpMatch

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declared
+from policyd.mesh.declaration import Declared
 from policyd.mesh.hosts import covers, resolve
 from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.connection_route import ConnectionMatch, TlsMatch

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from policyd.errors import Problem
 from policyd.mesh.credentials import CredentialFile, Credentials
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.gateway_api.values import OpensTls, ShowsBackends
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.istio.destination_rule import DestinationRule

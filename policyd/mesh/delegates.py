@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.http_route import HttpRoute

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import group_of
 from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.gateway_api.values import OpenedListener
 from policyd.mesh.hosts import target
 from policyd.mesh.istio.common import Section

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.enforcement import Enforcement
 from policyd.mesh.model import Instance
 from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
 from policyd.errors import Problem, SpiffeIdError
-from policyd.mesh.declare import Declaration, GroupSpec
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.files import GroupSpec
 from policyd.mesh.matching import check_host, did_you_mean
 from policyd.mesh.model import Group
 from policyd.spiffe import SCHEME, SpiffeId

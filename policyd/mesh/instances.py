@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Defaults, GatewayInstanceSpec, WorkloadSpec
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.files import Defaults, GatewayInstanceSpec, WorkloadSpec
 from policyd.mesh.locality import parse_locality
 from policyd.mesh.model import Instance, Listener, MetricsPage, Served, egress_listener
 from policyd.mesh.peers import listeners_of

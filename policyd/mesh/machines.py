@@ -6,17 +6,16 @@ Law: they become what workloads.yaml and a core Service would say of the same; n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from policyd.errors import Problem
+from policyd.mesh.declaration import Declared
+from policyd.mesh.files import WorkloadSpec
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.service import CoreService, ServicePort, ServiceSpec
 from policyd.mesh.istio.service_entry import EntryPort, ServiceEntry
 from policyd.mesh.istio.workload_entry import INBOUND_OF, WorkloadEntry
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared, WorkloadSpec
 
 SELECT_IT: Final = "declare a Service, or a ServiceEntry inside the mesh, whose selector its labels have"
 
@@ -41,7 +40,7 @@ def services_inside(resources: Iterable[Declared[Any]], problems: list[Problem])
 
 
 def machines(
-    resources: Iterable[Declared[Any]], written: Mapping[str, object], make: type[WorkloadSpec], problems: list[Problem]
+    resources: Iterable[Declared[Any]], written: Mapping[str, object], problems: list[Problem]
 ) -> dict[str, WorkloadSpec]:
     """What workloads.yaml would say of each WorkloadEntry, by name; `written` are the names that it has already."""
     found: dict[str, WorkloadSpec] = {}
@@ -74,7 +73,7 @@ def machines(
             remedy = f"add the annotation `{INBOUND_OF}{missing}`"
             problems.append(declared.problem("port", message, ("metadata", "annotations"), remedy))
         else:
-            found[entry.name] = _spec(entry, service, make)
+            found[entry.name] = _spec(entry, service)
     return found
 
 
@@ -88,7 +87,7 @@ def _selects(service: CoreService, entry: WorkloadEntry) -> bool:
     return service.namespace == entry.namespace and service.spec.selector.items() <= entry.spec.labels.items()
 
 
-def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) -> WorkloadSpec:
+def _spec(entry: WorkloadEntry, service: CoreService) -> WorkloadSpec:
     ports: dict[int, dict[str, Any]] = {}
     for port in service.spec.ports:
         number = port.target_port if isinstance(port.target_port, int) else port.port
@@ -98,7 +97,7 @@ def _spec(entry: WorkloadEntry, service: CoreService, make: type[WorkloadSpec]) 
             own = {} if entry.is_proxyless else {"app_port": listens}
             reached = listens if entry.is_proxyless else entry.inbound_port(port.name, first=not ports)
             ports[number] = {"port": number, "name": name, "protocol": port.speaks, "inbound_port": reached, **own}
-    return make(
+    return WorkloadSpec(
         service=service.name,
         ports=tuple(ports.values()),  # type: ignore[arg-type]  # as a file has them: the model itself would ask us
         labels=entry.spec.labels,

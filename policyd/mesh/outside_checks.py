@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from policyd.errors import Problem, SpiffeIdError
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.gateway_api.values import OpensTls
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule, DestinationRuleSpec

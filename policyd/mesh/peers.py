@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.peer_authentication import PeerAuthentication
 from policyd.mesh.model import Instance, Listener, PeerMode, Served, inbound_listener, plaintext_listener
 from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Final
 
 from policyd.errors import InvalidInput, Problem
-from policyd.mesh.declare import Declaration, GatewayInstanceSpec, PortSpec, WorkloadSpec
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.files import GatewayInstanceSpec, PortSpec, WorkloadSpec
 from policyd.mesh.model import Listen
 from policyd.strict import dotted
 from policyd.yaml import Path

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declared
+from policyd.mesh.declaration import Declared
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.virtual_service import VirtualService

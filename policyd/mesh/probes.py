@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.workload_group import WorkloadGroup
 from policyd.mesh.model import Instance
 from policyd.mesh.selection import check_names, namespace_of

@@ -11,7 +11,8 @@ from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.captured import captured
-from policyd.mesh.declare import Declaration, WorkloadSpec
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.files import WorkloadSpec
 from policyd.mesh.istio.request_authentication import RequestAuthentication
 from policyd.mesh.istio.sidecar import Sidecar
 from policyd.mesh.istio.workload_entry import TEMPLATES, WorkloadEntry

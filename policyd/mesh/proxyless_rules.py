@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import Caller
 from policyd.mesh.gateway_api.values import Persistent
 from policyd.mesh.hosts import resolve, target

@@ -12,7 +12,7 @@ from typing import Final
 from policyd.errors import Problem
 from policyd.mesh.by_gateway import ByGateway
 from policyd.mesh.connections import check_connections, unspoken
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.edges import check_names
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, OpensTls

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.hosts import covers, names
 from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls

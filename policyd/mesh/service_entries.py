@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.service_entry import EntryEndpoint, ServiceEntry
 from policyd.mesh.model import Instance, Service

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.edges import sections
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService, ServicePort

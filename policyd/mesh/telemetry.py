@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.telemetry import METRICS, AccessLogging, CustomTag, Metrics, TargetRef, Telemetry, Tracing
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance

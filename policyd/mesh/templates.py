@@ -7,13 +7,12 @@ WorkloadEntry or a workload of workloads.yaml.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from policyd.mesh.declaration import Declared
+from policyd.mesh.files import WorkloadSpec
 from policyd.mesh.istio.workload_entry import WorkloadEntry
 from policyd.mesh.istio.workload_group import WorkloadGroup
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared, WorkloadSpec
 
 
 def group_of(groups: Iterable[WorkloadGroup], namespace: str, labels: Mapping[str, str]) -> WorkloadGroup | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.request_authentication import JwtRule, RequestAuthentication
 from policyd.mesh.jwks import parse_jwks
 from policyd.mesh.model import Instance

@@ -19,7 +19,7 @@ from pydantic_core import core_schema
 
 from policyd.config.settings import Settings
 from policyd.errors import UsageError
-from policyd.mesh.declare import GroupsFile, WorkloadsFile
+from policyd.mesh.files import GroupsFile, WorkloadsFile
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.kinds import KINDS
 from policyd.policy import case_json, case_yaml, checks

@@ -16,7 +16,7 @@ from policyd.config.addresses import Address, ListenSettings
 from policyd.config.authority import BundleEndpointSettings
 from policyd.environment import PICKED_PORTS, Environment
 from policyd.errors import StateError
-from policyd.mesh.declare import Declaration
+from policyd.mesh.declaration import Declaration
 from policyd.mesh.placement import Placement, place
 from policyd.sources import placement as placements
 from policyd.sources import ports

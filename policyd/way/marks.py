@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from policyd.mesh.declare import Declaration, Declared
+from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.gateway_api.values import AttachedRules
 from policyd.mesh.istio.connection_route import TcpRoute, TlsRoute
 from policyd.mesh.istio.http_route import HttpRoute

@@ -15,7 +15,7 @@ from policyd.cli.child_log import ChildLog
 from policyd.cli.health import application_probe
 from policyd.cli.life import Phase
 from policyd.cli.progress import Item, Lines
-from policyd.mesh.declare import WorkloadSpec
+from policyd.mesh.files import WorkloadSpec
 
 PLACE = pb.InstancePlace(name="web-v1", app_port=20001, proxy_url="http://web-v1:secret@127.0.0.1:20003")
 WEB = WorkloadSpec(service="web", port=80)

@@ -12,7 +12,8 @@ from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema
 from policyd.local.enforcing import DISTRUSTED, Enforced, Terms, enforced, passed_over, problems
 from policyd.mesh.build import build
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from policyd.spiffe import SpiffeId
 from tests.fakes.issuer import Issuer

@@ -14,7 +14,8 @@ from policyd.local.enforcing import Terms, enforced
 from policyd.local.envoy import INCOMPLETE
 from policyd.local.guarding import NO_CALL, Guarded, guarded, problems
 from policyd.mesh.build import build
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from tests.golden import check_json
 

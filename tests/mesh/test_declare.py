@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policyd.errors import InvalidInput
-from policyd.mesh.declare import (
-    Defaults,
-    GatewayInstanceSpec,
-    ServiceAccountSpec,
-    WorkloadsFile,
-    WorkloadSpec,
-    declare,
-)
+from policyd.mesh.declare import declare
+from policyd.mesh.files import Defaults, GatewayInstanceSpec, ServiceAccountSpec, WorkloadsFile, WorkloadSpec
 from policyd.mesh.istio.gateway import Gateway
 from policyd.mesh.istio.service import CoreService
 from tests.mesh.sample import GOOD

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.errors import InvalidInput
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.model import Listen
 from policyd.mesh.placement import Placement, PortPlace, SidecarPlace, assumed, place
 

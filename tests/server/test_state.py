@@ -14,7 +14,8 @@ import pytest
 from policyd.config.addresses import Address, ListenSettings
 from policyd.environment import Environment
 from policyd.errors import InvalidInput, StateError
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.model import Listen
 from policyd.server.state import Placer, choose_ports, decision_addresses, exclusively, runtime_folder
 from policyd.sources.state import prepare_state

@@ -15,7 +15,7 @@ from policyd.mesh.gateway_api.conditions import Fault
 from policyd.mesh.gateway_api.grpc_route import GrpcFilter, GrpcRouteRule
 from policyd.mesh.gateway_api.http_filters import HttpFilter
 from policyd.mesh.gateway_api.http_route import HttpRouteRule, Retry, Timeouts
-from policyd.mesh.gateway_api.paths import redirect, rewrite
+from policyd.mesh.gateway_api.paths import Place, redirect, rewrite
 from policyd.mesh.gateway_api.values import MILLION
 from policyd.mesh.istio.answers import DirectResponse
 from policyd.mesh.istio.destination import (
@@ -36,16 +36,6 @@ UNAVAILABLE: Final = DirectResponse(status=503)  # which is that in the words of
 
 AnyRule = HttpRouteRule | GrpcRouteRule
 AnyFilter = HttpFilter | GrpcFilter
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a rule holds: the host that is asked for, the prefix that was matched, and the port with its scheme."""
-
-    host: str
-    prefix: str = ""
-    scheme: str = "http"
-    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from policyd.mesh.declaration import Declared
 from policyd.mesh.gateway_api.listeners import Opening
 from policyd.mesh.gateway_api.rules import Ruled
 from policyd.mesh.gateway_api.values import AttachedRules
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.istio.virtual_service import VirtualServiceSpec
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared
 
 
 def rules_of(opening: Opening, host: str, found: Sequence[Ruled]) -> AttachedRules:

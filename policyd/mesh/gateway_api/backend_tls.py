@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from policyd.mesh.credentials import Credentials
+from policyd.mesh.declaration import Declared
 from policyd.mesh.gateway_api import held
 from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy, PolicyTarget
 from policyd.mesh.gateway_api.backends import AUTHORITIES, ISTIO
@@ -21,9 +22,6 @@ from policyd.mesh.gateway_api.values import BackendTls, OpensTls, TrustsNobody
 from policyd.mesh.hosts import CLUSTER_DOMAIN
 from policyd.mesh.istio.common import Metadata
 from policyd.mesh.matching import did_you_mean
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared
 
 NO_AUTHORITY: Final = "NoValidCACertificate"
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from policyd.mesh.declaration import Declared
+from policyd.mesh.files import PortSpec, WorkloadsFile, WorkloadSpec
 from policyd.mesh.istio.service import CoreService, ServicePort
 from policyd.mesh.istio.service_entry import ServiceEntry
 from policyd.mesh.protocols import Protocol, takes_connections, takes_requests
 from policyd.strict import NOTHING
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared, PortSpec, WorkloadsFile, WorkloadSpec
 
 EDGE: Mapping[str, str] = {"istio": "ingressgateway"}  # the label of gateways that have no other one
 

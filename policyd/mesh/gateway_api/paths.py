@@ -6,16 +6,24 @@ Law: a prefix is replaced by whole segments; the port of a redirect is left out 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from policyd.mesh.gateway_api.http_filters import PathModifier, RedirectFilter, RewriteFilter
 from policyd.mesh.gateway_api.values import PathRedirect
 from policyd.mesh.istio.answers import Redirect, RegexRewrite, Rewrite
 
-if TYPE_CHECKING:
-    from policyd.mesh.gateway_api.actions import Place
-
 USUAL: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rule holds: the host that is asked for, the prefix that was matched, and the port with its scheme."""
+
+    host: str
+    prefix: str = ""
+    scheme: str = "http"
+    port: int = 0
 
 
 def rewrite(given: RewriteFilter, place: Place) -> Rewrite | None:

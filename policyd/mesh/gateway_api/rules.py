@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from policyd.mesh.gateway_api.actions import Action, AnyFilter, AnyRule, Led, Place, actions, mirrored
+from policyd.mesh.declaration import Declared
+from policyd.mesh.gateway_api.actions import Action, AnyFilter, AnyRule, Led, actions, mirrored
 from policyd.mesh.gateway_api.backends import Backends, Referrer
 from policyd.mesh.gateway_api.common import MirrorFilter
 from policyd.mesh.gateway_api.conditions import Fault
@@ -17,6 +17,7 @@ from policyd.mesh.gateway_api.grpc_route import GrpcRouteMatch, GrpcRouteResourc
 from policyd.mesh.gateway_api.http_matches import HttpRouteMatch
 from policyd.mesh.gateway_api.http_route import HttpRouteResource
 from policyd.mesh.gateway_api.matches import grpc_match, http_match
+from policyd.mesh.gateway_api.paths import Place
 from policyd.mesh.gateway_api.precedence import Order, by_grpc_match, by_http_match
 from policyd.mesh.gateway_api.values import Persistent
 from policyd.mesh.hosts import CLUSTER_DOMAIN
@@ -24,9 +25,6 @@ from policyd.mesh.istio.destination import Destination, MirrorPolicy
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.yaml import Document
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared
 
 RequestRoute = HttpRouteResource | GrpcRouteResource
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from policyd.mesh.declaration import Declared
 from policyd.mesh.gateway_api.attach import AnyRoute
 from policyd.mesh.gateway_api.grpc_route import GrpcRouteResource
 from policyd.mesh.gateway_api.http_route import HttpRouteResource
 from policyd.mesh.hosts import overlap
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared
 
 REQUEST_ROUTES: Final = (HttpRouteResource, GrpcRouteResource)
 TAKEN: Final = "what it is for has an older route that shares with none of its kind"

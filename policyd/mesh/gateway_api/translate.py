@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from policyd.mesh.credentials import Credentials
+from policyd.mesh.declaration import Declared
 from policyd.mesh.gateway_api import backend_tls, connections
 from policyd.mesh.gateway_api import rules as requests
-from policyd.mesh.gateway_api.actions import Place
 from policyd.mesh.gateway_api.attach import AnyRoute, AtListener, AtService, Attaching
 from policyd.mesh.gateway_api.attached_rules import connections_of, named, rules_of
 from policyd.mesh.gateway_api.backend_tls_policy import BackendTlsPolicy
@@ -37,6 +37,7 @@ from policyd.mesh.gateway_api.gateway import KubernetesGateway
 from policyd.mesh.gateway_api.gateway_class import CONTROLLER, GatewayClass
 from policyd.mesh.gateway_api.known import Known
 from policyd.mesh.gateway_api.listeners import PENDING, UNCHECKED, Opening, Openings, is_ours
+from policyd.mesh.gateway_api.paths import Place
 from policyd.mesh.gateway_api.precedence import by_host
 from policyd.mesh.gateway_api.reference_grant import ReferenceGrant
 from policyd.mesh.gateway_api.rules import Ruled
@@ -49,9 +50,6 @@ from policyd.mesh.istio.destination import Destination, PortSelector
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.istio.virtual_service import VirtualServiceSpec
-
-if TYPE_CHECKING:  # which asks us
-    from policyd.mesh.declare import Declared
 
 R = TypeVar("R", bound=GatewayApiResource)
 NO_ROUTE: Final = DirectResponse(status=404, body=Body(string="no route of this gateway matches\n"))

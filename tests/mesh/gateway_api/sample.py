@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from policyd.errors import InvalidInput
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.gateway_api.conditions import Status
 
 GROUP = "gateway.networking.k8s.io"

@@ -10,7 +10,8 @@ import pytest
 from policyd.errors import InvalidInput
 from policyd.mesh.build import build
 from policyd.mesh.credentials import CredentialFile
-from policyd.mesh.declare import Declaration, declare
+from policyd.mesh.declaration import Declaration
+from policyd.mesh.declare import declare
 from policyd.mesh.gateway_api.values import OpensTls, TrustsNobody
 from policyd.mesh.placement import assumed
 from tests.mesh.gateway_api.sample import TO_API, backend_tls, declared, folder, gateway, resource, route, status, told
