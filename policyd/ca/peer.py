@@ -5,6 +5,7 @@ Law: beyond policyd.peer, a connection may outlive its certificate, so the end i
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -59,3 +60,13 @@ def address_of(peer: str) -> str:
     if kind == "ipv6":
         return host.replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
     return host if kind == "ipv4" else ""
+
+
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """What one who asks may change at will counts as one: of IPv6 the network of 64 bits, else the address itself."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if ip.version == 4 else str(ipaddress.IPv6Network((int(ip), 64), strict=False))

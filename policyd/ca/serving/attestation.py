@@ -19,7 +19,7 @@ from policyd.ca.assignment import Registration
 from policyd.ca.authority import Svid
 from policyd.ca.issuance import Evidence
 from policyd.ca.issuer import Issuer
-from policyd.ca.peer import address_of
+from policyd.ca.peer import address_of, network_of
 from policyd.ca.serving.messages import bundle_message, svid_message
 from policyd.ca.serving.proving import Proving
 from policyd.ca.serving.refusals import Context, Refusal, refused, translated
@@ -30,7 +30,7 @@ from policyd.rate import Rate, RateLimit
 from policyd.spiffe import SpiffeId
 from policyd.svid import comeback
 
-ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each address; a token is 256 random bits anyway
+ATTEST_RATE: Final = Rate(per_second=2.0, burst=20)  # for each network_of; a token is 256 random bits anyway
 COME_BACK_WITHIN: Final = timedelta(hours=24)
 MAX_SECRET: Final = 128  # characters; a longer text is no secret of ours, however it begins
 ATTESTATION_OPTIONS: Final = (
@@ -110,7 +110,7 @@ class AttestationService(agent_pb2_grpc.AttestationServicer):
         """The address of the caller, who may ask now; raises Refusal."""
         _require_tls(context)
         source = address_of(context.peer())
-        if not self._limit.allow(source):
+        if not self._limit.allow(network_of(source)):
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts, wait a little")
         return source
 
