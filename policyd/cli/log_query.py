@@ -76,7 +76,9 @@ def query(
     )  # fmt: skip
     show = _show_counts if by or first_seen else _show_records
     with ask(directory, [_question(wanted, by, first_seen, slowest, lines)]) as answers:
-        show(next(answers), as_json)
+        found = show(next(answers), as_json)
+    if not found and not as_json:
+        _show_nothing(wanted)
 
 
 def _check_one(by: str, first_seen: bool, slowest: bool) -> None:
@@ -132,7 +134,17 @@ def names(by: str) -> tuple[str, ...]:
     return found
 
 
-def _show_records(found: Rows, as_json: bool) -> None:
+def _show_nothing(wanted: Filter) -> None:
+    """That there is nothing; of a name that may be misspelt, how to see what there is: no answer is a poor proof."""
+    from policyd.cli import output
+
+    named = {"principal": wanted.principal, "resource": wanted.resource, "policy": wanted.policy}
+    by = ",".join(name for name, value in named.items() if value)
+    output.show(f"no record matches; `policyd log query --by {by}` lists the names" if by else "no record matches")
+
+
+def _show_records(found: Rows, as_json: bool) -> bool:
+    """Print them; returns whether there are any."""
     import json
     import sys
 
@@ -144,28 +156,31 @@ def _show_records(found: Rows, as_json: bool) -> None:
         for value in found.values():
             shown = {name: one for name, one in {**value, **mappings(value)}.items() if one not in _EMPTY}
             sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
-        return
-    out = output.console()
+        return True
+    out, any_is = output.console(), False
     for value in found.values():
         out.print(describe(record_of(value)), soft_wrap=True)
+        any_is = True
+    return any_is
 
 
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
-def _show_counts(found: Rows, as_json: bool) -> None:
+def _show_counts(found: Rows, as_json: bool) -> bool:
+    """Print them; returns whether there are any."""
     from policyd.cli import output
     from policyd.cli.journal_copy import cells
 
     values = list(found.values())
     if as_json:
         output.print_json(values)
-        return
+        return True
     if not values:
-        output.show("no record matches")
-        return
+        return False
     headers = [name.upper().replace("_", " ") for name in found.columns]
     output.show(output.table(headers, [cells(_short(value)) for value in values]))
+    return True
 
 
 def _short(value: dict[str, Any]) -> list[Any]:

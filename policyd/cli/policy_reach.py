@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -11,15 +12,26 @@ import typer
 from policyd.cli.options import Dir, Header, Json
 
 if TYPE_CHECKING:
+    from policyd.authz.ruling import Ruling
     from policyd.policy.reach import Reach, WhoCan
 
 _WORDS: Final = {"allow": "yes", "deny": "-", "conditional": "if"}
+
+Past = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="HASH",
+        help="By what was in force then, as records and `policyd policy revisions` name it.",
+    ),
+]
 
 
 def who_can(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="The HTTP method.", show_default=False)],
     url: Annotated[str, typer.Argument(metavar="URL", help="As in http://reviews:9080/reviews/0.", show_default=False)],
     header: Header = None,
+    revision: Past = None,
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
@@ -28,13 +40,10 @@ def who_can(
     `if` is said where it depends on what is not given: headers, addresses, the time, the user, the instance.
     """
     from policyd.cli import output
-    from policyd.instance import folder
-    from policyd.offline.loaded import load_folder
     from policyd.policy.header_form import headers
     from policyd.policy.reach import who_can as decide
 
-    ruling = load_folder(folder(directory), cases=False).live.ruling
-    found = decide(method, url, ruling, headers(header or ()))
+    found = decide(method, url, _ruling(directory, revision), headers(header or ()))
     if as_json:
         callers = [{"caller": caller} | asdict(one) for caller, one in found.callers.items()]
         output.print_json({"service": found.service, "identified": found.identified, "callers": callers})
@@ -46,6 +55,7 @@ def what_can(
     caller: Annotated[
         str, typer.Argument(metavar="FROM", help="Who asks, as in `policyd authorize`.", show_default=False)
     ],
+    revision: Past = None,
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
@@ -54,11 +64,9 @@ def what_can(
     `if` is said where it depends on what is not given: the path, headers, addresses, the time, the user, the instance.
     """
     from policyd.cli import output
-    from policyd.instance import folder
-    from policyd.offline.loaded import load_folder
     from policyd.policy.reach import what_can as decide
 
-    found = decide(caller, load_folder(folder(directory), cases=False).live.ruling)
+    found = decide(caller, _ruling(directory, revision))
     if as_json:
         services = {
             service: {method: asdict(one) for method, one in methods.items()} for service, methods in found.items()
@@ -66,6 +74,20 @@ def what_can(
         output.print_json({"caller": caller, "services": services})
     else:
         output.show(*what_lines(found, caller))
+
+
+def _ruling(directory: Path | None, revision: str | None) -> Ruling:
+    """What decides by the folder's files, or decided under a revision."""
+    from policyd.instance import folder
+    from policyd.offline.loaded import load_folder
+
+    where = folder(directory)
+    if revision is None:
+        return load_folder(where, cases=False).live.ruling
+
+    from policyd.offline.revisions import load_revision
+
+    return load_revision(where, revision)[1].ruling
 
 
 def who_lines(found: WhoCan, request: str) -> Iterator[Any]:

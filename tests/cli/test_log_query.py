@@ -208,3 +208,18 @@ def test_ctrl_c_ends_a_long_answer_and_who_answers(root: Path, folder: Path, jou
         out, err = child.communicate(timeout=30)
     assert (child.returncode, out, err) == (Exit.INTERRUPTED, "", "")
     wait_until(lambda: not answering.exists(), 30)
+
+
+@pytest.mark.parametrize("shape", [[], ["--by", "principal"], ["--slowest"], ["--first-seen"]])
+def test_nothing_found_is_said_and_for_a_name_how_to_see_those_there_are(
+    policyd: Command, folder: Path, journal: Journal, shape: list[str]
+) -> None:
+    """Somebody who misspells a service must not report that nobody called it."""
+    none = ask(policyd, folder, "query", "--since", "2099-01-01", *shape)
+    misspelt = ask(policyd, folder, "query", "--resource", "detials", *shape)
+
+    assert (none.code, none.out) == (Exit.OK, "no record matches\n")
+    assert (misspelt.code, misspelt.out) == (
+        Exit.OK,
+        "no record matches; `policyd log query --by resource` lists the names\n",
+    )

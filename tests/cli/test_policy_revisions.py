@@ -176,3 +176,26 @@ def test_what_this_version_refuses_is_said_to_be_of_the_revision(policyd: Callab
 
     assert said.code == Exit.INVALID
     assert said.err.startswith("revision:eeeeeeeeeeee/policies/old.cedar:1: ")
+
+
+def test_who_could_and_what_one_could_is_told_as_of_a_revision(policyd: Callable[..., Said], past: Past) -> None:
+    """An auditor's question: not who may now, but who might then."""
+    first, second = past.revisions
+    asked = ("policy", "who-can", "GET", "http://ratings/ratings/0", "--dir", past.directory, "--json")
+
+    def may(*words: object) -> list[str]:
+        callers = policyd(*asked, *words).value["callers"]
+        return [one["caller"].rpartition("/")[2].rstrip('"') for one in callers if one["verdict"] == "allow"]
+
+    assert may("--revision", first) == []
+    assert may("--revision", second[:8]) == may() == ["bookinfo-productpage", "bookinfo-reviews"]
+    what = ("policy", "what-can", "reviews", "--dir", past.directory, "--json", "--revision")
+    assert policyd(*what, first).value["services"]["ratings.default"]["GET"]["verdict"] == "deny"
+    assert policyd(*what, second).value["services"]["ratings.default"]["GET"]["verdict"] != "deny"
+
+
+def test_a_revision_that_is_not_kept_is_no_question(policyd: Callable[..., Said], past: Past) -> None:
+    asked = policyd("policy", "who-can", "GET", "http://ratings/", "--dir", past.directory, "--revision", "abcdef12")
+
+    assert asked.code == Exit.USAGE
+    assert "no revision `abcdef12` is kept" in asked.err
