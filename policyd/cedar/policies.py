@@ -29,8 +29,11 @@ MAX_FILE_BYTES = 1 << 20
 MAX_POLICIES = 100_000
 MAX_ID_CHARACTERS = 128
 
-# controls but tab and line ends, halves of pairs, and what shows text in another order than it is read
-_HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# controls but tab and line ends, halves of pairs, what shows text in another order than it is read, and what shows
+# nothing: in a text it makes a pattern that never matches
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,11 @@ def test_every_shipped_policy_is_valid_in_its_own_set(root: Path) -> None:
         (f'@id("a")\0 {HTTP};', "1:9 policy_syntax: the character U+0000 does not belong in a policy"),
         (f'@id("a") {HTTP}; // \x1b[0m', "1:69 policy_syntax: the character U+001B does not belong in a policy"),
         (f'@id("a") {HTTP}; // \u202e', "1:69 policy_syntax: the character U+202E does not belong in a policy"),
+        (
+            f'@id("a") {HTTP} when {{ context.request.path like "/adm\u200bin/*" }};',
+            "1:103 policy_syntax: the character U+200B does not belong in a policy",
+        ),
+        (f'@id("a") {HTTP}; // \u061c', "1:69 policy_syntax: the character U+061C does not belong in a policy"),
         (f'\ufeff@id("a") {HTTP};', "1:1 policy_syntax: the character U+FEFF does not belong in a policy"),
         (
             f'@id("a") {HTTP} when {{ {"(" * 100}true{")" * 100} }};',
