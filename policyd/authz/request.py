@@ -201,11 +201,11 @@ def name_served(said: str, listener: Listener, name: str) -> str:
     """The name that TLS in a tunnel to an application is for: what a gateway `said`, or the tunnel's own `name`.
 
     "" where nobody looks; raises IncompleteRequest. Clients are held to what stands in front of the first colon, so
-    what has one behind a name would be decided by another.
+    what has one behind a name would be decided by another; and whoever serves `shop` takes `shop.` for the same.
     """
     if listener.side != "inbound" or listener.protocol != "tls":
         return ""
-    if not said and ":" in name and not name.startswith("["):
+    if not said and (":" in name or name.endswith(".")) and not name.startswith("["):
         raise IncompleteRequest(f"`{name[:80]!a}` is no name to ask for")
     return _asked_name(said) or name
 

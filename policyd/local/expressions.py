@@ -166,6 +166,6 @@ _LABEL: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST_NAME: Final = rf"(?:{_LABEL}\.)*{_LABEL}"  # as mesh.matching.check_host takes it, but for its length
 PLAIN_NAME: Final = "[a-z0-9._-]{0,253}"  # what may be one, "" for none; of addresses of IPv6 policyd decides
 HAS_PORT: Final = ".*:[0-9]*"
-NAME_OF_TUNNEL: Final = r"[^:]*(?::[0-9]*)?|\[.*"  # with its port, as authz.request.name_served takes it
+NAME_OF_TUNNEL: Final = r"(?:[^:]*[^:.])?(?::[0-9]*)?|\[.*"  # with its port, as authz.request.name_served takes it
 USABLE_HOST: Final = r"[\x21-\x7e]{1,260}"
 USABLE_METHOD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"

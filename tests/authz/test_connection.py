@@ -208,6 +208,7 @@ def test_a_service_of_tls_is_asked_for_by_the_name_that_its_sidecar_holds_the_cl
     ("host", "headers"),
     [
         ("echo:1", {"x-policyd-sni": "a,b"}),
+        ("echo.:1", {}),  # which many take for `echo`, and a policy for another
         ("echo:1:2", {}),  # its client would be held to `echo`, and `echo:1` decided about
     ],
 )

@@ -148,6 +148,7 @@ def test_hosts_are_compared_in_any_case() -> None:
     [
         ("shop", True), ("shop:", True), ("SHOP:443", True), (":443", True), ("[::1]:443", True), ("[::1]", True),
         ("shop:1:2", False), ("shop:1:", False), ("shop:a", False), ("::1", False), (":1:2", False),
+        ("shop.", False), ("shop.:443", False), (".", False), (".:443", False), ("a.shop:443", True), ("[::1].", True),
     ],
 )  # fmt: skip
 def test_a_tunnel_is_for_a_name_where_policyd_takes_it_for_one(host: str, is_one: bool) -> None:

@@ -207,6 +207,7 @@ ODD_S = (
     named("two names", 'like "*"', BROKEN, "shop:9080", b"a", b"b"),
     named("two empty names", 'like "*"', BROKEN, "shop:9080", b"", b""),
     named("an address of IPv6", '== "[::1]"', ALLOWED, "[::1]:9080"),
+    named("a name that ends in a dot", 'like "*"', BROKEN, "shop.:9080"),
     named("a name that is no text", 'like "*"', BROKEN, "shop:9080", b"a\xff"),
 )
 
