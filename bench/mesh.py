@@ -44,7 +44,8 @@ BUILD = """\
 import json, resource, sys, time
 from pathlib import Path
 from policyd.mesh.placement import assumed
-from policyd.reload import load, shipped_schemas
+from policyd.reload.live import shipped_schemas
+from policyd.reload.load import load
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control

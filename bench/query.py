@@ -37,7 +37,7 @@ from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.offline.loaded import load_texts
 from policyd.offline.replaying import deciders, replay
 from policyd.policy.replay import Projector, decide
-from policyd.reload import shipped_schemas
+from policyd.reload.live import shipped_schemas
 from policyd.sources.files import Folder, read_folder
 from policyd.sources.files import digest as folder_digest
 from policyd.spiffe import SpiffeId

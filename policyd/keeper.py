@@ -12,7 +12,7 @@ from typing import Final
 
 from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.errors import InvalidInput, PolicydError, Problem
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.sources.files import Folder
 from policyd.yaml import load_one
 

@@ -14,7 +14,8 @@ import pytest
 from policyd.errors import Problem
 from policyd.keeper import Keeper
 from policyd.mesh.placement import assumed
-from policyd.reload import Earlier, Live, Schemas, load, shipped_schemas
+from policyd.reload.live import Earlier, Live, Schemas, shipped_schemas
+from policyd.reload.load import load
 from policyd.sources.files import Folder, read_folder
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control

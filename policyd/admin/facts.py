@@ -13,7 +13,7 @@ from policyd._pb import admin_pb2 as pb
 from policyd.config.addresses import Address
 from policyd.errors import Problem
 from policyd.mesh.model import Instance
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.xds.status import ProxyStatus
 
 

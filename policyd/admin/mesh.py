@@ -24,7 +24,7 @@ from policyd.errors import InvalidInput, PolicydError, Problem
 from policyd.keeper import bounded
 from policyd.mesh.edit import Edit, ResourceId, kind_of
 from policyd.mesh.gateway_api.conditions import Status
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.xds.status import ProxyStatus, waiting
 
 OPERATION = "mesh.apply"

@@ -18,7 +18,7 @@ from policyd.audit.record import Entry
 from policyd.authz.operators import Act, may, may_visit
 from policyd.cedar.model import Decision, Uid
 from policyd.errors import InvalidInput, Problem
-from policyd.reload import Live
+from policyd.reload.live import Live
 
 ACTS: Final[tuple[Act, ...]] = ("view", "explain", "export")
 WHO: Final = re.compile(r"(?:unix|token|oidc):[\x21-\x7e]{1,200}")

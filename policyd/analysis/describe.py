@@ -22,7 +22,7 @@ from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Mesh, Service
 from policyd.mesh.selection import holds_for
 from policyd.policy.reach import Reach, callers_may, policies_on, what_can
-from policyd.reload import Live
+from policyd.reload.live import Live
 
 MAX_NAMED = 20  # of one heading
 

@@ -14,7 +14,7 @@ from policyd.cli.options import AlsoDir, Folder, Json, Shadow, named
 if TYPE_CHECKING:
     from policyd.errors import Problem
     from policyd.offline.loaded import Loaded
-    from policyd.reload import Live
+    from policyd.reload.live import Live
 
 app = leaf()
 

@@ -181,7 +181,7 @@ def _change(directory: Path | None, apply: str, remove: Sequence[tuple[str, str]
 def _amender(directory: Path) -> Amender:
     from policyd.amend import Amender
     from policyd.offline.loaded import load_texts
-    from policyd.reload import shipped_schemas
+    from policyd.reload.live import shipped_schemas
     from policyd.sources.shadow import FolderReader
 
     schemas = shipped_schemas()

@@ -66,7 +66,7 @@ def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
     from policyd.config.settings import SETTINGS_FILE
     from policyd.instance import existing
     from policyd.offline.loaded import load_texts
-    from policyd.reload import shipped_schemas
+    from policyd.reload.live import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
     from policyd.state_paths import WORKLOADS_FILE
 
@@ -108,7 +108,7 @@ def _now(where: Path) -> Ruling | None:
     """What the folder comes to as it is; None where that is nothing."""
     from policyd.errors import InvalidInput
     from policyd.offline.loaded import load_texts
-    from policyd.reload import shipped_schemas
+    from policyd.reload.live import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
 
     try:

@@ -97,7 +97,7 @@ def _observe(journal: Path, span: Span) -> Observed:
 def _candidate(where: Path, texts: dict[str, str]) -> tuple[Folder, Ruling]:
     """The draft in the mesh as it is."""
     from policyd.offline.loaded import load_texts
-    from policyd.reload import shipped_schemas
+    from policyd.reload.live import shipped_schemas
     from policyd.sources.files import Folder, digest, read_folder
 
     base = read_folder(where)

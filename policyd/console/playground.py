@@ -30,7 +30,7 @@ from policyd.sources.files import Folder, digest
 if TYPE_CHECKING:
     from policyd.authz.ruling import Ruling
     from policyd.policy.replay_tally import Tally
-    from policyd.reload import Live
+    from policyd.reload.live import Live
 
 MAX_TEXT: Final = 256 << 10  # characters of a file
 MAX_RECORDS: Final = 100_000  # that are decided again

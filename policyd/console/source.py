@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from policyd.audit.ask.child import Question
     from policyd.audit.ask.filters import Filter
     from policyd.audit.record import Record
-    from policyd.reload import Live
+    from policyd.reload.live import Live
 
 MAX_PAGE: Final = 64 << 20  # bytes of one proxy's metrics
 AT_ONCE: Final = 2  # proxies that are asked for their metrics together; an agent takes a few questions at once

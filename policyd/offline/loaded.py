@@ -18,7 +18,9 @@ from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find_all
 from policyd.policy.request_form import as_client, resolve_form
 from policyd.policy.universe import universe_of
-from policyd.reload import CHECKS_FILE, Live, Schemas, load, shipped_schemas
+from policyd.reload.live import Live, Schemas, shipped_schemas
+from policyd.reload.load import load
+from policyd.reload.parsed import CHECKS_FILE
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.sources.relations import Relations, beside
 from policyd.sources.shadow import FolderReader

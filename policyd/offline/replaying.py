@@ -68,7 +68,7 @@ def _begin(directory: str, texts: dict[str, str], digest: str, revision: str) ->
     """What a process does first: load what it decides under."""
     global _ruling
     from policyd.offline.loaded import load_texts
-    from policyd.reload import shipped_schemas
+    from policyd.reload.live import shipped_schemas
     from policyd.sources.files import Folder
 
     signal(SIGINT, SIG_IGN)  # Ctrl-C is for the one that started us

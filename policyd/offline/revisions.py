@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 from policyd.cedar.schema import parse_schema
 from policyd.errors import InvalidInput
 from policyd.offline.loaded import load_texts
-from policyd.reload import ISSUANCE_FILE, OPERATORS_FILE, shipped_schemas
+from policyd.reload.live import shipped_schemas
+from policyd.reload.parsed import ISSUANCE_FILE, OPERATORS_FILE
 from policyd.sources.files import Folder, digest
 from policyd.sources.revisions import SHORT, Kept, Kit, find, read
 from policyd.state_paths import state_paths
 
 if TYPE_CHECKING:
-    from policyd.reload import Live
+    from policyd.reload.live import Live
 
 _OTHER_SETS: Final = (ISSUANCE_FILE, OPERATORS_FILE)  # of these sets the schemas are not kept
 

@@ -14,7 +14,7 @@ from policyd.audit.sealer import Sealer
 from policyd.ca.serving.agents import AgentsService
 from policyd.errors import Problem
 from policyd.keeper import Keeper
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.server.authority import Authority
 from policyd.server.decider_life import DeciderLife
 from policyd.server.deciders import Deciders

@@ -21,7 +21,8 @@ from policyd.ca.revocations import FILE, Revocations, forbids
 from policyd.errors import JournalError, Problem
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
-from policyd.reload import Earlier, Live, load, reenforce, relive, shipped_schemas
+from policyd.reload.live import Earlier, Live, shipped_schemas
+from policyd.reload.load import load, reenforce, relive
 from policyd.server.key_fetching import with_keys
 from policyd.server.last_good import LastGood
 from policyd.server.local_decisions import Rulings

@@ -21,7 +21,8 @@ from policyd.ca.rotation_desk import RotationDesk
 from policyd.ca.rotator import Step
 from policyd.environment import Level
 from policyd.mesh.placement import assumed
-from policyd.reload import Live, load, shipped_schemas
+from policyd.reload.live import Live, shipped_schemas
+from policyd.reload.load import load
 from policyd.server.deciders import Deciders
 from policyd.server.facts import Facts
 from policyd.server.federating import Federating

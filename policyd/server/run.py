@@ -20,7 +20,7 @@ from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.home import HOME
 from policyd.mesh.tokens import fetched
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.server import deciders as processes
 from policyd.server import facts, ground, in_force, joining, listen, operating
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity

@@ -20,7 +20,7 @@ from policyd.names import EXTENSION_LISTENER
 from policyd.policy.authorize import Answer as Decided
 from policyd.policy.authorize import answer
 from policyd.policy.end_user import Shown, end_user
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.spiffe import SpiffeId
 from policyd.way.ends import MAX_ENDPOINTS, Behind, endpoints, expected, is_looked_up, server_name
 from policyd.way.marks import Marks

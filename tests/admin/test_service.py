@@ -43,7 +43,8 @@ from policyd.join_token import parse_token
 from policyd.mesh.declare import declare
 from policyd.mesh.model import Listen
 from policyd.mesh.placement import Placement, SidecarPlace
-from policyd.reload import Live, load, shipped_schemas
+from policyd.reload.live import Live, shipped_schemas
+from policyd.reload.load import load
 from policyd.server.decider_life import DeciderLife
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId

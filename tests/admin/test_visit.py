@@ -13,7 +13,8 @@ from policyd.admin.visit import visited
 from policyd.audit.record import Entry
 from policyd.errors import InvalidInput
 from policyd.offline.loaded import load_folder
-from policyd.reload import OPERATORS_FILE, Live
+from policyd.reload.live import Live
+from policyd.reload.parsed import OPERATORS_FILE
 from tests.cli.recorded import bookinfo
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)

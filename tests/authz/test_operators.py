@@ -11,7 +11,7 @@ from policyd.authz.operators import OWNER, may
 from policyd.cedar.engine import Engine
 from policyd.cedar.model import Decision
 from policyd.cedar.policies import load_policies
-from policyd.reload import shipped_schemas
+from policyd.reload.live import shipped_schemas
 from tests.mesh.sample import GOOD, meshed
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pytest
 
 from policyd.cli.exits import Exit
 from policyd.offline.loaded import load_folder
-from policyd.reload import Live
+from policyd.reload.live import Live
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.revisions import history
 from policyd.state_paths import state_paths

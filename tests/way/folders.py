@@ -10,7 +10,7 @@ from pathlib import Path
 
 from policyd.offline.loaded import NOWHERE, load_texts
 from policyd.policy.end_user import Shown
-from policyd.reload import Live, shipped_schemas
+from policyd.reload.live import Live, shipped_schemas
 from policyd.sources.files import digest, read_folder
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower

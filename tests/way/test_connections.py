@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyd.offline.loaded import NOWHERE, load_texts
-from policyd.reload import Live, shipped_schemas
+from policyd.reload.live import Live, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.way.entry import way_of
 from policyd.way.follow import Follower

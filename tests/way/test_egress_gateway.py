@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policyd.offline.loaded import load_texts
-from policyd.reload import Live, shipped_schemas
+from policyd.reload.live import Live, shipped_schemas
 from policyd.sources.files import Folder, digest
 from policyd.way.model import is_denied
 from tests.way.folders import way

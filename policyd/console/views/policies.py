@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from policyd.cedar.policies import Policy
     from policyd.policy.diff_model import Difference
-    from policyd.reload import Live
+    from policyd.reload.live import Live
 
 MAX_REVISIONS: Final = 100
 MAX_FILES: Final = 60  # of policies on one page

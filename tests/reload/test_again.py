@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from policyd.mesh.placement import assumed
-from policyd.reload import Earlier, Schemas, load, shipped_schemas
+from policyd.reload.live import Earlier, Schemas, shipped_schemas
+from policyd.reload.load import load
 from policyd.sources.files import Folder, digest
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources.model import Control

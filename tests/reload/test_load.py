@@ -16,7 +16,8 @@ from policyd.keeper import Keeper
 from policyd.mesh.declaration import Declaration
 from policyd.mesh.placement import Placement, assumed
 from policyd.policy.request_form import parse_form, resolve_form
-from policyd.reload import Live, Schemas, load, reenforce, shipped_schemas
+from policyd.reload.live import Live, Schemas, shipped_schemas
+from policyd.reload.load import load, reenforce
 from policyd.server.in_force import with_revoked
 from policyd.sources.files import Folder, digest, read_folder
 from policyd.spiffe import SpiffeId
