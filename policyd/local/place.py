@@ -134,6 +134,8 @@ class Place:
             "destination.port": self.listener.port,
             "destination.labels": self.labels.uid,
         }
+        if path == "client_ip" and self.listener.trusted_proxies:
+            raise NotCompilable("the client that proxies in front tell of")
         if path in ("source.ip", "client_ip", "destination.ip"):
             own = self._own_address()
             return own if path == "destination.ip" else Unknown.SOURCE

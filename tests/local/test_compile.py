@@ -208,6 +208,15 @@ def test_an_expression_has_a_bound(mesh: Mesh, schema: Schema) -> None:
     assert obstacle.startswith('an expression of over 4,096 characters (path is "/@@@')
 
 
+def test_at_a_gateway_behind_proxies_they_say_who_the_client_is(schema: Schema) -> None:
+    trusting = world.WORKLOADS.replace("listen: 8080", "listen: 8080, gatewayTopology: {numTrustedProxies: 1}")
+    text = f'@id("p") permit (principal, {HTTP}, resource) when {{{{ context.{{}}.isInRange(ip("10.0.0.0/8")) }}}};'
+    behind = world.mesh_of(trusting, tokens="")
+    assert compiled(behind, schema, text.format("source.ip"), "edge/gateway/8080").is_exact
+    (left,) = compiled(behind, schema, text.format("client_ip"), "edge/gateway/8080").left
+    assert left.why == "the client that proxies in front tell of"
+
+
 @pytest.mark.parametrize("id_", ["_path", "_incomplete"])
 def test_a_forbid_that_a_proxy_would_take_for_a_reason_of_its_own_is_not_compiled(
     mesh: Mesh, schema: Schema, id_: str

@@ -53,8 +53,11 @@ def schema(root: Path) -> Schema:
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
     """Two services, of which one may decide."""
-    texts = {"workloads.yaml": WORKLOADS, "mesh/p.yaml": PLAINTEXT, "mesh/e.yaml": AUTO}
-    declaration = declare(texts)
+    return mesh_with(AUTO)
+
+
+def mesh_with(enforcement: str) -> Mesh:
+    declaration = declare({"workloads.yaml": WORKLOADS, "mesh/p.yaml": PLAINTEXT, "mesh/e.yaml": enforcement})
     return build(declaration, "cluster.local", assumed(declaration))
 
 
@@ -93,6 +96,30 @@ def test_another_revision_is_another_table_of_the_listeners_that_it_touches(mesh
     assert bodies(first, LISTENER) == bodies(second, LISTENER)
     assert bodies(first, ROUTE)["shop-v1/inbound"] != bodies(second, ROUTE)["shop-v1/inbound"]
     assert second.own["web-v1"] is first.own["web-v1"]
+
+
+READER = POLICY.replace("{{ ", '{{ context.request.headers.hasTag("x-a") || ', 1)
+LISTENERS = [  # what gives a listener another form (docs/tasks/central-or-local.md), and what does not
+    ("the first Enforcement", "", AUTO.replace("auto", "central"), False, False),
+    ("a header that no policy read", AUTO, AUTO, True, False),
+    ("no sample any more", AUTO, AUTO.replace("auto", "auto, samplePercent: 0"), False, False),
+    ("a larger sample", AUTO, AUTO.replace("auto", "auto, samplePercent: 5"), False, True),
+    ("from central", AUTO.replace("auto", "central"), AUTO, False, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reads", "same"), [one[1:] for one in LISTENERS], ids=[one[0] for one in LISTENERS]
+)
+def test_a_listener_is_another_one_where_open_connections_are_said_to_end(
+    schema: Schema, before: str, after: str, reads: bool, same: bool
+) -> None:
+    def listeners(enforcement: str, policy: str) -> dict[str, str]:
+        mesh = mesh_with(enforcement)
+        ruling = make_ruling(mesh, load_policies({"p.cedar": policy.format("/open")}, schema), schema)
+        return bodies(snapshots_of(mesh, switches_of(ruling)), LISTENER)
+
+    assert (listeners(before, POLICY) == listeners(after, READER if reads else POLICY)) is same
 
 
 def test_without_a_switch_nothing_is_otherwise(mesh: Mesh) -> None:
