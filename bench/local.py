@@ -1,5 +1,5 @@
 """What deciding in the proxy would cost: one Envoy without a filter, with rules by hand, with the compiled filter, and
-asking policyd; and what compiling costs.
+asking policyd; the same of who has a token (bench.local_users); and what compiling costs.
 
 Every variant counts requests as a sidecar does; where Envoy decides, by either filter, it tells each decision as to the
 agent beside it. The rule is Bookinfo's at its gateway, as a sidecar in plain text has it; the filter by hand has that
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench import local_records
+from bench import local_records, local_users
 from bench.engine_sets import policies_in_files, traffic_schema
-from bench.neighbours import compared, throughput
+from bench.neighbours import added, compared, throughput
 from bench.processes import ROOT, running
-from bench.proxy import CONNECTIONS, Fields, Variants, measure, rbac_by_hand, rig
+from bench.proxy import Fields, Variants, measure, rbac_by_hand, rig
 from bench.table import Row, row
 from bench.telemetry import COUNTED
 from policyd.authz.ruling import make_ruling
@@ -40,6 +40,7 @@ from proxy.bootstrap import sds_cluster
 
 POLICIES, SERVICES, GROUPS = 10_000, 1_000, 50
 ROUNDS: Final = 20  # of the two that are nearly as fast
+OTHERS: Final = 8  # of those that are not
 LISTENER: Final = "ingress-v1/inbound/plaintext"
 INGRESS = (
     "workloads: {ingress-v1: {service: ingress, port: 80}}\ndefaults: {namespace: default, serviceAccount: ingress}\n"
@@ -48,6 +49,7 @@ PLAINTEXT = (
     "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
     "metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: PERMISSIVE}}\n"
 )
+FILES: Final = {"workloads.yaml": INGRESS, "mesh/peers.yaml": PLAINTEXT}
 
 
 def _mesh(texts: dict[str, str]) -> Mesh:
@@ -56,7 +58,7 @@ def _mesh(texts: dict[str, str]) -> Mesh:
 
 
 def _compiled_filter() -> dict[str, object]:
-    mesh = _mesh({"workloads.yaml": INGRESS, "mesh/peers.yaml": PLAINTEXT})
+    mesh = _mesh(FILES)
     schema = traffic_schema()
     text = (ROOT / "examples/bookinfo/policies/ingress.cedar").read_text(encoding="utf-8")
     ruling = make_ruling(mesh, load_policies({"ingress.cedar": text}, schema), schema)
@@ -66,14 +68,11 @@ def _compiled_filter() -> dict[str, object]:
 
 def variants(control: Control) -> Variants:
     """Each counts what a sidecar counts, and tells what it decides."""
-    # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
-    switch = Switch(identified(), (), (), 0.0)
-    here = _fields(either=True)
-    here = {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, switch)]}
+    here = _told()
     decided: dict[str, tuple[list[dict[str, object]], Fields]] = {
         "no filter": ([], _fields()),
-        "by hand": ([dict(switch.front), rbac_by_hand()], here),
-        "compiled": ([dict(switch.front), _compiled_filter()], here),
+        "by hand": ([identified(), rbac_by_hand()], here),
+        "compiled": ([identified(), _compiled_filter()], here),
         "policyd": ([filters.authorization(control)], _fields()),
     }
     return {name: ([counting.hears_who(), *chain], fields) for name, (chain, fields) in decided.items()}
@@ -82,6 +81,13 @@ def variants(control: Control) -> Variants:
 def _fields(*, either: bool = False) -> Fields:
     counted = counting.inbound(COUNTED, Served(80, 80), encrypted=True, either=either)
     return {"access_log": counted, "access_log_options": counting.TUNNELS}
+
+
+def _told() -> Fields:
+    """What a sidecar that may decide counts, and what it tells."""
+    # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
+    here = _fields(either=True)
+    return {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, Switch(identified(), (), (), 0.0))]}
 
 
 def run() -> list[Row]:
@@ -98,16 +104,18 @@ def _deciding() -> Iterator[Row]:
             medians = measure(variants, agent).medians
             with rig(variants, agent) as made:
                 pairs = [compared(made, ("by hand", "compiled"), number % 2) for number in range(ROUNDS)]
+                asked = [compared(made, ("policyd", "compiled"), number % 2) for number in range(OTHERS)]
+                alone = [compared(made, ("no filter", "compiled"), number % 2, 1) for number in range(OTHERS)]
+            of_users = list(local_users.run(LISTENER, FILES, _fields(), _told(), agent))
     for (variant, connections), load in medians.items():
         name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
         yield row(f"{name}: throughput", load.per_second, "requests/s")
         yield row(f"{name}: p50", load.p50, "ms")
         yield row(f"{name}: CPU of Envoy", load.envoy_cpu, "us/request")
     yield from throughput("throughput, compiled / by hand", pairs, at_least=0.95)
-    compiled, central = (medians[name, CONNECTIONS].per_second for name in ("compiled", "policyd"))
-    yield row("throughput, compiled / policyd", compiled / central, "ratio", at_least=5)
-    added = medians["compiled", 1].p50 - medians["no filter", 1].p50
-    yield row("p50 added at one connection", added, "ms", at_most=0.05)
+    yield from throughput("throughput, compiled / policyd", asked, at_least=5)
+    yield from added("p50 added at one connection", alone, at_most=0.05)
+    yield from of_users
 
 
 def _large() -> Mesh:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import fmean, median, quantiles
 from typing import Final, NamedTuple
 
-from bench.proxy import Load, Rig
+from bench.proxy import CONNECTIONS, Load, Rig
 from bench.table import Row, row
 
 ORDER: Final = (0, 1, 1, 0)  # of a round
@@ -25,11 +25,11 @@ class Pair(NamedTuple):
     late: Load
 
 
-def compared(made: Rig, pair: tuple[str, str], first: int) -> Pair:
+def compared(made: Rig, pair: tuple[str, str], first: int, connections: int = CONNECTIONS) -> Pair:
     """Both of a pair of variants, each twice; `first` is which begins and ends it."""
     loads: dict[int, list[Load]] = {0: [], 1: []}
     for which in ((first + at) % 2 for at in ORDER):
-        loads[which].append(made.load(pair[which], seconds=1))
+        loads[which].append(made.load(pair[which], connections, seconds=1))
     return Pair(*(_together(loads[which]) for which in (0, 1)))
 
 
@@ -58,6 +58,12 @@ def ratio(name: str, kept: Sequence[float], at_least: float | None = None) -> li
         row(f"{name}: lower quarter", lower, "ratio"),
         row(f"{name}: upper quarter", upper, "ratio"),
     ]
+
+
+def added(name: str, pairs: Sequence[Pair], at_most: float | None = None) -> list[Row]:
+    """What the late one adds to the early one's median latency, and how sure that is."""
+    more = [late.p50 - early.p50 for early, late in pairs]
+    return [row(name, median(more), "ms", at_most=at_most), row(f"{name}: its error", error(more), "ms")]
 
 
 def error(values: Sequence[float]) -> float:

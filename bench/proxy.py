@@ -13,7 +13,7 @@ import socket
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,18 @@ TRACED_CLUSTER = f"{AUTHZ_CLUSTER}-traced"  # the way to policyd that proxies ha
 Fields = dict[str, Any]
 PEER = f"{signals.PEER_HEADER}: {signals.Party('web-v1', 'default', 'web', 'v1', 'web.default')}"  # of a peer
 CALLER = "spiffe://cluster.local/ns/default/sa/bookinfo-ingress"
+
+
+class World(NamedTuple):
+    """What policyd knows and is asked: the folder of a mesh, who asks about which listener, and what requests bring."""
+
+    folder: Callable[[], AbstractContextManager[Path]]
+    caller: str
+    listener: str
+    headers: tuple[str, ...] = (PEER,)
+
+
+BOOKINFO = World(bookinfo, CALLER, "ingress/gateway/8080")
 
 
 class Load(NamedTuple):
@@ -68,16 +80,18 @@ def rbac_by_hand() -> dict[str, Any]:
     return {"name": "envoy.filters.http.rbac", "typed_config": config}
 
 
-def listener(port: int, chain: list[dict[str, Any]], fields: Fields) -> dict[str, Any]:
-    """A port of its own for each variant; `fields` are others of its connection manager."""
+def listener(port: int, chain: list[dict[str, Any]], fields: Fields, asked: str = BOOKINFO.listener) -> dict[str, Any]:
+    """A port of its own for each variant; `fields` are others of its connection manager, its routes among them."""
     route = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
-        "typed_per_filter_config": filters.asked_for("ingress/gateway/8080"),
+        "typed_per_filter_config": filters.asked_for(asked),
     }
     if not any(item["name"] == filters.AUTHZ_FILTER for item in chain):
         del route["typed_per_filter_config"]
-    routes = {"route_config": {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}}
+    table = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
+    routes = {"route_config": fields.get("route_config", table)}
+    fields = {name: value for name, value in fields.items() if name not in routes}
     return {
         "name": f"port-{port}",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
@@ -127,12 +141,18 @@ def variants(control: Control) -> Variants:
 
 @contextmanager
 def _envoy(
-    work: Path, control: Control, xds: str, identity: Path, compared: Variants, beside: Sequence[dict[str, Any]]
+    work: Path,
+    control: Control,
+    xds: str,
+    identity: Path,
+    compared: Variants,
+    beside: Sequence[dict[str, Any]],
+    asked: str,
 ) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
 
     ports = {variant: free_port() for variant in compared}
-    listeners = [listener(ports[variant], *made) for variant, made in compared.items()]
+    listeners = [listener(ports[variant], *made, asked) for variant, made in compared.items()]
     traced = {**authz_cluster(replace(control, tracing=Tracing("", 1.0)), identity), "name": TRACED_CLUSTER}
     ways = [authz_cluster(control, identity), traced, xds_cluster(control, xds, identity), *beside]
     resources = {"clusters": ways, "listeners": listeners}
@@ -154,7 +174,14 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def load_of(port: int, connections: int, envoy: int, policyd: list[int], seconds: int = SECONDS) -> Load:
+def load_of(
+    port: int,
+    connections: int,
+    envoy: int,
+    policyd: list[int],
+    seconds: int = SECONDS,
+    headers: Sequence[str] = BOOKINFO.headers,
+) -> Load:
     before = cpu_seconds(envoy), sum(map(cpu_seconds, policyd))
     command = [
         "wrk",
@@ -162,8 +189,7 @@ def load_of(port: int, connections: int, envoy: int, policyd: list[int], seconds
         f"-c{connections}",
         f"-d{seconds}s",
         "--latency",
-        "-H",
-        PEER,
+        *(part for one in headers for part in ("-H", one)),
         f"http://127.0.0.1:{port}/productpage",
     ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -190,16 +216,17 @@ class Measured(NamedTuple):
 
 
 class Rig(NamedTuple):
-    """What is loaded: the mesh's folder, process ids, and the port of each variant."""
+    """What is loaded: the mesh's folder, process ids, the port of each variant, and what requests bring."""
 
     directory: Path
     envoy: int
     policyd: list[int]
     ports: dict[str, int]
+    headers: tuple[str, ...]
 
     def load(self, variant: str, connections: int = CONNECTIONS, seconds: int = SECONDS) -> Load:
         """Load a variant for some seconds."""
-        return load_of(self.ports[variant], connections, self.envoy, self.policyd, seconds)
+        return load_of(self.ports[variant], connections, self.envoy, self.policyd, seconds, self.headers)
 
 
 def run() -> list[Row]:
@@ -208,11 +235,13 @@ def run() -> list[Row]:
 
 
 @contextmanager
-def rig(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = ()) -> Iterator[Rig]:
+def rig(
+    compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = (), world: World = BOOKINFO
+) -> Iterator[Rig]:
     """policyd and one Envoy with a port for each variant, which has the clusters `beside`, too; needs wrk."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk, which is not here")
-    with bookinfo() as directory:
+    with world.folder() as directory:
         work = directory.parent
         command = [PROGRAM, "serve", "--dir", str(directory)]
         with running(
@@ -221,15 +250,16 @@ def rig(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]
             status = answer(directory, "status")
             identity = work / "identity"
             subprocess.run(
-                [PROGRAM, "ca", "issue", CALLER, "--out", str(identity), "--dir", str(directory)], check=True
+                [PROGRAM, "ca", "issue", world.caller, "--out", str(identity), "--dir", str(directory)], check=True
             )
             deciders = status["deciders"]
             ports = tuple(int(one["address"].rpartition(":")[2]) for one in deciders)
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
             made = compared(control)
-            with _envoy(work, control, status["xds_address"], identity, made, beside) as (envoy, listeners):
-                yield Rig(directory, envoy, policyd, listeners)
+            ways = (work, control, status["xds_address"], identity, made, beside, world.listener)
+            with _envoy(*ways) as (envoy, listeners):
+                yield Rig(directory, envoy, policyd, listeners, world.headers)
 
 
 def measure(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = ()) -> Measured:
