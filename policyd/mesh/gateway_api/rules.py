@@ -155,3 +155,13 @@ def _mirror(route: RequestRoute, mirror: MirrorFilter, backends: Backends) -> De
     if isinstance(to, Destination) and not to.host.endswith(f".{CLUSTER_DOMAIN}"):
         return Fault("InvalidKind", f"a copy of each request would leave to `{to.host}` undecided; name a `Service`")
     return to
+
+
+def first_to_answer(every: Iterable[Ruled]) -> list[Ruled]:
+    """The rules as far as some request gets: none comes after one that answers everything."""
+    found = []
+    for one in every:
+        found.append(one)
+        if one.answers_all:
+            break
+    return found
