@@ -8,7 +8,6 @@ waits costs more processor than most answers. So every call has a stack of its o
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from policyd.audit.group import Wake, sleep
 Call = Callable[[], object]
 Result = TypeVar("Result")
 
-INSTANT: Final = 0.00002  # seconds, to which the system adds its own 0.00005
 SPARE: Final = 256  # stacks that a thread keeps for later: a new one costs more than a decision that is remembered
 
 
@@ -93,16 +91,11 @@ def _raises(error: Exception) -> NoReturn:
 
 
 class PausingThreads:
-    """A pool of `count` to `most` threads, for a synchronous gRPC server, whose calls may `pause`.
+    """A pool of `count` to `most` threads, for a synchronous gRPC server, whose calls may `pause`."""
 
-    `idle` is called by the last one that has nothing to do, once it has let others run for an instant; it says whether
-    it did something, after which there may be more.
-    """
-
-    def __init__(self, count: int, idle: Callable[[], object], most: int | None = None) -> None:
+    def __init__(self, count: int, most: int | None = None) -> None:
         self._most = most or count
-        self._taken = self._seen = self._paused = 0
-        self._idle = idle
+        self._taken = self._seen = 0
         self._mutex = threading.Lock()
         self._queue: deque[Call] = deque()
         self._resting: list[_Worker] = []
@@ -130,7 +123,6 @@ class PausingThreads:
             sleep(begin)
             return
         worker.pausing += 1
-        self._paused += 1
         begin(partial(self._wake, worker, getcurrent()))
         worker.loop.switch()
         worker.pausing -= 1
@@ -167,7 +159,7 @@ class PausingThreads:
             threading.Thread(target=self._run, args=(_Worker(),), name=f"check-{first + number}")
             for number in range(count)
         ]
-        self._threads += new  # all, before one looks whether all rest
+        self._threads += new
         for thread in new:
             thread.start()
 
@@ -187,7 +179,6 @@ class PausingThreads:
 
     def _next(self, worker: _Worker) -> greenlet | None:
         """What this thread goes on with: what it has begun, then what is new; None to end."""
-        looked = -1  # how many calls had paused when there was nothing to do for anybody
         while True:
             with self._mutex:
                 if worker.ready:
@@ -198,16 +189,5 @@ class PausingThreads:
                     return worker.stack()
                 if self._closing and not worker.pausing:
                     return None
-                paused = self._paused
-                is_last = len(self._resting) == len(self._threads) - 1 and paused != looked
-                if not is_last:
-                    self._resting.append(worker)
-            if not is_last:
-                worker.bell.acquire()
-            elif self._is_idle(worker) and not self._idle():
-                looked = paused
-
-    def _is_idle(self, worker: _Worker) -> bool:
-        """Whether there still is nothing to do once other threads, as those that read sockets, had the processor."""
-        time.sleep(INSTANT)
-        return not self._queue and not worker.ready and len(self._resting) == len(self._threads) - 1
+                self._resting.append(worker)
+            worker.bell.acquire()

@@ -42,7 +42,7 @@ class SigningServer:
 
     def __init__(self, stack: ExitStack) -> None:
         self._journal: Journal | None = None
-        self._threads = PausingThreads(THREADS, lambda: None, MOST_THREADS)
+        self._threads = PausingThreads(THREADS, MOST_THREADS)
         self._silence = Silence(time.monotonic)
         stack.callback(self._threads.shutdown)
 

@@ -55,8 +55,7 @@ def _main(directory: Path, durability: Durability, most: int | None) -> None:
 
 
 def _append_in_few_threads(open_journal: Callable[..., Journal]) -> None:
-    journal: Journal | None = None
-    pool = PausingThreads(2, lambda: journal.hurry() if journal else None)
+    pool = PausingThreads(2)
     journal = open_journal(waiting=Waiting(pool.pause, 0.002))
     for caller in range(24):
         pool.submit(_append, journal, caller)

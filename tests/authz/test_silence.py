@@ -41,7 +41,7 @@ def _threads(_silence: Silence, _watch: Watch) -> CheckThreads:
 
 
 def _pausing_threads(_silence: Silence, _watch: Watch) -> PausingThreads:
-    return PausingThreads(2, lambda: None, 12)
+    return PausingThreads(2, 12)
 
 
 Pool = CheckThreads | PausingThreads | Turns

@@ -163,7 +163,7 @@ class Running:
         self.office, self.tokens, self.changes = office, Tokens(database), Changes()
         self.levels = Levels(self.changes.announce)
         self.servers = [grpc.aio.server(), grpc.aio.server()]
-        self.threads = PausingThreads(1, lambda: None)
+        self.threads = PausingThreads(1)
         self.late = Late(self.threads.together)
         self.signing = grpc.server(self.threads, interceptors=[self.late])  # type: ignore[arg-type]  # it only submits
         self.entries: list[Entry] = []

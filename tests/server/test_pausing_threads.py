@@ -28,8 +28,8 @@ Make = Callable[..., PausingThreads]
 def make() -> Iterator[Make]:
     made: list[PausingThreads] = []
 
-    def new(count: int, idle: Callable[[], object] = lambda: None) -> PausingThreads:
-        made.append(PausingThreads(count, idle))
+    def new(count: int) -> PausingThreads:
+        made.append(PausingThreads(count))
         return made[-1]
 
     yield new
@@ -110,37 +110,6 @@ def test_another_thread_sleeps_until_it_is_woken(make: Make) -> None:
     threads.pause(threads.submit)
 
 
-def test_the_last_one_to_rest_says_that_there_is_nothing_to_do(make: Make) -> None:
-    idle, held, begun = threading.Semaphore(0), threading.Event(), threading.Event()
-    threads = make(2, idle.release)
-    idle.acquire()
-
-    def hold() -> None:
-        begun.set()
-        held.wait()
-
-    threads.submit(hold)
-    begun.wait()
-    threads.submit(lambda: None)
-    assert not idle.acquire(blocking=False)
-    held.set()
-    idle.acquire()
-
-
-def test_the_last_one_asks_again_as_long_as_something_was_done(make: Make) -> None:
-    answers, asked = [True, True, False], threading.Semaphore(0)
-
-    def idle() -> bool:
-        answer = answers.pop(0)
-        asked.release()
-        return answer
-
-    make(1, idle)
-    for _ in range(3):
-        asked.acquire()
-    assert answers == []
-
-
 def test_closing_waits_for_who_waits(make: Make) -> None:
     threads, wakes, said = make(1), SimpleQueue[Wake](), SimpleQueue[str]()
 
@@ -197,8 +166,7 @@ def test_every_call_is_made_once_in_one_thread_with_its_own_context(make: Make) 
 
 def test_who_is_told_has_a_record_on_the_medium_and_who_is_refused_has_none(make: Make, tmp_path: Path) -> None:
     """On a medium that fails every now and then, with many more callers than threads."""
-    opened: list[Journal] = []
-    threads = make(2, lambda: any(journal.hurry() for journal in opened))
+    threads = make(2)
     disk, told, refused = FlakyDisk(), dict[int, str](), list[str]()
     journal = Journal(
         tmp_path / "journal",
@@ -208,7 +176,6 @@ def test_who_is_told_has_a_record_on_the_medium_and_who_is_refused_has_none(make
         disk=disk,
         waiting=Waiting(threads.pause, linger=0.002),
     )
-    opened.append(journal)
 
     def call(caller: int) -> None:
         for number in range(20):
