@@ -16,7 +16,7 @@ from policyd.admin import facts as told
 from policyd.admin.parts import Parts
 from policyd.ca.assignment import instances_for
 from policyd.ca.serving.refusals import Refusal
-from policyd.policy.request_form import parse_form, resolve_at
+from policyd.policy.request_form import nearest_of, parse_form, resolve_at
 from policyd.xds.inspection.service import KINDS, SHOWN, NotShown
 from policyd.xds.snapshot import SHORT_NAMES
 from policyd.xds.status import ProxyStatus
@@ -50,7 +50,8 @@ async def inspected(request: pb.InspectRequest, parts: Parts) -> pb.InspectReply
         what = f"`{kind[:40]}` is no kind; known are {', '.join(SHOWN)}"
         raise Refusal(Code.INVALID_ARGUMENT, what)
     if instance not in parts.facts.live.mesh.instances:
-        raise Refusal(Code.INVALID_ARGUMENT, f"no instance is called `{instance[:80]}`")
+        what = f"no instance is called `{instance[:80]}`; {nearest_of(instance, parts.facts.live.mesh.instances)}"
+        raise Refusal(Code.INVALID_ARGUMENT, what)
     agent = _agents(parts).get(instance, "")
     if not agent:
         raise Refusal(Code.FAILED_PRECONDITION, f"no agent runs `{instance}`")

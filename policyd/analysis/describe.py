@@ -47,7 +47,7 @@ def describe(name: str, live: Live, namespace: str) -> Description:
     bearers = [one for one in mesh.instances.values() if name in _identities(one)]
     if bearers:
         return _instance(bearers[0], live)
-    known = [*mesh.instances, *(one.name for one in mesh.services.values())]
+    known = {*mesh.instances, *(one.name for one in mesh.services.values())}
     remedy = did_you_mean(name, known, ()) or f"there are {', '.join(sorted(known)[:12])}"
     raise InvalidInput([Problem("reference", f"`{name[:80]}` is no service and no workload", remedy=remedy)])
 

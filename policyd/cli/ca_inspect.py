@@ -75,7 +75,8 @@ def content(file: Path) -> bytes:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"`{file}` cannot be read: {error.strerror}", remedy="name a file") from None
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"`{file}` cannot be read: {reason}", remedy="name a file that is there") from None
 
 
 def describe(material: Material, now: datetime) -> Sequence[Facts]:

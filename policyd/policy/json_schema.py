@@ -60,7 +60,7 @@ def file_kinds() -> tuple[FileKind, ...]:
         FileKind("cases", ("cases/*.yaml", "cases/*.yml"), "policy tests", _cases),
         FileKind("cases.json", ("cases/*.json",), "policy tests in the form of Cedar's run-tests", _json_cases),
         FileKind("mesh", ("mesh/*.yaml", "mesh/*.yml"), "resources of any kind", _mesh),
-        *(FileKind(kind, (), f"a {kind} of mesh/", _maker(model)) for kind, model in sorted(KINDS.items())),
+        *(FileKind(kind, (), f"{_a(kind)} of mesh/", _maker(model)) for kind, model in sorted(KINDS.items())),
     )
 
 
@@ -299,3 +299,7 @@ def _prose(docstring: str) -> str:
     """The first paragraph in one line, fields named as files name them."""
     text = " ".join(docstring.strip().partition("\n\n")[0].split())
     return re.sub(r"`([a-z]+(?:_[a-z]+)+)`", lambda found: f"`{to_camel(found[1])}`", text)
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIO' else 'a'} {kind}"

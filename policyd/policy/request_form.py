@@ -135,7 +135,7 @@ def resolve_at(
     """
     found = mesh.instances.get(instance)
     if found is None:
-        raise _refused(f"no instance is called `{instance[:80]}`", _nearest(instance, mesh.instances))
+        raise _refused(f"no instance is called `{instance[:80]}`", nearest_of(instance, mesh.instances))
     caller = caller_of(form.caller, mesh)
     if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
         if found.workload != caller:
@@ -180,7 +180,7 @@ def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, in
     if service is None:
         known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
         known += [one.host for one in mesh.outside if one.is_seen(namespace)]
-        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", _nearest(form.host, known))
+        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", nearest_of(form.host, known))
     port = form.port or default_port(service)
     found = service.port(port)
     if found is not None and not (found.takes_connections if form.is_tunnel else found.takes_requests):
@@ -235,7 +235,7 @@ def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:
         if id_.service_account == account and id_.namespace == (namespace or _DEFAULT_NAMESPACE):
             return id_
     known = [ANONYMOUS, *mesh.instances, *(one.name for one in mesh.services.values())]
-    raise _refused(f"`{name[:80]}` is nobody in the mesh", _nearest(name, known))
+    raise _refused(f"`{name[:80]}` is nobody in the mesh", nearest_of(name, known))
 
 
 def _spiffe_id(text: str) -> SpiffeId:
@@ -245,7 +245,8 @@ def _spiffe_id(text: str) -> SpiffeId:
         raise _refused(error.message, error.remedy) from error
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def nearest_of(name: str, known: Collection[str]) -> str:
+    """Which of the known names was probably meant, else some of them."""
     near = difflib.get_close_matches(name, sorted(known), 1)
     return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(set(known))[:12]) or 'none'}"
 

@@ -90,6 +90,15 @@ def test_a_name_that_is_none() -> None:
     assert str(refused.value) == "`revews` is no service and no workload; did you mean `reviews`?"
 
 
+def test_each_name_that_is_one_is_listed_once() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        describe("zzz", loaded(), "default")
+
+    listed = str(refused.value).partition("there are ")[2].split(", ")
+    assert "ingress" in listed, "a gateway is an instance and a service of one name"
+    assert len(listed) == len(set(listed))
+
+
 def test_what_is_printed(policyd: Callable[..., Said], root: Path) -> None:  # noqa: F811
     said = policyd("mesh", "describe", "details", "--dir", root / "examples" / "bookinfo")
     value = policyd("mesh", "describe", "details", "--dir", root / "examples" / "bookinfo", "--json").value

@@ -117,7 +117,7 @@ def test_standard_input_is_a_file_too(tmp_path: Path) -> None:
         (b"-----BEGIN CERTIFICATE-----\nnoise", Exit.INVALID, "this cannot be read"),
         (b"a.b.c", Exit.INVALID, "base64url"),
         (b"{}", Exit.INVALID, "no JWK set"),
-        (None, Exit.USAGE, "cannot be read: No such file"),
+        (None, Exit.USAGE, "cannot be read: no such file or directory\n  name a file that is there"),
     ],
 )
 def test_what_is_nothing_is_invalid_input_and_named(

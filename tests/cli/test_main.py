@@ -154,6 +154,21 @@ def test_output_that_nobody_takes_is_no_traceback(words: str, ending: str, code:
     assert (done.returncode, done.stderr) == (code, says)
 
 
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    """The moment is when what comes first of its libraries is imported."""
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from policyd.cli.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.INTERRUPTED, "", "")
+
+
 @pytest.mark.parametrize("words", [["status"], ["ca", "show"], ["proxy", "status"], ["ca", "token", "create"]])
 def test_a_command_for_a_folder_where_nothing_runs_says_how_to_start_it(
     policyd: Callable[..., Said], folder: Path, words: list[str]

@@ -20,6 +20,11 @@ def test_one_is_printed_by_the_name_of_its_file(policyd: Callable[..., Said]) ->
     assert policyd("schema", "Gateway").value["$ref"] == "#/$defs/Gateway"
 
 
+def test_what_each_is_of_is_listed_in_english(policyd: Callable[..., Said]) -> None:
+    assert "an Enforcement of mesh/" in policyd("schema").out
+    assert "a Gateway of mesh/" in policyd("schema").out
+
+
 def test_what_has_none_is_wrong_usage(policyd: Callable[..., Said]) -> None:
     said = policyd("schema", "gatway")
     assert (said.code, said.out) == (Exit.USAGE, "")
