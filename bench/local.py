@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from bench.table import Row, row
 from bench.telemetry import COUNTED
 from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import Checked, load_policies
+from policyd.decision_line import PIPE
 from policyd.local import envoy
 from policyd.local.compile import Compiler
 from policyd.local.replies import identified
@@ -36,7 +38,6 @@ from policyd.mesh.model import Mesh, Served
 from policyd.mesh.placement import assumed
 from policyd.xds.resources import counting, deciding, filters
 from policyd.xds.resources.model import Control, Switch
-from proxy.bootstrap import sds_cluster
 
 POLICIES, SERVICES, GROUPS = 10_000, 1_000, 50
 ROUNDS: Final = 20  # of the two that are nearly as fast
@@ -66,9 +67,9 @@ def _compiled_filter() -> dict[str, object]:
     return {"name": envoy.FILTER, "typed_config": envoy.rbac(compiled)}
 
 
-def variants(control: Control) -> Variants:
-    """Each counts what a sidecar counts, and tells what it decides."""
-    here = _told()
+def variants(pipe: Path, control: Control) -> Variants:
+    """Each counts what a sidecar counts, and those that decide write of it into the pipe."""
+    here = _told(pipe)
     decided: dict[str, tuple[list[dict[str, object]], Fields]] = {
         "no filter": ([], _fields()),
         "by hand": ([identified(), rbac_by_hand()], here),
@@ -83,11 +84,13 @@ def _fields(*, either: bool = False) -> Fields:
     return {"access_log": counted, "access_log_options": counting.TUNNELS}
 
 
-def _told() -> Fields:
+def _told(pipe: Path) -> Fields:
     """What a sidecar that may decide counts, and what it tells."""
+    told = deciding.told(LISTENER, Switch(identified(), (), (), 0.0))
+    told["typed_config"]["path"] = str(pipe)
     # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
     here = _fields(either=True)
-    return {**here, "access_log": [*here["access_log"], deciding.told(LISTENER, Switch(identified(), (), (), 0.0))]}
+    return {**here, "access_log": [*here["access_log"], told]}
 
 
 def run() -> list[Row]:
@@ -97,16 +100,15 @@ def run() -> list[Row]:
 
 def _deciding() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="policyd-bench-") as folder:
-        socket = Path(folder) / "told.sock"
-        sink = [sys.executable, "-m", "bench.local_sink", str(socket), str(Path(folder) / "spool")]
-        with running(sink, Path(folder) / "sink.log", socket.exists):
-            agent = [sds_cluster(str(socket))]
-            medians = measure(variants, agent).medians
-            with rig(variants, agent) as made:
+        pipe = Path(folder) / PIPE
+        sink = [sys.executable, "-m", "bench.local_sink", str(pipe), str(Path(folder) / "spool")]
+        with running(sink, Path(folder) / "sink.log", pipe.exists):
+            medians = measure(partial(variants, pipe)).medians
+            with rig(partial(variants, pipe)) as made:
                 pairs = [compared(made, ("by hand", "compiled"), number % 2) for number in range(ROUNDS)]
                 asked = [compared(made, ("policyd", "compiled"), number % 2) for number in range(OTHERS)]
                 alone = [compared(made, ("no filter", "compiled"), number % 2, 1) for number in range(OTHERS)]
-            of_users = list(local_users.run(LISTENER, FILES, _fields(), _told(), agent))
+            of_users = list(local_users.run(LISTENER, FILES, _fields(), _told(pipe)))
     for (variant, connections), load in medians.items():
         name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
         yield row(f"{name}: throughput", load.per_second, "requests/s")

@@ -29,6 +29,7 @@ from bench.neighbours import ratio
 from bench.processes import PROGRAM, answer, cpu_seconds, processes, wait_until
 from bench.records import decisions
 from bench.table import Row, row
+from policyd.decision_line import PIPE
 from proxy import envoy_admin
 from proxy.tally import _STATS, parse
 
@@ -227,10 +228,10 @@ def _asking(rig: Rig) -> Iterator[Row]:
     yield row("one sidecar: policyd's CPU for a record", served / decided * 1e6, "us")
 
 
-def _telling(rig: Rig, kinds: list[local_told.LoggedEntry]) -> Iterator[Row]:
+def _telling(rig: Rig, kinds: list[bytes]) -> Iterator[Row]:
     """What the agent is told at a pace, and what becomes of it."""
     earlier, (served, worked, _), began = decisions(rig.journal), rig.costs(), time.monotonic()
-    told = local_told.tell(rig.folder / "sds.sock", "shop-v1/inbound/plaintext", kinds, PACE, SECONDS)
+    told = local_told.tell(rig.folder / PIPE, kinds, PACE, SECONDS)
     recorded = rig.recorded(earlier + told.decisions) - earlier
     took = time.monotonic() - began
     cost, agent = (late - early for late, early in zip(rig.costs()[:2], (served, worked), strict=True))

@@ -1,28 +1,23 @@
-"""Speaks Envoy's access log protocol to an agent, at a pace: what many sidecars of a node would tell it at once.
+"""Writes lines of decisions to an agent, at a pace: what many sidecars of a node would write at once.
 
-The entries are an Envoy's own, read from the agent's spool; each is told again with an id and a time of its own, in
-messages as long as Envoy's. An Envoy that decides as often needs more than the cores of a small machine for itself.
+The lines are an Envoy's own, read from the agent's spool; each is written again with an id and a time of its own, as
+many together as Envoy writes. An Envoy that decides as often needs more than the cores of a small machine for itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, cycle
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import grpc
-
 from policyd._pb import agent_pb2
-from policyd._pb.logged_pb2 import LoggedBy, LoggedEntry, LoggedMessage
-from policyd.xds.resources.deciding import BUFFER_BYTES
-from proxy.decided import METHOD, SERVICE
+from policyd.decision_line import END, SEPARATOR, kind_of, line_of
 from proxy.spool import Spool
 
-ID_LENGTH: Final = 36
+TOGETHER: Final = 65_536  # bytes after which Envoy writes
 
 
 class Told(NamedTuple):
@@ -32,14 +27,10 @@ class Told(NamedTuple):
     seconds: float
 
 
-def kinds(spool: Path) -> list[LoggedEntry]:
-    """One entry of each path that was asked for, from what a spool still has on disk of what it has sent."""
-    found: dict[bytes, LoggedEntry] = {}
-    for body in _frames(spool):
-        logged = LoggedMessage.FromString(agent_pb2.Told.FromString(body).logged)
-        entries = map(LoggedEntry.FromString, logged.http_logs.log_entry)
-        found |= {entry.request.path: entry for entry in entries}
-    return list(found.values())
+def kinds(spool: Path) -> list[bytes]:
+    """One line of each path that was asked for, from what a spool still has on disk of what it has sent."""
+    lines = (line for body in _frames(spool) for line in agent_pb2.Told.FromString(body).lines.split(END) if line)
+    return list({kind_of(line_of(line).common).path: line for line in lines}.values())
 
 
 def _frames(spool: Path) -> Iterator[bytes]:
@@ -51,50 +42,35 @@ def _frames(spool: Path) -> Iterator[bytes]:
         opened.close()
 
 
-def tell(socket: Path, listener: str, told: Sequence[LoggedEntry], per_second: int, seconds: int) -> Told:
+def tell(pipe: Path, lines: Sequence[bytes], per_second: int, seconds: int) -> Told:
     """Tell so many each second, in turn of each kind."""
-    return asyncio.run(_tell(socket, listener, told, per_second, seconds))
-
-
-async def _tell(socket: Path, listener: str, told: Sequence[LoggedEntry], per_second: int, seconds: int) -> Told:
-    wanted, sent, began = per_second * seconds, 0, time.monotonic()
-    made = _messages(listener, told, wanted)
-
-    async def paced() -> AsyncIterator[bytes]:
-        nonlocal sent
-        for message, size in made:
-            await asyncio.sleep(began + sent / per_second - time.monotonic())
+    sent, began = 0, time.monotonic()
+    with pipe.open("wb", buffering=0) as envoy:
+        for text, size in _written(lines, per_second * seconds):
+            time.sleep(max(0.0, began + sent / per_second - time.monotonic()))
+            left = memoryview(text)
+            while left:
+                left = left[envoy.write(left) :]
             sent += size
-            yield message
-
-    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-        call = channel.stream_unary(f"/{SERVICE}/{METHOD}")
-        await call(paced())
     return Told(sent, time.monotonic() - began)
 
 
-def _messages(listener: str, told: Sequence[LoggedEntry], wanted: int) -> Iterator[tuple[bytes, int]]:
-    """Messages and how many entries each has; the first says which listener it is."""
-    numbers, turn = count(), cycle(told)
-    message, size = LoggedMessage(identifier=LoggedBy(log_name=listener)), 0
-    for entry in turn:
-        body = _afresh(entry, next(numbers))
-        message.http_logs.log_entry.append(body)
-        size += len(body)
+def _written(lines: Sequence[bytes], wanted: int) -> Iterator[tuple[bytes, int]]:
+    """What is written at once, and how many lines that is."""
+    numbers, together, size = count(), [], 0
+    for line in cycle(lines):
+        together.append(_afresh(line, next(numbers)))
+        size += len(line)
         wanted -= 1
-        if size >= BUFFER_BYTES or not wanted:
-            yield message.SerializeToString(), len(message.http_logs.log_entry)
-            message, size = LoggedMessage(), 0
+        if size >= TOGETHER or not wanted:
+            yield b"".join(together), len(together)
+            together, size = [], 0
         if not wanted:
             return
 
 
-def _afresh(entry: LoggedEntry, number: int) -> bytes:
-    """The entry of another request alike."""
-    common, now = entry.common_properties, time.time_ns()
-    common.start_time.seconds, common.start_time.nanos = divmod(now, 1_000_000_000)
-    [kept] = common.filter_state_objects
-    own = str(uuid.UUID(int=number, version=4))
-    common.filter_state_objects[0] = kept[:-ID_LENGTH] + own.encode()
-    entry.request.request_id = own
-    return entry.SerializeToString()
+def _afresh(line: bytes, number: int) -> bytes:
+    """The line of another request alike, with its end."""
+    _, took, _, source, _, rest = line.split(SEPARATOR, 5)
+    own = str(uuid.UUID(int=number, version=4)).encode()
+    return SEPARATOR.join((b"%d" % (time.time_ns() // 1000), took, own, source, own, rest)) + END

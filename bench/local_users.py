@@ -9,7 +9,7 @@ of them verify tokens, and what that takes stands between them more than who dec
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -50,13 +50,13 @@ spec: {{jwtRules: [{{issuer: "{}", jwks: '{}'}}]}}
 """
 
 
-def run(listener: str, texts: Mapping[str, str], fields: Fields, told: Fields, agent: Sequence[Any]) -> Iterator[Row]:
+def run(listener: str, texts: Mapping[str, str], fields: Fields, told: Fields) -> Iterator[Row]:
     """Compare; `texts` are the files of a mesh with this listener, and `told` are `fields` with the agent's log."""
     issuer = Issuer("https://bench")
     files = {**texts, "mesh/tokens.yaml": TOKENS.format(issuer.name, issuer.jwks)}
     token = issuer.token(sub="alice", roles=["reader", "writer"], email="alice@example.com")
     world = World(partial(_folder, files), CALLER, listener, (PEER, f"authorization: Bearer {token}"))
-    with rig(partial(_variants, listener, files, fields, told), agent, world) as made:
+    with rig(partial(_variants, listener, files, fields, told), world) as made:
         for other, rounds in ROUNDS.items():
             pairs = [compared(made, (other, "compiled"), number % 2) for number in range(rounds)]
             for name, loads in ((other, [early for early, _ in pairs]), ("compiled", [late for _, late in pairs])):

@@ -146,7 +146,6 @@ def _envoy(
     xds: str,
     identity: Path,
     compared: Variants,
-    beside: Sequence[dict[str, Any]],
     asked: str,
 ) -> Iterator[tuple[int, dict[str, int]]]:
     from policyd.envoy_api import envoy_binary
@@ -154,7 +153,7 @@ def _envoy(
     ports = {variant: free_port() for variant in compared}
     listeners = [listener(ports[variant], *made, asked) for variant, made in compared.items()]
     traced = {**authz_cluster(replace(control, tracing=Tracing("", 1.0)), identity), "name": TRACED_CLUSTER}
-    ways = [authz_cluster(control, identity), traced, xds_cluster(control, xds, identity), *beside]
+    ways = [authz_cluster(control, identity), traced, xds_cluster(control, xds, identity)]
     resources = {"clusters": ways, "listeners": listeners}
     config = work / "envoy.json"
     runtime = {"layers": [{"name": "bench", "static_layer": RUNTIME}]}
@@ -235,10 +234,8 @@ def run() -> list[Row]:
 
 
 @contextmanager
-def rig(
-    compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = (), world: World = BOOKINFO
-) -> Iterator[Rig]:
-    """policyd and one Envoy with a port for each variant, which has the clusters `beside`, too; needs wrk."""
+def rig(compared: Callable[[Control], Variants], world: World = BOOKINFO) -> Iterator[Rig]:
+    """policyd and one Envoy with a port for each variant; needs wrk."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk, which is not here")
     with world.folder() as directory:
@@ -257,15 +254,15 @@ def rig(
             control = Control("127.0.0.1", ports, SpiffeId.server(status["trust_domain"]))
             policyd = [server.pid, *(one["pid"] for one in deciders)]
             made = compared(control)
-            ways = (work, control, status["xds_address"], identity, made, beside, world.listener)
+            ways = (work, control, status["xds_address"], identity, made, world.listener)
             with _envoy(*ways) as (envoy, listeners):
                 yield Rig(directory, envoy, policyd, listeners, world.headers)
 
 
-def measure(compared: Callable[[Control], Variants], beside: Sequence[dict[str, Any]] = ()) -> Measured:
+def measure(compared: Callable[[Control], Variants]) -> Measured:
     """Load each variant in turn, several rounds."""
     measured: dict[tuple[str, int], list[Load]] = {}
-    with rig(compared, beside) as made:
+    with rig(compared) as made:
         for _ in range(ROUNDS):
             for connections in (1, CONNECTIONS):
                 for variant in made.ports:

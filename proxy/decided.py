@@ -1,31 +1,30 @@
-"""What one Envoy decides by itself, as its access log tells it: taken, counted, put into the spool, sent to policyd.
+"""What one Envoy decides by itself, as it writes of it: taken, counted, put into the spool, sent to policyd.
 
-Law: the agent reads no more of what is told than how much it is, and changes nothing of it but this: what a token says
-stays here, but for whose it is and the claims that policies read. What is lost on the way is said on the same way, as
-soon as something gets through again.
+Law: the agent reads no more of what is told than how much it is, and changes nothing of it. What is lost on the way is
+said on the same way, as soon as something gets through again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-import grpc
-
 from policyd._pb import agent_pb2
-from policyd._pb.logged_pb2 import LoggedEntry, LoggedMessage, LoggedMetadata
+from policyd.decision_line import END, ended_at
 from policyd.errors import StateError
-from policyd.names import METADATA_TOKENS
 from proxy.outside import Outside
 from proxy.spool import Spool
 
-SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
-METHOD: Final = "StreamAccessLogs"
-MAX_NAME: Final = 300
-NEARLY: Final = 500_000  # microseconds by which entries of a batch may be out of order
-_TOKENS: Final = METADATA_TOKENS.encode()
+PIPE_BYTES: Final = 1 << 20  # what a pipe holds, and what is read at once
+MAX_LINE: Final = 1 << 20
+NEARLY: Final = 500_000  # microseconds by which lines that are written together may be out of order
+_OWNER_ONLY: Final = 0o600
 FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
@@ -33,7 +32,6 @@ KILLED: Final = "its agent has ended by itself, and its Envoy with it, which may
 UNASKED: Final = "its Envoy has ended and had not said how many decisions it made: it may not have told its last"
 NOT_TOLD: Final = "Envoy counts more decisions than it told"
 SILENT: Final = "Envoy counts decisions and has told none of them: is it as new as policyd?"
-DROPPED: Final = "Envoy has dropped them, as they were not taken soon enough"
 
 
 @dataclass(slots=True)
@@ -55,9 +53,8 @@ class Decided:
         self.spool: Spool | None = None  # none until something is told
         self._opened = opened
         self.process = 0  # which Envoy it is, counted
-        self.arrived = 0  # entries of this Envoy, whether they could be kept or not
-        self.missed = 0  # and those that it has counted and not told,
-        self.dropped = 0  # of which it says itself that it has dropped them
+        self.arrived = 0  # decisions of this Envoy, whether they could be kept or not
+        self.missed = 0  # and those that it has counted and not told
         self._runs = False
         self._say = outside.say
         self._changed = changed
@@ -76,7 +73,7 @@ class Decided:
 
     def fresh(self) -> None:
         """Another Envoy starts, which counts from 0."""
-        self.process, self.arrived, self.missed, self.dropped = self.process + 1, 0, 0, 0
+        self.process, self.arrived, self.missed = self.process + 1, 0, 0
         self._runs = True
 
     def crashed(self) -> None:
@@ -117,23 +114,23 @@ class Decided:
             if not self._lost.why:  # it is said, and not before
                 spool.over()
 
-    def look_at(self, entries: Sequence[bytes]) -> None:
-        """Count those that ended after the moment, if there is one; a batch begins with what ended first, or nearly."""
-        if not self._moment or not entries:
-            return
-        if ended_at(entries[0]) > self._moment + NEARLY:
-            self._later += len(entries)
-        else:
-            self._later += sum(ended_at(one) > self._moment for one in entries)
-
-    def take(self, listener: str, logged: bytes, count: int) -> None:
+    def take(self, lines: bytes, count: int) -> None:
         """Put what was told into the spool."""
+        if self._moment:
+            self._later += self._after(lines)
         self.arrived += count
         if self._lost.why:
             self._confess()
-        if why := self._add(agent_pb2.Told(listener=listener, logged=logged)):
+        if why := self._add(agent_pb2.Told(lines=lines)):
             self.lose(count, why)
         self._changed()
+
+    def _after(self, lines: bytes) -> int:
+        """How many of them ended after the moment; they begin with what ended first, or nearly."""
+        told = lines.removesuffix(END).split(END)
+        if _ended_at(told[0]) > self._moment + NEARLY:
+            return len(told)
+        return sum(_ended_at(one) > self._moment for one in told)
 
     def lose(self, count: int, why: str) -> None:
         """So many are not on record."""
@@ -166,65 +163,75 @@ class Decided:
         try:
             if self.spool is None:
                 self.spool = self._opened()
-            if told.logged:
+            if told.lines:
                 self.spool.telling()
             return "" if self.spool.add(told.SerializeToString(), beyond=beyond) is not None else FULL
         except (OSError, StateError):
             return NO_DISK
 
 
-def ended_at(logged: bytes) -> int:
-    """When a request ended, in microseconds; where its entry does not say, as of a tunnel, when it began."""
-    common = LoggedEntry.FromString(logged).common_properties
-    began, took = common.start_time, common.duration
-    return (began.seconds + took.seconds) * 1_000_000 + (began.nanos + took.nanos) // 1000
+def _ended_at(line: bytes) -> int:
+    """When a request ended, in microseconds; 0, which is before every moment, of what is no line."""
+    try:
+        return ended_at(line)
+    except ValueError:
+        return 0
 
 
-class Listening:
-    """The access log service of one Envoy, on the socket of its secrets."""
+class Pipe:
+    """Where one Envoy writes of its decisions: a pipe in the agent's folder, made by `open` (0600).
 
-    def __init__(self, decided: Decided) -> None:
+    Its Envoy waits for nobody there: what the agent has not read waits in the pipe, and behind it in Envoy.
+    """
+
+    def __init__(self, path: Path, decided: Decided) -> None:
+        self._path = path
         self._decided = decided
+        self._fd = -1
+        self._rest = b""  # the beginning of a line
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The handler of the service."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+    def open(self) -> None:
+        """Read whatever is written from now on, in the running loop; raises OSError."""
+        self._path.unlink(missing_ok=True)
+        os.mkfifo(self._path, _OWNER_ONLY)
+        # also for writing: so it has no end, and Envoy finds somebody who reads
+        self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        if (larger := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+            with suppress(OSError):  # of so much that this user has of it, there is no more
+                fcntl.fcntl(self._fd, larger, PIPE_BYTES)
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
 
-    async def _serve(self, messages: AsyncIterator[bytes], _context: object) -> bytes:
-        return await self.take(messages)
+    def ended(self) -> None:
+        """The Envoy has ended: take what it has written; a line without an end is none of its decisions any more."""
+        while self._fd >= 0 and self._read():
+            pass
+        self._rest = b""
 
-    async def take(self, messages: AsyncIterator[bytes]) -> bytes:
-        """Take what a stream tells, until it ends."""
-        name = ""
-        async for body in messages:
-            logged = LoggedMessage.FromString(body)
-            if named := logged.HasField("identifier"):  # with the stream's first message: all Envoy can do, 60 KB
-                name = logged.identifier.log_name[:MAX_NAME] or name
-                logged.ClearField("identifier")
-            has_tokens = _TOKENS in body
-            if has_tokens:
-                _forget_tokens(logged)
-            if count := len(logged.http_logs.log_entry):
-                self._decided.look_at(logged.http_logs.log_entry)
-                self._decided.take(name, logged.SerializeToString() if named or has_tokens else body, count)
-        return b""
+    def close(self) -> None:
+        """Take what is there, and read no more."""
+        if self._fd < 0:
+            return
+        self.ended()
+        asyncio.get_running_loop().remove_reader(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._path.unlink(missing_ok=True)
 
-
-def _forget_tokens(logged: LoggedMessage) -> None:
-    """Take out what Envoy's own filter read in tokens: what policies read of it another one tells besides."""
-    for at, body in enumerate(logged.http_logs.log_entry):
-        if _TOKENS not in body:
-            continue
-        entry = LoggedEntry.FromString(body)
-        metadata = LoggedMetadata.FromString(entry.common_properties.metadata)
-        kept = [one for one in metadata.filter_metadata if one.key != METADATA_TOKENS]
-        if len(kept) == len(metadata.filter_metadata):
-            continue
-        del metadata.filter_metadata[:]
-        metadata.filter_metadata.extend(kept)
-        entry.common_properties.metadata = metadata.SerializeToString()
-        logged.http_logs.log_entry[at] = entry.SerializeToString()
+    def _read(self) -> bool:
+        """Take what there is, up to a bound; whether there was something."""
+        try:
+            found = os.read(self._fd, PIPE_BYTES)
+        except BlockingIOError:
+            return False
+        lines, end, rest = found.rpartition(END)
+        if end:
+            lines, self._rest = self._rest + lines + end, rest
+            self._decided.take(lines, lines.count(END))
+        else:
+            self._rest += rest
+            if len(self._rest) > MAX_LINE:  # no line of a request is so long
+                self._rest = b""
+        return True
 
 
 class Wake:

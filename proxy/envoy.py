@@ -24,17 +24,19 @@ from proxy.outside import Outside
 # of listeners that xDS changes; a stop has its own bound, Limits.drain
 LISTENER_DRAIN_SECONDS = 60
 MAX_LOG_BYTES = 4 << 20
+FLUSH_MS = 200  # after which lines of access logs are written, be they few
 FIRST_LOOK, LONGEST_LOOK = 0.02, 0.5  # seconds between two looks at /ready, growing
 DRAIN_LOOK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start one Envoy."""
+    """How to start one Envoy; it runs in `folder`."""
 
     binary: Path
     bootstrap: Path
     admin_socket: Path
+    folder: Path
     log: Path
     concurrency: int = 1
     log_level: str = "warning"
@@ -48,6 +50,7 @@ class Command:
             *("--concurrency", str(self.concurrency)),
             *("--log-level", self.log_level),
             *("--drain-time-s", str(LISTENER_DRAIN_SECONDS), "--drain-strategy", "immediate"),
+            *("--file-flush-interval-msec", str(FLUSH_MS)),
             "--disable-hot-restart",
         ]
 
@@ -137,6 +140,7 @@ class EnvoyProcess:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command.arguments(),
                     stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                    cwd=self._command.folder,
                     process_group=0,  # Ctrl-C in the terminal is the agent's to handle
                 )  # fmt: skip
         except OSError as error:

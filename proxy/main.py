@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "capture":
             return capture.run(options)
-        return asyncio.run(_run(options, os.environ.get("POLICYD_ENVOY")))
+        envoy = os.environ.get("POLICYD_ENVOY")
+        return asyncio.run(_run(options, Path(envoy).absolute() if envoy else None))
     except PolicydError as error:
         print(f"policyd-proxy: {error}", file=sys.stderr)
         if isinstance(error, UsageError):
@@ -153,10 +154,10 @@ def _settle(options: argparse.Namespace) -> None:
             raise UsageError(problem, remedy="leave it out")
 
 
-async def _run(options: argparse.Namespace, envoy: str | None) -> int:
+async def _run(options: argparse.Namespace, envoy: Path | None) -> int:
     _settle(options)
     token = _token(options)
-    binary = envoy_binary(Path(envoy) if envoy else None)
+    binary = envoy_binary(envoy)
     speech = Speech(sys.stdout, utc_now)
     outside = Outside(speech.say)
     state = StateFolder(options.dir.absolute()) if options.dir else None

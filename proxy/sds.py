@@ -7,7 +7,7 @@ secrets change. Envoy takes a new secret without ending a connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 1
 class SdsServer:
     """Serves the secrets of one sidecar at `socket`: `start` once, `serve` after each change, `stop` at the end.
 
-    `confirmed` is called after Envoy has answered; `holds` tells what it has. `beside` are further services there.
+    `confirmed` is called after Envoy has answered; `holds` tells what it has.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class SdsServer:
         instance: str,
         outside: Outside,
         confirmed: Callable[[], object] = lambda: None,
-        beside: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         self._socket = socket
         self._instance = instance
@@ -51,7 +50,6 @@ class SdsServer:
         self._changes: set[asyncio.Event] = set()
         self._streams: dict[asyncio.Event, stream.StreamState] = {}
         self._confirmed = confirmed
-        self._beside = tuple(beside)
 
     async def start(self, snapshot: Snapshot) -> None:
         """Listen; the folder of the socket must be its owner's alone."""
@@ -60,7 +58,7 @@ class SdsServer:
         handler = grpc.stream_stream_rpc_method_handler(self._stream, self._heard, self._response.SerializeToString)
         server = grpc.aio.server(options=_OPTIONS)
         secrets = grpc.method_handlers_generic_handler(SERVICE, {"DeltaSecrets": handler})
-        server.add_generic_rpc_handlers((secrets, *self._beside))
+        server.add_generic_rpc_handlers((secrets,))
         server.add_insecure_port(f"unix:{self._socket}")
         self._socket.chmod(_OWNER_ONLY)
         await server.start()

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from policyd.decision_line import PIPE
 from policyd.envoy_api import EnvoyApi
 from policyd.spiffe import SpiffeId
 from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control
-from proxy.decided import Decided, Listening
+from proxy.decided import Decided, Pipe
 from proxy.dns.resolvers import RESOLV_CONF
 from proxy.envoy import Command, EnvoyProcess
 from proxy.events import SidecarStatus, stamp, write_private
@@ -92,12 +93,13 @@ class Sidecar:
             running.spec.instance,
             outside,
             changed,
-            (Listening(decided).handler(),),
         )
+        self._pipe = Pipe(self._folder / PIPE, decided)
         self._command = Command(
             binary=settings.envoy,
             bootstrap=self._folder / BOOTSTRAP,
             admin_socket=self._folder / "admin.sock",
+            folder=self._folder,
             log=settings.logs / f"{running.spec.instance}.log",
             concurrency=settings.concurrency,
             log_level=settings.log_level,
@@ -159,6 +161,7 @@ class Sidecar:
             if identity is not None:
                 identity.cancel()
                 await asyncio.gather(identity, return_exceptions=True)
+            self._pipe.close()
             await self._sds.stop()
             self.decided.ended(self._counted)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -186,12 +189,13 @@ class Sidecar:
             self._counted = None
             self.decided.fresh()
         elif self._envoy.life.phase is Phase.CRASHED:
+            self._pipe.ended()
             self.decided.crashed()
         self._changed()
 
     async def _ends(self) -> None:
         """Its Envoy is told to end as soon as this returns."""
-        self._counted = await last_count(self.decided, self.admin_socket, self._outside)
+        self._counted = await last_count(self.decided, self.admin_socket)
 
     def _prepare(self) -> None:
         afresh(self._folder)
@@ -209,6 +213,7 @@ class Sidecar:
         assert self._svid is not None
         assert self._bundle is not None
         await self._sds.start(secrets(self._api, self._svid, self._bundle, self._federated, self._crls))
+        self._pipe.open()
         await self._envoy.run()
 
     def _deliver(self, svid: Svid, bundle: Bundle) -> None:

@@ -15,34 +15,25 @@ from typing import Final
 
 from policyd.errors import EnvoyError
 from proxy import envoy_admin
-from proxy.decided import DROPPED, NOT_TOLD, SILENT, Decided
+from proxy.decided import NOT_TOLD, SILENT, Decided
 from proxy.outside import Outside
 
 EVERY: Final = 2.0  # seconds between two looks
 SETTLED: Final = 3.0  # seconds after which all that had ended has been told: many times what an Envoy waits
 MAX_ROUNDS: Final = 5  # of waiting, as long as some of it still comes
 STEP: Final = 0.1  # seconds by which a clock was set, and did not just go
-LAST_PAUSE: Final = 0.05  # seconds between two looks at what an Envoy tells that is to end
-LAST_PAUSES: Final = 20  # five times what an Envoy waits
-LAST_ANSWER: Final = 0.5  # seconds in which it says what it has counted
-_DROPPED: Final = "access_logs.grpc_access_log.logs_dropped"
-_STATS: Final = (
-    "/stats?filter=^(http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)"
-    "|access_logs\\.grpc_access_log\\.logs_dropped)$"
-)
-_LINE: Final = re.compile(
-    r"(?:http\.inbound\.)?(rbac\.allowed|rbac\.denied|downstream_rq_active|access_logs\.\S+): ([0-9]{1,18})"
-)
+LAST_ANSWER: Final = 0.5  # seconds in which an Envoy that is to end says what it has counted
+_STATS: Final = "/stats?filter=^http\\.inbound\\.(rbac\\.(allowed|denied)|downstream_rq_active)$"
+_LINE: Final = re.compile(r"http\.inbound\.(rbac\.allowed|rbac\.denied|downstream_rq_active): ([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What an Envoy counted: own decisions, requests under way, logs it dropped; `process` is which Envoy it was."""
+    """What an Envoy counted: own decisions, and requests under way; `process` is which Envoy it was."""
 
     decided: int
     active: int
     process: int = 0
-    dropped: int = 0
 
     def missing(self, told: int, said: int) -> int:
         """How many are missing of what was counted, where so many have been told since, and said to be missing."""
@@ -53,20 +44,12 @@ def parse(page: str, process: int = 0) -> Look:
     """Read Envoy's counters; one that is not there is 0."""
     found = {name: int(number) for name, number in _LINE.findall(page)}
     decided = found.get("rbac.allowed", 0) + found.get("rbac.denied", 0)
-    return Look(decided, found.get("downstream_rq_active", 0), process, found.get(_DROPPED, 0))
+    return Look(decided, found.get("downstream_rq_active", 0), process)
 
 
-async def last_count(decided: Decided, socket: Path, outside: Outside) -> int | None:
-    """How many decisions an Envoy that is to end has made, once it has told those from before; None: it did not say.
-
-    Returns soon also where it goes on deciding, or tells nothing.
-    """
-    look, pauses = await _ask(decided.process, socket, LAST_ANSWER), 0
-    while look is not None and pauses < LAST_PAUSES and look.missing(decided.arrived, decided.missed):
-        await outside.sleep(LAST_PAUSE)
-        pauses += 1
-    if look is not None and pauses:
-        look = await _ask(decided.process, socket, LAST_ANSWER)
+async def last_count(decided: Decided, socket: Path) -> int | None:
+    """How many decisions an Envoy that is to end has made; None where it does not say so soon."""
+    look = await _ask(decided.process, socket, LAST_ANSWER)
     return None if look is None else look.decided
 
 
@@ -102,9 +85,6 @@ class Tally:
         looks = {name: await self._look(*places[name]) for name in self._due(places)}
         if not any(look is not None and look.decided for look in looks.values()):
             return
-        for name, look in looks.items():
-            if look is not None and look.process == places[name][0].process:
-                _say_dropped(places[name][0], look)
         seen = [(places[name][0], look) for name, look in looks.items() if look is not None]
         missing = [-1 for _ in seen]
         for _ in range(MAX_ROUNDS):
@@ -137,11 +117,3 @@ class Tally:
         if look is not None:
             decided.watch(round(self._outside.clock().timestamp() * 1_000_000))
         return look
-
-
-def _say_dropped(decided: Decided, look: Look) -> None:
-    """What Envoy says itself that it will not tell is no matter of time: it is seen under load, too."""
-    new = look.dropped - decided.dropped
-    if new > 0:
-        decided.dropped = look.dropped
-        decided.miss(new, DROPPED)

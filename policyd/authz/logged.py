@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from policyd.authz.context import METHODS
 from policyd.authz.request import (
@@ -30,32 +30,68 @@ ENVOYS_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  #
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def query_of(logged: Any, listener: Listener, mesh: Mesh, time: datetime) -> Query:
-    """The request of an HTTPAccessLogEntry; raises IncompleteRequest."""
-    common, request = logged.common_properties, logged.request
+class Address(Protocol):
+    """Of one end (core.v3.SocketAddress)."""
+
+    @property
+    def address(self) -> str:
+        """An IP address."""
+
+    @property
+    def port_value(self) -> int:
+        """A port."""
+
+
+class Logged(NamedTuple):
+    """What is told of a request; `shown` is the name in its peer's certificate, that Envoy has verified."""
+
+    source: Address
+    destination: Address
+    shown: str
+    method: str
+    authority: str
+    path: str
+    headers: Mapping[str, str]
+    request_id: str = ""
+    trace: tuple[str, str] = ("", "")  # and the span
+
+
+def logged_of(entry: Any) -> Logged:
+    """What an HTTPAccessLogEntry tells."""
+    common, request = entry.common_properties, entry.request
     headers: Mapping[str, str] = request.request_headers
-    method = headers.get(":method", "")
+    shown = common.tls_properties.peer_certificate_properties.subject_alt_name
+    return Logged(
+        common.downstream_remote_address.socket_address,
+        common.downstream_local_address.socket_address,
+        next((one.uri for one in shown if one.uri), ""),
+        headers.get(":method", ""),
+        request.authority,
+        request.path,
+        {name: value for name, value in headers.items() if name != ":method"},
+        request.request_id,
+        trace_of(headers),
+    )
+
+
+def query_of(logged: Logged, listener: Listener, mesh: Mesh, time: datetime) -> Query:
+    """The request that was told of; raises IncompleteRequest."""
+    method = logged.method
     if method not in METHODS and (not _TOKEN.fullmatch(method) or len(method) > MAX_METHOD):
         raise IncompleteRequest("the log has no usable method")
-    local = endpoint(common.downstream_local_address.socket_address, "destination")
-    host = host_asked(request.authority)
+    local = endpoint(logged.destination, "destination")
+    host = host_asked(logged.authority)
     facts = HttpFacts(
-        principal=principal_of(shown_by(common.tls_properties), listener, mesh),
+        principal=principal_of(logged.shown, listener, mesh),
         service=listener.service,
         method=method,
-        target=request.path,
+        target=logged.path,
         host=host,
         time=time,
-        source=endpoint(common.downstream_remote_address.socket_address, "source"),
+        source=endpoint(logged.source, "source"),
         destination=Endpoint(local.ip, listener.port),
         instance=listener.instance,
-        headers={name: value for name, value in headers.items() if name != ":method"},
-        sni=name_served(headers.get(SNI_HEADER, ""), listener, host),
+        headers=dict(logged.headers),
+        sni=name_served(logged.headers.get(SNI_HEADER, ""), listener, host),
     )
-    return Query(facts, listener, usable_id(request.request_id), *trace_of(headers))
-
-
-def shown_by(tls: Any) -> str:
-    """The name in the peer's certificate that Envoy has verified (of TLSProperties), "" without one."""
-    shown = tls.peer_certificate_properties.subject_alt_name
-    return next((one.uri for one in shown if one.uri), "")
+    return Query(facts, listener, usable_id(logged.request_id), *logged.trace)

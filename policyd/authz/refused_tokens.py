@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from policyd.audit.record import Entry
-from policyd.authz.logged import ENVOYS_ID, query_of
+from policyd.authz.logged import ENVOYS_ID, logged_of, query_of
 from policyd.authz.record import Outcome, entry_of
 from policyd.errors import IncompleteRequest, UnacceptableToken
 from policyd.mesh.model import Listener, Mesh
@@ -50,5 +50,5 @@ def entry(logged: Any, listener: Listener, mesh: Mesh, revision: str, now: datet
     if said is None or not ENVOYS_ID.fullmatch(decision_id):
         raise IncompleteRequest("this is no refused token")
     error = UnacceptableToken(f"Envoy refused the token: {said[1].replace('_', ' ')}")
-    query = query_of(logged, listener, mesh, now)
+    query = query_of(logged_of(logged), listener, mesh, now)
     return entry_of(Outcome("deny", 401, revision, query, error=error), decision_id, now, 0)

@@ -6,6 +6,7 @@ itself. A request without a token has no user; with one that is bad, or with two
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from policyd.cedar.claims import MAX_TEXT, claims_of
 from policyd.cedar.http import EndUser
 from policyd.errors import IncompleteRequest, UnacceptableToken
 from policyd.mesh.model import Listener
-from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS, METADATA_USER, USER
+from policyd.names import METADATA_TOKEN_FAILED, METADATA_TOKENS
 
 # what Envoy calls a failure at a listener of one rule: that there is no token (google::jwt_verify::Status)
 _MISSING: Final[Mapping[str, Any]] = {"code": 1}
@@ -40,23 +41,23 @@ def identified(query: Query, check: Any) -> Query:
     return query._replace(facts=query.facts._replace(user=users[0]))
 
 
-def said_user(logged: Any, listener: Listener) -> EndUser | None:
-    """The user of a request that was decided in its proxy (AccessLogCommon), with the claims that policies read.
+def said_user(said: str, listener: Listener) -> EndUser | None:
+    """The user of a request that was decided in its proxy, with the claims that policies read.
 
-    As our own filter says there (policyd.local.users); raises IncompleteRequest.
+    `said` is what our own filter said there (policyd.local.users), as JSON; raises IncompleteRequest.
     """
-    found = logged.metadata.filter_metadata.get(METADATA_USER) if listener.issuers else None
-    if found is None:
+    if not said or not listener.issuers:
         return None
     try:
-        said = MessageToDict(found).get(USER)  # not of a number that is none
-        if said is None:
-            return None
-        claims = claims_of(said["claims"])
-        user = _user({"iss": said["issuer"], "sub": said["subject"]}, listener.issuers)
-    except (KeyError, TypeError, ValueError, AttributeError, UnacceptableToken):
+        user = json.loads(said, parse_constant=_no_number)
+        claims = claims_of(user["claims"])
+        return _user({"iss": user["issuer"], "sub": user["subject"]}, listener.issuers)._replace(claims=claims)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UnacceptableToken):
         raise IncompleteRequest("this tells of no user that the listener believes") from None
-    return user._replace(claims=claims)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"`{text}` is no number")
 
 
 def _user(payload: Any, issuers: Mapping[str, frozenset[str]]) -> EndUser:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from policyd.authz.request import TRACE_HEADERS
 from policyd.authz.ruling import Ruling
 from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import Problem
@@ -81,7 +80,7 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
     """What a ruling's Enforcements come to; what was made `before` is taken over where it is the same."""
     before = before or Enforced()
     held = dict(_held(ruling))
-    logged = tuple(sorted({*ruling.headers_read, *terms.headers, *TRACE_HEADERS} - {*WITHHELD_HEADERS}))
+    logged = tuple(sorted({*ruling.headers_read, *terms.headers} - {*WITHHELD_HEADERS}))
     switches = {
         name: _switch(ruling.mesh.listeners[name], logged, before.switches[name].sample_percent)
         for name in _left(ruling, held, before)

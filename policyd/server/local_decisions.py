@@ -18,17 +18,16 @@ from typing import Any, Final, Protocol
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
-from policyd._pb.logged_pb2 import LoggedMessage
 from policyd.audit.record import Entry
 from policyd.audit.stencil import EPOCH, MICROSECOND, Own, Stencil
-from policyd.authz.local_record import Compared, Reader, Silent, Told
+from policyd.authz.local_record import Compared, Foreign, Reader, Silent, Told
 from policyd.authz.record import Include
 from policyd.authz.ruling import Ruling
+from policyd.decision_line import END
 from policyd.errors import IncompleteRequest, JournalError, StateError
-from policyd.mesh.model import Listener, Mesh
+from policyd.mesh.model import Mesh
 from policyd.sources.state import write_private
 from policyd.spiffe import SpiffeId
 
@@ -197,34 +196,32 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
             self._lose(heard, instance, told.lost, told.why)
         if told.silent and instance in mesh.instances:
             heard.distrusted.append((mesh.instances[instance].workload, revision))
-        if not told.logged:
+        if not told.lines:
+            if not told.lost and not told.why:
+                self._lose(heard, instance, 0, "an agent of another version has told of some in a form of its own")
             return
-        listener = mesh.listeners.get(told.listener)
-        try:
-            entries = LoggedMessage.FromString(told.logged).http_logs.log_entry
-        except DecodeError:
-            self._lose(heard, instance, 1, "the agent forwarded what is no message of an access log")
-            return
-        if listener is None or listener.instance != instance:
-            self._lose(heard, instance, len(entries), f"`{told.listener[:80]!a}` is no listener of it any more")
-            return
-        unfit, micros = 0, (now - EPOCH) // MICROSECOND
-        for logged in entries:
+        unfit, foreign, micros = 0, Counter[str](), (now - EPOCH) // MICROSECOND
+        for line in told.lines.removesuffix(END).split(END):
             try:
-                one = self._reader.read(logged, listener, mesh, micros)
+                one = self._reader.read(line, instance, mesh, micros)
+            except Foreign as error:
+                foreign[str(error)] += 1
+                continue
             except (IncompleteRequest, JournalError) as error:
                 unfit += 1
-                if isinstance(error, Silent):
-                    heard.distrusted.append((listener.owner, revision))
+                if isinstance(error, Silent) and instance in mesh.instances:
+                    heard.distrusted.append((mesh.instances[instance].workload, revision))
                 continue
             heard.filled.append((one.stencil, one.own))
             heard.decided[one.stencil.entry.decision or "", one.stencil.entry.revision] += 1
             if one.compared is not None:
-                self._compare(heard, one, one.compared, listener)
+                self._compare(heard, one, one.compared)
+        for why, count in foreign.items():
+            self._lose(heard, instance, count, why)
         if unfit:
             self._lose(heard, instance, unfit, "they tell of no decision, or of no usable request")
 
-    def _compare(self, heard: _Heard, one: Told, compared: Compared, listener: Listener) -> None:
+    def _compare(self, heard: _Heard, one: Told, compared: Compared) -> None:
         """Both answers, on record where they are not the same."""
         heard.compared.append(compared.differs)
         if not compared.differs:
@@ -233,12 +230,12 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
             "decision_id": one.own.decision_id,
             "local": compared.local,
             "central": compared.central,
-            "listener": listener.name,
-            "workload": str(listener.owner),
+            "listener": one.listener.name,
+            "workload": str(one.listener.owner),
         }
         revision = one.stencil.entry.revision
         self._note(heard, {"operation": "local.differs", **said}, revision)
-        heard.distrusted.append((listener.owner, revision))
+        heard.distrusted.append((one.listener.owner, revision))
 
     def _lose(self, heard: _Heard, instance: str, count: int, why: str) -> None:
         """Decisions of an instance are not on record (`count` 0: nobody knows how many)."""

@@ -21,7 +21,6 @@ import pytest
 
 from bench.processes import processes
 from policyd.cli.main import run
-from proxy.decided import DROPPED
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.fakes.issuer import Issuer
@@ -261,22 +260,16 @@ def agent_of(mesh: RunningMesh) -> int:
     return agent
 
 
-def test_what_an_envoy_could_not_tell_its_agent_is_counted_and_on_record_as_a_gap(mesh: RunningMesh) -> None:
+def test_what_an_agent_that_stood_still_has_not_read_is_on_record_once_it_goes_on(mesh: RunningMesh) -> None:
+    """Five times what the pipe between the two holds: the rest waits in Envoy, and no caller waits for it."""
     before, asked = len(decisions(mesh)), 120
     with mesh.client("web-v1") as web, stopped(agent_of(mesh)):
         statuses = Counter(web.get("http://shop/open/admin?" + "x" * 48_000).status_code for _ in range(asked))
 
-    def accounted() -> int:
-        """The records that there are now, and the decisions that are said to have none."""
-        return len(decisions(mesh)) - before + sum(one["detail"]["lost"] for one in said(mesh, "local.gap"))
-
-    wait_until(lambda: accounted() == asked, PATIENCE, lambda: str(accounted()))
+    wait_until(lambda: len(decisions(mesh)) - before >= asked, PATIENCE)
     assert statuses == {403: asked}
-    gaps = said(mesh, "local.gap")
-    assert {(one["detail"]["instance"], one["detail"]["reason"]) for one in gaps} == {("shop-v1", DROPPED)}
-    assert sum(scraped(mesh, "policyd_local_decisions_lost_total").values()) == sum(
-        one["detail"]["lost"] for one in gaps
-    )
+    assert len({one["decision_id"] for one in decisions(mesh)[before:]}) == asked
+    assert said(mesh, "local.gap") == []
 
 
 def put(file: Path, text: str) -> None:
@@ -371,7 +364,7 @@ def test_no_request_is_dropped_or_misdecided_while_the_decision_moves_and_revisi
         assert Counter(one["status"] for one in found) == statuses
     assert {one.get("decided_by", "") for one in found} == {"", "proxy"}
     assert said(mesh, "local.differs") == []
-    assert {one["detail"]["reason"] for one in said(mesh, "local.gap")} <= {DROPPED}  # of the test before
+    assert said(mesh, "local.gap") == []
 
 
 def spooled(mesh: RunningMesh) -> dict[Path, bytes]:
@@ -390,7 +383,7 @@ def change_what_is_on_its_way(mesh: RunningMesh, old: bytes, new: bytes) -> None
 
 def test_where_policyd_decides_otherwise_that_is_an_alarm_and_auto_is_central_from_then_on(mesh: RunningMesh) -> None:
     """The sidecar has told `admin`; its spool is made to say `nadmi`, as a filter would that was compiled wrong."""
-    rule = b"enforced_effective_policy_id\x12\x07\x1a\x05"
+    rule = b"\x1fdenied\x1f"
     put(mesh.directory / "policies/all.cedar", POLICIES)
     put(mesh.directory / "mesh/enforcement.yaml", ENFORCEMENT.format(AUTO))
 

@@ -153,7 +153,7 @@ def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(sche
 
     assert (switch.revision, switch.sample_percent) == (ruling.revision, 2.5)
     # what policyd is not sent is on no record of a sidecar's either
-    assert switch.headers == ("traceparent", "x-a", "x-b3-spanid", "x-b3-traceid", "x-listed")
+    assert switch.headers == ("x-a", "x-listed")
 
 
 def test_where_tokens_are_taken_the_sidecar_decides_once_it_is_known_whose_they_are(schema: Schema) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from policyd._pb import agent_pb2
+from policyd.decision_line import PIPE
 from policyd.envoy_api import shared
 from policyd.join_token import format_token
 from proxy import envoy_admin
@@ -135,7 +136,7 @@ async def test_it_joins_gets_an_identity_and_runs_an_envoy_that_proves_it(plane:
     assert plane.nodes == ["web-1"]
     assert sorted(plane.peers) == ["spiffe://cluster.local/agent/a1", WEB]
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (agent.runtime / "web-1").iterdir()}
-    assert modes == {"sds.sock": 0o600, "admin.sock": 0o600, "bootstrap.json": 0o600}
+    assert modes == {"sds.sock": 0o600, "admin.sock": 0o600, "bootstrap.json": 0o600, PIPE: 0o600}
     assert await agent.stop() == 0
     assert not alive(ready["pid"])
     assert not agent.runtime.exists()

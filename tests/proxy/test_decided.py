@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import grpc
 import pytest
 
 from policyd._pb import agent_pb2
-from policyd.envoy_api import shared
-from policyd.names import METADATA_TOKENS
 from proxy.control import Control, Unreachable
 from proxy.decided import (
     CRASHED,
-    DROPPED,
     FULL,
     KILLED,
-    METHOD,
+    MAX_LINE,
     NOT_TOLD,
-    SERVICE,
+    PIPE_BYTES,
     SILENT,
     UNASKED,
     Decided,
-    Listening,
-    ended_at,
+    Pipe,
 )
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
@@ -51,8 +49,8 @@ class Policyd:
         return batch.seq + len(batch.told) - 1
 
     @property
-    def told(self) -> list[tuple[str, bytes, int, str]]:
-        return [(one.listener, one.logged, one.lost, one.why) for batch in self.batches for one in batch.told]
+    def told(self) -> list[tuple[bytes, int, str]]:
+        return [(one.lines, one.lost, one.why) for batch in self.batches for one in batch.told]
 
     @property
     def as_control(self) -> Control:
@@ -70,31 +68,31 @@ def decided(folder: Path, max_bytes: int = 1 << 20) -> Decided:
     return Decided("shop-v1", lambda: Spool(folder, max_bytes), OUTSIDE, lambda: None)
 
 
-def waiting(one: Decided) -> list[tuple[str, bytes, int, str]]:
+def waiting(one: Decided) -> list[tuple[bytes, int, str]]:
     assert one.spool is not None
     found = map(agent_pb2.Told.FromString, one.spool.read(1 << 30)[1])
-    return [(told.listener, told.logged, told.lost, told.why) for told in found]
+    return [(told.lines, told.lost, told.why) for told in found]
 
 
 def test_nothing_is_on_disk_until_something_is_told(tmp_path: Path) -> None:
     one = decided(tmp_path / "s")
 
     assert not (tmp_path / "s").exists()
-    one.take("shop-v1/inbound", b"log", 3)
-    assert (one.arrived, waiting(one)) == (3, [("shop-v1/inbound", b"log", 0, "")])
+    one.take(b"log", 3)
+    assert (one.arrived, waiting(one)) == (3, [(b"log", 0, "")])
 
 
 def test_what_a_full_spool_refuses_is_said_when_there_is_room(tmp_path: Path) -> None:
     one = decided(tmp_path / "s", 120)
-    one.take("l", b"a" * 80, 2)
-    one.take("l", b"b" * 80, 3)
-    one.take("l", b"c" * 80, 4)
+    one.take(b"a" * 80, 2)
+    one.take(b"b" * 80, 3)
+    one.take(b"c" * 80, 4)
     assert one.spool is not None
     one.spool.kept(1)
 
-    one.take("l", b"d", 1)
+    one.take(b"d", 1)
 
-    assert (one.arrived, waiting(one)) == (10, [("", b"", 7, FULL), ("l", b"d", 0, "")])
+    assert (one.arrived, waiting(one)) == (10, [(b"", 7, FULL), (b"d", 0, "")])
 
 
 def test_of_an_envoy_that_ended_by_itself_it_is_said_once_and_another_one_counts_anew(tmp_path: Path) -> None:
@@ -102,12 +100,12 @@ def test_of_an_envoy_that_ended_by_itself_it_is_said_once_and_another_one_counts
     one.fresh()
     one.crashed()
     one.fresh()
-    one.take("l", b"a", 2)
+    one.take(b"a", 2)
     one.crashed()
     one.fresh()
 
     assert (one.process, one.arrived) == (3, 0)
-    assert waiting(one) == [("l", b"a", 0, ""), ("", b"", 0, CRASHED)]
+    assert waiting(one) == [(b"a", 0, ""), (b"", 0, CRASHED)]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +124,8 @@ def test_only_what_had_ended_and_is_not_told_is_missing(look: Look, told: int, s
 
 def test_the_counters_of_an_envoy_are_read() -> None:
     page = "http.inbound.rbac.allowed: 7\nhttp.inbound.rbac.denied: 3\nhttp.inbound.downstream_rq_active: 2\nx: 9\n"
-    page += "access_logs.grpc_access_log.logs_dropped: 6\n"
 
-    assert (parse(page, 4), parse("")) == (Look(10, 2, 4, 6), Look(0, 0))
+    assert (parse(page, 4), parse("")) == (Look(10, 2, 4), Look(0, 0))
 
 
 async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_path: Path) -> None:
@@ -137,7 +134,7 @@ async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_pa
     one = forwarding.of("shop-v1")
     running = asyncio.create_task(forwarding.run(policyd.as_control))
     for number in range(5):
-        one.take("l", b"%d" % number, 1)
+        one.take(b"%d" % number, 1)
     async with asyncio.timeout(60):
         while policyd.asked < 3:
             await asyncio.sleep(0)
@@ -145,12 +142,12 @@ async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_pa
         policyd.away = False
         while forwarding.waiting():
             await asyncio.sleep(0)
-        one.take("l", b"later", 1)
+        one.take(b"later", 1)
         while forwarding.waiting():
             await asyncio.sleep(0)
     running.cancel()
 
-    assert [logged for _, logged, _, _ in policyd.told] == [b"0", b"1", b"2", b"3", b"4", b"later"]
+    assert [logged for logged, _, _ in policyd.told] == [b"0", b"1", b"2", b"3", b"4", b"later"]
     assert policyd.batches[0].seq == 1
     assert one.spool is not None
     assert {(batch.instance, batch.spool) for batch in policyd.batches} == {("shop-v1", one.spool.name)}
@@ -158,7 +155,7 @@ async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_pa
 
 async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_path: Path) -> None:
     first, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
-    first.of("shop-v1").take("l", b"a", 1)
+    first.of("shop-v1").take(b"a", 1)
     policyd.away = True
     await first.finish(policyd.as_control)
     policyd.away = False
@@ -166,12 +163,12 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
     second = Forwarding(tmp_path, OUTSIDE)
     await second.finish(policyd.as_control)
 
-    assert policyd.told == [("l", b"a", 0, "")]
+    assert policyd.told == [(b"a", 0, "")]
 
 
 async def test_a_file_of_others_in_a_spool_is_told_and_nothing_else_is_lost_by_it(tmp_path: Path) -> None:
     first, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
-    first.of("shop-v1").take("l", b"a", 1)
+    first.of("shop-v1").take(b"a", 1)
     [segment] = tmp_path.glob("*/*.told")
     stranger = segment.with_name("abc.told")
     stranger.write_text("mine")
@@ -181,7 +178,7 @@ async def test_a_file_of_others_in_a_spool_is_told_and_nothing_else_is_lost_by_i
     await second.finish(policyd.as_control)
 
     assert said == [("agent.spool_foreign", {"instance": "shop-v1", "file": str(stranger)})]
-    assert policyd.told == [("l", b"a", 0, ""), ("", b"", 0, KILLED)]
+    assert policyd.told == [(b"a", 0, ""), (b"", 0, KILLED)]
     assert stranger.read_text() == "mine"
 
 
@@ -189,46 +186,46 @@ async def test_a_file_of_others_in_a_spool_is_told_and_nothing_else_is_lost_by_i
 async def test_an_ending_agent_says_what_was_lost_though_there_was_no_room_for_it(tmp_path: Path, away: bool) -> None:
     first, policyd = Forwarding(tmp_path, OUTSIDE, max_bytes=120), Policyd()
     one = first.of("shop-v1")
-    one.take("l", b"a" * 80, 1)
-    one.take("l", b"b" * 80, 3)
+    one.take(b"a" * 80, 1)
+    one.take(b"b" * 80, 3)
     policyd.away = away
     await first.finish(policyd.as_control)
     if away:
         policyd.away = False
         await Forwarding(tmp_path, OUTSIDE).finish(policyd.as_control)
 
-    assert policyd.told == [("l", b"a" * 80, 0, ""), ("", b"", 3, FULL)]
+    assert policyd.told == [(b"a" * 80, 0, ""), (b"", 3, FULL)]
 
 
 @pytest.mark.parametrize("told", [0, 1])
 async def test_an_agent_that_was_killed_leaves_a_gap_which_the_next_one_says_once(tmp_path: Path, told: int) -> None:
     killed = Forwarding(tmp_path, OUTSIDE)
-    killed.of("shop-v1").take("l", b"a", 1)
+    killed.of("shop-v1").take(b"a", 1)
     policyd = Policyd()
     for _ in range(2):  # the second one has nothing to add
         again = Forwarding(tmp_path, OUTSIDE)
         await again._send(policyd.as_control)
     if told:
-        again.of("shop-v1").take("l", b"b", 1)
+        again.of("shop-v1").take(b"b", 1)
     await again.finish(policyd.as_control)
     await Forwarding(tmp_path, OUTSIDE).finish(policyd.as_control)
 
     frames = {batch.seq + at: one for batch in policyd.batches for at, one in enumerate(batch.told)}  # as policyd keeps
-    found = [(one.logged, one.lost, one.why) for _, one in sorted(frames.items())]
+    found = [(one.lines, one.lost, one.why) for _, one in sorted(frames.items())]
     assert found == [(b"a", 0, ""), (b"", 0, KILLED), *[(b"b", 0, "")] * told]
 
 
 def test_of_an_agent_that_was_killed_the_gap_is_not_forgotten_while_it_cannot_be_said(tmp_path: Path) -> None:
-    decided(tmp_path / "s", 200).take("l", b"a" * 150, 1)
+    decided(tmp_path / "s", 200).take(b"a" * 150, 1)
     for _ in range(2):  # the spool is full, and the second one is killed as well
         again = decided(tmp_path / "s", 200)
         again.left(Spool(tmp_path / "s", 200))
     assert again.spool is not None
     again.spool.kept(1)
 
-    again.take("l", b"b", 1)
+    again.take(b"b", 1)
 
-    assert waiting(again) == [("", b"", 0, KILLED), ("l", b"b", 0, "")]
+    assert waiting(again) == [(b"", 0, KILLED), (b"b", 0, "")]
 
 
 ENDS: dict[str, tuple[Callable[[Decided], object], list[str]]] = {
@@ -237,8 +234,8 @@ ENDS: dict[str, tuple[Callable[[Decided], object], list[str]]] = {
     "in order, and it did not say how many there are": (lambda one: one.ended(None), [UNASKED]),
     "by itself": (lambda one: one.crashed(), [CRASHED]),
     "by itself and for good": (lambda one: (one.crashed(), one.ended(None)), [CRASHED]),
-    "in order before another": (lambda one: (one.ended(1), one.fresh(), one.take("l", b"b", 1)), [KILLED]),
-    "by itself before another": (lambda one: (one.crashed(), one.fresh(), one.take("l", b"b", 1)), [CRASHED, KILLED]),
+    "in order before another": (lambda one: (one.ended(1), one.fresh(), one.take(b"b", 1)), [KILLED]),
+    "by itself before another": (lambda one: (one.crashed(), one.fresh(), one.take(b"b", 1)), [CRASHED, KILLED]),
     "not at all": (lambda _: None, [KILLED]),
 }
 
@@ -249,81 +246,98 @@ def test_an_agent_that_is_killed_leaves_a_gap_of_the_envoys_that_might_have_told
 ) -> None:
     one = decided(tmp_path / "s")
     one.fresh()
-    one.take("l", b"a", 1)
+    one.take(b"a", 1)
     ends(one)
 
     again = decided(tmp_path / "s")
     again.left(Spool(tmp_path / "s"))
 
-    assert [why for _, _, _, why in waiting(again) if why] == said
+    assert [why for _, _, why in waiting(again) if why] == said
 
 
 def test_what_an_envoy_may_not_have_told_stays_marked_until_it_is_said(tmp_path: Path) -> None:
     one = decided(tmp_path / "s", 120)
-    one.take("l", b"a" * 80, 1)
-    one.take("l", b"b" * 80, 3)  # too much, and no room to say so
+    one.take(b"a" * 80, 1)
+    one.take(b"b" * 80, 3)  # too much, and no room to say so
     one.ended(4)
 
     assert Spool(tmp_path / "s").was_cut
 
 
-async def test_an_envoy_tells_over_grpc_and_what_it_can_do_is_left_out(tmp_path: Path) -> None:
-    one = decided(tmp_path / "s")
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Listening(one).handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    log = {"http_logs": {"log_entry": [{"request": {"path": "/a"}}, {}]}}
-    build: Any = shared().build
-    bodies = [
-        build("envoy.service.accesslog.v3.StreamAccessLogsMessage", fields).SerializeToString()
-        for fields in ({"identifier": {"log_name": "shop-v1/inbound", "node": {"id": "x" * 999}}, **log}, log)
-    ]
-
-    async def say() -> AsyncIterator[bytes]:
-        for body in bodies:
-            yield body
-
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call: Any = channel.stream_unary(f"/{SERVICE}/{METHOD}")
-        assert await call(say()) == b""
-    await server.stop(None)
-
-    assert (one.arrived, waiting(one)) == (4, [("shop-v1/inbound", bodies[1], 0, "")] * 2)
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
-async def test_what_a_token_says_stays_at_the_agent_but_for_what_policies_read(tmp_path: Path) -> None:
-    one = decided(tmp_path / "s")
-    build: Any = shared().build
-    message = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
-    said = {"policyd.user": {"is": "somebody", "user": {"id": "https://a/al"}}}
-    tokens = {METADATA_TOKENS: {"default/people/0": {"iss": "https://a", "sub": "al", "salary": 1}}}
+async def test_an_envoy_writes_lines_which_go_on_whole_however_they_come(tmp_path: Path) -> None:
+    one, path = decided(tmp_path / "s"), tmp_path / "pipe"
+    pipe = Pipe(path, one)
+    pipe.open()
+    assert (stat.S_ISFIFO(path.stat().st_mode), stat.S_IMODE(path.stat().st_mode)) == (True, 0o600)
+    for text, arrived in (("a\nb", 1), ("", 1), ("c", 1), ("d\ne\nf\n", 4)):
+        with path.open("w") as envoy:
+            envoy.write(text)
+        await until(lambda arrived=arrived: one.arrived == arrived)  # type: ignore[misc]
+    pipe.close()
 
-    def log(metadata: dict[str, Any]) -> dict[str, Any]:
-        common = {"metadata": {"filter_metadata": metadata}, "route_name": "r"}
-        return {
-            "http_logs": {"log_entry": [{"common_properties": common}, {"request": {"path": f"/{METADATA_TOKENS}"}}]}
-        }
+    assert (waiting(one), path.exists()) == ([(b"a\n", 0, ""), (b"bcd\ne\nf\n", 0, "")], False)
 
-    async def say() -> AsyncIterator[bytes]:
-        yield build(message, log(said | tokens)).SerializeToString(deterministic=True)
 
-    await Listening(one).take(say())
+async def test_of_an_envoy_that_ended_all_is_taken_but_a_line_that_it_did_not_end(tmp_path: Path) -> None:
+    one, path = decided(tmp_path / "s"), tmp_path / "pipe"
+    pipe = Pipe(path, one)
+    pipe.open()
+    with path.open("wb") as envoy:
+        envoy.write(b"a" * 500_000 + b"\ntorn")
+        pipe.ended()
+    with path.open("wb") as envoy:
+        envoy.write(b"b\nc\nleft")
+    pipe.close()
+    pipe.close()  # once more, as at the end of one that never opened
 
-    [(_, logged, _, _)] = waiting(one)
-    assert shared().message(message).FromString(logged) == build(message, log(said))
+    assert [(len(lines), lines[-4:]) for lines, _, _ in waiting(one)] == [(500_001, b"aaa\n"), (4, b"b\nc\n")]
+
+
+async def test_what_nobody_reads_waits_in_the_pipe_and_an_earlier_one_is_replaced(tmp_path: Path) -> None:
+    one, path = decided(tmp_path / "s"), tmp_path / "pipe"
+    path.write_text("of an agent that was killed")
+    pipe = Pipe(path, one)
+    pipe.open()
+    writing = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    written = 0
+    with suppress(BlockingIOError):
+        while written < 1 << 21:
+            written += os.write(writing, b"x" * 1023 + b"\n")
+    os.close(writing)
+
+    await until(lambda: one.arrived * 1024 == written)
+    pipe.close()
+
+
+async def test_a_line_longer_than_any_is_not_kept_for_its_end(tmp_path: Path) -> None:
+    one, path = decided(tmp_path / "s", 8 << 20), tmp_path / "pipe"
+    pipe = Pipe(path, one)
+    pipe.open()
+
+    def write() -> None:
+        with path.open("wb") as envoy:
+            envoy.write(b"x" * (MAX_LINE + PIPE_BYTES))
+            envoy.write(b"\nok\n")
+
+    await asyncio.to_thread(write)
+    await until(lambda: one.arrived == 2)
+    pipe.close()
+
+    assert sum(len(lines) for lines, _, _ in waiting(one)) <= PIPE_BYTES
 
 
 class Counting:
     """The administration of an Envoy that has counted ten decisions, two of them of requests that are under way."""
 
-    def __init__(self) -> None:
-        self.dropped = 0
-
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         page = b"http.inbound.rbac.allowed: 9\nhttp.inbound.rbac.denied: 1\nhttp.inbound.downstream_rq_active: 2\n"
-        page += b"access_logs.grpc_access_log.logs_dropped: %d\n" % self.dropped
         writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + page)
         await writer.drain()
         writer.close()
@@ -332,30 +346,15 @@ class Counting:
 async def test_what_envoy_counted_and_did_not_tell_is_a_gap_that_is_said_once(tmp_path: Path) -> None:
     one, silent = decided(tmp_path / "s"), decided(tmp_path / "t")
     one.fresh()
-    one.take("l", b"log", 5)
+    one.take(b"log", 5)
     socket = tmp_path / "admin.sock"
     tally = Tally(lambda: {"shop-v1": (one, socket), "web-v1": (silent, tmp_path / "nobody.sock")}, OUTSIDE)
     async with await asyncio.start_unix_server(Counting(), socket):
         await tally.compare()
         await tally.compare()
 
-    assert waiting(one) == [("l", b"log", 0, ""), ("", b"", 3, NOT_TOLD)]
+    assert waiting(one) == [(b"log", 0, ""), (b"", 3, NOT_TOLD)]
     assert silent.spool is None
-
-
-async def test_what_envoy_says_that_it_dropped_is_said_at_once_and_is_not_missed_again(tmp_path: Path) -> None:
-    one, envoy, socket = decided(tmp_path / "s"), Counting(), tmp_path / "admin.sock"
-    one.take("l", b"log", 5)
-    tally = Tally(lambda: {"shop-v1": (one, socket)}, OUTSIDE)
-    async with await asyncio.start_unix_server(envoy, socket):
-        envoy.dropped = 2
-        await tally.compare()
-        envoy.dropped = 3
-        one.take("l", b"more", 9)  # under load, as many arrive as may hide a gap
-        await tally.compare()
-
-    gaps = [("", b"", 2, DROPPED), ("", b"", 1, NOT_TOLD)]
-    assert waiting(one) == [("l", b"log", 0, ""), *gaps, ("l", b"more", 0, ""), ("", b"", 1, DROPPED)]
 
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -363,23 +362,8 @@ Rounds = Iterator[list[datetime]]  # in each, when requests ended that are told 
 
 
 def ended(moments: list[datetime]) -> bytes:
-    """What an Envoy tells of requests that took a second and ended at these moments."""
-    logs = [
-        {"common_properties": {"start_time": f"{one - timedelta(seconds=1):%Y-%m-%dT%H:%M:%S.%fZ}", "duration": "1s"}}
-        for one in moments
-    ]
-    build: Any = shared().build
-    message = build("envoy.service.accesslog.v3.StreamAccessLogsMessage", {"http_logs": {"log_entry": logs}})
-    return bytes(message.SerializeToString())
-
-
-def test_what_is_told_before_it_has_ended_counts_by_when_it_began() -> None:
-    build: Any = shared().build
-    entry = {"common_properties": {"start_time": f"{NOON:%Y-%m-%dT%H:%M:%S.%fZ}"}}
-
-    told = build("envoy.data.accesslog.v3.HTTPAccessLogEntry", entry).SerializeToString()
-
-    assert ended_at(told) == round(NOON.timestamp() * 1_000_000)
+    """What an Envoy writes of requests that took a second and ended at these moments."""
+    return b"".join(b"%d\x1f1000\x1fid\n" % (round(one.timestamp() * 1_000_000) - 1_000_000) for one in moments)
 
 
 class Busy:
@@ -395,11 +379,8 @@ class Busy:
         self._now += timedelta(seconds=seconds) + self._set
         moments = next(self._rounds, [])
 
-        async def say() -> AsyncIterator[bytes]:
-            yield ended(moments)
-
         if moments:
-            await Listening(self._one).take(say())
+            self._one.take(ended(moments), len(moments))
 
     @property
     def outside(self) -> Outside:
@@ -429,14 +410,14 @@ async def test_a_gap_is_seen_under_steady_load_too(
     tmp_path: Path, rounds: list[list[datetime]], set_: int, missing: int
 ) -> None:
     one, socket = decided(tmp_path / "s"), tmp_path / "admin.sock"
-    one.take("l", b"log", 5)
+    one.take(b"log", 5)
     busy = Busy(one, iter(rounds), timedelta(seconds=set_))
     tally = Tally(lambda: {"shop-v1": (one, socket)}, busy.outside)
 
     async with await asyncio.start_unix_server(Counting(), socket):
         await tally.compare()
 
-    assert [(lost, why) for _, _, lost, why in waiting(one) if why] == ([(missing, NOT_TOLD)] if missing else [])
+    assert [(lost, why) for _, lost, why in waiting(one) if why] == ([(missing, NOT_TOLD)] if missing else [])
 
 
 async def test_an_envoy_that_counts_decisions_and_tells_none_is_silent(tmp_path: Path) -> None:
@@ -445,7 +426,7 @@ async def test_an_envoy_that_counts_decisions_and_tells_none_is_silent(tmp_path:
     tally = Tally(lambda: {"shop-v1": (one, socket)}, OUTSIDE)
     async with await asyncio.start_unix_server(Counting(), socket):
         await tally.compare()
-        one.take("l", b"log", 9)
+        one.take(b"log", 9)
         one.lose(1, FULL)
 
     assert one.spool is not None

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import pytest
 
-from policyd import envoy_api
 from policyd._pb import agent_pb2, agent_pb2_grpc
 from policyd.audit.record import Entry
 from policyd.audit.stencil import Own, Stencil
@@ -27,7 +26,8 @@ from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import REVIEWS, ruling_of
-from tests.authz.test_local_record import LISTENER, POLICIES, log, metadata, rule
+from tests.authz.lines import LISTENER, line
+from tests.authz.test_local_record import POLICIES
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -94,15 +94,9 @@ class Desk:
             raise JournalError("no space left on the device")
         self.entries += [stencil.entry_of(own) for stencil, own in filled]
 
-    def told(self, *logged: Any, listener: str = LISTENER) -> agent_pb2.Told:
+    def told(self, *lines: bytes) -> agent_pb2.Told:
         """A message of these, of an allowed request where none is given."""
-        message = envoy_api.build(
-            "envoy.service.accesslog.v3.StreamAccessLogsMessage",
-            {"http_logs": {"log_entry": [{}] * max(1, len(logged))}},
-        )
-        for place, one in zip(message.http_logs.log_entry, logged or (log(self.ruling.revision),), strict=True):
-            place.CopyFrom(one)
-        return agent_pb2.Told(listener=listener, logged=message.SerializeToString())
+        return agent_pb2.Told(lines=b"".join(one + b"\n" for one in lines or (line(self.ruling.revision),)))
 
     async def say(self, seq: int, *told: agent_pb2.Told, instance: str = "reviews-v1", spool: str = "s") -> int | str:
         """How far the spool is on record then, or the status."""
@@ -184,29 +178,28 @@ async def test_a_gap_in_a_spool_is_said(desk: Desk) -> None:
     ]
 
 
+UNFIT = "they tell of no decision, or of no usable request"
+
+
 @pytest.mark.parametrize(
-    ("listener", "logged", "reason"),
+    ("told", "lost", "reason"),
     [
-        ("reviews-v2/inbound", None, "`'reviews-v2/inbound'` is no listener of it any more"),
-        ("gone", None, "`'gone'` is no listener of it any more"),
-        (LISTENER, b"\xff\xff", "the agent forwarded what is no message of an access log"),
+        (line("0" * 64, listener="reviews-v2/inbound"), 1, "`'reviews-v2/inbound'` is no listener of it any more"),
+        (line("0" * 64, listener="gone"), 1, "`'gone'` is no listener of it any more"),
+        (b"\xff\xff", 1, UNFIT),
+        (b"\n\n", 3, UNFIT),
+        (b"", 0, "an agent of another version has told of some in a form of its own"),
     ],
 )
-async def test_what_cannot_be_read_is_counted_as_lost(
-    desk: Desk, listener: str, logged: bytes | None, reason: str
-) -> None:
-    told = desk.told(listener=listener)
-    if logged is not None:
-        told.logged = logged
-
-    assert await desk.say(1, told) == 1
-    assert [(one["lost"], one["reason"]) for one in desk.said] == [(1, reason)]
+async def test_what_cannot_be_read_is_counted_as_lost(desk: Desk, told: bytes, lost: int, reason: str) -> None:
+    assert await desk.say(1, agent_pb2.Told(lines=told and told + b"\n")) == 1
+    assert [(one["lost"], one["reason"]) for one in desk.said] == [(lost, reason)]
 
 
 async def test_an_entry_that_tells_of_no_decision_takes_no_other_with_it(desk: Desk) -> None:
     revision = desk.ruling.revision
 
-    await desk.say(1, desk.told(log(revision), log(revision, common_properties__metadata=None), log(revision)))
+    await desk.say(1, desk.told(line(revision), line(revision, result="perhaps"), line(revision)))
 
     assert desk.said[:2] == [("red",)] * 2
     assert desk.said[2]["lost"] == 1
@@ -215,11 +208,11 @@ async def test_an_entry_that_tells_of_no_decision_takes_no_other_with_it(desk: D
 async def test_a_difference_is_an_alarm_with_both_answers(desk: Desk) -> None:
     revision = desk.ruling.revision
     same, other = (
-        metadata(rbac=rule("red", "allowed"), ext_authz={"decision": word, "policy": policy, "revision": revision})
+        line(revision, central={"decision": word, "policy": policy, "revision": revision})
         for word, policy in (("allow", "red"), ("deny", "blue"))
     )
 
-    await desk.say(1, desk.told(*(log(revision, common_properties__metadata=one) for one in (same, other))))
+    await desk.say(1, desk.told(same, other))
 
     assert desk.counts.compares == [False, True]
     assert desk.distrusted == [(REVIEWS, revision)]
@@ -233,7 +226,7 @@ async def test_a_sidecar_that_tells_nothing_of_its_decisions_is_an_alarm_and_not
     desk: Desk, *, is_logged: bool
 ) -> None:
     """An older Envoy leaves no metadata: then its log says nothing, or there is none, and its counters tell."""
-    bare = log(desk.ruling.revision, common_properties__metadata=metadata(other={"x": "y"}))
+    bare = line(desk.ruling.revision, result="", rule="")
     told = desk.told(bare, bare) if is_logged else agent_pb2.Told(lost=2, why="none of them", silent=True)
 
     await desk.say(1, told)
@@ -244,7 +237,7 @@ async def test_a_sidecar_that_tells_nothing_of_its_decisions_is_an_alarm_and_not
 
 
 async def test_a_gap_alone_makes_nobody_distrusted(desk: Desk) -> None:
-    unfit = log(desk.ruling.revision, common_properties__metadata=metadata(rbac=rule("red", "perhaps")))
+    unfit = line(desk.ruling.revision, result="perhaps")
 
     await desk.say(1, desk.told(unfit), agent_pb2.Told(lost=7, why="the agent's spool is full"))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from policyd import decision_line
 from policyd.names import (
     EXTENSION_LISTENER,
     EXTENSION_SAMPLED,
@@ -26,13 +27,11 @@ from policyd.names import (
     RULE_INCOMPLETE,
     STATE_DECISION_ID,
 )
-from policyd.xds.resources import counting, filters, tls, tokens
+from policyd.xds.resources import counting, filters, tokens
 from policyd.xds.resources.model import Control, Decided, Switch
 
 SAMPLE: Final = "policyd.sample"
 SAMPLE_TIMEOUT: Final = "0.2s"  # a request of the sample waits no longer for policyd, which decides nothing here
-FLUSH: Final = "0.2s"  # how long decisions wait to be told together
-BUFFER_BYTES: Final = 65_536
 
 _PER_ROUTE: Final = f"{filters.HTTP}.ext_authz.v3.ExtAuthzPerRoute"
 _UNRULED: Final = {"@type": f"{filters.HTTP}.rbac.v3.RBACPerRoute"}
@@ -132,27 +131,20 @@ def _unasked(switch: Switch, *names: str) -> dict[str, Any]:
 
 
 def told(listener: str, switch: Switch, *, connections: bool = False) -> dict[str, Any]:
-    """The log of what was decided here, to the agent, under the listener's name (grpc.v3.HttpGrpcAccessLogConfig).
+    """The line of each decision that was made here, to the agent (access_loggers.file.v3.FileAccessLog).
 
     Where these are `connections`, each that comes about is told then, and what ends without having done so at its end.
     """
     matcher = {"filter": RBAC_FILTER, "path": [{"key": RBAC_RESULT}], "value": {"present_match": True}}
     decided = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
-    common = {
-        "log_name": listener,
-        "transport_api_version": "V3",
-        "grpc_service": {"envoy_grpc": {"cluster_name": tls.SDS_CLUSTER}},
-        "buffer_flush_interval": FLUSH,
-        "buffer_size_bytes": BUFFER_BYTES,
-        "filter_state_objects_to_log": [STATE_DECISION_ID],
-    }
+    line = {"inline_string": decision_line.form(listener, switch.headers)}
     config = {
-        "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-        "common_config": common,
-        "additional_request_headers_to_log": [":method", *switch.headers],
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": decision_line.PIPE,  # an Envoy is in the folder in which its agent reads it
+        "log_format": {"text_format_source": line, "omit_empty_values": True},
     }
     return {
-        "name": "envoy.access_loggers.http_grpc",
+        "name": "envoy.access_loggers.file",
         "filter": {"and_filter": {"filters": [counting.SETTLED if connections else counting.ENDED, decided]}},
         "typed_config": config,
     }

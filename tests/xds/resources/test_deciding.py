@@ -152,7 +152,7 @@ def test_connections_are_counted_by_what_their_sidecar_decided(schema: Schema) -
     made = envoy_api.to_dict(envoy_api.message("envoy.config.listener.v3.Listener").FromString(listener.body))
 
     own = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)%"
-    assert json.dumps(made).count(own) == 2  # of those that are opened, and of those that end
+    assert json.dumps(made).count(own) == 3  # of those that are opened, those that end, and the line of each
 
 
 def test_tunnels_for_names_are_policyds_where_a_gateway_says_what_may_be_none(schema: Schema) -> None:
