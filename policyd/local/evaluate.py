@@ -117,6 +117,7 @@ class Evaluator:
     def _compared(self, op: str, left: pst.Expr, right: pst.Expr) -> Outcome:
         firsts = self.value(left)
         seconds = self.value(right)
+        _check_few(len(firsts) * len(seconds))
         true: list[Formula] = []
         failed = [failing(firsts)]
         for under, first in firsts:
@@ -269,6 +270,7 @@ class Evaluator:
         made: Cases = [(YES, Items(()))]
         for element in elements:
             cases = self.value(element)
+            _check_few(len(made) * len(cases))
             made = _possible([case for before in made for case in _with(before, cases)])
         return made
 
@@ -284,8 +286,9 @@ class Evaluator:
 
     def _two(self, left: pst.Expr, right: pst.Expr, made: Callable[[Value, Value], list[Case]]) -> Cases:
         found: list[Case] = []
-        seconds = self.value(right)
-        for under, first in self.value(left):
+        firsts, seconds = self.value(left), self.value(right)
+        _check_few(len(firsts) * len(seconds))
+        for under, first in firsts:
             if first is Unknown.FAILED:
                 found.append((under, first))
                 continue
@@ -306,9 +309,13 @@ def _with(before: Case, cases: Cases) -> list[Case]:
 def _possible(cases: list[Case]) -> Cases:
     """Those that can be, if they are not too many to be told apart."""
     found = [(under, one) for under, one in cases if under != NO]
-    if len(found) > MAX_CASES:
-        raise NotCompilable(f"what can be one of over {MAX_CASES:,} values")
+    _check_few(len(found))
     return found
+
+
+def _check_few(cases: int) -> None:
+    if cases > MAX_CASES:
+        raise NotCompilable(f"what can be one of over {MAX_CASES:,} values")
 
 
 def _calculated(op: str, left: Value, right: Value) -> Value:

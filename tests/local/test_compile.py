@@ -202,6 +202,16 @@ def test_a_value_has_a_bound_however_many_there_could_be(mesh: Mesh, schema: Sch
     assert left.why == "what can be one of over 1,024 values"
 
 
+def test_two_values_have_one_bound_together(mesh: Mesh, schema: Schema) -> None:
+    def either(name: str) -> str:
+        chosen = (f'if context.request.headers.hasTag("{name}{at}") then "{at}" else "x"' for at in range(6))
+        return f"[{', '.join(chosen)}]"
+
+    text = f'@id("p") permit (principal, {HTTP}, resource) when {{ {either("a")}.containsAll({either("b")}) }};'
+    (left,) = compiled(mesh, schema, text).left
+    assert left.why == "what can be one of over 1,024 values"
+
+
 def test_an_expression_has_a_bound(mesh: Mesh, schema: Schema) -> None:
     text = f'@id("p") permit (principal, {HTTP}, resource) when {{ context.request.path == "/{"@" * 300}" }};'
     (obstacle,) = compiled(mesh, schema, text).obstacles
