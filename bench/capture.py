@@ -22,7 +22,7 @@ import dns.message
 
 from bench.table import Row, row
 from policyd.mesh.virtual import virtual_addresses
-from tests.e2e.test_capture import Captured, machines
+from tests.e2e.machines import Captured, machines
 from tests.e2e.wire import policyd
 from tests.ports import free_port
 

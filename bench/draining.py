@@ -16,8 +16,8 @@ from typing import Final
 from bench.processes import bookinfo
 from bench.table import Row, row
 from tests.e2e.conftest import RunningMesh
+from tests.e2e.joining import Serve, restarted
 from tests.e2e.rolling import with_agents_for_each
-from tests.e2e.test_join import Serve, restarted
 
 TIMES: Final = 5  # for each of the two agents
 
