@@ -142,6 +142,7 @@ def _show(verdict: Verdict, trusted: str) -> None:
 
 def _line(chain: Chain) -> str:
     span = f"{chain.count} records, {chain.first} to {chain.last}" if chain.count else "no record"
+    span += f" without {chain.retired} that are retired" if chain.retired else ""
     sealed = f", sealed to {chain.sealed}" if chain.sealed else ""
     pending = f", then {chain.pending} bytes that are no whole record yet" if chain.pending else ""
     return f"{chain.writer}: {span}{sealed}{pending}"
@@ -158,6 +159,7 @@ def _value(verdict: Verdict, trusted: str) -> dict[str, Any]:
                 "first": chain.first,
                 "last": chain.last,
                 "sealed": chain.sealed,
+                "retired": chain.retired,
                 "pending_bytes": chain.pending,
             }
             for chain in verdict.chains

@@ -167,7 +167,7 @@ def test_verify_names_the_first_record_that_does_not_fit(policyd: Command, folde
     assert as_json.code == Exit.ERROR
     assert as_json.value == {
         "whole": False,
-        "writers": [{"writer": WRITER, "first": 1, "last": 2, "sealed": 0, "pending_bytes": 0}],
+        "writers": [{"writer": WRITER, "first": 1, "last": 2, "sealed": 0, "retired": 0, "pending_bytes": 0}],
         "newest_seal": None,
         "root_sha256": "",
         "problems": [{"code": "broken_record", "message": message, "file": str(path), "line": 3, "remedy": remedy}],
