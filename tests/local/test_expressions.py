@@ -114,6 +114,25 @@ def test_a_pattern_matches_where_it_matches_the_canonical_path(target: str, foun
 
 
 @often
+@given(good_targets, st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=4))
+def test_a_pattern_that_is_cut_out_of_a_path_matches_it(target: str, cuts: list[tuple[int, int]]) -> None:
+    path = canonical(target)
+    if path is None:
+        return
+    found, at = [], 0
+    for start, length in sorted(cuts):
+        end = max(at, min(start, len(path)))
+        found.append(path[at:end])
+        at = min(end + length, len(path))
+    try:
+        expression = path_expression([*found, path[at:]])
+    except NotCompilable:
+        return
+    assert expression is not None
+    assert re.fullmatch(expression, target)
+
+
+@often
 @given(good_targets, st.integers(0, 6), st.integers(0, 6))
 def test_segments_are_counted_as_policyd_counts_them(target: str, least: int, more: int) -> None:
     path = canonical(target)
