@@ -27,6 +27,7 @@ NEARLY: Final = 500_000  # microseconds by which lines that are written together
 _OWNER_ONLY: Final = 0o600
 FULL: Final = "the agent's spool is full"
 NO_DISK: Final = "the agent's disk takes no more"
+SPOILED: Final = "the agent's disk has not given back what it took"
 CRASHED: Final = "its Envoy has ended by itself, and may not have told its last decisions"
 KILLED: Final = "its agent has ended by itself, and its Envoy with it, which may not have told its last decisions"
 UNASKED: Final = "its Envoy has ended and had not said how many decisions it made: it may not have told its last"

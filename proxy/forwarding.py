@@ -16,8 +16,8 @@ from typing import Final
 from policyd._pb import agent_pb2
 from policyd.errors import PolicydError, StateError
 from proxy.backoff import backoff
-from proxy.control import Control
-from proxy.decided import Decided, Wake
+from proxy.control import Control, Unreachable
+from proxy.decided import SPOILED, Decided, Wake
 from proxy.outside import Outside
 from proxy.spool import MAX_BYTES, Spool
 
@@ -83,10 +83,26 @@ class Forwarding:
                 one.spool.close()
 
     async def _send(self, control: Control) -> None:
+        """All that there is; what keeps one instance's from being sent is raised once the others' is."""
+        failed: PolicydError | OSError | None = None
         for one in tuple(self._all.values()):
-            spool = one.spool
-            while spool is not None and len(spool):
-                seq, frames = spool.read(BATCH_BYTES)
+            try:
+                await self._send_of(one, control)
+            except Unreachable:
+                raise
+            except (PolicydError, OSError) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    async def _send_of(self, one: Decided, control: Control) -> None:
+        spool = one.spool
+        while spool is not None and len(spool):
+            seq, frames = spool.read(BATCH_BYTES)
+            if spool.spoiled:
+                spool.spoiled = 0
+                one.lose(0, SPOILED)
+            if frames:
                 told = [agent_pb2.Told.FromString(body) for body in frames]
                 batch = agent_pb2.Batch(instance=one.instance, spool=spool.name, seq=seq, told=told)
                 spool.kept(await control.keep(batch))

@@ -6,6 +6,7 @@ beyond it is refused, for whoever brings it to say so. It is written, not synced
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from policyd.errors import StateError
 
 MAX_BYTES: Final = 256 << 20  # of an instance; at 20,000 decisions a second some half a minute
 SEGMENT_BYTES: Final = 4 << 20
+MOST_FRAMES: Final = 4_096  # that are read at once, as policyd bounds them
 NAME: Final = "name"
 TELLING: Final = "telling"  # there as long as who has told something may tell more
 _SUFFIX: Final = ".told"
@@ -42,7 +44,8 @@ class Spool:
 
     `add` returns the number of a frame, or None where the spool is full; `read` gives the oldest ones, `kept` forgets.
     `was_cut` says that whoever had it before was `telling` and did not come to say that this is `over`.
-    `foreign` are names of files that look like a spool's and are none; they are let be.
+    `spoiled` counts what the disk has not given back. `foreign` are names of files that look like a spool's and are
+    none; they are let be.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -53,6 +56,7 @@ class Spool:
         self._bytes = 0
         self._last = 0
         self._fd = -1
+        self.spoiled = 0
         self._is_telling = False
         self._open = folder
         self._at = 0
@@ -92,13 +96,23 @@ class Spool:
         return seq
 
     def read(self, most: int) -> tuple[int, list[bytes]]:
-        """The number of the oldest frame and frames from it on, one at least and about `most` bytes; 0 where none."""
+        """The number of the oldest frame and frames from it on, one at least and about `most` bytes; 0 where none.
+
+        What the disk does not give back as it took it is passed over, and counted as `spoiled`. Raises OSError.
+        """
         found: list[bytes] = []
         total = 0
-        for frame in self._frames:
-            if found and total + frame.size > most:
+        while self._frames and (first := self._body(self._frames[0])) is None:
+            self.spoiled += 1
+            if self._frames[0].segment == self._open:
+                self.close()  # what comes is written to another file
+            self.kept(self._frames[0].seq)
+        for frame in itertools.islice(self._frames, MOST_FRAMES):
+            follows = frame.seq == self._frames[0].seq + len(found)
+            body = self._body(frame) if found else first
+            if found and (total + frame.size > most or not follows or body is None):
                 break
-            found.append(self._body(frame))
+            found.append(body or b"")
             total += frame.size
         return (self._frames[0].seq if found else 0), found
 
@@ -152,9 +166,16 @@ class Spool:
         if at and old != self._open and not any(frame.segment == old for frame in self._frames):
             old.unlink(missing_ok=True)
 
-    def _body(self, frame: _Frame) -> bytes:
-        with frame.segment.open("rb") as file:
-            return os.pread(file.fileno(), frame.size, frame.at)[_HEAD:]
+    def _body(self, frame: _Frame) -> bytes | None:
+        """What it holds; None where that is gone, or is another."""
+        try:
+            with frame.segment.open("rb") as file:
+                data = os.pread(file.fileno(), frame.size, frame.at)
+        except FileNotFoundError:
+            return None
+        body = data[_HEAD:]
+        is_whole = len(data) == frame.size and zlib.crc32(body) == int.from_bytes(data[4:_HEAD])
+        return body if is_whole else None
 
     def _recover(self, segment: Path) -> None:
         """Find the frames of a segment; what is torn at its end, or broken, ends it."""

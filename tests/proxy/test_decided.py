@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from policyd._pb import agent_pb2
+from policyd.errors import IssuanceDenied
 from proxy.control import Control, Unreachable
 from proxy.decided import (
     CRASHED,
@@ -23,6 +24,7 @@ from proxy.decided import (
     NOT_TOLD,
     PIPE_BYTES,
     SILENT,
+    SPOILED,
     UNASKED,
     Decided,
     Pipe,
@@ -164,6 +166,36 @@ async def test_an_ending_agent_sends_the_rest_and_the_next_one_what_stays(tmp_pa
     await second.finish(policyd.as_control)
 
     assert policyd.told == [(b"a", 0, "")]
+
+
+async def test_an_instance_that_policyd_refuses_holds_up_no_other(tmp_path: Path) -> None:
+    class Refusing(Policyd):
+        async def keep(self, batch: agent_pb2.Batch) -> int:
+            if batch.instance == "gone-v1":
+                raise IssuanceDenied("it runs elsewhere")
+            return await super().keep(batch)
+
+    forwarding, policyd = Forwarding(tmp_path, OUTSIDE), Refusing()
+    forwarding.of("gone-v1").take(b"a", 1)
+    forwarding.of("shop-v1").take(b"b", 1)
+
+    await forwarding.finish(policyd.as_control)
+
+    assert policyd.told == [(b"b", 0, "")]
+    assert forwarding.waiting() == 1
+
+
+async def test_what_the_disk_does_not_give_back_is_said_and_holds_up_nothing(tmp_path: Path) -> None:
+    forwarding, policyd = Forwarding(tmp_path, OUTSIDE), Policyd()
+    one = forwarding.of("shop-v1")
+    one.take(b"a", 1)
+    [segment] = tmp_path.glob("*/*.told")
+    segment.write_bytes(b"")
+    one.take(b"b", 1)
+
+    await forwarding.finish(policyd.as_control)
+
+    assert policyd.told == [(b"b", 0, ""), (b"", 0, SPOILED)]
 
 
 async def test_a_file_of_others_in_a_spool_is_told_and_nothing_else_is_lost_by_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyd.errors import StateError
-from proxy.spool import Spool
+from proxy.spool import MOST_FRAMES, Spool
 
 
 def all_of(spool: Spool) -> tuple[int, list[bytes]]:
@@ -115,6 +116,51 @@ def test_a_name_that_is_broken_is_made_anew(tmp_path: Path, name: bytes) -> None
 
     assert first == second
     assert len(first) == 32
+
+
+def test_a_read_has_so_many_frames_at_most(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    for _ in range(MOST_FRAMES + 1):
+        spool.add(b"")
+
+    assert len(all_of(spool)[1]) == MOST_FRAMES
+
+
+def _removed(segment: Path) -> None:
+    segment.unlink()
+
+
+def _cut(segment: Path) -> None:
+    segment.write_bytes(b"")
+
+
+def _changed(segment: Path) -> None:
+    segment.write_bytes(segment.read_bytes().replace(b"b", b"x"))
+
+
+@pytest.mark.parametrize("spoil", [_removed, _cut, _changed])
+def test_what_the_disk_does_not_give_back_is_passed_over_and_told(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spool = Spool(tmp_path / "s", segment_bytes=20)
+    for body in (b"a" * 10, b"b" * 10, b"c" * 10):
+        spool.add(body)
+    spoil(tmp_path / "s" / f"{2:020}.told")
+
+    assert all_of(spool) == (1, [b"a" * 10])
+    spool.kept(1)
+    assert all_of(spool) == (3, [b"c" * 10])
+    assert (spool.spoiled, len(spool)) == (1, 1)
+    assert spool.add(b"d") == 4
+
+
+def test_a_spool_whose_file_is_taken_away_goes_on_in_another(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    spool.add(b"a")
+    next((tmp_path / "s").glob("*.told")).unlink()
+
+    assert (all_of(spool), spool.spoiled) == ((0, []), 1)
+    assert (spool.add(b"b"), all_of(spool)) == (2, (2, [b"b"]))
 
 
 def test_what_is_no_segment_is_told_and_let_be(tmp_path: Path) -> None:
