@@ -45,6 +45,9 @@ from policyd.policy.nearest import conditions_of, written
 MAX_EXPRESSION: Final = 4_096  # characters; Envoys of ours take programs of 32,768 steps
 # a rule's name has no spaces any more where callers' statuses come from
 _MISTAKEN: Final = frozenset(one.replace(" ", "_") for one in (RULE_INCOMPLETE, RULE_BAD_PATH))
+UNKNOWN_YET: Final = (
+    "the first bytes of each connection tell what it brings (protocol `auto`): give the port a protocol"
+)
 MISTAKEN: Final = "an id that the proxy would take for a reason of its own"
 
 Source = tuple[str, str, str, int]  # a policy's id, text, file and line
@@ -158,8 +161,10 @@ class Compiler:
             yield "a gateway's routes may lead outside, which is decided by the Host"
         if listener.side == "gateway" and listener.verifies_peers:
             yield "workloads bring tunnels to gateways, too"
-        if takes_connections(listener.protocol) and (listener.protocol == "auto" or listener.side != "inbound"):
-            yield f"what connections bring is looked at there (`{listener.protocol}`)"
+        if listener.protocol == "auto":
+            yield UNKNOWN_YET
+        elif takes_connections(listener.protocol) and listener.side != "inbound":
+            yield f"connections are decided there, at a gateway (`{listener.protocol}`)"
         if listener.issuers and (listener.side == "gateway" or takes_connections(listener.protocol)):
             yield "tokens are taken there, and no filter says whose they are"
         if listener.verifies_peers and self._ruling.mesh.federated:

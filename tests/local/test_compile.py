@@ -264,7 +264,9 @@ def test_connections_and_egress_are_asked_about(mesh: Mesh, schema: Schema) -> N
     egress = compiled(mesh, schema, "", "shop-v1/egress")
     assert egress.obstacles == ("what leaves the mesh is decided by its Host",)
     either = built({"workloads.yaml": TCP.replace("tcp", "auto")})
-    assert compiled(either, schema, "").obstacles == ("what connections bring is looked at there (`auto`)",)
+    assert compiled(either, schema, "").obstacles == (
+        "the first bytes of each connection tell what it brings (protocol `auto`): give the port a protocol",
+    )
 
 
 def test_connections_have_one_action_and_no_request(schema: Schema) -> None:
