@@ -22,6 +22,7 @@ from policyd.spiffe import SpiffeId
 from policyd.xds import stream, wire
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.debounce import Debounce
+from policyd.xds.due import Due
 from policyd.xds.proxyless import V2, V2_SERVICE
 from policyd.xds.snapshot import SHORT_NAMES, kind
 from policyd.xds.status import ProxyStatus, together, type_statuses
@@ -129,11 +130,7 @@ class DiscoveryService:
         self._wall = wall
         self._peer = peer
         self._api = api
-        self._debounce = Debounce(quiet, longest)
-        self._changed: deque[_Connection] = deque()  # filled by whatever thread changes the cache
-        self._told = False  # the event loop knows that something changed
-        self._waiting: set[_Connection] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._due: Due[_Connection] = Due(Debounce(quiet, longest), clock, self._is_due)
         self._connections: dict[str, list[_Connection]] = {}  # by node, none of them empty
         self._streams = 0
         self._closed = False
@@ -171,8 +168,7 @@ class DiscoveryService:
     def close(self) -> None:
         """End every stream, and refuse new ones; Envoys keep what they have and come back."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._due.cancel()
         for streams in self._connections.values():
             for connection in streams:
                 connection.end("policyd is shutting down")
@@ -233,10 +229,7 @@ class DiscoveryService:
         def wake() -> None:
             if connection.changed_at is None:
                 connection.changed_at = self._clock()
-            self._changed.append(connection)
-            if not self._told:  # one call for all that a change concerns
-                self._told = True
-                loop.call_soon_threadsafe(self._note)
+            self._due.note(connection, loop)
 
         unwatch = self._cache.watch(node_id, wake)
         try:
@@ -263,27 +256,9 @@ class DiscoveryService:
             del self._connections[connection.node.id]
         self._observer.connections(len(self._connections))
 
-    def _note(self) -> None:
-        """A change came for some: they are due after a quiet moment."""
-        self._told = False
-        while self._changed:
-            self._waiting.add(self._changed.popleft())
-        now = self._clock()
-        self._debounce = self._debounce.note(now)
-        due = self._debounce.due()
-        assert due is not None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._release)
-
-    def _release(self) -> None:
-        """The moment has come for all that wait."""
-        self._timer, self._debounce = None, self._debounce.done()
-        waiting, self._waiting = self._waiting, set()
-        loop = asyncio.get_running_loop()
-        for connection in waiting:
-            connection.is_due = True
-            loop.call_soon(self._update, connection)  # each by itself, so that nobody waits for all
+    def _is_due(self, connection: _Connection) -> None:
+        connection.is_due = True
+        asyncio.get_running_loop().call_soon(self._update, connection)  # each by itself: nobody waits for all
 
     async def _converse(self, connection: _Connection, request: Request | None) -> None:
         """Take requests as they come, until either side ends the stream; changes come without this task."""
@@ -308,7 +283,7 @@ class DiscoveryService:
 
     def _note_converged(self, connection: _Connection, *, counts: bool) -> None:
         """Where nothing is on its way to a proxy any more, the last change has arrived, or was refused."""
-        waits = connection.is_due or connection in self._waiting or connection in self._changed
+        waits = connection.is_due or self._due.awaits(connection)
         if connection.changed_at is None or waits or any(one.pending for one in connection.state.types.values()):
             return
         if counts:
