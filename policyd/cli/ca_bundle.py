@@ -28,7 +28,7 @@ def show(directory: Dir = None, pem: Pem = False, jwt: Jwt = False, as_json: AsJ
     from policyd.cli import output
 
     _check(pem=pem, jwt=jwt)
-    bundle = _held(directory)
+    bundle = running_bundle(directory)
     if pem:
         print(_pem(bundle), end="")
     elif as_json or jwt:
@@ -52,7 +52,7 @@ def export(
     from policyd.sources.state import write_private
 
     _check(pem=pem, jwt=jwt)
-    bundle = _held(directory)
+    bundle = running_bundle(directory)
     try:
         write_private(file, _pem(bundle).encode() if pem else _document(bundle, jwt=jwt))
         file.chmod(0o644)  # nothing in it is secret
@@ -117,7 +117,8 @@ def _document(bundle: Bundle, *, jwt: bool) -> bytes:
     return write(bundle, (JWT_SVID,) if jwt else USES) + b"\n"
 
 
-def _held(directory: Path | None) -> Bundle:
+def running_bundle(directory: Path | None) -> Bundle:
+    """The bundle of a server that runs for a folder."""
     from policyd.instance import folder, server
     from policyd.svid.bundle import read
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from policyd.cli.ca_bundle import running_bundle
 from policyd.cli.ca_inspect import File, material, of_file
 from policyd.cli.options import Dir, Json
 
@@ -54,7 +55,7 @@ def verify(
     if (bundle is None) != (not trust_domain):
         raise UsageError("a bundle is one of a trust domain", remedy="give --bundle and --trust-domain together")
     now = datetime.now(UTC)
-    held = _held(directory) if bundle is None else from_file(bundle, trust_domain)
+    held = running_bundle(directory) if bundle is None else from_file(bundle, trust_domain)
     try:
         proved = prove(shown, held, audience, moment(at, now, UTC) if at else now)
     except IdentityError as error:
@@ -101,12 +102,3 @@ def from_file(file: Path, trust_domain: str) -> Bundle:
                 roots = tuple(one.public_bytes(Encoding.DER) for one in certificates)
                 return Bundle(check_trust_domain(trust_domain), roots)
     raise UsageError("this is no bundle", remedy="name roots in PEM, or a JWK set")
-
-
-def _held(directory: Path | None) -> Bundle:
-    from policyd.instance import folder, server
-    from policyd.svid.bundle import read
-
-    with server(folder(directory)) as client:
-        reply = client.bundle()
-    return read(reply.document, reply.trust_domain)

@@ -86,20 +86,14 @@ def tally_of(journal: Path, span: Span, where: Path, folder: Folder, ruling: Rul
     """Replay the journal, with progress; raises JournalError."""
     from policyd.audit.scan import scan
     from policyd.cli.log import say_broken
-    from policyd.cli.waiting import waiting
+    from policyd.cli.waiting import counted, waiting
     from policyd.offline.replaying import before_of, deciders
     from policyd.offline.replaying import replay as decide_again
     from policyd.policy.replay import Projector
 
     chosen = scan(journal, span)
-    size, done = chosen.size, 0
     with waiting("deciding again") as tell, deciders(folder, ruling) as ask:
-
-        def passed(count: int) -> None:
-            nonlocal done
-            done += count
-            tell(done, size)
-
+        passed = counted(tell, chosen.size)
         records = (line.record for line in chosen.lines(say_broken, passed))
         return decide_again(records, Projector(ruling, before_of(where, _now(where))), ask)
 

@@ -77,18 +77,12 @@ def suggest(
 def _observe(journal: Path, span: Span) -> Observed:
     from policyd.audit.scan import scan
     from policyd.cli.log import say_broken
-    from policyd.cli.waiting import waiting
+    from policyd.cli.waiting import counted, waiting
     from policyd.policy.suggest import Observed
 
     chosen, observed = scan(journal, span), Observed()
-    size, done = chosen.size, 0
     with waiting("observing") as tell:
-
-        def passed(count: int) -> None:
-            nonlocal done
-            done += count
-            tell(done, size)
-
+        passed = counted(tell, chosen.size)
         for line in chosen.lines(say_broken, passed):
             observed.add(line.record)
     return observed
@@ -109,19 +103,13 @@ def _candidate(where: Path, texts: dict[str, str]) -> tuple[Folder, Ruling]:
 def _check(journal: Path, span: Span, where: Path, folder: Folder, candidate: Ruling) -> Tally:
     """Decide what was allowed again, under the draft."""
     from policyd.audit.scan import scan
-    from policyd.cli.waiting import waiting
+    from policyd.cli.waiting import counted, waiting
     from policyd.offline.replaying import before_of, deciders, replay
     from policyd.policy.replay import Projector
 
     chosen = scan(journal, span)
-    size, done = chosen.size, 0
     with waiting("checking the draft") as tell, deciders(folder, candidate) as ask:
-
-        def passed(count: int) -> None:
-            nonlocal done
-            done += count
-            tell(done, size)
-
+        passed = counted(tell, chosen.size)
         lines = chosen.lines(lambda _: None, passed)  # told when it was observed
         allowed = (line.record for line in lines if line.record.decision == "allow")
         return replay(allowed, Projector(candidate, before_of(where)), ask)

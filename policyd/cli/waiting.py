@@ -30,3 +30,15 @@ def waiting(what: str) -> Iterator[Tell]:
             progress.update(task, completed=done, total=total)
 
         yield tell
+
+
+def counted(tell: Tell, size: int) -> Callable[[int], None]:
+    """Called with how much was done since the last time, of `size` in all."""
+    done = 0
+
+    def passed(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(done, size)
+
+    return passed

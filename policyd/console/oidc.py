@@ -7,7 +7,6 @@ shared secret, or none, is no signature.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -22,6 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import GuestProtocol, KeySet
 
 from policyd.errors import PolicydError
+from policyd.svid.jose import encode
 
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 KEY_TYPES: Final = ("RSA", "EC", "OKP")
@@ -74,7 +74,7 @@ class Logins:
 
     def begin(self, back: str, now: int) -> Login:
         """Begin one."""
-        state, nonce, verifier, browser = (_text(self.random(_RANDOM_BYTES)) for _ in range(4))
+        state, nonce, verifier, browser = (encode(self.random(_RANDOM_BYTES)) for _ in range(4))
         made = Login(state, nonce, verifier, browser, back, now + LOGIN_SECONDS)
         self._pending[state] = made
         while len(self._pending) > MAX_PENDING:
@@ -122,7 +122,7 @@ def authorization_url(places: Places, client_id: str, login: Login) -> str:
 
 def challenge_of(verifier: str) -> str:
     """What shows later that a verifier is ours (RFC 7636, S256)."""
-    return _text(hashlib.sha256(verifier.encode("ascii")).digest())
+    return encode(hashlib.sha256(verifier.encode("ascii")).digest())
 
 
 def subject_of(token: str, keys: str, issuer: str, client_id: str, nonce: str, now: int) -> str:
@@ -174,7 +174,3 @@ def _claims(token: str, keys: str) -> Mapping[str, Any]:
 def _time(claims: Mapping[str, Any], name: str, without: float) -> float:
     value = claims.get(name)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else without
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")

@@ -25,6 +25,7 @@ from policyd.mesh.model import (
     peers_listener,
     tunnels_listener,
 )
+from policyd.mesh.selection import check_names
 from policyd.yaml import Path
 
 CONNECTIONS: Final = "plain connections"
@@ -133,21 +134,6 @@ def check_gateways(declaration: Declaration, instances: Mapping[str, Instance], 
                 problems.append(declared.problem("reference", message, (*path, "port", "number"), remedy))
             found = [problem for one in selected for problem in ports[one.name].claim(declared, path, server)]
             problems += found[:1]
-
-
-def check_names(
-    resources: Iterable[Declared[Gateway]] | Iterable[Declared[VirtualService]],
-    kind: str,
-    problems: list[Problem],
-) -> None:
-    """No two resources of a kind have one name."""
-    seen: dict[str, str] = {}
-    for declared in resources:
-        place = f"{declared.document.file}:{declared.document.find(('metadata', 'name')).line}"
-        first = seen.setdefault(declared.resource.id, place)
-        if first != place:
-            message = f"the {kind} `{declared.resource.id}` is declared twice, first in {first}"
-            problems.append(declared.problem("duplicate", message, ("metadata", "name"), "rename or remove one"))
 
 
 class _Ports:

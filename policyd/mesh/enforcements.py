@@ -7,31 +7,27 @@ policyd decides. Whether a sidecar can decide is not known here, see policyd.loc
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from policyd.errors import Problem
-from policyd.mesh.declaration import Declaration, Declared
+from policyd.mesh.declaration import Declaration
 from policyd.mesh.istio.enforcement import Enforcement
+from policyd.mesh.levels import NARROWEST_FIRST, Alone, Level, level_of
 from policyd.mesh.model import Instance
-from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for
+from policyd.mesh.selection import check_names, check_selects, holds_for
 
 KIND: Final = "Enforcement"
-
-Level = Literal["workload", "namespace", "mesh"]
-_LEVELS: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")
 
 
 def level(resource: Enforcement) -> Level:
     """Whom an Enforcement is for."""
-    if resource.spec.selector.match_labels:
-        return "workload"
-    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+    return level_of(resource, names_workloads=bool(resource.spec.selector.match_labels))
 
 
 def enforcement_of(resources: Iterable[Enforcement], instance: Instance) -> Enforcement | None:
     """What holds at an instance; None: policyd decides there."""
     by_level = {level(one): one for one in resources if _holds(one, instance)}
-    return next((by_level[name] for name in _LEVELS if name in by_level), None)
+    return next((by_level[name] for name in NARROWEST_FIRST if name in by_level), None)
 
 
 def check_enforcements(
@@ -40,26 +36,13 @@ def check_enforcements(
     """Each holds for somebody, alone on its level; returns them all."""
     declared = declaration.of(Enforcement)
     check_names(declared, KIND, problems)
-    first: dict[tuple[str, Level], str] = {}
+    alone = Alone(KIND, level)
     for one in declared:
         selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
         path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
         check_selects(one, KIND, selected, path, problems)
-        for instance in selected:
-            _check_alone(one, instance, first, problems)
+        alone.check(one, selected, problems)
     return tuple(one.resource for one in declared)
-
-
-def _check_alone(
-    one: Declared[Enforcement],
-    instance: Instance,
-    first: dict[tuple[str, Level], str],
-    problems: list[Problem],
-) -> None:
-    other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
-    if other != one.resource.id:
-        message = f"`{instance.name}` has an {KIND} for its {level(one.resource)} already, `{other}`"
-        problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
 
 
 def _holds(resource: Enforcement, instance: Instance) -> bool:

@@ -67,7 +67,7 @@ def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
 
 def check_host(host: str) -> str:
     """Return a lower-case DNS name or an IP address."""
-    if len(host) > MAX_HOST or not (_HOST.fullmatch(host) or _is_address(host)):
+    if len(host) > MAX_HOST or not (_HOST.fullmatch(host) or is_address(host)):
         raise ValueError(f"`{host[:80]}` is no host name; use lower-case letters, digits, dots and dashes, and no port")
     return host
 
@@ -106,7 +106,8 @@ def check_range(text: str) -> str:
         raise ValueError(f"`{text[:80]}` is no address or range; write one, as in `192.0.2.0/24`") from None
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

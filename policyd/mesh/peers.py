@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.peer_authentication import PeerAuthentication
+from policyd.mesh.levels import NARROWEST_FIRST, Alone, Level, level_of
 from policyd.mesh.model import Instance, Listener, PeerMode, Served, inbound_listener, plaintext_listener
-from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, holds_for
+from policyd.mesh.selection import check_names, check_selects, holds_for
 
 KIND: Final = "PeerAuthentication"
 DEFAULT: Final[PeerMode] = "STRICT"
-
-Level = Literal["workload", "namespace", "mesh"]
 
 
 def peer_mode(resources: Iterable[PeerAuthentication], instance: Instance, port: int) -> PeerMode:
@@ -27,7 +26,7 @@ def peer_mode(resources: Iterable[PeerAuthentication], instance: Instance, port:
     by_level = {level(one): one.spec for one in resources if _holds(one, instance)}
     workload = by_level.get("workload")
     said = [workload.port_level_mtls[str(port)]] if workload and str(port) in workload.port_level_mtls else []
-    said += [by_level[name].mtls for name in ("workload", "namespace", "mesh") if name in by_level]
+    said += [by_level[name].mtls for name in NARROWEST_FIRST if name in by_level]
     for one in said:
         if one.mode != "UNSET":
             return one.mode
@@ -36,9 +35,7 @@ def peer_mode(resources: Iterable[PeerAuthentication], instance: Instance, port:
 
 def level(resource: PeerAuthentication) -> Level:
     """Whom a PeerAuthentication is for."""
-    if resource.spec.selector.match_labels:
-        return "workload"
-    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+    return level_of(resource, names_workloads=bool(resource.spec.selector.match_labels))
 
 
 def with_peers(
@@ -82,17 +79,12 @@ def _check(
     declared: Iterable[Declared[PeerAuthentication]], instances: Mapping[str, Instance], problems: list[Problem]
 ) -> None:
     """Each holds for somebody, alone on its level, and names ports that are there."""
-    first: dict[tuple[str, Level], str] = {}
+    alone = Alone(KIND, level)
     for one in declared:
         selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
         labels = one.resource.spec.selector.match_labels
         check_selects(one, KIND, selected, ("spec", "selector") if labels else ("metadata",), problems)
-        for instance in selected:
-            other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
-            if other != one.resource.id:
-                message = f"`{instance.name}` has a {KIND} for its {level(one.resource)} already, `{other}`"
-                problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
-                break
+        alone.check(one, selected, problems)
         for port in one.resource.spec.port_level_mtls:
             known = sorted({port.number for instance in selected for port in instance.ports})
             if selected and int(port) not in known:

@@ -14,7 +14,6 @@ from policyd.mesh.by_gateway import ByGateway
 from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
-from policyd.mesh.edges import check_names
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, OpensTls
 from policyd.mesh.hosts import overlap, resolve, target
 from policyd.mesh.istio.common import export_rank
@@ -26,6 +25,7 @@ from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Role, Service
 from policyd.mesh.outside_checks import OutsideDestinations
 from policyd.mesh.precedence import check_hosts_once, inside, key
+from policyd.mesh.selection import check_names
 from policyd.mesh.targets import Targets
 from policyd.yaml import Path
 

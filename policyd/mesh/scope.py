@@ -18,11 +18,12 @@ from policyd.mesh.hosts import covers, names
 from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
+from policyd.mesh.levels import Alone
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside
 from policyd.mesh.selection import check_names, check_selects, namespace_of
-from policyd.mesh.sidecars import Level, holds, level, said_of
+from policyd.mesh.sidecars import holds, level, said_of
 from policyd.mesh.targets import Targets
 
 KIND: Final = "Sidecar"
@@ -138,17 +139,12 @@ def check_sidecars(declaration: Declaration, targets: Targets, problems: list[Pr
     check_names(declared, KIND, problems)
     spelled = {name for one in targets.services.values() for name in names(one, one.namespace)}
     spelled |= {one.host for one in targets.outside}
-    first: dict[tuple[str, Level], str] = {}
+    alone = Alone(KIND, level)
     for one in declared:
         selected = [instance for instance in targets.instances.values() if holds(one.resource, instance)]
         path = ("spec", "workloadSelector") if one.resource.spec.workload_selector else ("metadata",)
         check_selects(one, KIND, selected, path, problems)
-        for instance in selected:
-            other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
-            if other != one.resource.id:
-                message = f"`{instance.name}` has a {KIND} for its {level(one.resource)} already, `{other}`"
-                problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
-                break
+        alone.check(one, selected, problems)
         _check_hosts(one, spelled, problems)
         _check_ingress(one, selected, problems)
 

@@ -5,13 +5,13 @@ Law: a name of the mesh is never a Host, and an address that no Host may have is
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.service_entry import EntryEndpoint, ServiceEntry
+from policyd.mesh.matching import is_address
 from policyd.mesh.model import Instance, Service
 from policyd.mesh.outside import (
     Network,
@@ -113,18 +113,10 @@ def _check_endpoints(declared: Declared[ServiceEntry], never: tuple[Network, ...
     static = declared.resource.spec.resolution == "STATIC"
     for at, endpoint in enumerate(declared.resource.spec.endpoints):
         path = ("spec", "endpoints", at, "address")
-        if not _is_address(endpoint.address):
+        if not is_address(endpoint.address):
             if static:
                 message = f"`{endpoint.address}` is no IP address, which `resolution: STATIC` needs"
                 problems.append(declared.problem("field", message, path, "write one, or set `resolution: DNS`"))
         elif is_forbidden(endpoint.address, never):
             message = f"`{endpoint.address}` is an address that no host outside may have"
             problems.append(declared.problem("address", message, path, ALLOW_IT))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal
 
 from policyd.mesh.istio.sidecar import Sidecar, SidecarSpec
+from policyd.mesh.levels import NARROWEST_FIRST, Level, level_of
 from policyd.mesh.model import Instance
-from policyd.mesh.selection import ROOT_NAMESPACE, namespace_of
-
-Level = Literal["workload", "namespace", "mesh"]
-_LEVELS: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")
+from policyd.mesh.selection import namespace_of
 
 
 def said_of(sidecars: Iterable[Sidecar], instance: Instance) -> list[SidecarSpec]:
     """What Sidecars say for an instance, the narrowest first."""
     by_level = {level(one): one.spec for one in sidecars if holds(one, instance)}
-    return [by_level[name] for name in _LEVELS if name in by_level]
+    return [by_level[name] for name in NARROWEST_FIRST if name in by_level]
 
 
 def level(resource: Sidecar) -> Level:
     """Whom a Sidecar is for."""
-    if resource.spec.workload_selector is not None:
-        return "workload"
-    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+    return level_of(resource, names_workloads=resource.spec.workload_selector is not None)
 
 
 def holds(resource: Sidecar, instance: Instance) -> bool:

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.istio.telemetry import METRICS, AccessLogging, CustomTag, Metrics, TargetRef, Telemetry, Tracing
+from policyd.mesh.levels import NARROWEST_FIRST, Alone, Level, level_of
 from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance
-from policyd.mesh.selection import ROOT_NAMESPACE, check_names, check_selects, namespace_of
+from policyd.mesh.selection import check_names, check_selects, namespace_of
 
 KIND: Final = "Telemetry"
 FILE: Final = "envoy"  # the provider of access logs that Istio has by itself
@@ -24,8 +25,6 @@ COUNTS: Final = "prometheus"  # and that of metrics
 WINDOW: Final = "policyd"  # spans for `policyd traces`
 
 Side = Literal["CLIENT", "SERVER"]
-Level = Literal["mesh", "namespace", "workload"]
-_LEVELS: Final[tuple[Level, ...]] = ("mesh", "namespace", "workload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +87,7 @@ def said_of(telemetries: Iterable[Telemetry], instance: Instance, side: Side, *,
 
 def level(resource: Telemetry) -> Level:
     """Whom a Telemetry is for."""
-    if resource.spec.selector.match_labels or resource.spec.targets:
-        return "workload"
-    return "mesh" if resource.namespace == ROOT_NAMESPACE else "namespace"
+    return level_of(resource, names_workloads=bool(resource.spec.selector.match_labels or resource.spec.targets))
 
 
 def _holds(resource: Telemetry, instance: Instance) -> bool:
@@ -112,7 +109,7 @@ def _leads_to(reference: TargetRef, namespace: str, instance: Instance) -> bool:
 def _applying(telemetries: Iterable[Telemetry], instance: Instance) -> Sequence[Telemetry]:
     """Those that hold for an instance, the widest first."""
     found = (one for one in telemetries if _holds(one, instance))
-    return sorted(found, key=lambda one: _LEVELS.index(level(one)))
+    return sorted(found, key=lambda one: NARROWEST_FIRST.index(level(one)), reverse=True)
 
 
 def _counts(applying: Iterable[Telemetry], side: Side) -> dict[str, Count]:
@@ -189,7 +186,7 @@ def check_telemetries(
     """Each holds for somebody, alone on its level, and names providers that there are (None: whoever they are)."""
     declared = declaration.of(Telemetry)
     check_names(declared, KIND, problems)
-    first: dict[tuple[str, Level], str] = {}
+    alone = Alone(KIND, level)
     for one in declared:
         selected = [instance for instance in instances.values() if _holds(one.resource, instance)]
         if one.resource.spec.targets:
@@ -197,12 +194,7 @@ def check_telemetries(
         else:
             path = ("spec", "selector") if one.resource.spec.selector.match_labels else ("metadata",)
             check_selects(one, KIND, selected, path, problems)
-        for instance in selected:
-            other = first.setdefault((instance.name, level(one.resource)), one.resource.id)
-            if other != one.resource.id:
-                message = f"`{instance.name}` has a {KIND} for its {level(one.resource)} already, `{other}`"
-                problems.append(one.problem("duplicate", message, ("metadata", "name"), "make one of both"))
-                break
+        alone.check(one, selected, problems)
         if providers is not None:
             problems += _unknown(one, providers, problems)
             problems += _undecided(one, [each.resource for each in declared], selected, providers)

@@ -24,6 +24,11 @@ if TYPE_CHECKING:  # which asks us
 _LOCAL: Final = "127.0.0.1"
 
 
+def refused(message: str, remedy: str) -> InvalidInput:
+    """A request that cannot be decided about as it was asked, and what to ask instead."""
+    return InvalidInput([Problem("request", message, remedy=remedy)])
+
+
 def leaving(
     form: Form, mesh: Mesh, caller: SpiffeId | None, namespace: str, time: datetime, headers: Mapping[str, str]
 ) -> HttpFacts | None:
@@ -32,7 +37,7 @@ def leaving(
     if resolve(form.host, namespace) in mesh.services or not _is_outside(form, mesh, namespace, sender):
         return None
     if sender is None:
-        raise _refused(f"`{form.caller}` has no sidecar to leave the mesh by", "name a workload of the mesh")
+        raise refused(f"`{form.caller}` has no sidecar to leave the mesh by", "name a workload of the mesh")
     return HttpFacts(
         principal=caller,
         service="",
@@ -71,8 +76,4 @@ def _is_outside(form: Form, mesh: Mesh, namespace: str, sender: Instance | None)
         return False
     listed = ", ".join(f"{one.number} ({one.protocol})" for one in ports)
     what = "tunnels lead to" if form.is_tunnel else "answers requests"
-    raise _refused(f"no port {form.port or HTTP_PORT} of the host `{form.host}` {what}", f"it has {listed}")
-
-
-def _refused(message: str, remedy: str) -> InvalidInput:
-    return InvalidInput([Problem("request", message, remedy=remedy)])
+    raise refused(f"no port {form.port or HTTP_PORT} of the host `{form.host}` {what}", f"it has {listed}")

@@ -16,11 +16,11 @@ from datetime import datetime
 from typing import Final
 
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.errors import InvalidInput, Problem, SpiffeIdError
+from policyd.errors import SpiffeIdError
 from policyd.mesh.hosts import default_port, resolve
 from policyd.mesh.model import Instance, Listener, Mesh, Service
 from policyd.policy.end_user import Shown, end_user
-from policyd.policy.leaving import leaving
+from policyd.policy.leaving import leaving, refused
 from policyd.spiffe import SCHEME, SpiffeId
 
 ANONYMOUS: Final = "anonymous"
@@ -62,15 +62,15 @@ def parse_form(text: str) -> Form:
     """Split a request; raises InvalidInput."""
     parts = text.split(" ")
     if len(parts) != 3 or not all(parts) or len(text) > MAX_FORM:
-        raise _refused(f"`{text[:120]}` is no request", _EXAMPLE)
+        raise refused(f"`{text[:120]}` is no request", _EXAMPLE)
     caller, method, url = parts
     tunnel = method == CONNECT
     match = (_AUTHORITY if tunnel else _URL).fullmatch(url)
     if not _METHOD.fullmatch(method):
-        raise _refused(f"`{method[:80]}` is no HTTP method", _EXAMPLE)
+        raise refused(f"`{method[:80]}` is no HTTP method", _EXAMPLE)
     if match is None or int(match[2] or 0) > 65535:
         remedy = "write <host>:<port>" if tunnel else "write http://<service>[:<port>]/<path>"
-        raise _refused(f"`{url[:120]}` is no {'place for a tunnel' if tunnel else 'URL of the mesh'}", remedy)
+        raise refused(f"`{url[:120]}` is no {'place for a tunnel' if tunnel else 'URL of the mesh'}", remedy)
     target = match[3] or "/"
     return Form(caller, method, url, match[1].lower(), int(match[2] or 0), target if target[0] == "/" else f"/{target}")
 
@@ -124,7 +124,7 @@ def as_client(facts: HttpFacts, client: str, mesh: Mesh) -> HttpFacts:
             return facts._replace(source=Endpoint(client, facts.source.port))
     message = f"nobody is believed about a client's address where `{facts.host}` is asked"
     remedy = "remove `client`, or give the gateway a `gatewayTopology`"
-    raise _refused(message, remedy)
+    raise refused(message, remedy)
 
 
 def resolve_at(
@@ -135,20 +135,20 @@ def resolve_at(
     """
     found = mesh.instances.get(instance)
     if found is None:
-        raise _refused(f"no instance is called `{instance[:80]}`", nearest_of(instance, mesh.instances))
+        raise refused(f"no instance is called `{instance[:80]}`", nearest_of(instance, mesh.instances))
     caller = caller_of(form.caller, mesh)
     if (out := leaving(form, mesh, caller, _namespace(caller), time, headers or {})) is not None:
         if found.workload != caller:
-            raise _refused(f"`{form.host}` is outside, and `{form.caller}` does not leave the mesh by `{instance}`", "")
+            raise refused(f"`{form.host}` is outside, and `{form.caller}` does not leave the mesh by `{instance}`", "")
         return out._replace(instance=instance)
     service, port = _asked(form, mesh, caller)
     serving = mesh.instances_of(service.id)
     if found not in serving:
         names = ", ".join(f"`{one.name}`" for one in serving[:12]) or "no instance"
-        raise _refused(f"`{form.host}` is not served by `{instance}`", f"requests to it reach {names}")
+        raise refused(f"`{form.host}` is not served by `{instance}`", f"requests to it reach {names}")
     listeners = [one for one in mesh.listeners.values() if one.instance == instance and one.side != "egress"]
     if not listeners:
-        raise _refused(f"nothing listens at `{instance}`", "a Gateway opens the ports of a gateway")
+        raise refused(f"nothing listens at `{instance}`", "a Gateway opens the ports of a gateway")
     served = mesh.reached(found, service.id, port)
     wanted = served.service_port if served else port
     listener = next((one for one in listeners if one.port == wanted), listeners[0])
@@ -180,14 +180,14 @@ def _asked(form: Form, mesh: Mesh, caller: SpiffeId | None) -> tuple[Service, in
     if service is None:
         known = [one.name if one.namespace == namespace else one.id for one in mesh.services.values()]
         known += [one.host for one in mesh.outside if one.is_seen(namespace)]
-        raise _refused(f"no service is called `{form.host}` for callers in `{namespace}`", nearest_of(form.host, known))
+        raise refused(f"no service is called `{form.host}` for callers in `{namespace}`", nearest_of(form.host, known))
     port = form.port or default_port(service)
     found = service.port(port)
     if found is not None and not (found.takes_connections if form.is_tunnel else found.takes_requests):
-        raise _refused(*_SPEAKS[form.is_tunnel](service.id, port))
+        raise refused(*_SPEAKS[form.is_tunnel](service.id, port))
     if found is None:
         listed = ", ".join(str(one.number) for one in service.ports)
-        raise _refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
+        raise refused(f"the service `{service.id}` has no port {port}", f"it has {listed}")
     return service, port
 
 
@@ -227,7 +227,7 @@ def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:
     service = mesh.services.get(name if "." in name else f"{name}.{_DEFAULT_NAMESPACE}")
     bearers = {one.workload for one in mesh.instances_of(service.id)} if service else set()
     if len(bearers) > 1:
-        raise _refused(f"the instances of `{name}` have different identities", "name one instance, or a SPIFFE ID")
+        raise refused(f"the instances of `{name}` have different identities", "name one instance, or a SPIFFE ID")
     if bearers:
         return bearers.pop()
     account, _, namespace = name.partition(".")
@@ -235,21 +235,17 @@ def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:
         if id_.service_account == account and id_.namespace == (namespace or _DEFAULT_NAMESPACE):
             return id_
     known = [ANONYMOUS, *mesh.instances, *(one.name for one in mesh.services.values())]
-    raise _refused(f"`{name[:80]}` is nobody in the mesh", nearest_of(name, known))
+    raise refused(f"`{name[:80]}` is nobody in the mesh", nearest_of(name, known))
 
 
 def _spiffe_id(text: str) -> SpiffeId:
     try:
         return SpiffeId.parse(text)
     except SpiffeIdError as error:
-        raise _refused(error.message, error.remedy) from error
+        raise refused(error.message, error.remedy) from error
 
 
 def nearest_of(name: str, known: Collection[str]) -> str:
     """Which of the known names was probably meant, else some of them."""
     near = difflib.get_close_matches(name, sorted(known), 1)
     return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(set(known))[:12]) or 'none'}"
-
-
-def _refused(message: str, remedy: str) -> InvalidInput:
-    return InvalidInput([Problem("request", message, remedy=remedy)])

@@ -28,6 +28,7 @@ import zstandard
 
 from policyd.errors import StateError, UsageError
 from policyd.sources.files import Folder, digest
+from policyd.sources.reading import reason
 
 FORMAT: Final = 1
 MAX_ENTRY_BYTES: Final = 65_536
@@ -95,7 +96,7 @@ def history(root: Path) -> History:
     except FileNotFoundError:
         return History()
     except OSError as error:
-        raise StateError(f"`{root}` cannot be read: {_reason(error)}", remedy="check its owner and mode") from None
+        raise StateError(f"`{root}` cannot be read: {reason(error)}", remedy="check its owner and mode") from None
     for name in filter(_NAME.fullmatch, names):
         try:
             kept.append(_entry(root / name))
@@ -197,7 +198,7 @@ def unpack(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise StateError(f"`{path}` is lost", remedy=_REMEDY) from None
     except OSError as error:
-        raise StateError(f"`{path}` cannot be read: {_reason(error)}", remedy="check its owner and mode") from None
+        raise StateError(f"`{path}` cannot be read: {reason(error)}", remedy="check its owner and mode") from None
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise StateError(f"`{path}` is damaged: {error}", remedy=_REMEDY) from None
 
@@ -205,7 +206,3 @@ def unpack(path: Path) -> dict[str, str]:
 def hash_of(text: str) -> str:
     """The name of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

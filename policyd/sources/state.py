@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from policyd.errors import StateError
+from policyd.sources.reading import reason
 from policyd.state_paths import StatePaths, state_paths
 
 FORMAT: Final = 1
@@ -27,7 +28,7 @@ def prepare_state(directory: Path, uid: int) -> StatePaths:
         else:
             _check_format(paths)
     except OSError as error:
-        message = f"`{paths.root}` cannot be used: {_reason(error)}"
+        message = f"`{paths.root}` cannot be used: {reason(error)}"
         raise StateError(message, remedy="check the folder's owner and the disk") from None
     return paths
 
@@ -44,7 +45,7 @@ def prepare_runtime(runtime: Path, uid: int) -> Path:
         private_folder(runtime.parent, uid)
         private_folder(runtime, uid)
     except OSError as error:
-        message = f"`{runtime}` cannot be used: {_reason(error)}"
+        message = f"`{runtime}` cannot be used: {reason(error)}"
         raise StateError(message, remedy="set XDG_RUNTIME_DIR to a folder of your own") from None
     return runtime
 
@@ -105,7 +106,3 @@ def _check_format(paths: StatePaths) -> None:
         raise StateError(message, remedy="use the newer policyd that wrote it")
     if int(version) < 1:
         raise StateError(f"`{paths.root}` is corrupted: format {int(version)}", remedy="start anew with `--fresh`")
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -10,9 +10,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from policyd.errors import InvalidInput, Problem
 from policyd.mesh.hosts import covers, resolve
 from policyd.mesh.model import Instance, Mesh
+from policyd.policy.leaving import refused
 from policyd.policy.request_form import ANONYMOUS, Form, caller_of, parse_form
 from policyd.way.follow import IN_CLEAR, Connection, Follower
 from policyd.way.model import Hop
@@ -50,7 +50,7 @@ def entry_of(text: str, follower: Follower, mesh: Mesh, headers: Mapping[str, st
     asked = Asked(form.method, authority, "" if form.is_tunnel else form.target, scheme, given)
     if form.caller != ANONYMOUS:
         if secure:
-            raise _refused("an application speaks plain HTTP to its sidecar, which opens TLS itself", "write http://")
+            raise refused("an application speaks plain HTTP to its sidecar, which opens TLS itself", "write http://")
         return _own(form, mesh, asked)
     return _edge(form, follower, mesh, asked, secure)
 
@@ -65,8 +65,8 @@ def _own(form: Form, mesh: Mesh, asked: Asked) -> Entry:
             return Entry(one, f"{one.name}/outbound", asked)
     if bearers:
         message = f"`{form.caller}` is a gateway, which only passes on what comes in"
-        raise _refused(message, f"ask as strangers do: `{ANONYMOUS} {form.method} {form.url}`")
-    raise _refused(f"no instance of `{form.caller}` runs here", "name a workload that workloads.yaml has")
+        raise refused(message, f"ask as strangers do: `{ANONYMOUS} {form.method} {form.url}`")
+    raise refused(f"no instance of `{form.caller}` runs here", "name a workload that workloads.yaml has")
 
 
 def _edge(form: Form, follower: Follower, mesh: Mesh, asked: Asked, secure: bool) -> Entry:
@@ -88,12 +88,12 @@ def _edge(form: Form, follower: Follower, mesh: Mesh, asked: Asked, secure: bool
     if otherwise is not None and (serving or _is_open(mesh, asked.host)):
         return otherwise
     if serving:
-        raise _refused(f"nothing listens at `{form.url}`", f"a Gateway opens the ports of `{serving[0].name}`")
+        raise refused(f"nothing listens at `{form.url}`", f"a Gateway opens the ports of `{serving[0].name}`")
     known = {host for gateway in mesh.gateways for server in gateway.spec.servers for host in server.bare_hosts}
     known |= {one.name for one in mesh.services.values()}
     near = difflib.get_close_matches(form.host, sorted(known), 1)
     remedy = f"did you mean `{near[0]}`?" if near else f"strangers reach {', '.join(sorted(known)[:12]) or 'nothing'}"
-    raise _refused(f"no gateway serves `{form.host}`", remedy)
+    raise refused(f"no gateway serves `{form.host}`", remedy)
 
 
 def _is_open(mesh: Mesh, host: str) -> bool:
@@ -128,7 +128,3 @@ def _serves(sent: Sent, listener: str, asked: Asked, connection: Connection) -> 
         return False
     table = config.get("route_config") or sent.routes(config.get("rds", {}).get("route_config_name", "")) or {}
     return any(len(one.virtual_host.get("routes", ())) > 1 for one in choose(table, asked))
-
-
-def _refused(message: str, remedy: str) -> InvalidInput:
-    return InvalidInput([Problem("request", message, remedy=remedy)])

@@ -14,6 +14,7 @@ from typing import Any
 from policyd.mesh.destinations import Caller
 from policyd.mesh.istio.traffic_policy import Sections
 from policyd.mesh.locality import parse_locality
+from policyd.mesh.matching import is_address
 from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Network, Outside, OutsideEndpoint, OutsidePort, forbidden
 from policyd.mesh.outside_checks import OWN_TLS
@@ -213,15 +214,7 @@ def _resolver(mesh: Mesh) -> dict[str, Any]:
 
 def _spot(one: OutsideEndpoint, port: OutsidePort) -> Spot:
     where: dict[str, Any] = {"address": socket(one.address, one.ports.get(port.name, port.target))}
-    if not _is_address(one.address):
+    if not is_address(one.address):
         where["hostname"] = one.address
     place = parse_locality(one.locality) if one.locality else None
     return Spot({"endpoint": where}, place, one.labels, one.weight or 1)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
