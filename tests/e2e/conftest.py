@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def up(directory: Path) -> RunningMesh:
 def down(directory: Path) -> None:
     """End it."""
     subprocess.run([PROGRAM, "down", "--dir", str(directory)], check=True, capture_output=True, timeout=60)
+
+
+@contextmanager
+def meshed(directory: Path, files: Mapping[str, str]) -> Iterator[RunningMesh]:
+    """A folder of these files, its mesh up as long as the block runs."""
+    for name, text in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    try:
+        yield up(directory)
+    finally:
+        down(directory)
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,16 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import RunningMesh, down, up
+from tests.e2e.conftest import RunningMesh, meshed
 from tests.e2e.terminal import wait_until
 from tests.e2e.test_local import put, scraped
-from tests.e2e.wire import Echo, tunnelled
+from tests.e2e.wire import Echo, Echoing
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
@@ -51,16 +50,8 @@ OWN = ("writer", "seq", "time", "decision_id", "prev", "hash", "chain", "request
        "revision", "cached", "trace_id", "span_id")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class World:
+class World(Echoing):
     """A mesh with an echo in it, and a port that no application listens at."""
-
-    mesh: RunningMesh
-    echo: Echo
-
-    def connect(self, by: str, to: str = "echo:7000") -> tuple[int, bytes]:
-        """The status of the tunnel, and what comes back through it."""
-        return tunnelled(self.mesh, by, to)
 
     def decisions(self, known: Collection[str] = ()) -> list[dict[str, Any]]:
         """The records about the echo's sidecar but for those that are known, in the order in which it was asked."""
@@ -90,27 +81,29 @@ class World:
             yield raw
 
 
+WORKLOADS = """\
+workloads:
+  web-v1: {{service: web, port: 80}}
+  safe-v1: {{service: safe, port: 443, protocol: tls}}
+  api-v1: {{service: api, port: 80}}
+  echo-v1:
+    service: echo
+    ports:
+      - {{port: 7000, name: tcp, protocol: tcp, appPort: {}}}
+      - {{port: 7001, name: tcp-gone, protocol: tcp, appPort: {}}}
+"""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    directory = tmp_path_factory.mktemp("connections") / "mesh"
-    for folder in ("mesh", "policies"):
-        (directory / folder).mkdir(parents=True)
     echo = Echo(free_port())
-    (directory / "workloads.yaml").write_text(
-        "workloads:\n  web-v1: {service: web, port: 80}\n"
-        "  safe-v1: {service: safe, port: 443, protocol: tls}\n  api-v1: {service: api, port: 80}\n  echo-v1:\n"
-        "    service: echo\n    ports:\n"
-        f"      - {{port: 7000, name: tcp, protocol: tcp, appPort: {echo.port}}}\n"
-        f"      - {{port: 7001, name: tcp-gone, protocol: tcp, appPort: {free_port()}}}\n"
-    )
-    (directory / "policies/all.cedar").write_text(POLICIES)
-    (directory / "mesh/enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL))
-    try:
-        mesh = up(directory)
-        with echo.served():
-            yield World(mesh, echo)
-    finally:
-        down(directory)
+    files = {
+        "workloads.yaml": WORKLOADS.format(echo.port, free_port()),
+        "policies/all.cedar": POLICIES,
+        "mesh/enforcement.yaml": ENFORCEMENT.format(LOCAL),
+    }
+    with meshed(tmp_path_factory.mktemp("connections") / "mesh", files) as mesh, echo.served():
+        yield World(mesh, echo)
 
 
 def test_a_connection_is_on_record_once_while_it_is_open(world: World) -> None:

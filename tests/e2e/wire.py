@@ -170,3 +170,15 @@ def tunnelled(mesh: RunningMesh, by: str, to: str) -> tuple[int, bytes]:
             return 200, b"".join(iter(lambda: raw.recv(100), b""))
         except ConnectionError:
             return 200, b""
+
+
+@dataclass(frozen=True)
+class Echoing:
+    """A mesh with an echo in it."""
+
+    mesh: RunningMesh
+    echo: Echo
+
+    def connect(self, by: str, to: str = "echo:7000") -> tuple[int, bytes]:
+        """The status of the tunnel, and what comes back through it: nothing where it is closed."""
+        return tunnelled(self.mesh, by, to)
