@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -180,14 +181,7 @@ class Control:
 
     def inspect(self, answers: asyncio.Queue[agent_pb2.Shown]) -> AsyncIterator[agent_pb2.Look]:
         """What policyd wants to see; what is put into `answers` goes to it. Ends by raising, as `watch` does."""
-        stub = agent_pb2_grpc.InspectionsStub(self._connected())  # type: ignore[no-untyped-call]
-
-        async def told() -> AsyncIterator[agent_pb2.Shown]:
-            while True:
-                yield await answers.get()
-
-        call = stub.Inspect(told())
-        return _messages(call, "policyd ended the questions")
+        return questions(self._connected(), answers)
 
     async def _signed(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         """The reply of who signs, and where that cannot be reached of who is asked all else."""
@@ -204,6 +198,26 @@ class Control:
         if self._channel is None:
             raise Unreachable("the agent has no identity yet")
         return self._channel
+
+
+async def questions(
+    channel: grpc.aio.Channel, answers: asyncio.Queue[agent_pb2.Shown]
+) -> AsyncIterator[agent_pb2.Look]:
+    """What policyd asks on a channel, as `Control.inspect`; nothing is under way any more once this has ended."""
+    call = agent_pb2_grpc.InspectionsStub(channel).Inspect()  # type: ignore[no-untyped-call]
+    telling = asyncio.ensure_future(_tell(call, answers))  # a generator that gRPC is given it leaves waiting for ever
+    try:
+        async for look in _messages(call, "policyd ended the questions"):
+            yield look
+    finally:
+        telling.cancel()
+
+
+async def _tell(call: Any, answers: asyncio.Queue[agent_pb2.Shown]) -> None:
+    """Have a call say what is put into the queue; returns when the call has ended, which who reads it hears why."""
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            await call.write(await answers.get())
 
 
 async def _messages(call: Any, ended: str) -> AsyncIterator[Any]:
