@@ -107,17 +107,17 @@ def wait_until_none_runs(directory: Path, timeout: float = 5) -> None:
 
 
 def processes_of(directory: Path) -> list[str]:
-    """The command lines of running processes that name `directory` or have it as working directory."""
+    """The command lines of running processes that name `directory`, or run or write their output in it."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            cwd = str((entry / "cwd").readlink())
+            places = [str((entry / link).readlink()) for link in ("cwd", "fd/1")]
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if state != "Z" and (str(directory) in command or cwd.startswith(str(directory))):
+        if state != "Z" and any(str(directory) in one for one in (command, *places)):
             found.append(f"{entry.name} {command}")
     return found
