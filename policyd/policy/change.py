@@ -5,7 +5,7 @@ Law: a changed request is one that can be asked: paths are canonical, callers ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -165,7 +165,7 @@ def _with_header(request: Request, name: str, value: str | None) -> Request:
 def _in_group(request: Request, name: str, groups: Mapping[str, Group]) -> Request | None:
     if request.principal.type != "Workload" or name not in groups:
         return None
-    joined = set(_groups_above(name, groups))
+    joined = _groups_above(name, groups)
 
     def member(entity: Entity) -> Entity:
         return replace(entity, parents=tuple(sorted({*entity.parents, *joined})))
@@ -175,12 +175,18 @@ def _in_group(request: Request, name: str, groups: Mapping[str, Group]) -> Reque
     )
 
 
-def _groups_above(name: str, groups: Mapping[str, Group]) -> Iterator[Uid]:
-    """The group and all that it is in; the mesh has no cycles."""
-    yield Uid("Group", name)
+def _groups_above(name: str, groups: Mapping[str, Group]) -> set[Uid]:
+    """The group and all that it is in, each looked at once however many ways lead to it."""
+    direct: dict[str, list[str]] = {}
     for group in groups.values():
-        if name in group.groups:
-            yield from _groups_above(group.name, groups)
+        for member in group.groups:
+            direct.setdefault(member, []).append(group.name)
+    found, waiting = {name}, [name]
+    while waiting:
+        more = {above for above in direct.get(waiting.pop(), ()) if above not in found}
+        found |= more
+        waiting += more
+    return {Uid("Group", one) for one in found}
 
 
 def _from(request: Request, caller: str, ruling: Ruling) -> Request | None:

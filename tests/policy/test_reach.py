@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyd.authz.ruling import Ruling
+from policyd.cedar.model import Entity, Request, Uid
 from policyd.cedar.schema import Schema
-from policyd.mesh.model import Mesh
+from policyd.mesh.model import Group, Mesh
 from policyd.policy.authorize import authorize
 from policyd.policy.change import Change, apply
 from policyd.policy.reach import Reach, what_can, who_can
@@ -27,6 +28,18 @@ def named(callers: Mapping[str, Reach]) -> dict[str, Reach]:
     """Those that may, by their accounts."""
     short = {uid.removeprefix(ACCOUNT).removesuffix('"'): reach for uid, reach in callers.items()}
     return {name: reach for name, reach in short.items() if reach.verdict != "deny"}
+
+
+def test_a_group_is_joined_at_once_however_many_ways_lead_up_from_it(mesh: Mesh, schema: Schema) -> None:
+    rungs = [(f"left-{at}", f"right-{at}") for at in range(40)]
+    groups = {"bottom": Group("bottom")}
+    for below, rung in zip([("bottom",), *rungs], rungs, strict=False):
+        groups |= {name: Group(name, groups=frozenset(below)) for name in rung}
+    caller = Uid("Workload", str(min(mesh.workloads)))
+    asked = Request(caller, Uid("Action", "GET"), Uid("Service", "x"), {}, (Entity(caller, {}, ()),))
+    joined = apply([Change("group", "bottom")], asked, ruling_of(replace(mesh, groups=groups), schema, {}))
+    assert joined is not None
+    assert joined.entities == (Entity(caller, {}, tuple(sorted(Uid("Group", name) for name in groups))),)
 
 
 def test_everybody_is_asked_about(ruling: Ruling) -> None:
