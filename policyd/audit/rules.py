@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +32,7 @@ _GONE: Final = object()
 _QUOTED_BY: Final[Mapping[tuple[str, ...], str]] = {
     ("request", "path"): UnacceptablePath.code,
     ("request", "host"): IncompleteRequest.code,
+    ("sni",): IncompleteRequest.code,
 }
 _QUOTE: Final = re.compile("`.*`", re.DOTALL)  # from the first to the last
 
@@ -40,10 +42,10 @@ def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
     if not rules:
         return None
     changes = [(path, _change(rule, key)) for rule in rules for path in rule.paths]
-    quoting = frozenset(code for path, _ in changes for said, code in _QUOTED_BY.items() if said[: len(path)] == path)
+    unquoted = make_unquoter(rules)
 
     def apply(entry: Entry) -> Entry:
-        entry = _unquoted(entry, quoting)
+        entry = unquoted(entry)
         context, masked = entry.context, []
         for path, change in changes:
             changed = _changed(context, path, change)
@@ -55,6 +57,13 @@ def make_masker(rules: Sequence[MaskSettings], key: bytes) -> Masker | None:
         return msgspec.structs.replace(entry, context=context, masked=tuple(dict.fromkeys([*entry.masked, *masked])))
 
     return apply
+
+
+def make_unquoter(rules: Sequence[MaskSettings]) -> Masker:
+    """What masks in an entry only what its errors quote of masked values: for who says errors and nothing more."""
+    masked = [path for rule in rules for path in rule.paths]
+    codes = frozenset(code for path in masked for said, code in _QUOTED_BY.items() if said[: len(path)] == path)
+    return partial(_unquoted, codes=codes)
 
 
 def _unquoted(entry: Entry, codes: frozenset[str]) -> Entry:

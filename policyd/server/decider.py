@@ -120,7 +120,7 @@ class Decider:
         server = grpc.server(turns, options=options)  # type: ignore[arg-type]  # it only submits
         authorizer = Authorizer(
             ruling=lambda: self._ruling,
-            record=DecisionLog(self._record, time.monotonic),
+            record=DecisionLog(self._record, time.monotonic, self._setup.audit.mask),
             metrics=self._counters,
             clock=_now,
             stopwatch=time.perf_counter,

@@ -1,19 +1,22 @@
 """What a decision process says of decisions: of what could not be decided or kept a line, at `debug` one of each.
 
 Law: the journal is the record, and a line leads to it by its ids: the decision's, the request's, the trace's. Headers
-and claims are in none. However many fail, there are so many lines a second and no more; they say how many are left out.
+and claims are in none, and no error quotes what the operator masks. However many fail, there are so many lines a second
+and no more; they say how many are left out.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 
 from policyd.audit.record import Entry
+from policyd.audit.rules import make_unquoter
+from policyd.config.audit import MaskSettings
 from policyd.errors import JournalError
 from policyd.rate import Rate, RateLimit
 
@@ -28,10 +31,15 @@ _level = logging.getLogger("policyd.decisions")
 
 
 class DecisionLog:
-    """Keeps entries by `keep`, and says what there is to say. Safe for threads; `stopwatch` gives seconds."""
+    """Keeps entries by `keep`, and says what there is to say, with `masks` on. Safe for threads; `stopwatch` gives
+    seconds.
+    """
 
-    def __init__(self, keep: Callable[[Entry], object], stopwatch: Callable[[], float]) -> None:
+    def __init__(
+        self, keep: Callable[[Entry], object], stopwatch: Callable[[], float], masks: Sequence[MaskSettings] = ()
+    ) -> None:
         self._keep = keep
+        self._unquoted = make_unquoter(masks)
         self._limit = RateLimit(LINES, stopwatch, max_peers=1)
         self._lock = threading.Lock()
         self._unsaid = 0
@@ -44,7 +52,7 @@ class DecisionLog:
             self._warn("decision.not_kept", entry, error.message)
             raise
         if entry.decision == "error":
-            self._warn("decision.failed", entry, "; ".join(one.message for one in entry.errors))
+            self._warn("decision.failed", entry, "; ".join(one.message for one in self._unquoted(entry).errors))
         elif _level.isEnabledFor(logging.DEBUG):
             _log.debug("decision.made", **_facts(entry))
         return kept

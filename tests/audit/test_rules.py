@@ -139,6 +139,7 @@ def test_where_nothing_stands_nothing_is_masked(context: dict[str, Any]) -> None
         ("request.path", "unacceptable_path", "`/users/4711//x` has two", "`[masked]` has two"),
         ("request", "unacceptable_path", "`/a`b` is escaped twice", "`[masked]` is escaped twice"),
         ("request.host", "incomplete_request", "`'shop'` is no name under `*.a`", "`[masked]`"),
+        ("sni", "incomplete_request", "`'shop:1'` is no name to ask for", "`[masked]` is no name to ask for"),
         ("request.host", "unacceptable_path", "`/a//b` has an empty segment", "`/a//b` has an empty segment"),
         ("request.path", "p1", "`/users/4711` is quoted", "`/users/4711` is quoted"),
     ],

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from policyd.audit.record import Entry, Fault
+from policyd.config.audit import MaskSettings
 from policyd.environment import Level
-from policyd.errors import JournalError
+from policyd.errors import IncompleteRequest, JournalError
 from policyd.server.decision_log import LINES, DecisionLog
 from policyd.server.push_log import PushLog
 from policyd.telemetry.logs import configure_logs
@@ -93,6 +95,21 @@ def test_else_only_of_what_could_not_be_decided() -> None:
             "status": 503, "decision_id": "d-2", "trace_id": "4bf9",
         }
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("request.host", "`[masked]` is no name to ask for"),
+        ("request.path", "`secret.example` is no name to ask for"),
+    ],
+)
+def test_an_error_quotes_nothing_that_the_operator_masks(path: str, why: str) -> None:
+    said, entries = Said("info"), list[Entry]()
+    failed = replace(FAILED, errors=(Fault(IncompleteRequest.code, "`secret.example` is no name to ask for"),))
+    DecisionLog(entries.append, Clock(), [MaskSettings(attribute=path)])(failed)
+
+    assert ([one["why"] for one in said.lines()], entries) == ([why], [failed])
 
 
 def test_what_could_not_be_kept_is_told_with_all_that_no_record_has() -> None:
