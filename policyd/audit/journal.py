@@ -61,11 +61,11 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 class Journal:
     """Appends to the segments of `writer` in `directory`; safe for threads. One opener for each writer.
 
-    `limits` bound a segment and its life. With `on_full` "drop" an entry that cannot be kept is counted and
-    `append` returns None; with "deny" it raises. Under `async` and `fsync`, `buffer_bytes` may wait for the disk;
-    under `fsync`, callers wait as `waiting` says. Raises StateError where the folder is unusable, open to others or
-    in use, JournalError where its files do not say where to go on. `masker` is applied to every entry before it is
-    anywhere.
+    `limits` bound a segment and its life. With `on_full` "drop" a decision that cannot be kept is counted and
+    `append` returns None; with "deny" it raises, as it always does for what is no decision. Under `async` and `fsync`,
+    `buffer_bytes` may wait for the disk; under `fsync`, callers wait as `waiting` says. Raises StateError where the
+    folder is unusable, open to others or in use, JournalError where its files do not say where to go on. `masker` is
+    applied to every entry before it is anywhere.
     """
 
     def __init__(
@@ -120,7 +120,10 @@ class Journal:
         return None if placed is None else place(placed.entry, self.writer, placed.seq, placed.prev)
 
     def keep(self, entry: Entry) -> Placed | None:
-        """Keep `entry`, without credentials; None if it was dropped, as `on_full` allows. Raises JournalError."""
+        """Keep `entry`, without credentials; None if it was dropped, as `on_full` allows for decisions.
+
+        Raises JournalError.
+        """
         try:
             ready, body = self._ready(entry)
             with self._mutex:
@@ -134,8 +137,8 @@ class Journal:
             with self._mutex:
                 if self._closed:
                     raise
-                self._miss(error)
-            if self._on_full == "drop":
+                self._miss(entry.kind, error)
+            if self._may_drop(entry.kind):
                 return None
             raise
         if self._observer is not None:
@@ -162,8 +165,7 @@ class Journal:
         for at in places[kept:]:
             outcomes[at] = failure
         self._count(entry.kind for entry in ready[:kept])
-        missed = [error for error in outcomes if error is not None]
-        return self._missed(missed, outcomes) if missed else outcomes
+        return self._told([entry.kind for entry in entries], outcomes) if any(outcomes) else outcomes
 
     def _keep_ready(self, entries: Sequence[Entry], bodies: Sequence[bytes]) -> tuple[int, JournalError | None]:
         """How many of them are kept, the first ones, and why the others are not."""
@@ -189,14 +191,15 @@ class Journal:
                 failure, kept = error, max(epoch.synced - first + 1, 0)
         return kept, failure
 
-    def _missed(self, missed: Sequence[JournalError], outcomes: list[JournalError | None]) -> list[JournalError | None]:
-        """What is told where some entries are not kept."""
+    def _told(self, kinds: Sequence[Kind], outcomes: list[JournalError | None]) -> list[JournalError | None]:
+        """What is told where some entries, of these kinds, are not kept."""
         with self._mutex:
             if self._closed:
                 return outcomes
-            for error in missed:
-                self._miss(error)
-        return [None] * len(outcomes) if self._on_full == "drop" else outcomes
+            for kind, error in zip(kinds, outcomes, strict=True):
+                if error is not None:
+                    self._miss(kind, error)
+        return [None if self._may_drop(kind) else error for kind, error in zip(kinds, outcomes, strict=True)]
 
     def stencil(self, entry: Entry) -> Stencil:
         """Of `entry`, without credentials, for `keep_filled`; raises JournalError for what has no line."""
@@ -282,8 +285,8 @@ class Journal:
                 self._say(unsaid.notes[0])
                 del unsaid.notes[0]
             if unsaid.gap is not None:
-                self._say(unsaid.gap.told(self._on_full, self._clock()))
-                _log.warning("journal.goes_on", missed=unsaid.gap.count)
+                self._say(unsaid.gap.told(self._clock()))
+                _log.warning("journal.goes_on", missed=unsaid.gap.counts.total())
                 unsaid.gap = None
         except JournalError as error:
             return error
@@ -345,8 +348,12 @@ class Journal:
         self._sink.append(b"".join(lines), place.seq)
         place.seq, place.prev = seq, prev
 
-    def _miss(self, error: JournalError) -> None:
-        if self._unsaid.miss(error.message, self._clock()):
+    def _may_drop(self, kind: Kind) -> bool:
+        """Whether what it is about goes on without a record: never a certificate, a change or an operation."""
+        return self._on_full == "drop" and kind == "decision"
+
+    def _miss(self, kind: Kind, error: JournalError) -> None:
+        if self._unsaid.miss("dropped" if self._may_drop(kind) else "refused", error.message, self._clock()):
             _log.error("journal.takes_none", reason=error.message)
         if self._observer is not None:
             self._observer.journal_failure()

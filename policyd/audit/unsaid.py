@@ -5,6 +5,7 @@ Law: nothing of it is forgotten before it is on record; until then it stands fir
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,22 +14,22 @@ from typing import Any, Literal
 from policyd.audit.operations import operation
 from policyd.audit.record import Entry
 
-OnFull = Literal["deny", "drop"]  # what becomes of an entry that cannot be kept
+OnFull = Literal["deny", "drop"]  # what becomes of a decision that cannot be kept
+Missed = Literal["dropped", "refused"]  # gone on without its record, or not
 
 
 @dataclass(slots=True)
 class Gap:
     """What could not be kept since the last record: how many, from when until when, and why the first was not."""
 
-    count: int
     since: datetime
     until: datetime
     reason: str
+    counts: Counter[str] = field(default_factory=Counter)  # by what became of them (Missed)
 
-    def told(self, on_full: OnFull, now: datetime) -> Entry:
+    def told(self, now: datetime) -> Entry:
         """The record of it."""
-        what = "dropped" if on_full == "drop" else "refused"
-        detail = {what: self.count, "since": self.since, "until": self.until, "reason": self.reason}
+        detail: dict[str, object] = {**self.counts, "since": self.since, "until": self.until, "reason": self.reason}
         return _note("journal.gap", detail, now)
 
 
@@ -43,14 +44,13 @@ class Unsaid:
         """There is this to say."""
         self.notes.append(_note(name, detail, now))
 
-    def miss(self, reason: str, now: datetime) -> bool:
+    def miss(self, what: Missed, reason: str, now: datetime) -> bool:
         """One more is not kept; whether it is the first of a gap."""
-        if self.gap is None:
-            self.gap = Gap(1, now, now, reason)
-            return True
-        self.gap.count += 1
-        self.gap.until = now
-        return False
+        is_first = self.gap is None
+        gap = self.gap = self.gap or Gap(now, now, reason)
+        gap.counts[what] += 1
+        gap.until = now
+        return is_first
 
 
 def _note(name: str, detail: Mapping[str, Any], now: datetime) -> Entry:

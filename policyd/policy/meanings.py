@@ -131,7 +131,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "AuditSettings": {
         "durability": "When a decision takes effect: once its record is `written` to the operating system, once it is "
         "on disk (`fsync`), or at once (`async`: a crash may lose the last records).",
-        "onFull": "When no record can be kept: `deny` answers every request with 503, `drop` goes on without records.",
+        "onFull": "When no record of a decision can be kept: `deny` answers every request with 503, `drop` goes on "
+        "without it. Certificates, changes and operations are refused either way.",
         "segmentSize": "How large a file of the journal grows before it is finished, sealed and packed.",
         "segmentAge": "How old it gets. What is not sealed yet is proven by hashes alone.",
         "retain": "How long sealed files of the journal are kept, and the texts of revisions.",

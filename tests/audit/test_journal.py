@@ -17,7 +17,7 @@ from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal
 from policyd.audit.masking import MASK
 from policyd.audit.read import ends
-from policyd.audit.record import digest, genesis
+from policyd.audit.record import Kind, digest, genesis
 from policyd.audit.segments import list_segments, segment_name
 from policyd.audit.verify import verify
 from policyd.audit.writer import writer_name
@@ -427,6 +427,22 @@ def test_on_full_drop_lets_the_caller_go_on_and_counts(open_journal: Open, folde
     disk.space = None
     assert journal.append(an_entry()).seq == 2  # type: ignore[union-attr]
     assert [gap["dropped"] for gap in details(folder)] == [2]
+
+
+@pytest.mark.parametrize("kind", ["issuance", "change", "operation"])
+def test_on_full_drop_is_for_decisions_and_nothing_else_goes_on_without_its_record(
+    open_journal: Open, folder: Path, kind: Kind
+) -> None:
+    disk = FailingDisk()
+    journal = open_journal(disk=disk, on_full="drop")
+    disk.space = 0
+    with pytest.raises(JournalError, match=FULL):
+        journal.append(an_entry(kind=kind))
+    told = journal.keep_all([an_entry(), an_entry(kind=kind), an_entry()])
+    assert [one is None for one in told] == [True, False, True]
+    disk.space = None
+    assert journal.writable()
+    assert [(gap["dropped"], gap["refused"]) for gap in details(folder)] == [(2, 2)]
 
 
 def test_an_entry_without_a_line_is_refused_and_the_next_one_is_kept(open_journal: Open, folder: Path) -> None:
