@@ -156,7 +156,9 @@ class Reader:
         known = self._by_ends.get(revision)
         if known is None:
             ruling = self._ruling_of(text(revision))
-            read = ruling.policy_set.reads.context if ruling is not None else None
+            if ruling is None:  # nothing is remembered of what whoever tells may make up
+                return True
+            read = ruling.policy_set.reads.context
             known = self._by_ends[revision] = read is None or not _ENDS.isdisjoint(read)
         return known
 
@@ -206,12 +208,13 @@ def _trace(traces: tuple[bytes, bytes, bytes]) -> tuple[str, str]:
 
 
 def _said(central: str) -> Mapping[str, str]:
-    """The texts that policyd has left of a request, as JSON."""
+    """The texts that policyd has left of a request, as JSON; of its words each can be printed."""
     try:
         found = json.loads(central)
     except (ValueError, RecursionError):
         return {}
-    return {name: one for name, one in found.items() if isinstance(one, str)} if isinstance(found, dict) else {}
+    said = found.items() if isinstance(found, dict) else ()
+    return {name: one for name, one in said if isinstance(one, str) and one.isprintable()}
 
 
 def _outcome(rule: str, revision: str, *, allowed: bool) -> Outcome:

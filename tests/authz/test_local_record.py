@@ -182,6 +182,12 @@ def test_a_request_of_the_sample_is_compared(ruling: Ruling, central: dict[str, 
     assert found.differs == (compared.local != compared.central)
 
 
+def test_what_no_text_can_be_is_said_by_nobody(ruling: Ruling) -> None:
+    central = {"decision": "\ud800", "policy": "", "revision": ruling.revision}
+
+    assert told(ruling, line(ruling.revision, central=central)).compared == Compared("allow red", "")
+
+
 @pytest.mark.parametrize("central", [{}, "{", "[1]", {"decision": "deny", "policy": "", "revision": "0" * 64}])
 def test_answers_by_two_revisions_are_not_compared(ruling: Ruling, central: Any) -> None:
     assert told(ruling, line(ruling.revision, central=central)).compared is None
@@ -229,6 +235,15 @@ def test_what_was_remembered_of_one_instance_is_not_believed_of_another(ruling: 
 
     with pytest.raises(Foreign):
         reader.read(line(ruling.revision), "reviews-v2", ruling.mesh, MICROS)
+
+
+def test_of_revisions_that_nobody_knows_nothing_is_remembered(ruling: Ruling) -> None:
+    reader = Reader(lambda _: None)
+    for number in range(10):
+        with pytest.raises(Foreign):
+            reader.read(line(f"{number:064x}", listener="gone"), INSTANCE, ruling.mesh, MICROS)
+
+    assert (reader._by_ends, reader._alike) == ({}, {})
 
 
 @pytest.mark.parametrize(
