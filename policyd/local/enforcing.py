@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from policyd.authz.ruling import Ruling
-from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.errors import Problem
 from policyd.local import expressions, users
 from policyd.local.compile import Compiled, Compiler
 from policyd.local.envoy import rbac
+from policyd.local.evaluate import is_sent
 from policyd.local.replies import identified, mappers
 from policyd.local.told import why_left
 from policyd.mesh.declaration import Declaration, Declared
@@ -80,7 +80,7 @@ def enforced(ruling: Ruling, terms: Terms, before: Enforced | None = None) -> En
     """What a ruling's Enforcements come to; what was made `before` is taken over where it is the same."""
     before = before or Enforced()
     held = dict(_held(ruling))
-    logged = tuple(sorted({*ruling.headers_read, *terms.headers} - {*WITHHELD_HEADERS}))
+    logged = tuple(sorted(filter(is_sent, {*ruling.headers_read, *terms.headers})))
     switches = {
         name: _switch(ruling.mesh.listeners[name], logged, before.switches[name].sample_percent)
         for name in _left(ruling, held, before)

@@ -337,8 +337,13 @@ def _pieces(pattern: tuple[pst.PatternElem, ...]) -> list[str]:
     return pieces
 
 
+def is_sent(name: str) -> bool:
+    """Whether a request may bring a header of this name to policyd, which Envoy then has by the same name."""
+    return _HEADER.fullmatch(name) is not None and name not in _OWN_HEADERS
+
+
 def _header(name: str) -> str:
-    if not _HEADER.fullmatch(name) or name in _OWN_HEADERS:
+    if not is_sent(name):
         raise NotCompilable(f"the header `{name}`")
     return name
 

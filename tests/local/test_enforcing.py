@@ -156,6 +156,17 @@ def test_what_is_local_is_so_under_the_revision_with_what_is_read_on_record(sche
     assert switch.headers == ("x-a", "x-listed")
 
 
+@pytest.mark.parametrize("name", ["a\\nb", "a\\u{1f}b", "a b", "a=b", "é", "", ":path", "host"])
+def test_what_no_request_brings_as_a_header_is_on_no_record(schema: Schema, name: str) -> None:
+    """A line would end where such a name has its end; what Envoy has by the others is another part of the request."""
+    elsewhere = '@id("data") forbid (principal, action in Action::"http", resource == Service::"data.default")\n'
+    reading = f'{OPEN}{elsewhere}when {{ context.request.headers.hasTag("{name}") }};'
+    ruling, _ = asked(schema, "enforcement: auto", reading)
+
+    assert len(ruling.headers_read) == 1
+    assert enforced(ruling, ASYNC).switches[SHOP].headers == ()
+
+
 def test_where_tokens_are_taken_the_sidecar_decides_once_it_is_known_whose_they_are(schema: Schema) -> None:
     reading = OPEN.replace(";", '\nwhen { context has user && context.user.hasTag("roles") };')
     declaration = declare(
