@@ -86,7 +86,7 @@ def _fields(*, either: bool = False) -> Fields:
 
 def _told(pipe: Path) -> Fields:
     """What a sidecar that may decide counts, and what it tells."""
-    told = deciding.told(LISTENER, Switch(identified(), (), (), 0.0))
+    told = deciding.told(LISTENER, Switch(identified(), (), (), 0.0), encrypted=True)
     told["typed_config"]["path"] = str(pipe)
     # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
     here = _fields(either=True)

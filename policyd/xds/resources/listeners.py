@@ -163,7 +163,7 @@ def _application(
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
     if switch is not None:
         table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch, verification)
-        told_ = deciding.told(asked_for, switch, connections=takes_connections(served.protocol))
+        told_ = deciding.told(asked_for, switch, encrypted=encrypted, connections=takes_connections(served.protocol))
         observed = {**observed, "access_log": [*observed["access_log"], told_]}
     messages = seen.messages(asked=True) if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []

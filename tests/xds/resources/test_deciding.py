@@ -14,6 +14,7 @@ from policyd import envoy_api
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema, parse_schema
+from policyd.decision_line import PIPE
 from policyd.envoy_api import LISTENER, ROUTE
 from policyd.local.enforcing import Terms, enforced
 from policyd.mesh.build import build
@@ -153,6 +154,20 @@ def test_connections_are_counted_by_what_their_sidecar_decided(schema: Schema) -
 
     own = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)%"
     assert json.dumps(made).count(own) == 3  # of those that are opened, those that end, and the line of each
+
+
+def test_a_certificate_is_told_of_where_its_names_are_the_meshs_and_nowhere_else(mesh: Mesh, schema: Schema) -> None:
+    """Of who is no peer another authority has written the names, which may end a line and begin one of others."""
+    listeners = snapshots_of(mesh, switches_of(ruling_of(mesh, schema)))["shop-v1"].of(LISTENER)
+    made = envoy_api.message("envoy.config.listener.v3.Listener").FromString(listeners["shop-v1/inbound"].body)
+    found = {}
+    for chain in envoy_api.to_dict(made)["filter_chains"]:
+        for one in chain["filters"][-1]["typed_config"]["access_log"]:
+            if one["typed_config"].get("path") == PIPE:
+                line = one["typed_config"]["log_format"]["text_format_source"]["inline_string"].split("\x1f")
+                found[line[8]] = line[12]
+
+    assert found == {"shop-v1/inbound": "%DOWNSTREAM_PEER_URI_SAN%", "shop-v1/inbound/plaintext": ""}
 
 
 def test_tunnels_for_names_are_policyds_where_a_gateway_says_what_may_be_none(schema: Schema) -> None:
