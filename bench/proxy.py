@@ -221,7 +221,7 @@ class Rig(NamedTuple):
     envoy: int
     policyd: list[int]
     ports: dict[str, int]
-    headers: tuple[str, ...]
+    headers: tuple[str, ...] = BOOKINFO.headers
 
     def load(self, variant: str, connections: int = CONNECTIONS, seconds: int = SECONDS) -> Load:
         """Load a variant for some seconds."""
