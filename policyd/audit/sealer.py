@@ -158,8 +158,12 @@ class Sealer:
         now = self._clock()
         old = too_old(parts, self._keep, now)
         self._retire_some(seals, old, now, "age")
+        self._remove_retired(seals, now)  # before it is counted what the rest takes
         rest = [part for part in parts if part not in old]
         self._retire_some(seals, too_much(rest, self._keep, self._size()), now, "size")
+        self._remove_retired(seals, now)
+
+    def _remove_retired(self, seals: SealsFile, now: datetime) -> None:
         gone, oldest = seals.retired, now.timestamp() - self._keep.retain
         for path in list(self._directory.iterdir()):
             if path.name in gone or (TORN in path.name and self._disk.modified(path) < oldest):

@@ -393,6 +393,18 @@ def test_what_takes_too_much_room_goes_the_oldest_first(sealed: Sealed) -> None:
     assert seqs(sealed) == list(range(4, 11))
 
 
+def test_what_goes_for_its_age_makes_room_before_more_goes_for_it(sealed: Sealed) -> None:
+    sealed.write(45)
+    sealed.sealer.turn()
+    sealed.clock.advance(8 * DAY)
+    sealed.write(7)
+    sealed.new_sealer(keep=Keep(retain=30 * DAY)).turn()  # seals, and removes nothing
+    total = sum(path.stat().st_size for path in sealed.folder.iterdir())
+    sealed.keep = Keep(max_bytes=total)  # which the seals of what goes exceed, unless it counts no more
+    sealed.new_sealer().turn()
+    assert seqs(sealed) == list(range(46, 53))
+
+
 def test_nothing_goes_that_an_export_has_not_taken(sealed: Sealed) -> None:
     sealed.write(7)
     sealed.sealer.turn()
