@@ -154,6 +154,21 @@ async def test_what_a_full_journal_does_not_take_comes_again(desk: Desk) -> None
     assert desk.said == [("red",)] * 2
 
 
+async def test_who_decided_otherwise_falls_back_though_it_cannot_be_noted_how_far_its_spool_is_on_record(
+    desk: Desk, tmp_path: Path
+) -> None:
+    revision = desk.ruling.revision
+    other = line(revision, central={"decision": "deny", "policy": "blue", "revision": revision})
+    (tmp_path / "spools.json").mkdir()  # as on a disk where the journal still has room of its own
+    assert await desk.say(1, desk.told(other)) == "UNAVAILABLE"
+    assert (desk.distrusted, desk.counts.compares) == ([(REVIEWS, revision)], [True])
+
+    (tmp_path / "spools.json").rmdir()
+    assert await desk.say(1, desk.told(other), desk.told()) == 2
+    assert desk.counts.decided == ["allow"] * 2
+    assert (len(desk.said), len(desk.distrusted)) == (3, 1)
+
+
 async def test_two_spools_have_numbers_of_their_own(desk: Desk) -> None:
     assert await desk.say(1, desk.told(), spool="a") == 1
     assert await desk.say(1, desk.told(), spool="b") == 1
