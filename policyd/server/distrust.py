@@ -1,6 +1,7 @@
 """The workloads whose sidecars decided otherwise than policyd: under that revision `auto` is central for them.
 
-Law: kept in a file, so that a restart forgets none; another revision is another chance.
+Law: kept in a file, so that a restart forgets none; another revision is another chance. Who is distrusted falls back
+even where no file can hold it: that is said, and tried again when there is something to add.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+import structlog
+
 from policyd.errors import SpiffeIdError, StateError
 from policyd.sources.state import write_private
 from policyd.spiffe import SpiffeId
 
 MAX_KEPT: Final = 1_000
+
+_log = structlog.get_logger("policyd.server")
 
 
 class Distrust:
@@ -25,6 +30,7 @@ class Distrust:
         self._file = file
         self._lock = Lock()
         self._found: list[tuple[str, SpiffeId]] = []
+        self._kept = True  # all of it, in the file
         with suppress(FileNotFoundError):
             self._found = _read(file)
 
@@ -33,16 +39,22 @@ class Distrust:
         return frozenset(workload for under, workload in self._found if under == revision)
 
     def add(self, workload: SpiffeId, revision: str) -> bool:
-        """Distrust a workload; False where it is already. Raises StateError where that cannot be kept."""
+        """Distrust a workload; False where it is already."""
         with self._lock:
-            if (revision, workload) in self._found:
-                return False
-            self._found = [*self._found, (revision, workload)][-MAX_KEPT:]
-            data = json.dumps([[under, str(one)] for under, one in self._found]).encode()
+            is_news = (revision, workload) not in self._found
+            if is_news:
+                self._found = [*self._found, (revision, workload)][-MAX_KEPT:]
+            if is_news or not self._kept:
+                self._kept = self._written()
+        return is_news
+
+    def _written(self) -> bool:
+        data = json.dumps([[under, str(one)] for under, one in self._found]).encode()
         try:
             write_private(self._file, data)
         except OSError as error:
-            raise StateError(f"`{self._file}` cannot be written: {error.strerror}") from error
+            _log.error("distrust.not_kept", file=str(self._file), reason=error.strerror)
+            return False
         return True
 
 

@@ -113,7 +113,7 @@ class InForce:
     def distrusts(self, workload: SpiffeId, revision: str) -> bool:
         """No sidecar of a workload is believed any more: from now on it asks, where that is `auto`.
 
-        Returns whether that is news; then proxies are to be shown it. Raises StateError where it cannot be kept.
+        Returns whether that is news; then proxies are to be shown it.
         """
         if not self._parts.stores.distrust.add(workload, revision):
             return False

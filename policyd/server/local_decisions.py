@@ -183,10 +183,12 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         for told in batch.told[max(0, reached + 1 - batch.seq) :]:
             self._hear(heard, batch.instance, told)
         self._journal.keep_filled(heard.filled)
-        self._say(heard)
         last = max(reached, batch.seq + len(batch.told) - 1)
-        if last > reached:
-            self._positions.reach(spool, last)
+        try:
+            self._say(heard)
+        finally:  # neither keeps the other from being done: what is on record comes no more
+            if last > reached:
+                self._positions.reach(spool, last)
         return last
 
     def _hear(self, heard: _Heard, instance: str, told: agent_pb2.Told) -> None:

@@ -300,3 +300,15 @@ def test_distrust_outlives_a_restart_and_is_of_one_revision(tmp_path: Path) -> N
     file.write_text("{")
     with pytest.raises(StateError):
         Distrust(file)
+
+
+def test_distrust_that_no_file_can_hold_is_news_all_the_same_and_is_kept_once_one_can(tmp_path: Path) -> None:
+    file = tmp_path / "distrusted.json"
+    held = Distrust(file)
+    file.mkdir()
+    assert [held.add(REVIEWS, "a"), held.add(REVIEWS, "a")] == [True, False]
+    assert held.of("a") == {REVIEWS}
+
+    file.rmdir()
+    assert held.add(REVIEWS, "a") is False
+    assert Distrust(file).of("a") == {REVIEWS}
