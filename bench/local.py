@@ -27,7 +27,7 @@ from bench.table import Row, row
 from bench.telemetry import COUNTED
 from policyd.authz.ruling import make_ruling
 from policyd.cedar.policies import Checked, load_policies
-from policyd.decision_line import PIPE
+from policyd.decision_line import OWN_PEER, PIPE
 from policyd.local import envoy
 from policyd.local.compile import Compiler
 from policyd.local.replies import identified
@@ -86,7 +86,7 @@ def _fields(*, either: bool = False) -> Fields:
 
 def _told(pipe: Path) -> Fields:
     """What a sidecar that may decide counts, and what it tells."""
-    told = deciding.told(LISTENER, Switch(identified(), (), (), 0.0), encrypted=True)
+    told = deciding.told(LISTENER, Switch(identified(), (), (), 0.0), OWN_PEER)
     told["typed_config"]["path"] = str(pipe)
     # what refused callers are told is left out: here each answer is Envoy's own, and would look whether it is a refusal
     here = _fields(either=True)

@@ -4,8 +4,8 @@ for when the request ended, and policyd puts it on record.
 Law: what is a request's own stands in front, and what requests have in common behind it, so that who reads very many
 looks at most of a line once for all that are alike. A separator is a character that neither Envoy nor policyd lets into
 a header, a path, a name or a policy's id; what Envoy prints of objects is JSON, which escapes it. Names in certificates
-it prints as they are, so these are told where the mesh's authority has written them, and nowhere else. No credential is
-in a line, and of a token no more than what policies read.
+it prints as they are, so of others' than the mesh's own authority's only those are told that are SPIFFE ids. No
+credential is in a line, and of a token no more than what policies read.
 
 A file logger's line costs Envoy a fourth of what an entry of its gRPC access log costs, and is never dropped: what
 waits to be written waits in Envoy, whoever reads the pipe.
@@ -42,13 +42,20 @@ _OWN: Final = (
     "%REQ(X-B3-TRACEID)%",
     "%REQ(X-B3-SPANID)%",
 )
-_PEER: Final = "%DOWNSTREAM_PEER_URI_SAN%"
+# who asks: where nobody proves it, where only the mesh's own authority writes certificates, and where others do, too,
+# whose names may be anything
+NO_PEER: Final = ""
+OWN_PEER: Final = "%DOWNSTREAM_PEER_URI_SAN%"
+ANY_PEER: Final = (
+    "%CEL(connection.uri_san_peer_certificate.matches('^spiffe://[a-zA-Z0-9._/-]*$')"
+    " ? connection.uri_san_peer_certificate : '')%"
+)
 # and of what many have in common, in front of their headers
 _COMMON: Final = (
     "%ROUTE_NAME%",
     f"%DYNAMIC_METADATA({RBAC_FILTER}:{RBAC_RESULT})%",
     f"%DYNAMIC_METADATA({RBAC_FILTER}:{RBAC_RULE})%",
-    _PEER,
+    OWN_PEER,
     "%DOWNSTREAM_LOCAL_ADDRESS%",
     "%REQ(:METHOD)%",
     "%REQ(:AUTHORITY)%",
@@ -89,14 +96,14 @@ class Kind(NamedTuple):
     headers: dict[str, str]
 
 
-def form(listener: str, headers: Iterable[str], *, encrypted: bool) -> str:
+def form(listener: str, headers: Iterable[str], peer: str) -> str:
     """The line of a listener's decisions in Envoy's words, with these headers of requests (SubstitutionFormatString).
 
-    `encrypted` is whether who asks is known there by the mesh's certificates, and by no others.
-    Operators say of a header that comes several times only the first value; expressions have all of them.
+    `peer` is one of the three above. Operators say of a header that comes several times only the first value;
+    expressions have all of them.
     """
     sent = "".join(_header(name) for name in headers)
-    common = _COMMON if encrypted else ("" if one == _PEER else one for one in _COMMON)
+    common = (peer if one == OWN_PEER else one for one in _COMMON)
     return _TEXT.join((*_OWN, listener.replace("%", "%%"), *common)) + sent + END.decode()
 
 

@@ -130,14 +130,15 @@ def _unasked(switch: Switch, *names: str) -> dict[str, Any]:
     return {name: {"@type": _PER_ROUTE, "disabled": True} if switch.told else dict(_NOT_MADE) for name in names}
 
 
-def told(listener: str, switch: Switch, *, encrypted: bool, connections: bool = False) -> dict[str, Any]:
+def told(listener: str, switch: Switch, peer: str, *, connections: bool = False) -> dict[str, Any]:
     """The line of each decision that was made here, to the agent (access_loggers.file.v3.FileAccessLog).
 
-    Where these are `connections`, each that comes about is told then, and what ends without having done so at its end.
+    `peer` is who asks, as decision_line has it. Where these are `connections`, each that comes about is told then, and
+    what ends without having done so at its end.
     """
     matcher = {"filter": RBAC_FILTER, "path": [{"key": RBAC_RESULT}], "value": {"present_match": True}}
     decided = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
-    line = {"inline_string": decision_line.form(listener, switch.headers, encrypted=encrypted)}
+    line = {"inline_string": decision_line.form(listener, switch.headers, peer)}
     config = {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
         "path": decision_line.PIPE,  # an Envoy is in the folder in which its agent reads it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from policyd import decision_line
 from policyd.mesh.captured import INBOUND_PORT, OUTBOUND_PORT
 from policyd.mesh.captured import captured as captured_of
 from policyd.mesh.model import (
@@ -163,7 +164,9 @@ def _application(
     observed = seen.inbound(served, encrypted=encrypted, decided=deciding.DECIDED if switch else None)
     if switch is not None:
         table, deciding_ = filters.rds(asked_for), deciding.chain(control, switch, verification)
-        told_ = deciding.told(asked_for, switch, encrypted=encrypted, connections=takes_connections(served.protocol))
+        peer = decision_line.ANY_PEER if mesh.federated else decision_line.OWN_PEER
+        peer = peer if encrypted else decision_line.NO_PEER
+        told_ = deciding.told(asked_for, switch, peer, connections=takes_connections(served.protocol))
         observed = {**observed, "access_log": [*observed["access_log"], told_]}
     messages = seen.messages(asked=True) if takes_requests(served.protocol) else []
     translated = [filters.GRPC_WEB] if served.protocol == "grpc-web" else []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policyd import envoy_api
+from policyd import decision_line, envoy_api
 from policyd.authz.ruling import Ruling, make_ruling
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema, parse_schema
@@ -156,8 +156,14 @@ def test_connections_are_counted_by_what_their_sidecar_decided(schema: Schema) -
     assert json.dumps(made).count(own) == 3  # of those that are opened, those that end, and the line of each
 
 
-def test_a_certificate_is_told_of_where_its_names_are_the_meshs_and_nowhere_else(mesh: Mesh, schema: Schema) -> None:
-    """Of who is no peer another authority has written the names, which may end a line and begin one of others."""
+@pytest.mark.parametrize(
+    ("federated", "peer"), [((), decision_line.OWN_PEER), (("partner.org",), decision_line.ANY_PEER)]
+)
+def test_who_asks_is_told_as_far_as_names_are_the_meshs_or_cannot_end_a_line(
+    mesh: Mesh, schema: Schema, federated: tuple[str, ...], peer: str
+) -> None:
+    """Another authority may have written names that end a line and begin one of others."""
+    mesh = replace(mesh, federated=frozenset(federated))
     listeners = snapshots_of(mesh, switches_of(ruling_of(mesh, schema)))["shop-v1"].of(LISTENER)
     made = envoy_api.message("envoy.config.listener.v3.Listener").FromString(listeners["shop-v1/inbound"].body)
     found = {}
@@ -167,7 +173,7 @@ def test_a_certificate_is_told_of_where_its_names_are_the_meshs_and_nowhere_else
                 line = one["typed_config"]["log_format"]["text_format_source"]["inline_string"].split("\x1f")
                 found[line[8]] = line[12]
 
-    assert found == {"shop-v1/inbound": "%DOWNSTREAM_PEER_URI_SAN%", "shop-v1/inbound/plaintext": ""}
+    assert found == {"shop-v1/inbound": peer, "shop-v1/inbound/plaintext": decision_line.NO_PEER}
 
 
 def test_tunnels_for_names_are_policyds_where_a_gateway_says_what_may_be_none(schema: Schema) -> None:
