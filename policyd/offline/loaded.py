@@ -18,10 +18,10 @@ from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find_all
 from policyd.policy.request_form import as_client, resolve_form
 from policyd.policy.universe import universe_of
-from policyd.reload.live import Live, Schemas, shipped_schemas
+from policyd.reload.live import Earlier, Live, Schemas, shipped_schemas
 from policyd.reload.load import load
-from policyd.reload.parsed import CHECKS_FILE
-from policyd.sources.files import Folder, digest, read_folder
+from policyd.reload.parsed import CHECKS_FILE, parse
+from policyd.sources.files import Folder, UnreadFolder, digest, read_folder
 from policyd.sources.relations import Relations, beside
 from policyd.sources.shadow import FolderReader
 from policyd.spiffe import SpiffeId
@@ -73,12 +73,33 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
     not run, so that who asks about policies that are not right yet gets an answer. `shadow` is as `serve` has it.
     Other trust domains that a command made known are known here too, where the state may be read.
     """
-    folder, unread = _with_created(FolderReader(directory, shadow)())
+    try:
+        read = FolderReader(directory, shadow)()
+    except UnreadFolder as error:
+        raise InvalidInput([*error.problems, *_others(error, cases=cases)]) from None
+    folder, unread = _with_created(read)
     if not cases:
-        texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
-        folder = replace(folder, texts=texts, digest=digest(texts))
+        folder = _without_cases(folder)
     live = load_texts(folder, shipped_schemas())
     return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder), unread)
+
+
+def _without_cases(folder: Folder) -> Folder:
+    texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
+    return replace(folder, texts=texts, digest=digest(texts))
+
+
+def _others(unread: UnreadFolder, *, cases: bool) -> list[Problem]:
+    """What is wrong with the files that were read; no case is run, for what it is about may be among the others."""
+    if unread.rest is None:
+        return []
+    folder, _ = _with_created(unread.rest)
+    try:
+        parse(folder if cases else _without_cases(folder), shipped_schemas(), assumed, Earlier())
+    except InvalidInput as error:
+        named = {problem.file for problem in unread.problems}
+        return [problem for problem in error.problems if problem.file not in named]
+    return []
 
 
 def texts_of(directory: Path) -> Mapping[str, str]:

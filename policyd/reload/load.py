@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from policyd.authz.ruling import Ruling, make_ruling
@@ -20,7 +20,8 @@ from policyd.local.guarding import problems as unguarded
 from policyd.mesh.declaration import Declaration
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import Placement
-from policyd.policy.cases import failures, parse_cases
+from policyd.policy.case_model import Case
+from policyd.policy.cases import failures
 from policyd.reload.live import Earlier, Issuance, Live, Schemas
 from policyd.reload.parsed import Parsed, parse
 from policyd.reload.remarks import warnings
@@ -51,7 +52,7 @@ def load(
     parsed = parse(folder, schemas, place, earlier)
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
-    _check_cases(folder, _without_revoked(parsed, ruling, schemas.mesh))
+    _check_cases(parsed.cases, _without_revoked(parsed, ruling, schemas.mesh))
     local = _enforced(parsed, ruling, _terms(parsed.settings, ruling, distrusted), earlier.enforced)
     alone = _guarded(parsed, ruling, earlier.guarded)
     snapshots = _snapshots(parsed.mesh, control, earlier.snapshots, local, alone)
@@ -131,9 +132,8 @@ def _without_revoked(parsed: Parsed, ruling: Ruling, schema: Schema) -> Ruling:
     return make_ruling(parsed.mesh, rest, schema, parsed.traffic.shadow)
 
 
-def _check_cases(folder: Folder, ruling: Ruling) -> None:
+def _check_cases(cases: Sequence[Case], ruling: Ruling) -> None:
     """A change whose policies fail their own cases is no change to make."""
-    cases = parse_cases(folder.below("cases"), ruling.mesh)
     failed = failures(cases, ruling)
     if failed:
         raise InvalidInput(failed)

@@ -20,6 +20,8 @@ from policyd.mesh.model import Mesh
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import Placement
 from policyd.mesh.telemetry import FILE, WINDOW, Providers
+from policyd.policy.case_model import Case
+from policyd.policy.cases import parse_cases
 from policyd.policy.checks import parse_checks
 from policyd.reload.live import Earlier, Schemas
 from policyd.sources.files import Folder
@@ -46,6 +48,7 @@ class Parsed:
     traffic: Sets
     issuance: PolicySet
     operators: Engine | None
+    cases: tuple[Case, ...]
 
 
 def parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Placement], earlier: Earlier) -> Parsed:
@@ -81,10 +84,11 @@ def parse(folder: Folder, schemas: Schemas, place: Callable[[Declaration], Place
     issuance = attempt(lambda: _load_enforced(_issuance_texts(folder), schemas.issuance))
     operators = attempt(lambda: _load_enforced(_texts(folder, OPERATORS_FILE), schemas.operators))
     attempt(lambda: parse_checks(folder.text(CHECKS_FILE) or "", CHECKS_FILE))
-    if problems or not settings or not declaration or not placed or traffic is None or issuance is None:
+    cases = attempt(lambda: parse_cases(folder.below("cases"), placed[1])) if placed else None
+    if problems or not settings or not declaration or not placed or not traffic or issuance is None or cases is None:
         raise InvalidInput(problems)
     asked = Engine(operators, schemas.operators) if operators is not None and operators.policies else None
-    return Parsed(settings, declaration, *placed, traffic, issuance, asked)
+    return Parsed(settings, declaration, *placed, traffic, issuance, asked, cases)
 
 
 def _sets(active: PolicySet, shadow: PolicySet | None, place: str) -> Sets:

@@ -9,7 +9,7 @@ import asyncio
 import difflib
 import hashlib
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from watchfiles import awatch
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.credentials import Credentials
 from policyd.sources.credentials import credential_folders, credential_paths, read_credentials
-from policyd.sources.reading import names_in, read_text, reason, stamp
+from policyd.sources.reading import NO_TEXT, names_in, read_text, reason, stamp
 from policyd.yaml import MAX_BYTES
 
 FILES: Final = (
@@ -81,23 +81,34 @@ class Folder:
         return {path: text for path, text in self.texts.items() if path.startswith(f"{folder}/")}
 
 
+class UnreadFolder(InvalidInput):
+    """A folder with files that cannot be read; `rest` is what can be checked yet, None where too much is missing."""
+
+    def __init__(self, problems: Sequence[Problem], rest: Folder | None) -> None:
+        super().__init__(problems)
+        self.rest = rest
+
+
 def read_folder(directory: Path) -> Folder:
-    """Read every declared file of `directory`; raises InvalidInput with every Problem."""
+    """Read every declared file of `directory`; raises UnreadFolder with every Problem."""
     problems: list[Problem] = []
     texts: dict[str, str] = {}
     total = 0
     for path in _listing(directory, problems):
-        text = read_text(directory, directory / path, path, problems)
+        text = read_text(directory, directory / path, path, problems, anyway=True)
         if text is not None:
             texts[path] = text
             total += len(text)
         if total > MAX_TOTAL_BYTES:
             problems.append(Problem("size", f"more than {MAX_TOTAL_BYTES:,} bytes in one folder", path))
             break
-    if problems:
-        raise InvalidInput(problems)
+    if any(problem.code != NO_TEXT for problem in problems):
+        raise UnreadFolder(problems, None)
     folder = Folder(directory, texts, "", credentials=read_credentials(directory))
-    return replace(folder, digest=digest(folder.known))
+    folder = replace(folder, digest=digest(folder.known))
+    if problems:
+        raise UnreadFolder(problems, folder)
+    return folder
 
 
 def digest(texts: Mapping[str, str]) -> str:

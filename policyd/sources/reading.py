@@ -9,9 +9,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from policyd.errors import Problem
 from policyd.yaml import MAX_BYTES, position, too_large
+
+NO_TEXT: Final = "text"  # the code of a Problem that hides nothing of other files
 
 
 def names_in(folder: Path, shown: str, endings: tuple[str, ...], problems: list[Problem]) -> Iterator[str]:
@@ -31,8 +34,11 @@ def names_in(folder: Path, shown: str, endings: tuple[str, ...], problems: list[
             problems.append(Problem("file", "a folder inside is not read", f"{shown}/{name}", remedy=remedy))
 
 
-def read_text(root: Path, place: Path, shown: str, problems: list[Problem]) -> str | None:
-    """Return the text of a file below `root`, or None and a Problem of the file as it is shown."""
+def read_text(root: Path, place: Path, shown: str, problems: list[Problem], *, anyway: bool = False) -> str | None:
+    """Return the text of a file below `root`, or None and a Problem of the file as it is shown.
+
+    With `anyway` what is no UTF-8 is a Problem and yet a text, by which other files can be checked.
+    """
     if not real(place).is_relative_to(real(root)):
         problems.append(Problem("file", "is a link that leads out of the folder", shown, remedy="copy the file"))
         return None
@@ -52,8 +58,8 @@ def read_text(root: Path, place: Path, shown: str, problems: list[Problem]) -> s
     except UnicodeDecodeError as error:
         line, column = position(data[: error.start].decode(), error.start)
         message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
-        problems.append(Problem("text", message, shown, line, column, "save the file as UTF-8"))
-        return None
+        problems.append(Problem(NO_TEXT, message, shown, line, column, "save the file as UTF-8"))
+        return data.decode(errors="replace") if anyway else None
 
 
 def real(path: Path) -> Path:

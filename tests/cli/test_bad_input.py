@@ -195,6 +195,21 @@ def test_bad_cases_are_named(policyd: Callable[..., Said], mesh: Path, name: str
         assert (said.code, said.out, said.err.startswith(message)) == (Exit.INVALID, "", True), said
 
 
+def test_a_file_that_is_no_text_hides_nothing_of_others(policyd: Callable[..., Said], mesh: Path) -> None:
+    no_text(mesh)
+    (mesh / "policies" / "y.cedar").write_text("permit (")
+    (mesh / "cases").mkdir()
+    (mesh / "cases" / "x.yaml").write_text("- {nmae: x}\n")
+
+    said = policyd("check", mesh, "--json")
+
+    assert list(dict.fromkeys(one["file"] for one in said.value["problems"])) == [
+        "policies/x.cedar",
+        "policies/y.cedar",
+        "cases/x.yaml",
+    ]
+
+
 @pytest.mark.parametrize("form", ["json", "sarif"])
 def test_a_folder_that_cannot_be_read_is_a_finding_in_every_form(
     policyd: Callable[..., Said], mesh: Path, form: str

@@ -188,6 +188,12 @@ def test_no_file_hides_the_problems_of_another(schemas: Schemas) -> None:
     assert named.count("workloads.yaml") == 2
 
 
+def test_what_is_wrong_with_policies_hides_nothing_of_cases(schemas: Schemas) -> None:
+    found = problems(schemas, policies__api="permit (", cases__api="- {nmae: x}\n" + CASE)
+
+    assert {problem.partition(":")[0] for problem in found} == {"policies/api.cedar", "cases/api.yaml"}
+
+
 def test_a_failing_case_refuses_the_folder_and_says_what_was_decided(schemas: Schemas) -> None:
     [problem] = problems(schemas, policies__api=OTHER_POLICY)
 
