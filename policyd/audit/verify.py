@@ -216,6 +216,8 @@ def _check_writer(
             walk.last, walk.prev = head.seq, head.hash
         _check_leftovers(directory, writer, seals)
         behind = [segment for segment in unsealed if not segment.is_sealed]
+        if behind and not walk.last and not seals.problems:
+            _check_first(walk, behind[0])
         for segment in behind:
             walk.read(segment, is_last=segment is behind[-1])
     except BrokenRecord as error:
@@ -243,6 +245,14 @@ def _follow(walk: _Walk, one: Checked) -> None:
     if walk.last and (part.first != walk.last + 1 or one.prev not in ("", walk.prev)):
         raise BrokenRecord(f"record {part.first} follows record {walk.last}", remedy=_REMEDY)
     walk.take(part)
+
+
+def _check_first(walk: _Walk, segment: Segment) -> None:
+    """A writer of which nothing was ever sealed begins with its first record."""
+    if segment.first_seq > FIRST_SEQ:
+        walk.file, walk.line = str(segment.path), 0
+        missing = f"records {FIRST_SEQ} to {segment.first_seq - 1} are missing"
+        raise BrokenRecord(f"{missing}, and no seal says that they were removed", remedy=_REMEDY)
 
 
 def _check_leftovers(directory: Path, writer: str, seals: _Sealed) -> None:

@@ -34,9 +34,12 @@ def test_a_whole_journal_is_whole(folder: Path) -> None:
     assert verify(folder).chains[0].count == 7
 
 
-def test_a_journal_whose_oldest_segments_are_gone_is_whole(folder: Path) -> None:
+def test_oldest_segments_that_are_gone_without_a_seal_that_says_so_are_missed(folder: Path) -> None:
     (folder / segment_name(WRITER, 1)).unlink()
-    assert verify(folder) == Verdict((Chain(WRITER, 4, 7),))
+    verdict = verify(folder)
+    (problem,) = verdict.problems
+    assert problem.message == "records 1 to 3 are missing, and no seal says that they were removed"
+    assert (problem.file, verdict.chains) == (str(folder / segment_name(WRITER, 4)), (Chain(WRITER, 0, 0),))
 
 
 def test_a_line_that_is_being_written_is_pending(folder: Path) -> None:

@@ -16,7 +16,7 @@ from policyd.audit.lines import open_lines
 from policyd.audit.pack import pack
 from policyd.audit.record import decode, digest
 from policyd.audit.sealed import write_sealed
-from policyd.audit.seals import read_seal, sign_line
+from policyd.audit.seals import SEALS_FILE, read_seal, sign_line
 from policyd.audit.seals_file import SealsFile
 from policyd.audit.segments import parse_segment, segment_name
 from policyd.audit.verify import Chain
@@ -170,6 +170,15 @@ def test_an_open_segment_that_was_written_anew_does_not_follow_what_is_sealed(se
     path.write_bytes((other.folder / path.name).read_bytes())
     (problem,) = sealed.verify().problems
     assert problem.message.startswith("record 10 does not continue what stands before it")
+
+
+def test_all_seals_cut_off_with_all_that_they_sealed_are_missed_by_what_follows(sealed: Sealed) -> None:
+    for path in [sealed.folder / SEALS_FILE, *sealed.folder.glob("*.sealed")]:
+        path.unlink()
+    assert [one.message for one in sealed.verify().problems] == [
+        "records 1 to 9 are missing, and no seal says that they were removed",
+        "records 1 to 9 are missing, and no seal says that they were removed",
+    ]
 
 
 def test_a_sealed_file_that_no_seal_names_is_found(sealed: Sealed) -> None:
