@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 
 from policyd.admin.mesh import Forbidden
-from policyd.ca.serving.refusals import Refusal, in_full, refused, translated
+from policyd.ca.serving.refusals import Refusal, refused
 from policyd.errors import (
     DecisionError,
     IncompleteRequest,
@@ -41,13 +41,3 @@ async def answered(context: Context) -> AsyncIterator[None]:
         if status is None:
             raise
         await refused(context, Refusal(status, str(error)))
-
-
-@asynccontextmanager
-async def certified(context: Context) -> AsyncIterator[None]:
-    """The same, for what the authority does: its own statuses."""
-    try:
-        with translated():
-            yield
-    except Refusal as refusal:
-        await refused(context, in_full(refusal))

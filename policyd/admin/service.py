@@ -12,9 +12,10 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc
 from policyd.admin import certificates, levels, proxies, traces
 from policyd.admin import facts as told
-from policyd.admin.answers import Code, Context, answered, certified
+from policyd.admin.answers import Code, Context, answered
 from policyd.admin.parts import Parts
 from policyd.admin.visit import visited
+from policyd.ca.desk.answers import answered as certified
 from policyd.ca.serving.refusals import Refusal
 from policyd.errors import JournalError
 
@@ -75,7 +76,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     ) -> pb.SetLogLevelReply:
         """How much is said from now on, by the server, by an agent or by its Envoys."""
         parts = self._parts
-        async with certified(context):
+        async with answered(context):
             detail = levels.checked(request, [one.agent for one in parts.tokens.agents()])
             parts.note("log.level", detail)
         if not levels.of_agent(request):

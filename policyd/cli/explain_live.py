@@ -37,7 +37,7 @@ class LiveAnswer:
 
 
 def ask(directory: Path, instance: str, text: str, headers: Mapping[str, str]) -> LiveAnswer:
-    """Ask the server of `directory`; raises NotRunning, RefusedError for what means nothing to it, StateError."""
+    """Ask the server of `directory`; raises NotRunning, InvalidInput for what means nothing to it, StateError."""
     with server(directory) as client:
         reply, status = client.decide(instance, text, headers), client.status()
     kept, live = load_revision(directory, reply.revision)

@@ -111,7 +111,7 @@ class Source:
             raise Forbidden(f"the operators' policies do not allow `{who}` to {act}: {why}", remedy=remedy)
 
     def apply(self, who: str, file: str, text: str, before: str) -> pb.ApplyPoliciesReply:
-        """Have the server take a file of policies; raises NotRunning, and RefusedError with why it does not."""
+        """Have the server take a file of policies; raises NotRunning, InvalidInput and RefusedError."""
         with self.client() as client:
             return client.apply_policies(who, file, text, before)
 

@@ -311,7 +311,7 @@ async def test_a_second_agent_does_not_run_what_the_first_one_runs(desk: Desk) -
 
     told = await desk.refused("CreateToken", pb.CreateTokenRequest(agent="second"))
 
-    assert told[0] is Code.PERMISSION_DENIED
+    assert told[0] is Code.INVALID_ARGUMENT
     assert told[1].startswith(
         "the agent `first` runs all that no other agent's registration names; name with --workload"
     )
@@ -326,7 +326,7 @@ async def test_a_second_agent_does_not_run_what_the_first_one_runs(desk: Desk) -
     [
         (
             pb.CreateTokenRequest(agent="laptop", workloads=[str(STRANGER)]),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             f"`{STRANGER}` is no workload of this mesh; declare it in workloads.yaml",
         ),
         (
@@ -336,28 +336,28 @@ async def test_a_second_agent_does_not_run_what_the_first_one_runs(desk: Desk) -
         ),
         (
             pb.CreateTokenRequest(agent="Lap Top"),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             "`Lap Top` is no name for an agent",
         ),
-        (pb.CreateTokenRequest(), Code.PERMISSION_DENIED, "`` is no name for an agent"),
+        (pb.CreateTokenRequest(), Code.INVALID_ARGUMENT, "`` is no name for an agent"),
         (
             pb.CreateTokenRequest(agent="laptop", ttl_seconds=8 * 86_400),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             "a join token lives up to 7 days, not 8 days, 0:00:00; ten minutes are the default",
         ),
         (
             pb.CreateTokenRequest(agent="laptop", ttl_seconds=2**63 - 1),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             "a join token lives up to 7 days, not ",
         ),
         (
             pb.CreateTokenRequest(agent="laptop", ttl_seconds=-(2**63)),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             "a join token lives up to 7 days, not -",
         ),
         (
             pb.CreateTokenRequest(agent="laptop", workloads=["x"] * 10_001),
-            Code.PERMISSION_DENIED,
+            Code.INVALID_ARGUMENT,
             "a join token names at most 10000 workloads; name none for all",
         ),
     ],
@@ -376,7 +376,7 @@ async def test_without_a_record_no_token_is_handed_out_and_the_owner_is_told_why
     desk.office.recorder.full = True
 
     assert await desk.refused("CreateToken", pb.CreateTokenRequest(agent="laptop")) == (
-        Code.UNAVAILABLE,
+        Code.FAILED_PRECONDITION,
         "the disk is full",
     )
 
@@ -410,7 +410,11 @@ async def test_a_declared_workload_gets_a_certificate_for_the_key_of_the_request
         ({"spiffe_id": ""}, Code.INVALID_ARGUMENT, "`` is no SPIFFE ID"),
         ({"csr": b"nonsense"}, Code.INVALID_ARGUMENT, "request"),
         ({"csr": a_csr(rsa.generate_private_key(65537, 1024))}, Code.INVALID_ARGUMENT, "2048"),
-        ({"ttl_seconds": -1}, Code.UNAVAILABLE, "a certificate lives at least five seconds; ask for a longer life"),
+        (
+            {"ttl_seconds": -1},
+            Code.INVALID_ARGUMENT,
+            "a certificate lives at least five seconds; ask for a longer life",
+        ),
     ],
 )
 async def test_a_certificate_is_refused_for_a_reason(
@@ -446,7 +450,7 @@ async def test_without_a_record_there_is_no_certificate(desk: Desk) -> None:
     desk.office.recorder.full = True
 
     assert await desk.refused("Issue", pb.IssueRequest(spiffe_id=str(REVIEWS), csr=a_csr())) == (
-        Code.UNAVAILABLE,
+        Code.FAILED_PRECONDITION,
         "the disk is full",
     )
 

@@ -76,6 +76,17 @@ def test_why_nothing_is_shown_is_told(policyd: Callable[..., Said], folder: Path
     assert said == Said(Exit.ERROR, "", "error: the agent `a` is not connected\n  start it again\n")
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND])
+def test_a_name_that_the_server_does_not_know_is_invalid_input_as_in_files(
+    policyd: Callable[..., Said], folder: Path, fake: FakeAdmin, code: grpc.StatusCode
+) -> None:
+    fake.failure = (code, "no instance is called `web-9`")
+
+    said = policyd("proxy", "diff", "web-9", "--dir", folder)
+
+    assert said == Said(Exit.INVALID, "", "no instance is called `web-9`\nerror: 1 problem found\n")
+
+
 def test_no_difference_is_success(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:
     fake.replies["Inspect"] = holds(clusters=HELD)
     told = "`web-1` holds what it was sent: listeners, routes, clusters, endpoints, secrets\n"

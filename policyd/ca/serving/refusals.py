@@ -39,8 +39,10 @@ def translated() -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except (CsrError, SpiffeIdError, RotationError) as error:
+    except (CsrError, SpiffeIdError) as error:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+    except RotationError as error:
+        raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, str(error)) from error
     except (TokenError, IssuanceDenied) as error:
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, error.message) from error
     except PolicydError as error:
@@ -52,9 +54,15 @@ def translated() -> Iterator[None]:
 
 
 def in_full(refusal: Refusal) -> Refusal:
-    """The same for the owner of the folder, who is told everything of an error of ours."""
+    """The same for the owner of the folder, who is told everything of an error of ours.
+
+    To commands UNAVAILABLE says that nothing runs, which is not so.
+    """
     cause = refusal.__cause__
-    return Refusal(refusal.status, str(cause)) if isinstance(cause, PolicydError) else refusal
+    if not isinstance(cause, PolicydError):
+        return refusal
+    is_away = refusal.status is grpc.StatusCode.UNAVAILABLE
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION if is_away else refusal.status, str(cause))
 
 
 async def refused(context: Context, refusal: Refusal) -> NoReturn:
