@@ -76,6 +76,7 @@ WORDS: Final[Mapping[str, str]] = {
     "_check_cipher": "cipher suite of Envoy's",
     "check_credential": "name",
     "_check_file": "path of a file below `credentials/`",
+    "_check_proxy_file": "path of a file of the caller's machine, from `/` on",
     "_check_hash": "SHA-256 in hexadecimal",
     "_check_server_host": "host name, `*.` and one, or `*`, after `<namespace>/`, `./`, `*/` or nothing",
     "_check_spki": "SHA-256 in base64",

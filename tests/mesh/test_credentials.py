@@ -211,6 +211,9 @@ def test_the_mesh_keeps_the_files_that_callers_name(tls: str, paths: list[str]) 
     assert [one.path for one in calling(tls).credentials] == [f"credentials/shop/{path}" for path in paths]
 
 
+PROXYS = {"caCertificates": "/ca.pem", "clientCertificate": "/a.pem", "privateKey": "/a.key", "caCrl": "/crl.pem"}
+
+
 @pytest.mark.parametrize(
     ("tls", "problem"),
     [
@@ -229,6 +232,12 @@ def test_the_mesh_keeps_the_files_that_callers_name(tls: str, paths: list[str]) 
          "`sni`, a name, is given; remove the other fields"),
         ("mode: SIMPLE, caCrl: /crl.pem", "`spec.trafficPolicy.tls`: `caCrl` lists what `caCertificates` have revoked; "
          "give these, without `insecureSkipVerify`"),
+        *(
+            (f"mode: MUTUAL, {', '.join(f'{name}: {path}' for name, path in {**PROXYS, relative: 'own.pem'}.items())}",
+             f"`spec.trafficPolicy.tls.{relative}`: `own.pem` is a file of the caller's machine; write its whole path, "
+             "from `/` on")
+            for relative in PROXYS
+        ),
         ("mode: SIMPLE, credentialName: ../x", "`spec.trafficPolicy.tls.credentialName`: `../x` is no name of a "
          "credential; use lower-case letters, digits, dots and dashes"),
     ],

@@ -11,16 +11,26 @@ from policyd.mesh.matching import check_credential
 from policyd.strict import Many, Model
 
 
+def _check_proxy_file(path: str) -> str:
+    """Return the path of a file that a proxy reads, in whatever folder it runs."""
+    if not path.startswith("/"):
+        raise ValueError(f"`{path[:80]}` is a file of the caller's machine; write its whole path, from `/` on")
+    return path
+
+
+ProxyFile = Annotated[str, Field(max_length=4096), AfterValidator(_check_proxy_file)]
+
+
 class ClientTls(Model):
     """What a caller does for a connection: the mesh's own mutual TLS, none, or TLS of its own."""
 
     trusts_nobody: ClassVar[bool] = False  # no file says so
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
-    ca_certificates: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    client_certificate: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    private_key: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    ca_crl: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    ca_certificates: ProxyFile | None = None
+    client_certificate: ProxyFile | None = None
+    private_key: ProxyFile | None = None
+    ca_crl: ProxyFile | None = None
     subject_alt_names: Many[Annotated[str, Field(min_length=1, max_length=2048)]] = ()
     sni: HostPattern | None = None
     insecure_skip_verify: bool = False
