@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from structlog.testing import capture_logs
 
 from policyd import __version__
 from policyd._pb import admin_pb2 as pb
@@ -859,6 +860,21 @@ async def test_nobody_else_is_asked_to_say_more(desk: Desk, asked: dict[str, Any
 
     assert (found, detail.startswith(said)) == (code, True)
     assert desk.recorded == []
+
+
+@pytest.mark.parametrize(
+    ("call", "request_"),
+    [("SetLogLevel", pb.SetLogLevelRequest(level="debug")), ("RestartDeciders", pb.RestartDecidersRequest())],
+)
+async def test_what_cannot_be_recorded_is_not_done_and_is_no_certificates_matter(
+    desk: Desk, call: str, request_: Any
+) -> None:
+    desk.office.recorder.full = True
+
+    with capture_logs() as logged:
+        assert await desk.refused(call, request_) == (Code.FAILED_PRECONDITION, "the disk is full")
+
+    assert (desk.spoken, logged) == ([], [])
 
 
 async def test_a_level_that_is_none_is_refused(desk: Desk) -> None:
