@@ -106,8 +106,8 @@ def texts_of(directory: Path) -> Mapping[str, str]:
     """The files of a folder whose lines are shown; none where it cannot be read."""
     try:
         return read_folder(directory).texts
-    except InvalidInput:
-        return {}
+    except UnreadFolder as error:
+        return error.rest.texts if error.rest else {}
 
 
 def _with_created(folder: Folder) -> tuple[Folder, tuple[Problem, ...]]:

@@ -210,6 +210,14 @@ def test_a_file_that_is_no_text_hides_nothing_of_others(policyd: Callable[..., S
     ]
 
 
+def test_a_file_that_is_no_text_is_shown_at_the_byte(policyd: Callable[..., Said], mesh: Path) -> None:
+    no_text(mesh)
+
+    said = policyd("policy", "check", mesh)
+
+    assert (said.code, "2 | // \ufffd\n" in said.out) == (Exit.INVALID, True), said
+
+
 @pytest.mark.parametrize("form", ["json", "sarif"])
 def test_a_folder_that_cannot_be_read_is_a_finding_in_every_form(
     policyd: Callable[..., Said], mesh: Path, form: str
