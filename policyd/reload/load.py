@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from policyd.authz.ruling import Ruling, make_ruling
@@ -20,7 +20,6 @@ from policyd.local.guarding import problems as unguarded
 from policyd.mesh.declaration import Declaration
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import Placement
-from policyd.policy.case_model import Case
 from policyd.policy.cases import failures
 from policyd.reload.live import Earlier, Issuance, Live, Schemas
 from policyd.reload.parsed import Parsed, parse
@@ -52,9 +51,12 @@ def load(
     parsed = parse(folder, schemas, place, earlier)
     parsed = replace(parsed, mesh=living(parsed.mesh))
     ruling = make_ruling(parsed.mesh, parsed.traffic.active, schemas.mesh, parsed.traffic.shadow, earlier.entities)
-    _check_cases(parsed.cases, _without_revoked(parsed, ruling, schemas.mesh))
-    local = _enforced(parsed, ruling, _terms(parsed.settings, ruling, distrusted), earlier.enforced)
-    alone = _guarded(parsed, ruling, earlier.guarded)
+    terms = _terms(parsed.settings, ruling, distrusted)
+    local, alone = enforced(ruling, terms, earlier.enforced), guarded(ruling, earlier.guarded)
+    problems = failures(parsed.cases, _without_revoked(parsed, ruling, schemas.mesh))
+    problems += [*unenforced(local, parsed.declaration, terms), *unguarded(alone, parsed.declaration)]
+    if problems:
+        raise InvalidInput(problems)
     snapshots = _snapshots(parsed.mesh, control, earlier.snapshots, local, alone)
     return Live(
         digest=folder.digest,
@@ -90,22 +92,6 @@ def reenforce(live: Live, control: Control, distrusted: Callable[[str], Collecti
     return replace(live, snapshots=snapshots, config=snapshots.config, enforced=found)
 
 
-def _guarded(parsed: Parsed, ruling: Ruling, before: Guarded | None) -> Guarded:
-    """Who may call applications without a sidecar; raises InvalidInput where these could not decide."""
-    found = guarded(ruling, before)
-    if problems := list(unguarded(found, parsed.declaration)):
-        raise InvalidInput(problems)
-    return found
-
-
-def _enforced(parsed: Parsed, ruling: Ruling, terms: Terms, before: Enforced | None) -> Enforced:
-    """Who decides at sidecars; raises InvalidInput where `local` cannot be."""
-    found = enforced(ruling, terms, before)
-    if problems := list(unenforced(found, parsed.declaration, terms)):
-        raise InvalidInput(problems)
-    return found
-
-
 def _terms(settings: Settings, ruling: Ruling, distrusted: Callable[[str], Collection[SpiffeId]]) -> Terms:
     audit = settings.audit
     return Terms(audit.durability, audit.include.headers, distrusted(ruling.revision), audit.include.claims)
@@ -130,10 +116,3 @@ def _without_revoked(parsed: Parsed, ruling: Ruling, schema: Schema) -> Ruling:
         return ruling
     rest = set_of(policy for policy in active.policies if policy.file != REVOKED_FILE)
     return make_ruling(parsed.mesh, rest, schema, parsed.traffic.shadow)
-
-
-def _check_cases(cases: Sequence[Case], ruling: Ruling) -> None:
-    """A change whose policies fail their own cases is no change to make."""
-    failed = failures(cases, ruling)
-    if failed:
-        raise InvalidInput(failed)

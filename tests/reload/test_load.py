@@ -537,6 +537,14 @@ def test_local_that_cannot_be_refuses_the_folder(schemas: Schemas) -> None:
     ]
 
 
+def test_a_failing_case_hides_no_local_that_cannot_be(schemas: Schemas) -> None:
+    texts = {"mesh__enforcement": ENFORCEMENT.format("local"), "cases__api": CASE.replace("allow", "deny")}
+
+    found = problems(schemas, **texts)
+
+    assert [one.partition(":")[0] for one in found] == ["cases/api.yaml", "mesh/enforcement.yaml"]
+
+
 @pytest.mark.parametrize(("mode", "local"), [("auto", ()), ("local", ("api-v1/inbound",))])
 def test_who_is_found_to_decide_otherwise_asks_from_then_on_where_it_is_auto(
     schemas: Schemas, mode: str, local: tuple[str, ...]
