@@ -46,7 +46,7 @@ async def test_what_is_in_force_answers_and_not_the_files(folder: Path, short: P
 
         unknown = await explain(folder, "--proxy", "api-v2", "web", "GET", "http://api:8080/")
         assert (unknown.returncode, unknown.stdout) == (3, "")
-        assert unknown.stderr == "error: no instance is called `api-v2`\n  did you mean `api-v1`?\n"
+        assert unknown.stderr == "no instance is called `api-v2`; did you mean `api-v1`?\nerror: 1 problem found\n"
 
         both = await explain(folder, "--proxy", "api-v1", "--decision", "abc")
         assert (both.returncode, both.stdout) == (64, "")
@@ -59,5 +59,5 @@ async def test_what_is_in_force_answers_and_not_the_files(folder: Path, short: P
 
 async def test_without_a_server_there_is_no_live_answer(folder: Path) -> None:
     said = await explain(folder, "--proxy", "api-v1", "web", "GET", "http://api:8080/")
-    assert (said.returncode, said.stdout) == (3, "")
+    assert (said.returncode, said.stdout) == (1, "")
     assert said.stderr == (f"error: nothing is running for `{folder}`\n  start it with `policyd up {folder}`\n")
