@@ -148,8 +148,8 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
         assert server.health(identity) == HealthCheckResponse.NOT_SERVING
         assert "takes no record" in mesh.status()["not_ready_because"]
 
-        token = policyd(mesh.directory, "ca", "token", "create", "--agent", "laptop")
-        assert token.returncode == 1
+        token = policyd(mesh.directory, "ca", "token", "create", "--agent", "laptop", "--workload", "details-v1")
+        assert (token.returncode, "look at the disk's free space" in token.stderr) == (1, True), token.stderr
         assert "policyd1." not in token.stdout
 
         policy.write_text(changed)

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -373,12 +374,16 @@ def spooled(mesh: RunningMesh) -> dict[Path, bytes]:
 
 
 def change_what_is_on_its_way(mesh: RunningMesh, old: bytes, new: bytes) -> None:
-    """Frames of the spool are read when they are sent: they tell another rule then."""
+    """Frames of the spool (a length, a checksum, a body) are read when they are sent: they tell another rule then."""
     for file, data in spooled(mesh).items():
+        changed, at = bytearray(data), 0
+        while at + 8 <= len(data):
+            end = at + 8 + int.from_bytes(data[at : at + 4])
+            body = data[at + 8 : end].replace(old, new)
+            changed[at + 4 : end] = zlib.crc32(body).to_bytes(4) + body
+            at = end
         with file.open("r+b") as spool:
-            for place in re.finditer(re.escape(old), data):
-                spool.seek(place.start())
-                spool.write(new)
+            spool.write(changed)
 
 
 def test_where_policyd_decides_otherwise_that_is_an_alarm_and_auto_is_central_from_then_on(mesh: RunningMesh) -> None:
