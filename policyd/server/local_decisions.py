@@ -34,6 +34,7 @@ from policyd.spiffe import SpiffeId
 MAX_RULINGS: Final = 16  # by which what comes late can still be told in full
 MAX_SPOOLS: Final = 4_096
 MAX_TOLD: Final = 4_096  # messages of a batch
+MAX_LINES: Final = 16_384  # of a message: an agent reads a mebibyte at once
 MAX_NAME: Final = 64
 MAX_WHY: Final = 200
 MESSAGE_BYTES: Final = 8 << 20
@@ -193,7 +194,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
 
     def _hear(self, heard: _Heard, instance: str, told: agent_pb2.Told) -> None:
         """Take down what one message tells."""
-        (mesh, revision), now = self._in_force(), self._clock()
+        mesh, revision = self._in_force()
         if told.lost or told.why:
             self._lose(heard, instance, told.lost, told.why)
         if told.silent and instance in mesh.instances:
@@ -202,8 +203,16 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
             if not told.lost and not told.why:
                 self._lose(heard, instance, 0, "an agent of another version has told of some in a form of its own")
             return
+        if (count := told.lines.count(END)) > MAX_LINES:
+            self._lose(heard, instance, count, f"a message has at most {MAX_LINES} lines")
+        else:
+            self._read(heard, instance, told.lines)
+
+    def _read(self, heard: _Heard, instance: str, lines: bytes) -> None:
+        """Take down what lines tell."""
+        (mesh, revision), now = self._in_force(), self._clock()
         unfit, foreign, micros = 0, Counter[str](), (now - EPOCH) // MICROSECOND
-        for line in told.lines.removesuffix(END).split(END):
+        for line in lines.removesuffix(END).split(END):
             try:
                 one = self._reader.read(line, instance, mesh, micros)
             except Foreign as error:

@@ -203,6 +203,7 @@ UNFIT = "they tell of no decision, or of no usable request"
         (line("0" * 64, listener="gone"), 1, "`'gone'` is no listener of it any more"),
         (b"\xff\xff", 1, UNFIT),
         (b"\n\n", 3, UNFIT),
+        (b"\n" * 16_384, 16_385, "a message has at most 16384 lines"),
         (b"", 0, "an agent of another version has told of some in a form of its own"),
     ],
 )
