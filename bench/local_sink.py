@@ -9,8 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from proxy.decided import Decided, Pipe
+from proxy.decided import Decided
 from proxy.outside import Outside
+from proxy.pipe import Pipe
 from proxy.spool import Spool
 
 

@@ -22,6 +22,7 @@ from bench.processes import PROGRAM, answer, bookinfo, cpu_seconds, running
 from bench.records import decisions
 from bench.table import Row, row
 from policyd import signals
+from policyd.names import AUTHZ_FILTER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import clusters, filters
 from policyd.xds.resources.model import AUTHZ_CLUSTER, XDS_CLUSTER, Control, Tracing
@@ -87,7 +88,7 @@ def listener(port: int, chain: list[dict[str, Any]], fields: Fields, asked: str 
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
         "typed_per_filter_config": filters.asked_for(asked),
     }
-    if not any(item["name"] == filters.AUTHZ_FILTER for item in chain):
+    if not any(item["name"] == AUTHZ_FILTER for item in chain):
         del route["typed_per_filter_config"]
     table = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
     routes = {"route_config": fields.get("route_config", table)}

@@ -53,6 +53,7 @@ USER_IS: Final = "is"  # somebody, nobody
 USER: Final = "user"  # id, issuer, subject, claims
 
 # ---- what the proxy's own filter leaves in dynamic metadata (RBAC), with the name of the rule that matched
+AUTHZ_FILTER: Final = "envoy.filters.http.ext_authz"
 RBAC_FILTER: Final = "envoy.filters.http.rbac"
 RBAC_RESULT: Final = "enforced_engine_result"  # one of the next two
 RBAC_ALLOWED: Final = "allowed"

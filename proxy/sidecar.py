@@ -20,13 +20,14 @@ from policyd.spiffe import SpiffeId
 from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control
-from proxy.decided import Decided, Pipe
+from proxy.decided import Decided
 from proxy.dns.resolvers import RESOLV_CONF
 from proxy.envoy import Command, EnvoyProcess
 from proxy.events import SidecarStatus, stamp, write_private
 from proxy.identity import Bundle, Svid
 from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
+from proxy.pipe import Pipe
 from proxy.renew import keep_fresh, obtain
 from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sds import SdsServer

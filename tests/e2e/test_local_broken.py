@@ -125,6 +125,16 @@ def envoy_of(mesh: RunningMesh) -> int:
     return envoy
 
 
+def killed_under_load(mesh: RunningMesh, pid: int) -> set[str]:
+    """Kill a process and go on until there are answers again; the ids of those that were not of its last moment."""
+    load = Load(mesh)
+    with load.running():
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: max(load.answers.values()) > killed + FLUSH, PATIENCE, lambda: str(load.others))
+    return {id_ for id_, when in load.answers.items() if not killed - FLUSH < when < killed + FLUSH}
+
+
 def test_policyd_that_is_killed_has_all_that_was_decided_when_it_is_back(mesh: RunningMesh) -> None:
     load = Load(mesh)
     with load.running():
@@ -153,13 +163,8 @@ def test_an_agent_that_stands_still_under_load_loses_nothing(mesh: RunningMesh) 
 
 
 def test_an_envoy_that_is_killed_under_load_has_told_all_but_its_last_moment(mesh: RunningMesh) -> None:
-    load = Load(mesh)
-    with load.running():
-        envoy, killed = envoy_of(mesh), time.monotonic()
-        os.kill(envoy, signal.SIGKILL)
-        wait_until(lambda: max(load.answers.values()) > killed + FLUSH, PATIENCE, lambda: str(load.others))
+    sure = killed_under_load(mesh, envoy_of(mesh))
 
-    sure = {id_ for id_, when in load.answers.items() if not killed - FLUSH < when < killed + FLUSH}
     wait_until(lambda: recorded(mesh) >= sure, PATIENCE)
     wait_until(lambda: gaps(mesh) == {CRASHED: 0}, PATIENCE, lambda: str(gaps(mesh)))
 
@@ -178,14 +183,9 @@ def test_an_agent_that_ends_in_order_under_load_has_all_that_its_envoys_decided(
 def test_of_an_agent_that_is_killed_with_its_envoys_the_gap_is_on_record_and_nothing_else_is_missing(
     mesh: RunningMesh,
 ) -> None:
-    load = Load(mesh)
-    with load.running():
-        agent, killed = agent_of(mesh), time.monotonic()
-        os.kill(agent, signal.SIGKILL)
-        wait_until(lambda: max(load.answers.values()) > killed + FLUSH, PATIENCE, lambda: str(load.others))
+    sure = killed_under_load(mesh, agent_of(mesh))
 
-    late = {id_ for id_, when in load.answers.items() if not killed - FLUSH < when < killed + FLUSH}
-    wait_until(lambda: recorded(mesh) >= late, PATIENCE)
+    wait_until(lambda: recorded(mesh) >= sure, PATIENCE)
     wait_until(lambda: KILLED in gaps(mesh), PATIENCE, lambda: str(gaps(mesh)))
     assert [one["detail"]["instance"] for one in said(mesh, "local.gap") if one["detail"]["reason"] == KILLED] == [
         "shop-v1"

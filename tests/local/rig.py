@@ -29,7 +29,7 @@ from policyd.audit.record import Entry
 from policyd.authz.service import SERVICE, Authorizer
 from policyd.envoy_api import envoy_binary
 from policyd.local import envoy, replies, users
-from policyd.names import EXTENSION_LISTENER, SNI_HEADER
+from policyd.names import AUTHZ_FILTER, EXTENSION_LISTENER, SNI_HEADER
 from policyd.spiffe import SpiffeId
 from policyd.xds.resources import filters, tokens
 from policyd.xds.resources.model import AUTHZ_CLUSTER, Control
@@ -113,7 +113,7 @@ def _routes(case: Case) -> list[dict[str, Any]]:
 def _route(case: Case) -> dict[str, Any]:
     said = {EXTENSION_LISTENER: case.listener.name, "set": str(case.number)}
     per_route = {
-        filters.AUTHZ_FILTER: {
+        AUTHZ_FILTER: {
             "@type": f"{filters.HTTP}.ext_authz.v3.ExtAuthzPerRoute",
             "check_settings": {"context_extensions": said},
         },

@@ -20,17 +20,15 @@ from proxy.decided import (
     CRASHED,
     FULL,
     KILLED,
-    MAX_LINE,
     NOT_TOLD,
-    PIPE_BYTES,
     SILENT,
     SPOILED,
     UNASKED,
     Decided,
-    Pipe,
 )
 from proxy.forwarding import Forwarding
 from proxy.outside import Outside
+from proxy.pipe import MAX_LINE, PIPE_BYTES, Pipe
 from proxy.spool import Spool
 from proxy.tally import Look, Tally, parse
 

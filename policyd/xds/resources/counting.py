@@ -14,6 +14,7 @@ from policyd.mesh.model import Instance, Served
 from policyd.mesh.protocols import takes_connections, takes_requests
 from policyd.mesh.telemetry import Count
 from policyd.names import (
+    AUTHZ_FILTER,
     METADATA_DECISION,
     METADATA_NAMESPACE,
     METADATA_PEER,
@@ -30,7 +31,6 @@ Tags = dict[str, str]  # by their names, each in the words of access logs
 Counts = Mapping[str, Count]  # what Telemetries say of metrics, by their names
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http"
-_AUTHZ: Final = "envoy.filters.http.ext_authz"
 _CONNECT: Final = {"name": ":method", "string_match": {"exact": "CONNECT"}}
 # of a tunnel that ends in the Envoy itself only what comes of it inside counts
 _GOES_ON: Final = {
@@ -52,8 +52,8 @@ CONNECTED: Final = {"flush_access_log_on_connected": True}  # of the filter of c
 TUNNELS: Final = {"flush_log_on_tunnel_successfully_established": True}  # access_log_options of a connection manager
 
 _DECISIONS: Final = {
-    signals.DECISION: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_DECISION})%",
-    signals.POLICY: f"%DYNAMIC_METADATA({_AUTHZ}:{METADATA_POLICY})%",
+    signals.DECISION: f"%DYNAMIC_METADATA({AUTHZ_FILTER}:{METADATA_DECISION})%",
+    signals.POLICY: f"%DYNAMIC_METADATA({AUTHZ_FILTER}:{METADATA_POLICY})%",
 }
 # as its filter leaves them: words for people would cost a request 15,000 instructions each
 _OWN_DECISIONS: Final = {

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from policyd import decision_line
 from policyd.names import (
+    AUTHZ_FILTER,
     EXTENSION_LISTENER,
     EXTENSION_SAMPLED,
     METADATA_DECISION,
@@ -37,7 +38,7 @@ _PER_ROUTE: Final = f"{filters.HTTP}.ext_authz.v3.ExtAuthzPerRoute"
 _UNRULED: Final = {"@type": f"{filters.HTTP}.rbac.v3.RBACPerRoute"}
 _NOT_MADE: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 _OURS: Final = f"metadata.filter_metadata['{RBAC_FILTER}']"
-_THEIRS: Final = f"metadata.filter_metadata['{filters.AUTHZ_FILTER}']"
+_THEIRS: Final = f"metadata.filter_metadata['{AUTHZ_FILTER}']"
 _IS_OURS: Final = f"'{RBAC_FILTER}' in metadata.filter_metadata"
 # who decided has the word, also where policyd was asked besides
 DECIDED: Final = Decided(
@@ -106,7 +107,7 @@ def _rules(switch: Switch) -> dict[str, Any]:
 
 def _decided_here(listener: str, switch: Switch, *, sampled: bool) -> dict[str, Any]:
     extensions = {EXTENSION_LISTENER: listener, EXTENSION_SAMPLED: "1"}
-    said = {**_unasked(switch, filters.AUTHZ_FILTER), **switch.asked}
+    said = {**_unasked(switch, AUTHZ_FILTER), **switch.asked}
     if sampled:
         said[SAMPLE] = {"@type": _PER_ROUTE, "check_settings": {"context_extensions": extensions}}
     elif switch.sample_percent:

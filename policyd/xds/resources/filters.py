@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from policyd.mesh.model import Instance
 from policyd.names import (
+    AUTHZ_FILTER,
     EXTENSION_HOST,
     EXTENSION_LISTENER,
     EXTENSION_PORT,
@@ -24,7 +25,6 @@ from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, seconds
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-AUTHZ_FILTER = "envoy.filters.http.ext_authz"
 AUTHZ_RETRIES = 9  # with their pauses some 0.6 s: until a process that was lost is there again
 WITHHELD_HEADERS = ("authorization", "cookie", "proxy-authorization", PEER_HEADER)  # never sent to policyd
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from policyd.names import (
+    AUTHZ_FILTER,
     METADATA_CLUSTER,
     METADATA_LEAVES,
     METADATA_LISTENER,
@@ -25,7 +26,6 @@ from policyd.xds.walk.change import forwarded, normalised, redirected
 from policyd.xds.walk.match import Chosen, choose, percent
 from policyd.xds.walk.sent import Sent, manager
 
-AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 _FAULTS: Final = "envoy.filters.http.fault"
 _SETS_METADATA: Final = "envoy.filters.http.set_metadata"
 _NOTES: Final = "envoy.filters.http.set_filter_state"
@@ -235,9 +235,9 @@ class _Said:
 
     def question(self, chosen: Chosen | None, share: Mapping[str, Any] | None = None) -> Question | None:
         """What policyd is asked; None where it is not."""
-        if AUTHORIZATION not in self._filters:
+        if AUTHZ_FILTER not in self._filters:
             return None
-        said = list(self._every(AUTHORIZATION, chosen, share))
+        said = list(self._every(AUTHZ_FILTER, chosen, share))
         if said and said[0].get("disabled"):
             return None
         extensions: dict[str, str] = {}
