@@ -1,13 +1,15 @@
 """Which instances answer, as their agents say: a value that what is said, and time, change.
 
 Law: an instance with a probe is reached while its agent says that it answers, and no longer than that was said
-lately: an agent that is gone says nothing, and its machine may be gone with it. One whose sidecar ends in an orderly
-way is reached by nobody from before it ends until its agent says that it is back.
+lately: an agent that is gone says nothing, and its machine may be gone with it. One that gets a probe while it is
+reached stays so until its agent had time to ask it: what is declared anew takes nobody out. One whose sidecar ends in
+an orderly way is reached by nobody from before it ends until its agent says that it is back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +34,7 @@ class Word:
 
 
 Book = Mapping[str, Word]
+UNPROBED: Final = Word(healthy=True, reason="", until=math.inf)
 
 
 def heard(book: Book, said: Mapping[str, tuple[bool, str]], now: float) -> dict[str, Word]:
@@ -44,9 +47,16 @@ def resumed(healthy: Iterable[str], now: float) -> dict[str, Word]:
     return {name: Word(healthy=True, reason="", until=now + LASTS) for name in healthy}
 
 
-def of_mesh(book: Book, mesh: Mesh) -> dict[str, Word]:
-    """What is said of instances that are probed; the rest is forgotten."""
-    return {name: word for name, word in book.items() if name in mesh.instances and mesh.instances[name].probe}
+def of_mesh(book: Book, mesh: Mesh, now: float) -> dict[str, Word]:
+    """The book once `mesh` is in force: who has no probe answers as long as that is so, who has one now and had none
+    before is given time to be told of; others than its instances are forgotten.
+    """
+    resumed_now = Word(healthy=True, reason="", until=now + LASTS)
+    probed = {name: book[name] for name, one in mesh.instances.items() if one.probe is not None and name in book}
+    return {
+        **{name: UNPROBED for name, one in mesh.instances.items() if one.probe is None},
+        **{name: resumed_now if word == UNPROBED else word for name, word in probed.items()},
+    }
 
 
 def turned(left: Set[str], mesh: Mesh, leaving: Iterable[str], back: Iterable[str]) -> frozenset[str]:
@@ -67,7 +77,7 @@ def troubles(book: Book, mesh: Mesh, now: float, left: Set[str] = frozenset()) -
 
 def next_change(book: Book, now: float) -> float | None:
     """How many seconds there are until somebody's word is no longer believed; None: nobody's is."""
-    return min((word.until - now for word in book.values() if word.until > now), default=None)
+    return min((word.until - now for word in book.values() if now < word.until < math.inf), default=None)
 
 
 def with_revoked(mesh: Mesh, revoked: frozenset[SpiffeId], lost: frozenset[Lost] = frozenset()) -> Mesh:

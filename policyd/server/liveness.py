@@ -101,7 +101,7 @@ class Liveness:
         while True:
             self._woken.clear()
             now = mesh()
-            self._book = health.of_mesh(self._book, now)
+            self._book = health.of_mesh(self._book, now, self._clock())
             self._left &= now.instances.keys()
             troubles = self.troubles(now)
             self._tell(troubles)

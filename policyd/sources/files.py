@@ -20,7 +20,7 @@ from watchfiles import awatch
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.credentials import Credentials
 from policyd.sources.credentials import credential_folders, credential_paths, read_credentials
-from policyd.sources.reading import NO_TEXT, names_in, read_text, reason, stamp
+from policyd.sources.reading import NO_TEXT, Stamp, names_in, read_text, reason, stamp
 from policyd.yaml import MAX_BYTES
 
 FILES: Final = (
@@ -42,6 +42,8 @@ MAX_TOTAL_BYTES: Final = 64 * MAX_BYTES
 DEBOUNCE_MS: Final = 100
 STEP_MS: Final = 25
 LOOK_AGAIN_MS: Final = 500  # for what brings no notice: a folder replaced by rename, a network file system
+EMPTIED_LOOKS: Final = 40  # of STEP_MS each: how long a file that lost its text is taken for one that is being written
+_Stamps = Mapping[Path | tuple[str, str], Stamp | int | None]  # of files, and of problems that have no file
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,12 @@ async def watch(
     """Yield once when watching has begun, then after each change of the declared files, until `stop` is set.
 
     Read the folder after each; changes while you read are not lost. Folders may come, go and be replaced. `also` is
-    asked again and again for a folder of policies beside it.
+    asked again and again for a folder of policies beside it. Who writes a file often empties it first: of one that
+    is empty now and was not, you are told when it has a text again, and after a second if that is what was meant.
     """
-    known: object = None
+    known: _Stamps = {}
     while not stop.is_set():
-        if (now := await asyncio.to_thread(_fingerprint, directory, also())) != known:
+        if (now := await _settled(directory, also, stop, known)) != known:
             known = now
             yield
         watched = _roots(directory, also())
@@ -139,11 +142,22 @@ async def watch(
             continue
         async with aclosing(_notices(watched, stop)) as notices:
             async for _ in notices:
-                if (now := await asyncio.to_thread(_fingerprint, directory, also())) != known:
+                if (now := await _settled(directory, also, stop, known)) != known:
                     known = now
                     yield
                 if _roots(directory, also()) != watched:
                     break
+
+
+async def _settled(directory: Path, also: Callable[[], Path | None], stop: asyncio.Event, known: _Stamps) -> _Stamps:
+    """Return the stamps of the declared files once none has just been emptied, or that has lasted."""
+    now = await asyncio.to_thread(_stamps, directory, also())
+    for _ in range(EMPTIED_LOOKS):
+        if stop.is_set() or not _is_emptied(known, now):
+            break
+        await _pause(stop, STEP_MS / 1000)
+        now = await asyncio.to_thread(_stamps, directory, also())
+    return now
 
 
 async def _notices(roots: Iterable[Path], stop: asyncio.Event) -> AsyncGenerator[None, None]:
@@ -215,14 +229,21 @@ def _roots(directory: Path, shadow: Path | None) -> dict[Path, tuple[int, int]]:
     return found
 
 
-def _fingerprint(directory: Path, shadow: Path | None) -> tuple[tuple[str, object], ...]:
+def _stamps(directory: Path, shadow: Path | None) -> _Stamps:
     """Return what shows that a declared file changed, without reading any."""
     problems: list[Problem] = []
     paths = [directory / path for path in (*_listing(directory, problems), *credential_paths(directory))]
     if shadow is not None:
         paths += (shadow / name for name in names_in(shadow, str(shadow), FOLDERS["policies"], problems))
-    stamps = [(str(path), stamp(path)) for path in paths]
-    return (*stamps, *((problem.file, problem.message) for problem in problems))
+    return {**{(problem.file, problem.message): None for problem in problems}, **{path: stamp(path) for path in paths}}
+
+
+def _is_emptied(before: _Stamps, now: _Stamps) -> bool:
+    """Whether a file that had a text is empty now."""
+    return any(
+        isinstance(one, Stamp) and not one.size and isinstance(had := before.get(path), Stamp) and had.size
+        for path, one in now.items()
+    )
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from policyd.errors import Problem
 from policyd.yaml import MAX_BYTES, position, too_large
@@ -67,13 +67,23 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # `Path.resolve` ends with a RuntimeError there
 
 
-def stamp(path: Path) -> object:
-    """What shows that a file changed, without reading it."""
+class Stamp(NamedTuple):
+    """What shows that a file changed, without reading it: its size in bytes, its times in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def stamp(path: Path) -> Stamp | int | None:
+    """The stamp of a file, or the number of the error that the system answers with."""
     try:
         found = path.stat()
     except OSError as error:
         return error.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def reason(error: OSError) -> str:

@@ -9,6 +9,7 @@ from policyd.mesh.health import (
     LASTS,
     SILENT,
     UNHEARD,
+    UNPROBED,
     Book,
     Word,
     heard,
@@ -67,7 +68,20 @@ def test_whose_sidecar_ends_is_not_reached_until_it_is_back() -> None:
 
 def test_words_about_others_are_forgotten() -> None:
     word = Word(healthy=False, reason="", until=9.0)
-    assert of_mesh({"web-v1": word, "gone": word, "api-v1": word}, MESH) == {"api-v1": word}
+    book = of_mesh({"web-v1": word, "gone": word, "api-v1": word}, MESH, 2.0)
+    assert book == {"web-v1": UNPROBED, "edge": UNPROBED, "api-v1": word}
+
+
+def test_who_gets_a_probe_while_it_is_reached_is_given_time_to_be_told_of() -> None:
+    unprobed = of_mesh({}, meshed(GOOD), 0.0)
+    assert out(unprobed, 100.0) == {}  # while the mesh with the probe is being put in force
+    assert next_change(unprobed, 100.0) is None
+
+    book = of_mesh(unprobed, MESH, 100.0)
+    assert out(book, 100.0 + LASTS - 0.1) == {}
+    assert next_change(book, 100.0) == LASTS
+    assert out(book, 100.0 + LASTS) == {"api-v1": SILENT, "api-v2": SILENT}
+    assert out(heard(book, {"api-v1": (False, "no")}, 101.0), 101.0) == {"api-v1": "no"}
 
 
 def test_only_what_changes_is_another_instance() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policyd.errors import InvalidInput
-from policyd.sources.files import digest, read_folder, watch
+from policyd.sources.files import STEP_MS, digest, read_folder, watch
 
 GOOD = {
     "policyd.yaml": "trustDomain: cluster.local\n",
@@ -134,8 +134,8 @@ def test_all_problems_are_found_at_once(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def watching(directory: Path) -> AsyncIterator[Callable[[], int]]:
-    """Watch in the background; what is yielded counts the notices so far."""
+async def watching(directory: Path, noticed: Callable[[], None] = lambda: None) -> AsyncIterator[Callable[[], int]]:
+    """Watch in the background, calling `noticed` at each notice; what is yielded counts the notices so far."""
     stop = asyncio.Event()
     count = 0
 
@@ -143,6 +143,7 @@ async def watching(directory: Path) -> AsyncIterator[Callable[[], int]]:
         nonlocal count
         async for _ in watch(directory, stop):
             count += 1
+            noticed()
 
     task = asyncio.create_task(run())
     try:
@@ -212,6 +213,25 @@ async def test_state_and_editors_files_wake_nobody(folder: Path) -> None:
         write(folder / "mesh" / "a.yaml", "b: 2\n")
         await until(lambda: notices() >= 2)
         assert notices() == 2
+
+
+async def test_a_file_that_is_being_written_is_not_told_of_before_it_has_its_text(folder: Path) -> None:
+    """As who is interrupted between emptying a file and writing it leaves it."""
+    file = folder / "mesh" / "a.yaml"
+    seen: list[str] = []
+    async with watching(folder, lambda: seen.append(file.read_text())):
+        file.write_text("")
+        await asyncio.sleep(4 * STEP_MS / 1000)  # long enough for a notice of that, were there one
+        file.write_text("b: 2\n")
+        await until(lambda: seen[1:] == ["b: 2\n"])
+
+
+async def test_a_file_that_stays_empty_is_told_of(folder: Path) -> None:
+    file = folder / "mesh" / "a.yaml"
+    seen: list[str] = []
+    async with watching(folder, lambda: seen.append(file.read_text())):
+        file.write_text("")
+        await until(lambda: seen[1:] == [""])
 
 
 async def test_a_folder_may_come_later(tmp_path: Path) -> None:
