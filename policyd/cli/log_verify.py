@@ -19,7 +19,8 @@ from policyd.cli.options import Dir, Json
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from policyd.audit.verify import Chain, How, Progress, Verdict
+    from policyd.audit.verify import How, Progress, Verdict
+    from policyd.audit.verify_writer import Chain
 
 _SEAL: Final = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
 SHOWN_EVERY: Final = 100_000  # records

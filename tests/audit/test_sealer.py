@@ -14,7 +14,7 @@ from policyd.audit.retention import Keep
 from policyd.audit.sealer import pack_apart
 from policyd.audit.seals_file import SealsFile
 from policyd.audit.segments import Segment, list_segments, segment_name
-from policyd.audit.verify import Chain
+from policyd.audit.verify_writer import Chain
 from policyd.ca.sealing import SealingKeys
 from policyd.errors import BrokenRecord, JournalError
 from tests.audit.samples import WRITER, an_entry, raw_lines

@@ -10,7 +10,8 @@ import pytest
 from policyd.audit.appender import Limits
 from policyd.audit.journal import Journal
 from policyd.audit.segments import list_segments, segment_name
-from policyd.audit.verify import Chain, Verdict, verify
+from policyd.audit.verify import Verdict, verify
+from policyd.audit.verify_writer import Chain
 from tests.audit.samples import WRITER, an_entry
 from tests.fakes.clock import FakeClock
 

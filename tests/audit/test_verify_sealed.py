@@ -19,8 +19,8 @@ from policyd.audit.sealed import write_sealed
 from policyd.audit.seals import SEALS_FILE, read_seal, sign_line
 from policyd.audit.seals_file import SealsFile
 from policyd.audit.segments import parse_segment, segment_name
-from policyd.audit.verify import Chain
-from policyd.audit.verify_sealed import Task, check_all
+from policyd.audit.verify_segments import Task, check_all
+from policyd.audit.verify_writer import Chain
 from policyd.ca.sealing import SealingKeys
 from policyd.spiffe import SpiffeId
 from tests.audit.samples import NOON, WRITER
