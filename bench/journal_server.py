@@ -27,8 +27,8 @@ from policyd.ca.server_certificate import ServerCertificate
 from policyd.config.addresses import Address
 from policyd.errors import JournalError
 from policyd.offline.loaded import load_folder
+from policyd.server.cores import core_of, usable_cores
 from policyd.server.decider import SWITCH_SECONDS, make_turns
-from policyd.server.deciders import core_of
 from policyd.server.silence import Silence, one_message
 from policyd.server.transport import bind, credentials
 from policyd.telemetry.counters import TABLE, Counters
@@ -48,7 +48,7 @@ class _Identity:
 def main(folder: Path, port: int, durability: Any) -> None:
     """Serve until SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    core = core_of(1, sorted(os.sched_getaffinity(0)))
+    core = core_of(1, usable_cores())
     if core is not None:
         os.sched_setaffinity(0, {core})
     ruling, counters = load_folder(ROOT / "examples" / "bookinfo").live.ruling, Counters(Slots(TABLE))

@@ -1,20 +1,17 @@
 """Keeps the decision processes running: started, handed the ruling in force, replaced when lost, ended with us.
 
 Law: who answers checks answers under the ruling that was handed over last; a process that does not take it in time is
-ended and replaced. What there is to decide by is in `handover`, what to say in `link`, their lives in `decider_life`.
+ended and replaced. What there is to decide by is in `handover`, what to say in `link`, one of them in
+`decider_process`, their lives in `decider_life`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -24,16 +21,16 @@ from policyd.environment import Level
 from policyd.errors import StateError
 from policyd.server import link
 from policyd.server.decider_life import DeciderLife
+from policyd.server.decider_process import DeciderProcess, launch
 from policyd.server.handover import Given, are_alike, messages
 from policyd.server.link import Down, Identity, InForce, Listening, Opened, Setup, Speak, Trouble, Up, pack
-from policyd.server.transport import GRACE_SECONDS, GRPC
+from policyd.server.transport import GRACE_SECONDS
 from policyd.server.transport import Identity as Certified
 from policyd.telemetry.slots import Slots
 
 TAKE_SECONDS: Final = 30.0  # for a ruling of a hundred thousand policies on a slow machine
 END_SECONDS: Final = GRACE_SECONDS + 3.0
 GIVE_UP: Final = 3  # failures in a row, at the start of the server
-MOST_BY_DEFAULT: Final = 4
 
 _log = structlog.get_logger("policyd.server")
 
@@ -48,70 +45,13 @@ class Observer(Protocol):
         """One was started."""
 
 
-def default_count(cores: int) -> int:
-    """One process a core but the one that is left to the proxies, at least one, at most four."""
-    return max(1, min(MOST_BY_DEFAULT, cores - 1))
-
-
-def core_of(number: int, cores: Sequence[int]) -> int | None:
-    """The core of the process `number`, from 1: a process that moves between cores takes a third longer for a decision.
-
-    The last core first, and none where there is but one.
-    """
-    return cores[-1 - (number - 1) % len(cores)] if len(cores) > 1 else None
-
-
-@dataclass(eq=False)
-class _Running:
-    """A started process, our end of its link, and what it has been given."""
-
-    process: Process
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    life: DeciderLife
-    given: Given | None = None
-    certificate: object = None
-    listening: bool = False
-    rule: int = 0  # the number of the last one that it took
-    gone: bool = False
-    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def passed_on(self, number: int, ruling: Ruling) -> None:
-        """What it was given as this rule is the same as another ruling, and the last one need not be kept."""
-        if self.given is not None and self.given.number == number:
-            self.given = Given(number, ruling)
-
-    async def send(self, packed: Iterable[bytes]) -> None:
-        """Pass on what is packed, at its pace; who has gone misses nothing."""
-        with suppress(OSError):
-            for one in packed:
-                self.writer.write(one)
-                await self.writer.drain()
-
-    async def end(self, seconds: float) -> None:
-        """Close the link, upon which it ends, and wait; it is killed when it takes longer."""
-        self.writer.close()
-        try:
-            async with asyncio.timeout(seconds):
-                await self.process.wait()
-        except TimeoutError:
-            _log.error("decider.killed", name=self.life.name, pid=self.process.pid)
-            self.kill()
-            await self.process.wait()
-
-    def kill(self) -> None:
-        """End it at once."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
-
-
 @dataclass(eq=False)
 class _Seat:
     """A place for one process at a time."""
 
     setup: Setup
     life: DeciderLife
-    running: _Running | None = None
+    running: DeciderProcess | None = None
 
 
 class Deciders:
@@ -209,31 +149,22 @@ class Deciders:
                 _log.error("decider.lost", name=seat.life.name, status=running.process.returncode)
                 await asyncio.sleep(seat.life.wait)
 
-    async def _launch(self, seat: _Seat, setup: Setup) -> _Running:
+    async def _launch(self, seat: _Seat, setup: Setup) -> DeciderProcess:
         """Start a process and tell it who it is."""
-        ours, theirs = socket.socketpair()
-        descriptors = (theirs.fileno(), self._slots.descriptor)
-        command = [sys.executable, "-P", "-m", "policyd.server.decider", *map(str, descriptors)]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, str(self._slots.regions), stdin=DEVNULL, pass_fds=descriptors, env={**os.environ, **GRPC}
-            )
-            reader, writer = await asyncio.open_connection(sock=ours)
-        finally:
-            theirs.close()
+        process, reader, writer = await launch(self._slots)
         life = (seat.running.life if seat.running else seat.life).started(process.pid, self._clock())
-        running = _Running(process, reader, writer, life, certificate=self._identity.current())
+        running = DeciderProcess(process, reader, writer, life, certificate=self._identity.current())
         self._observer.process_started()
         await self._tell(running, setup, Identity(self._identity.current()))
         return running
 
-    async def _feed(self, running: _Running, *then: Down) -> None:
+    async def _feed(self, running: DeciderProcess, *then: Down) -> None:
         """Hand over the ruling in force, which may be another one by then, and say what comes next."""
         while running.rule != self._number and not running.gone:
             await self._give(running)
         await self._tell(running, *then)
 
-    async def _follow(self, running: _Running) -> None:
+    async def _follow(self, running: DeciderProcess) -> None:
         """Hear what it says until it has gone."""
         while (message := await link.read_up(running.reader)) is not None:
             self._heard(running, message)
@@ -242,7 +173,7 @@ class Deciders:
         await running.end(END_SECONDS)
         await self._announce()
 
-    def _heard(self, running: _Running, message: Up) -> None:
+    def _heard(self, running: DeciderProcess, message: Up) -> None:
         match message:
             case Listening():
                 running.listening = True
@@ -254,7 +185,7 @@ class Deciders:
             case Trouble(reason):
                 running.life = running.life.troubled(reason[:500])
 
-    async def _give(self, running: _Running) -> None:
+    async def _give(self, running: DeciderProcess) -> None:
         """Hand over what it lacks of the ruling in force, and wait until it answers under it."""
         async with running.sending:
             ruling, number = self._ruling, self._number
@@ -291,7 +222,7 @@ class Deciders:
         await old.end(END_SECONDS)
         self._begin(self._keep_on(seat, new, following))
 
-    async def _keep_on(self, seat: _Seat, running: _Running, following: asyncio.Task[None]) -> None:
+    async def _keep_on(self, seat: _Seat, running: DeciderProcess, following: asyncio.Task[None]) -> None:
         """As `_keep`, for a process that is there already."""
         await following
         if seat.running is running and not self._ending:
@@ -301,11 +232,11 @@ class Deciders:
 
     # ---- all of them
 
-    async def _tell(self, running: _Running, *told: Down) -> None:
+    async def _tell(self, running: DeciderProcess, *told: Down) -> None:
         async with running.sending:
             await running.send([pack(one) for one in told])
 
-    def _all_running(self) -> list[_Running]:
+    def _all_running(self) -> list[DeciderProcess]:
         return [seat.running for seat in self._seats if seat.running]
 
     def _all_decide(self) -> bool:
@@ -345,8 +276,3 @@ class Deciders:
 
 def _packed(ruling: Ruling, number: int, before: Given | None) -> list[bytes]:
     return [pack(one) for one in messages(ruling, number, before)]
-
-
-def cores() -> list[int]:
-    """The cores that this process may use, ascending."""
-    return sorted(os.sched_getaffinity(0))

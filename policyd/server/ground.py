@@ -23,7 +23,7 @@ from policyd.ca.open import Opened
 from policyd.config.addresses import Address
 from policyd.config.settings import Settings
 from policyd.environment import Environment
-from policyd.server import deciders
+from policyd.server.cores import default_count, usable_cores
 from policyd.server.exporting import exporting
 from policyd.server.journal import open_journal
 from policyd.server.opening import open_folders_authority, open_jwt_keys, passphrase_of
@@ -85,7 +85,7 @@ def laid(
     passphrase = passphrase_of(directory, settings, environment)
     opened = open_folders_authority(directory, paths, settings, passphrase, clock)
     jwt_keys = open_jwt_keys(paths, passphrase, clock)
-    count = wanted or settings.workers or deciders.default_count(len(deciders.cores()))
+    count = wanted or settings.workers or default_count(len(usable_cores()))
     metrics = Metrics(1 + count)
     signing, journal = _journal(stack, paths, settings, clock, metrics)
     told = exporting(settings.audit.export, paths.journal, directory, __version__, clock, metrics)

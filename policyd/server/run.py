@@ -21,11 +21,11 @@ from policyd.environment import PASSPHRASE, Environment, Level
 from policyd.home import HOME
 from policyd.mesh.tokens import fetched
 from policyd.reload.live import Live
-from policyd.server import deciders as processes
 from policyd.server import facts, ground, in_force, joining, listen, operating
 from policyd.server.bundle_endpoint import BundleEndpoint, endpoint_identity
 from policyd.server.control import control_of
-from policyd.server.deciders import Deciders, core_of
+from policyd.server.cores import core_of, usable_cores
+from policyd.server.deciders import Deciders
 from policyd.server.facts import Facts
 from policyd.server.federating import Federating
 from policyd.server.health import Health
@@ -233,7 +233,7 @@ class Server:
 
     def _setups(self) -> Iterator[Setup]:
         """One for each decision process."""
-        base, cores = self._ground, processes.cores()
+        base, cores = self._ground, usable_cores()
         for number, address in enumerate(decision_addresses(base.addresses), 1):
             yield Setup(
                 name=f"decide-{number}",

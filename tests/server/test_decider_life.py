@@ -6,7 +6,6 @@ import pytest
 
 from policyd.config.addresses import Address
 from policyd.server.decider_life import LONGEST_WAIT, STABLE_SECONDS, DeciderLife
-from policyd.server.deciders import core_of, default_count
 
 NEW = DeciderLife("decide-1", Address("127.0.0.1", 9000))
 STARTED = NEW.started(4711, 1.0)
@@ -42,13 +41,3 @@ def test_the_first_loss_is_made_good_at_once_and_each_further_one_later() -> Non
     assert waits[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
     assert waits == sorted(waits)
     assert waits[-1] == LONGEST_WAIT
-
-
-@pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (3, 2), (5, 4), (64, 4)])
-def test_one_core_is_left_to_the_proxies(cores: int, count: int) -> None:
-    assert default_count(cores) == count
-
-
-def test_each_process_has_a_core_the_last_one_first() -> None:
-    assert [core_of(number, [0, 1, 5]) for number in (1, 2, 3, 4)] == [5, 1, 0, 5]
-    assert core_of(1, [0]) is None
