@@ -22,8 +22,8 @@ from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, agent_pb2, agent_pb2_grpc
 from policyd.environment import Environment
 from policyd.join_token import parse_token
+from policyd.server.control_plane import ControlPlane
 from policyd.server.last_good import LastGood, started
-from policyd.server.run import Server
 from policyd.server.speech import Speech
 from policyd.server.state import exclusively
 from policyd.sources.shadow import FolderReader
@@ -119,8 +119,8 @@ async def serving(
             speech = Speech(served.levels.append)
             read, stop = FolderReader(directory, shadow), asyncio.Event()
 
-            def make(good: LastGood | None) -> Server:
-                return Server(read, paths, stop, speech, deciders, good)
+            def make(good: LastGood | None) -> ControlPlane:
+                return ControlPlane(read, paths, stop, speech, deciders, good)
 
             await started(stack, make, directory, paths, Environment(runtime=runtime))
             yield served
