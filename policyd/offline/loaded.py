@@ -18,9 +18,10 @@ from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find_all
 from policyd.policy.request_form import as_client, resolve_form
 from policyd.policy.universe import universe_of
-from policyd.reload.live import Earlier, Live, Schemas, shipped_schemas
+from policyd.reload.live import Live, Schemas, shipped_schemas
 from policyd.reload.load import load
-from policyd.reload.parsed import CHECKS_FILE, parse
+from policyd.reload.parsed import CHECKS_FILE
+from policyd.reload.unread import every_problem
 from policyd.sources.files import Folder, UnreadFolder, digest, read_folder
 from policyd.sources.relations import Relations, beside
 from policyd.sources.shadow import FolderReader
@@ -76,30 +77,19 @@ def load_folder(directory: Path, *, cases: bool = True, shadow: Path | None = No
     try:
         read = FolderReader(directory, shadow)()
     except UnreadFolder as error:
-        raise InvalidInput([*error.problems, *_others(error, cases=cases)]) from None
-    folder, unread = _with_created(read)
-    if not cases:
-        folder = _without_cases(folder)
+        raise every_problem(error, shipped_schemas(), lambda rest: _checked(rest, cases=cases)[0]) from None
+    folder, unread = _checked(read, cases=cases)
     live = load_texts(folder, shipped_schemas())
     return Loaded(folder, live, _questions(folder, live.mesh), findings(live, folder), unread)
 
 
-def _without_cases(folder: Folder) -> Folder:
+def _checked(read: Folder, *, cases: bool) -> tuple[Folder, tuple[Problem, ...]]:
+    """A folder as it is checked, and what could not be looked at."""
+    folder, unread = _with_created(read)
+    if cases:
+        return folder, unread
     texts = {path: text for path, text in folder.texts.items() if path not in folder.below("cases")}
-    return replace(folder, texts=texts, digest=digest(texts))
-
-
-def _others(unread: UnreadFolder, *, cases: bool) -> list[Problem]:
-    """What is wrong with the files that were read; no case is run, for what it is about may be among the others."""
-    if unread.rest is None:
-        return []
-    folder, _ = _with_created(unread.rest)
-    try:
-        parse(folder if cases else _without_cases(folder), shipped_schemas(), assumed, Earlier())
-    except InvalidInput as error:
-        named = {problem.file for problem in unread.problems}
-        return [problem for problem in error.problems if problem.file not in named]
-    return []
+    return replace(folder, texts=texts, digest=digest(texts)), unread
 
 
 def texts_of(directory: Path) -> Mapping[str, str]:

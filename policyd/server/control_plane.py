@@ -18,7 +18,8 @@ from policyd.config.settings import SETTINGS_FILE, Settings, parse_settings
 from policyd.environment import Environment, Level
 from policyd.home import HOME
 from policyd.mesh.tokens import fetched
-from policyd.reload.live import Live
+from policyd.reload.live import Live, shipped_schemas
+from policyd.reload.unread import every_problem
 from policyd.server import facts, ground, in_force, joining, listen, operating
 from policyd.server.control import control_of
 from policyd.server.cores import core_of, usable_cores
@@ -38,7 +39,8 @@ from policyd.server.mesh_port import mesh_port
 from policyd.server.publishing import publish
 from policyd.server.speech import Speech
 from policyd.server.state import ADMIN_SOCKET, Placer, announced, decision_addresses, runs_on
-from policyd.sources.files import watch
+from policyd.sources.files import Folder, UnreadFolder, watch
+from policyd.sources.relations import Relations, beside
 from policyd.sources.revision_store import RevisionStore
 from policyd.sources.shadow import FolderReader
 from policyd.state_paths import StatePaths
@@ -93,10 +95,17 @@ class ControlPlane:
         _log.info("server.ready", revision=self._in_force.live.ruling.revision, **self._ground.shown())
 
     def _first_settings(self) -> Settings:
-        settings = parse_settings((self._good.folder if self._good else self._read()).text(SETTINGS_FILE) or "")
+        settings = parse_settings((self._good.folder if self._good else self._first_folder()).text(SETTINGS_FILE) or "")
         HOME.moved(lambda: settings.trust_domain)
         self._speech.speak(settings)
         return settings
+
+    def _first_folder(self) -> Folder:
+        try:
+            return self._read()
+        except UnreadFolder as error:
+            created = Relations(self._paths.relations)
+            raise every_problem(error, shipped_schemas(), lambda rest: beside(rest, created.text())) from None
 
     # ---- a change: what is in force, and how it comes to be
 

@@ -18,17 +18,18 @@ import structlog
 from policyd.audit.record import Entry, Fault
 from policyd.authz.ruling import Ruling
 from policyd.ca.revocations import FILE, Revocations, forbids
-from policyd.errors import JournalError, Problem
+from policyd.errors import InvalidInput, JournalError, Problem
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
 from policyd.reload.live import Earlier, Live, shipped_schemas
 from policyd.reload.load import load, reenforce, relive
+from policyd.reload.unread import every_problem
 from policyd.server.key_fetching import with_keys
 from policyd.server.last_good import LastGood
 from policyd.server.local_decisions import Rulings
 from policyd.server.state import Placer
 from policyd.server.stores import Stores
-from policyd.sources.files import Folder, digest
+from policyd.sources.files import Folder, UnreadFolder, digest
 from policyd.sources.relations import beside
 from policyd.sources.revision_store import RevisionStore
 from policyd.spiffe import SpiffeId
@@ -74,8 +75,9 @@ class InForce:
         self._parts = parts
         self._schemas = shipped_schemas()
         self._earlier = Earlier()
+        self._unread: tuple[object, tuple[Problem, ...]] | None = None  # of a folder not read whole
         begin = (self._whole(good.folder), good.problems) if good else ()
-        self.keeper = Keeper(lambda: self._whole(parts.read()), self._build, self._keep, self._heard, *begin)
+        self.keeper = Keeper(self._read, self._build, self._keep, self._heard, *begin)
         gc.freeze()  # most of it stays: the collector need not look at it at every change
         gc.set_threshold(COLLECT_AFTER)
 
@@ -127,6 +129,21 @@ class InForce:
             return again
 
         self.keeper.renew(changed)
+
+    def _read(self) -> Folder:
+        try:
+            return self._whole(self._parts.read())
+        except UnreadFolder as error:
+            raise self._every_problem(error) from None
+
+    def _every_problem(self, unread: UnreadFolder) -> InvalidInput:
+        """What was found in the same texts before is not looked for again: a folder that is refused is read often."""
+        if unread.rest is None:
+            return unread
+        seen = (tuple(unread.problems), self._whole(unread.rest).digest)
+        if self._unread is None or self._unread[0] != seen:
+            self._unread = seen, tuple(every_problem(unread, self._schemas, self._whole).problems)
+        return InvalidInput(self._unread[1])
 
     def _whole(self, folder: Folder) -> Folder:
         """A folder with what the server knows besides: keys it fetched, who is revoked, who is federated."""

@@ -77,6 +77,33 @@ async def test_while_a_change_is_refused_what_is_in_force_serves_on_and_every_pl
         assert await readiness(served) == (200, "ok\n")
 
 
+async def test_a_file_that_is_no_text_hides_nothing_that_the_check_tells(folder: Path, short: Path) -> None:
+    async with serving(folder, short) as served:
+        (folder / "policies").mkdir()
+        (folder / "policies" / "y.cedar").write_text("permit (")
+        (folder / "groups.yaml").write_bytes(b"groups: 1\n# \xff\n")
+        checked = await asyncio.to_thread(
+            subprocess.run, [PROGRAM, "check", str(folder), "--json"], capture_output=True, text=True, timeout=60
+        )
+        told = [(one["file"], one["line"], one["message"]) for one in json.loads(checked.stdout)["problems"]]
+        assert [file for file, _, _ in told] == ["groups.yaml", "policies/y.cedar"]
+
+        async with asyncio.timeout(30):
+            while [(one.file, one.line, one.message) for one in (await served.status()).refused] != told:
+                await asyncio.sleep(0.05)
+
+
+def test_it_refuses_to_start_with_every_problem_of_a_folder_with_a_file_that_is_no_text(folder: Path) -> None:
+    (folder / "policies").mkdir()
+    (folder / "policies" / "y.cedar").write_text("permit (")
+    (folder / "groups.yaml").write_bytes(b"# \xff\n")
+
+    said = subprocess.run([PROGRAM, "serve", "--dir", folder], capture_output=True, text=True, timeout=60)
+
+    files = [line.partition(":")[0] for line in said.stderr.splitlines()]
+    assert (said.returncode, files) == (3, ["groups.yaml", "policies/y.cedar", "error"])
+
+
 async def test_both_outcomes_of_a_change_are_on_record(folder: Path, short: Path) -> None:
     async with serving(folder, short) as served:
         (folder / "groups.yaml").write_text("groups: 1\n")
