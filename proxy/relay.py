@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from policyd.envoy_api import EnvoyApi
 from policyd.errors import StateError, StreamError
-from policyd.xds.proxyless import V2, V2_SERVICE
+from policyd.xds import v2
 from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
 from proxy.caller import user_of
@@ -60,11 +60,6 @@ class _Way:
     streams: int = 0
 
 
-async def _too_old(_requests: object, context: Context) -> None:
-    """An application that speaks v2 is told so here."""
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, V2)
-
-
 class Relay:
     """`use` before `start`, and whenever the identity is another; `stop` at the end."""
 
@@ -93,8 +88,8 @@ class Relay:
         afresh(self._inner)
         server = grpc.aio.server(options=_SERVER_OPTIONS)
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
-        older: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_too_old)
-        served = {SERVICE: {METHOD: method}, V2_SERVICE: {METHOD: older}}
+        older: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(v2.refuse)
+        served = {SERVICE: {METHOD: method}, v2.SERVICE: {METHOD: older}}
         server.add_generic_rpc_handlers(tuple(grpc.method_handlers_generic_handler(*one) for one in served.items()))
         try:
             server.add_insecure_port(f"unix:{self._inner / 's'}")

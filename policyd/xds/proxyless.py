@@ -8,5 +8,3 @@ from typing import Final
 
 CERTIFICATES: Final = "default"  # the provider of certificates that the agent's files are
 SERVER_LISTENER: Final = "grpc/server?xds.resource.listening_address=%s"  # of a server; `%s` is where it listens
-V2_SERVICE: Final = "envoy.service.discovery.v2.AggregatedDiscoveryService"
-V2: Final = "policyd speaks xDS v3 alone; have the client say `transport_api_version: V3` (gRPC: `xds_v3`)"

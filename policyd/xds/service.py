@@ -19,11 +19,10 @@ from policyd.envoy_api import EnvoyApi
 from policyd.errors import PolicydError, StreamError
 from policyd.peer import spiffe_peer
 from policyd.spiffe import SpiffeId
-from policyd.xds import stream, wire
+from policyd.xds import stream, v2, wire
 from policyd.xds.cache import SnapshotCache
 from policyd.xds.debounce import Debounce
 from policyd.xds.due import Due
-from policyd.xds.proxyless import V2, V2_SERVICE
 from policyd.xds.snapshot import SHORT_NAMES, kind
 from policyd.xds.status import ProxyStatus, together, type_statuses
 from policyd.xds.stream import Push, Request, StreamState
@@ -97,11 +96,6 @@ class _Methods(grpc.GenericRpcHandler):
         return self._methods.get(call.method)
 
 
-async def _too_old(_requests: object, context: Context) -> None:
-    """Whoever speaks v2 is told so, whatever it asks for."""
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, V2)
-
-
 class DiscoveryService:
     """ADS over grpc.aio, in both variants. Add `handler()` to a server; `close` ends the streams.
 
@@ -141,8 +135,8 @@ class DiscoveryService:
             {
                 f"/{SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(self._differences),
                 f"/{SERVICE}/{WHOLE_METHOD}": grpc.stream_stream_rpc_method_handler(self._state_of_the_world),
-                f"/{V2_SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(_too_old),
-                f"/{V2_SERVICE}/{WHOLE_METHOD}": grpc.stream_stream_rpc_method_handler(_too_old),
+                f"/{v2.SERVICE}/{METHOD}": grpc.stream_stream_rpc_method_handler(v2.refuse),
+                f"/{v2.SERVICE}/{WHOLE_METHOD}": grpc.stream_stream_rpc_method_handler(v2.refuse),
             }
         )
 

@@ -18,7 +18,7 @@ import pytest
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, shared
 from policyd.spiffe import SpiffeId
-from policyd.xds.proxyless import V2, V2_SERVICE
+from policyd.xds import v2
 from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint
 from proxy.caller import Caller
@@ -94,7 +94,8 @@ async def test_what_an_application_says_is_said_by_its_instance_and_nothing_else
 
 async def test_the_socket_is_of_one_user_and_shows_only_what_grpc_speaks(setup: Setup) -> None:
     assert stat.S_IMODE(setup.relay.socket.stat().st_mode) == 0o600
-    for method, why in ((f"{SERVICE}/DeltaAggregatedResources", "Method not found!"), (f"{V2_SERVICE}/{METHOD}", V2)):
+    older, delta = (f"{v2.SERVICE}/{METHOD}", v2.INSTEAD), (f"{SERVICE}/DeltaAggregatedResources", "Method not found!")
+    for method, why in (delta, older):
         application = Application(setup.relay.socket, method)
         assert await application.ends() == (Code.UNIMPLEMENTED, why)
         await application.leave()

@@ -15,9 +15,8 @@ import pytest
 
 from policyd import envoy_api
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from policyd.xds import wire
+from policyd.xds import v2, wire
 from policyd.xds.cache import SnapshotCache
-from policyd.xds.proxyless import V2_SERVICE
 from policyd.xds.service import MAX_OF_ONE, METHOD, SERVICE, WHOLE_METHOD
 from policyd.xds.snapshot import Snapshot, check_snapshot, make_snapshot, resource
 from tests.fakes.xds_observer import FakeObserver
@@ -237,7 +236,7 @@ async def test_streams_of_one_application_are_bounded_and_an_envoy_in_its_place_
 async def test_a_client_that_speaks_v2_is_told_what_to_say_instead(setup: Setup, method: str) -> None:
     setup.cache.set_all({"reviews-1": setup.leading_to("one")})
     async with grpc.aio.insecure_channel(setup.target) as channel:
-        call: Any = channel.stream_stream(f"/{V2_SERVICE}/{method}")()
+        call: Any = channel.stream_stream(f"/{v2.SERVICE}/{method}")()
         assert await asyncio.wait_for(call.code(), 30) == grpc.StatusCode.UNIMPLEMENTED
         assert await call.details() == (
             "policyd speaks xDS v3 alone; have the client say `transport_api_version: V3` (gRPC: `xds_v3`)"
