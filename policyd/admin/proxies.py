@@ -16,7 +16,8 @@ from policyd.admin import facts as told
 from policyd.admin.parts import Parts
 from policyd.ca.assignment import instances_for
 from policyd.ca.serving.refusals import Refusal
-from policyd.policy.request_form import nearest_of, parse_form, resolve_at
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import nearest_of, resolve_at
 from policyd.xds.inspection.service import KINDS, SHOWN, NotShown
 from policyd.xds.snapshot import SHORT_NAMES
 from policyd.xds.status import ProxyStatus

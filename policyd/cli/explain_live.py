@@ -16,7 +16,8 @@ from policyd.errors import StateError
 from policyd.instance import server
 from policyd.offline.revisions import load_revision
 from policyd.policy.authorize import Answer, answer, remarks
-from policyd.policy.request_form import parse_form, resolve_at
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_at
 from policyd.sources.revisions import SHORT
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from policyd.mesh.placement import assumed
 from policyd.policy.checks import Check, parse_checks
 from policyd.policy.finding_model import Finding
 from policyd.policy.findings import find_all
-from policyd.policy.request_form import as_client, resolve_form
+from policyd.policy.resolving import as_client, resolve_form
 from policyd.policy.universe import universe_of
 from policyd.reload.live import Live, Schemas, shipped_schemas
 from policyd.reload.load import load

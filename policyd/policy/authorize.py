@@ -12,7 +12,8 @@ from policyd.cedar.model import Decision, Request, Uid
 from policyd.policy.change import identifies
 from policyd.policy.end_user import Shown
 from policyd.policy.explain import Explanation, explain
-from policyd.policy.request_form import ANONYMOUS, Form, parse_form, resolve_form
+from policyd.policy.request_form import ANONYMOUS, Form, parse_form
+from policyd.policy.resolving import resolve_form
 from policyd.policy.ruling import Ruling
 
 

@@ -21,7 +21,8 @@ from policyd.mesh.model import Mesh
 from policyd.policy.case_model import MAX_CASES, Case, Expected
 from policyd.policy.checks import items_of
 from policyd.policy.end_user import Shown
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_form
 from policyd.strict import Many, Model, parse
 from policyd.yaml import Document, load_one
 

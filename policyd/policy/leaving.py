@@ -8,25 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.errors import InvalidInput, Problem
 from policyd.mesh.hosts import resolve
 from policyd.mesh.model import Instance, Mesh
 from policyd.mesh.outside import HTTP_PORT, HTTPS_PORT, covers_name
 from policyd.mesh.scope import scope_of
+from policyd.policy.request_form import Form, refused
 from policyd.spiffe import SpiffeId
 
-if TYPE_CHECKING:  # which asks us
-    from policyd.policy.request_form import Form
-
 _LOCAL: Final = "127.0.0.1"
-
-
-def refused(message: str, remedy: str) -> InvalidInput:
-    """A request that cannot be decided about as it was asked, and what to ask instead."""
-    return InvalidInput([Problem("request", message, remedy=remedy)])
 
 
 def leaving(

@@ -18,7 +18,8 @@ from policyd.mesh.hosts import default_port
 from policyd.policy.case_yaml import DEFAULT_TIME
 from policyd.policy.change import Change, apply, callers_of, identifies, methods_of
 from policyd.policy.partial import Applies, Chain, Known, applies_of
-from policyd.policy.request_form import ANONYMOUS, CONNECT, caller_of, parse_form, resolve_form
+from policyd.policy.request_form import ANONYMOUS, CONNECT, parse_form
+from policyd.policy.resolving import caller_of, resolve_form
 from policyd.policy.ruling import Ruling
 
 Verdict = Literal["allow", "deny", "conditional"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from policyd.mesh.hosts import covers, resolve
 from policyd.mesh.model import Instance, Mesh
-from policyd.policy.leaving import refused
-from policyd.policy.request_form import ANONYMOUS, Form, caller_of, parse_form
+from policyd.policy.request_form import ANONYMOUS, Form, parse_form, refused
+from policyd.policy.resolving import caller_of
 from policyd.way.follow import IN_CLEAR, Connection, Follower
 from policyd.way.model import Hop
 from policyd.xds.walk.asked import Asked

@@ -15,7 +15,8 @@ from policyd.mesh.model import Mesh
 from policyd.policy.authorize import authorize
 from policyd.policy.diff import compare
 from policyd.policy.diff_model import Difference, Side
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_form
 from tests.authz.checks import RATINGS, ruling_of
 from tests.policy.authored import POLICIES, files_of, text_of
 

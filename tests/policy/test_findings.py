@@ -17,7 +17,8 @@ from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import assumed
 from policyd.policy.finding_model import RULES, of_problems
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_form
 from policyd.policy.whatif import decide_by
 from policyd.sources.files import Folder
 from tests.authz.checks import ruling_of

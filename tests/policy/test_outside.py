@@ -18,7 +18,8 @@ from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import assumed
 from policyd.policy.authorize import authorize
 from policyd.policy.reach import Reach, what_can, who_can
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_form
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import ruling_of
 

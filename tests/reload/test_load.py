@@ -15,7 +15,8 @@ from policyd.errors import InvalidInput, JournalError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.mesh.declaration import Declaration
 from policyd.mesh.placement import Placement, assumed
-from policyd.policy.request_form import parse_form, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_form
 from policyd.reload.live import Live, Schemas, shipped_schemas
 from policyd.reload.load import load, reenforce
 from policyd.server.in_force import with_revoked

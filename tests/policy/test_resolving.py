@@ -10,7 +10,8 @@ import pytest
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput
 from policyd.mesh.model import Mesh
-from policyd.policy.request_form import parse_form, resolve_at, resolve_form
+from policyd.policy.request_form import parse_form
+from policyd.policy.resolving import resolve_at, resolve_form
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import INGRESS, PAGE, RATINGS, REVIEWS
 
