@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import grpc
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
@@ -22,6 +21,7 @@ from policyd.errors import IdentityError, IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
 from policyd.svid import bundle as bundles
 from policyd.svid.jwt import check_audiences, validate
+from proxy.admission import Admission, Code, Context
 from proxy.assignment import Registered
 from proxy.book import Book
 from proxy.caller import Caller
@@ -29,8 +29,6 @@ from proxy.identity import Bundle, Svid, load_key
 
 HEADER: Final = ("workload.spiffe.io", "true")
 LOOK_AGAIN: Final = 30.0  # seconds; an SVID may end without anything happening
-Code = grpc.StatusCode
-Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 
 
 class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
@@ -44,9 +42,8 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         say: Callable[..., None],
     ) -> None:
         self._book = book
-        self._caller = caller
+        self._admission = Admission(caller, say)
         self._clock = clock
-        self._say = say
 
     async def FetchX509SVID(  # noqa: N802
         self, _request: pb.X509SVIDRequest, context: Context
@@ -80,7 +77,7 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         try:
             return pb.JWTSVIDResponse(svids=await self._tokens(caller, audiences, wanted))
         except PolicydError as error:
-            await self._refuse(context, caller, error)
+            await self._admission.refuse(context, caller, error)
 
     async def ValidateJWTSVID(  # noqa: N802
         self, request: pb.ValidateJWTSVIDRequest, context: Context
@@ -90,7 +87,7 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         try:
             self._identities(caller)
         except PolicydError as error:
-            await self._refuse(context, caller, error)
+            await self._admission.refuse(context, caller, error)
         if not request.audience or not request.svid:
             await context.abort(Code.INVALID_ARGUMENT, "the request names an audience and a token")
         try:
@@ -107,21 +104,7 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         given = [value for name, value in context.invocation_metadata() or () if name == HEADER[0]]
         if given != [HEADER[1]]:
             await context.abort(Code.INVALID_ARGUMENT, "security header missing from request")
-        caller = self._caller(context.peer())
-        if caller is None:
-            await context.abort(Code.PERMISSION_DENIED, "no identity issued")
-        assert caller is not None, "abort raises"
-        return caller
-
-    async def _refuse(self, context: Context, caller: Caller, error: PolicydError) -> NoReturn:
-        """End the call as the specification has it; why is said here, not to the caller."""
-        denied = isinstance(error, IssuanceDenied)
-        facts = {"pid": caller.pid, "uid": caller.uid, "code": error.code, "reason": str(error)[:500]}
-        self._say("workload.refused", **facts)
-        if denied:
-            await context.abort(Code.PERMISSION_DENIED, "no identity issued")
-        await context.abort(Code.UNAVAILABLE, "identities cannot be had now")
-        raise AssertionError("abort raises")
+        return await self._admission.admit(context)
 
     def _identities(self, caller: Caller) -> tuple[Registered, ...]:
         """What the caller is; raises IssuanceDenied for nobody."""
@@ -140,7 +123,7 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             try:
                 reply = await make(caller)
             except PolicydError as error:
-                await self._refuse(context, caller, error)
+                await self._admission.refuse(context, caller, error)
             if reply != sent:
                 yield reply
                 sent = reply

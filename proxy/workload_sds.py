@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 
@@ -18,6 +18,7 @@ from policyd.envoy_api import SECRET, EnvoyApi
 from policyd.errors import IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
 from policyd.xds.snapshot import Resource, resource
+from proxy.admission import Admission, Code, Context
 from proxy.book import Book
 from proxy.caller import Caller
 from proxy.identity import Bundle, Svid
@@ -28,8 +29,6 @@ SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 LOOK_AGAIN: Final = 30.0  # seconds; an SVID may end without anything happening
 MAX_NAMES: Final = 256
 _DISCOVERY: Final = "envoy.service.discovery.v3"
-Code = grpc.StatusCode
-Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 
 
 class UnknownName(PolicydError):
@@ -70,7 +69,7 @@ class WorkloadSds:
     ) -> None:
         self._api = api
         self._book = book
-        self._caller = caller
+        self._admission = Admission(caller, say)
         self._say = say
         self._messages = {
             name: api.message(f"{_DISCOVERY}.{name}")
@@ -139,7 +138,7 @@ class WorkloadSds:
         self, requests: AsyncIterator[Any], context: Context, wanted: Callable[[Any], Collection[str]]
     ) -> AsyncIterator[tuple[Any, dict[str, Resource]]]:
         """What is to be told now, after each request (given along) and after each change."""
-        caller = await self._admit(context)
+        caller = await self._admission.admit(context)
         names: Collection[str] | None = None
         reading = asyncio.ensure_future(anext(requests, None))
         try:
@@ -169,7 +168,7 @@ class WorkloadSds:
         except UnknownName as error:
             await context.abort(Code.INVALID_ARGUMENT, error.message)
         except PolicydError as error:
-            await self._refuse(context, caller, error)
+            await self._admission.refuse(context, caller, error)
         return {name: resource(SECRET, name, {"name": name, **fields}, api=self._api) for name, fields in found.items()}
 
     async def _svids(self, caller: Caller) -> list[Svid]:
@@ -188,20 +187,6 @@ class WorkloadSds:
     def _hear(self, request: Any, caller: Caller) -> None:
         if request.HasField("error_detail"):
             self._say("workload.secret_rejected", pid=caller.pid, reason=request.error_detail.message[:500])
-
-    async def _admit(self, context: Context) -> Caller:
-        caller = self._caller(context.peer())
-        if caller is None:
-            await context.abort(Code.PERMISSION_DENIED, "no identity issued")
-        assert caller is not None, "abort raises"
-        return caller
-
-    async def _refuse(self, context: Context, caller: Caller, error: PolicydError) -> NoReturn:
-        self._say("workload.refused", pid=caller.pid, uid=caller.uid, code=error.code, reason=str(error)[:500])
-        if isinstance(error, IssuanceDenied):
-            await context.abort(Code.PERMISSION_DENIED, "no identity issued")
-        await context.abort(Code.UNAVAILABLE, "identities cannot be had now")
-        raise AssertionError("abort raises")
 
 
 def _version(secrets: Collection[Resource]) -> str:
