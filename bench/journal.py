@@ -54,7 +54,6 @@ ROUNDS: Final = 3
 PAIRS: Final = 9  # rounds through Envoy: what differs by a tenth is told from noise by the median of many
 CONNECTIONS: Final = 32
 JOURNALS: Final = ("none", "written", "fsync")
-HEX: Final = "0123456789abcdef"
 
 
 def _now() -> datetime:

@@ -116,10 +116,6 @@ class Sidecars:
         wait_until(lambda: len(who()) >= many, f"{kind} at {many} sidecars", 60)
         return max(who().values())
 
-    def responses(self, since: float) -> int:
-        """How many responses came after a moment."""
-        return sum(at > since for at, *_ in list(self._heard))
-
 
 @contextmanager
 def connected(address: str, identity: Path, names: list[str]) -> Iterator[Sidecars]:

@@ -17,7 +17,6 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sys.executable).parent / "policyd")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:

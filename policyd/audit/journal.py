@@ -224,12 +224,8 @@ class Journal:
             self._commits.wait(epoch, seq)
         self._count(stencil.entry.kind for stencil, _ in filled)
 
-    def writable(self) -> bool:
-        """Whether the next record would be kept; after a failure, tries by recording what was missed."""
-        return not self.trouble()
-
     def trouble(self) -> str:
-        """Why records are not kept now, for people; "" if they are."""
+        """Why the next record would not be kept, for people; "" if it would: tries by recording what was missed."""
         with self._mutex:
             if self._closed:
                 return "the journal is closed"

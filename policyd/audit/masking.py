@@ -1,7 +1,6 @@
-"""What never reaches the journal: credentials, and headers that nobody asked to have kept.
+"""What never reaches the journal: credentials, wherever they stand in an entry.
 
-Law: pure, and applied before anything is buffered. `trim` is for who builds a context; `mask` is the fence in the
-journal itself, so that no caller can forget it.
+Law: pure, and applied before anything is buffered: the fence is in the journal itself, so that no caller can forget it.
 """
 
 from __future__ import annotations
@@ -46,23 +45,6 @@ _TOKEN: Final = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.ASCII,
 )
-
-
-def trim(context: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The part of `context` that may be recorded, and the paths of what was masked in it.
-
-    Of `request.headers` (names to values) only those named in `allowed`, in lower case, stay; a credential is
-    masked even if it is named. Everything else stays, without the tokens in it.
-    """
-    kept = dict(context)
-    request = kept.get("request")
-    if isinstance(request, Mapping):
-        headers = request.get("headers")
-        if isinstance(headers, Mapping) and "__entity" not in headers:
-            wanted = {name: value for name, value in headers.items() if name.lower() in allowed}
-            kept["request"] = {**request, "headers": wanted}
-    masked: list[str] = []
-    return _clean_all(kept, "", masked), tuple(masked)
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -37,7 +37,6 @@ MAX_TOLD: Final = 4_096  # messages of a batch
 MAX_LINES: Final = 16_384  # of a message: an agent reads a mebibyte at once
 MAX_NAME: Final = 64
 MAX_WHY: Final = 200
-MESSAGE_BYTES: Final = 8 << 20
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 

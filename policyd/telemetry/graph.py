@@ -21,7 +21,6 @@ _DURATION: Final = f"{names.MESH_PREFIX}_{names.MESH_DURATION}_bucket"
 _OPENED: Final = f"{names.MESH_PREFIX}_{names.MESH_OPENED}"
 # names have no letters that are written otherwise (signals.Party), decisions neither
 _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
-_READ: Final = (_REQUESTS, _DURATION, _OPENED)
 
 
 class Edge(NamedTuple):

@@ -258,10 +258,6 @@ class Metrics:
         """All shadow decisions made, by what would change."""
         return {change: count for (change,), count in self.slots.sums(names.SHADOW_DECISIONS)}
 
-    def exposition(self) -> bytes:
-        """All of them, as Prometheus' text format has it."""
-        return expose(self.registry)
-
 
 def expose(registry: Collector) -> bytes:
     """A registry in Prometheus' text format, without the times of creation, which nothing asks for."""

@@ -55,11 +55,6 @@ class Window:
             self._add(span)
         self._make_room()
 
-    def resize(self, bound: int) -> None:
-        """Keep within another bound from now on."""
-        self._bound = bound
-        self._make_room()
-
     def trace(self, trace_id: str) -> Trace | None:
         """One trace."""
         kept = self._traces.get(trace_id)

@@ -386,12 +386,11 @@ def test_a_full_disk_refuses_leaves_nothing_half_written_and_goes_on_when_there_
             journal.append(an_entry())
         assert raw_lines(folder) == before
         clock.advance(1)
-    assert not journal.writable()
     assert journal.trouble() == (
         f"the journal in `{folder}` takes no record: {FULL}; make space, or have the folder writable"
     )
     disk.space = None
-    assert journal.writable()
+    assert not journal.trouble()
     assert journal.append(an_entry()).seq == 3  # type: ignore[union-attr]
     (gap,) = details(folder)
     assert gap == {
@@ -441,7 +440,7 @@ def test_on_full_drop_is_for_decisions_and_nothing_else_goes_on_without_its_reco
     told = journal.keep_all([an_entry(), an_entry(kind=kind), an_entry()])
     assert [one is None for one in told] == [True, False, True]
     disk.space = None
-    assert journal.writable()
+    assert not journal.trouble()
     assert [(gap["dropped"], gap["refused"]) for gap in details(folder)] == [(2, 2)]
 
 
@@ -462,7 +461,7 @@ def test_a_full_buffer_refuses_and_what_waits_is_written_when_there_is_space(ope
     journal.append(an_entry())
     with pytest.raises(JournalError, match=f"the journal's buffer of 1500 bytes is full: .*{FULL}"):
         journal.append(an_entry())
-    assert not journal.writable()
+    assert journal.trouble()
     disk.space = None
     journal.close()
     assert [record.seq for record in records(folder)] == [1, 2]
@@ -476,7 +475,7 @@ def test_a_segment_that_was_removed_is_replaced(open_journal: Open, folder: Path
     segment = folder / segment_name(WRITER, 1)
     wait_until(lambda: segment.exists() and segment.stat().st_size > 0)
     segment.unlink()
-    assert journal.writable()
+    assert not journal.trouble()
     assert journal.append(an_entry()).seq == 2  # type: ignore[union-attr]
     journal.close()
     assert [segment.first_seq for segment in list_segments(folder)[WRITER]] == [2]

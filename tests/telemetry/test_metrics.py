@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from policyd import names
-from policyd.telemetry.metrics import Metrics
+from policyd.telemetry.metrics import Metrics, expose
 from tests.golden import check_text
 
 REVISION = "5f" * 32
@@ -42,7 +42,7 @@ def busy() -> Metrics:
 
 
 def test_the_exposition_is_this(request: pytest.FixtureRequest) -> None:
-    text = busy().exposition().decode()
+    text = expose(busy().registry).decode()
     check_text("telemetry/metrics.txt", text, update=request.config.getoption("--update-golden"))
 
 
@@ -57,7 +57,7 @@ def test_every_metric_that_has_a_name_is_there() -> None:
 
 def test_a_text_of_others_is_no_label() -> None:
     metrics = Metrics()
-    before = metrics.exposition().count(b"\n")
+    before = expose(metrics.registry).count(b"\n")
     for number in range(100):
         metrics.decided(f"evil-{number}", f"evil-{number}", 0.1, f"{number:064x}")
         metrics.shadowed(f"evil-{number}")
@@ -67,7 +67,7 @@ def test_a_text_of_others_is_no_label() -> None:
         metrics.refused(f"evil-{number}")
         metrics.ca_expiry({f"evil-{number}": 1})
         metrics.keys_fetched(f"evil-{number}")
-    text = metrics.exposition()
+    text = expose(metrics.registry)
     assert b"evil" not in text
     assert text.count(b"\n") == before + 7
     assert b'policyd_decisions_total{decision="other",side="other"} 100.0\n' in text
@@ -100,7 +100,7 @@ def test_of_credentials_those_are_shown_that_are_in_use() -> None:
     metrics.credential_expiry({"credentials/a.crt": 1, "credentials/b.crt": 2})
     metrics.credential_expiry({"credentials/b.crt": 3})
 
-    lines = [line for line in metrics.exposition().splitlines() if line.startswith(b"policyd_credential_expiry")]
+    lines = [line for line in expose(metrics.registry).splitlines() if line.startswith(b"policyd_credential_expiry")]
     assert lines == [b'policyd_credential_expiry_timestamp_seconds{file="credentials/b.crt"} 3.0']
 
 
@@ -109,7 +109,7 @@ def test_what_proxies_decide_counts_among_all_and_under_its_revision_as_long_as_
     metrics.decided_by_proxy("deny", REVISION, 5)
     metrics.decided_by_proxy("allow", "0a" * 32, 2)  # told late, under a revision that is long gone
 
-    text = metrics.exposition().decode()
+    text = expose(metrics.registry).decode()
 
     assert metrics.totals() == (11, 6, 1)
     assert 'policyd_decisions_total{decision="deny",side="inbound"} 5.0' in text

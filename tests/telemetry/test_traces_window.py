@@ -58,13 +58,8 @@ def test_one_trace_cannot_push_out_all_others() -> None:
     assert window.fill().cut == 5
 
 
-def test_a_smaller_bound_holds_at_once_and_none_keeps_nothing() -> None:
-    window = Window(10 * SIZE)
-    window.add(of_trace(number) for number in range(10))
-    window.resize(4 * SIZE)
-    assert ids(window) == [9, 8, 7, 6]
-
-    window.resize(0)
+def test_a_window_of_no_size_keeps_nothing() -> None:
+    window = Window(0)
     window.add([of_trace(1)])
     assert (ids(window), window.fill().used) == ([], 0)
 

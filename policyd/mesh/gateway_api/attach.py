@@ -6,7 +6,7 @@ listener, port or Service gets its rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,9 +143,3 @@ def lets(opening: Opening, route: GatewayApiResource) -> bool:
     kind = str(route.kind)  # type: ignore[attr-defined]
     namespaces = opening.listener.allowed_routes.namespaces
     return kind in opening.kinds and namespaces.allow(opening.gateway.namespace, route.namespace)
-
-
-def at_listeners(found: Sequence[AtListener] | AtService | Fault) -> Iterator[AtListener]:
-    """The listeners among what a parent came to."""
-    if not isinstance(found, AtService | Fault):
-        yield from found

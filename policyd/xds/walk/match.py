@@ -28,13 +28,12 @@ _STRING: Final = frozenset({"exact", "prefix", "suffix", "contains", "safe_regex
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A route (None: no one matches), its virtual host, and at which place both stand.
+    """A route (None: no one matches) and its virtual host.
 
-    `percent` is its share of such requests.
+    `route_at` is the route's place there, `percent` its share of such requests.
     """
 
     virtual_host: Mapping[str, Any]
-    host_at: int
     route: Mapping[str, Any] | None = field(default=None)
     route_at: int = -1
     percent: float = 100.0
@@ -45,21 +44,21 @@ def choose(table: Mapping[str, Any], asked: Asked) -> tuple[Chosen, ...]:
     authority = asked.authority.lower()
     host = without_port(authority) if table.get("ignore_port_in_host_matching") else authority
     found = _virtual_host(table.get("virtual_hosts", ()), host)
-    return () if found is None else tuple(_divided(*found, asked))
+    return () if found is None else tuple(_divided(found, asked))
 
 
-def _divided(at: int, virtual_host: Mapping[str, Any], asked: Asked) -> Iterator[Chosen]:
+def _divided(virtual_host: Mapping[str, Any], asked: Asked) -> Iterator[Chosen]:
     """A request has one number by chance, and a route with a fraction takes it where the number is below that."""
     taken = 0.0
     for place, route in enumerate(virtual_host.get("routes", ())):
         if matches(route["match"], asked):
             below = percent(route["match"].get("runtime_fraction", {}).get("default_value"), 100.0)
             if below > taken:
-                yield Chosen(virtual_host, at, route, place, below - taken)
+                yield Chosen(virtual_host, route, place, below - taken)
                 taken = below
             if taken >= 100:
                 return
-    yield Chosen(virtual_host, at, percent=100 - taken)
+    yield Chosen(virtual_host, percent=100 - taken)
 
 
 def percent(fraction: Mapping[str, Any] | None, otherwise: float = 0.0) -> float:
@@ -70,14 +69,14 @@ def percent(fraction: Mapping[str, Any] | None, otherwise: float = 0.0) -> float
     return 100 * float(fraction.get("numerator", 0)) / whole
 
 
-def _virtual_host(hosts: Any, host: str) -> tuple[int, Mapping[str, Any]] | None:
-    best: tuple[tuple[int, int], int, Mapping[str, Any]] | None = None
-    for at, one in enumerate(hosts):
+def _virtual_host(hosts: Any, host: str) -> Mapping[str, Any] | None:
+    best: tuple[tuple[int, int], Mapping[str, Any]] | None = None
+    for one in hosts:
         for domain in one["domains"]:
             rank = _rank(domain.lower(), host)
             if rank is not None and (best is None or rank > best[0]):
-                best = rank, at, one
-    return None if best is None else best[1:]
+                best = rank, one
+    return None if best is None else best[1]
 
 
 def _rank(domain: str, host: str) -> tuple[int, int] | None:
