@@ -26,6 +26,7 @@ def show(directory: Dir = None, pem: Pem = False, jwt: Jwt = False, as_json: AsJ
     import json
 
     from policyd.cli import output
+    from policyd.cli.bundles import table_of
 
     _check(pem=pem, jwt=jwt)
     bundle = running_bundle(directory)
@@ -80,7 +81,7 @@ def import_(
     Make sure that it is theirs: who can give you another one can be any of their workloads.
     """
     from policyd.cli import output
-    from policyd.cli.ca_federation import said
+    from policyd.cli.bundles import read_document, said
     from policyd.instance import folder, server
 
     document = read_document(file)
@@ -90,18 +91,6 @@ def import_(
         output.print_json({"trust_domain": trust_domain, "sequence": found.sequence, "roots": found.roots})
     else:
         output.show(said(found))
-
-
-def read_document(file: Path) -> bytes:
-    """A bundle from a file, as far as one is read; raises UsageError."""
-    from policyd.errors import UsageError
-    from policyd.svid.bundle import MAX_BYTES
-
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from None
 
 
 def _check(*, pem: bool, jwt: bool) -> None:
@@ -131,15 +120,3 @@ def _pem(bundle: Bundle) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return "".join(root.public_bytes(Encoding.PEM).decode() for root in bundle.authorities)
-
-
-def table_of(bundle: Bundle) -> object:
-    """Each key of a bundle."""
-    from policyd.cli import output
-
-    rows = [
-        ("x509-svid", root.subject.rfc4514_string(), f"until {root.not_valid_after_utc:%F %T} UTC")
-        for root in bundle.authorities
-    ]
-    rows += [("jwt-svid", key.kid, "-") for key in bundle.jwt_keys]
-    return output.table(("use", "key", "end"), rows)

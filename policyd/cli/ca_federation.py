@@ -52,7 +52,7 @@ def create(
     """
     from policyd._pb import authority_pb2 as pb
     from policyd.cli import output
-    from policyd.cli.ca_bundle import read_document
+    from policyd.cli.bundles import read_document, said
     from policyd.instance import folder, server
 
     request = pb.CreateFederationRequest(
@@ -92,7 +92,7 @@ def show_one(trust_domain: TrustDomain, directory: Dir = None, as_json: Json = F
     import json
 
     from policyd.cli import output
-    from policyd.cli.ca_bundle import table_of
+    from policyd.cli.bundles import table_of
     from policyd.errors import UsageError
     from policyd.instance import folder, server
     from policyd.svid import bundle as bundles
@@ -149,6 +149,7 @@ def refresh(
 ) -> None:
     """Ask another trust domain's bundle endpoint now, and say what came of it."""
     from policyd.cli import output
+    from policyd.cli.bundles import said
     from policyd.errors import FederationError
     from policyd.instance import folder, server
 
@@ -161,12 +162,6 @@ def refresh(
         output.print_json(_as_json(found))
     else:
         output.show(said(found))
-
-
-def said(one: pb.Federated) -> str:
-    """What is at hand, in one line."""
-    numbers = f"sequence {one.sequence}, roots {one.roots}, keys of tokens {one.jwt_keys}"
-    return f"the workloads of `{one.trust_domain}` are known: {numbers}"
 
 
 def _cells(one: pb.Federated) -> tuple[str, ...]:
