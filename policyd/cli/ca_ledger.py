@@ -86,8 +86,8 @@ def log(
     from policyd.audit.ask.records import record_of
     from policyd.cli import output
     from policyd.cli.journal_copy import ask
-    from policyd.cli.log import describe
     from policyd.cli.moments import here
+    from policyd.cli.record_line import describe
 
     now = datetime.now(UTC)
     ends = {"valid_at": now, "ends_before": _before(ends_within, now)} if ends_within else {}

@@ -37,7 +37,7 @@ def ask(
     """Ask the journal of a folder; raises UsageError where there is none, QuestionError, JournalError."""
     from policyd.audit.ask.copy import reading, refresh
     from policyd.audit.ask.process import Bounds, asked
-    from policyd.cli.log import journal_of, say_broken
+    from policyd.cli.journal import journal_of, say_broken
     from policyd.cli.waiting import waiting
     from policyd.instance import folder as find_folder
     from policyd.state_paths import state_paths

@@ -54,7 +54,7 @@ def export(
     has come since. A file is whole or not there, and no record is in two.
     """
     from policyd.cli import output
-    from policyd.cli.log import journal_of
+    from policyd.cli.journal import journal_of
     from policyd.cli.moments import here
     from policyd.errors import UsageError
 
@@ -76,7 +76,7 @@ def export(
 
 def _print(journal: Path, span: Span) -> None:
     from policyd.audit.scan import scan
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
 
     for line in scan(journal, span).lines(say_broken):
         sys.stdout.buffer.write(line.raw)
@@ -110,7 +110,7 @@ def _write_all(journal: Path, target: Path, state: State) -> State:
     """Write file after file; after each, how far it is."""
     from policyd.audit.read import Follower, Position
     from policyd.audit.scan import scan
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
     from policyd.cli.waiting import waiting
 
     span = _span(state)

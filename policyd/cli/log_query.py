@@ -107,8 +107,8 @@ def stats(
     from policyd.audit.ask.filters import Filter
     from policyd.audit.ask.questions import totals
     from policyd.cli import output
+    from policyd.cli.journal import journal_of
     from policyd.cli.journal_copy import ask
-    from policyd.cli.log import journal_of
     from policyd.cli.moments import here
 
     journal = journal_of(directory)
@@ -150,7 +150,7 @@ def _show_records(found: Rows, as_json: bool) -> bool:
 
     from policyd.audit.ask.records import mappings, record_of
     from policyd.cli import output
-    from policyd.cli.log import describe
+    from policyd.cli.record_line import describe
 
     if as_json:
         for value in found.values():

@@ -35,7 +35,8 @@ def show(
     Several records, as of a request's hops, are listed. The record is read from the journal itself.
     """
     from policyd.cli import output
-    from policyd.cli.log import describe, journal_of
+    from policyd.cli.journal import journal_of
+    from policyd.cli.record_line import describe
     from policyd.instance import folder
     from policyd.offline.explained import Explainer
 
@@ -79,7 +80,7 @@ def _evidence(journal: Path, copied: Record) -> Line:
     """The record where it stands; raises JournalError where it is gone since, or is another."""
     from policyd.audit.scan import lines_of
     from policyd.audit.segments import list_segments
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
     from policyd.errors import JournalError
 
     segments = [one for one in list_segments(journal).get(copied.writer, ()) if one.first_seq <= copied.seq]

@@ -57,7 +57,7 @@ def verify(
     """
     from policyd.audit.verify import verify as verify_journal
     from policyd.ca.sealing import fingerprint
-    from policyd.cli.log import journal_of
+    from policyd.cli.journal import journal_of
     from policyd.cli.output import print_json
 
     journal = journal_of(directory)

@@ -44,7 +44,7 @@ def replay(
     guessed. Exit code 0 if nothing changes, 2 if something does.
     """
     from policyd.cli import output
-    from policyd.cli.log import journal_of
+    from policyd.cli.journal import journal_of
     from policyd.cli.moments import here
     from policyd.instance import folder as find_folder
 
@@ -85,7 +85,7 @@ def candidate_of(candidate: Path, where: Path) -> tuple[Folder, Ruling]:
 def tally_of(journal: Path, span: Span, where: Path, folder: Folder, ruling: Ruling) -> Tally:
     """Replay the journal, with progress; raises JournalError."""
     from policyd.audit.scan import scan
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
     from policyd.cli.waiting import counted, waiting
     from policyd.offline.replaying import before_of, deciders
     from policyd.offline.replaying import replay as decide_again

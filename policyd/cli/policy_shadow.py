@@ -42,7 +42,7 @@ def shadow_report(directory: Dir = None, since: Since = "", revision: Revision =
     same, 2 if one would change or the shadow policies failed, 1 if no decision was compared.
     """
     from policyd.cli import output
-    from policyd.cli.log import journal_of
+    from policyd.cli.journal import journal_of
     from policyd.cli.moments import here
     from policyd.policy.shadow_report import LATEST, latest, report
 
@@ -62,7 +62,7 @@ def shadow_report(directory: Dir = None, since: Since = "", revision: Revision =
 def _records(journal: Path, span: Span) -> Callable[[], Iterator[Record]]:
     """What reads the records of a span, each time anew."""
     from policyd.audit.scan import scan
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
 
     def read() -> Iterator[Record]:
         return (line.record for line in scan(journal, span).lines(say_broken))

@@ -44,7 +44,7 @@ def suggest(
     unless it is in the time range. Exit code 2 where the draft does not allow all that was observed.
     """
     from policyd.cli import output
-    from policyd.cli.log import journal_of
+    from policyd.cli.journal import journal_of
     from policyd.cli.moments import here
     from policyd.errors import UsageError
     from policyd.instance import folder as find_folder
@@ -76,7 +76,7 @@ def suggest(
 
 def _observe(journal: Path, span: Span) -> Observed:
     from policyd.audit.scan import scan
-    from policyd.cli.log import say_broken
+    from policyd.cli.journal import say_broken
     from policyd.cli.waiting import counted, waiting
     from policyd.policy.suggest import Observed
 

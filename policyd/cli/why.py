@@ -128,7 +128,7 @@ def _reasons(records: Iterable[Record], explainer: Explainer, *, together: bool)
 
 def _told(record: Record, explainer: Explainer) -> tuple[str, str]:
     """Why, and what would have allowed it. What failed was not decided by policies: its errors say why."""
-    from policyd.cli.log import describe_reason
+    from policyd.cli.record_line import describe_reason
 
     if record.decision == "error":
         return describe_reason(record), ""
