@@ -29,58 +29,39 @@ SETTINGS = f"""\
 listen: {{xds: "{HUB}:9101", authz: "{HUB}:9102", attestation: "{HUB}:9103"}}
 egress: {{allowAddresses: [{OUTSIDE}/32]}}
 """
+SERVING = """\
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  selector: {{app: {name}}}
+  ports:
+    - {{name: http, port: 8080}}
+    - {{name: grpc, port: 50051}}
+    - {{name: tls-own, port: 8443}}
+    - {{name: tcp-raw, port: 9000}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: {name}-1
+  annotations:
+    policyd/inboundPort.grpc: "15106"
+    policyd/inboundPort.tls-own: "15107"
+    policyd/inboundPort.tcp-raw: "15108"
+spec: {{address: "{address}", labels: {{app: {name}}}, serviceAccount: {name}}}
+"""
 MESH = f"""\
 apiVersion: v1
 kind: Service
 metadata: {{name: web}}
 spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80}}]}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {{name: api}}
-spec:
-  selector: {{app: api}}
-  ports:
-    - {{name: http, port: 8080}}
-    - {{name: grpc, port: 50051}}
-    - {{name: tls-own, port: 8443}}
-    - {{name: tcp-raw, port: 9000}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: old}}
-spec:
-  selector: {{app: old}}
-  ports:
-    - {{name: http, port: 8080}}
-    - {{name: grpc, port: 50051}}
-    - {{name: tls-own, port: 8443}}
-    - {{name: tcp-raw, port: 9000}}
----
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {{name: web-1}}
 spec: {{address: {WEB}, labels: {{app: web}}, serviceAccount: web}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata:
-  name: api-1
-  annotations:
-    policyd/inboundPort.grpc: "15106"
-    policyd/inboundPort.tls-own: "15107"
-    policyd/inboundPort.tcp-raw: "15108"
-spec: {{address: {API}, labels: {{app: api}}, serviceAccount: api}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata:
-  name: old-1
-  annotations:
-    policyd/inboundPort.grpc: "15106"
-    policyd/inboundPort.tls-own: "15107"
-    policyd/inboundPort.tcp-raw: "15108"
-spec: {{address: "{OLD}", labels: {{app: old}}, serviceAccount: old}}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -133,6 +114,7 @@ spec:
     - {{port: {{number: 8443}}, captureMode: IPTABLES}}
     - {{port: {{number: 9000}}, captureMode: IPTABLES}}
 """
+MESH += "".join(SERVING.format(name=name, address=address) for name, address in (("api", API), ("old", OLD)))
 PAIRS = (("web", "api"), ("web", "old"), ("old", "api"))
 CALLS = """\
 @id("{caller}-reads-{called}")

@@ -25,6 +25,18 @@ def task(*names: str) -> dict[str, str]:
     return {f"mesh/{name}.yaml": (BOOKINFO / "tasks" / f"{name}.yaml").read_text() for name in names}
 
 
+def shared(backends: str) -> str:
+    """A route of the Gateway API by which requests for reviews are shared among backends, a YAML list."""
+    return f"""\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shares, namespace: default}}
+spec:
+  parentRefs: [{{group: "", kind: Service, name: reviews}}]
+  rules: [{{backendRefs: {backends}}}]
+"""
+
+
 def loaded(more: Mapping[str, str] | None = None) -> Live:
     """Bookinfo with these files besides."""
     return _loaded(tuple(sorted((more or {}).items())))

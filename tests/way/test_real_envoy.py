@@ -21,7 +21,7 @@ from policyd.xds.snapshot import Resource, Snapshot, check_snapshot, make_snapsh
 from policyd.xds.walk.asked import Asked
 from policyd.xds.walk.sent import Sent
 from policyd.xds.walk.step import Step, chain_for, steps
-from tests.way.folders import loaded, task
+from tests.way.folders import loaded, shared, task
 from tests.xds.envoy_process import EnvoyProcess, eventually
 from tests.xds.test_real_envoy import NODE, serving
 
@@ -71,15 +71,7 @@ spec:
       directResponse: {status: 203}
     - route: [{destination: {host: details}}]
 """
-SHARES = """\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shares, namespace: default}
-spec:
-  parentRefs: [{group: "", kind: Service, name: reviews}]
-  rules:
-    - backendRefs: [{name: reviews, port: 9080}, {name: nobody, port: 80}, {name: ratings, port: 9080}]
-"""
+SHARES = shared("[{name: reviews, port: 9080}, {name: nobody, port: 80}, {name: ratings, port: 9080}]")
 SCENARIOS: Mapping[str, Mapping[str, str]] = {
     "plain": {},
     "everything": {"mesh/everything.yaml": EVERYTHING, "mesh/wild.yaml": WILD},

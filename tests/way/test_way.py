@@ -11,7 +11,7 @@ from policyd.errors import InvalidInput
 from policyd.policy.end_user import Shown
 from policyd.way.model import Hop, is_denied, is_lost
 from policyd.way.text import as_json, lines
-from tests.way.folders import BOOKINFO, loaded, task, way
+from tests.way.folders import BOOKINFO, loaded, shared, task, way
 
 CHANGES = """\
 apiVersion: networking.istio.io/v1
@@ -215,19 +215,9 @@ def test_the_way_of_a_request(
     assert told(way(loaded(files), request_, headers)) == expected
 
 
-SHARED = """\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shares, namespace: default}
-spec:
-  parentRefs: [{group: "", kind: Service, name: reviews}]
-  rules:
-    - backendRefs: [{name: reviews, port: 9080, weight: 3}, {name: nobody, port: 80, weight: 1}]
-"""
-
-
 def test_of_a_route_by_chance_each_share_is_told() -> None:
-    live = loaded({"mesh/shared.yaml": SHARED})
+    backends = "[{name: reviews, port: 9080, weight: 3}, {name: nobody, port: 80, weight: 1}]"
+    live = loaded({"mesh/shared.yaml": shared(backends)})
 
     found = way(live, "productpage GET http://reviews/reviews/0")
 
