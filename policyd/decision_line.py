@@ -8,7 +8,7 @@ it prints as they are, so of others' than the mesh's own authority's only those 
 credential is in a line, and of a token no more than what policies read.
 
 A line by Envoy's file logger costs it less than an entry of its gRPC access log, and is never dropped: what waits to be
-written waits in Envoy, whoever reads the pipe.
+written waits in Envoy, whoever reads the pipe, and an Envoy that is full of it decides no more (proxy.bootstrap).
 """
 
 from __future__ import annotations

@@ -119,6 +119,8 @@ WORKLOAD_SVID_EXPIRY: Final = "policyd_workload_svid_expiry_timestamp_seconds"
 PROXY_SERIES: Final = "policyd_proxy_series"
 PROXY_SERIES_DROPPED: Final = "policyd_proxy_series_dropped_total"
 PROXY_SERIES_LIMIT: Final = "policyd_proxy_series_limit"
+PROXY_MEMORY: Final = "policyd_proxy_memory_ratio"
+PROXY_REFUSED: Final = "policyd_proxy_refused_total"
 PROXY_UNREADABLE: Final = "policyd_proxy_unreadable_lines"
 APPLICATION_UP: Final = "policyd_application_up"
 
@@ -246,6 +248,15 @@ METRICS: Final[dict[str, Metric]] = {
     ),
     PROXY_SERIES_LIMIT: Metric(
         "agent", "gauge", "How many it keeps of a kind at most; beyond it nothing new is counted."
+    ),
+    PROXY_MEMORY: Metric(
+        "agent",
+        "gauge",
+        "Share of its memory that an Envoy has taken; from 0.95 on it answers 503, from 1 on it takes no connection.",
+        ("proxy",),
+    ),
+    PROXY_REFUSED: Metric(
+        "agent", "counter", "Requests and connections that an Envoy refused for want of memory.", ("proxy",)
     ),
     PROXY_UNREADABLE: Metric(
         "agent", "gauge", "Lines of pages that were no metrics, or somebody else's, and are left out."

@@ -21,13 +21,14 @@ from proxy.entry import Entry, enter
 from proxy.events import write_status
 from proxy.fleet import Fleet
 from proxy.forwarding import Forwarding
+from proxy.fullness import fullness
 from proxy.join import Joined
 from proxy.leaving import Leaving
 from proxy.memory import give_back
 from proxy.outside import Outside
 from proxy.probes import Probes
 from proxy.scrape import MetricsServer, Where, collect
-from proxy.series import Series
+from proxy.series import series
 from proxy.session import Session
 from proxy.sidecar import Settings
 from proxy.speech import USUAL, Speech, Wanted
@@ -102,7 +103,10 @@ class Agent:
             joined, self._entry.state, control, fleet, probes, book, resolver, self._outside, self._changed, self._speak
         )
         leaving = self._leaving = Leaving(control.leave, self._outside)
-        series = Series(fleet.status, self._outside.say)
+        growing = (
+            series(fleet.status, self._outside.say),
+            fullness(fleet.status, self._outside.say, self._settings.memory),
+        )
         bound = await self._metrics.start(self._where)
         self._outside.say("agent.metrics", address=str(bound))
         tasks = [
@@ -114,7 +118,7 @@ class Agent:
                 session.tell(),
                 probes.report(),
                 leaving.run(),
-                series.watch(self._outside.sleep),
+                *(each.watch(self._outside.sleep) for each in growing),
                 forwarding.run(control),
                 Tally(fleet.deciding, self._outside).run(),
             )

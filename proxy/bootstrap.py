@@ -23,8 +23,12 @@ RUNTIME = {
     "tracing.opentelemetry.flush_interval_ms": 1_000,
 }
 MAX_CONNECTIONS = 20_000  # downstream, of one Envoy; beyond it new ones are refused, and Envoy does not warn at start
+# of an Envoy's memory: at the first share of it requests get 503, at the second connections are closed as they come
+FULL_FOR_REQUESTS, FULL_FOR_CONNECTIONS = 0.95, 1.0
+MEMORY_LOOK = "0.25s"  # between two looks of Envoy at it: what comes meanwhile is in addition
 
 _TYPES = "type.googleapis.com/envoy.extensions"
+_HEAP = "envoy.resource_monitors.fixed_heap"
 # where a gateway's connections become tunnels, and those of an application end
 INTERNAL_LISTENERS = [
     {
@@ -67,6 +71,7 @@ class Start:
     server: SpiffeId  # whom the xDS server must prove to be
     sds_socket: str
     admin_socket: str
+    memory: int  # bytes of heap
 
 
 def bootstrap(start: Start) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def bootstrap(start: Start) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": start.admin_socket, "mode": OWNER_ONLY}}},
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {"clusters": [sds_cluster(start.sds_socket), _xds_cluster(start)]},
-        "overload_manager": _overload_manager(),
+        "overload_manager": _overload_manager(start.memory),
         "bootstrap_extensions": INTERNAL_LISTENERS,
         "layered_runtime": {"layers": [{"name": "policyd", "static_layer": RUNTIME}]},
         # nothing is flushed to a sink; a scrape gathers what it reads
@@ -155,10 +160,32 @@ def _secret(name: str) -> dict[str, Any]:
     return {"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": source}}
 
 
-def _overload_manager() -> dict[str, Any]:
-    limit = {
+def _overload_manager(memory: int) -> dict[str, Any]:
+    """What an Envoy takes on at most (config.overload.v3.OverloadManager).
+
+    Decisions that its agent does not read wait in its heap: it refuses before the system ends it, and them with it.
+    """
+    connections = {
         "@type": f"{_TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         "max_active_downstream_connections": MAX_CONNECTIONS,
     }
-    name = "envoy.resource_monitors.global_downstream_max_connections"
-    return {"resource_monitors": [{"name": name, "typed_config": limit}]}
+    heap = {
+        "@type": f"{_TYPES}.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+        "max_heap_size_bytes": memory,
+    }
+    return {
+        "refresh_interval": MEMORY_LOOK,
+        "resource_monitors": [
+            {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": connections},
+            {"name": _HEAP, "typed_config": heap},
+        ],
+        "actions": [
+            _beyond("stop_accepting_requests", FULL_FOR_REQUESTS),
+            _beyond("reject_incoming_connections", FULL_FOR_CONNECTIONS),
+        ],
+    }
+
+
+def _beyond(action: str, share: float) -> dict[str, Any]:
+    trigger = {"name": _HEAP, "threshold": {"value": share}}
+    return {"name": f"envoy.overload_actions.{action}", "triggers": [trigger]}

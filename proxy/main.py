@@ -29,7 +29,7 @@ from proxy.entry import Entry
 from proxy.lifecycle import Limits
 from proxy.outside import Outside, utc_now
 from proxy.scrape import DEFAULT, Where
-from proxy.sidecar import Settings
+from proxy.sidecar import LEAST_MEMORY, MEMORY, MOST_MEMORY, Settings
 from proxy.speech import Speech
 from proxy.state import StateFolder
 from proxy.workload_server import SOCKET, Place
@@ -39,6 +39,7 @@ _MAX_TOKEN_FILE = 4096
 OF_ENVOYS: Final[dict[str, Any]] = {
     "drain": Limits().drain,
     "concurrency": 1,
+    "envoy_memory": MEMORY >> 20,
     "envoy_log_level": "warning",
     "resolv_conf": RESOLV_CONF,
 }
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         help="how long a stop waits for requests and tunnels that are under way, at most (default: 5)",
     )
     add("--concurrency", metavar="N", type=_workers, help="worker threads of each Envoy (default: 1)")
+    text = f"memory that each Envoy may take, its code not counted; beyond it answers 503 (default: {MEMORY >> 20})"
+    add("--envoy-memory", metavar="MIB", type=_memory, help=text)
     text = "trace, debug, info, warning, error, critical or off (default: warning)"
     add("--envoy-log-level", metavar="LEVEL", choices=ENVOY_LEVELS, help=text)
     text = "run the commands by which WorkloadGroups of the mesh ask applications (exec probes)"
@@ -143,6 +146,13 @@ def _workers(text: str) -> int:
     return value
 
 
+def _memory(text: str) -> int:
+    value = int(text)
+    if not LEAST_MEMORY <= value << 20 <= MOST_MEMORY:
+        raise argparse.ArgumentTypeError(f"`{text}` is not between {LEAST_MEMORY >> 20} and {MOST_MEMORY >> 20}")
+    return value
+
+
 def _settle(options: argparse.Namespace) -> None:
     """Give what was not said its value; raises UsageError for what only an Envoy needs where none is started."""
     for name, value in OF_ENVOYS.items():
@@ -176,6 +186,7 @@ async def _run(options: argparse.Namespace, envoy: Path | None) -> int:
             options.run_probe_commands,
             options.resolv_conf,
             options.proxyless,
+            options.envoy_memory << 20,
         )
         metrics = Where(options.metrics, strict=True) if options.metrics else Where()
         entry = Entry(token, state, options.server, options.name)

@@ -23,7 +23,8 @@ _OWNER_ONLY: Final = 0o600
 class Pipe:
     """Where one Envoy writes of its decisions: a pipe in the agent's folder, made by `open` (0600).
 
-    Its Envoy waits for nobody there: what the agent has not read waits in the pipe, and behind it in Envoy.
+    Its Envoy waits for nobody there: what the agent has not read waits in the pipe, and behind it in Envoy, which
+    refuses requests once it is full.
     """
 
     def __init__(self, path: Path, decided: Decided) -> None:

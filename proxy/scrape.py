@@ -26,6 +26,7 @@ from proxy.bootstrap import Endpoint
 from proxy.envoy_admin import ask
 from proxy.events import SidecarStatus
 from proxy.exposition import Page
+from proxy.fullness import FULL_STATS, refused_in, share_in
 from proxy.series import dropped_in
 
 PATHS: Final = ("/metrics", "/stats/prometheus")  # the second as Istio has it
@@ -38,6 +39,7 @@ ENVOY_SECONDS: Final = 3.0
 WANTED: Final = (
     rf"^{names.MESH_PREFIX}\.|^cluster\.policyd|^cluster_manager|^listener_manager|^server\."
     r"|^cluster\.(in|out)bound\|.*\.grpc\.(request|response)_message_count$"
+    rf"|{FULL_STATS}"
 )
 
 DEFAULT: Final = Endpoint("127.0.0.1", 15020)  # Istio's
@@ -86,6 +88,9 @@ async def collect(
     page.put(names.WORKLOAD_SVID_EXPIRY, [({"spiffe_id": name}, end.timestamp()) for name, end in workloads.items()])
     page.put(names.PROXY_SERIES, zip(proxies, series, strict=True))
     page.put(names.PROXY_SERIES_DROPPED, zip(proxies, (dropped_in(text or "") for text in texts), strict=True))
+    page.put(names.PROXY_REFUSED, zip(proxies, (refused_in(text or "") for text in texts), strict=True))
+    shares = zip(proxies, (share_in(text or "") for text in texts), strict=True)
+    page.put(names.PROXY_MEMORY, [(proxy, share) for proxy, share in shares if share is not None])
     page.put(names.PROXY_SERIES_LIMIT, [({}, signals.MAX_SERIES)])
     for place, text in zip(pages, shown, strict=True):
         page.add_application(place.instance, text or "")

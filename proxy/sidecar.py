@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from policyd.decision_line import PIPE
 from policyd.envoy_api import EnvoyApi
@@ -36,6 +37,10 @@ from proxy.tainted import signers
 from proxy.tally import last_count
 from proxy.tries import first_of, until_stopped
 
+MEMORY: Final = 1 << 30  # what Istio lets a sidecar have at most
+LEAST_MEMORY: Final = 32 << 20  # an Envoy with nothing to do takes half of it
+MOST_MEMORY: Final = 1 << 40
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -54,6 +59,7 @@ class Settings:
     probe_commands: bool = False
     resolv_conf: Path = RESOLV_CONF
     proxyless: bool = False
+    memory: int = MEMORY  # bytes of heap, of each Envoy
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,7 @@ class Sidecar:
             server=self.running.server,
             sds_socket=str(self._folder / "sds.sock"),
             admin_socket=str(self._command.admin_socket),
+            memory=self._settings.memory,
         )
         write_private(self._command.bootstrap, json.dumps(bootstrap(start), indent=1).encode())
 

@@ -20,8 +20,9 @@ _TROUBLES: Final = frozenset({
     "agent.assignment_refused", "agent.decisions_wait", "agent.disconnected", "agent.inspections_ended",
     "agent.not_left", "agent.report_failed",
     "agent.spool_foreign", "agent.state_unusable", "agent.waiting", "identity.failed", "instance.unhealthy",
-    "sidecar.crashed", "sidecar.decisions_lost", "sidecar.failed", "sidecar.not_started", "sidecar.secret_rejected",
-    "sidecar.series_dropped", "workload.refused", "workload.secret_rejected", "workload_api.failed",
+    "sidecar.crashed", "sidecar.decisions_lost", "sidecar.failed", "sidecar.full", "sidecar.not_started",
+    "sidecar.secret_rejected", "sidecar.series_dropped", "workload.refused",
+    "workload.secret_rejected", "workload_api.failed",
 })  # fmt: skip
 
 

@@ -31,6 +31,7 @@ EMPTY_HERE = (
     "policyd_xds_rejections_total",
     "policyd_journal_failures_total",
     "series_dropped",
+    "proxy_refused",
     "credential_expiry",
     "5..",
 )

@@ -23,6 +23,7 @@ START = Start(
     server=SpiffeId.server("cluster.local"),
     sds_socket="/run/policyd/n/sds.sock",
     admin_socket="/run/policyd/n/admin.sock",
+    memory=1 << 30,
 )
 
 

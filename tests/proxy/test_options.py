@@ -13,6 +13,7 @@ from proxy.main import USAGE, main
         ("--concurrency", "2"),
         ("--drain", "0"),
         ("--envoy-log-level", "info"),
+        ("--envoy-memory", "512"),
         ("--resolv-conf", "/etc/resolv.conf"),
     ],
 )

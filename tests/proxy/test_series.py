@@ -8,7 +8,7 @@ from typing import Any
 from policyd.errors import EnvoyError
 from policyd.signals import MAX_SERIES
 from proxy.events import SidecarStatus
-from proxy.series import Series, dropped_in
+from proxy.series import dropped_in, series
 
 PAGE = """\
 # TYPE envoy_server_stats_overflow_counter counter
@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, *sidecars: SidecarStatus) -> None:
         self.counts: dict[str, int | None] = {}
         self.said: list[dict[str, Any]] = []
-        self.series = Series(lambda: sidecars, self._say, self._ask)
+        self.series = series(lambda: sidecars, self._say, self._ask)
 
     def _say(self, event: str, **facts: Any) -> None:
         self.said.append({"event": event, **facts})
