@@ -12,7 +12,6 @@ from typing import Final
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.gateway_api.values import OpenedListener
-from policyd.mesh.hosts import target
 from policyd.mesh.istio.common import Section
 from policyd.mesh.istio.gateway import Gateway, Server
 from policyd.mesh.istio.virtual_service import VirtualService, led_to
@@ -26,6 +25,7 @@ from policyd.mesh.model import (
     tunnels_listener,
 )
 from policyd.mesh.selection import check_names
+from policyd.mesh.service_names import target
 from policyd.yaml import Path
 
 CONNECTIONS: Final = "plain connections"

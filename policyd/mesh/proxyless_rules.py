@@ -15,7 +15,7 @@ from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import Caller
 from policyd.mesh.gateway_api.values import Persistent
-from policyd.mesh.hosts import resolve, target
+from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.destination import Headers
 from policyd.mesh.istio.destination_rule import DestinationRule
 from policyd.mesh.istio.http_route import HttpRoute, Retries
@@ -27,6 +27,7 @@ from policyd.mesh.precedence import Precedence
 from policyd.mesh.protocols import HTTP2
 from policyd.mesh.proxyless import CODE
 from policyd.mesh.scope import Scope, scope_of
+from policyd.mesh.service_names import target
 from policyd.yaml import Path
 
 RETRY_ON: Final = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")

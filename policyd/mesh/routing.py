@@ -15,7 +15,7 @@ from policyd.mesh.connections import check_connections, unspoken
 from policyd.mesh.declaration import Declaration, Declared
 from policyd.mesh.destinations import Caller, Destinations
 from policyd.mesh.gateway_api.values import AttachedRules, OpenedListener, OpensTls
-from policyd.mesh.hosts import overlap, resolve, target
+from policyd.mesh.hosts import overlap, resolve
 from policyd.mesh.istio.common import export_rank
 from policyd.mesh.istio.destination import Destination
 from policyd.mesh.istio.destination_rule import DestinationRule, Subset
@@ -26,6 +26,7 @@ from policyd.mesh.model import Role, Service
 from policyd.mesh.outside_checks import OutsideDestinations
 from policyd.mesh.precedence import check_hosts_once, inside, key
 from policyd.mesh.selection import check_names
+from policyd.mesh.service_names import target
 from policyd.mesh.targets import Targets
 from policyd.yaml import Path
 

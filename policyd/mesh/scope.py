@@ -14,7 +14,7 @@ from typing import Final
 
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration, Declared
-from policyd.mesh.hosts import covers, names
+from policyd.mesh.hosts import covers
 from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.istio.sidecar import IngressListener, Sidecar, SidecarSpec
@@ -23,6 +23,7 @@ from policyd.mesh.matching import did_you_mean
 from policyd.mesh.model import Instance, Mesh, Served, Service
 from policyd.mesh.outside import Outside
 from policyd.mesh.selection import check_names, check_selects, namespace_of
+from policyd.mesh.service_names import names
 from policyd.mesh.sidecars import holds, level, said_of
 from policyd.mesh.targets import Targets
 

@@ -12,7 +12,7 @@ from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.cedar.model import Request, Uid
 from policyd.cedar.policies import Policy
 from policyd.errors import IncompleteRequest, UnacceptablePath
-from policyd.mesh.hosts import default_port
+from policyd.mesh.service_names import default_port
 from policyd.policy.case_yaml import DEFAULT_TIME
 from policyd.policy.change import ANONYMOUS, OTHER, apply, callers_of, identifies, methods_of
 from policyd.policy.diff_meets import Bits, Meets

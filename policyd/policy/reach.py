@@ -14,7 +14,7 @@ from policyd.cedar.http import HttpFacts
 from policyd.cedar.model import Request
 from policyd.cedar.policies import Policy
 from policyd.cedar.scope import ScopeMatch, Scopes
-from policyd.mesh.hosts import default_port
+from policyd.mesh.service_names import default_port
 from policyd.policy.case_yaml import DEFAULT_TIME
 from policyd.policy.change import Change, apply, callers_of, identifies, methods_of
 from policyd.policy.partial import Applies, Chain, Known, applies_of

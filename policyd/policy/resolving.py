@@ -13,8 +13,9 @@ from typing import Final
 
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import SpiffeIdError
-from policyd.mesh.hosts import default_port, resolve
+from policyd.mesh.hosts import resolve
 from policyd.mesh.model import Instance, Listener, Mesh, Service
+from policyd.mesh.service_names import default_port
 from policyd.policy.end_user import Shown, end_user
 from policyd.policy.leaving import leaving
 from policyd.policy.request_form import ANONYMOUS, Form, refused

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.hosts import default_port, resolve
+from policyd.mesh.hosts import resolve
 from policyd.mesh.istio.destination import Destination, MirrorPolicy, RouteDestination
 from policyd.mesh.istio.http_route import HttpRoute
 from policyd.mesh.istio.matches import HttpMatch
 from policyd.mesh.istio.traffic_policy import Sections, Tunnel
 from policyd.mesh.model import Mesh, Service
+from policyd.mesh.service_names import default_port
 from policyd.xds.resources import filters, headers
 from policyd.xds.resources.faults import share
 from policyd.xds.resources.model import outbound_cluster, seconds, tunnel_cluster

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyd.mesh.destinations import Caller
-from policyd.mesh.hosts import default_port, domains, names
 from policyd.mesh.istio.answers import MAX_BODY
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Port, Service
 from policyd.mesh.outside import HTTPS_PORT
 from policyd.mesh.precedence import Precedence
+from policyd.mesh.service_names import default_port, domains, names
 from policyd.xds.resources import connections, egress, filters, inner, rules, sniffed, tcp
 from policyd.xds.resources.forward import to_service
 from policyd.xds.resources.matches import EVERYTHING

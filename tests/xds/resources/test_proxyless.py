@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from policyd.mesh.hosts import domains
 from policyd.mesh.model import Mesh
+from policyd.mesh.service_names import domains
 from policyd.spiffe import SpiffeId
 from policyd.xds.proxyless import SERVER_LISTENER
 from policyd.xds.resources.build import build_snapshots

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from policyd.mesh.destinations import Caller
 from policyd.mesh.gateway_api.values import Segments
-from policyd.mesh.hosts import domains
 from policyd.mesh.istio.http_route import HttpRoute, Retries
 from policyd.mesh.istio.matches import HttpMatch, StringMatch
 from policyd.mesh.istio.virtual_service import VirtualService
 from policyd.mesh.model import Mesh, Service
 from policyd.mesh.proxyless_rules import retried
+from policyd.mesh.service_names import domains
 from policyd.xds.resources import faults, filters
 from policyd.xds.resources.forward import Forward
 from policyd.xds.resources.matches import EVERYTHING, route_match, string_match
