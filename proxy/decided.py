@@ -49,6 +49,8 @@ class Decided:
         self.process = 0  # which Envoy it is, counted
         self.arrived = 0  # decisions of this Envoy, whether they could be kept or not
         self.missed = 0  # and those that it has counted and not told
+        self.away = False  # policyd has not taken what is in the spool for a while
+        self.held = False  # whether some has been left unread since the moment that is watched
         self._runs = False
         self._say = outside.say
         self._changed = changed
@@ -58,7 +60,12 @@ class Decided:
 
     def watch(self, moment: int) -> None:
         """Tell apart from now on what ended after a moment."""
-        self._moment, self._later = moment, 0
+        self._moment, self._later, self.held = moment, 0, False
+
+    @property
+    def fill(self) -> float:
+        """How full the spool is, 1 where nothing more goes in."""
+        return 0.0 if self.spool is None else self.spool.fill
 
     @property
     def before(self) -> int:

@@ -22,6 +22,7 @@ from proxy.outside import Outside
 from proxy.spool import MAX_BYTES, Spool
 
 FIRST_WAIT, MOST_WAIT = 0.2, 5.0  # between two attempts
+AWAY: Final = 6  # attempts in a row, some seconds: an agent that stood still has to find policyd again
 GATHER: Final = 0.1  # seconds for which more may come, once something has: each batch costs policyd a sync
 BATCH_BYTES: Final = 1 << 20
 LAST_SECONDS: Final = 3.0  # how long an ending agent tries to get rid of the rest
@@ -65,6 +66,9 @@ class Forwarding:
                 failures += 1
                 if failures == 1:
                     self._outside.say("agent.decisions_wait", reason=str(error)[:300], frames=self.waiting())
+                if failures == AWAY:
+                    for one in self._all.values():
+                        one.away = True
                 wait = backoff(failures, self._outside.spread(), first=FIRST_WAIT, most=MOST_WAIT)
                 await self._outside.sleep(wait)
                 continue
@@ -106,6 +110,7 @@ class Forwarding:
                 told = [agent_pb2.Told.FromString(body) for body in frames]
                 batch = agent_pb2.Batch(instance=one.instance, spool=spool.name, seq=seq, told=told)
                 spool.kept(await control.keep(batch))
+                one.away = False
 
     def _opened(self, instance: str) -> Spool:
         folder = self._folder / hashlib.sha256(instance.encode()).hexdigest()[:16]

@@ -101,7 +101,7 @@ class Sidecar:
             outside,
             changed,
         )
-        self._pipe = Pipe(self._folder / PIPE, decided)
+        self._pipe = Pipe(self._folder / PIPE, decided, outside.monotonic)
         self._command = Command(
             binary=settings.envoy,
             bootstrap=self._folder / BOOTSTRAP,
@@ -202,6 +202,7 @@ class Sidecar:
 
     async def _ends(self) -> None:
         """Its Envoy is told to end as soon as this returns."""
+        self._pipe.hurry()
         self._counted = await last_count(self.decided, self.admin_socket)
 
     def _prepare(self) -> None:

@@ -76,6 +76,11 @@ class Spool:
         """How many frames wait."""
         return len(self._frames)
 
+    @property
+    def fill(self) -> float:
+        """How much waits, as a share of what may."""
+        return self._bytes / self._max_bytes
+
     def add(self, body: bytes, *, beyond: bool = False) -> int | None:
         """Keep a frame, `beyond` the bound too; raises OSError where the disk does not."""
         size = _HEAD + len(body)

@@ -97,7 +97,8 @@ class Tally:
             if missing == before or not any(missing):
                 break
         for (decided, look), count in zip(seen, missing, strict=True):
-            if count and look.process == decided.process:  # else an Envoy of its own is compared
+            # else an Envoy of its own is compared, or it is told and not read yet
+            if count and look.process == decided.process and not decided.held:
                 decided.miss(count, NOT_TOLD if decided.arrived else SILENT)
 
     def _offset(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,9 +26,9 @@ from proxy.decided import (
     UNASKED,
     Decided,
 )
-from proxy.forwarding import Forwarding
+from proxy.forwarding import AWAY, Forwarding
 from proxy.outside import Outside
-from proxy.pipe import MAX_LINE, PIPE_BYTES, Pipe
+from proxy.pipe import CATCH_UP, LOOK, MAX_LINE, PIPE_BYTES, Pipe
 from proxy.spool import Spool
 from proxy.tally import Look, Tally, parse
 
@@ -136,9 +136,12 @@ async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_pa
     for number in range(5):
         one.take(b"%d" % number, 1)
     async with asyncio.timeout(60):
-        while policyd.asked < 3:
+        while policyd.asked < AWAY - 1:
             await asyncio.sleep(0)
-        assert (policyd.batches, forwarding.waiting()) == ([], 5)
+        assert (policyd.batches, forwarding.waiting(), one.away) == ([], 5, False)
+        while policyd.asked < AWAY:
+            await asyncio.sleep(0)
+        assert one.away
         policyd.away = False
         while forwarding.waiting():
             await asyncio.sleep(0)
@@ -147,6 +150,7 @@ async def test_what_waits_is_sent_in_order_and_again_until_policyd_has_it(tmp_pa
             await asyncio.sleep(0)
     running.cancel()
 
+    assert not one.away
     assert [logged for logged, _, _ in policyd.told] == [b"0", b"1", b"2", b"3", b"4", b"later"]
     assert policyd.batches[0].seq == 1
     assert one.spool is not None
@@ -343,6 +347,99 @@ async def test_what_nobody_reads_waits_in_the_pipe_and_an_earlier_one_is_replace
 
     await until(lambda: one.arrived * 1024 == written)
     pipe.close()
+
+
+class Narrow:
+    """An Envoy that has told more than goes into the spool of its agent, at whose clock `now` is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 0.0
+        self.one = decided(folder / "s", 1000)
+        self.one.fresh()
+        self.one.take(b"x" * 599 + b"\n", 1)
+        self.pipe = Pipe(folder / "pipe", self.one, lambda: self.now)
+        self.pipe.open()
+        self._told = (folder / "pipe").open("wb", buffering=0)
+
+    def tell(self) -> None:
+        self._told.write(b"y" * 599 + b"\n")
+
+    def take(self) -> None:
+        """Policyd has all that is in the spool."""
+        assert self.one.spool is not None
+        self.one.spool.kept(1 << 62)
+
+    async def looks(self) -> None:
+        """Let the pipe be looked at, several times."""
+        await asyncio.sleep(LOOK * 5)
+
+    def close(self) -> None:
+        self.pipe.close()
+        self._told.close()
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[Narrow]:
+    made = Narrow(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_what_is_told_is_read_as_policyd_takes_it(narrow: Narrow) -> None:
+    narrow.tell()
+    await narrow.looks()
+    assert (narrow.one.arrived, narrow.one.held) == (1, True)
+
+    narrow.take()
+    await until(lambda: narrow.one.arrived == 2)
+    assert waiting(narrow.one) == [(b"y" * 599 + b"\n", 0, "")]
+
+
+async def test_where_policyd_takes_nothing_the_bound_of_the_spool_is_what_counts(narrow: Narrow) -> None:
+    narrow.one.away = True
+    narrow.tell()
+
+    await until(lambda: narrow.one.arrived == 2)
+    assert waiting(narrow.one)[1:] == [(b"", 1, FULL)]
+
+
+async def test_who_tells_more_than_policyd_takes_waits_for_a_while_and_again_once_it_has_caught_up(
+    narrow: Narrow,
+) -> None:
+    narrow.tell()
+    await narrow.looks()
+    narrow.now += CATCH_UP
+    await until(lambda: narrow.one.arrived == 2)
+
+    narrow.take()
+    narrow.tell()  # into a spool that is empty: it has caught up
+    await until(lambda: narrow.one.arrived == 3)
+    narrow.tell()
+    await narrow.looks()
+    assert narrow.one.arrived == 3
+
+
+async def test_an_envoy_that_is_about_to_end_waits_for_nothing(narrow: Narrow) -> None:
+    narrow.tell()
+    await narrow.looks()
+    narrow.pipe.hurry()
+
+    await until(lambda: narrow.one.arrived == 2)
+
+
+async def test_what_is_told_and_not_read_is_no_gap(tmp_path: Path) -> None:
+    one, socket = decided(tmp_path / "s"), tmp_path / "admin.sock"
+    one.fresh()
+    one.take(b"log", 5)
+
+    async def sleep(_: float) -> None:
+        one.held = True
+
+    outside = Outside(say=lambda *_args, **_facts: None, sleep=sleep)
+    async with await asyncio.start_unix_server(Counting(), socket):
+        await Tally(lambda: {"shop-v1": (one, socket)}, outside).compare()
+
+    assert waiting(one) == [(b"log", 0, "")]
 
 
 async def test_a_line_longer_than_any_is_not_kept_for_its_end(tmp_path: Path) -> None:
