@@ -37,7 +37,11 @@ OPERATIONS: Final = (
     ),
     ("`journal.gap`", "records could not be kept", "how many were `refused` or `dropped`, `since`, `until`, `reason`"),
     ("`journal.recovered`", "after a crash a half-written line was put aside", "where"),
-    ("`local.gap`", "decisions of a proxy that did not come to be on record", "`instance`, `lost`, `reason`"),
+    (
+        "`local.gap`",
+        "decisions of a proxy that did not come to be on record",
+        "`instance`, `lost`, `reason`; which `message` of which agent's `spool` says so",
+    ),
     ("`local.differs`", "a proxy and policyd decided differently: an alarm", "both answers"),
 )
 

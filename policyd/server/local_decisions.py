@@ -1,7 +1,8 @@
 """Puts on record what sidecars decided by themselves, as agents forward it; compares the sample, and says what is lost.
 
-Law: a batch is acknowledged once all of it is in the journal, and what was acknowledged is not put there again. An
-agent speaks for the instances that it runs. What cannot be read is counted as lost, and said.
+Law: a batch is acknowledged once all of it is in the journal, and what is there is not put there again, also where a
+crash kept its place from being noted. An agent speaks for the instances that it runs. What cannot be read is counted as
+lost, and said.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ import grpc
 import structlog
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.audit.read import Line
 from policyd.audit.record import Entry
 from policyd.audit.stencil import EPOCH, MICROSECOND, Own, Stencil
 from policyd.authz.local_record import Compared, Foreign, Reader, Silent, Told
@@ -28,6 +30,7 @@ from policyd.authz.ruling import Ruling
 from policyd.decision_line import END
 from policyd.errors import IncompleteRequest, JournalError, StateError
 from policyd.mesh.model import Mesh
+from policyd.server.on_record import OnRecord
 from policyd.sources.state import write_private
 from policyd.spiffe import SpiffeId
 
@@ -119,8 +122,11 @@ class Records(Protocol):
 
 @dataclass(slots=True)
 class _Heard:
-    """What a batch tells, in its order; nothing of it holds until it is on record."""
+    """What a batch tells, in its order; nothing of it holds until it is on record. `message` is what is heard now."""
 
+    instance: str
+    spool: str
+    message: int
     filled: list[tuple[Stencil, Own]] = field(default_factory=list)
     decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     compared: list[bool] = field(default_factory=list)
@@ -132,8 +138,9 @@ class _Heard:
 class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
     """The service. `runs` gives the agent that calls about an instance, or ends the call; `journal` keeps.
 
-    `distrust` is told of a workload whose sidecar decided otherwise than policyd, or tells nothing of its decisions,
-    under which revision; `in_force` gives the mesh and the revision of now.
+    `earlier` are the lines of the journal at this start, the newest first. `distrust` is told of a workload whose
+    sidecar decided otherwise than policyd, or tells nothing of its decisions, under which revision; `in_force` gives
+    the mesh and the revision of now.
     """
 
     def __init__(
@@ -144,6 +151,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         rulings: Rulings,
         positions: Positions,
         journal: Records,
+        earlier: Callable[[], Iterable[Line]],
         counts: Counts,
         clock: Callable[[], datetime],
         distrust: Callable[[SpiffeId, str], object],
@@ -153,6 +161,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         self._in_force = in_force
         self._positions = positions
         self._journal = journal
+        self._on_record = OnRecord(earlier)
         self._counts = counts
         self._clock = clock
         self._distrust = distrust
@@ -176,13 +185,14 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         """Put what is new in a batch on record, all of it or nothing; the number of its last one."""
         spool = f"{agent}/{batch.spool}"
         reached = self._positions.of(spool)
-        heard = _Heard()
+        heard = _Heard(batch.instance, spool, batch.seq)
         if batch.seq > reached + 1 and reached:
-            gap = f"the agent's spool has a gap: {reached} is followed by {batch.seq}"
-            self._lose(heard, batch.instance, 0, gap)
-        for told in batch.told[max(0, reached + 1 - batch.seq) :]:
-            self._hear(heard, batch.instance, told)
-        self._journal.keep_filled(heard.filled)
+            self._lose(heard, 0, f"the agent's spool has a gap: {reached} is followed by {batch.seq}")
+        known = max(0, reached + 1 - batch.seq)
+        for message, told in enumerate(batch.told[known:], batch.seq + known):
+            heard.message = message
+            self._hear(heard, told)
+        self._journal.keep_filled(self._on_record.new_of(heard.filled))
         last = max(reached, batch.seq + len(batch.told) - 1)
         try:
             self._say(heard)
@@ -191,45 +201,45 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
                 self._positions.reach(spool, last)
         return last
 
-    def _hear(self, heard: _Heard, instance: str, told: agent_pb2.Told) -> None:
+    def _hear(self, heard: _Heard, told: agent_pb2.Told) -> None:
         """Take down what one message tells."""
         mesh, revision = self._in_force()
         if told.lost or told.why:
-            self._lose(heard, instance, told.lost, told.why)
-        if told.silent and instance in mesh.instances:
-            heard.distrusted.append((mesh.instances[instance].workload, revision))
+            self._lose(heard, told.lost, told.why)
+        if told.silent and heard.instance in mesh.instances:
+            heard.distrusted.append((mesh.instances[heard.instance].workload, revision))
         if not told.lines:
             if not told.lost and not told.why:
-                self._lose(heard, instance, 0, "an agent of another version has told of some in a form of its own")
+                self._lose(heard, 0, "an agent of another version has told of some in a form of its own")
             return
         if (count := told.lines.count(END)) > MAX_LINES:
-            self._lose(heard, instance, count, f"a message has at most {MAX_LINES} lines")
+            self._lose(heard, count, f"a message has at most {MAX_LINES} lines")
         else:
-            self._read(heard, instance, told.lines)
+            self._read(heard, told.lines)
 
-    def _read(self, heard: _Heard, instance: str, lines: bytes) -> None:
+    def _read(self, heard: _Heard, lines: bytes) -> None:
         """Take down what lines tell."""
         (mesh, revision), now = self._in_force(), self._clock()
         unfit, foreign, micros = 0, Counter[str](), (now - EPOCH) // MICROSECOND
         for line in lines.removesuffix(END).split(END):
             try:
-                one = self._reader.read(line, instance, mesh, micros)
+                one = self._reader.read(line, heard.instance, mesh, micros)
             except Foreign as error:
                 foreign[str(error)] += 1
                 continue
             except (IncompleteRequest, JournalError) as error:
                 unfit += 1
-                if isinstance(error, Silent) and instance in mesh.instances:
-                    heard.distrusted.append((mesh.instances[instance].workload, revision))
+                if isinstance(error, Silent) and heard.instance in mesh.instances:
+                    heard.distrusted.append((mesh.instances[heard.instance].workload, revision))
                 continue
             heard.filled.append((one.stencil, one.own))
             heard.decided[one.stencil.entry.decision or "", one.stencil.entry.revision] += 1
             if one.compared is not None:
                 self._compare(heard, one, one.compared)
         for why, count in foreign.items():
-            self._lose(heard, instance, count, why)
+            self._lose(heard, count, why)
         if unfit:
-            self._lose(heard, instance, unfit, "they tell of no decision, or of no usable request")
+            self._lose(heard, unfit, "they tell of no decision, or of no usable request")
 
     def _compare(self, heard: _Heard, one: Told, compared: Compared) -> None:
         """Both answers, on record where they are not the same."""
@@ -247,10 +257,11 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
         self._note(heard, {"operation": "local.differs", **said}, revision)
         heard.distrusted.append((one.listener.owner, revision))
 
-    def _lose(self, heard: _Heard, instance: str, count: int, why: str) -> None:
-        """Decisions of an instance are not on record (`count` 0: nobody knows how many)."""
+    def _lose(self, heard: _Heard, count: int, why: str) -> None:
+        """Decisions of the instance are not on record (`count` 0: nobody knows how many)."""
         text = "".join(letter if letter.isprintable() else " " for letter in why[:MAX_WHY])
-        self._note(heard, {"operation": "local.gap", "instance": instance, "lost": count, "reason": text})
+        said = {"instance": heard.instance, "lost": count, "reason": text}
+        self._note(heard, {"operation": "local.gap", **said, "spool": heard.spool, "message": heard.message})
         heard.lost += count
 
     def _note(self, heard: _Heard, detail: dict[str, Any], revision: str = "") -> None:

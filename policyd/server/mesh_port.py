@@ -26,6 +26,7 @@ from policyd.server.in_force import InForce
 from policyd.server.issuing import Issuing
 from policyd.server.liveness import Liveness
 from policyd.server.local_decisions import LocalDecisions, Rulings
+from policyd.server.on_record import lines_so_far
 from policyd.server.pausing_tasks import PausingTasks
 from policyd.server.push_log import PushLog
 from policyd.server.refused_tokens import RefusedTokens
@@ -141,6 +142,7 @@ def _decisions(ground: Ground, in_force: InForce, agents: AgentsService, rulings
         rulings=rulings,
         positions=ground.stores.positions,
         journal=ground.journal,
+        earlier=lines_so_far(ground.journal.directory, ground.journal.writer),
         counts=ground.metrics,
         clock=ground.clock,
         distrust=distrust,

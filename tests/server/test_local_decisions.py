@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
+from policyd.audit.journal import Journal
 from policyd.audit.record import Entry
 from policyd.audit.stencil import Own, Stencil
 from policyd.authz.record import NOTHING
@@ -23,6 +24,7 @@ from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from policyd.server.distrust import Distrust
 from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
+from policyd.server.on_record import lines_so_far
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import REVIEWS, ruling_of
@@ -59,9 +61,13 @@ class Counts:
 
 
 class Desk:
-    """The service on a loopback port, called by one agent; `full` is a journal that takes no more entries than that."""
+    """The service on a loopback port, called by one agent; `full` is a journal that takes no more entries than that.
 
-    def __init__(self, ruling: Ruling, folder: Path) -> None:
+    It keeps entries itself, or in `journal`; `agent` is who calls, about instances that it `runs`.
+    """
+
+    def __init__(self, ruling: Ruling, folder: Path, journal: Journal | None = None) -> None:
+        self.agent, self.runs = "node-1", {"reviews-v1"}
         self.entries: list[Entry] = []
         self.full: int | None = None
         self.counts = Counts()
@@ -74,7 +80,8 @@ class Desk:
             in_force=lambda: (ruling.mesh, ruling.revision),
             rulings=rulings,
             positions=Positions(folder / "spools.json"),
-            journal=self,
+            journal=journal or self,
+            earlier=lines_so_far(journal.directory, journal.writer) if journal else lambda: (),
             counts=self.counts,
             clock=lambda: NOW,
             distrust=lambda workload, revision: self.distrusted.append((workload, revision)),
@@ -82,9 +89,9 @@ class Desk:
         )
 
     async def _runs(self, context: Any, instance: str) -> str:
-        if instance != "reviews-v1":
+        if instance not in self.runs:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this agent does not run that instance")
-        return "node-1"
+        return self.agent
 
     def stencil(self, entry: Entry) -> Stencil:
         return Stencil(entry)
@@ -179,7 +186,14 @@ async def test_what_an_agent_has_lost_is_said(desk: Desk) -> None:
     await desk.say(1, agent_pb2.Told(lost=7, why="the agent's\nspool is full"))
 
     assert desk.said == [
-        {"operation": "local.gap", "instance": "reviews-v1", "lost": 7, "reason": "the agent's spool is full"}
+        {
+            "operation": "local.gap",
+            "instance": "reviews-v1",
+            "lost": 7,
+            "reason": "the agent's spool is full",
+            "spool": "node-1/s",
+            "message": 1,
+        }
     ]
     assert desk.counts.lost == 7
 
