@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 # Tests start thousands of our processes; without bytecode on disk each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test laws lint types floors check bench golden pictures docs clean
+.PHONY: help setup demo test laws lint bench golden pictures docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
