@@ -24,8 +24,9 @@ from bench.table import Row, row
 from policyd import signals
 from policyd.names import AUTHZ_FILTER
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import XDS_CLUSTER
 from policyd.xds.resources import clusters, filters
-from policyd.xds.resources.model import AUTHZ_CLUSTER, XDS_CLUSTER, Control, Tracing
+from policyd.xds.resources.model import AUTHZ_CLUSTER, Control, Tracing
 from proxy.bootstrap import RUNTIME
 
 SECONDS = 4

@@ -10,10 +10,8 @@ from typing import Any
 
 from policyd.errors import EnvoyError
 from policyd.spiffe import SpiffeId
-from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET
+from policyd.xds.agreed import IDENTITY_SECRET, ROOTS_SECRET, SDS_CLUSTER, XDS_CLUSTER
 
-SDS_CLUSTER = "policyd-sds"
-XDS_CLUSTER = "policyd-xds"
 OWNER_ONLY = 0o600
 RUNTIME = {
     # Envoy's own limit of 100 instructions refuses regexes that people write; this one is Istio's

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from policyd.errors import StateError
+from policyd.state_paths import MAX_SOCKET_PATH
 from proxy.caller import Caller, Options
-from proxy.runtime import MAX_SOCKET_PATH
 
 CHUNK: Final = 64 << 10
 MAX_CONNECTIONS: Final = 1024

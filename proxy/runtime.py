@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from policyd.errors import StateError
+from policyd.state_paths import MAX_SOCKET_PATH
 
-MAX_SOCKET_PATH: Final = 107  # bytes of a Unix socket's path on Linux; 103 elsewhere
 BOOTSTRAP: Final = "bootstrap.json"
 _LONGEST_FILE: Final = len("/admin.sock")
 

@@ -6,19 +6,16 @@ Law: pure. Secrets are made only from values that `proxy.identity` checked, so a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.envoy_api import SECRET, TYPE_PREFIX, EnvoyApi
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET
 from policyd.xds.snapshot import Snapshot, make_snapshot, resource
 from proxy.identity import Bundle, Svid
-
-IDENTITY_SECRET: Final = "default"  # noqa: S105 - a name, the one that Istio and SPIRE use
-ROOTS_SECRET: Final = "ROOTCA"  # noqa: S105 - likewise
-LISTED_SECRET: Final = "ROOTCA+CRL"  # noqa: S105 - as policyd names it where serial numbers count
 
 _VALIDATOR = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
 

@@ -18,6 +18,7 @@ from typing import Final
 from policyd.decision_line import PIPE
 from policyd.envoy_api import EnvoyApi
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET
 from proxy.assignment import Spec
 from proxy.bootstrap import Endpoint, Start, bootstrap
 from proxy.control import Control
@@ -32,7 +33,7 @@ from proxy.pipe import Pipe
 from proxy.renew import keep_fresh, obtain
 from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sds import SdsServer
-from proxy.secret import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, secrets
+from proxy.secret import secrets
 from proxy.tainted import signers
 from proxy.tally import last_count
 from proxy.tries import first_of, until_stopped

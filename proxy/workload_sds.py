@@ -17,12 +17,13 @@ import grpc
 from policyd.envoy_api import SECRET, EnvoyApi
 from policyd.errors import IssuanceDenied, PolicydError
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import IDENTITY_SECRET, ROOTS_SECRET
 from policyd.xds.snapshot import Resource, resource
 from proxy.admission import Admission, Code, Context
 from proxy.book import Book
 from proxy.caller import Caller
 from proxy.identity import Bundle, Svid
-from proxy.secret import IDENTITY_SECRET, ROOTS_SECRET, identity, roots
+from proxy.secret import identity, roots
 
 ALL_ROOTS: Final = "ALL"
 SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"

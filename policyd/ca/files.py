@@ -15,6 +15,7 @@ from typing import Final
 from policyd.errors import KeyFileError, StateError
 
 MAX_BYTES: Final = 64 * 1024
+ROOM: Final = "look at the disk's free space and the folder's owner"
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -31,7 +32,7 @@ def write_secret(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StateError(f"`{path}` cannot be written: {error.strerror}", remedy=_ROOM) from error
+        raise StateError(f"`{path}` cannot be written: {error.strerror}", remedy=ROOM) from error
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -100,6 +101,3 @@ def read_passphrase(path: Path) -> bytes:
     if not passphrase:
         raise KeyFileError(f"`{path}` holds no passphrase", remedy="write one into its first line")
     return passphrase
-
-
-_ROOM: Final = "look at the disk's free space and the folder's owner"

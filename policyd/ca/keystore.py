@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from policyd.ca.authority import Material
-from policyd.ca.files import read_secret, sync_folder, write_new, write_secret
+from policyd.ca.files import ROOM, read_secret, sync_folder, write_new, write_secret
 from policyd.ca.pkcs8 import is_encrypted, read_key, write_key
 from policyd.ca.template import Random
 from policyd.errors import KeyFileError, StateError
@@ -77,7 +77,7 @@ def create_folder(state: Path, write: Callable[[Path], object]) -> None:
         new.rename(folder)
         sync_folder(state)
     except OSError as error:
-        raise StateError(f"`{folder}` cannot be written: {error.strerror}", remedy=_ROOM) from error
+        raise StateError(f"`{folder}` cannot be written: {error.strerror}", remedy=ROOM) from error
 
 
 def load(state: Path, passphrase: bytes | None, random: Random) -> Loaded:
@@ -145,5 +145,4 @@ def _read_key(path: Path, passphrase: bytes | None) -> ec.EllipticCurvePrivateKe
         raise KeyFileError(f"`{path}`: {error.message}", remedy=error.remedy) from error
 
 
-_ROOM: Final = "look at the disk's free space and the folder's owner"
 _ANEW: Final = "start anew with `--fresh`: every agent then joins again"

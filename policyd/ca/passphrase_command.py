@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from policyd.ca.elsewhere import MAX_SAID
 from policyd.errors import KeyFileError
 
 SECONDS: Final = 30.0  # somebody may have to confirm it elsewhere
 MAX_BYTES: Final = 4096
-MAX_SAID: Final = 300  # characters of what it complains of
 
 
 def told_passphrase(command: tuple[str, ...], directory: Path) -> bytes:

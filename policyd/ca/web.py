@@ -12,13 +12,11 @@ import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
+from policyd.ca.elsewhere import MAX_SAID
 from policyd.ca.files import read_secret
 from policyd.errors import IdentityError, PolicydError
-
-MAX_SAID: Final = 300  # characters of what it complains of
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,9 @@ def settled(look: Callable[[], Sequence[Difference]], sleep: Callable[[float], o
 def differences(client: AdminClient, name: str) -> list[Difference]:
     """What differs now, of all kinds."""
     from policyd.envoy_api import shared
+    from policyd.xds.agreed import IDENTITY_SECRET, ROOTS_SECRET
     from policyd.xds.inspection import diff as compare
     from policyd.xds.inspection.held import endpoints, resources, unpack
-    from policyd.xds.resources.tls import IDENTITY_SECRET, ROOTS_SECRET
 
     found: list[Difference] = []
     for kind in KINDS:

@@ -13,11 +13,10 @@ from typing import Final
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declaration
 from policyd.mesh.istio.sidecar import Sidecar, SidecarSpec
+from policyd.mesh.istio.workload_entry import INBOUND_PORT, OUTBOUND_PORT
 from policyd.mesh.model import Instance
 from policyd.mesh.sidecars import said_of
 
-OUTBOUND_PORT: Final = 15001  # Istio's numbers; `policyd-proxy capture` redirects there
-INBOUND_PORT: Final = 15006
 DNS_PORT: Final = 15053
 PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT})
 MODE: Final = "IPTABLES"

@@ -16,11 +16,10 @@ from typing import Final
 from policyd.mesh.gateway_api.values import BackendTls, OpensTls
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, resolve
 from policyd.mesh.istio.client_tls import ClientTls
+from policyd.mesh.istio.common import ROOT_NAMESPACE
 from policyd.mesh.istio.destination_rule import DestinationRule, Subset
 from policyd.mesh.istio.traffic_policy import Sections, TrafficPolicy, effective
 from policyd.mesh.locality import Locality
-
-ROOT_NAMESPACE: Final = "istio-system"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from typing import Any, Final, Literal
 
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declared
-from policyd.mesh.istio.common import Resource
+from policyd.mesh.istio.common import ROOT_NAMESPACE, Resource
 from policyd.mesh.model import Instance
-from policyd.mesh.selection import ROOT_NAMESPACE
 
 Level = Literal["workload", "namespace", "mesh"]
 NARROWEST_FIRST: Final[tuple[Level, ...]] = ("workload", "namespace", "mesh")

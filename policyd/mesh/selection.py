@@ -6,14 +6,12 @@ Law: the namespace of an instance is that of its Service. A resource of the root
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from policyd.errors import Problem
 from policyd.mesh.declaration import Declared
-from policyd.mesh.istio.common import Resource
+from policyd.mesh.istio.common import ROOT_NAMESPACE, Resource
 from policyd.mesh.model import Instance
-
-ROOT_NAMESPACE: Final = "istio-system"
 
 
 def namespace_of(instance: Instance) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 
 from policyd.envoy_api import envoy_binary
-
-XDS_CLUSTER = "policyd-xds"
+from policyd.xds.agreed import XDS_CLUSTER
 
 
 async def eventually(true: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -18,6 +18,8 @@ from policyd.mesh.matching import (
     check_path,
 )
 from policyd.strict import NOTHING, Many, Model, Name
+
+ROOT_NAMESPACE: Final = "istio-system"  # what is declared there holds for all namespaces
 
 Networking = Literal["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"]
 Section = Literal["http", "tcp", "tls"]  # rules of requests, of connections, and of TLS that is passed on

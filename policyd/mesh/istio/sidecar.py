@@ -14,6 +14,7 @@ from policyd.mesh.istio.connection_pool import ConnectionPool
 from policyd.mesh.istio.server_tls import ServerTls
 from policyd.mesh.matching import check_host, check_ip
 from policyd.mesh.outside import Mode
+from policyd.state_paths import MAX_SOCKET_PATH
 from policyd.strict import NOTHING, Many, Model, PortNumber, check_label
 
 LATER: Final[Mapping[str, str]] = {
@@ -21,7 +22,6 @@ LATER: Final[Mapping[str, str]] = {
     "which a secret opens (`http_proxy`)",
     "egressProxy": "names that nothing declares leave from here; declare them, and lead them by a VirtualService",
 }
-MAX_SOCKET_PATH: Final = 107  # bytes
 
 _ENDPOINT: Final = re.compile(r"(127\.0\.0\.1|0\.0\.0\.0|\[::1\]|\[::\]):([1-9][0-9]{0,4})")
 _SOCKET: Final = re.compile(r"unix://(/[^\x00-\x20\x7f]+|@[^\x00-\x20\x7f]+)")

@@ -15,7 +15,7 @@ from policyd.strict import NOTHING, Model, Name, PortNumber
 LATER: Final[Mapping[str, str]] = {
     "network": "every proxy must reach the machine's `address` directly; take it out",
 }
-INBOUND_PORT: Final = 15006  # Istio's own, where nothing else is said
+INBOUND_PORT: Final = 15006  # Istio's own, where nothing else is said; `policyd-proxy capture` redirects there
 OUTBOUND_PORT: Final = 15001
 OURS: Final = "policyd/"  # in front of annotations that we read
 INBOUND: Final = f"{OURS}inboundPort"

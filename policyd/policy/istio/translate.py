@@ -13,6 +13,7 @@ from typing import Final
 
 from policyd.cedar.lexer import statements_of
 from policyd.errors import InvalidInput, Problem
+from policyd.mesh.istio.common import ROOT_NAMESPACE
 from policyd.mesh.model import Mesh
 from policyd.policy.fmt import formatted
 from policyd.policy.istio.attributes import Reading
@@ -24,7 +25,6 @@ from policyd.policy.istio.rule import EVERYONE, Clause, Matching, matching
 from policyd.policy.istio.target import Target, labelled, owners, target_of
 from policyd.policy.istio.text import file_text, policy_text
 
-ROOT_NAMESPACE: Final = "istio-system"
 _EFFECTS: Final[Mapping[str, str]] = {"ALLOW": "permit", "DENY": "forbid"}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from policyd.mesh.captured import INBOUND_PORT, OUTBOUND_PORT
+from policyd.mesh.istio.workload_entry import INBOUND_PORT, OUTBOUND_PORT
 from policyd.mesh.model import Instance, Mesh, Served
 from policyd.mesh.protocols import SERVER_FIRST
 from policyd.xds.resources import guard, inner, sniffed

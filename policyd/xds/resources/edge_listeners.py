@@ -19,6 +19,7 @@ from policyd.xds.resources import (
     egress,
     faults,
     filters,
+    guard,
     inner,
     observing,
     proxied,
@@ -28,7 +29,7 @@ from policyd.xds.resources import (
     tls,
     tokens,
 )
-from policyd.xds.resources.listeners import HANDSHAKE_TIMEOUT, TLS_INSPECTOR, listener
+from policyd.xds.resources.listeners import HANDSHAKE_TIMEOUT, listener
 from policyd.xds.resources.model import Control, gateway_routes, peers_routes, server_routes
 
 
@@ -79,7 +80,7 @@ def gateway(
         chains += tls.for_peers(mesh, _peers(instance, listen, encrypted, behind, egress.is_by_proxies(mesh)))
     made = listener(name, instance.address, listen.actual, chains[0], "INBOUND")
     looks = any("filter_chain_match" in chain or "transport_socket" in chain for chain in chains)
-    opened = {**made, "filter_chains": chains, **({"listener_filters": [TLS_INSPECTOR]} if looks else {})}
+    opened = {**made, "filter_chains": chains, **({"listener_filters": [guard.TLS_INSPECTOR]} if looks else {})}
     yield proxied.proxied(opened, instance.proxied_by)
     if over_quic := quic.offered(instance, encrypted):
         chains = [_server(instance, one, listen, behind, by_quic=True) for one in over_quic]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from policyd import decision_line
-from policyd.mesh.captured import INBOUND_PORT, OUTBOUND_PORT
 from policyd.mesh.captured import captured as captured_of
+from policyd.mesh.istio.workload_entry import INBOUND_PORT, OUTBOUND_PORT
 from policyd.mesh.model import (
     Instance,
     Mesh,
@@ -46,10 +46,6 @@ from policyd.xds.resources.model import (
 BUFFER_BYTES = 1_048_576
 NO_SWITCHES: Final[Mapping[str, Switch]] = {}
 HANDSHAKE_TIMEOUT = "15s"  # Istio's at gateways
-TLS_INSPECTOR = {
-    "name": "envoy.filters.listener.tls_inspector",
-    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
-}
 
 
 # a peer of the mesh has a verified identity: its request id joins the records of one request
@@ -85,7 +81,7 @@ def inbound(
     chains = chains_of(mesh, instance, served, control, switches)
     name = inbound_listener(instance, served)
     made = listener(name, served.bind or instance.address, served.inbound_port, chains[0], "INBOUND")
-    return made if len(chains) == 1 else {**made, "filter_chains": chains, "listener_filters": [TLS_INSPECTOR]}
+    return made if len(chains) == 1 else {**made, "filter_chains": chains, "listener_filters": [guard.TLS_INSPECTOR]}
 
 
 def of_served(

@@ -13,7 +13,6 @@ from policyd.spiffe import SpiffeId
 
 AUTHZ_CLUSTER = "policyd-authz"
 OTLP_CLUSTER = "policyd-otlp"  # the way to a collector
-XDS_CLUSTER = "policyd-xds"  # of every proxy's bootstrap
 OUTBOUND_ROUTES = "outbound"
 # clusters, and the listeners that they lead to, which no socket leads to
 INNER = "inner"

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from policyd.mesh.model import Instance, Mesh, Served
 from policyd.mesh.telemetry import NOTHING_SAID, Said, said_of
-from policyd.xds.resources import counting, tls
+from policyd.xds.agreed import SDS_CLUSTER, XDS_CLUSTER
+from policyd.xds.resources import counting
 from policyd.xds.resources.filters import GRPC_STATS
 from policyd.xds.resources.lines import written
-from policyd.xds.resources.model import XDS_CLUSTER, Control, Decided
+from policyd.xds.resources.model import Control, Decided
 from policyd.xds.resources.spans import traced
 
-STATIC_CLUSTERS: Final = frozenset({tls.SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
+STATIC_CLUSTERS: Final = frozenset({SDS_CLUSTER, XDS_CLUSTER})  # those of a proxy's bootstrap
 
 
 @dataclass(frozen=True, slots=True)

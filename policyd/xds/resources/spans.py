@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 from policyd.mesh.model import Instance
 from policyd.mesh.telemetry import Spans
 from policyd.names import AUTHZ_FILTER, METADATA_DECISION, METADATA_DECISION_ID, METADATA_POLICY, SPAN_TAGS
+from policyd.xds.agreed import XDS_CLUSTER
 from policyd.xds.resources import counting
 from policyd.xds.resources.collectors import TIMEOUT, otlp
-from policyd.xds.resources.model import XDS_CLUSTER, Control, Decided, Tracing
+from policyd.xds.resources.model import Control, Decided, Tracing
 
 _SAMPLERS: Final = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _COMMON: Final = "type.googleapis.com/envoy.extensions"

@@ -8,13 +8,10 @@ from typing import Any, Final
 from policyd.mesh.istio.client_tls import ClientTls
 from policyd.mesh.model import Mesh
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import IDENTITY_SECRET, LISTED_SECRET, ROOTS_SECRET, SDS_CLUSTER
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
-SDS_CLUSTER = "policyd-sds"  # in the agent's bootstrap
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # where Debian and its kin, and Envoy's own image, have them
-IDENTITY_SECRET = "default"  # noqa: S105 - the name that Istio and SPIRE give the workload's own certificate
-ROOTS_SECRET = "ROOTCA"  # noqa: S105 - and the trusted roots
-LISTED_SECRET = "ROOTCA+CRL"  # noqa: S105 - the roots of this trust domain, with the lists of what is revoked
 
 # an endpoint that takes plain text only, and how it is spoken to
 IN_PLAINTEXT: Final[Mapping[str, Any]] = {"envoy.transport_socket_match": {"plaintext": True}}  # filter_metadata

@@ -14,8 +14,8 @@ from policyd.mesh.jwks import nobodys_keys
 from policyd.mesh.model import Instance, Mesh
 from policyd.mesh.tokens import rules_of
 from policyd.names import DECISION_ID_HEADER, METADATA_TOKEN_FAILED, METADATA_TOKENS
+from policyd.xds.agreed import XDS_CLUSTER
 from policyd.xds.resources import claims, counting
-from policyd.xds.resources.model import XDS_CLUSTER
 
 AUTHENTICATION = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 

@@ -8,8 +8,8 @@ import pytest
 
 from policyd.envoy_api import CLUSTER, LISTENER, ROUTE
 from policyd.mesh.virtual import virtual_addresses
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.xds.resources.folders import CONTROL, mesh_of
 from tests.xds.resources.test_build import shown

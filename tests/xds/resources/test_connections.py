@@ -15,9 +15,9 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from policyd.sources.credentials import read_credentials
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import GUARD
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.certificates import Authority
 from tests.e2e.test_gateway_tls import resource

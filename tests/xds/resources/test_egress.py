@@ -14,9 +14,9 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.outside import Outbound
 from policyd.mesh.placement import assumed
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import GUARD, GUARD_ANY, INNER
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.golden import check_json
 from tests.xds.resources.folders import CONTROL, TRUST_DOMAIN, WORKLOADS

@@ -13,8 +13,8 @@ from policyd.mesh.build import build
 from policyd.mesh.credentials import CredentialFile
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.certificates import Authority
 from tests.golden import check_json

@@ -12,8 +12,8 @@ import yaml
 
 from policyd import envoy_api
 from policyd.mesh.model import Mesh
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources import clusters, policies
-from policyd.xds.resources.tls import SDS_CLUSTER
 from tests.xds.resources.folders import mesh_of, mesh_with
 
 UNBOUNDED = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 4294967295)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from policyd.envoy_api import CLUSTER, LISTENER, ROUTE
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.policies import HTTP_OPTIONS
 from policyd.xds.resources.sniffed import outbound
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.xds.resources.folders import CONTROL, WORKLOADS, mesh_of
 from tests.xds.resources.test_build import accepted, shown

@@ -10,11 +10,11 @@ from policyd.envoy_api import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from policyd.mesh.model import Mesh
 from policyd.mesh.service_names import domains
 from policyd.spiffe import SpiffeId
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.proxyless import SERVER_LISTENER
 from policyd.xds.resources.build import build_snapshots
 from policyd.xds.resources.model import Guard
 from policyd.xds.resources.proxyless import calls, clusters
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot
 from tests.golden import check_json
 from tests.xds.resources.folders import CONTROL, mesh_of

@@ -14,9 +14,9 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh
 from policyd.mesh.placement import Placement, place
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import ProxyClass, build_snapshots
 from policyd.xds.resources.reuse import Snapshots
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import differences, kind, make_snapshot
 from tests.xds.resources.folders import CONTROL
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policyd.envoy_api import CLUSTER, ENDPOINT, ROUTE
+from policyd.xds.agreed import SDS_CLUSTER
 from policyd.xds.resources.build import build_snapshots
-from policyd.xds.resources.tls import SDS_CLUSTER
 from policyd.xds.snapshot import Snapshot, check_snapshot
 from tests.xds.resources.folders import CONTROL, WORKLOADS, mesh_of
 from tests.xds.resources.test_build import shown
