@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -18,7 +19,7 @@ import structlog
 from policyd.audit.record import Entry, Fault
 from policyd.authz.ruling import Ruling
 from policyd.ca.revocations import FILE, Revocations, forbids
-from policyd.errors import InvalidInput, JournalError, Problem
+from policyd.errors import InvalidInput, JournalError, Problem, StateError
 from policyd.keeper import Keeper
 from policyd.mesh.model import Mesh
 from policyd.reload.live import Earlier, Live, shipped_schemas
@@ -160,9 +161,21 @@ class InForce:
         return live
 
     def _keep(self, live: Live) -> None:
-        """Before a change takes effect it is on record, and where its instances are is known to the next start."""
-        self._parts.placer.keep(live.placement)
-        self._keep_revision(live)
+        """Before a change takes effect it is on record, and where its instances are is known to the next start.
+
+        One that cannot be put on record leaves nothing that the next start would take for what was in force.
+        """
+        try:
+            self._keep_revision(live)
+            self._parts.placer.keep(live.placement)
+            self._record_change(live)
+        except BaseException:
+            self._take_back()
+            raise
+        self._parts.metrics.ruled(live.ruling.revision)
+        self._parts.decide(live.ruling)
+
+    def _record_change(self, live: Live) -> None:
         before = self.live.files
         changed = sorted(path for path in {*before, *live.files} if before.get(path) != live.files.get(path))
         detail: dict[str, Any] = {"files": changed}
@@ -172,8 +185,14 @@ class InForce:
         self._parts.record(
             Entry(time=self._parts.clock(), kind="change", decision="allow", revision=revision, detail=detail)
         )
-        self._parts.metrics.ruled(revision)
-        self._parts.decide(live.ruling)
+
+    def _take_back(self) -> None:
+        """What is in force stays that; a disk that does not take it back either is tried again with the next change."""
+        for undo in (self._parts.revisions.take_back, partial(self._parts.placer.take_back, self.live.placement)):
+            try:
+                undo()
+            except StateError as error:
+                _log.error("change.not_taken_back", error=str(error))
 
     def _keep_revision(self, live: Live) -> None:
         ruling = live.ruling

@@ -134,7 +134,7 @@ class Placer:
     ) -> None:
         self._picked_from = picked_from
         self._file = paths.placement
-        self._kept = placements.load(self._file, os.getuid())
+        self._kept = self._saved = placements.load(self._file, os.getuid())
         self._held = (self._kept.ports() if resumed else frozenset()) - frozenset(ours)
         self._ours = frozenset(ours)
 
@@ -151,6 +151,15 @@ class Placer:
 
     def keep(self, placement: Placement) -> None:
         """This one is in force from now on, also after a restart: what a refused change moves stays where it is."""
-        if placement != self._kept:
-            placements.save(self._file, placement)
+        self._save(placement)
         self._kept, self._held = placement, placement.ports()
+
+    def take_back(self, placement: Placement) -> None:
+        """This one stays in force; raises StateError where only this process knows it now."""
+        self._kept, self._held = placement, placement.ports()
+        self._save(placement)
+
+    def _save(self, placement: Placement) -> None:
+        if placement != self._saved:
+            placements.save(self._file, placement)
+            self._saved = placement

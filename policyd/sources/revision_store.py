@@ -37,6 +37,7 @@ class RevisionStore:
         self._lock = Lock()
         self._kept: list[Kept] = []
         self._texts: Mapping[str, str] = {}  # hash -> pack, of what is in force
+        self._newest: tuple[Kept, Kept | None] | None = None  # what was kept last, and in whose place
         try:
             private_folder(root, os.getuid())
             self._sweep(root.glob(".*.tmp"))
@@ -52,6 +53,7 @@ class RevisionStore:
         name = digest(whole)
         with self._lock:
             before = next((one for one in self._kept if (one.revision, one.digest) == (revision, name)), None)
+            self._newest = None
             if before is not None and before is self._kept[-1] and self._texts:
                 return before
             known = _known(self._root, before) if before else {}
@@ -74,8 +76,27 @@ class RevisionStore:
             except OSError as error:
                 raise _unwritable(self._root, error) from None
             self._texts, self._kept = known, [*(one for one in self._kept if one is not before), kept]
+            self._newest = kept, before
         self.expire()
         return kept
+
+    def take_back(self) -> None:
+        """What `keep` has kept anew did not come into force; raises StateError where it cannot be made undone."""
+        with self._lock:
+            if self._newest is None:
+                return
+            (kept, before), self._newest = self._newest, None
+            rest = [one for one in self._kept if one is not kept]
+            self._kept = sorted([*rest, before] if before else rest, key=lambda one: one.last)
+            try:
+                if before is None:
+                    (self._root / kept.name).unlink(missing_ok=True)
+                else:
+                    write_private(self._root / kept.name, msgspec.json.encode(before))
+            except OSError as error:
+                raise _unwritable(self._root, error) from None
+            finally:
+                self._texts = _known(self._root, self._kept[-1]) if self._kept else {}
 
     def _write(self, texts: Mapping[str, str]) -> Mapping[str, str]:
         """Write those of `texts`, by hash, that were not in force before; give the pack of each."""
