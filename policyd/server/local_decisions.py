@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any, Final, Protocol
 
 import grpc
+import msgspec
 import structlog
 
 from policyd._pb import agent_pb2, agent_pb2_grpc
@@ -35,10 +36,12 @@ from policyd.sources.state import write_private
 from policyd.spiffe import SpiffeId
 
 MAX_RULINGS: Final = 16  # by which what comes late can still be told in full
-MAX_SPOOLS: Final = 4_096
+MAX_OF_AGENT: Final = 4_096  # spools of an agent, one for each instance that it runs
+MAX_SPOOLS: Final = 16_384
 MAX_TOLD: Final = 4_096  # messages of a batch
 MAX_LINES: Final = 16_384  # of a message: an agent reads a mebibyte at once
 MAX_NAME: Final = 64
+MAX_SEQ: Final = 1 << 62  # far from where numbers of a message, or of JSON, end
 MAX_WHY: Final = 200
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
@@ -80,34 +83,58 @@ class Rulings:
 
 
 class Positions:
-    """How far each spool is on record, in a file; what it says is never more than what is there."""
+    """How far each spool is on record, in a file; what it says is never more than what is there.
+
+    An agent that has too many has its own forgotten, those first that have rested longest. Where there are too many in
+    all, that is whichever has the most.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._kept: OrderedDict[str, OrderedDict[str, int]] = OrderedDict()  # by agent
+        self._count = 0
         try:
             read_: dict[str, Any] = json.loads(file.read_bytes())
-            self._kept = OrderedDict((str(name), int(seq)) for name, seq in read_.items())
+            for spool, seq in read_.items():
+                agent, _, name = spool.partition("/")  # which no agent's name has
+                if not 0 <= int(seq) <= MAX_SEQ + MAX_TOLD:
+                    raise ValueError
+                self._put(agent, name, int(seq))
         except FileNotFoundError:
-            self._kept = OrderedDict()
+            return
         except (OSError, ValueError, TypeError, AttributeError):
             raise StateError(
                 f"`{file}` is broken", remedy="remove it: some local decisions may be recorded twice"
             ) from None
 
-    def of(self, spool: str) -> int:
-        """The number of the last one, 0 where there is none."""
-        return self._kept.get(spool, 0)
+    def of(self, agent: str, name: str) -> int:
+        """The number of the last one of an agent's spool, 0 where there is none."""
+        own = self._kept.get(agent)
+        return own.get(name, 0) if own else 0
 
-    def reach(self, spool: str, seq: int) -> None:
+    def reach(self, agent: str, name: str, seq: int) -> None:
         """All up to `seq` is on record; raises StateError."""
-        self._kept[spool] = seq
-        self._kept.move_to_end(spool)
-        while len(self._kept) > MAX_SPOOLS:
-            self._kept.popitem(last=False)
+        self._put(agent, name, seq)
+        places = {f"{agent}/{name}": seq for agent, own in self._kept.items() for name, seq in own.items()}
         try:
-            write_private(self._file, json.dumps(self._kept).encode())
+            write_private(self._file, msgspec.json.encode(places))
         except OSError as error:
             raise StateError(f"`{self._file}` cannot be written: {error.strerror}") from error
+
+    def _put(self, agent: str, name: str, seq: int) -> None:
+        own = self._kept.setdefault(agent, OrderedDict())
+        self._count += name not in own
+        own[name] = seq
+        own.move_to_end(name)
+        self._kept.move_to_end(agent)
+        if len(own) > MAX_OF_AGENT:
+            self._forget_one(own)
+        if self._count > MAX_SPOOLS:
+            self._forget_one(max(self._kept.values(), key=len))  # of equals, who has rested longest
+
+    def _forget_one(self, of: OrderedDict[str, int]) -> None:
+        of.popitem(last=False)
+        self._count -= 1
 
 
 class Records(Protocol):
@@ -171,7 +198,8 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
     async def Keep(self, request: agent_pb2.Batch, context: Context) -> agent_pb2.Kept:  # noqa: N802
         """Put a batch on record."""
         agent = await self._runs(context, request.instance)
-        if not request.seq or len(request.told) > MAX_TOLD or not 0 < len(request.spool) <= MAX_NAME:
+        is_one = 0 < request.seq <= MAX_SEQ and len(request.told) <= MAX_TOLD
+        if not is_one or not 0 < len(request.spool) <= MAX_NAME:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no batch of a spool")
         async with self._one_at_a_time:
             try:
@@ -184,7 +212,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
     def _take(self, agent: str, batch: agent_pb2.Batch) -> int:
         """Put what is new in a batch on record, all of it or nothing; the number of its last one."""
         spool = f"{agent}/{batch.spool}"
-        reached = self._positions.of(spool)
+        reached = self._positions.of(agent, batch.spool)
         heard = _Heard(batch.instance, spool, batch.seq)
         if batch.seq > reached + 1 and reached:
             self._lose(heard, 0, f"the agent's spool has a gap: {reached} is followed by {batch.seq}")
@@ -198,7 +226,7 @@ class LocalDecisions(agent_pb2_grpc.DecisionsServicer):
             self._say(heard)
         finally:  # neither keeps the other from being done: what is on record comes no more
             if last > reached:
-                self._positions.reach(spool, last)
+                self._positions.reach(agent, batch.spool, last)
         return last
 
     def _hear(self, heard: _Heard, told: agent_pb2.Told) -> None:

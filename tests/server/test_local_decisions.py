@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from policyd.mesh.build import build
 from policyd.mesh.declare import declare
 from policyd.mesh.placement import assumed
 from policyd.server.distrust import Distrust
-from policyd.server.local_decisions import LocalDecisions, Positions, Rulings
+from policyd.server.local_decisions import MAX_OF_AGENT, MAX_SPOOLS, LocalDecisions, Positions, Rulings
 from policyd.server.on_record import lines_so_far
 from policyd.sources.files import read_folder
 from policyd.spiffe import SpiffeId
@@ -279,6 +280,7 @@ async def test_a_gap_alone_makes_nobody_distrusted(desk: Desk) -> None:
     [
         (1, "details-v1", "s", "PERMISSION_DENIED"),
         (0, "reviews-v1", "s", "INVALID_ARGUMENT"),
+        ((1 << 64) - 1, "reviews-v1", "s", "INVALID_ARGUMENT"),
         (1, "reviews-v1", "", "INVALID_ARGUMENT"),
         (1, "reviews-v1", "s" * 65, "INVALID_ARGUMENT"),
     ],
@@ -298,8 +300,44 @@ def test_old_rulings_are_forgotten(ruling: Ruling) -> None:
     assert [rulings.of(str(number)) is not None for number in (3, 4, 19)] == [False, True, True]
 
 
-def test_a_broken_file_of_positions_is_said_and_not_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "spools.json").write_text("[1]")
+def test_an_agent_with_very_many_spools_has_only_its_own_oldest_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "spools.json"
+    known = {"node-1/s": 7, **{f"node-2/{number}": 1 for number in range(MAX_OF_AGENT)}}
+    file.write_text(json.dumps(known))
+    positions = Positions(file)
+    positions.reach("node-2", "0", 2)  # it is used, so another one is the oldest
+    positions.reach("node-2", "more", 1)
+
+    for found in (positions, Positions(file)):
+        assert [found.of("node-1", "s"), found.of("node-2", "0"), found.of("node-2", "more")] == [7, 2, 1]
+        assert [found.of("node-2", "1"), found.of("node-2", "2")] == [0, 1]
+
+
+def test_where_there_are_too_many_in_all_whoever_has_the_most_has_its_oldest_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "spools.json"
+    others = [f"many-{name}/{number}" for name in "abcd" for number in range(MAX_OF_AGENT)]
+    file.write_text(json.dumps({"node-1/s": 7, **dict.fromkeys(others[: MAX_SPOOLS - 1], 1)}))
+    positions = Positions(file)
+    positions.reach("node-2", "s", 3)
+
+    assert [positions.of("node-1", "s"), positions.of("node-2", "s")] == [7, 3]
+    assert [positions.of("many-a", "0"), positions.of("many-a", "1"), positions.of("many-b", "0")] == [0, 1, 1]
+    assert len(json.loads(file.read_bytes())) == MAX_SPOOLS
+
+
+async def test_a_spool_is_its_agents_whatever_its_name(desk: Desk, ruling: Ruling, tmp_path: Path) -> None:
+    await desk.say(1, desk.told(), desk.told(), spool="a/b")
+    again = Desk(ruling, tmp_path)
+
+    assert await again.say(2, again.told(), again.told(), spool="a/b") == 3
+    assert again.said == [("red",)]
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", '{"node-1/s": "seven"}', '{"node-1/s": -1}', f'{{"node-1/s": {1 << 64}}}']
+)
+def test_a_broken_file_of_positions_is_said_and_not_passed_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spools.json").write_text(text)
 
     with pytest.raises(StateError):
         Positions(tmp_path / "spools.json")
