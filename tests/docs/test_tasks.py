@@ -19,6 +19,7 @@ from tests.docs.shell import Shell
 from tests.e2e.conftest import copy_of_bookinfo
 from tests.e2e.terminal import wait_until_none_runs
 from tests.ports import free_port
+from tests.whole import put
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -84,7 +85,7 @@ def with_free_ports(text: str, folder: Path) -> str:
 
 def write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    put(file, text)
 
 
 def take(shell: Shell, step: Run, page: Path) -> None:

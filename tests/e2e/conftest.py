@@ -22,6 +22,20 @@ PROGRAM = str(Path(sys.executable).parent / "policyd")
 collect_ignore = [] if shutil.which("jaeger") else ["test_jaeger.py"]  # which no package of CI's has
 
 
+class Patient(httpx.HTTPTransport):
+    """Asks again, a few times, where a busy machine was too late to decide: that is 503 without a word, and no answer.
+
+    A lost route, instance or connection has words, and is what it is.
+    """
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(5):
+            response = super().handle_request(request)
+            if response.status_code != 503 or response.read():
+                break
+        return response
+
+
 @dataclass(frozen=True, slots=True)
 class RunningMesh:
     """A folder whose mesh is up."""
@@ -53,9 +67,23 @@ class RunningMesh:
         """The address of the gateway's only port."""
         return f"http://127.0.0.1:{self.place('ingress')['listens'][0]['actual']}"
 
-    def client(self, instance: str) -> httpx.Client:
-        """An HTTP client that speaks as `instance` does: through its sidecar's proxy."""
-        return httpx.Client(proxy=self.place(instance)["proxy_url"], trust_env=False, timeout=20)
+    def client(self, instance: str, *, patient: bool = True) -> httpx.Client:
+        """An HTTP client that speaks as `instance` does: through its sidecar's proxy.
+
+        Who counts what every single request is answered, or promises that none fails, is not `patient`.
+        """
+        transport = Patient if patient else httpx.HTTPTransport
+        proxy = httpx.Proxy(self.place(instance)["proxy_url"])
+        return httpx.Client(transport=transport(proxy=proxy), trust_env=False, timeout=20)
+
+    def outside(self) -> httpx.Client:
+        """An HTTP client that speaks to the gateway, and is patient."""
+        return httpx.Client(transport=Patient(), base_url=self.gateway, trust_env=False, timeout=20)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """What the gateway answers."""
+        with self.outside() as client:
+            return client.get(path, headers=headers)
 
     def records(self, proxy: str | None = None) -> list[dict[str, Any]]:
         """The journal's records, all or those for one proxy; a line that is being written is none yet."""

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
@@ -101,7 +102,19 @@ def wait_until(condition: Callable[[], bool], timeout: float, say: Callable[[], 
         time.sleep(0.02)
 
 
-def wait_until_none_runs(directory: Path, timeout: float = 5) -> None:
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """They do nothing meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def wait_until_none_runs(directory: Path, timeout: float = 30) -> None:
     """Wait until no process of `directory` is left: the end of one that was told to end shows a moment later."""
     wait_until(lambda: processes_of(directory) == [], timeout, lambda: "\n".join(processes_of(directory)))
 

@@ -24,6 +24,7 @@ from policyd.admin_client import AdminClient
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
 from tests.e2e.wire import Identity, issue, policyd
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("bad-input")]
 
@@ -75,7 +76,7 @@ def test_a_gateway_s_port_in_use_is_replaced_and_that_is_said(started: tuple[Run
 
 
 def status_of(mesh: RunningMesh, path: str = "/productpage") -> int:
-    return httpx.get(f"{mesh.gateway}{path}", timeout=20).status_code
+    return mesh.get(path).status_code
 
 
 # ---- a disk without space, a journal that is gone
@@ -152,7 +153,7 @@ def test_on_a_full_disk_nothing_passes_and_everything_goes_on_when_there_is_spac
         assert (token.returncode, "look at the disk's free space" in token.stderr) == (1, True), token.stderr
         assert "policyd1." not in token.stdout
 
-        policy.write_text(changed)
+        put(policy, changed)
         wait_until(lambda: bool(server.status().refused), 10)
         assert server.status().revision == revision
 
@@ -202,7 +203,7 @@ def test_a_change_that_cannot_be_is_refused_and_the_page_still_works(
     good = target.read_text()
     assert old in good
     with taken_port() as port:
-        target.write_text(good.replace(old, new.format(port=port)))
+        put(target, good.replace(old, new.format(port=port)))
         try:
             wait_until(lambda: bool(server.status().refused), 10)
             first = server.status().refused[0]
@@ -210,7 +211,7 @@ def test_a_change_that_cannot_be_is_refused_and_the_page_still_works(
             assert says.format(port=port) in first.message
             assert status_of(mesh) == 200
         finally:
-            target.write_text(good)
+            put(target, good)
             wait_until(lambda: not server.status().refused, 10)
 
 
@@ -218,7 +219,7 @@ def test_a_server_that_is_lost_while_the_folder_is_bad_comes_back_with_what_was_
     facts, target = mesh.directory / ".policyd" / "server.json", mesh.directory / "policies" / "reviews.cedar"
     good, before = target.read_text(), Server(mesh)
     revision, gone = before.status().revision, before.pid
-    target.write_text("permit (\n")
+    put(target, "permit (\n")
     try:
         wait_until(lambda: bool(before.status().refused), 10)
         os.kill(gone, signal.SIGKILL)
@@ -232,7 +233,7 @@ def test_a_server_that_is_lost_while_the_folder_is_bad_comes_back_with_what_was_
         wait_until(lambda: status_of(mesh) == 200, 10)  # the deciders' connections are new
         assert status_of(mesh, "/api/v1/products/0/reviews") == 200
     finally:
-        target.write_text(good)
+        put(target, good)
         wait_until(lambda: not Server(mesh).status().refused, 10)
     assert Server(mesh).status().revision == revision
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.conftest import RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("subsets")]
 
@@ -68,10 +69,7 @@ def shop(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runni
 
 def write(directory: Path, name: str, text: str) -> None:
     """Put a file into the mesh folder, as a whole."""
-    target = directory / "mesh" / f"{name}.yaml"
-    draft = target.with_suffix(".draft")
-    draft.write_text(text)
-    draft.rename(target)
+    put(directory / "mesh" / f"{name}.yaml", text)
 
 
 def served_by(mesh: RunningMesh, user: str = "") -> str:
@@ -100,7 +98,7 @@ def test_rules_without_routes_change_nothing(shop: RunningMesh) -> None:
 def test_all_go_to_v1_and_jason_to_v2(shop: RunningMesh) -> None:
     write(shop.directory, "routes", ALL_V1)
     wait_until(lambda: seen(shop) == {"reviews-v1"}, 20, lambda: str(seen(shop)))
-    page = httpx.get(f"{shop.gateway}/productpage").text
+    page = shop.get("/productpage").text
     assert "Error fetching" not in page
 
     write(shop.directory, "routes", ALL_V1.replace(to("reviews", "v1"), JASON + to("reviews", "v1")))

@@ -17,6 +17,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.browsing import check_accessible, check_fits, chromium
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down
 from tests.e2e.terminal import wait_until, wait_until_none_runs
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
 
@@ -285,7 +286,7 @@ def test_a_draft_is_applied_and_every_proxy_answers_by_it(shown: Shown) -> None:
 def test_a_decision_is_replayed_under_the_folder_as_it_is(shown: Shown) -> None:
     page = shown.page
     denied = [one["decision_id"] for one in shown.mesh.records("details-v1") if one["decision"] == "deny"]
-    (shown.mesh.directory / "policies" / "details.cedar").write_text(OPEN)
+    put(shown.mesh.directory / "policies" / "details.cedar", OPEN)
     shown.go(f"/decisions/{denied[-1]}")
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".replayed .versus")).to_contain_text("recorded deny")

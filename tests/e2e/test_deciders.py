@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.conftest import PROGRAM, RunningMesh, copy_of_bookinfo, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import records
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]  # a check that waits for a second on a busy machine is 503
 
@@ -62,7 +63,7 @@ class Load:
 
     def _ask(self) -> None:
         edge = httpx.Client(base_url=self._gateway, trust_env=False, timeout=20)
-        with edge, self._mesh.client("reviews-v1") as inside:
+        with edge, self._mesh.client("reviews-v1", patient=False) as inside:
             while not self._stop.is_set():
                 for client, target in ((edge, ALLOWED), (inside, DENIED)):
                     reply = client.get(target)
@@ -134,8 +135,9 @@ def test_a_change_is_answered_by_every_process_within_a_second(several: RunningM
     policies = several.directory / "policies" / "extra.cedar"
     revision = several.status()["revision"]
     started = time.monotonic()
-    policies.write_text(
-        '@id("extra") permit (principal, action == Action::"GET", resource) when { context.request.path == "/x" };\n'
+    put(
+        policies,
+        '@id("extra") permit (principal, action == Action::"GET", resource) when { context.request.path == "/x" };\n',
     )
     wait_until(lambda: all(one["revision"] not in ("", revision) for one in deciders(several)), 30)
     taken = time.monotonic() - started

@@ -119,21 +119,15 @@ def api(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 
 @pytest.fixture(scope="module")
-def proxy(api: RunningMesh) -> str:
-    """Where `web` asks."""
-    return str(api.place("web-v1")["proxy_url"])
-
-
-@pytest.fixture(scope="module")
 def ports(api: RunningMesh) -> dict[str, int]:
     """Where the copies themselves listen."""
     return {place["name"]: place["app_port"] for place in api.status()["instances"]}
 
 
 @pytest.fixture
-def web(proxy: str) -> Iterator[httpx.Client]:
+def web(api: RunningMesh) -> Iterator[httpx.Client]:
     """An HTTP client that speaks as `web` does."""
-    with httpx.Client(proxy=proxy, trust_env=False, timeout=20) as client:
+    with api.client("web-v1") as client:
         yield client
 
 

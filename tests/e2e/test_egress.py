@@ -105,7 +105,7 @@ class World:
 
     def get(self, url: str, by: str = "web-v1", method: str = "GET", host: str | None = None) -> httpx.Response:
         headers = {"host": host} if host else {}
-        with httpx.Client(proxy=proxy_of(self.mesh, by), trust_env=False, timeout=20) as client:
+        with self.mesh.client(by) as client:
             return client.request(method, url, headers=headers)
 
     def tunnel(self, to: str, by: str = "web-v1") -> tuple[int, str]:

@@ -21,6 +21,7 @@ from policyd.svid import bundle
 from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import Identity, issue, sidecar
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("federation")]
 
@@ -134,7 +135,7 @@ def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
             assert run(other, "ca", "bundle", "export", str(base / f"{domain}.json")).returncode == 0
             done = run(mesh, *words)
             assert (done.returncode, f"the workloads of `{domain}` are known" in done.stdout) == (0, True), done.stderr
-        (shop.directory / "mesh" / "pay.yaml").write_text(leads_to(bank.place("pay-v1")["inbound_port"]))
+        put(shop.directory / "mesh" / "pay.yaml", leads_to(bank.place("pay-v1")["inbound_port"]))
         yield World(shop, bank)
     finally:
         for mesh in meshes:
@@ -161,7 +162,7 @@ def test_bundles_are_fetched_from_where_they_are_published(world: World) -> None
         (world.shop, SHOP, BANK, endpoint(world.bank)),
         (world.bank, BANK, SHOP, endpoint(world.shop)),
     ):
-        (mesh.directory / "policyd.yaml").write_text(settings(own, other, port))
+        put(mesh.directory / "policyd.yaml", settings(own, other, port))
 
         def asked(mesh: RunningMesh = mesh, other: str = other) -> bool:
             return run(mesh, "ca", "federation", "refresh", other).returncode == 0
@@ -239,8 +240,8 @@ def test_one_certificate_is_refused_and_the_next_of_the_same_identity_is_not(wor
     refused = run(world.bank, "ca", "revoke", "--serial", serial)
     assert (refused.returncode, "revokeSerials" in refused.stderr) == (3, True)
     try:
-        file.write_text(settings(BANK, SHOP, endpoint(world.shop), ", revokeSerials: true"))
-        way.write_text(leads_to(door.port, f", sni: {SHOP}"))
+        put(file, settings(BANK, SHOP, endpoint(world.shop), ", revokeSerials: true"))
+        put(way, leads_to(door.port, f", sni: {SHOP}"))
         wait_until(lambda: (door.asks(web, None), door.asks(web, SHOP)) == (None, 200), 30)
         # a stranger's roots vouch for strangers, whatever name of a server is asked for
         assert (door.asks(good, None), door.asks(good, SHOP)) == (403, None)
@@ -271,8 +272,8 @@ def test_one_certificate_is_refused_and_the_next_of_the_same_identity_is_not(wor
         assert run(world.bank, "ca", "revoke", "--serial", serial, "--undo").returncode == 0
         wait_until(lambda: door.asks(lost, None) == 403, 30)
     finally:
-        file.write_text(before)
-        way.write_text(led)
+        put(file, before)
+        put(way, led)
 
 
 def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World, tmp_path: Path) -> None:
@@ -284,8 +285,8 @@ def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World, 
     assert (status, resumed(context, port, session)[0]) == (200, 200)
     file = world.bank.directory / "policyd.yaml"
     before = file.read_text()
-    file.write_text(f"trustDomain: {BANK}\nca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}}}\n"
-                    "egress: {allowAddresses: [127.0.0.1/32]}\n")  # fmt: skip
+    endpoint_only = f"trustDomain: {BANK}\nca: {{bundleEndpoint: {{listen: '127.0.0.1:0'}}}}\n"
+    put(file, endpoint_only + "egress: {allowAddresses: [127.0.0.1/32]}\n")
     wait_until(lambda: world.asks("web-v1").status_code == 503, 30, lambda: world.asks("web-v1").text)
 
     def is_refused() -> bool:
@@ -297,4 +298,4 @@ def test_a_trust_domain_that_is_known_no_more_is_one_of_strangers(world: World, 
         return False
 
     wait_until(is_refused, 30)
-    file.write_text(before)
+    put(file, before)

@@ -26,6 +26,7 @@ from tests.e2e.terminal import wait_until
 from tests.fakes.outside import Outside
 from tests.mesh.gateway_api.sample import backend_tls, gateway, resource, route
 from tests.ports import free_port
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -279,7 +280,7 @@ def show(folder: Path, name: str, certificate: str, key: str) -> None:
 
 
 def write(folder: Path, resources: list[dict[str, Any]]) -> None:
-    (folder / "mesh" / "it.yaml").write_text(yaml.safe_dump_all(resources))
+    put(folder / "mesh" / "it.yaml", yaml.safe_dump_all(resources))
 
 
 def port(mesh: RunningMesh, declared: int) -> int:

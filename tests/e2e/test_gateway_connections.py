@@ -23,6 +23,7 @@ from tests.e2e.terminal import wait_until
 from tests.e2e.test_gateway_tls import resource
 from tests.e2e.wire import Identity, issue, records
 from tests.ports import free_port
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -381,12 +382,12 @@ def test_sidecars_lead_tunnels_by_the_same_rules(world: World) -> None:
 
 def test_connections_are_shifted_by_weight(world: World) -> None:
     file = world.mesh.directory / "mesh" / "edge.yaml"
-    file.write_text(yaml.safe_dump_all(rules(("v1", 0), ("v2", 1))))
+    put(file, yaml.safe_dump_all(rules(("v1", 0), ("v2", 1))))
     wait_until(lambda: world.plain() == b"v2:hello", 60)
     assert {world.heard() for _ in range(5)} == {b"v2:hello"}
     wait_until(lambda: world.tunnelled() == b"v2:hello", 60)
 
-    file.write_text(yaml.safe_dump_all(rules(("v1", 1), ("v2", 1))))
+    put(file, yaml.safe_dump_all(rules(("v1", 1), ("v2", 1))))
     for connect in (world.plain, world.tunnelled):
         wait_until(lambda connect=connect: connect() == b"v1:hello", 60)  # type: ignore[misc]
         wait_until(lambda connect=connect: connect() == b"v2:hello", 60)  # type: ignore[misc]

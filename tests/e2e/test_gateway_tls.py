@@ -25,6 +25,7 @@ from tests.e2e import h3
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import records
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("gateway-tls"), pytest.mark.timeout(120)]
 
@@ -137,10 +138,7 @@ class Edge:
         where = self.mesh.directory / "credentials" / name
         where.mkdir(parents=True, exist_ok=True)
         for file, text in (("tls.key", key), ("tls.crt", certificate)):
-            fresh = where / f".{file}"
-            fresh.touch(mode=0o600)
-            fresh.write_text(text)
-            fresh.replace(where / file)
+            put(where / file, text, 0o600)
 
     @property
     def ports(self) -> dict[int, int]:
@@ -409,8 +407,7 @@ def test_a_client_whose_certificate_was_revoked_is_let_in_no_more(edge: Edge) ->
     assert edge.get("revoked.example", client=lost).status_code == 200
 
     file = edge.mesh.directory / "credentials" / "revoked.crl"
-    file.with_suffix(".new").write_text(edge.clients.revocations(lost[0]))
-    file.with_suffix(".new").replace(file)
+    put(file, edge.clients.revocations(lost[0]))
     wait_until(lambda: refused(edge, "revoked.example", lost), 20)
     assert edge.get("revoked.example", client=kept).status_code == 200
     with pytest.raises(ConnectionError):
@@ -513,7 +510,7 @@ def test_a_new_certificate_is_shown_without_ending_a_connection(edge: Edge) -> N
     file = edge.mesh.directory / "mesh" / "edge.yaml"
     gateway, *others = yaml.safe_load_all(file.read_text())
     gateway["spec"]["servers"].append(server("renewed.example", credentialName="renewed"))
-    file.write_text(yaml.safe_dump_all([gateway, *others]))
+    put(file, yaml.safe_dump_all([gateway, *others]))
     wait_until(lambda: serial(edge) is not None, 20)
     before = serial(edge)
 

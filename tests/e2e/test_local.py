@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import threading
 import zlib
 from collections import Counter
@@ -23,8 +21,9 @@ import pytest
 from bench.processes import processes
 from policyd.cli.main import run
 from tests.e2e.conftest import RunningMesh, down, up
-from tests.e2e.terminal import wait_until
+from tests.e2e.terminal import stopped, wait_until
 from tests.fakes.issuer import Issuer
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
 
@@ -225,18 +224,6 @@ def said(mesh: RunningMesh, operation: str) -> list[dict[str, Any]]:
     return [one for one in mesh.records() if one.get("detail", {}).get("operation") == operation]
 
 
-@contextmanager
-def stopped(*pids: int) -> Iterator[None]:
-    """They do nothing meanwhile."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def server_of(mesh: RunningMesh) -> int:
     """The process that puts on record; others decide."""
     return int(json.loads((mesh.directory / ".policyd" / "server.json").read_text())["pid"])
@@ -244,7 +231,7 @@ def server_of(mesh: RunningMesh) -> int:
 
 def test_what_is_decided_while_policyd_is_away_is_on_record_when_it_is_back(mesh: RunningMesh) -> None:
     began = datetime.now(UTC).isoformat()
-    with mesh.client("web-v1") as web, stopped(server_of(mesh)):
+    with mesh.client("web-v1", patient=False) as web, stopped(server_of(mesh)):
         statuses = Counter(web.get("http://shop/open").status_code for _ in range(200))
 
     assert statuses == {200: 200}
@@ -264,20 +251,13 @@ def agent_of(mesh: RunningMesh) -> int:
 def test_what_an_agent_that_stood_still_has_not_read_is_on_record_once_it_goes_on(mesh: RunningMesh) -> None:
     """Five times what the pipe between the two holds: the rest waits in Envoy, and no caller waits for it."""
     before, asked = len(decisions(mesh)), 120
-    with mesh.client("web-v1") as web, stopped(agent_of(mesh)):
+    with mesh.client("web-v1", patient=False) as web, stopped(agent_of(mesh)):
         statuses = Counter(web.get("http://shop/open/admin?" + "x" * 48_000).status_code for _ in range(asked))
 
     wait_until(lambda: len(decisions(mesh)) - before >= asked, PATIENCE)
     assert statuses == {403: asked}
     assert len({one["decision_id"] for one in decisions(mesh)[before:]}) == asked
     assert said(mesh, "local.gap") == []
-
-
-def put(file: Path, text: str) -> None:
-    """Have a file say something else at once: one that is empty for an instant has no policies, which denies all."""
-    draft = file.parents[2] / file.name
-    draft.write_text(text)
-    draft.replace(file)
 
 
 class Load:
@@ -290,7 +270,7 @@ class Load:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        with self._mesh.client("web-v1") as web:
+        with self._mesh.client("web-v1", patient=False) as web:
             while not self._stop.is_set():
                 for path in ("/open", "/open/admin", "/open/flip"):
                     status = self._status(web, path)

@@ -22,7 +22,7 @@ import pytest
 from bench.processes import processes
 from proxy.decided import CRASHED, KILLED
 from tests.e2e.conftest import RunningMesh, down, up
-from tests.e2e.terminal import wait_until
+from tests.e2e.terminal import stopped, wait_until
 from tests.e2e.test_local import (
     ENFORCEMENT,
     LOCAL,
@@ -33,7 +33,6 @@ from tests.e2e.test_local import (
     decisions,
     said,
     server_of,
-    stopped,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local-broken")]
@@ -69,7 +68,7 @@ class Load:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            with suppress(httpx.HTTPError), self._mesh.client("web-v1") as web:
+            with suppress(httpx.HTTPError), self._mesh.client("web-v1", patient=False) as web:
                 while not self._stop.is_set():
                     self._ask(web)
 

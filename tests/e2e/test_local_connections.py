@@ -16,9 +16,10 @@ import pytest
 
 from tests.e2e.conftest import RunningMesh, meshed
 from tests.e2e.terminal import wait_until
-from tests.e2e.test_local import put, scraped
+from tests.e2e.test_local import scraped
 from tests.e2e.wire import Echo, Echoing
 from tests.ports import free_port
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local")]
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.e2e.conftest import RunningMesh
 from tests.e2e.joining import Agent, Serve, agent, token_of
-from tests.e2e.terminal import wait_until
-from tests.e2e.test_local import ENFORCEMENT, LOCAL, PATIENCE, POLICIES, WORKLOADS, decisions, said, stopped
+from tests.e2e.terminal import stopped, wait_until
+from tests.e2e.test_local import ENFORCEMENT, LOCAL, PATIENCE, POLICIES, WORKLOADS, decisions, said
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("local-memory")]
 
@@ -78,7 +78,7 @@ class Caller:
 def test_an_envoy_whose_agent_stands_still_refuses_at_its_bound_and_tells_all_once_that_goes_on(
     mesh: RunningMesh, joined: Agent
 ) -> None:
-    with mesh.client("web-v1") as web:
+    with mesh.client("web-v1", patient=False) as web:
         caller = Caller(web)
         wait_until(lambda: caller.ask() == 403, PATIENCE)  # its routes have come
         before = metric(joined, "policyd_proxy_memory_ratio")

@@ -23,6 +23,7 @@ from tests.e2e.conftest import PROGRAM, RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import Identity, Refused, https, issue, policyd
 from tests.ports import free_port
+from tests.whole import put
 from tests.xds.envoy_process import EnvoyProcess, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("peers")]
@@ -155,7 +156,7 @@ def test_a_migration_ends_plain_text_and_fails_no_request_of_the_mesh(mesh: Runn
     statuses = []
 
     def is_strict() -> bool:
-        with mesh.client("web-v1") as web:
+        with mesh.client("web-v1", patient=False) as web:
             statuses.append(web.get("http://both/me").status_code)
         try:
             plainly(mesh, "both-v1", "/open")
@@ -163,9 +164,9 @@ def test_a_migration_ends_plain_text_and_fails_no_request_of_the_mesh(mesh: Runn
             return True
         return False
 
-    file.write_text(PEERS.replace("PERMISSIVE", "STRICT"))
+    put(file, PEERS.replace("PERMISSIVE", "STRICT"))
     wait_until(is_strict, 20, lambda: json.dumps(mesh.status()["refused"]))
-    file.write_text(PEERS)
+    put(file, PEERS)
     wait_until(lambda: not is_strict(), 20, lambda: json.dumps(mesh.status()["refused"]))
     assert set(statuses) == {200}
 

@@ -94,7 +94,7 @@ def handshakes(mesh: RunningMesh, instance: str, cluster: str) -> int:
 @pytest.fixture(scope="module")
 def rotated(brief: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """What was seen while every sidecar's certificate changed ROTATIONS times under load."""
-    page = brief.client("productpage-v1")
+    page = brief.client("productpage-v1", patient=False)
     gateway = httpx.Client(base_url=brief.gateway, timeout=20)
     pids = {name: sidecar(brief, name)["pid"] for name in SIDECARS}
     identity = issue(brief.directory, "productpage-v1", tmp_path_factory.mktemp("by-hand") / "id", "--ttl", "1h")
@@ -225,7 +225,7 @@ def rerooted(brief: RunningMesh, rotated: Seen, tmp_path_factory: pytest.TempPat
     states: dict[str, list[str]] = {}
     burst: Counter[object] = Counter()
     gateway = httpx.Client(base_url=brief.gateway, timeout=20)
-    page = brief.client("productpage-v1")
+    page = brief.client("productpage-v1", patient=False)
     with (
         page, gateway,
         Load(lambda: gateway.get("/productpage").status_code) as edge,

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import PROGRAM, RunningMesh
 from tests.e2e.terminal import wait_until
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("mesh")]
 
@@ -41,7 +42,7 @@ def since() -> str:
 def tried(mesh: RunningMesh, since: str) -> Iterator[Path]:
     """The session's mesh with policies to try, and without them afterwards."""
     file = mesh.directory / "policies" / "tried.cedar"
-    file.write_text(TRIED)
+    put(file, TRIED)
     try:
         wait_until(lambda: "shadow" in mesh.status(), 20)
         yield file
@@ -60,7 +61,7 @@ def report(mesh: RunningMesh, since: str) -> tuple[int, Any]:
 def test_whatever_is_tried_the_page_works_in_full_and_the_denied_stay_denied(
     mesh: RunningMesh, tried: Path, since: str
 ) -> None:
-    page = httpx.get(f"{mesh.gateway}/productpage", timeout=20)
+    page = mesh.get("/productpage")
     with mesh.client("productpage-v1") as productpage:
         reviews = productpage.get("http://reviews:9080/reviews/0")
         ratings = productpage.get("http://ratings:9080/ratings/0")
@@ -89,7 +90,7 @@ def test_whatever_is_tried_the_page_works_in_full_and_the_denied_stay_denied(
 
 
 def test_the_trial_is_counted_and_its_revision_shown(mesh: RunningMesh, tried: Path) -> None:
-    httpx.get(f"{mesh.gateway}/productpage", timeout=20)
+    mesh.get("/productpage")
     status = mesh.status()
     metrics = httpx.get(f"http://{status['http_address']}/metrics").text
 
@@ -105,12 +106,12 @@ def test_a_trial_that_does_not_load_is_refused_by_its_line_and_the_last_one_goes
     mesh: RunningMesh, tried: Path
 ) -> None:
     before = mesh.status()["shadow"]["revision"]
-    tried.write_text(TRIED.replace("forbid (principal is Workload", "forbid (principal is Wrkload"))
+    put(tried, TRIED.replace("forbid (principal is Workload", "forbid (principal is Wrkload"))
     wait_until(lambda: mesh.status()["refused"], 20)
     refused = mesh.status()
 
     assert {(one["file"], one["line"]) for one in refused["refused"]} == {("policies/tried.cedar", 2)}
     assert refused["shadow"]["revision"] == before
-    assert httpx.get(f"{mesh.gateway}/productpage", timeout=20).status_code == 200
-    tried.write_text(TRIED)
+    assert mesh.get("/productpage").status_code == 200
+    put(tried, TRIED)
     wait_until(lambda: not mesh.status()["refused"], 20)

@@ -20,6 +20,7 @@ from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import wait_until
 from tests.e2e.wire import records
 from tests.fakes.outside import Dns, Outside
+from tests.whole import put
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("sidecar")]
 
@@ -135,7 +136,7 @@ def test_of_a_service_only_the_port_that_is_known_is_routed(world: World) -> Non
 
 def test_what_comes_in_at_once_is_bounded(world: World) -> None:
     file = world.mesh.directory / "mesh" / "sidecars.yaml"
-    file.write_text(world.sidecars.replace("---\n", POOL + "---\n"))
+    put(file, world.sidecars.replace("---\n", POOL + "---\n"))
 
     def overflows() -> bool:
         with ThreadPoolExecutor(8) as pool:
@@ -144,7 +145,7 @@ def test_what_comes_in_at_once_is_bounded(world: World) -> None:
         return found[503] > 0 and found[200] > 0
 
     wait_until(overflows, 60)
-    file.write_text(world.sidecars)
+    put(file, world.sidecars)
     wait_until(lambda: not overflows(), 60)
 
 

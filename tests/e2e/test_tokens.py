@@ -290,7 +290,7 @@ def test_a_refused_token_is_on_record_by_the_id_in_the_answer(
 
 
 def test_at_a_gateway_a_refused_token_is_on_record_too(mesh: RunningMesh) -> None:
-    reply = httpx.get(f"{mesh.gateway}/me", headers=bearer(BAD["expired"]) | {"x-policyd-decision-id": "forged"})
+    reply = mesh.get("/me", **bearer(BAD["expired"]), **{"x-policyd-decision-id": "forged"})
     id_ = reply.headers["x-policyd-decision-id"]
 
     wait_until(lambda: bool(records(mesh.directory, decision_id=id_)), 20, lambda: "no record")
@@ -411,20 +411,20 @@ def test_an_issuer_is_asked_where_its_keys_are(web: httpx.Client) -> None:
 )
 def test_a_gateway_routes_by_verified_claims(mesh: RunningMesh, claims: dict[str, Any] | None, way: str) -> None:
     headers = bearer(good(**claims)) if claims is not None else {}
-    answer = httpx.get(f"{mesh.gateway}/open", headers=headers)
+    answer = mesh.get("/open", **headers)
     assert (answer.status_code, answer.headers["x-way"]) == (200, way)
 
 
 def test_a_token_that_does_not_hold_is_no_claim(mesh: RunningMesh) -> None:
     stolen = STRANGER.token("alice", iss=LOGIN.name, aud="api", realm={"roles": ["editor"]})
-    answer = httpx.get(f"{mesh.gateway}/open", headers=bearer(stolen))
+    answer = mesh.get("/open", **bearer(stolen))
     assert (answer.status_code, answer.headers["x-way"]) == (401, "nobody")
 
 
 def test_a_gateway_decides_by_the_same_user_and_the_next_hop_again(mesh: RunningMesh) -> None:
-    assert httpx.get(f"{mesh.gateway}/me").status_code == 403
-    assert httpx.get(f"{mesh.gateway}/me", headers=bearer(good())).status_code == 200
-    assert httpx.get(f"{mesh.gateway}/me", headers=bearer(BAD["expired"])).status_code == 401
+    assert mesh.get("/me").status_code == 403
+    assert mesh.get("/me", **bearer(good())).status_code == 200
+    assert mesh.get("/me", **bearer(BAD["expired"])).status_code == 401
 
 
 def test_a_workload_that_believes_nobody_else_refuses_their_tokens(mesh: RunningMesh) -> None:
