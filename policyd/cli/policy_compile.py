@@ -69,15 +69,12 @@ def compile_(
 def _service(text: str, mesh: Mesh, namespace: str) -> str:
     from policyd.errors import UsageError
     from policyd.mesh.hosts import resolve
-    from policyd.mesh.matching import did_you_mean
+    from policyd.policy.resolving import nearest_of
 
     found = resolve(text, namespace) or ""
     if found not in mesh.services:
-        known = [name for one in mesh.services.values() for name in (one.id, one.name)]
-        near = did_you_mean(text, known, ())
-        raise UsageError(
-            f"the mesh has no service `{text}`", remedy=near or f"it has {', '.join(sorted(mesh.services))}"
-        )
+        known = [*mesh.services, *(one.name for one in mesh.services.values() if one.namespace == namespace)]
+        raise UsageError(f"the mesh has no service `{text[:80]}`", remedy=nearest_of(text, known))
     return found
 
 

@@ -17,6 +17,7 @@ from cedarpy import pst
 from policyd.cedar.model import Uid
 from policyd.cedar.schema import Schema
 from policyd.cedar.syntax_tree import chain_of, chain_read, uid_of
+from policyd.policy.carried import pieces_of, why_never
 from policyd.policy.universe import Universe, Values
 
 Outcomes = frozenset[bool]
@@ -84,7 +85,7 @@ def outcomes(expr: pst.Expr, known: Known) -> Outcomes:
         case pst.Is(pst.Var(name), entity_type, inside):
             return _is(name, str(entity_type), inside, known)
         case pst.Like(base, pattern):
-            return _all(possible(base, known), lambda text: _like(str(text), pattern))
+            return FALSE if why_never(expr) else _all(possible(base, known), lambda text: _like(str(text), pattern))
         case _:
             return BOTH
 
@@ -132,6 +133,8 @@ def never_carried(expr: pst.Expr, known: Known) -> str | None:
             if chain == _HEADERS:
                 return f"no request carries a header `{name}`"
             return f"no {_BEARERS[_LABELS[chain]]} of the mesh has the label `{name}`"
+        case pst.BinaryOp("eq") | pst.Like() if why := why_never(expr):
+            return why
         case _:
             read = (chain_read(expr) or ())[:2]
             if read != USER or known.universe.has_users:
@@ -158,7 +161,8 @@ def _both_of(left: Outcomes, right: Outcomes) -> Outcomes:
 def _compared(expr: pst.BinaryOp, known: Known) -> Outcomes:
     left, right = possible(expr.left, known), possible(expr.right, known)
     if expr.op in ("eq", "not_eq"):
-        equal = _pairs(left, right, operator.eq)
+        never = why_never(pst.BinaryOp("eq", expr.left, expr.right))
+        equal = FALSE if never else _pairs(left, right, operator.eq)
         return equal if expr.op == "eq" else _flipped(equal)
     if expr.op in _ORDER:
         return _pairs(left, right, _ORDER[expr.op])
@@ -238,13 +242,7 @@ def _limited(expr: pst.Expr, values: Values | None, same: bool, known: Known) ->
 
 def _like(text: str, pattern: tuple[pst.PatternElem, ...]) -> bool:
     """As Cedar's `like`, in linear steps: each wildcard but the last takes as little as it may."""
-    pieces: list[str] = [""]
-    for one in pattern:
-        if isinstance(one, pst.Wildcard):
-            pieces.append("")
-        else:
-            pieces[-1] += one.value
-    first, *middle = pieces
+    first, *middle = pieces_of(pattern)
     if not middle:
         return text == first
     last = middle.pop()

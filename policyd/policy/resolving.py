@@ -184,7 +184,8 @@ def caller_of(name: str, mesh: Mesh) -> SpiffeId | None:
     for id_ in mesh.workloads:
         if id_.service_account == account and id_.namespace == (namespace or _DEFAULT_NAMESPACE):
             return id_
-    known = [ANONYMOUS, *mesh.instances, *(one.name for one in mesh.services.values())]
+    names = (one.name if one.namespace == _DEFAULT_NAMESPACE else one.id for one in mesh.services.values())
+    known = [ANONYMOUS, *mesh.instances, *names]
     raise refused(f"`{name[:80]}` is nobody in the mesh", nearest_of(name, known))
 
 
@@ -196,6 +197,12 @@ def _spiffe_id(text: str) -> SpiffeId:
 
 
 def nearest_of(name: str, known: Collection[str]) -> str:
-    """Which of the known names was probably meant, else some of them."""
-    near = difflib.get_close_matches(name, sorted(known), 1)
-    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(set(known))[:12]) or 'none'}"
+    """Which of the known names was probably meant, else some of them.
+
+    A name without its namespace is nearest to those that it begins.
+    """
+    whole = sorted({one for one in known if one.startswith(f"{name}.")})
+    near = whole[:3] or difflib.get_close_matches(name, sorted(known), 1)
+    if near:
+        return f"did you mean {' or '.join(f'`{one}`' for one in near)}?"
+    return f"there are {', '.join(sorted(set(known))[:12]) or 'none'}"

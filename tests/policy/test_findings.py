@@ -151,6 +151,59 @@ AFTER = "this is false whenever what stands before it lets a request through"
             'when { principal.hasTag("team") && principal.getTag("team") == "a" }', ANYWHERE,
             "PD0203", 'principal.hasTag("team")', "no caller of the mesh has the label `team`",
         ),
+        (
+            'when { context.request.path == "admin" }', ANYWHERE,
+            "PD0203", 'context.request.path == "admin"', "every path starts with `/`",
+        ),
+        (
+            'when { context.request.path like "orders/*" }', ANYWHERE,
+            "PD0203", 'context.request.path like "orders/*"', "every path starts with `/`",
+        ),
+        (
+            'when { context.request.path like "/orders?id=*" }', ANYWHERE,
+            "PD0203", 'context.request.path like "/orders?id=*"', "no path has a `?`, the query is no part of it",
+        ),
+        (
+            'when { context.request.path like "*/a b" }', ANYWHERE,
+            "PD0203", 'context.request.path like "*/a b"', "no path has ' ' in it unless it is escaped",
+        ),
+        (
+            'when { context.request.path like "//*" }', ANYWHERE,
+            "PD0203", 'context.request.path like "//*"', "no path has `//`, proxies merge slashes",
+        ),
+        (
+            'when { context.request.path like "/a/../*" }', ANYWHERE,
+            "PD0203", 'context.request.path like "/a/../*"', "no path has a dot segment, proxies resolve them",
+        ),
+        (
+            'when { context.request.path like "*/.." }', ANYWHERE,
+            "PD0203", 'context.request.path like "*/.."', "no path has a dot segment, proxies resolve them",
+        ),
+        (
+            'when { context.request.path == "/%61dmin" }', ANYWHERE,
+            "PD0203", 'context.request.path == "/%61dmin"', "`%61` is decoded in paths, to `a`",
+        ),
+        (
+            'when { context.request.path == "/a%2Fb" }', ANYWHERE,
+            "PD0203", 'context.request.path == "/a%2Fb"', "no path has the escape `%2F`, it is refused",
+        ),
+        (
+            'when { context.request.path == "/caf%c3%A9" }', ANYWHERE,
+            "PD0203", 'context.request.path == "/caf%c3%A9"', "escapes in paths are in upper case, `%C3`",
+        ),
+        (
+            'when { "Reviews" == context.request.host }', ANYWHERE,
+            "PD0203", '"Reviews" == context.request.host', "hosts are in lower case",
+        ),
+        (
+            'when { context.request.host like "*.Example.com" }', ANYWHERE,
+            "PD0203", 'context.request.host like "*.Example.com"', "hosts are in lower case",
+        ),
+        (
+            'when { context.client_ip == ip("10.0.0.0/8") }', ANYWHERE,
+            "PD0203", 'context.client_ip == ip("10.0.0.0/8")',
+            'no address is a range, ask `isInRange(ip("10.0.0.0/8"))`',
+        ),
     ],
 )  # fmt: skip
 def test_a_condition_that_never_holds(
@@ -173,6 +226,10 @@ def test_a_condition_that_never_holds(
         'when { if action == Action::"GET" then context.request.path == "/a" else true }',
         "when { context.request.segments < 5 }",
         'unless { context.request.path == "/a" }',
+        'when { context.request.path like "*.php" }',
+        'when { context.request.path like "*/.hidden*" }',
+        'when { context.request.path == "/a;b" || context.request.path == "/caf%C3%A9/*" }',
+        'when { context.client_ip == ip("10.0.0.1/32") || context.client_ip == ip("10.0.0.2") }',
     ],
 )
 def test_a_condition_that_may_hold_is_left_alone(mesh: Mesh, schema: Schema, condition: str) -> None:

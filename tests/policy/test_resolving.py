@@ -9,9 +9,12 @@ import pytest
 
 from policyd.cedar.http import Endpoint, HttpFacts
 from policyd.errors import InvalidInput
+from policyd.mesh.build import build
+from policyd.mesh.declare import declare
 from policyd.mesh.model import Mesh
+from policyd.mesh.placement import assumed
 from policyd.policy.request_form import parse_form
-from policyd.policy.resolving import resolve_at, resolve_form
+from policyd.policy.resolving import nearest_of, resolve_at, resolve_form
 from policyd.spiffe import SpiffeId
 from tests.authz.checks import INGRESS, PAGE, RATINGS, REVIEWS
 
@@ -119,6 +122,29 @@ EXAMPLE = "write FROM METHOD URL, as in `productpage GET http://reviews/reviews/
 )
 def test_what_means_nothing_is_refused_with_a_remedy(mesh: Mesh, text: str, problem: str) -> None:
     assert problem_of(text, mesh) == problem
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("web", "did you mean `web.shop`?"),
+        ("orders", "did you mean `orders.old` or `orders.shop`?"),
+        ("orders.shpo", "did you mean `orders.shop`?"),
+        ("nobody", "there are orders.old, orders.shop, web.shop"),
+    ],
+)
+def test_a_name_is_never_taken_for_itself(name: str, remedy: str) -> None:
+    assert nearest_of(name, ["web.shop", "orders.shop", "orders.old"]) == remedy
+
+
+def test_callers_and_services_elsewhere_are_named_with_their_namespace() -> None:
+    texts = {"workloads.yaml": "workloads: {web-v1: {service: web, namespace: shop, serviceAccount: web, port: 8000}}"}
+    declaration = declare(texts)
+    shop = build(declaration, "cluster.local", assumed(declaration))
+    assert problem_of("web GET http://web/", shop) == "`web` is nobody in the mesh; did you mean `web.shop`?"
+    assert problem_of("anonymous GET http://web/", shop) == (
+        "no service is called `web` for callers in `default`; did you mean `web.shop`?"
+    )
 
 
 def test_at_an_instance_it_is_that_one_that_is_asked(mesh: Mesh) -> None:
