@@ -1,7 +1,8 @@
 """What an Envoy counts of its own decisions against what it has told: the difference is a gap, and it is said.
 
 Law: nothing is called missing that may still come: of what was counted at a look, what was under way then may be told
-later, and all else has been told a while after, and a while after that no more of it. What is told meanwhile and ended
+later, and all else has been told a while after, and a while after that no more of it; as long as more of it comes, as
+where a disk is slow, none of it is missing, and the next look counts it again. What is told meanwhile and ended
 after the look makes up for nothing, so that a gap is seen under load, too. A gap is said once.
 """
 
@@ -86,7 +87,7 @@ class Tally:
         if not any(look is not None and look.decided for look in looks.values()):
             return
         seen = [(places[name][0], look) for name, look in looks.items() if look is not None]
-        missing = [-1 for _ in seen]
+        missing = before = [-1 for _ in seen]
         for _ in range(MAX_ROUNDS):
             before, offset = missing, self._offset()
             await self._outside.sleep(SETTLED)
@@ -96,9 +97,9 @@ class Tally:
             missing = [look.missing(decided.before, decided.missed) for decided, look in seen]
             if missing == before or not any(missing):
                 break
-        for (decided, look), count in zip(seen, missing, strict=True):
-            # else an Envoy of its own is compared, or it is told and not read yet
-            if count and look.process == decided.process and not decided.held:
+        for (decided, look), count, was in zip(seen, missing, before, strict=True):
+            # else an Envoy of its own is compared, or it is told and not read yet, or comes still
+            if count and count == was and look.process == decided.process and not decided.held:
                 decided.miss(count, NOT_TOLD if decided.arrived else SILENT)
 
     def _offset(self) -> float:

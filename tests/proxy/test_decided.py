@@ -547,6 +547,27 @@ async def test_a_gap_is_seen_under_steady_load_too(
     assert [(lost, why) for _, lost, why in waiting(one) if why] == ([(missing, NOT_TOLD)] if missing else [])
 
 
+async def test_what_still_comes_at_the_last_look_is_no_gap_and_hides_none_of_another(tmp_path: Path) -> None:
+    """As of an agent whose disk takes a little at a time: none of it is missing, it is only late."""
+    slow, other, socket = decided(tmp_path / "s"), decided(tmp_path / "t"), tmp_path / "admin.sock"
+    slow.take(ended([BEFORE]), 1)
+    other.take(b"log", 5)
+    busy = Busy(slow, iter([[BEFORE]] * 7))
+    places = {"shop-v1": (slow, socket), "web-v1": (other, socket)}
+    tally = Tally(lambda: places, busy.outside)
+
+    async with await asyncio.start_unix_server(Counting(), socket):
+        await tally.compare()
+        assert [waiting(one)[-1][1:] for one in (slow, other)] == [(0, ""), (3, NOT_TOLD)]
+        await tally.compare()
+        assert (slow.arrived, slow.missed) == (8, 0)  # all that had ended came, and it is looked at as before
+        slow.fresh()
+        slow.take(b"log", 5)
+        await tally.compare()
+
+    assert waiting(slow)[-1][1:] == (3, NOT_TOLD)
+
+
 async def test_an_envoy_that_counts_decisions_and_tells_none_is_silent(tmp_path: Path) -> None:
     """As one that is older than its counters' names, and leaves no metadata for the log to go by."""
     one, socket = decided(tmp_path / "s"), tmp_path / "admin.sock"
