@@ -14,7 +14,7 @@ from policyd.errors import Problem
 from policyd.local import expressions, users
 from policyd.local.compile import Compiled, Compiler
 from policyd.local.envoy import rbac
-from policyd.local.evaluate import is_sent
+from policyd.local.known import is_sent
 from policyd.local.replies import identified, mappers
 from policyd.local.told import why_left
 from policyd.mesh.declaration import Declaration, Declared

@@ -5,28 +5,23 @@ Law: as Cedar evaluates, in its order. Whatever is not understood here whole is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
 from cedarpy import pst
 
-from policyd.cedar.model import Uid
-from policyd.cedar.reads import WITHHELD_HEADERS
 from policyd.cedar.syntax_tree import chain_of, chain_read, uid_of
 from policyd.errors import NotCompilable
 from policyd.local import users
-from policyd.local.comparing import equal, in_range, is_kind, less
+from policyd.local.known import entity_of, name_of
 from policyd.local.logic import (
     FALSE,
     MAX_DEPTH,
     NO,
     TRUE,
     YES,
-    Atom,
     Formula,
     Outcome,
-    Present,
     both,
     chosen,
     depth_of,
@@ -36,6 +31,7 @@ from policyd.local.logic import (
     opposite,
     some,
 )
+from policyd.local.operators import Operators
 from policyd.local.place import Place
 from policyd.local.texts import like
 from policyd.local.values import Case, Cases, Claim, Items, Range, Text, Unknown, Value, caller_is, each, failing
@@ -49,9 +45,6 @@ _BOOLEAN: Final = frozenset(
 _KINDS: Final = frozenset({"is_ipv4", "is_ipv6", "is_loopback", "is_multicast"})
 MAX_CASES: Final = 1_024  # of one value
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
-_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-# Envoy keeps these elsewhere than other headers, or does not show them to policyd
-_OWN_HEADERS: Final = frozenset({"host", "x-envoy-auth-partial-body", *WITHHELD_HEADERS})
 
 
 class Evaluator:
@@ -59,6 +52,7 @@ class Evaluator:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._operators = Operators(place)
 
     def truth(self, expr: pst.Expr) -> Outcome:
         """When a boolean expression is true, and when an error."""
@@ -84,7 +78,7 @@ class Evaluator:
             case pst.BinaryOp(op, left, right) if op in _BOOLEAN:
                 return self._compared(op, left, right)
             case pst.UnaryOp(op, inner) if op in _KINDS or op == "is_empty":
-                return self._one(inner, lambda value: self._is_kind(op, value))
+                return self._one(inner, lambda value: self._operators.of_one(op, value))
             case pst.Like(base, pattern):
                 pieces = _pieces(pattern)
                 return self._one(base, lambda value: like(value, pieces))
@@ -105,13 +99,6 @@ class Evaluator:
         cases = self.value(expr)
         return Outcome(each(cases, holds), failing(cases))
 
-    def _is_kind(self, op: str, value: Value) -> Formula:
-        if op != "is_empty":
-            return is_kind(value, op)
-        if isinstance(value, Claim):
-            return NO  # whose token has an empty one is policyd's to decide
-        return NO if _items(value).values else YES
-
     # ---- two values
 
     def _compared(self, op: str, left: pst.Expr, right: pst.Expr) -> Outcome:
@@ -128,50 +115,8 @@ class Evaluator:
                 if second is Unknown.FAILED:
                     failed.append(when)
                 elif when != NO:
-                    true.append(every(when, self._holds(op, first, second)))
+                    true.append(every(when, self._operators.of_two(op, first, second)))
         return Outcome(some(*true), some(*failed))
-
-    def _holds(self, op: str, left: Value, right: Value) -> Formula:
-        match op:
-            case "eq":
-                return self._equal(left, right)
-            case "not_eq":
-                return negated(self._equal(left, right))
-            case "less" | "less_eq":
-                return less(left, right, or_equal=op == "less_eq")
-            case "greater" | "greater_eq":
-                return less(right, left, or_equal=op == "greater_eq")
-            case "is_in_range":
-                return in_range(left, right)
-            case "in":
-                groups = right.values if isinstance(right, Items) else (right,)
-                return some(*(self._place.is_in(left, _uid(one)) for one in groups))
-            case "has_tag":
-                return self._has_tag(left, _name(right))
-            case "contains":
-                return self._contains(left, right)
-            case "contains_all":
-                return every(*(self._contains(left, one) for one in _items(right).values))
-            case _ if isinstance(right, Claim):  # contains_any, which either may ask of the other
-                return some(*(self._contains(right, one) for one in _items(left).values))
-            case _:
-                return some(*(self._contains(left, one) for one in _items(right).values))
-
-    def _contains(self, whole: Value, value: Value) -> Formula:
-        if isinstance(whole, Claim):
-            return users.claim_holds(whole.name, _text(value))
-        items = _items(whole)
-        return some(*(self._equal(one, value) for one in items.values))
-
-    def _equal(self, left: Value, right: Value) -> Formula:
-        for one, other in ((left, right), (right, left)):
-            if one is Unknown.CALLER and isinstance(other, Uid):
-                return self._place.caller_equals(other)
-            if one is Unknown.ACTION and isinstance(other, Uid):
-                return self._place.action_equals(other)
-            if one is Unknown.USER and isinstance(other, Uid):
-                return self._place.user_equals(other)
-        return equal(left, right)
 
     # ---- has, is, tags
 
@@ -190,27 +135,18 @@ class Evaluator:
             return is_one
         return both(is_one, self._compared("in", base, inside))
 
-    def _has_tag(self, bearer: Value, name: str) -> Formula:
-        if bearer is Unknown.HEADERS:
-            return Atom(_header(name), Present(), f"there is a header {name}")
-        if bearer is Unknown.CALLER:
-            return caller_is(one for ids in self._place.tagged(name).values() for one in ids)
-        if bearer is Unknown.USER:
-            return users.has_claim(name)
-        return YES if name in self._place.entity(_uid(bearer)).tags else NO
-
     def _tag(self, bearer: Value, name: str) -> list[Case]:
         if bearer is Unknown.HEADERS:
-            there = self._has_tag(bearer, name)
+            there = self._operators.has_tag(bearer, name)
             return [(there, Text(name, f"header {name}")), (negated(there), Unknown.FAILED)]
         if bearer is Unknown.CALLER:
             tagged = self._place.tagged(name)
             cases: list[Case] = [(caller_is(ids), value) for value, ids in tagged.items()]
-            return [*cases, (negated(self._has_tag(bearer, name)), Unknown.FAILED)]
+            return [*cases, (negated(self._operators.has_tag(bearer, name)), Unknown.FAILED)]
         if bearer is Unknown.USER:
             there = users.has_claim(name)
             return [(there, Claim(name)), (negated(there), Unknown.FAILED)]
-        tags = self._place.entity(_uid(bearer)).tags
+        tags = self._place.entity(entity_of(bearer)).tags
         return [(YES, tags.get(name, Unknown.FAILED))]
 
     # ---- values
@@ -238,13 +174,13 @@ class Evaluator:
     def _operated(self, expr: pst.BinaryOp | pst.UnaryOp) -> Cases:
         match expr:
             case pst.BinaryOp("get_tag", left, right):
-                return self._two(left, right, lambda bearer, name: self._tag(bearer, _name(name)))
+                return self._two(left, right, lambda bearer, name: self._tag(bearer, name_of(name)))
             case pst.BinaryOp("add" | "sub" | "mul" as op, left, right):
                 return self._two(left, right, lambda one, other: [(YES, _calculated(op, one, other))])
             case pst.UnaryOp("neg", inner):
                 return self._each(inner, lambda one: _calculated("sub", 0, one))
             case pst.UnaryOp("ip", inner):
-                return self._each(inner, lambda one: Range.parse(_name(one)))
+                return self._each(inner, lambda one: Range.parse(name_of(one)))
             case _ if expr.op in _BOOLEAN or expr.op in _KINDS or expr.op in ("not", "is_empty"):
                 return self._as_value(expr)
             case _:
@@ -335,40 +271,3 @@ def _pieces(pattern: tuple[pst.PatternElem, ...]) -> list[str]:
         else:
             pieces[-1] += one.value
     return pieces
-
-
-def is_sent(name: str) -> bool:
-    """Whether a request may bring a header of this name to policyd, which Envoy then has by the same name."""
-    return _HEADER.fullmatch(name) is not None and name not in _OWN_HEADERS
-
-
-def _header(name: str) -> str:
-    if not is_sent(name):
-        raise NotCompilable(f"the header `{name}`")
-    return name
-
-
-def _name(value: Value) -> str:
-    if not isinstance(value, str):
-        raise NotCompilable("a name that is computed")
-    return value
-
-
-def _text(value: Value) -> str:
-    if not isinstance(value, str):
-        raise NotCompilable("a claim compared with what is not known beforehand")
-    return value
-
-
-def _uid(value: Value) -> Uid:
-    if not isinstance(value, Uid):
-        raise NotCompilable("an entity that is computed")
-    return value
-
-
-def _items(value: Value) -> Items:
-    if isinstance(value, Claim):
-        raise NotCompilable("a claim compared as a whole")
-    if not isinstance(value, Items):
-        raise NotCompilable("a set that is computed")
-    return value
