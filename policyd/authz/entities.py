@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from policyd.cedar.http import EndUser
-from policyd.cedar.model import Entity, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Uid
 from policyd.errors import SpiffeIdError
 from policyd.mesh.model import Group, Mesh, Service
 from policyd.spiffe import SpiffeId
-
-ANONYMOUS = Uid("Unauthenticated", "anonymous")
 
 K = TypeVar("K")
 V = TypeVar("V")

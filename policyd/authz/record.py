@@ -16,7 +16,7 @@ from policyd.authz.path import canonical_path
 from policyd.authz.request import Query
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import EndUser
-from policyd.cedar.model import Decision, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Decision, Request, Uid
 from policyd.cedar.reads import USER
 from policyd.errors import PolicydError, UnacceptablePath
 
@@ -93,7 +93,7 @@ def _principal(query: Query | None) -> str:
     if query is None:
         return ""
     caller = query.facts.principal
-    return str(Uid("Workload", str(caller)) if caller else Uid("Unauthenticated", "anonymous"))
+    return str(Uid("Workload", str(caller)) if caller else ANONYMOUS)
 
 
 def _resource(query: Query | None) -> str:

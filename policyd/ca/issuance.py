@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Request, Uid
 from policyd.mesh.model import Group, Mesh
 from policyd.spiffe import SpiffeId
 
 X509: Final = Uid("Action", "x509")
 JWT: Final = Uid("Action", "jwt")
-ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")
 MAX_ENTITIES: Final = 16_384
 
 

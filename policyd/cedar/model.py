@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 
 class Uid(NamedTuple):
@@ -24,6 +24,9 @@ class Uid(NamedTuple):
     def json(self) -> dict[str, str]:
         """As Cedar's JSON forms have it."""
         return {"type": self.type, "id": self.id}
+
+
+ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")  # who asks where nobody proves who it is
 
 
 @dataclass(frozen=True, slots=True)

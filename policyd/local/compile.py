@@ -12,8 +12,8 @@ from typing import Final
 
 from cedarpy import pst
 
-from policyd.authz.entities import ANONYMOUS
 from policyd.authz.ruling import Ruling
+from policyd.cedar.model import ANONYMOUS
 from policyd.cedar.policies import Policy
 from policyd.cedar.reads import reads_of
 from policyd.cedar.scope import Constraint, Key, asked_keys, keys_of

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policyd.authz.context import HEADERS, METHODS, action_of
-from policyd.authz.entities import ANONYMOUS, MeshEntities
+from policyd.authz.entities import MeshEntities
 from policyd.authz.ruling import Ruling
-from policyd.cedar.model import Entity, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Uid
 from policyd.cedar.reads import USER
 from policyd.cedar.schema import Schema
 from policyd.errors import NotCompilable, SpiffeIdError

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from policyd.audit.match import short_name
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Request, Uid
 from policyd.cedar.schema import Schema
 from policyd.errors import PolicydError, SpiffeIdError
 from policyd.mesh.model import Group, Mesh
@@ -21,7 +21,6 @@ from policyd.spiffe import SpiffeId
 
 Kind = Literal["method", "path", "host", "header", "address", "time", "group", "caller"]
 
-ANONYMOUS: Final = Uid("Unauthenticated", "anonymous")
 OTHER: Final = "other"  # the action of every method that the schema does not name
 METHODS: Final = (
     "GET",

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from policyd.cedar.http import Endpoint, HttpFacts
-from policyd.cedar.model import Request, Uid
+from policyd.cedar.model import ANONYMOUS, Request, Uid
 from policyd.cedar.policies import Policy
 from policyd.errors import IncompleteRequest, UnacceptablePath
 from policyd.mesh.service_names import default_port
 from policyd.policy.case_yaml import DEFAULT_TIME
-from policyd.policy.change import ANONYMOUS, OTHER, apply, callers_of, identifies, methods_of
+from policyd.policy.change import OTHER, apply, callers_of, identifies, methods_of
 from policyd.policy.diff_meets import Bits, Meets
 from policyd.policy.diff_model import Combination, Side, Tried
 from policyd.policy.diff_samples import Sample, samples_of

@@ -13,12 +13,12 @@ from typing import Final
 from cedarpy import pst
 
 from policyd.audit.match import short_name
-from policyd.cedar.model import Decision, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Decision, Request, Uid
 from policyd.cedar.policies import Policy, load_policies
 from policyd.cedar.scope import Scopes
 from policyd.cedar.syntax_tree import chain_read, nodes_of, uid_of
 from policyd.errors import DecisionError, InvalidInput
-from policyd.policy.change import ANONYMOUS, OTHER, Change, Kind, apply, callers_of, identifies, methods_of
+from policyd.policy.change import OTHER, Change, Kind, apply, callers_of, identifies, methods_of
 from policyd.policy.harvest import harvest
 from policyd.policy.nearest import ClauseMiss, NearMiss, conditions_of
 from policyd.policy.ruling import Ruling

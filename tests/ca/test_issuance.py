@@ -8,9 +8,9 @@ from pathlib import Path
 import cedarpy
 import pytest
 
-from policyd.ca.issuance import ANONYMOUS, X509, Evidence, Order, cedar_request, groups_of, workload_entity
+from policyd.ca.issuance import X509, Evidence, Order, cedar_request, groups_of, workload_entity
 from policyd.cedar.engine import Engine
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Request, Uid
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import parse_schema
 from policyd.mesh.model import Group

@@ -8,7 +8,6 @@ from policyd.cedar.model import Entity, Request, Uid
 
 PAGE = "spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
 PAGE_UID = Uid("Workload", PAGE)
-ANONYMOUS = Uid("Unauthenticated", "anonymous")
 
 
 def ip(text: str) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from policyd.cedar.engine import Engine
-from policyd.cedar.model import Decision, EvaluationError, Uid
+from policyd.cedar.model import ANONYMOUS, Decision, EvaluationError, Uid
 from policyd.cedar.policies import PolicySet, load_policies
 from policyd.cedar.schema import Schema
 from policyd.errors import DecisionError
-from tests.cedar.requests import ANONYMOUS, PAGE, http_request
+from tests.cedar.requests import PAGE, http_request
 
 OVERFLOW = "context.request.segments * 9223372036854775807 > 0"  # valid, and fails for two segments or more
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.cedar.engine import Engine
-from policyd.cedar.model import Request
+from policyd.cedar.model import ANONYMOUS, Request
 from policyd.cedar.policies import PolicySet, load_policies
 from policyd.cedar.schema import Schema
 from tests.cedar.oracle import Oracle
-from tests.cedar.requests import ANONYMOUS, PAGE_UID, http_request
+from tests.cedar.requests import PAGE_UID, http_request
 
 HEADERS = ("end-user", "x-a", "x-b")
 CONDITIONS = (

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.cedar.engine import Engine
-from policyd.cedar.model import Entity, Request, Uid
+from policyd.cedar.model import ANONYMOUS, Entity, Request, Uid
 from policyd.cedar.policies import load_policies
 from policyd.cedar.schema import Schema
 from policyd.cedar.scope import Scopes
-from tests.cedar.requests import ANONYMOUS, http_request
+from tests.cedar.requests import http_request
 
 _principals = st.sampled_from(
     [
