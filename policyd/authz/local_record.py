@@ -46,7 +46,7 @@ MAX_ALIKE_BYTES: Final = 4_096  # of one
 
 _ENDS: Final = frozenset({"source", "destination", "client_ip"})  # of the schema's HttpContext
 _UNTRACED: Final = (b"", b"", b"")
-_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z._-]+)?)\]|([0-9.]+)):([0-9]{1,5})")
 _REVISION: Final = re.compile(r"[0-9a-f]{64}")
 
 

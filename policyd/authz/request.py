@@ -46,6 +46,7 @@ TOLD_HEADERS: Final = ("x-request-id", *TRACE_HEADERS)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a header value may have tabs
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
+_ZONED = re.compile(r"([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)%[0-9A-Za-z._-]+")  # RFC 4007, 11
 _PORT = re.compile(r":[0-9]*$")
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")  # W3C Trace Context
 _HEX = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{16})?")
@@ -220,8 +221,14 @@ def spiffe_id(text: str) -> SpiffeId | None:
 
 
 def endpoint(address: Any, end: str) -> Endpoint:
-    """The address of one end (core.v3.SocketAddress); only IP sockets have one. Raises IncompleteRequest."""
-    ip = _ip(address.address)
+    """The address of one end (core.v3.SocketAddress); only IP sockets have one. Raises IncompleteRequest.
+
+    The zone of a link-local one, which is a number of one machine's, is left out: Envoy compares addresses without it,
+    and so do the filters that decide in sidecars.
+    """
+    text: str = address.address
+    zoned = _ZONED.fullmatch(text) if "%" in text else None
+    ip = _ip(zoned[1] if zoned else text)
     if ip is None:
         raise IncompleteRequest(f"the {end} of the connection has no address")
     return Endpoint(ip, address.port_value)
@@ -229,7 +236,7 @@ def endpoint(address: Any, end: str) -> Endpoint:
 
 @lru_cache(maxsize=4096)
 def _ip(text: str) -> str | None:
-    """An address in its usual form; None for anything else, one with a zone too.
+    """An address in its usual form; None for anything else, one with a zone too, which nobody but Envoy may tell.
 
     One of IPv4 in IPv6, as proxies on both write it, is that of IPv4: no range that a policy names would hold it.
     """

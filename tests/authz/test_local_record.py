@@ -205,6 +205,9 @@ def test_answers_by_two_revisions_are_not_compared(ruling: Ruling, central: Any)
         {"peer": ""},
         {"source": ""},
         {"source": "envoy://inner"},
+        {"source": "10.0.0.1%3:1"},
+        {"source": "[fe80::1%]:1"},
+        {"source": "[fe80::1%3%4]:1"},
         {"destination": "10.0.0.2"},
         {"authority": ""},
         {"method": "G T"},
@@ -299,9 +302,9 @@ def test_a_policy_that_reads_addresses_has_each_on_record(mesh: Mesh, schema: An
     near = '@id("red") permit (principal, action in Action::"http", resource) when { context has source };'
     ruling = ruling_of(mesh, schema, {"p.cedar": near})
     reader = Reader({ruling.revision: ruling}.get)
-    addresses = ("10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1")
+    addresses = ("10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1", "[fe80::1%3]:1")
 
     entries = [reader.read(line(ruling.revision, source=one), INSTANCE, mesh, MICROS).entry for one in addresses]
 
     sources = [(one.context["source"]["ip"]["__extn"]["arg"], one.context["source"]["port"]) for one in entries]
-    assert sources == [("10.0.0.1", 1), ("10.0.0.2", 1), ("fd00::1", 1)]
+    assert sources == [("10.0.0.1", 1), ("10.0.0.2", 1), ("fd00::1", 1), ("fe80::1", 1)]
