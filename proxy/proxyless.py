@@ -22,7 +22,7 @@ from proxy.grpc_bootstrap import REFRESH, VARIABLE, GrpcStart, grpc_bootstrap
 from proxy.identity import Bundle, Svid
 from proxy.outside import Outside
 from proxy.relay import Relay
-from proxy.renew import keep_fresh, obtain
+from proxy.renew import keep_fresh, obtain, say_delivered
 from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sidecar import Running, Settings
 from proxy.tainted import signers
@@ -145,11 +145,7 @@ class Proxyless:
             self._bundle = bundle
         self._written = None
         self._due.set()
-        spec = self.running.spec
-        self._outside.say(
-            "sidecar.identity" if first else "sidecar.renewed", instance=spec.instance,
-            spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:032x}", expires=stamp(svid.not_after),
-        )  # fmt: skip
+        say_delivered(self.running.spec, svid, self._outside, first=first)
         self._changed()
 
     async def _keep_written(self) -> None:

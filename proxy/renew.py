@@ -11,6 +11,7 @@ from datetime import datetime
 
 from policyd.errors import PolicydError
 from policyd.spiffe import SpiffeId
+from proxy.assignment import Spec
 from proxy.backoff import backoff
 from proxy.control import Control
 from proxy.events import stamp
@@ -72,6 +73,14 @@ def _say_failure(spiffe_id: SpiffeId, held: Svid | None, error: PolicydError, wa
         facts["expires"] = stamp(held.not_after)
         facts["expired"] = outside.clock() >= held.not_after
     outside.say("identity.failed", spiffe_id=str(spiffe_id), **facts)
+
+
+def say_delivered(spec: Spec, svid: Svid, outside: Outside, *, first: bool) -> None:
+    """Say that an instance has an SVID: its first one here, or a newer one."""
+    outside.say(
+        "sidecar.identity" if first else "sidecar.renewed", instance=spec.instance,
+        spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:032x}", expires=stamp(svid.not_after),
+    )  # fmt: skip
 
 
 async def _until(moment: datetime, held: Svid, tainted: Tainted, outside: Outside) -> None:

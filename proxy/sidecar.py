@@ -30,7 +30,7 @@ from proxy.identity import Bundle, Svid
 from proxy.lifecycle import Limits, Phase
 from proxy.outside import Outside
 from proxy.pipe import Pipe
-from proxy.renew import keep_fresh, obtain
+from proxy.renew import keep_fresh, obtain, say_delivered
 from proxy.runtime import BOOTSTRAP, afresh, runtime_folder
 from proxy.sds import SdsServer
 from proxy.secret import secrets
@@ -232,9 +232,5 @@ class Sidecar:
             self._bundle = bundle
         self._sds.serve(secrets(self._api, svid, self._bundle, self._federated, self._crls))
         self._identified.set()
-        spec = self.running.spec
-        self._outside.say(
-            "sidecar.identity" if first else "sidecar.renewed", instance=spec.instance,
-            spiffe_id=str(spec.spiffe_id), serial=f"{svid.serial:032x}", expires=stamp(svid.not_after),
-        )  # fmt: skip
+        say_delivered(self.running.spec, svid, self._outside, first=first)
         self._changed()
