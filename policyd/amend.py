@@ -12,9 +12,10 @@ from pathlib import Path
 
 from policyd.errors import StateError
 from policyd.mesh.edit import Edit, edit, named
-from policyd.mesh.files import WORKLOADS_FILE, WorkloadsFile
+from policyd.mesh.files import WorkloadsFile
 from policyd.sources.files import Folder, digest
 from policyd.sources.writing import write_together
+from policyd.state_paths import WORKLOADS_FILE
 from policyd.strict import parse
 from policyd.yaml import load_one
 

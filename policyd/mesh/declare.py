@@ -8,12 +8,13 @@ from typing import Any, Final, TypeVar
 from policyd.errors import InvalidInput, Problem
 from policyd.mesh.credentials import Credentials
 from policyd.mesh.declaration import Declaration, Declared, Read
-from policyd.mesh.files import GROUPS_FILE, WORKLOADS_FILE, GroupsFile, WorkloadsFile
+from policyd.mesh.files import GROUPS_FILE, GroupsFile, WorkloadsFile
 from policyd.mesh.gateway_api.known import known
 from policyd.mesh.gateway_api.translate import translate
 from policyd.mesh.istio.kinds import ELSEWHERE, KINDS, LATER, key_of
 from policyd.mesh.machines import machines, services_inside
 from policyd.mesh.templates import in_groups, of_groups
+from policyd.state_paths import WORKLOADS_FILE
 from policyd.strict import Model, describe, parse
 from policyd.yaml import Document, load, load_one
 

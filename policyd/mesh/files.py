@@ -21,7 +21,6 @@ from policyd.mesh.protocols import Protocol, by_name, undeclared
 from policyd.strict import NOTHING, Many, Model, Name, PortNumber
 from policyd.yaml import Path
 
-WORKLOADS_FILE: Final = "workloads.yaml"
 GROUPS_FILE: Final = "groups.yaml"
 MAX_PORTS: Final = 64  # of one workload
 MAX_TRUSTED_PROXIES: Final = 32  # in a row, before one gateway
