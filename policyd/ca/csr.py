@@ -121,10 +121,9 @@ def _check_names(request: x509.CertificateSigningRequest, spiffe_id: SpiffeId) -
             raise CsrError(f"the attribute `{attribute.oid.dotted_string}` is not accepted")
     for extension in extensions:
         if not isinstance(extension.value, x509.SubjectAlternativeName):
-            raise CsrError(
-                f"the extension `{extension.oid.dotted_string}` is not accepted",
-                remedy="policyd decides them all",
-            )
+            name, number = type(extension.value).__name__, extension.oid.dotted_string  # the library's is X.509's own
+            known = "" if isinstance(extension.value, x509.UnrecognizedExtension) else f" ({name})"
+            raise CsrError(f"the extension `{number}`{known} is not accepted", remedy="policyd decides them all")
         if list(extension.value) != [x509.UniformResourceIdentifier(str(spiffe_id))]:
             raise CsrError(
                 "the certificate signing request asks for other names than its identity",

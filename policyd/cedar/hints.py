@@ -1,6 +1,7 @@
 """Where in a policy's text the validator's answer points, and what its author probably meant.
 
-Law: a place is that of a word that the answer names, or none; a remedy names only what the schema has.
+Law: a place is that of a word that the answer names, or of the only literal that it can mean, or none; a remedy names
+only what the schema has.
 """
 
 from __future__ import annotations
@@ -26,6 +27,25 @@ _INTERNAL = re.compile(r"__cedar::internal::(\w+)")
 _KINDS = {"AnyEntity": "an entity", "Any": "anything"}
 _APPLIES = re.compile(r"(principal|resource): \[([^]]*)\]")
 _QUOTED = re.compile(r"`(\"(?:[^\"\\]|\\.)*\")`")
+_INDEX = re.compile(r"\[\"((?:[^\"\\]|\\.)*)\"\]")
+_MIXED = re.compile(r"the types (\S+) and (\S+) are not compatible|expected (\S+) but saw (\S+)")
+_COMPARED = frozenset({"==", "!=", "<", "<=", ">", ">="})
+_AS_TEXT: Mapping[str, str] = {  # what to write instead of a mere text
+    "Long": "numbers stand without quotes",
+    "ipaddr": 'write `ip("…")`; of a range ask `.isInRange(ip("…"))`',
+    "datetime": 'write it as in `datetime("2026-12-24T08:00:00Z")`',
+    "duration": 'write it as in `duration("1h30m")`',
+    "Set<String>": 'it is a set of texts: ask `.contains("…")`',
+    "Set<__cedar::internal::Any>": 'only sets contain; of a text ask `like "*…*"`',
+    "Bool": "a condition is true or false: compare it with something",
+}
+_FORM = re.compile(r"failed to parse as (?:a )?(IP address|\w+)")
+_FORMS: Mapping[str, str] = {
+    "IP address": 'write an address or a range, as in `ip("10.0.0.0/8")`',
+    "datetime": 'write a day or a time, as in `datetime("2026-12-24")` or `datetime("2026-12-24T08:00:00Z")`',
+    "duration": 'write it as in `duration("1h30m")`',
+    "decimal": 'write it as in `decimal("1.5")`',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +73,41 @@ def hint(text: str, message: str, schema: Schema) -> Hint:
     if found := _ACTION.search(message):
         return Hint(_word(tokens, f'"{found[1]}"', after="::"), _other_action(found[1], schema))
     if found := _QUOTED.search(message):
-        return Hint(_word(tokens, found[1]))
-    return Hint(remedy=_of_types(message, schema))
+        form = _FORM.search(message)
+        return Hint(_word(tokens, found[1]), _FORMS.get(form[1], "") if form else "")
+    if remedy := _of_types(message, schema):
+        return Hint(remedy=remedy)
+    return _of_literals(tokens, message, schema) or Hint()
+
+
+def _of_literals(tokens: Sequence[Token], message: str, schema: Schema) -> Hint | None:
+    """What to do about a literal of another type than what it stands beside."""
+    found = _MIXED.search(message)
+    if found is None:
+        return None
+    one, other = found[1] or found[3], found[2] or found[4]
+    if "String" not in (one, other):
+        return None
+    kind = other if one == "String" else one
+    declared = _declared(schema.rendered)
+    text, number = (_literal(tokens, mark, beside, declared) for mark, beside in (('"', kind), ("", "String")))
+    if kind == "Long" and text is None and number is not None:
+        return Hint(number, "texts stand in double quotes")
+    remedy = f'write the type too, as in `{kind}::"…"`' if kind in declared.types else _AS_TEXT.get(kind, "")
+    return Hint(text, remedy)
+
+
+def _literal(tokens: Sequence[Token], mark: str, beside: str, declared: _Declared) -> int | None:
+    """Where the only compared text (`"`) or number stands; of several, the one beside an attribute of type `beside`."""
+    found = [
+        at
+        for at in range(1, len(tokens) - 1)
+        if (tokens[at].text.startswith(mark) if mark else tokens[at].text.isdigit())
+        and {tokens[at - 1].text, tokens[at + 1].text} & _COMPARED
+    ]
+    typed = [at for at in found if beside in declared.kinds.get(tokens[at - 2].text, ())]
+    chosen = typed or found
+    return tokens[chosen[0]].start if len(chosen) == 1 else None
 
 
 def plain(message: str) -> str:
@@ -69,8 +122,6 @@ def _of_types(message: str, schema: Schema) -> str:
         return f"who asks is {_listed(applied.principals)}, what is asked for is {_listed(applied.resources)}"
     if "AnyEntity" in message and "String" in message:
         return 'of several texts write `["a", "b"].contains(…)`; `in` is for entities'
-    if "expected Long but saw String" in message:
-        return "numbers stand without quotes"
     return ""
 
 
@@ -79,6 +130,7 @@ def _attribute(tokens: Sequence[Token], path: str, owner: str | None) -> int | N
     context's.
     """
     *above, name = path.split(".") if owner else f"context.{path}".split(".")
+    name = index[1] if (index := _INDEX.fullmatch(name)) else name
     found = [at for at, token in enumerate(tokens) if at and token.text in (name, f'"{name}"') and _reads(tokens, at)]
     below = [at for at in found if not above or (at > 1 and tokens[at - 2].text.strip('"') == above[-1])]
     chosen = below or found
@@ -101,6 +153,7 @@ def _instead(path: str, owner: str, schema: Schema) -> str:
     """What to write instead of an attribute that is none."""
     declared = _declared(schema.rendered)
     name = path.rpartition(".")[2]
+    name = index[1] if (index := _INDEX.fullmatch(name)) else name
     if owner in declared.tagged and not declared.fields.get(owner):
         return f'they are tags: `hasTag("{name}") && ….getTag("{name}") == "…"`'
     if owner:
@@ -135,13 +188,14 @@ def _listed(known: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What a schema declares: entity types, which of them have tags, attributes by type, all paths of contexts, and
-    the types that its actions apply to.
+    """What a schema declares: entity types, which of them have tags, attributes by type, the types that attributes of a
+    name have (`kinds`), all paths of contexts, and the types that its actions apply to.
     """
 
     types: tuple[str, ...]
     tagged: frozenset[str]
     fields: Mapping[str, tuple[str, ...]]
+    kinds: Mapping[str, frozenset[str]]
     paths: tuple[str, ...]
     principals: tuple[str, ...]
     resources: tuple[str, ...]
@@ -166,6 +220,10 @@ def _declared(rendered: str) -> _Declared:
         types=tuple(types),
         tagged=frozenset(tagged),
         fields={name: tuple(one) for name, one in fields.items()},
+        kinds={
+            name: frozenset(one[name] for one in fields.values() if name in one)
+            for name in {name for one in fields.values() for name in one}
+        },
         paths=tuple(paths),
         principals=tuple(applied["principal"]),
         resources=tuple(applied["resource"]),

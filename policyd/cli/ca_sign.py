@@ -6,6 +6,9 @@ refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +51,8 @@ def sign(
         raise UsageError(f"`{csr}` is no certificate signing request", remedy="make one: `openssl req -new -subj / …`")
     with server(folder(directory)) as client:
         spiffe_id = workload_id(workload, client.status().trust_domain, client.instances())
-        reply = client.issue(str(spiffe_id), found.request.public_bytes(Encoding.DER), seconds(ttl))
+        with of_request(csr):
+            reply = client.issue(str(spiffe_id), found.request.public_bytes(Encoding.DER), seconds(ttl))
     certificates = [x509.load_der_x509_certificate(one) for one in reply.chain]
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
     if out is not None:
@@ -58,11 +62,24 @@ def sign(
         except OSError as error:
             raise StateError(f"`{out}` cannot be written: {error.strerror}") from None
     leaf = certificates[0]
-    end = moment(int(leaf.not_valid_after_utc.timestamp()))
+    ends = leaf.not_valid_after_utc
     if as_json:
         chain = {"chain": pem.decode()} if out is None else {"file": str(out)}
-        output.print_json({"spiffe_id": str(spiffe_id), "serial": f"{leaf.serial_number:032x}", "until": end, **chain})
+        signed = {"spiffe_id": str(spiffe_id), "serial": f"{leaf.serial_number:032x}", "until": ends.isoformat()}
+        output.print_json({**signed, **chain})
         return
     if out is None:
         print(pem.decode(), end="")
-    output.show(f"`{spiffe_id}`, serial {leaf.serial_number:032x}, until {end}", stream=output.stderr())
+    said = f"`{spiffe_id}`, serial {leaf.serial_number:032x}, until {moment(int(ends.timestamp()))}"
+    output.show(said, stream=output.stderr())
+
+
+@contextmanager
+def of_request(csr: Path) -> Iterator[None]:
+    """What the server finds wrong with a request, which it refuses and records, names the file that it is from."""
+    from policyd.errors import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(replace(one, file=str(csr)) for one in error.problems) from None

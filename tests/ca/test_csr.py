@@ -73,13 +73,13 @@ REFUSED = [
     ("a foreign URI", a_csr(names=[SERVER]), "asks for other names"),
     ("a second URI", a_csr(names=[OWN_NAME, SERVER]), "asks for other names"),
     ("a DNS name", a_csr(names=[OWN_NAME, x509.DNSName("policyd")]), "asks for other names"),
-    ("to be an authority", a_csr(extensions=[x509.BasicConstraints(True, 0)]), "`2.5.29.19` is not accepted"),
-    ("not to be one", a_csr(extensions=[x509.BasicConstraints(False, None)]), "`2.5.29.19` is not accepted"),
-    ("a usage", a_csr(extensions=[usage()]), "`2.5.29.15` is not accepted"),
+    ("to be an authority", a_csr(extensions=[x509.BasicConstraints(True, 0)]), "`2.5.29.19` (BasicConstraints) is not"),
+    ("not to be one", a_csr(extensions=[x509.BasicConstraints(False, None)]), "`2.5.29.19` (BasicConstraints) is not"),
+    ("a usage", a_csr(extensions=[usage()]), "`2.5.29.15` (KeyUsage) is not accepted"),
     (
         "a purpose",
         a_csr(extensions=[x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])]),
-        "`2.5.29.37` is not accepted",
+        "`2.5.29.37` (ExtendedKeyUsage) is not accepted",
     ),
     (
         "an attribute",

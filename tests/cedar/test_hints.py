@@ -82,7 +82,63 @@ def told(text: str, schema: Schema) -> list[tuple[str, str]]:
             '"PROPFIND", resource',
             'the schema lists the actions; any other method is `Action::"other"`',
         ),
-        (HTTP, 'context.client_ip == ip("1.2.3")', '"1.2.3") };', ""),
+        (
+            HTTP,
+            'context.client_ip == ip("1.2.3")',
+            '"1.2.3") };',
+            'write an address or a range, as in `ip("10.0.0.0/8")`',
+        ),
+        (
+            HTTP,
+            'context.time > datetime("2026-13-01")',
+            '"2026-13-01") };',
+            'write a day or a time, as in `datetime("2026-12-24")` or `datetime("2026-12-24T08:00:00Z")`',
+        ),
+        (
+            HTTP,
+            'context.time.toTime() > duration("8 h")',
+            '"8 h") };',
+            'write it as in `duration("1h30m")`',
+        ),
+        (HTTP, 'context.request.segments == "2"', '"2" };', "numbers stand without quotes"),
+        (HTTP, 'context.request.segments < "2"', '"2" };', "numbers stand without quotes"),
+        (
+            HTTP,
+            'context.request.method == "GET" && context.source.port == "80"',
+            '"80" };',
+            "numbers stand without quotes",
+        ),
+        (HTTP, '"a" == context.request.path && "2" == context.request.segments', "", "numbers stand without quotes"),
+        (HTTP, "context.request.path == 2", "2 };", "texts stand in double quotes"),
+        (
+            HTTP,
+            'context has user && context.user.hasTag("r") && context.user.getTag("r") == "admin"',
+            '"admin" };',
+            'it is a set of texts: ask `.contains("…")`',
+        ),
+        (
+            HTTP,
+            'context.client_ip == "10.0.0.1"',
+            '"10.0.0.1" };',
+            'write `ip("…")`; of a range ask `.isInRange(ip("…"))`',
+        ),
+        (
+            HTTP,
+            'context.client_ip.isInRange("10.0.0.0/8")',
+            "",
+            'write `ip("…")`; of a range ask `.isInRange(ip("…"))`',
+        ),
+        (HTTP, 'context.time > "2026"', '"2026" };', 'write it as in `datetime("2026-12-24T08:00:00Z")`'),
+        (HTTP, 'context.time.toTime() > "22h"', '"22h" };', 'write it as in `duration("1h30m")`'),
+        (HTTP, 'context.request.path.contains("x")', "", 'only sets contain; of a text ask `like "*…*"`'),
+        (HTTP, "context.request.path", "", "a condition is true or false: compare it with something"),
+        (WORKLOAD, 'principal == "x"', '"x" };', 'write the type too, as in `Workload::"…"`'),
+        (
+            HTTP,
+            'context.request.headers["x-a"] == "1"',
+            '"x-a"] == "1" };',
+            'they are tags: `hasTag("x-a") && ….getTag("x-a") == "…"`',
+        ),
         (HTTP, 'context.request.path = "/"', '= "/" };', "write `==` to compare"),
         (
             'principal, action == "GET", resource',
@@ -116,6 +172,11 @@ SCOPE = "a scope is `principal, action, resource`, in this order, with commas"
 @pytest.mark.parametrize(
     ("text", "at", "remedy"),
     [
+        (
+            '@id("a") permit (principal, action, resource) @id("b") permit (principal, action, resource);',
+            '@id("b")',
+            "end each policy with one `;`",
+        ),
         (
             '@id("a") permit (principal, action == Action::GET, resource);',
             "GET, resource",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -199,6 +200,25 @@ def test_a_request_is_signed_for_the_workload_that_is_named(
     out = tmp_path / "chain.pem"
     assert policyd("ca", "sign", csr_file(tmp_path), "--workload", "web", "--out", out, "--dir", folder).out == ""
     assert len(x509.load_pem_x509_certificates(out.read_bytes())) == 2
+
+
+def test_a_request_that_the_server_refuses_is_named(
+    policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path
+) -> None:
+    fake.replies |= {"Instances": pb.InstancesReply(instances=PLACES)}
+    fake.failures["Issue"] = (grpc.StatusCode.INVALID_ARGUMENT, "a request names no subject; leave it empty")
+    csr = csr_file(tmp_path)
+    said = policyd("ca", "sign", csr, "--workload", "web", "--dir", folder)
+    told = f"{csr}: a request names no subject; leave it empty\nerror: 1 problem found\n"
+    assert said == Said(Exit.INVALID, "", told)
+
+
+def test_a_signed_request_is_told_to_programs(policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path) -> None:
+    fake.replies |= {"Instances": pb.InstancesReply(instances=PLACES), "Issue": signing(AUTHORITY)}
+    said = policyd("ca", "sign", csr_file(tmp_path), "--workload", "web", "--dir", folder, "--json").value
+    leaf, _ = x509.load_pem_x509_certificates(said["chain"].encode())
+    assert (said["spiffe_id"], said["serial"]) == (WEB, f"{leaf.serial_number:032x}")
+    assert datetime.fromisoformat(said["until"]) == leaf.not_valid_after_utc
 
 
 def test_only_a_request_is_signed(policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path) -> None:
