@@ -53,11 +53,19 @@ def joined(mesh: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def metric(joined: Agent, name: str) -> float:
-    """What the agent tells Prometheus of the shop's Envoy."""
+    """What the agent tells Prometheus of the shop's Envoy, once that has looked at its memory for the first time."""
     [place] = joined.said("agent.metrics")
-    page = httpx.get(f"http://{place['address']}/metrics", trust_env=False, timeout=20).text
-    [value] = [line.split()[1] for line in page.splitlines() if line.startswith(f'{name}{{proxy="shop-v1"}}')]
-    return float(value)
+    found: list[float] = []
+
+    def is_told() -> bool:
+        page = httpx.get(f"http://{place['address']}/metrics", trust_env=False, timeout=20).text
+        lines = [line for line in page.splitlines() if line.startswith(f'{name}{{proxy="shop-v1"}}')]
+        found[:] = [float(line.split()[1]) for line in lines]
+        return found != []
+
+    wait_until(is_told, PATIENCE)
+    [value] = found
+    return value
 
 
 class Caller:
