@@ -42,6 +42,8 @@ BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 TYPE = "type.googleapis.com/"
 CENTRAL, LOCAL, DETAILS, LEFT = "x-central", "x-local", "x-details", "x-left"
 ASIDE = Control("127.0.0.1", (1,), SpiffeId.server("cluster.local"), authz_timeout_seconds=100)
+LOOPBACK = {"address": "127.0.0.1"}
+ANYWHERE = {"address": "::", "ipv4_compat": True}
 AT_ONCE = 40  # requests on their way on one connection
 NO_POLICY = {name.replace(" ", "_") for name in (envoy.INCOMPLETE, envoy.BAD_PATH, envoy.FAILED, envoy.NOBODY)}
 
@@ -132,7 +134,7 @@ def _untyped(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "@type"}
 
 
-def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, Any]) -> dict[str, Any]:
+def _listener(name: str, at: dict[str, Any], cases: Sequence[Case], socket_: dict[str, Any]) -> dict[str, Any]:
     decided = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%"
     told = [{"header": {"key": LOCAL, "value": decided}}]
     why = {"header": {"key": DETAILS, "value": "%RESPONSE_CODE_DETAILS%"}}
@@ -152,7 +154,7 @@ def _listener(name: str, port: int, cases: Sequence[Case], socket_: dict[str, An
     )
     return {
         "name": name,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "address": {"socket_address": at},
         "filter_chains": [{"filters": [manager], **socket_}],
     }
 
@@ -197,9 +199,9 @@ class Place:
     plain: int
 
     def connection(self, caller: str, source: str) -> socket.socket:
-        """A connection of a caller, "" for one without a certificate, from an address."""
-        port = self.tls if caller else self.plain
-        made = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
+        """A connection of a caller, "" for one without a certificate, from an address; from one with a zone, to it."""
+        to = source if "%" in source else "127.0.0.1", self.tls if caller else self.plain
+        made = socket.create_connection(to, timeout=60, source_address=None if "%" in source else (source, 0))
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._context(caller).wrap_socket(made) if caller else made
 
@@ -214,16 +216,16 @@ class Place:
 
 
 @contextmanager
-def running(cases: Sequence[Case]) -> Iterator[Place]:
-    """An Envoy that decides by all these sets, and policyd's service beside it."""
+def running(cases: Sequence[Case], at: Mapping[str, Any] = LOOPBACK) -> Iterator[Place]:
+    """An Envoy that decides by all these sets, `at` an address, and policyd's service beside it."""
     folder = Path(tempfile.mkdtemp(prefix="policyd-"))
     place = Place(Authority("callers"), free_port(), free_port())
     verified = [one for one in cases if one.listener.verifies_peers]
     strangers = [one for one in cases if not one.listener.verifies_peers]
     with serving(Central(cases), folder) as authz:
         listeners = [
-            _listener("tls", place.tls, verified, _tls(folder, place.authority)),
-            _listener("plain", place.plain, strangers, {}),
+            _listener("tls", {**at, "port_value": place.tls}, verified, _tls(folder, place.authority)),
+            _listener("plain", {**at, "port_value": place.plain}, strangers, {}),
         ]
         # in the form in which sidecars get it, which is nested less deep than JSON
         (folder / "envoy.pb").write_bytes(envoy_api.pack(BOOTSTRAP, _bootstrap(listeners, authz)))
