@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from policyd.audit.read import Line, ends, newest
 from policyd.audit.record import Entry
 from policyd.audit.stencil import Own, Stencil
@@ -21,6 +23,8 @@ MOST_BYTES: Final = 64 << 20
 SAID: Final = frozenset({"local.gap", "local.differs"})
 
 _Key = tuple[object, ...]
+
+_log = structlog.get_logger("policyd.server")
 
 
 def lines_so_far(directory: Path, writer: str) -> Callable[[], Iterator[Line]]:
@@ -50,12 +54,15 @@ class OnRecord:
 
 def _keys(lines: Iterable[Line]) -> Iterator[_Key]:
     size = 0
-    for number, (record, raw) in enumerate(lines):
-        size += len(raw)
-        if number >= MOST_RECORDS or size > MOST_BYTES:
-            return
-        if record.decided_by == BY_PROXY or record.detail.get("operation") in SAID:
-            yield _key(record, record.decision_id)
+    try:
+        for number, (record, raw) in enumerate(lines):
+            size += len(raw)
+            if number >= MOST_RECORDS or size > MOST_BYTES:
+                return
+            if record.decided_by == BY_PROXY or record.detail.get("operation") in SAID:
+                yield _key(record, record.decision_id)
+    except OSError as error:  # what comes twice then is better than what never comes
+        _log.error("local.earlier_unread", reason=error.strerror)
 
 
 def _key(entry: Entry, decision_id: str) -> _Key:

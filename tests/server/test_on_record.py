@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from policyd._pb import agent_pb2
 from policyd.audit.journal import Durability, Journal
+from policyd.audit.read import Line
 from policyd.audit.record import Record
+from policyd.audit.stencil import Own
 from policyd.audit.verify import verify
 from policyd.authz.ruling import Ruling
-from policyd.server.on_record import lines_so_far
+from policyd.server.on_record import OnRecord, lines_so_far
 from tests.audit.samples import WRITER, an_entry, records
 from tests.authz.lines import line
 from tests.server.test_local_decisions import NOW, Desk, ruling
@@ -129,6 +134,24 @@ async def test_no_agent_keeps_a_decision_of_another_off_the_record(ruling: Rulin
     await world.desk.say(1, world.told(1))
     kept = [(one.proxy, one.decision_id) for one in world.records()]
     assert kept == [("reviews-v2", name(1)), ("reviews-v1", name(1))]
+
+
+def test_a_disk_that_does_not_give_the_journal_back_holds_up_no_record(tmp_path: Path) -> None:
+    """What was read counts, and the rest may come twice: that is said, and better than never."""
+    journal = Journal(tmp_path, WRITER, lambda: NOW)
+    read, unread = (replace(an_entry(decision_id=name(one)), detail={}, decided_by="proxy") for one in (1, 2))
+    for entry in (unread, read):
+        journal.append(entry)
+    lines = lines_so_far(tmp_path, WRITER)
+
+    def broken() -> Iterator[Line]:
+        yield next(lines())
+        raise OSError(errno.EIO, "input/output error")
+
+    told = [(journal.stencil(one), Own(0, one.decision_id)) for one in (read, unread)]
+    assert [own.decision_id for _, own in OnRecord(broken).new_of(told)] == [name(2)]
+    assert OnRecord(lines).new_of(told) == []
+    journal.close()
 
 
 def test_what_comes_after_the_start_is_not_what_was_before(tmp_path: Path) -> None:
