@@ -158,6 +158,8 @@ def _instead(path: str, owner: str, schema: Schema) -> str:
         return f'they are tags: `hasTag("{name}") && ….getTag("{name}") == "…"`'
     if owner:
         known = declared.fields.get(owner, ())
+        if kinds := _bearers(name, owner, declared):
+            return kinds
         tags = f'a label or claim is a tag: `hasTag("{name}")`' if owner in declared.tagged else ""
         near = _near(name, known)
         there = f"there is {_listed(known)};" if known else ""
@@ -167,6 +169,15 @@ def _instead(path: str, owner: str, schema: Schema) -> str:
         ends.setdefault(one.rpartition(".")[2], []).append(one)
     close = [name] if name in ends else difflib.get_close_matches(name, ends, 1, 0.75)
     return f"did you mean `context.{ends[close[0]][0]}`?" if close else ""
+
+
+def _bearers(name: str, owner: str, declared: _Declared) -> str:
+    """What to ask where `owner` has no such attribute, and others that may stand in its place have."""
+    for variable, kinds in (("principal", declared.principals), ("resource", declared.resources)):
+        others = [kind for kind in kinds if name in declared.fields.get(kind, ())]
+        if owner in kinds and others:
+            return f"ask for a kind that has it first: `{variable} is {others[0]} && …`"
+    return ""
 
 
 def _other_action(name: str, schema: Schema) -> str:

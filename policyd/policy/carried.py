@@ -67,7 +67,9 @@ def _why_not_in_path(piece: str) -> str | None:
     if "?" in piece:
         return "no path has a `?`, the query is no part of it"
     if found := _FOREIGN.search(piece):
-        return f"no path has {found[0]!r} in it unless it is escaped"
+        shown = repr(found[0])[1:-1]  # a line feed, say, as it is written
+        regex = "; of patterns there is `*` alone" if found[0] in "[]{}^|\\" else ""
+        return f"no path has a `{shown}` unless it is escaped{regex}"
     if "//" in piece:
         return "no path has `//`, proxies merge slashes"
     if _DOTS.search(piece):

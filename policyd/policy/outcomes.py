@@ -132,7 +132,7 @@ def never_carried(expr: pst.Expr, known: Known) -> str | None:
             chain = chain_of(base) or ()
             if chain == _HEADERS:
                 return f"no request carries a header `{name}`"
-            return f"no {_BEARERS[_LABELS[chain]]} of the mesh has the label `{name}`"
+            return f"no {_BEARERS[_LABELS[chain]]} of the mesh has the label `{name}`{_elsewhere(name, known)}"
         case pst.BinaryOp("eq") | pst.Like() if why := why_never(expr):
             return why
         case _:
@@ -140,6 +140,12 @@ def never_carried(expr: pst.Expr, known: Known) -> str | None:
             if read != USER or known.universe.has_users:
                 return None
             return f"no request carries `{'.'.join(read)}`, without a RequestAuthentication"
+
+
+def _elsewhere(name: str, known: Known) -> str:
+    """Where a label is to be read that others have than who is asked."""
+    chains = [".".join(chain) for chain, type_ in _LABELS.items() if known.universe.tag_values(type_, name)]
+    return f", but `{chains[0]}` may have it" if chains else ""
 
 
 def _never_tagged(base: pst.Expr, name: str, known: Known) -> bool:

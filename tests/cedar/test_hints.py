@@ -59,6 +59,18 @@ def told(text: str, schema: Schema) -> list[tuple[str, str]]:
             "ask for it first: `principal has namespace && …`",
         ),
         (
+            HTTP,
+            'principal is Unauthenticated && principal.namespace == "a"',
+            'namespace == "a" };',
+            "ask for a kind that has it first: `principal is Workload && …`",
+        ),
+        (
+            'principal, action in Action::"http", resource is Host',
+            'resource.namespace == "a"',
+            'namespace == "a" };',
+            "ask for a kind that has it first: `resource is Service && …`",
+        ),
+        (
             WORKLOAD,
             'principal.account == "a"',
             'account == "a" };',

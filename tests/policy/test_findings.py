@@ -152,6 +152,11 @@ AFTER = "this is false whenever what stands before it lets a request through"
             "PD0203", 'principal.hasTag("team")', "no caller of the mesh has the label `team`",
         ),
         (
+            'when { resource.hasTag("version") }', 'principal, action, resource is Service',
+            "PD0203", 'resource.hasTag("version")',
+            "no service of the mesh has the label `version`, but `context.destination.labels` may have it",
+        ),
+        (
             'when { context.request.path == "admin" }', ANYWHERE,
             "PD0203", 'context.request.path == "admin"', "every path starts with `/`",
         ),
@@ -165,7 +170,12 @@ AFTER = "this is false whenever what stands before it lets a request through"
         ),
         (
             'when { context.request.path like "*/a b" }', ANYWHERE,
-            "PD0203", 'context.request.path like "*/a b"', "no path has ' ' in it unless it is escaped",
+            "PD0203", 'context.request.path like "*/a b"', "no path has a ` ` unless it is escaped",
+        ),
+        (
+            'when { context.request.path like "/orders/[0-9]+" }', ANYWHERE,
+            "PD0203", 'context.request.path like "/orders/[0-9]+"',
+            "no path has a `[` unless it is escaped; of patterns there is `*` alone",
         ),
         (
             'when { context.request.path like "//*" }', ANYWHERE,
