@@ -143,7 +143,7 @@ def test_the_rules_hold_and_nothing_is_alarmed_about_a_mesh_that_is_well(prometh
     wait_until(lambda: all(rule["health"] == "ok" for group in groups() for rule in group["rules"]), 30)
 
     rules = [rule for group in groups() for rule in group["rules"]]
-    assert len(rules) == 17
+    assert len(rules) == 18
     assert [rule["name"] for rule in rules if rule.get("state", "inactive") != "inactive"] == []
     wait_until(lambda: rows(prometheus, "mesh:denied:rate1m > 0") != [], 20)
     [denied] = [row["metric"] for row in rows(prometheus, "mesh:denied:rate1m > 0")]
