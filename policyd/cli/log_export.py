@@ -90,6 +90,12 @@ def _state(target: Path, form: Format, span: Span) -> State:
     wanted = State(form=form, since=_text(span.since), until=_text(span.until))
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"`{target}` is no folder and cannot be made one: {reason}", remedy="name another one"
+        ) from None
+    try:
         found = msgspec.json.decode((target / STATE).read_bytes(), type=State)
     except FileNotFoundError:
         if any(target.iterdir()):

@@ -34,6 +34,19 @@ def seqs(target: Path) -> list[int]:
     return [json.loads(line)["seq"] for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [("{file}", "file exists"), ("{file}/below", "not a directory")],
+)
+def test_a_folder_that_cannot_be_is_told(policyd: Command, folder: Path, target: str, why: str) -> None:
+    write(folder, [0])
+    file = folder / "file"
+    file.touch()
+    named = target.format(file=file)
+    told = f"error: `{named}` is no folder and cannot be made one: {why}\n  name another one\n"
+    assert policyd("log", "export", named, "--dir", folder) == Said(Exit.USAGE, "", told)
+
+
 def test_lines_are_printed_as_they_are(policyd: Command, folder: Path) -> None:
     journal = write(folder, [0, 1, 2])
     assert policyd("log", "export", "--dir", folder).out.encode() == b"".join(raw_lines(journal))
