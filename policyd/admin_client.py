@@ -15,7 +15,7 @@ import grpc
 from policyd._pb import admin_pb2 as pb
 from policyd._pb import admin_pb2_grpc, authority_pb2_grpc, rotation_pb2, rotation_pb2_grpc
 from policyd._pb import authority_pb2 as ca
-from policyd.errors import InvalidInput, NotRunning, PolicydError, Problem
+from policyd.errors import InvalidInput, NotFound, NotRunning, PolicydError, Problem
 
 RESTART_SECONDS: Final = 300.0  # for all decision processes, one after another
 CALL_SECONDS: Final = 10.0
@@ -37,7 +37,7 @@ class RefusedError(PolicydError):
 
 
 class AdminClient:
-    """A connection to the server behind `socket`; each call raises NotRunning, InvalidInput or RefusedError."""
+    """A connection to the server behind `socket`; calls raise NotRunning, InvalidInput, NotFound and RefusedError."""
 
     def __init__(self, socket: Path, directory: Path, *, seconds: float = CALL_SECONDS) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=OPTIONS)
@@ -272,7 +272,9 @@ class AdminClient:
                 remedy=f"look at its log in `{self._directory / '.policyd' / 'run' / 'serve.log'}`",
             )
         message, _, remedy = detail.partition("; ")
-        if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):  # as where files say so
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return NotFound(message, remedy=remedy)
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:  # as where files say so
             return InvalidInput([Problem("request", message, remedy=remedy)])
         return RefusedError(message, remedy=remedy)
 

@@ -46,7 +46,13 @@ def error_lines(error: PolicydError) -> list[str]:
     """Return what people are told, a line or more."""
     if isinstance(error, InvalidInput):
         count = len(error.problems)
+        if count == 1 and not error.problems[0].file:  # of the command line itself: told as its other errors are
+            return _told(error.problems[0].message, error.problems[0].remedy)
         return [*problem_lines(error.problems), f"error: {count:,} problem{'s' if count > 1 else ''} found"]
-    first, *more = error.message.split("\n")
+    return _told(error.message, error.remedy)
+
+
+def _told(message: str, remedy: str) -> list[str]:
+    first, *more = message.split("\n")
     lines = [f"error: {clean(first)}", *map(clean, more)]
-    return [*lines, f"  {clean(error.remedy)}"] if error.remedy else lines
+    return [*lines, f"  {clean(remedy)}"] if remedy else lines

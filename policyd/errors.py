@@ -63,9 +63,15 @@ class InvalidInput(PolicydError):
 
 
 class UsageError(PolicydError):
-    """A command called in a way that makes no sense."""
+    """A command called in a way that makes no sense, whatever is declared and recorded."""
 
     code = "usage"
+
+
+class NotFound(PolicydError):
+    """What was named by a name or an id is not there, is several, or is of another kind than was asked for."""
+
+    code = "not_found"
 
 
 class SpiffeIdError(PolicydError):

@@ -15,6 +15,7 @@ from policyd.errors import (
     IncompleteRequest,
     InvalidInput,
     JournalError,
+    NotFound,
     PolicydError,
     StateError,
     UnacceptablePath,
@@ -24,6 +25,7 @@ Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 Code = grpc.StatusCode
 STATUSES: Final[tuple[tuple[tuple[type[PolicydError], ...], grpc.StatusCode], ...]] = (
     ((InvalidInput, UnacceptablePath, IncompleteRequest), Code.INVALID_ARGUMENT),
+    ((NotFound,), Code.NOT_FOUND),
     ((Forbidden,), Code.PERMISSION_DENIED),
     ((JournalError, StateError, DecisionError), Code.FAILED_PRECONDITION),
 )

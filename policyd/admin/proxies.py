@@ -52,7 +52,7 @@ async def inspected(request: pb.InspectRequest, parts: Parts) -> pb.InspectReply
         raise Refusal(Code.INVALID_ARGUMENT, what)
     if instance not in parts.facts.live.mesh.instances:
         what = f"no instance is called `{instance[:80]}`; {nearest_of(instance, parts.facts.live.mesh.instances)}"
-        raise Refusal(Code.INVALID_ARGUMENT, what)
+        raise Refusal(Code.NOT_FOUND, what)
     agent = _agents(parts).get(instance, "")
     if not agent:
         raise Refusal(Code.FAILED_PRECONDITION, f"no agent runs `{instance}`")

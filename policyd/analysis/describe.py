@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from policyd.errors import InvalidInput, Problem
+from policyd.errors import NotFound
 from policyd.mesh.declaration import Declared
 from policyd.mesh.edges import selects
 from policyd.mesh.hosts import CLUSTER_DOMAIN, covers, overlap, resolve
@@ -37,7 +37,7 @@ class Description:
 
 
 def describe(name: str, live: Live, namespace: str) -> Description:
-    """A service (`<name>[.<namespace>]`), an instance, or a workload by its identity; raises InvalidInput."""
+    """A service (`<name>[.<namespace>]`), an instance, or a workload by its identity; raises NotFound."""
     mesh = live.mesh
     if name in mesh.instances and f"{name}.{namespace}" not in mesh.services:
         return _instance(mesh.instances[name], live)
@@ -49,7 +49,7 @@ def describe(name: str, live: Live, namespace: str) -> Description:
         return _instance(bearers[0], live)
     known = {*mesh.instances, *(one.name for one in mesh.services.values())}
     remedy = did_you_mean(name, known, ()) or f"there are {', '.join(sorted(known)[:12])}"
-    raise InvalidInput([Problem("reference", f"`{name[:80]}` is no service and no workload", remedy=remedy)])
+    raise NotFound(f"`{name[:80]}` is no service and no workload", remedy=remedy)
 
 
 def _identities(instance: Instance) -> tuple[str, str]:

@@ -19,7 +19,8 @@ def read_document(file: Path) -> bytes:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from None
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"`{file}` cannot be read: {why}", remedy="name a file that is there") from None
 
 
 def table_of(bundle: Bundle) -> object:

@@ -93,14 +93,14 @@ def show_one(trust_domain: TrustDomain, directory: Dir = None, as_json: Json = F
 
     from policyd.cli import output
     from policyd.cli.bundles import table_of
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
     from policyd.instance import folder, server
     from policyd.svid import bundle as bundles
 
     with server(folder(directory)) as client:
         found = next((one for one in client.federated() if one.trust_domain == trust_domain), None)
     if found is None:
-        raise UsageError(f"`{trust_domain}` is not known here", remedy="look at `policyd ca federation list`")
+        raise NotFound(f"`{trust_domain}` is not known here", remedy="look at `policyd ca federation list`")
     if as_json:
         output.print_json({**_as_json(found), "bundle": json.loads(found.document) if found.known else None})
         return

@@ -108,7 +108,7 @@ def _before(within: str, now: datetime) -> datetime | None:
 
 
 def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:
-    """Show the record of one certificate or token; raises UsageError where there is none, or several."""
+    """Show the record of one certificate or token; raises NotFound where there is none, or several."""
     from policyd.cli import output
 
     found = recorded(text, directory)
@@ -119,11 +119,11 @@ def show_record(text: str, directory: Path | None, *, as_json: bool) -> None:
 
 
 def recorded(text: str, directory: Path | None) -> Record:
-    """The record of one certificate or token; raises UsageError where there is none, or several."""
+    """The record of one certificate or token; raises NotFound where there is none, or several."""
     from policyd.audit.ask.issuance import by_name, serial_of
     from policyd.audit.ask.records import record_of
     from policyd.cli.journal_copy import ask
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound, UsageError
 
     try:
         name = serial_of(text)
@@ -135,7 +135,7 @@ def recorded(text: str, directory: Path | None) -> Record:
     if len(found) != 1:
         what = "several certificates begin with" if found else "the journal has no certificate or token"
         remedy = "write more digits of it" if found else "look at `policyd ca list --all`"
-        raise UsageError(f"{what} `{name}`", remedy=remedy)
+        raise NotFound(f"{what} `{name}`", remedy=remedy)
     return found[0]
 
 

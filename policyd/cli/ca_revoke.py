@@ -81,11 +81,11 @@ def _certificate(
 ) -> tuple[dict[str, str], str]:
     """The journal knows whose it is, and when it ends by itself."""
     from policyd.cli.ca_ledger import recorded
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
 
     detail = recorded(serial, directory).detail
     if "serial" not in detail:
-        raise UsageError(f"`{serial[:80]}` is a token, which ends within minutes", remedy="revoke its identity")
+        raise NotFound(f"`{serial[:80]}` is a token, which ends within minutes", remedy="revoke its identity")
     number, spiffe_id = str(detail["serial"]), str(detail["spiffe_id"])
     ends = int(datetime.fromisoformat(str(detail["not_after"])).timestamp())
     if undo:
@@ -129,7 +129,7 @@ def crl(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from policyd.cli import output
-    from policyd.errors import StateError, UsageError
+    from policyd.errors import NotFound, StateError
     from policyd.instance import folder, server
     from policyd.sources.state import write_private
 
@@ -137,7 +137,7 @@ def crl(
         lists = [x509.load_der_x509_crl(one) for one in client.revocations().crls]
     if not lists:
         remedy = "write `ca: {revokeSerials: true}` in policyd.yaml"
-        raise UsageError("this mesh publishes no list of revoked certificates", remedy=remedy)
+        raise NotFound("this mesh publishes no list of revoked certificates", remedy=remedy)
     try:
         write_private(file, b"".join(one.public_bytes(Encoding.PEM) for one in lists))
         file.chmod(0o644)  # nothing in it is secret

@@ -40,7 +40,7 @@ def sign(
 
     from policyd.cli import output
     from policyd.cli.values import seconds, workload_id
-    from policyd.errors import StateError, UsageError
+    from policyd.errors import InvalidInput, Problem, StateError
     from policyd.instance import folder, server
     from policyd.sources.state import write_private
     from policyd.svid.material import Request
@@ -48,7 +48,8 @@ def sign(
 
     found = material(csr)
     if not isinstance(found, Request):
-        raise UsageError(f"`{csr}` is no certificate signing request", remedy="make one: `openssl req -new -subj / …`")
+        remedy = "make one: `openssl req -new -subj / …`"
+        raise InvalidInput([Problem("csr", "is no certificate signing request", str(csr), remedy=remedy)])
     with server(folder(directory)) as client:
         spiffe_id = workload_id(workload, client.status().trust_domain, client.instances())
         with of_request(csr):

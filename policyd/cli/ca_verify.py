@@ -71,8 +71,8 @@ def verify(
 
 
 def prove(shown: Material, bundle: Bundle, audience: str, now: datetime) -> SpiffeId:
-    """Whom it proves at `now`; raises IdentityError, UsageError for what proves nobody ever."""
-    from policyd.errors import UsageError
+    """Whom it proves at `now`; raises IdentityError, InvalidInput for what proves nobody ever."""
+    from policyd.errors import InvalidInput, Problem
     from policyd.svid import jwt, x509
     from policyd.svid.material import Certificates, Token
 
@@ -81,14 +81,15 @@ def prove(shown: Material, bundle: Bundle, audience: str, now: datetime) -> Spif
             return jwt.validate(text, {bundle.trust_domain: bundle}.get, audience, now).spiffe_id
         case Certificates(certificates):
             return x509.verify(certificates, bundle.authorities, bundle.trust_domain, now)
-    raise UsageError("this proves nobody", remedy="name a certificate chain or a token; `policyd ca inspect` shows it")
+    remedy = "name a certificate chain or a token; `policyd ca inspect` shows it"
+    raise InvalidInput([Problem("identity", "this proves nobody", remedy=remedy)])
 
 
 def from_file(file: Path, trust_domain: str) -> Bundle:
-    """The bundle of a file that the user named; raises InvalidInput or UsageError."""
+    """The bundle of a file that the user named; raises InvalidInput, and UsageError where it cannot be read."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from policyd.errors import UsageError
+    from policyd.errors import InvalidInput, Problem
     from policyd.spiffe import check_trust_domain
     from policyd.svid.bundle import Bundle, read
     from policyd.svid.material import Certificates, KeySet
@@ -101,4 +102,4 @@ def from_file(file: Path, trust_domain: str) -> Bundle:
             case Certificates(certificates):
                 roots = tuple(one.public_bytes(Encoding.DER) for one in certificates)
                 return Bundle(check_trust_domain(trust_domain), roots)
-    raise UsageError("this is no bundle", remedy="name roots in PEM, or a JWK set")
+    raise InvalidInput([Problem("bundle", "is no bundle", str(file), remedy="name roots in PEM, or a JWK set")])

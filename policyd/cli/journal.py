@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def journal_of(directory: Path | None) -> Path:
-    """The folder of the journal; raises UsageError where there is none."""
-    from policyd.errors import UsageError
+    """The folder of the journal; raises StateError where there is none."""
+    from policyd.errors import StateError
     from policyd.instance import folder as find_folder
     from policyd.state_paths import state_paths
 
     folder = find_folder(directory)
     journal = state_paths(folder).journal
     if not journal.is_dir():
-        raise UsageError(f"`{folder}` has no journal", remedy=f"start it with `policyd up {folder}`")
+        raise StateError(f"`{folder}` has no journal", remedy=f"start it with `policyd up {folder}`")
     return journal
 
 

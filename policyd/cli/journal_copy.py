@@ -34,7 +34,7 @@ def bounds(memory: str, timeout: str) -> Bounds:
 def ask(
     directory: Path | None, questions: Sequence[Question], within: Bounds | None = None
 ) -> Iterator[Iterator[Rows]]:
-    """Ask the journal of a folder; raises UsageError where there is none, QuestionError, JournalError."""
+    """Ask the journal of a folder; raises StateError where there is none, QuestionError, JournalError."""
     from policyd.audit.ask.copy import reading, refresh
     from policyd.audit.ask.process import Bounds, asked
     from policyd.cli.journal import journal_of, say_broken

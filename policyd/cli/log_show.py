@@ -60,11 +60,11 @@ def show(
 
 
 def found_records(directory: Path | None, wanted: str) -> list[Record]:
-    """What the copy has under an id or its first digits; raises UsageError where that is nothing."""
+    """What the copy has under an id or its first digits; raises NotFound for nothing, UsageError for no id."""
     from policyd.audit.ask.questions import found_by_id
     from policyd.audit.ask.records import record_of
     from policyd.cli.journal_copy import ask
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound, UsageError
 
     if len(wanted) < MIN_PREFIX:
         raise UsageError(f"`{wanted}` is too short for an id", remedy=f"write at least {MIN_PREFIX} digits of it")
@@ -72,7 +72,7 @@ def found_records(directory: Path | None, wanted: str) -> list[Record]:
         found = [record_of(value) for value in next(answers).values()]
     if not found:
         remedy = "`policyd log query --json` shows the ids of the last ones"
-        raise UsageError(f"the journal has no decision or request `{wanted[:80]}`", remedy=remedy)
+        raise NotFound(f"the journal has no decision or request `{wanted[:80]}`", remedy=remedy)
     return found
 
 

@@ -18,7 +18,7 @@ import typer
 from policyd.cli.exits import Exit
 from policyd.cli.lazy import Entry, LazyGroup
 from policyd.cli.output import show_error
-from policyd.errors import InvalidInput, PolicydError, StateError, UsageError
+from policyd.errors import InvalidInput, NotFound, PolicydError, StateError, UsageError
 
 STDERR: Final = 2
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = root().main(args=list(arguments), prog_name="policyd", standalone_mode=False)
         sys.stdout.flush()
-    except InvalidInput as error:
+    except (InvalidInput, NotFound) as error:
         show_error(error, as_json)
         return Exit.INVALID
     except UsageError as error:

@@ -32,7 +32,7 @@ def support(
     from dataclasses import asdict
 
     from policyd.cli import output
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
     from policyd.mesh.istio.kinds import ELSEWHERE, KINDS
     from policyd.mesh.matching import did_you_mean
     from policyd.mesh.support import support as rows
@@ -41,7 +41,7 @@ def support(
     for kind in kinds or ():
         if kind not in known:
             near = did_you_mean(kind, known, ()) or f"known are {', '.join(sorted(known))}"
-            raise UsageError(f"`{kind[:80]}` is no kind; {near}")
+            raise NotFound(f"`{kind[:80]}` is no kind", remedy=near)
     found = list(rows(kinds or ()))
     if as_json:
         output.print_json({"fields": [asdict(row) for row in found]})

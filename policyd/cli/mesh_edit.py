@@ -90,13 +90,13 @@ def get(
 ) -> None:
     """Show the resources of a mesh: those in force where a server runs for the folder, else those of its files."""
     from policyd.cli import output
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
     from policyd.instance import folder
     from policyd.wording import clean
 
     found = list(_resources(folder(directory), kind, name))
     if name and not found:
-        raise UsageError(f"there is no {kind} `{name[:80]}`", remedy="`policyd mesh get` shows what there is")
+        raise NotFound(f"there is no {kind} `{name[:80]}`", remedy="`policyd mesh get` shows what there is")
     if as_json or form is Form.JSON:
         output.print_json({"resources": [one.value for one in found]})
     elif form is Form.YAML:
@@ -136,10 +136,12 @@ def _conditions(status: Any) -> Iterator[tuple[str, ...]]:
 
 
 def texts_of(path: Path) -> str:
-    """The documents of a file, of all files of a folder, or of standard input; raises UsageError."""
+    """The documents of a file, of all files of a folder, or of standard input; raises UsageError, and InvalidInput for
+    what is no text.
+    """
     import sys
 
-    from policyd.errors import UsageError
+    from policyd.errors import InvalidInput, Problem, UsageError
     from policyd.mesh.edit import MAX_TEXT
 
     try:
@@ -150,9 +152,12 @@ def texts_of(path: Path) -> str:
         for file in files:
             with file.open(encoding="utf-8") as opened:
                 parts.append(opened.read(MAX_TEXT + 1))
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8"
-        raise UsageError(f"`{path}` cannot be read: {why.lower()}") from None
+    except UnicodeDecodeError as error:
+        message = f"the byte 0x{error.object[error.start]:02x} is no UTF-8"
+        raise InvalidInput([Problem("text", message, str(path), remedy="save the file as UTF-8")]) from None
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"`{path}` cannot be read: {why}", remedy="name a file that is there") from None
     text = "\n---\n".join(parts)
     if len(text.encode()) > MAX_TEXT:
         raise UsageError(f"`{path}` has more than {MAX_TEXT:,} bytes", remedy="apply it in parts")

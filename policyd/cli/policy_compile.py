@@ -67,14 +67,14 @@ def compile_(
 
 
 def _service(text: str, mesh: Mesh, namespace: str) -> str:
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
     from policyd.mesh.hosts import resolve
     from policyd.policy.resolving import nearest_of
 
     found = resolve(text, namespace) or ""
     if found not in mesh.services:
         known = [*mesh.services, *(one.name for one in mesh.services.values() if one.namespace == namespace)]
-        raise UsageError(f"the mesh has no service `{text[:80]}`", remedy=nearest_of(text, known))
+        raise NotFound(f"the mesh has no service `{text[:80]}`", remedy=nearest_of(text, known))
     return found
 
 

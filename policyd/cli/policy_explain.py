@@ -140,9 +140,9 @@ def _live(folder: Path, instance: str, text: str, headers: Mapping[str, str], as
 
 
 def _record(folder: Path, decision: str) -> Record:
-    """The record of a decision; raises UsageError where the journal has none."""
+    """The record of a decision; raises NotFound where the journal has none."""
     from policyd.audit.read import ends, newest
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound
     from policyd.state_paths import state_paths
 
     journal = state_paths(folder).journal
@@ -150,7 +150,7 @@ def _record(folder: Path, decision: str) -> Record:
     found = next((line.record for line in lines if line.record.decision_id == decision), None)
     if found is None:
         message = f"the journal of `{folder}` has no decision `{decision[:80]}`"
-        raise UsageError(message, remedy="`policyd log tail --json` shows the ids of the last ones")
+        raise NotFound(message, remedy="`policyd log tail --json` shows the ids of the last ones")
     return found
 
 

@@ -66,7 +66,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise UsageError(f"`{path}` is no file and no folder")
+            raise UsageError(f"`{path}` is no file and no folder", remedy="name one that is there")
 
 
 def _listed(folder: Path) -> Sequence[Path]:

@@ -130,8 +130,8 @@ def _keep(drafts: Sequence[Draft]) -> None:
 
 
 def _read(files: Sequence[str]) -> dict[str, str]:
-    """Return the texts by name; raises InvalidInput with every file that cannot be read."""
-    from policyd.errors import InvalidInput, Problem
+    """Return the texts by name; raises UsageError for one that cannot be read, InvalidInput for what is no text."""
+    from policyd.errors import InvalidInput, Problem, UsageError
     from policyd.yaml import MAX_BYTES, too_large
 
     problems: list[Problem] = []
@@ -147,7 +147,8 @@ def _read(files: Sequence[str]) -> dict[str, str]:
             remedy = "save the file as UTF-8"
             problems.append(Problem("text", f"the byte at {error.start} is no UTF-8", name, remedy=remedy))
         except OSError as error:
-            problems.append(Problem("file", f"cannot be read: {(error.strerror or str(error)).lower()}", name))
+            why = (error.strerror or str(error)).lower()
+            raise UsageError(f"`{name}` cannot be read: {why}", remedy="name a file that is there") from None
     if problems:
         raise InvalidInput(problems)
     return texts

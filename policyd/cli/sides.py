@@ -13,7 +13,7 @@ from typing import Final
 
 from policyd.authz.ruling import Ruling
 from policyd.cedar.http import HttpFacts
-from policyd.errors import InvalidInput, UsageError
+from policyd.errors import InvalidInput, NotFound
 from policyd.instance import existing, folder, server
 from policyd.mesh.model import Mesh
 from policyd.offline.loaded import load_folder
@@ -39,7 +39,7 @@ class Side:
 
 
 def sides(old: str, new: str, directory: Path | None) -> tuple[Side, Side]:
-    """Load both; raises UsageError for a name that is neither, NotRunning for `live`, InvalidInput, StateError.
+    """Load both; raises NotFound for a name that is neither, NotRunning for `live`, InvalidInput, StateError.
 
     Revisions are those of `directory`, without it those of the other side's folder, else of the nearest.
     """
@@ -67,7 +67,7 @@ def _side(label: str, name: str, beside: Path | None, other: Path | None) -> Sid
     if _HASH.fullmatch(name):
         return _past(label, name, folder(beside))
     remedy = f"name a folder, `{REVISION}<hash>`, `{LIVE}` or `{SHADOW}`; `policyd policy revisions` lists revisions"
-    raise UsageError(f"`{name[:80]}` is no folder and no revision", remedy=remedy)
+    raise NotFound(f"`{name[:80]}` is no folder and no revision", remedy=remedy)
 
 
 def _present(name: str) -> Side:
@@ -87,7 +87,7 @@ def _tried(label: str, directory: Path) -> Side:
             f"`{directory}` has no shadow policies",
             "mark some `@shadow`, or name a folder in policyd.yaml",
         )
-        raise UsageError(message, remedy=remedy)
+        raise NotFound(message, remedy=remedy)
     remark = f"{label} is the shadow of `{directory.name}`, revision {ruling.revision[:SHORT]}"
     return Side(ruling, _cases(read_folder(directory), ruling.mesh), [remark])
 

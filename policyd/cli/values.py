@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policyd.errors import SpiffeIdError, UsageError
+from policyd.errors import NotFound, SpiffeIdError, UsageError
 from policyd.spiffe import SCHEME, SpiffeId
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
 
     `text` is the id itself, the name of one of its instances, or its service account or service, with or without the
     namespace.
-    Raises UsageError where it names none of `places`, or several.
+    Raises NotFound where it names none of `places`, or several, UsageError for what is no SPIFFE ID and looks like one.
     """
     if text.startswith(SCHEME):
         try:
@@ -63,10 +63,10 @@ def workload_id(text: str, trust_domain: str, places: Sequence[pb.InstancePlace]
     if len(found) == 1:
         return next(iter(found))
     if found:
-        raise UsageError(f"`{text[:80]}` may be one of several workloads", remedy="name an instance of it")
+        raise NotFound(f"`{text[:80]}` may be one of several workloads", remedy="name an instance of it")
     near = difflib.get_close_matches(text, sorted(names), 1) if text else []
     remedy = f"did you mean `{near[0]}`?" if near else f"name an instance, or write `{SCHEME}{trust_domain}/...`"
-    raise UsageError(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)
+    raise NotFound(f"`{text[:80]}` is no workload of this mesh", remedy=remedy)
 
 
 def shown_user(user: str, claims: Sequence[str]) -> Shown | None:

@@ -70,7 +70,7 @@ def why(
     """
     from policyd.cli import output
     from policyd.cli.log_show import found_records
-    from policyd.errors import UsageError
+    from policyd.errors import NotFound, UsageError
     from policyd.instance import folder
     from policyd.offline.explained import Explainer
 
@@ -79,7 +79,7 @@ def why(
     if wanted:
         found = [one for one in reversed(found_records(directory, wanted)) if one.kind == "decision"]
         if not found:
-            raise UsageError(f"`{wanted[:80]}` is no decision", remedy=f"`policyd log show {wanted[:80]}` shows it")
+            raise NotFound(f"`{wanted[:80]}` is no decision", remedy=f"`policyd log show {wanted[:80]}` shows it")
     else:
         found = _refused(directory, since, until, principal, resource)
     reasons = list(_reasons(found, Explainer(folder(directory)), together=not wanted))[:lines]

@@ -28,8 +28,8 @@ _OTHER_SETS: Final = (ISSUANCE_FILE, OPERATORS_FILE)  # of these sets the schema
 def load_revision(directory: Path, prefix: str, at: datetime | None = None) -> tuple[Kept, Live]:
     """Load what was kept of the folder `directory` under a revision, `at` a time or last.
 
-    Raises UsageError where nothing or several are meant, StateError where it is damaged, InvalidInput where this
-    version of policyd refuses it.
+    Raises UsageError for what is no hash, NotFound where nothing or several are meant, StateError where it is damaged,
+    InvalidInput where this version of policyd refuses it.
     """
     root = state_paths(directory).revisions
     kit = read(root, find(root, prefix, at))

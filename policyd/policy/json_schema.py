@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from policyd.config.settings import Settings
-from policyd.errors import UsageError
+from policyd.errors import NotFound
 from policyd.mesh.files import GroupsFile, WorkloadsFile
 from policyd.mesh.istio.common import Resource
 from policyd.mesh.istio.kinds import KINDS
@@ -65,14 +65,14 @@ def file_kinds() -> tuple[FileKind, ...]:
 
 
 def schema_of(name: str) -> JsonSchema:
-    """Make the schema of a kind of file; its `.yaml` may be left out. Raises UsageError for one that has none."""
+    """Make the schema of a kind of file; its `.yaml` may be left out. Raises NotFound for one that has none."""
     for kind in file_kinds():
         if name in (kind.name, kind.name.removesuffix(".yaml")):
             return _named(kind)
     known = [kind.name for kind in file_kinds()]
     near = difflib.get_close_matches(name, known, 1)
     remedy = f"did you mean `{near[0]}`?" if near else f"there are those of {', '.join(f'`{one}`' for one in known)}"
-    raise UsageError(f"`{name[:80]}` has no schema", remedy=remedy)
+    raise NotFound(f"`{name[:80]}` has no schema", remedy=remedy)
 
 
 def schemas() -> dict[str, JsonSchema]:

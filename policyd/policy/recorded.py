@@ -17,7 +17,7 @@ from policyd.audit.record import Fault, Record, Shadow
 from policyd.cedar.http import Endpoint, EndUser, HttpFacts
 from policyd.cedar.model import Entity, Request
 from policyd.cedar.reads import Paths
-from policyd.errors import SpiffeIdError, UsageError
+from policyd.errors import NotFound, SpiffeIdError, UsageError
 from policyd.policy.ruling import Ruling
 from policyd.spiffe import SpiffeId
 
@@ -37,14 +37,14 @@ class Recorded:
 
 
 def recorded(record: Record, ruling: Ruling, which: str = NOW) -> Recorded:
-    """Ask again what was asked; raises UsageError for a record without a question, and as `Ruling.request`.
+    """Ask again what was asked; raises NotFound for a record without a question, and as `Ruling.request`.
 
     `which` says in a note what another revision than the record's is.
     """
     if record.kind != "decision" or not (record.principal and record.action and record.resource):
         what = f"an {record.kind}" if record.kind in ("issuance", "operation") else f"a {record.kind}"
         message = f"the record `{record.decision_id}` is {what} without a question to policies"
-        raise UsageError(message, remedy="`policyd log tail --json` shows all of it")
+        raise NotFound(message, remedy="`policyd log tail --json` shows all of it")
     return Recorded(request_of(record, ruling), tuple(_notes(record, ruling, which)))
 
 

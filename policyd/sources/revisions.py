@@ -26,7 +26,7 @@ from typing import Final
 import msgspec
 import zstandard
 
-from policyd.errors import StateError, UsageError
+from policyd.errors import NotFound, StateError, UsageError
 from policyd.sources.files import Folder, digest
 from policyd.sources.reading import reason
 
@@ -115,7 +115,7 @@ def find(root: Path, prefix: str, at: datetime | None = None) -> Kept:
 def find_in(known: History, prefix: str, at: datetime | None = None) -> Kept:
     """Find a revision by the first digits of its hash; of its texts those that were in force `at` that time, or last.
 
-    Raises UsageError for what names none or several, StateError for a damaged one.
+    Raises UsageError for what is no hash, NotFound for one that names none or several, StateError for a damaged one.
     """
     if not _PREFIX.fullmatch(prefix) or len(prefix) < MIN_PREFIX:
         message = f"`{prefix[:80]}` is no revision"
@@ -125,12 +125,12 @@ def find_in(known: History, prefix: str, at: datetime | None = None) -> Kept:
     revisions = sorted({one.revision for one in found} | {path.name[:64] for path in damaged})
     if len(revisions) > 1:
         listed = ", ".join(f"`{one[:SHORT]}`" for one in revisions[:10])
-        raise UsageError(f"`{prefix}` is short for {len(revisions)} revisions: {listed}", remedy="write more digits")
+        raise NotFound(f"`{prefix}` is short for {len(revisions)} revisions: {listed}", remedy="write more digits")
     if not found and damaged:
         _entry(damaged[0])  # says what is wrong with it
     if not found:
         remedy = "`policyd policy revisions` lists them" if known.kept else "one is kept when the folder is served"
-        raise UsageError(f"no revision `{prefix}` is kept", remedy=remedy)
+        raise NotFound(f"no revision `{prefix}` is kept", remedy=remedy)
     return _in_force(found, at)
 
 

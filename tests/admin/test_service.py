@@ -541,12 +541,12 @@ async def test_what_cannot_be_looked_at_is_refused(desk: Desk) -> None:
     assert await desk.refused("Inspect", asked) == (cannot, "the agent `laptop` is not connected; start it again")
     nobody = pb.InspectRequest(instance="nobody", kind="clusters")
     assert await desk.refused("Inspect", nobody) == (
-        invalid,
+        grpc.StatusCode.NOT_FOUND,
         "no instance is called `nobody`; there are edge, reviews-v1",
     )
     near = pb.InspectRequest(instance="reviews-v2", kind="clusters")
     assert await desk.refused("Inspect", near) == (
-        invalid,
+        grpc.StatusCode.NOT_FOUND,
         "no instance is called `reviews-v2`; did you mean `reviews-v1`?",
     )
     config = pb.InspectRequest(instance="reviews-v1", kind="../config_dump")

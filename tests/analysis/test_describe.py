@@ -9,7 +9,7 @@ import pytest
 
 from policyd.analysis.describe import Description, describe
 from policyd.cli.exits import Exit
-from policyd.errors import InvalidInput
+from policyd.errors import NotFound
 from tests.cli.conftest import Said, policyd  # noqa: F401 - the command line as a fixture
 from tests.way.folders import loaded, task
 
@@ -84,14 +84,14 @@ def test_a_service_that_nobody_may_call_says_so() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(NotFound) as refused:
         describe("revews", loaded(), "default")
 
     assert str(refused.value) == "`revews` is no service and no workload; did you mean `reviews`?"
 
 
 def test_each_name_that_is_one_is_listed_once() -> None:
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(NotFound) as refused:
         describe("zzz", loaded(), "default")
 
     listed = str(refused.value).partition("there are ")[2].split(", ")

@@ -126,4 +126,4 @@ def test_one_is_shown_with_the_keys_of_its_bundle(policyd: Callable[..., Said], 
     assert (told["created"], told["bundle"]["spiffe_sequence"]) == (True, 7)
     assert "no bundle is at hand" in policyd("ca", "federation", "show", "other.org", "--dir", folder).out
     said = policyd("ca", "federation", "show", "nobody.org", "--dir", folder)
-    assert (said.code, "`nobody.org` is not known here" in said.err) == (Exit.USAGE, True)
+    assert (said.code, "`nobody.org` is not known here" in said.err) == (Exit.INVALID, True)

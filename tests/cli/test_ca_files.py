@@ -223,5 +223,5 @@ def test_a_signed_request_is_told_to_programs(policyd: Policyd, folder: Path, fa
 
 def test_only_a_request_is_signed(policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path) -> None:
     said = policyd("ca", "sign", chain_file(tmp_path), "--workload", "web", "--dir", folder)
-    assert (said.code, "is no certificate signing request" in said.err) == (Exit.USAGE, True)
+    assert (said.code, "is no certificate signing request" in said.err) == (Exit.INVALID, True)
     assert fake.requests == []

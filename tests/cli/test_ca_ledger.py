@@ -124,17 +124,19 @@ def test_a_serial_number_is_found_as_openssl_writes_it(policyd: Policyd, ledger:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "code", "why"),
     [
-        ("0b0b", "write at least 6 digits"),
-        ("zz", "is no serial number"),
-        ("f" * 41, "is no serial number"),
-        ("abcdef", "the journal has no certificate or token `abcdef`"),
+        ("0b0b", Exit.USAGE, "write at least 6 digits"),
+        ("zz", Exit.USAGE, "is no serial number"),
+        ("f" * 41, Exit.USAGE, "is no serial number"),
+        ("abcdef", Exit.INVALID, "the journal has no certificate or token `abcdef`"),
     ],
 )
-def test_what_is_no_serial_number_of_ours_is_said(policyd: Policyd, ledger: Path, text: str, why: str) -> None:
+def test_what_is_no_serial_number_of_ours_is_said(
+    policyd: Policyd, ledger: Path, text: str, code: Exit, why: str
+) -> None:
     said = policyd("ca", "show", text, "--dir", ledger)
-    assert (said.code, why in said.err) == (Exit.USAGE, True)
+    assert (said.code, why in said.err) == (code, True)
 
 
 def test_the_log_has_refusals_too(policyd: Policyd, ledger: Path) -> None:

@@ -203,5 +203,5 @@ def test_a_seal_that_was_noted_is_missed_where_nothing_is_sealed(
 @pytest.mark.parametrize("command", ["tail", "verify"])
 def test_a_folder_that_never_ran_has_no_journal(policyd: Command, folder: Path, command: str) -> None:
     said = policyd("log", command, "--dir", folder)
-    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert (said.code, said.out) == (Exit.ERROR, "")
     assert said.err == f"error: `{folder}` has no journal\n  start it with `policyd up {folder}`\n"

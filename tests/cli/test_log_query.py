@@ -157,7 +157,7 @@ def test_bad_questions_are_refused(
 @pytest.mark.parametrize("words", [["query"], ["stats"], ["sql", "SELECT 1"]])
 def test_without_a_journal_there_is_no_answer(policyd: Command, folder: Path, words: list[str]) -> None:
     said = ask(policyd, folder, *words)
-    assert (said.code, said.err.splitlines()[0]) == (Exit.USAGE, f"error: `{folder}` has no journal")
+    assert (said.code, said.err.splitlines()[0]) == (Exit.ERROR, f"error: `{folder}` has no journal")
 
 
 BERLIN = timezone(timedelta(hours=1))

@@ -89,9 +89,12 @@ def test_what_cannot_be_explained_is_shown_and_said(
 
 
 @pytest.mark.parametrize(
-    ("id_", "message"), [("abc", "is too short for an id"), ("' OR true --", "has no decision or request")]
+    ("id_", "code", "message"),
+    [("abc", Exit.USAGE, "is too short for an id"), ("' OR true --", Exit.INVALID, "has no decision or request")],
 )
-def test_what_is_not_there_is_said(policyd: Command, bookinfo: tuple[Path, Ruling], id_: str, message: str) -> None:
+def test_what_is_not_there_is_said(
+    policyd: Command, bookinfo: tuple[Path, Ruling], id_: str, code: Exit, message: str
+) -> None:
     said = policyd("log", "show", id_, "--dir", bookinfo[0])
-    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert (said.code, said.out) == (code, "")
     assert message in said.err

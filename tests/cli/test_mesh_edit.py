@@ -109,10 +109,10 @@ def test_a_folder_and_standard_input_are_read(
     ("words", "code", "message"),
     [
         (("apply", "-f", "nowhere.yaml"), Exit.USAGE, "error: `nowhere.yaml` cannot be read: no such file"),
-        (("delete", "vs", "nobody"), Exit.INVALID, "there is no VirtualService default/nobody; "),
-        (("delete", "pod", "a"), Exit.INVALID, "`pod` is no kind of a mesh folder; known are "),
-        (("get", "vs", "nobody"), Exit.USAGE, "error: there is no vs `nobody`\n"),
-        (("get", "pods"), Exit.INVALID, "`pods` is no kind of a mesh folder; known are "),
+        (("delete", "vs", "nobody"), Exit.INVALID, "error: there is no VirtualService default/nobody\n"),
+        (("delete", "pod", "a"), Exit.INVALID, "error: `pod` is no kind of a mesh folder\n  known are "),
+        (("get", "vs", "nobody"), Exit.INVALID, "error: there is no vs `nobody`\n"),
+        (("get", "pods"), Exit.INVALID, "error: `pods` is no kind of a mesh folder\n  known are "),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(

@@ -349,6 +349,6 @@ def test_mesh_support_of_no_kind_says_which_was_meant(policyd: Callable[..., Sai
     said = policyd("mesh", "support", "VirtualServise")
 
     assert (said.code, said.err) == (
-        Exit.USAGE,
-        "error: `VirtualServise` is no kind; did you mean `VirtualService`?\n",
+        Exit.INVALID,
+        "error: `VirtualServise` is no kind\n  did you mean `VirtualService`?\n",
     )

@@ -70,4 +70,4 @@ def test_pipelines_can_ask_for_all_of_it(
 
 def test_a_service_that_is_not_there_is_named(policyd: Callable[..., Said], bookinfo: Path) -> None:
     said = policyd("policy", "compile", "--service", "detials", "--dir", bookinfo)
-    assert said == Said(Exit.USAGE, "", "error: the mesh has no service `detials`\n  did you mean `details`?\n")
+    assert said == Said(Exit.INVALID, "", "error: the mesh has no service `detials`\n  did you mean `details`?\n")

@@ -121,20 +121,24 @@ def test_a_recorded_decision_is_explained(policyd: Callable[..., Said], bookinfo
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "code", "says"),
     [
-        (["--decision", "d-9"], "has no decision `d-9`"),
-        ([], "explain takes a request or the id of a decision"),
-        (["reviews", "GET", "http://details/", "--decision", "d"], "explain takes a request or the id of a decision"),
-        (["--decision", "d", "-H", "a=b"], "explain takes a request or the id of a decision"),
-        (["reviews", "GET", "http://details/", "-H", "nonsense"], "`nonsense` is no header"),
+        (["--decision", "d-9"], Exit.INVALID, "has no decision `d-9`"),
+        ([], Exit.USAGE, "explain takes a request or the id of a decision"),
+        (
+            ["reviews", "GET", "http://details/", "--decision", "d"],
+            Exit.USAGE,
+            "explain takes a request or the id of a decision",
+        ),
+        (["--decision", "d", "-H", "a=b"], Exit.USAGE, "explain takes a request or the id of a decision"),
+        (["reviews", "GET", "http://details/", "-H", "nonsense"], Exit.USAGE, "`nonsense` is no header"),
     ],
 )
-def test_what_cannot_be_explained_is_wrong_usage(
-    policyd: Callable[..., Said], bookinfo: Path, words: list[str], says: str
+def test_what_cannot_be_explained_is_refused(
+    policyd: Callable[..., Said], bookinfo: Path, words: list[str], code: Exit, says: str
 ) -> None:
     said = policyd("policy", "explain", *words, "--dir", bookinfo)
-    assert (said.code, said.out, says in said.err) == (Exit.USAGE, "", True), said
+    assert (said.code, said.out, says in said.err) == (code, "", True), said
 
 
 def test_who_can_and_what_can_are_tables(

@@ -176,5 +176,5 @@ def test_a_candidate_that_is_not_valid_is_refused(
 
 def test_without_a_journal_there_is_nothing_to_decide(policyd: Command, folder: Path) -> None:
     said = policyd("policy", "replay", "--candidate", folder, "--dir", folder)
-    assert said.code == Exit.USAGE
+    assert said.code == Exit.ERROR
     assert "has no journal" in said.err

@@ -134,17 +134,23 @@ def test_without_a_server_nothing_is_live(policyd: Callable[..., Said], past: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code", "message"),
     [
-        ("nowhere", "`nowhere` is no folder and no revision\n  name a folder, `revision:<hash>`, `live` or `shadow`;"),
-        ("revision:", "`` is no revision\n  write 4 to 64 of its digits"),
-        ("revision:xyz", "`xyz` is no revision\n  write 4 to 64 of its digits"),
-        ("0000000000", "no revision `0000000000` is kept\n  `policyd policy revisions` lists them\n"),
+        (
+            "nowhere",
+            Exit.INVALID,
+            "`nowhere` is no folder and no revision\n  name a folder, `revision:<hash>`, `live` or `shadow`;",
+        ),
+        ("revision:", Exit.USAGE, "`` is no revision\n  write 4 to 64 of its digits"),
+        ("revision:xyz", Exit.USAGE, "`xyz` is no revision\n  write 4 to 64 of its digits"),
+        ("0000000000", Exit.INVALID, "no revision `0000000000` is kept\n  `policyd policy revisions` lists them\n"),
     ],
 )
-def test_what_is_neither_is_wrong_usage(policyd: Callable[..., Said], past: Past, name: str, message: str) -> None:
+def test_what_is_neither_is_refused(
+    policyd: Callable[..., Said], past: Past, name: str, code: Exit, message: str
+) -> None:
     said = policyd("policy", "diff", name, past.directory)
-    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert (said.code, said.out) == (code, "")
     assert said.err.startswith(f"error: {message}")
 
 
@@ -197,5 +203,5 @@ def test_who_could_and_what_one_could_is_told_as_of_a_revision(policyd: Callable
 def test_a_revision_that_is_not_kept_is_no_question(policyd: Callable[..., Said], past: Past) -> None:
     asked = policyd("policy", "who-can", "GET", "http://ratings/", "--dir", past.directory, "--revision", "abcdef12")
 
-    assert asked.code == Exit.USAGE
+    assert asked.code == Exit.INVALID
     assert "no revision `abcdef12` is kept" in asked.err

@@ -141,8 +141,8 @@ def test_since_is_a_length_of_time_too(policyd: Command, folder: Path, journal: 
     assert policyd("policy", "shadow-report", "--dir", folder, "--since", "soon").code == Exit.USAGE
 
 
-def test_without_a_journal_it_is_wrong_usage(policyd: Command, folder: Path) -> None:
-    assert policyd("policy", "shadow-report", "--dir", folder).code == Exit.USAGE
+def test_without_a_journal_it_is_an_error(policyd: Command, folder: Path) -> None:
+    assert policyd("policy", "shadow-report", "--dir", folder).code == Exit.ERROR
 
 
 def test_a_line_that_is_no_record_is_said_and_passed_over(policyd: Command, folder: Path, journal: Journal) -> None:
@@ -284,4 +284,4 @@ def test_the_shadow_can_be_compared_before_any_traffic(policyd: Command, bookinf
 
     (bookinfo / "policies" / "tried.cedar").unlink()
     said = policyd("policy", "diff", bookinfo, "shadow")
-    assert (said.code, "has no shadow policies" in said.err) == (Exit.USAGE, True)
+    assert (said.code, "has no shadow policies" in said.err) == (Exit.INVALID, True)

@@ -84,7 +84,7 @@ def test_a_name_that_the_server_does_not_know_is_invalid_input_as_in_files(
 
     said = policyd("proxy", "diff", "web-9", "--dir", folder)
 
-    assert said == Said(Exit.INVALID, "", "no instance is called `web-9`\nerror: 1 problem found\n")
+    assert said == Said(Exit.INVALID, "", "error: no instance is called `web-9`\n")
 
 
 def test_no_difference_is_success(policyd: Callable[..., Said], folder: Path, fake: FakeAdmin) -> None:

@@ -100,8 +100,8 @@ def test_a_way_as_json(policyd: Callable[..., Said], bookinfo: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "code", "message"),
     [
-        (("nobody", "GET", "http://reviews/"), Exit.INVALID, "`nobody` is nobody in the mesh; "),
-        (("productpage", "GET", "reviews"), Exit.INVALID, "`reviews` is no URL of the mesh; "),
+        (("nobody", "GET", "http://reviews/"), Exit.INVALID, "error: `nobody` is nobody in the mesh\n"),
+        (("productpage", "GET", "reviews"), Exit.INVALID, "error: `reviews` is no URL of the mesh\n"),
         (("productpage", "GET", "http://reviews/", "-H", "x"), Exit.USAGE, "error: `x` is no header\n"),
     ],
 )

@@ -25,9 +25,9 @@ def test_what_each_is_of_is_listed_in_english(policyd: Callable[..., Said]) -> N
     assert "a Gateway of mesh/" in policyd("schema").out
 
 
-def test_what_has_none_is_wrong_usage(policyd: Callable[..., Said]) -> None:
+def test_what_has_none_is_not_found(policyd: Callable[..., Said]) -> None:
     said = policyd("schema", "gatway")
-    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert (said.code, said.out) == (Exit.INVALID, "")
     assert said.err == "error: `gatway` has no schema\n  did you mean `Gateway`?\n"
 
 

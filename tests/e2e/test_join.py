@@ -228,7 +228,7 @@ def test_a_certificate_by_hand_is_that_workloads_and_its_key_is_private(mesh: Ru
         ("spiffe://other.example/ns/default/sa/bookinfo-reviews", 1, "is no workload of this mesh"),
         ("spiffe://cluster.local/policyd/server", 1, "is no workload of this mesh"),
         ("spiffe://cluster.local/agent/up", 1, "is no workload of this mesh"),
-        ("nobody", 64, "nobody"),
+        ("nobody", 3, "nobody"),
     ],
 )
 def test_nobody_else_gets_one(mesh: RunningMesh, tmp_path: Path, workload: str, code: int, says: str) -> None:

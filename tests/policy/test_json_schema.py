@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from policyd.config.settings import parse_settings
-from policyd.errors import InvalidInput, Problem, UsageError
+from policyd.errors import InvalidInput, NotFound, Problem
 from policyd.mesh.declare import declare
 from policyd.mesh.istio.kinds import KINDS, key_of
 from policyd.policy import case_json, case_yaml
@@ -268,10 +268,10 @@ def test_a_schema_never_refuses_what_we_read_and_never_passes_what_is_no_field(p
 
 
 def test_a_kind_that_has_none_names_those_that_have() -> None:
-    with pytest.raises(UsageError) as near:
+    with pytest.raises(NotFound) as near:
         schema_of("Gatway")
     assert str(near.value) == "`Gatway` has no schema; did you mean `Gateway`?"
-    with pytest.raises(UsageError) as far:
+    with pytest.raises(NotFound) as far:
         schema_of("zzz")
     assert str(far.value).startswith("`zzz` has no schema; there are those of `policyd.yaml`, `workloads.yaml`, ")
 

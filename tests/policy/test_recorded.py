@@ -13,7 +13,7 @@ from policyd.authz.record import Outcome, entry_of
 from policyd.authz.request import read_check
 from policyd.authz.ruling import Ruling
 from policyd.cedar.schema import Schema
-from policyd.errors import UsageError
+from policyd.errors import NotFound, UsageError
 from policyd.mesh.model import Mesh
 from policyd.policy.recorded import differs, recorded
 from tests.authz.checks import PAGE, REVIEWS, at_gateway, check_of, ruling_of
@@ -109,7 +109,7 @@ def test_a_user_whose_name_was_masked_is_not_assumed(ruling: Ruling, user: Any) 
 @pytest.mark.parametrize("change", [{"kind": "change"}, {"resource": ""}, {"principal": ""}])
 def test_a_record_without_a_question_is_refused(ruling: Ruling, change: dict[str, Any]) -> None:
     record = msgspec.structs.replace(record_of(ruling, check_of()), **change)
-    with pytest.raises(UsageError, match="without a question to policies"):
+    with pytest.raises(NotFound, match="without a question to policies"):
         recorded(record, ruling)
 
 

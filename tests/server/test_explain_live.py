@@ -46,14 +46,14 @@ async def test_what_is_in_force_answers_and_not_the_files(folder: Path, short: P
 
         unknown = await explain(folder, "--proxy", "api-v2", "web", "GET", "http://api:8080/")
         assert (unknown.returncode, unknown.stdout) == (3, "")
-        assert unknown.stderr == "no instance is called `api-v2`; did you mean `api-v1`?\nerror: 1 problem found\n"
+        assert unknown.stderr == "error: no instance is called `api-v2`\n  did you mean `api-v1`?\n"
 
         both = await explain(folder, "--proxy", "api-v1", "--decision", "abc")
         assert (both.returncode, both.stdout) == (64, "")
 
         state_paths(folder).revisions.rename(folder / "away")
         lost = await explain(folder, "--proxy", "api-v1", "web", "GET", "http://api:8080/")
-        assert (lost.returncode, lost.stdout) == (64, "")
+        assert (lost.returncode, lost.stdout) == (3, "")
         assert lost.stderr.startswith(f"error: no revision `{revision}` is kept")
 
 

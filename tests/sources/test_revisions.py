@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyd.errors import StateError, UsageError
+from policyd.errors import NotFound, PolicydError, StateError, UsageError
 from policyd.sources import revision_store
 from policyd.sources.files import digest
 from policyd.sources.revision_store import RevisionStore
@@ -130,29 +130,31 @@ def test_of_one_revision_with_several_texts_those_of_the_time_are_found(root: Pa
 
 
 @pytest.mark.parametrize(
-    ("prefix", "message"),
+    ("prefix", "error", "message"),
     [
-        ("abc", "`abc` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
-        ("../../etc", "`../../etc` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
-        ("a" * 65, f"`{'a' * 65}` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
-        ("AAAA", "`AAAA` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
-        ("dddd", "no revision `dddd` is kept; `policyd policy revisions` lists them"),
-        ("aaaa", f"`aaaa` is short for 2 revisions: `{A[:12]}`, `aaaaffffffff`; write more digits"),
+        ("abc", UsageError, "`abc` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
+        ("../../etc", UsageError, "`../../etc` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
+        ("a" * 65, UsageError, f"`{'a' * 65}` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
+        ("AAAA", UsageError, "`AAAA` is no revision; write 4 to 64 of its digits, 0 to 9 and a to f"),
+        ("dddd", NotFound, "no revision `dddd` is kept; `policyd policy revisions` lists them"),
+        ("aaaa", NotFound, f"`aaaa` is short for 2 revisions: `{A[:12]}`, `aaaaffffffff`; write more digits"),
     ],
 )
-def test_what_names_no_revision_or_several_is_refused(root: Path, clock: Clock, prefix: str, message: str) -> None:
+def test_what_names_no_revision_or_several_is_refused(
+    root: Path, clock: Clock, prefix: str, error: type[PolicydError], message: str
+) -> None:
     store = opened(root, clock)
     for revision in (A, B, "aaaa" + "f" * 60):
         store.keep(revision, 1, {"a": revision}, SCHEMA)
 
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(error) as refused:
         find(root, prefix)
     assert str(refused.value) == message
 
 
 def test_where_nothing_was_served_nothing_is_kept(root: Path) -> None:
     assert history(root).kept == ()
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(NotFound) as refused:
         find(root, "aaaa")
     assert str(refused.value) == "no revision `aaaa` is kept; one is kept when the folder is served"
 

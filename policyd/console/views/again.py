@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from policyd.console.views.explained import Explained, shown_answer
-from policyd.errors import PolicydError, UsageError
+from policyd.errors import NotFound, PolicydError, UsageError
 from policyd.offline.loaded import load_folder
 from policyd.policy.authorize import Answer
 from policyd.policy.explain import explain
@@ -59,13 +59,13 @@ def choices(desk: Desk, record: Record) -> list[Choice]:
 
 
 def again(desk: Desk, record: Record, wanted: str) -> Again:
-    """Decide a record again; raises UsageError for what cannot be chosen."""
+    """Decide a record again; raises NotFound or UsageError for what cannot be chosen."""
     choice = Choice(wanted, {FOLDER: "the folder as it is now", TRIAL: "the policies on trial"}.get(wanted, wanted))
     try:
         ruling = _ruling(desk, record, wanted)
         asked = recorded(record, ruling, f"which is {choice.words}" if wanted in (FOLDER, TRIAL) else "as you chose")
         found = explain(asked.request, ruling)
-    except UsageError:
+    except (NotFound, UsageError):
         raise
     except PolicydError as error:
         return Again(choice, Explained(why_not=str(error)))

@@ -113,7 +113,7 @@ def test_a_missing_file_and_a_bad_alias_are_told(policyd: Callable[..., Said], b
     missing = policyd("policy", "import", "istio", "nowhere.yaml", "--mesh", bookinfo)
     alias = policyd("policy", "import", "istio", POLICIES / "deny.yaml", "--mesh", bookinfo, "--alias", "Old")
 
-    assert (missing.code, "nowhere.yaml: cannot be read: no such file" in missing.err) == (Exit.INVALID, True)
+    assert (missing.code, "`nowhere.yaml` cannot be read: no such file" in missing.err) == (Exit.USAGE, True)
     assert (alias.code, "`Old` is no trust domain name" in alias.err) == (Exit.USAGE, True)
 
 
