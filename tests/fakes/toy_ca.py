@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 YEAR = timedelta(days=365)
 
@@ -50,14 +50,17 @@ class ToyCa:
         ca: bool = False,
         digital_signature: bool = True,
         key_usage: bool = True,
+        raw: Sequence[bytes] = (),
     ) -> tuple[bytes, ...]:
-        """The chain of a new leaf, in DER, leaf first."""
+        """The chain of a new leaf, in DER, leaf first; `raw` are URIs of any bytes, in place of all other names."""
         signer = self.intermediate
         start = start or datetime.now(UTC) - timedelta(seconds=1)
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         builder = _builder(x509.Name([]), signer.certificate.subject, public_key, start, start + life)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+        if raw:
+            builder = builder.add_extension(_of_any_bytes(raw), critical=True)
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -66,6 +69,13 @@ class ToyCa:
         builder = _linked(builder, signer.key.public_key())
         leaf = builder.sign(signer.key, hashes.SHA256())
         return leaf.public_bytes(serialization.Encoding.DER), signer.der
+
+
+def _of_any_bytes(uris: Sequence[bytes]) -> x509.UnrecognizedExtension:
+    """The alternative names of a certificate, URIs of less than 128 bytes in all (RFC 5280, 4.2.1.6)."""
+    names = b"".join(bytes((0x86, len(uri))) + uri for uri in uris)
+    assert len(names) < 128
+    return x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes((0x30, len(names))) + names)
 
 
 def _authority(trust_domain: str, name: str, issuer: Signer | None, now: datetime, depth: int) -> Signer:
