@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
 
 from docs.pages.tables import code, prose, table
+from policyd.cli.endings import ENDINGS, EVERY
+from policyd.cli.exits import Exit
 from policyd.cli.main import SUMMARY, root
 from proxy.main import _parser as proxy_parser
 
 
 def commands() -> Iterator[str]:
-    """Every command, with its help and its options."""
+    """Every command, with its help, its options and its exit codes."""
     group = root()
     context = typer.Context(group, info_name="policyd")
-    yield from ("# Commands", "", SUMMARY.strip(), "")
+    yield from ("# Commands", "", SUMMARY.strip(), "", *_exit_codes())
     for name in group.list_commands(context):
         yield from _command(("policyd", name), group.get_command(context, name), context)
     yield from _proxy(proxy_parser())
@@ -35,6 +37,19 @@ def _command(path: tuple[str, ...], command: Any, parent: Any) -> Iterator[str]:
     yield from (f"{heading} `{usage.replace(' [OPTIONS]', '')}`", "", prose(command.help), "")
     rows = (_option(one, context) for one in command.params)
     yield from table(("option", "what it does"), (row for row in rows if row))
+    yield from _endings(ENDINGS.get(" ".join(path[1:]), {}))
+
+
+def _exit_codes() -> Iterator[str]:
+    yield from ("## Exit codes", "")
+    yield from table(("exit code", "what it means"), ((code(one.value), one.meaning) for one in Exit))
+    yield from ("Every command of `policyd` can end with these:", "", *_endings(EVERY))
+    yield "What the others mean stands below the options of each command that answers yes or no, or that scripts ask."
+    yield from ("No other command of `policyd` ends with 2.", "")
+
+
+def _endings(endings: Mapping[Exit, str]) -> Iterator[str]:
+    yield from table(("exit code", "when"), ((code(one.value), endings[one]) for one in sorted(endings)))
 
 
 def _option(parameter: Any, context: Any) -> tuple[str, str] | None:

@@ -140,13 +140,13 @@ def _live(folder: Path, instance: str, text: str, headers: Mapping[str, str], as
 
 
 def _record(folder: Path, decision: str) -> Record:
-    """The record of a decision; raises NotFound where the journal has none."""
+    """The record of a decision; raises StateError where there is no journal, NotFound where it has none."""
     from policyd.audit.read import ends, newest
+    from policyd.cli.journal import journal_of
     from policyd.errors import NotFound
-    from policyd.state_paths import state_paths
 
-    journal = state_paths(folder).journal
-    lines = newest(journal, ends(journal), broken=lambda _: None) if journal.is_dir() else iter(())
+    journal = journal_of(folder)
+    lines = newest(journal, ends(journal), broken=lambda _: None)
     found = next((line.record for line in lines if line.record.decision_id == decision), None)
     if found is None:
         message = f"the journal of `{folder}` has no decision `{decision[:80]}`"

@@ -123,7 +123,7 @@ def test_a_recorded_decision_is_explained(policyd: Callable[..., Said], bookinfo
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--decision", "d-9"], Exit.INVALID, "has no decision `d-9`"),
+        (["--decision", "d-9"], Exit.ERROR, "has no journal"),
         ([], Exit.USAGE, "explain takes a request or the id of a decision"),
         (
             ["reviews", "GET", "http://details/", "--decision", "d"],

@@ -28,6 +28,7 @@ def test_no_page_is_left_over(root: Path) -> None:
     [
         ("commands.md", "### `policyd log tail`"),
         ("commands.md", "| `--join TOKEN` |"),
+        ("commands.md", "| `2` | A case failed, or less than `--min-coverage` is covered. |"),
         ("settings.md", "| `ttl` | duration, as `10s` or `1h30m`, 5s to 1d | `1h` |"),
         ("files.md", "| `service` | name | required |"),
         ("files.md", "| `exponentialDelay` | Istio itself does not implement it; write `fixedDelay` |"),
