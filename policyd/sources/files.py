@@ -129,11 +129,12 @@ async def watch(
 
     Read the folder after each; changes while you read are not lost. Folders may come, go and be replaced. `also` is
     asked again and again for a folder of policies beside it. Who writes a file often empties it first: of one that
-    is empty now and was not, you are told when it has a text again, and after a second if that is what was meant.
+    is empty now and was not, you are told when it has a text again, and after a second or two if that is what was
+    meant; not where `stop` is set meanwhile.
     """
-    known: _Stamps = {}
+    known: _Stamps | None = None
     while not stop.is_set():
-        if (now := await _settled(directory, also, stop, known)) != known:
+        if (now := await _settled(directory, also, stop, known or {})) != known and now is not None:
             known = now
             yield
         watched = _roots(directory, also())
@@ -142,19 +143,25 @@ async def watch(
             continue
         async with aclosing(_notices(watched, stop)) as notices:
             async for _ in notices:
-                if (now := await _settled(directory, also, stop, known)) != known:
+                if (now := await _settled(directory, also, stop, known or {})) != known and now is not None:
                     known = now
                     yield
                 if _roots(directory, also()) != watched:
                     break
 
 
-async def _settled(directory: Path, also: Callable[[], Path | None], stop: asyncio.Event, known: _Stamps) -> _Stamps:
-    """Return the stamps of the declared files once none has just been emptied, or that has lasted."""
+async def _settled(
+    directory: Path, also: Callable[[], Path | None], stop: asyncio.Event, known: _Stamps
+) -> _Stamps | None:
+    """Return the stamps of the declared files once none has just been emptied, or that has lasted; None once `stop` is
+    set before that.
+    """
     now = await asyncio.to_thread(_stamps, directory, also())
     for _ in range(EMPTIED_LOOKS):
-        if stop.is_set() or not _is_emptied(known, now):
+        if not _is_emptied(known, now):
             break
+        if stop.is_set():
+            return None
         await _pause(stop, STEP_MS / 1000)
         now = await asyncio.to_thread(_stamps, directory, also())
     return now

@@ -234,6 +234,23 @@ async def test_a_file_that_stays_empty_is_told_of(folder: Path) -> None:
         await until(lambda: seen[1:] == [""])
 
 
+async def test_what_was_emptied_as_watching_ends_is_told_of_no_more(folder: Path) -> None:
+    """Nobody knows whether it was meant, and who is about to end need not put it in force."""
+    file, stop = folder / "mesh" / "a.yaml", asyncio.Event()
+    seen: list[str] = []
+    async for _ in watch(folder, stop):
+        seen.append(file.read_text())
+        file.write_text("")
+        asyncio.get_running_loop().call_later(30 * STEP_MS / 1000, stop.set)  # while a text is waited for
+    assert seen == ["---\n"]
+
+
+async def test_watching_begins_with_a_notice_where_nothing_is_declared_too(tmp_path: Path) -> None:
+    async with watching(tmp_path) as notices:
+        write(tmp_path / "workloads.yaml", "{}\n")
+        await until(lambda: notices() == 2)
+
+
 async def test_a_folder_may_come_later(tmp_path: Path) -> None:
     async with watching(tmp_path / "later") as notices:
         write(tmp_path / "later" / "mesh" / "a.yaml", "---\n")
