@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -38,6 +39,7 @@ class RevisionStore:
         self._kept: list[Kept] = []
         self._texts: Mapping[str, str] = {}  # hash -> pack, of what is in force
         self._newest: tuple[Kept, Kept | None] | None = None  # what was kept last, and in whose place
+        self._amiss: dict[str, Kept | None] = {}  # files by name that tell what never was in force, and what they should
         try:
             private_folder(root, os.getuid())
             self._sweep(root.glob(".*.tmp"))
@@ -72,7 +74,9 @@ class RevisionStore:
                     tree=hash_of(listing),
                     packs=tuple(sorted(set(known.values()))),
                 )
+                self._amiss[kept.name] = before
                 write_private(self._root / kept.name, msgspec.json.encode(kept))
+                del self._amiss[kept.name]
             except OSError as error:
                 raise _unwritable(self._root, error) from None
             self._texts, self._kept = known, [*(one for one in self._kept if one is not before), kept]
@@ -81,22 +85,31 @@ class RevisionStore:
         return kept
 
     def take_back(self) -> None:
-        """What `keep` has kept anew did not come into force; raises StateError where it cannot be made undone."""
+        """What `keep` has kept anew did not come into force; raises StateError where it cannot be made undone now.
+
+        That is tried again by `expire`, and so by the next `keep`.
+        """
         with self._lock:
             if self._newest is None:
                 return
             (kept, before), self._newest = self._newest, None
             rest = [one for one in self._kept if one is not kept]
             self._kept = sorted([*rest, before] if before else rest, key=lambda one: one.last)
+            self._amiss[kept.name] = before
             try:
-                if before is None:
-                    (self._root / kept.name).unlink(missing_ok=True)
-                else:
-                    write_private(self._root / kept.name, msgspec.json.encode(before))
+                self._put_right()
             except OSError as error:
                 raise _unwritable(self._root, error) from None
             finally:
                 self._texts = _known(self._root, self._kept[-1]) if self._kept else {}
+
+    def _put_right(self) -> None:
+        for name, before in list(self._amiss.items()):
+            if before is None:
+                (self._root / name).unlink(missing_ok=True)
+            else:
+                write_private(self._root / name, msgspec.json.encode(before))
+            del self._amiss[name]
 
     def _write(self, texts: Mapping[str, str]) -> Mapping[str, str]:
         """Write those of `texts`, by hash, that were not in force before; give the pack of each."""
@@ -110,6 +123,8 @@ class RevisionStore:
     def expire(self) -> None:
         """Forget what was in force before the time that the journal keeps, and what nothing needs any more."""
         with self._lock:
+            with suppress(OSError):  # which it does not take back yet
+                self._put_right()
             oldest = self._clock() - self._retain
             ends = [after.last for after in self._kept[1:]]
             old = [one for one, end in zip(self._kept, ends, strict=False) if end < oldest]

@@ -116,6 +116,30 @@ def test_the_same_folder_is_no_new_one_and_one_that_comes_back_says_when(root: P
     assert opened(root, clock).keep(A, 1, {"a": "1"}, SCHEMA) == again  # after a restart
 
 
+@pytest.mark.parametrize("again", [RevisionStore.expire, lambda store: store.keep(B, 1, {"a": "3"}, SCHEMA)])
+@pytest.mark.parametrize("text", ["1", "2"])  # what was in force before, and what never was
+def test_what_a_disk_does_not_take_back_is_taken_back_later(
+    root: Path, clock: Clock, again: Callable[[RevisionStore], object], text: str
+) -> None:
+    """Else the next start would take for what was in force last what never was."""
+    store = opened(root, clock)
+    for one in ("1", "0"):
+        store.keep(A, 1, {"a": one}, SCHEMA)
+        clock.pass_(minutes=1)
+    before = history(root).kept
+    file = root / store.keep(A, 1, {"a": text}, SCHEMA).name
+    taken = file.read_bytes()
+    file.unlink()
+    file.mkdir()  # as what can be neither replaced nor removed
+    with pytest.raises(StateError, match="cannot be kept"):
+        store.take_back()
+    file.rmdir()
+    file.write_bytes(taken)
+
+    again(store)
+    assert tuple(one for one in history(root).kept if one.revision == A) == before
+
+
 def test_of_one_revision_with_several_texts_those_of_the_time_are_found(root: Path, clock: Clock) -> None:
     store = opened(root, clock)
     for text in ("// one", "// two"):
