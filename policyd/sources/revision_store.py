@@ -39,7 +39,7 @@ class RevisionStore:
         self._kept: list[Kept] = []
         self._texts: Mapping[str, str] = {}  # hash -> pack, of what is in force
         self._newest: tuple[Kept, Kept | None] | None = None  # what was kept last, and in whose place
-        self._amiss: dict[str, Kept | None] = {}  # files by name that tell what never was in force, and what they should
+        self._amiss: dict[str, Kept | None] = {}  # files that tell what never was in force, and what they should
         try:
             private_folder(root, os.getuid())
             self._sweep(root.glob(".*.tmp"))
