@@ -12,6 +12,7 @@ from typing import Final
 from policyd.cli.exits import Exit
 
 NO_JOURNAL: Final = "The folder has no journal."
+NO_ANSWER: Final = "The folder has no journal, or the answer takes more time or memory than it may."
 INVALID_FOLDER: Final = "The folder has a problem, or the request is none of its mesh."
 
 EVERY: Final[Mapping[Exit, str]] = MappingProxyType({
@@ -72,6 +73,14 @@ _ENDINGS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DENIED: "Deny.",
         Exit.INVALID: "The folder has a problem, the request is none of its mesh, or the journal has no such decision.",
     },
+    "policy who-can": {
+        Exit.OK: "It is told, also that nobody may.",
+        Exit.INVALID: "The folder has a problem, the request is none of its mesh, or no such revision is kept.",
+    },
+    "policy what-can": {
+        Exit.OK: "It is told, also that the caller may nothing.",
+        Exit.INVALID: "The folder has a problem, the mesh has no such caller, or no such revision is kept.",
+    },
     "policy diff": {
         Exit.OK: "No request is answered differently.",
         Exit.ERROR: "A side is `live`, and no server answers.",
@@ -100,9 +109,21 @@ _ENDINGS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DENIED: "A listener is not compiled whole, with `--strict`.",
         Exit.INVALID: "The folder has a problem, or the mesh has no such service.",
     },
+    "schema": {
+        Exit.OK: "It is printed, or they are written.",
+        Exit.INVALID: "No file of that name has a schema.",
+    },
     "log query": {
         Exit.OK: "It is answered, also where no record matches.",
-        Exit.ERROR: NO_JOURNAL,
+        Exit.ERROR: NO_ANSWER,
+    },
+    "log stats": {
+        Exit.OK: "It is answered, also where no record matches.",
+        Exit.ERROR: NO_ANSWER,
+    },
+    "log sql": {
+        Exit.OK: "The statement is answered.",
+        Exit.ERROR: "The folder has no journal, or the statement is wrong or takes more time or memory than it may.",
     },
     "log show": {
         Exit.OK: "It is shown.",
@@ -112,6 +133,14 @@ _ENDINGS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "log verify": {
         Exit.OK: "The journal is whole.",
         Exit.ERROR: "A record does not fit, or the folder has no journal.",
+    },
+    "log tail": {
+        Exit.OK: "The last records are shown, with `--no-follow`; else Ctrl-C ends it.",
+        Exit.ERROR: NO_JOURNAL,
+    },
+    "ca inspect": {
+        Exit.OK: "It is shown, true or not.",
+        Exit.INVALID: "The file holds nothing of the kind.",
     },
     "ca issue": {
         Exit.OK: "It is issued.",
@@ -128,6 +157,10 @@ _ENDINGS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.ERROR: "Without `--bundle`: no server answers.",
         Exit.DENIED: "It is not true.",
         Exit.INVALID: "The file proves nobody ever, or the bundle is none.",
+    },
+    "mesh describe": {
+        Exit.OK: "It is told.",
+        Exit.INVALID: "The folder has a problem, or the mesh has no service and no workload of that name.",
     },
     "mesh analyze": {
         Exit.OK: "Nothing reaches the failure threshold.",

@@ -89,6 +89,18 @@ CASES: Final[Mapping[tuple[str, Exit], tuple[str, ...]]] = {
         "policy explain nobody GET http://details/ --dir {good}",
         "policy explain --decision ffffffff --dir {good}",
     ),
+    ("policy who-can", Exit.OK): ("policy who-can GET http://details/ --dir {good}",),
+    ("policy who-can", Exit.INVALID): (
+        "policy who-can GET http://details/ --dir {bad}",
+        "policy who-can GET http://nothing/ --dir {good}",
+        "policy who-can GET http://details/ --revision ffffffff --dir {good}",
+    ),
+    ("policy what-can", Exit.OK): ("policy what-can details --dir {good}",),
+    ("policy what-can", Exit.INVALID): (
+        "policy what-can details --dir {bad}",
+        "policy what-can nobody --dir {good}",
+        "policy what-can details --revision ffffffff --dir {good}",
+    ),
     ("policy diff", Exit.OK): ("policy diff {good} {good}", "policy diff {good} {same}"),
     ("policy diff", Exit.ERROR): ("policy diff live {good}",),
     ("policy diff", Exit.DENIED): ("policy diff {good} {denies}", "policy diff {good} {same} --strict"),
@@ -107,13 +119,23 @@ CASES: Final[Mapping[tuple[str, Exit], tuple[str, ...]]] = {
     ("policy compile", Exit.OK): ("policy compile --dir {odd}", "policy compile --strict --dir {good}"),
     ("policy compile", Exit.DENIED): ("policy compile --strict --dir {odd}",),
     ("policy compile", Exit.INVALID): ("policy compile --dir {bad}", "policy compile --service none --dir {good}"),
+    ("schema", Exit.OK): ("schema workloads", "schema --write {scratch}"),
+    ("schema", Exit.INVALID): ("schema none",),
     ("log query", Exit.OK): ("log query --dir {good}", "log query --resource none --dir {good}"),
     ("log query", Exit.ERROR): ("log query --dir {new}",),
+    ("log stats", Exit.OK): ("log stats --dir {good}", "log stats --resource none --dir {good}"),
+    ("log stats", Exit.ERROR): ("log stats --dir {new}",),
+    ("log sql", Exit.OK): ("log sql SELECT(1) --dir {good}",),
+    ("log sql", Exit.ERROR): ("log sql SELEKT --dir {good}", "log sql SELECT(1) --dir {new}"),
     ("log show", Exit.OK): (f"log show {0:032x} --dir {{good}}",),
     ("log show", Exit.ERROR): ("log show 00000000 --dir {new}",),
     ("log show", Exit.INVALID): ("log show ffffffff --dir {good}",),
     ("log verify", Exit.OK): ("log verify --dir {good}",),
     ("log verify", Exit.ERROR): ("log verify --dir {torn}", "log verify --dir {new}"),
+    ("log tail", Exit.OK): ("log tail --no-follow --dir {good}",),
+    ("log tail", Exit.ERROR): ("log tail --no-follow --dir {new}",),
+    ("ca inspect", Exit.OK): ("ca inspect {chain}", "ca inspect {csr}"),
+    ("ca inspect", Exit.INVALID): ("ca inspect {taken}/key.pem",),
     ("ca issue", Exit.OK): ("ca issue web --out {scratch} --dir {mesh}", "ca issue web --audience shop --dir {mesh}"),
     ("ca issue", Exit.ERROR): (
         "ca issue web --out {scratch} --dir {new}",
@@ -141,6 +163,8 @@ CASES: Final[Mapping[tuple[str, Exit], tuple[str, ...]]] = {
         "ca verify {csr} --bundle {roots} --trust-domain cluster.local",
         "ca verify {chain} --bundle {csr} --trust-domain cluster.local",
     ),
+    ("mesh describe", Exit.OK): ("mesh describe details --dir {good}",),
+    ("mesh describe", Exit.INVALID): ("mesh describe details --dir {bad}", "mesh describe none --dir {good}"),
     ("mesh analyze", Exit.OK): ("mesh analyze {good}", "mesh analyze {odd}"),
     ("mesh analyze", Exit.DENIED): ("mesh analyze {odd} --failure-threshold warning",),
     ("mesh analyze", Exit.INVALID): ("mesh analyze {bad}",),
@@ -271,7 +295,9 @@ def test_no_command_takes_an_option_that_it_has_not(policyd: Callable[..., Said]
 def test_what_every_command_can_end_with_it_does(root: Path, places: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "policyd.cli.main"]
     full, wrong = (
-        subprocess.run(["/bin/sh", "-c", f'"$@" {end}', "sh", *command, "version"], cwd=root, capture_output=True)
+        subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {end}', "sh", *command, "version"], cwd=root, capture_output=True, timeout=60
+        )
         for end in ("> /dev/full", "--loud")
     )
     tail = [*command, "log", "tail", "--dir", str(places["good"]), "-n", "1"]
