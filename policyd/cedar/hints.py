@@ -29,7 +29,9 @@ _APPLIES = re.compile(r"(principal|resource): \[([^]]*)\]")
 _QUOTED = re.compile(r"`(\"(?:[^\"\\]|\\.)*\")`")
 _INDEX = re.compile(r"\[\"((?:[^\"\\]|\\.)*)\"\]")
 _MIXED = re.compile(r"the types (\S+) and (\S+) are not compatible|expected (\S+) but saw (\S+)")
-_COMPARED = frozenset({"==", "!=", "<", "<=", ">", ">="})
+_EQUAL = frozenset({"==", "!="})  # of which Cedar says "are not compatible"
+_ORDER = frozenset({"<", "<=", ">", ">="})  # of which it says what it expected, as of the arguments of methods
+_UNORDERED = "texts have no order: compare them with `==` or `like`"
 _AS_TEXT: Mapping[str, str] = {  # what to write instead of a mere text
     "Long": "numbers stand without quotes",
     "ipaddr": 'write `ip("…")`; of a range ask `.isInRange(ip("…"))`',
@@ -39,6 +41,7 @@ _AS_TEXT: Mapping[str, str] = {  # what to write instead of a mere text
     "Set<__cedar::internal::Any>": 'only sets contain; of a text ask `like "*…*"`',
     "Bool": "a condition is true or false: compare it with something",
 }
+_TRUTH = frozenset({"Bool", "__cedar::internal::True", "__cedar::internal::False"})
 _FORM = re.compile(r"failed to parse as (?:a )?(IP address|\w+)")
 _FORMS: Mapping[str, str] = {
     "IP address": 'write an address or a range, as in `ip("10.0.0.0/8")`',
@@ -90,23 +93,45 @@ def _of_literals(tokens: Sequence[Token], message: str, schema: Schema) -> Hint 
         return None
     kind = other if one == "String" else one
     declared = _declared(schema.rendered)
-    text, number = (_literal(tokens, mark, beside, declared) for mark, beside in (('"', kind), ("", "String")))
-    if kind == "Long" and text is None and number is not None:
-        return Hint(number, "texts stand in double quotes")
+    equal = found[1] is not None
+    beside = _EQUAL if equal else _ORDER
+    text, number = (
+        _literal(tokens, quoted, beside, want, declared) for quoted, want in ((True, kind), (False, "String"))
+    )
+    if kind == "Long":
+        return _of_numbers(text, number, equal=equal, wants_text=found[3] == "String")
+    if equal and kind in _TRUTH:
+        return Hint(text, "`true` and `false` stand without quotes") if text is not None else None
     remedy = f'write the type too, as in `{kind}::"…"`' if kind in declared.types else _AS_TEXT.get(kind, "")
     return Hint(text, remedy)
 
 
-def _literal(tokens: Sequence[Token], mark: str, beside: str, declared: _Declared) -> int | None:
-    """Where the only compared text (`"`) or number stands; of several, the one beside an attribute of type `beside`."""
-    found = [
-        at
-        for at in range(1, len(tokens) - 1)
-        if (tokens[at].text.startswith(mark) if mark else tokens[at].text.isdigit())
-        and {tokens[at - 1].text, tokens[at + 1].text} & _COMPARED
-    ]
-    typed = [at for at in found if beside in declared.kinds.get(tokens[at - 2].text, ())]
-    chosen = typed or found
+def _of_numbers(text: int | None, number: int | None, *, equal: bool, wants_text: bool) -> Hint:
+    """What to do where a text and a number meet; which of both is the wrong one, only a literal says."""
+    if wants_text:
+        return Hint(remedy="texts stand in double quotes")
+    if text is not None:
+        return Hint(text, "numbers stand without quotes")
+    if number is not None:
+        return Hint(number, "texts stand in double quotes" if equal else _UNORDERED)
+    return Hint(remedy="numbers stand without quotes, texts in double quotes")
+
+
+def _literal(
+    tokens: Sequence[Token], quoted: bool, operators: frozenset[str], want: str, declared: _Declared
+) -> int | None:
+    """Where the only text or number beside one of the operators stands that can be wrong, as what is compared with it
+    may be of type `want`; of several, the one beside an attribute that is.
+    """
+    own = "String" if quoted else "Long"
+    found: list[tuple[int, frozenset[str]]] = []
+    for at in range(1, len(tokens) - 1):
+        is_literal = tokens[at].text.startswith('"') if quoted else tokens[at].text.isdigit()
+        if is_literal and {tokens[at - 1].text, tokens[at + 1].text} & operators:
+            kinds = declared.kinds.get(tokens[at - 2].text, frozenset()) if tokens[at - 1].text in operators else ()
+            if set(kinds) != {own}:
+                found.append((at, frozenset(kinds)))
+    chosen = [at for at, kinds in found if want in kinds] or [at for at, _ in found]
     return tokens[chosen[0]].start if len(chosen) == 1 else None
 
 
@@ -122,6 +147,8 @@ def _of_types(message: str, schema: Schema) -> str:
         return f"who asks is {_listed(applied.principals)}, what is asked for is {_listed(applied.resources)}"
     if "AnyEntity" in message and "String" in message:
         return 'of several texts write `["a", "b"].contains(…)`; `in` is for entities'
+    if "expected datetime, or duration, or Long but saw String" in message:
+        return _UNORDERED
     return ""
 
 

@@ -32,7 +32,7 @@ _REMEDIES = (
     ("unexpected token `principal`", _SCOPE),
     ("unexpected token `action`", _SCOPE),
     ("unexpected token `resource`", _SCOPE),
-    ("unexpected token `@`", MISSING_END),
+    ("unexpected token `@`", "annotations stand before `permit` or `forbid`, behind the `;` of the policy before"),
     ("unexpected token `and`", "write `&&`"),
     ("unexpected token `or`", "write `||`"),
     ("unexpected token `not`", "write `!`"),

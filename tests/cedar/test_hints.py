@@ -120,7 +120,46 @@ def told(text: str, schema: Schema) -> list[tuple[str, str]]:
             '"80" };',
             "numbers stand without quotes",
         ),
-        (HTTP, '"a" == context.request.path && "2" == context.request.segments', "", "numbers stand without quotes"),
+        (
+            HTTP,
+            '"a" == context.request.path && "2" == context.request.segments',
+            "",
+            "numbers stand without quotes, texts in double quotes",
+        ),
+        (
+            HTTP,
+            "context.request.segments > 1 && 2 == context.request.path && 3 == context.request.host",
+            "",
+            "numbers stand without quotes, texts in double quotes",
+        ),
+        (WORKLOAD, "principal.hasTag(5)", "", "texts stand in double quotes"),
+        (
+            HTTP,
+            "context.request.path > 5",
+            "5 };",
+            "texts have no order: compare them with `==` or `like`",
+        ),
+        (HTTP, 'context.request.path > "5"', "", "texts have no order: compare them with `==` or `like`"),
+        (HTTP, "context.request.path == true", "", ""),
+        (
+            'principal is Unauthenticated, action in Action::"http", resource',
+            'principal.hasTag("a") == "true"',
+            '"true" };',
+            "`true` and `false` stand without quotes",
+        ),
+        (WORKLOAD, '(context.request.path == "/") == "true"', '"true" };', "`true` and `false` stand without quotes"),
+        (
+            HTTP,
+            'context.request.path == "x" && context.client_ip.isInRange("10.0.0.0/8")',
+            "",
+            'write `ip("…")`; of a range ask `.isInRange(ip("…"))`',
+        ),
+        (
+            HTTP,
+            '["a"].contains(context.request.segments) && context.request.path == "x"',
+            "",
+            "numbers stand without quotes, texts in double quotes",
+        ),
         (HTTP, "context.request.path == 2", "2 };", "texts stand in double quotes"),
         (
             HTTP,
@@ -187,7 +226,7 @@ SCOPE = "a scope is `principal, action, resource`, in this order, with commas"
         (
             '@id("a") permit (principal, action, resource) @id("b") permit (principal, action, resource);',
             '@id("b")',
-            "end each policy with one `;`",
+            "annotations stand before `permit` or `forbid`, behind the `;` of the policy before",
         ),
         (
             '@id("a") permit (principal, action == Action::GET, resource);',
