@@ -126,9 +126,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"`{text}` is not between 0 and 3600")
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of seconds from 0 to 3600")
     return value
 
 
@@ -140,16 +143,20 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _workers(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 256:
-        raise argparse.ArgumentTypeError(f"`{text}` is not between 1 and 256")
-    return value
+    return _whole(text, 1, 256, "threads")
 
 
 def _memory(text: str) -> int:
-    value = int(text)
-    if not LEAST_MEMORY <= value << 20 <= MOST_MEMORY:
-        raise argparse.ArgumentTypeError(f"`{text}` is not between {LEAST_MEMORY >> 20} and {MOST_MEMORY >> 20}")
+    return _whole(text, LEAST_MEMORY >> 20, MOST_MEMORY >> 20, "MiB")
+
+
+def _whole(text: str, least: int, most: int, unit: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number of {unit} from {least} to {most}")
     return value
 
 
