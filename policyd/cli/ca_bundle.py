@@ -41,7 +41,7 @@ def show(directory: Dir = None, pem: Pem = False, jwt: Jwt = False, as_json: AsJ
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; `-` prints it.", show_default=False)],
     directory: Dir = None,
     pem: Pem = False,
     jwt: Jwt = False,
@@ -49,22 +49,18 @@ def export(
 ) -> None:
     """Write the bundle to a file, whole or not at all: for another trust domain, or a verifier elsewhere."""
     from policyd.cli import output
-    from policyd.errors import StateError
-    from policyd.sources.state import write_private
+    from policyd.cli.public_file import put
 
     _check(pem=pem, jwt=jwt)
     bundle = running_bundle(directory)
-    try:
-        write_private(file, _pem(bundle).encode() if pem else _document(bundle, jwt=jwt))
-        file.chmod(0o644)  # nothing in it is secret
-    except OSError as error:
-        raise StateError(f"`{file}` cannot be written: {error.strerror}") from None
+    stream = put(file, _pem(bundle).encode() if pem else _document(bundle, jwt=jwt), as_json=as_json)
     roots, keys = (0 if jwt else len(bundle.roots)), (0 if pem else len(bundle.jwt_keys))
     if as_json:
         found = {"trust_domain": bundle.trust_domain, "sequence": bundle.sequence, "roots": roots, "keys": keys}
         output.print_json({"file": str(file), **found})
     else:
-        output.show(f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}")
+        said = f"wrote the bundle of `{bundle.trust_domain}`: roots {roots}, keys of tokens {keys}"
+        output.show(said, stream=stream)
 
 
 @app.command("import")

@@ -117,7 +117,7 @@ def revoked(directory: Dir = None, as_json: Json = False) -> None:
 
 
 def crl(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; `-` prints it.", show_default=False)],
     directory: Dir = None,
     as_json: Json = False,
 ) -> None:
@@ -129,22 +129,18 @@ def crl(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from policyd.cli import output
-    from policyd.errors import NotFound, StateError
+    from policyd.cli.public_file import put
+    from policyd.errors import NotFound
     from policyd.instance import folder, server
-    from policyd.sources.state import write_private
 
     with server(folder(directory)) as client:
         lists = [x509.load_der_x509_crl(one) for one in client.revocations().crls]
     if not lists:
         remedy = "write `ca: {revokeSerials: true}` in policyd.yaml"
         raise NotFound("this mesh publishes no list of revoked certificates", remedy=remedy)
-    try:
-        write_private(file, b"".join(one.public_bytes(Encoding.PEM) for one in lists))
-        file.chmod(0o644)  # nothing in it is secret
-    except OSError as error:
-        raise StateError(f"`{file}` cannot be written: {error.strerror}") from None
+    stream = put(file, b"".join(one.public_bytes(Encoding.PEM) for one in lists), as_json=as_json)
     numbers = {"lists": len(lists), "certificates": len(lists[0])}
     if as_json:
         output.print_json({"file": str(file), **numbers})
     else:
-        output.show(f"wrote the lists of {numbers['certificates']} revoked certificates")
+        output.show(f"wrote the lists of {numbers['certificates']} revoked certificates", stream=stream)

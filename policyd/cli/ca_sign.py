@@ -25,7 +25,7 @@ def sign(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write the chain here instead of printing it.", show_default=False),
+        typer.Option("--out", help="Write the chain here instead of printing it; `-` prints it.", show_default=False),
     ] = None,
     ttl: Annotated[str, typer.Option("--ttl", help="How long it lives, as in `10m` or `1h`.", show_default=False)] = "",
     directory: Dir = None,
@@ -39,10 +39,10 @@ def sign(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from policyd.cli import output
+    from policyd.cli.public_file import STDOUT, put
     from policyd.cli.values import seconds, workload_id
-    from policyd.errors import InvalidInput, Problem, StateError
+    from policyd.errors import InvalidInput, Problem
     from policyd.instance import folder, server
-    from policyd.sources.state import write_private
     from policyd.svid.material import Request
     from policyd.wording import moment
 
@@ -56,20 +56,17 @@ def sign(
             reply = client.issue(str(spiffe_id), found.request.public_bytes(Encoding.DER), seconds(ttl))
     certificates = [x509.load_der_x509_certificate(one) for one in reply.chain]
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
-    if out is not None:
-        try:
-            write_private(out, pem)
-            out.chmod(0o644)  # nothing in it is secret
-        except OSError as error:
-            raise StateError(f"`{out}` cannot be written: {error.strerror}") from None
+    file = None if out == STDOUT else out
+    if file is not None:
+        put(file, pem, as_json=as_json)
     leaf = certificates[0]
     ends = leaf.not_valid_after_utc
     if as_json:
-        chain = {"chain": pem.decode()} if out is None else {"file": str(out)}
+        chain = {"chain": pem.decode()} if file is None else {"file": str(file)}
         signed = {"spiffe_id": str(spiffe_id), "serial": f"{leaf.serial_number:032x}", "until": ends.isoformat()}
         output.print_json({**signed, **chain})
         return
-    if out is None:
+    if file is None:
         print(pem.decode(), end="")
     said = f"`{spiffe_id}`, serial {leaf.serial_number:032x}, until {moment(int(ends.timestamp()))}"
     output.show(said, stream=output.stderr())

@@ -93,6 +93,10 @@ def chain(data: bytes) -> tuple[x509.Certificate, ...]:
 
 def _pem(data: bytes, labels: Sequence[str]) -> Material:
     if "CERTIFICATE REQUEST" in labels or "NEW CERTIFICATE REQUEST" in labels:
+        requests = sum(label.endswith("CERTIFICATE REQUEST") for label in labels)
+        if requests > 1:
+            message = f"a file has one certificate signing request, this one {requests}"
+            raise IdentityError(message, remedy="give each its own file")
         return Request(x509.load_pem_x509_csr(data))
     if "CERTIFICATE" not in labels:
         raise IdentityError(f"a file with `{labels[0]}` is nothing that is known here")

@@ -243,6 +243,16 @@ def test_the_bundle_is_exported_whole_and_for_everybody_to_read(
     assert (refused.code, "cannot be written" in refused.err) == (Exit.ERROR, True)
 
 
+def test_a_dash_prints_the_bundle_and_no_remark_in_it(
+    policyd: Callable[..., Said], folder: Path, published: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = policyd("ca", "bundle", "export", "-", "--dir", folder)
+    assert read(said.out.encode(), "cluster.local") == published
+    assert (said.err, Path("-").exists()) == ("wrote the bundle of `cluster.local`: roots 1, keys of tokens 1\n", False)
+    assert policyd("ca", "bundle", "export", "-", "--json", "--dir", folder).code == Exit.USAGE
+
+
 def test_the_status_is_one_screen(policyd: Callable[..., Said], folder: Path, mesh: FakeAdmin) -> None:
     now = int(time.time())
     elements = [

@@ -202,6 +202,23 @@ def test_a_request_is_signed_for_the_workload_that_is_named(
     assert len(x509.load_pem_x509_certificates(out.read_bytes())) == 2
 
 
+def test_two_requests_in_a_file_are_not_signed(policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path) -> None:
+    csr = csr_file(tmp_path)
+    csr.write_bytes(csr.read_bytes() * 2)
+    said = policyd("ca", "sign", csr, "--workload", "web", "--dir", folder)
+    told = f"{csr}: a file has one certificate signing request, this one 2; give each its own file\n"
+    assert (said, fake.requests) == (Said(Exit.INVALID, "", f"{told}error: 1 problem found\n"), [])
+
+
+def test_a_dash_is_where_a_chain_is_printed(
+    policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.replies |= {"Instances": pb.InstancesReply(instances=PLACES), "Issue": signing(AUTHORITY)}
+    monkeypatch.chdir(tmp_path)
+    said = policyd("ca", "sign", csr_file(tmp_path), "--workload", "web", "--out", "-", "--dir", folder)
+    assert (len(x509.load_pem_x509_certificates(said.out.encode())), Path("-").exists()) == (2, False)
+
+
 def test_a_request_that_the_server_refuses_is_named(
     policyd: Policyd, folder: Path, fake: FakeAdmin, tmp_path: Path
 ) -> None:

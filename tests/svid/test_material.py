@@ -51,6 +51,7 @@ def test_a_private_key_is_known_wherever_it_stands(data: bytes) -> None:
         (b"-----BEGIN X509 CRL-----\n", "`X509 CRL` is nothing that is known here"),
         (b"{", "no JSON"),
         (b"\0" * (2 << 20), "more than 1,048,576 bytes"),
+        (CSR.public_bytes(Encoding.PEM) * 2, "one certificate signing request, this one 2; give each its own file"),
         (LEAF.public_bytes(Encoding.PEM) * 65, "at most 64 certificates, this one 65"),
     ],
 )
