@@ -17,7 +17,7 @@ from policyd.audit.record import Fault, Record, Shadow
 from policyd.cedar.http import Endpoint, EndUser, HttpFacts
 from policyd.cedar.model import Entity, Request
 from policyd.cedar.reads import Paths
-from policyd.errors import NotFound, SpiffeIdError, UsageError
+from policyd.errors import BrokenRecord, NotFound, SpiffeIdError
 from policyd.policy.ruling import Ruling
 from policyd.spiffe import SpiffeId
 
@@ -37,7 +37,7 @@ class Recorded:
 
 
 def recorded(record: Record, ruling: Ruling, which: str = NOW) -> Recorded:
-    """Ask again what was asked; raises NotFound for a record without a question, and as `Ruling.request`.
+    """Ask again what was asked; raises NotFound for a record without a question, and as `request_of`.
 
     `which` says in a note what another revision than the record's is.
     """
@@ -49,7 +49,7 @@ def recorded(record: Record, ruling: Ruling, which: str = NOW) -> Recorded:
 
 
 def request_of(record: Record, ruling: Ruling) -> Request:
-    """The question of a record that has one; raises UsageError, and as `Ruling.request`."""
+    """The question of a record that has one; raises BrokenRecord, and as `Ruling.request`."""
     request = ruling.request(_facts(record, ruling))
     kept = {name: value for name, value in record.context.items() if name != "user"}  # is in the facts, if at all
     context = _merged(request.context, kept)
@@ -95,7 +95,8 @@ def _principal(record: Record) -> SpiffeId | None:
     try:
         return SpiffeId.parse(entity_id(record.principal))
     except SpiffeIdError as error:
-        raise UsageError(f"the record `{record.decision_id}` has no caller that can be: {error.message}") from error
+        message = f"the record `{record.decision_id}` has no caller that can be: {error.message}"
+        raise BrokenRecord(message, remedy="`policyd log verify` tells whether the journal is whole") from error
 
 
 def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from policyd.authz.record import Outcome, entry_of
 from policyd.authz.request import read_check
 from policyd.authz.ruling import Ruling
 from policyd.cedar.schema import Schema
-from policyd.errors import NotFound, UsageError
+from policyd.errors import BrokenRecord, NotFound
 from policyd.mesh.model import Mesh
 from policyd.policy.recorded import differs, recorded
 from tests.authz.checks import PAGE, REVIEWS, at_gateway, check_of, ruling_of
@@ -115,6 +115,6 @@ def test_a_record_without_a_question_is_refused(ruling: Ruling, change: dict[str
 
 def test_a_caller_that_cannot_be_is_refused(ruling: Ruling) -> None:
     record = msgspec.structs.replace(record_of(ruling, check_of()), principal='Workload::"http://x"')
-    with pytest.raises(UsageError, match="has no caller that can be"):
+    with pytest.raises(BrokenRecord, match="has no caller that can be"):
         recorded(record, ruling)
     assert str(PAGE) in record_of(ruling, check_of()).principal
