@@ -38,7 +38,7 @@ Change = Annotated[
 ]
 Errors = Annotated[bool, typer.Option("--errors", help="Only what failed, or where a policy failed.")]
 By = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--by", metavar="NAMES", help="Count by these, as in `principal` or `hour,decision`.", show_default=False
     ),
@@ -57,7 +57,7 @@ def query(
     directory: Dir = None, as_json: Json = False, since: Since = "", until: Until = "", decision: Outcome = None,
     principal: Principal = None, resource: Resource = None, kind: Kind = None, method: Method = None, path: Path = None,
     policy: Policy = None, revision: Revision = None, status: Status = None, change: Change = None,
-    errors: Errors = False, by: By = "", first_seen: FirstSeen = False, slowest: Slowest = False, lines: Lines = None,
+    errors: Errors = False, by: By = None, first_seen: FirstSeen = False, slowest: Slowest = False, lines: Lines = None,
 ) -> None:  # fmt: skip
     """Ask the journal: the newest records that match, or counts, pairs that were never seen before, the slowest.
 
@@ -74,25 +74,25 @@ def query(
         here(since, until), decision, principal, resource, kind or ("decision" if slowest else None), method, path,
         policy, revision, status=status, failed=True if errors else None, change=change,
     )  # fmt: skip
-    show = _show_counts if by or first_seen else _show_records
+    show = _show_counts if by is not None or first_seen else _show_records
     with ask(directory, [_question(wanted, by, first_seen, slowest, lines)]) as answers:
         found = show(next(answers), as_json)
     if not found and not as_json:
         _show_nothing(wanted)
 
 
-def _check_one(by: str, first_seen: bool, slowest: bool) -> None:
+def _check_one(by: str | None, first_seen: bool, slowest: bool) -> None:
     from policyd.errors import UsageError
 
-    if sum([bool(by), first_seen, slowest]) > 1:
+    if sum([by is not None, first_seen, slowest]) > 1:
         raise UsageError("`--by`, `--first-seen` and `--slowest` are three questions", remedy="ask one of them")
 
 
-def _question(wanted: Filter, by: str, first_seen: bool, slowest: bool, lines: int | None) -> Question:
+def _question(wanted: Filter, by: str | None, first_seen: bool, slowest: bool, lines: int | None) -> Question:
     """What is asked about the records that are wanted; raises UsageError for names that nothing is counted by."""
     from policyd.audit.ask import questions
 
-    if by:
+    if by is not None:
         return questions.counted(wanted, names(by), lines or GROUPS)
     if first_seen:
         return questions.first_seen(wanted, lines or GROUPS)

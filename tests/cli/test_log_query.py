@@ -141,6 +141,7 @@ def test_sql_tells_its_columns(policyd: Command, folder: Path) -> None:
         (["sql", "SELECT 1", "--memory", "lots"], Exit.USAGE, "`lots` is no size"),
         (["sql", "SELECT 1", "--timeout", "soon"], Exit.USAGE, "`soon` is no duration"),
         (["query", "--by", "colour"], Exit.USAGE, "records are not counted by `colour`"),
+        (["query", "--by", ""], Exit.USAGE, "records are not counted by ``"),
         (["query", "--by", "kind", "--slowest"], Exit.USAGE, "three questions"),
         (["query", "--since", "tomorrow"], Exit.USAGE, "`tomorrow` is no time"),
         (["query", "--since", "today", "--until", "yesterday"], Exit.USAGE, "nothing lies between"),
