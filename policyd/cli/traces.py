@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Show one trace as a tree: who was busy with the request, since when and how long, and what was decided.
 
-    `policyd explain` tells more of a decision by its id. A time with `~` was put right, as its clock cannot be.
+    `policyd log show ID` tells more of a decision. A time with `~` was put right, as its clock cannot be.
     """
     from policyd.cli import output
     from policyd.cli.show import as_dict
