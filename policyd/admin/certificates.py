@@ -17,7 +17,7 @@ from policyd.ca.assignment import Registration
 from policyd.ca.desk.answers import length
 from policyd.ca.issuance import Evidence
 from policyd.ca.tokens import DEFAULT_TTL
-from policyd.errors import IssuanceDenied, TokenError
+from policyd.errors import IssuanceDenied, NotFound, TokenError
 from policyd.join_token import JoinToken, format_token
 from policyd.spiffe import SpiffeId
 
@@ -25,13 +25,13 @@ MAX_WORKLOADS: Final = 10_000
 
 
 def invited(request: pb.CreateTokenRequest, parts: Parts) -> pb.CreateTokenReply:
-    """A one-use join token for an agent; raises TokenError, SpiffeIdError and JournalError."""
+    """A one-use join token for an agent; raises NotFound, TokenError, SpiffeIdError and JournalError."""
     mesh = parts.facts.live.mesh
     if len(request.workloads) > MAX_WORKLOADS:
         raise TokenError(f"a join token names at most {MAX_WORKLOADS} workloads", remedy="name none for all")
     workloads = frozenset(SpiffeId.parse(text) for text in request.workloads)
     for unknown in sorted(workloads - mesh.workloads.keys()):
-        raise TokenError(f"`{unknown}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+        raise NotFound(f"`{unknown}` is no workload of this mesh", remedy="declare it in workloads.yaml")
     if not workloads:
         _check_rest_is_free(request.agent, parts)
     ttl = length(request.ttl_seconds) or DEFAULT_TTL

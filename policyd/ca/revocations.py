@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policyd.ca.database import Database
-from policyd.errors import RevocationError
+from policyd.errors import NotFound, RevocationError
 from policyd.spiffe import SpiffeId
 
 FILE: Final = "policies/.revoked.cedar"  # a name that no file of a folder can have
@@ -78,10 +78,10 @@ class Revocations:
         self._held = self._read()
 
     def remove(self, spiffe_id: SpiffeId, record: Callable[[], object]) -> None:
-        """Take a revocation back, once `record` is done; raises RevocationError where there is none."""
+        """Take a revocation back, once `record` is done; raises NotFound where there is none."""
         with self._database.transaction() as connection:
             if connection.execute("DELETE FROM revoked WHERE spiffe_id = ?", (str(spiffe_id),)).rowcount != 1:
-                raise RevocationError(f"`{spiffe_id}` is not revoked", remedy="look at `policyd ca revoked`")
+                raise NotFound(f"`{spiffe_id}` is not revoked", remedy="look at `policyd ca revoked`")
             record()
         self._held = self._read()
 

@@ -12,7 +12,7 @@ from typing import Final
 from policyd.ca.crl import RevokedSerial
 from policyd.ca.database import Database
 from policyd.ca.revocations import check_revocable
-from policyd.errors import RevocationError
+from policyd.errors import NotFound, RevocationError
 from policyd.mesh.eras import Lost
 from policyd.spiffe import SpiffeId
 
@@ -56,12 +56,10 @@ class RevokedSerials:
         self._know()
 
     def remove(self, serial: str, record: Callable[[], object]) -> None:
-        """Take a revocation back, once `record` is done; raises RevocationError where there is none."""
+        """Take a revocation back, once `record` is done; raises NotFound where there is none."""
         with self._database.transaction() as connection:
             if connection.execute("DELETE FROM revoked_serial WHERE serial = ?", (serial,)).rowcount != 1:
-                raise RevocationError(
-                    f"the certificate `{serial[:80]}` is not revoked", remedy="look at `policyd ca revoked`"
-                )
+                raise NotFound(f"the certificate `{serial[:80]}` is not revoked", remedy="look at `policyd ca revoked`")
             record()
         self._know()
 

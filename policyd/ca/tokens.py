@@ -20,7 +20,7 @@ from typing import Final, Literal
 from policyd.ca.assignment import Registration
 from policyd.ca.database import Database
 from policyd.ca.template import Random
-from policyd.errors import TokenError
+from policyd.errors import NotFound, TokenError
 from policyd.join_token import SECRET_BYTES, check_agent_name, encode_secret
 from policyd.spiffe import SpiffeId
 
@@ -104,7 +104,7 @@ class Tokens:
     def revoke(self, identifier: str, now: datetime, record: Callable[[str], object] = lambda _: None) -> str:
         """Make an unused token worthless, once `record` is done with its agent; returns that.
 
-        Raises TokenError for one that is unknown, used or over.
+        Raises NotFound for one that is unknown, used or over.
         """
         with self._database.transaction() as connection:
             found = connection.execute(
@@ -113,7 +113,7 @@ class Tokens:
                 (ID_DIGITS, identifier, _second(now)),
             ).fetchall()
             if len(found) != 1:
-                raise TokenError(
+                raise NotFound(
                     f"no token that could still be used is `{identifier[:40]}`",
                     remedy="look at `policyd ca token list`; to end an agent's identity, revoke that",
                 )

@@ -16,7 +16,7 @@ import structlog
 
 from policyd._pb import authority_pb2 as pb
 from policyd.config.authority import FederatedSettings
-from policyd.errors import FederationError, JournalError
+from policyd.errors import FederationError, JournalError, NotFound
 from policyd.sources.bundle_fetch import fetch
 from policyd.sources.federation import Federation, Kept
 from policyd.svid import bundle as bundles
@@ -75,7 +75,7 @@ class Federating:
         name = kept.relation.trust_domain
         try:
             self._take(name, await self._fetch(kept.relation, kept.bundle), self._record, "bundle.fetch")
-        except (FederationError, JournalError) as error:
+        except (FederationError, JournalError, NotFound) as error:
             self._known.missed(name, error.message, self._clock())
             _log.warning("bundle.not_fetched", trust_domain=name, error=error.message)
 
@@ -99,20 +99,20 @@ class Federating:
         return [_shown(kept) for kept in self._known.all()]
 
     def brought(self, trust_domain: str, document: bytes, record: Record) -> pb.Federated:
-        """Take a bundle that was brought by hand, once `record` is done; raises FederationError."""
+        """Take a bundle brought by hand, once `record` is done; raises FederationError, NotFound for a stranger."""
         self._take(trust_domain, document, record, "bundle.import")
         self._count()
         return self._of(trust_domain)
 
     async def refreshed(self, trust_domain: str) -> pb.Federated:
-        """Ask for one now; raises FederationError where there is nothing to ask."""
+        """Ask for one now; raises FederationError where there is nothing to ask, NotFound for a stranger."""
         self._known.hurry(trust_domain)
-        await self._ask(next(kept for kept in self._known.all() if kept.relation.trust_domain == trust_domain))
+        await self._ask(self._known.named(trust_domain))
         self._count()
         return self._of(trust_domain)
 
     def _of(self, trust_domain: str) -> pb.Federated:
-        return next(one for one in self.all() if one.trust_domain == trust_domain)
+        return _shown(self._known.named(trust_domain))
 
 
 def _told(bundle: Bundle) -> dict[str, object]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from policyd.config.authority import FederatedSettings
-from policyd.errors import FederationError, IdentityError, PolicydError, StateError
+from policyd.errors import FederationError, IdentityError, NotFound, PolicydError, StateError
 from policyd.sources.state import write_private
 from policyd.svid import bundle as bundles
 from policyd.svid.bundle import Bundle
@@ -90,8 +90,8 @@ class Federation:
         return max(0.0, min(waits, default=MOST_REFRESH))
 
     def hurry(self, trust_domain: str) -> None:
-        """Ask this one next; raises FederationError where there is nothing to ask."""
-        kept = self._of(trust_domain)
+        """Ask this one next; raises FederationError where there is nothing to ask, NotFound for a stranger."""
+        kept = self.named(trust_domain)
         if kept.relation.bundle_endpoint is None:
             raise FederationError(f"`{trust_domain}` has no bundle endpoint", remedy="import its bundle")
         self._put(replace(kept, due=0.0))
@@ -99,9 +99,10 @@ class Federation:
     def took(self, trust_domain: str, data: bytes, now: float, record: Callable[[Bundle], object]) -> bool:
         """Keep a bundle, once `record` is done with one that is new; tells whether it was.
 
-        Raises FederationError for what is none of that trust domain, and where it cannot be kept; what `record` raises.
+        Raises FederationError for what is none of that trust domain, and where it cannot be kept; NotFound for a
+        stranger; what `record` raises.
         """
-        before = self._of(trust_domain)
+        before = self.named(trust_domain)
         try:
             bundle = bundles.read(data, trust_domain)
         except PolicydError as error:
@@ -129,11 +130,12 @@ class Federation:
             elif kept.bundle is not None and not kept.bundle.roots:
                 yield f"the bundle of `{name}` has no root: its workloads are strangers"
 
-    def _of(self, trust_domain: str) -> Kept:
+    def named(self, trust_domain: str) -> Kept:
+        """What is at hand of one; raises NotFound for a stranger."""
         kept = self._kept.get(trust_domain)
         if kept is None:
             remedy = "name it under `ca.federation` in policyd.yaml, or by `policyd ca federation create`"
-            raise FederationError(f"`{trust_domain[:255]}` is no trust domain that is known here", remedy=remedy)
+            raise NotFound(f"`{trust_domain[:255]}` is no trust domain that is known here", remedy=remedy)
         return kept
 
     def _put(self, kept: Kept) -> None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from policyd.config.authority import FederatedSettings
 from policyd.config.settings import Settings
-from policyd.errors import FederationError, StateError
+from policyd.errors import FederationError, NotFound, StateError
 from policyd.sources.files import Folder, digest
 from policyd.sources.state import write_private
 
@@ -50,11 +50,11 @@ class Relations:
         self._keep((*self._held, relation), record)
 
     def delete(self, trust_domain: str, record: Callable[[], object]) -> None:
-        """Let its workloads be strangers again, once `record` is done; raises FederationError."""
+        """Let its workloads be strangers again, once `record` is done; raises NotFound, FederationError."""
         left = tuple(one for one in self._held if one.trust_domain != trust_domain)
         if left == self._held:
             remedy = "what policyd.yaml names goes there, see `policyd ca federation list`"
-            raise FederationError(f"no command made `{trust_domain[:255]}` known", remedy=remedy)
+            raise NotFound(f"no command made `{trust_domain[:255]}` known", remedy=remedy)
         self._keep(left, record)
 
     def _keep(self, relations: tuple[FederatedSettings, ...], record: Callable[[], object]) -> None:

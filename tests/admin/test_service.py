@@ -327,7 +327,7 @@ async def test_a_second_agent_does_not_run_what_the_first_one_runs(desk: Desk) -
     [
         (
             pb.CreateTokenRequest(agent="laptop", workloads=[str(STRANGER)]),
-            Code.INVALID_ARGUMENT,
+            Code.NOT_FOUND,
             f"`{STRANGER}` is no workload of this mesh; declare it in workloads.yaml",
         ),
         (

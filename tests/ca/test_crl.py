@@ -14,7 +14,7 @@ from policyd.ca.crl import LIFE, Lists, RevokedSerial, turned
 from policyd.ca.database import Database
 from policyd.ca.revoked_serials import MAX_SERIALS, RevokedSerials
 from policyd.ca.rotation import Authorities, Generation
-from policyd.errors import JournalError, RevocationError
+from policyd.errors import JournalError, NotFound, RevocationError
 from policyd.mesh.eras import Lost
 from policyd.spiffe import SpiffeId
 from tests.ca.samples import NOW, REVIEWS, a_key, a_material, full, nothing
@@ -85,7 +85,7 @@ def test_a_certificate_is_revoked_until_that_is_taken_back(database: Database) -
         serials.add(LOST, nothing)
     serials.remove(LOST.serial, nothing)
     assert (serials.all(), RevokedSerials(database).all(), serials.lost()) == ((), (), frozenset())
-    with pytest.raises(RevocationError, match="is not revoked"):
+    with pytest.raises(NotFound, match="is not revoked"):
         serials.remove(LOST.serial, nothing)
 
 

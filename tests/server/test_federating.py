@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from policyd._pb import authority_pb2 as pb
 from policyd.config.authority import FederatedSettings
-from policyd.errors import FederationError, JournalError
+from policyd.errors import FederationError, JournalError, NotFound
 from policyd.server.federating import Federating
 from policyd.sources.federation import Federation
 from policyd.svid import bundle as bundles
@@ -41,6 +41,7 @@ class World:
         self.known = Federation(folder)
         self.recorded: list[tuple[str, dict[str, object]]] = []
         self.full = False
+        self.meanwhile: Callable[[], object] = lambda: None
         self.failing: list[int] = []
         self.federating = Federating(
             self.known,
@@ -61,6 +62,7 @@ class World:
 
     async def fetch(self, relation: FederatedSettings, held: Bundle | None) -> bytes:
         self.asked.append((relation, held))
+        self.meanwhile()
         answer = self.answers.pop(0)
         if isinstance(answer, FederationError):
             raise answer
@@ -108,6 +110,14 @@ async def test_the_owner_asks_now_and_hears_what_came_of_it(world: World) -> Non
     assert (told.known, told.sequence, told.problem.startswith("a bundle has a list `keys`")) == (True, 7, True)
 
 
+async def test_a_trust_domain_that_is_let_go_while_it_is_asked_is_not_known(world: World) -> None:
+    world.answers, world.meanwhile = [bundles.write(BUNDLE)], lambda: world.federating.want([])
+    world.federating.want([RELATION])
+    with pytest.raises(NotFound, match="is no trust domain that is known here"):
+        await world.federating.refreshed("partner.org")
+    assert (world.known.bundles(), world.recorded) == ((), [])
+
+
 async def test_nobody_is_trusted_anew_before_that_is_on_record(world: World) -> None:
     world.full, world.answers = True, [bundles.write(BUNDLE)]
     world.federating.want([RELATION])
@@ -123,11 +133,9 @@ async def test_the_owner_brings_a_bundle(world: World) -> None:
         trust_domain="partner.org", known=True, sequence=7, roots=1, document=bundles.write(BUNDLE)
     )
     assert (world.changes, world.recorded) == (1, [("bundle.import", TOLD)])
-    for name, document, message in (
-        ("other.org", bundles.write(BUNDLE), "is no trust domain that is known here"),
-        ("partner.org", b"x", "this is no JSON"),
-    ):
-        with pytest.raises(FederationError, match=message):
-            world.federating.brought(name, document, world.record)
+    with pytest.raises(NotFound, match="is no trust domain that is known here"):
+        world.federating.brought("other.org", bundles.write(BUNDLE), world.record)
+    with pytest.raises(FederationError, match="this is no JSON"):
+        world.federating.brought("partner.org", b"x", world.record)
     with pytest.raises(FederationError, match="has no bundle endpoint"):
         await world.federating.refreshed("partner.org")

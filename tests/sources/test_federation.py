@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyd.config.authority import FederatedSettings
-from policyd.errors import FederationError
+from policyd.errors import FederationError, NotFound
 from policyd.sources.federation import LEAST_REFRESH, MOST_REFRESH, Federation
 from policyd.svid import bundle as bundles
 from policyd.svid.bundle import Bundle
@@ -122,7 +122,7 @@ def test_a_kept_bundle_that_is_broken_is_as_if_it_were_not_there(
 @pytest.mark.parametrize("name", ["third.org", "../partner.org", "partner.org/..", ""])
 def test_a_trust_domain_that_no_operator_named_is_none(known: Federation, tmp_path: Path, name: str) -> None:
     for work in (lambda: known.took(name, bundles.write(BUNDLE), 0.0, unheard), lambda: known.hurry(name)):
-        with pytest.raises(FederationError, match="no trust domain that is known here; name it under"):
+        with pytest.raises(NotFound, match="no trust domain that is known here; name it under"):
             work()
     assert not (tmp_path / "federation").exists()
 

@@ -8,7 +8,7 @@ import pytest
 
 from policyd.config.authority import FederatedSettings
 from policyd.config.settings import parse_settings
-from policyd.errors import FederationError, JournalError, StateError
+from policyd.errors import FederationError, JournalError, NotFound, StateError
 from policyd.sources.relations import MAX_RELATIONS, Relations, with_relations
 
 PARTNER = FederatedSettings(
@@ -37,7 +37,7 @@ def test_what_is_created_stays_until_it_is_deleted(tmp_path: Path) -> None:
         relations.create(PARTNER, nothing)
     relations.delete("partner.org", nothing)
     assert Relations(file).all() == relations.all() == (OTHER,)
-    with pytest.raises(FederationError, match=r"no command made `partner\.org` known"):
+    with pytest.raises(NotFound, match=r"no command made `partner\.org` known"):
         relations.delete("partner.org", nothing)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from policyd.ca.serving.refusals import Refusal, in_full, refused, translated
-from policyd.errors import EntryError, FederationError, IdentityError, RevocationError, TokenError
+from policyd.errors import EntryError, FederationError, IdentityError, NotFound, RevocationError, TokenError
 
 Context = Any  # grpc.aio.ServicerContext, whose types lack what is used here
 LONGEST_ASKED: Final = 100 * 365 * 86_400  # seconds; what no clock could add to the time is refused as this is
@@ -28,7 +28,10 @@ async def answered(context: Context) -> AsyncIterator[None]:
     """End the call where what is done within fails; as of `translated`, but the owner is told everything."""
     try:
         with translated():
-            yield
+            try:
+                yield
+            except NotFound as error:  # here alone: agents are not told what there is
+                raise Refusal(grpc.StatusCode.NOT_FOUND, str(error)) from error
     except Refusal as refusal:
         told = in_full(refusal)
         if type(refusal.__cause__) in _ASKED_FOR:

@@ -6,7 +6,7 @@ from policyd._pb import authority_pb2 as pb
 from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk
 from policyd.ca.entries import ID_BYTES, Entry, check_entry
-from policyd.errors import EntryError
+from policyd.errors import NotFound
 from policyd.spiffe import SpiffeId
 
 
@@ -30,7 +30,7 @@ class EntryClerk(Clerk):
     def _create_entry(self, request: pb.CreateEntryRequest) -> pb.Entry:
         identity = SpiffeId.parse(request.spiffe_id)
         if identity not in self.parts.mesh().workloads:
-            raise EntryError(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
+            raise NotFound(f"`{identity}` is no workload of this mesh", remedy="declare it in workloads.yaml")
         name = self.parts.random(ID_BYTES).hex()
         entry = check_entry(Entry(identity, frozenset(request.selectors), request.hint, name))
         now = int(self.issuer.now().timestamp())
@@ -41,7 +41,7 @@ class EntryClerk(Clerk):
     def _delete_entry(self, identifier: str) -> pb.Entry:
         deleted = self.parts.entries.delete(identifier, lambda entry: self._record("entry.delete", entry))
         if deleted is None:
-            raise EntryError(f"`{identifier[:80]}` is no entry", remedy="look at `policyd ca entry list`")
+            raise NotFound(f"`{identifier[:80]}` is no entry", remedy="look at `policyd ca entry list`")
         self.parts.changed()
         return _entry(deleted)
 

@@ -8,7 +8,7 @@ from policyd.ca.desk.answers import Context, answered
 from policyd.ca.desk.parts import Clerk
 from policyd.ca.revocations import Revocation
 from policyd.ca.revoked_serials import RevokedSerials
-from policyd.errors import RevocationError
+from policyd.errors import NotFound, RevocationError
 from policyd.spiffe import SpiffeId
 
 
@@ -25,7 +25,7 @@ class RevocationClerk(Clerk):
             known = identity in self.parts.mesh().workloads or identity.agent_name is not None
             if not known or identity.trust_domain != self.issuer.authority.trust_domain:
                 remedy = "name a declared workload, or an agent as `spiffe://…/agent/NAME`"
-                raise RevocationError(f"`{identity}` is no identity of this mesh", remedy=remedy)
+                raise NotFound(f"`{identity}` is no identity of this mesh", remedy=remedy)
             revocation = Revocation(identity, int(self.issuer.now().timestamp()), request.reason)
             detail = {"spiffe_id": str(identity), "reason": request.reason}
             self.parts.revocations.add(revocation, lambda: self.note("identity.revoke", detail))
