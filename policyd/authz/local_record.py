@@ -184,7 +184,8 @@ class Reader:
         ruling = self._ruling_of(kind.revision)
         if ruling is not None:
             outcome = _with_what_was_read(outcome, ruling)
-        entry = replace(entry_of(outcome, "", began, 0, self._include), decided_by=BY_PROXY)
+        entry = entry_of(outcome, "", began, 0, self._include)
+        entry = replace(entry, proxy=instance, decided_by=BY_PROXY)  # whose it is, is known of any request
         return _Alike(listener, self._stencil(entry), outcome, outcome.query is not None)
 
 

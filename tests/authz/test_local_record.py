@@ -267,7 +267,7 @@ def test_a_request_without_a_usable_caller_is_on_record_as_an_error(ruling: Ruli
 
     entry = told(ruling, logged).entry
 
-    assert (entry.decision, entry.status, entry.principal, entry.proxy) == ("error", 503, "", "")
+    assert (entry.decision, entry.status, entry.principal, entry.proxy) == ("error", 503, "", "reviews-v1")
 
 
 def test_of_requests_that_are_alike_each_has_what_is_its_own(ruling: Ruling) -> None:

@@ -18,6 +18,7 @@ from policyd.audit.record import Record
 from policyd.audit.stencil import Own
 from policyd.audit.verify import verify
 from policyd.authz.ruling import Ruling
+from policyd.names import RULE_INCOMPLETE
 from policyd.server.on_record import OnRecord, lines_so_far
 from tests.audit.samples import WRITER, an_entry, records
 from tests.authz.lines import line
@@ -123,15 +124,19 @@ async def test_what_is_not_on_record_again_counts_and_falls_back_all_the_same(ru
     assert [one.kind for one in world.records()] == ["decision", "operation"]
 
 
-async def test_no_agent_keeps_a_decision_of_another_off_the_record(ruling: Ruling, tmp_path: Path) -> None:
+# what an Envoy decides, and what it refuses because nobody can decide it
+@pytest.mark.parametrize("changes", [{}, {"result": "denied", "rule": RULE_INCOMPLETE, "method": ""}])
+async def test_no_agent_keeps_a_decision_of_another_off_the_record(
+    ruling: Ruling, tmp_path: Path, changes: dict[str, str]
+) -> None:
     """Whoever is denied reads the id of the decision, and its agent may tell it as one of its own, and sooner."""
     world = World(ruling, tmp_path, "written")
     world.desk.runs = {"reviews-v1", "reviews-v2"}
-    stolen = line(ruling.revision, decision_id=name(1), listener="reviews-v2/inbound")
+    stolen = line(ruling.revision, decision_id=name(1), listener="reviews-v2/inbound", **changes)
     await world.desk.say(1, world.desk.told(stolen), instance="reviews-v2", spool="t")
     world.start()
 
-    await world.desk.say(1, world.told(1))
+    await world.desk.say(1, world.desk.told(line(ruling.revision, decision_id=name(1), **changes)))
     kept = [(one.proxy, one.decision_id) for one in world.records()]
     assert kept == [("reviews-v2", name(1)), ("reviews-v1", name(1))]
 
