@@ -27,7 +27,7 @@ from policyd import tickets
 from policyd.audit.match import entity_id, short_name
 from policyd.console.graph import drawing
 from policyd.console.source import Forbidden
-from policyd.errors import InvalidInput, PolicydError, Problem
+from policyd.errors import InvalidInput, NotFound, PolicydError, Problem
 from policyd.wording import clean, short, since, span
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def failing(view: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Aw
         except Forbidden as error:
             return HTMLResponse(part("enter.html", why=str(error), has_token=False, login=""), 403)
         except PolicydError as error:
-            return await page(request, "failed.html", 400, problems=problems_of(error))
+            status = 404 if isinstance(error, NotFound) else 400
+            return await page(request, "failed.html", status, problems=problems_of(error))
 
     return shown
 

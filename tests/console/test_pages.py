@@ -225,6 +225,8 @@ async def test_two_revisions_are_compared(console: Console, world: World) -> Non
     assert "policies/ratings.cedar changed" in compared.text
     assert "newly denied" in compared.text
     assert (await console.get("/policies/revisions?old=zz&new=yy")).status_code == 400
+    nowhere = await console.get("/policies/revisions?old=abcdef&new=abcdef")
+    assert (nowhere.status_code, "no revision abcdef is kept" in check_harmless(nowhere.text).text) == (404, True)
 
 
 async def test_certificates_are_on_a_time_line(console: Console, world: World) -> None:

@@ -18,7 +18,7 @@ from policyd.console.source import plain
 from policyd.console.views import again
 from policyd.console.views.explained import explain_record, first_file, form_of, headers_of
 from policyd.console.wanted import CHOICES, NAMES, asks_nothing, filter_of
-from policyd.errors import PolicydError, UsageError
+from policyd.errors import NotFound, PolicydError, UsageError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -83,10 +83,8 @@ async def decision(request: Request) -> Response:
     found = await desk.ask(desk.source.found, wanted, HOPS)
     exact = [one for one in found if one.decision_id == wanted]
     if not found:
-        problem = UsageError(
-            f"the journal has no decision or request `{wanted[:80]}`", remedy="search for it by who asked for what"
-        )
-        return await page(request, "failed.html", 404, problems=problems_of(problem))
+        message = f"the journal has no decision or request `{wanted[:80]}`"
+        raise NotFound(message, remedy="search for it by who asked for what")
     if len(exact) != 1 and len(found) > 1:
         return await page(request, "hops.html", records=found, wanted=wanted, changes={})
     record = (exact or found)[0]
