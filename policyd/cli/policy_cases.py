@@ -74,13 +74,14 @@ def run(
 
 
 def write(path: Path, text: str) -> None:
-    """Write a report; raises UsageError where it cannot be written."""
-    from policyd.errors import UsageError
+    """Write a report; raises StateError where it cannot be written."""
+    from policyd.errors import StateError
 
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from None
+        why = (error.strerror or str(error)).lower()
+        raise StateError(f"`{path}` cannot be written: {why}", remedy="name another file") from None
 
 
 def value(result: Result) -> dict[str, Any]:

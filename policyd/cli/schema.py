@@ -52,7 +52,7 @@ def schema(
 
 def _write(folder: Path, as_json: bool) -> None:
     from policyd.cli.output import print_json, show
-    from policyd.errors import UsageError
+    from policyd.errors import StateError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def _write(folder: Path, as_json: bool) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         remedy = "name a folder that can be written"
-        raise UsageError(f"schemas cannot be written to `{folder}`: {reason}", remedy=remedy) from None
+        raise StateError(f"schemas cannot be written to `{folder}`: {reason}", remedy=remedy) from None
     if as_json:
         print_json({"folder": str(folder), "files": sorted(texts()), "settings": settings(folder)})
     else:

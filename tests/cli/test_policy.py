@@ -134,7 +134,7 @@ def test_coverage_is_shown_and_enforced(policyd: Callable[..., Said], bookinfo: 
     assert 'tests="13" failures="0"' in results.read_text()
     value = json.loads(policyd("policy", "test", bookinfo, "--coverage", "--json").out)
     assert value["coverage"]["percent"] == 38.4
-    assert policyd("policy", "test", bookinfo, "--html", tmp_path / "no" / "page.html").code == Exit.USAGE
+    assert policyd("policy", "test", bookinfo, "--html", tmp_path / "no" / "page.html").code == Exit.ERROR
 
 
 def test_a_folder_that_one_is_in_needs_no_name(

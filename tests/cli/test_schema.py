@@ -50,6 +50,6 @@ def test_all_are_written_with_what_an_editor_needs_to_find_them(policyd: Callabl
 def test_where_none_can_be_written_that_is_said(policyd: Callable[..., Said], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = policyd("schema", "--write", tmp_path / "file")
-    assert (said.code, said.out) == (Exit.USAGE, "")
+    assert (said.code, said.out) == (Exit.ERROR, "")
     assert said.err.startswith(f"error: schemas cannot be written to `{tmp_path / 'file'}`: file exists\n")
     assert policyd("schema", "mesh", "--write", tmp_path).code == Exit.USAGE
