@@ -20,7 +20,7 @@ from typing import Final
 
 from bench import local_records, local_users
 from bench.engine_sets import policies_in_files, traffic_schema
-from bench.neighbours import added, compared, throughput
+from bench.neighbours import Pair, added, compared, throughput, whole
 from bench.processes import ROOT, running
 from bench.proxy import Fields, Variants, measure, rbac_by_hand, rig
 from bench.table import Row, row
@@ -40,8 +40,9 @@ from policyd.xds.resources import counting, deciding, filters
 from policyd.xds.resources.model import Control, Switch
 
 POLICIES, SERVICES, GROUPS = 10_000, 1_000, 50
-ROUNDS: Final = 20  # of the two that are nearly as fast
-OTHERS: Final = 8  # of those that are not
+RIGS: Final = 7  # Envoys, each with rounds of its own
+ROUNDS: Final = 4  # of the two that are nearly as fast
+OTHERS: Final = 2  # of those that are not
 LISTENER: Final = "ingress-v1/inbound/plaintext"
 INGRESS = (
     "workloads: {ingress-v1: {service: ingress, port: 80}}\ndefaults: {namespace: default, serviceAccount: ingress}\n"
@@ -104,20 +105,26 @@ def _deciding() -> Iterator[Row]:
         sink = [sys.executable, "-m", "bench.local_sink", str(pipe), str(Path(folder) / "spool")]
         with running(sink, Path(folder) / "sink.log", pipe.exists):
             medians = measure(partial(variants, pipe)).medians
-            with rig(partial(variants, pipe)) as made:
-                pairs = [compared(made, ("by hand", "compiled"), number % 2) for number in range(ROUNDS)]
-                asked = [compared(made, ("policyd", "compiled"), number % 2) for number in range(OTHERS)]
-                alone = [compared(made, ("no filter", "compiled"), number % 2, 1) for number in range(OTHERS)]
+            by_hand, asked, alone = zip(*(_compared(pipe) for _ in range(RIGS)), strict=True)
             of_users = list(local_users.run(LISTENER, FILES, _fields(), _told(pipe)))
     for (variant, connections), load in medians.items():
         name = f"{variant}, {connections} connection{'s' if connections > 1 else ''}"
         yield row(f"{name}: throughput", load.per_second, "requests/s")
         yield row(f"{name}: p50", load.p50, "ms")
         yield row(f"{name}: CPU of Envoy", load.envoy_cpu, "us/request")
-    yield from throughput("throughput, compiled / by hand", pairs, at_least=0.95)
+    yield from throughput("throughput, compiled / by hand", by_hand, at_least=0.95)
     yield from throughput("throughput, compiled / policyd", asked, at_least=5)
     yield from added("p50 added at one connection", alone, at_most=0.05)
     yield from of_users
+
+
+def _compared(pipe: Path) -> tuple[Pair, Pair, Pair]:
+    """At one Envoy: by hand, policyd and, at one connection, no filter, each beside the compiled filter."""
+    with rig(partial(variants, pipe)) as made:
+        by_hand = [compared(made, ("by hand", "compiled"), number % 2) for number in range(ROUNDS)]
+        asked = [compared(made, ("policyd", "compiled"), number % 2) for number in range(OTHERS)]
+        alone = [compared(made, ("no filter", "compiled"), number % 2, 1) for number in range(OTHERS)]
+    return whole(by_hand), whole(asked), whole(alone)
 
 
 def _large() -> Mesh:

@@ -2,7 +2,8 @@
 
 In a round one thing runs, the other, that again and the first, a second each, or the other way round: what grows slower
 by itself falls out. A ratio is the median of its rounds, and beside it stands by how much another such run may say
-otherwise.
+otherwise. An Envoy is a few hundredths faster or slower than the next one as long as it lives: where that matters,
+what several of them come to are the rounds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def compared(made: Rig, pair: tuple[str, str], first: int, connections: int = CO
     for which in ((first + at) % 2 for at in ORDER):
         loads[which].append(made.load(pair[which], connections, seconds=1))
     return Pair(*(_together(loads[which]) for which in (0, 1)))
+
+
+def whole(pairs: Sequence[Pair]) -> Pair:
+    """What the rounds at one Envoy come to."""
+    return Pair(_together([early for early, _ in pairs]), _together([late for _, late in pairs]))
 
 
 def _together(loads: Sequence[Load]) -> Load:

@@ -31,6 +31,13 @@ def test_in_a_round_what_grows_slower_by_itself_falls_out(first: int) -> None:
     assert early.requests == late.requests == 500
 
 
+def test_the_rounds_at_one_envoy_come_to_one_pair() -> None:
+    fast, slow = Load(900.0, 1.0, 2.0, 10.0, 0.0, 300), Load(300.0, 3.0, 4.0, 30.0, 0.0, 100)
+
+    whole = neighbours.whole([neighbours.Pair(fast, slow), neighbours.Pair(slow, slow)])
+    assert whole == (Load(600.0, 2.0, 3.0, 15.0, 0.0, 400), Load(300.0, 3.0, 4.0, 30.0, 0.0, 200))
+
+
 def test_the_error_of_a_median_falls_with_the_root_of_how_many_there_are() -> None:
     few = [0.9, 0.95, 1.0, 1.05, 1.1] * 4
 
