@@ -69,16 +69,21 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 LOCAL, AUTO = (f"{mode}, durability: async, samplePercent: 100" for mode in ("local", "auto"))
 
 
-@pytest.fixture(scope="module")
-def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    """A service whose sidecar decides, and who asks it."""
-    directory = tmp_path_factory.mktemp("local") / "mesh"
+def declare_shop(directory: Path, root: Path, mode: str) -> None:
+    """A service that decides as `mode` says, and who asks it."""
     for folder in ("mesh", "policies"):
         (directory / folder).mkdir(parents=True)
     shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
     (directory / "workloads.yaml").write_text(WORKLOADS)
     (directory / "policies" / "all.cedar").write_text(POLICIES)
-    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL))
+    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(mode))
+
+
+@pytest.fixture(scope="module")
+def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A service whose sidecar decides, and who asks it."""
+    directory = tmp_path_factory.mktemp("local") / "mesh"
+    declare_shop(directory, root, LOCAL)
     (directory / "mesh" / "tokens.yaml").write_text(TOKENS)
     try:
         yield up(directory)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,17 +22,7 @@ from bench.processes import processes
 from proxy.decided import CRASHED, KILLED
 from tests.e2e.conftest import RunningMesh, down, up
 from tests.e2e.terminal import stopped, wait_until
-from tests.e2e.test_local import (
-    ENFORCEMENT,
-    LOCAL,
-    PATIENCE,
-    POLICIES,
-    WORKLOADS,
-    agent_of,
-    decisions,
-    said,
-    server_of,
-)
+from tests.e2e.test_local import LOCAL, PATIENCE, agent_of, decisions, declare_shop, said, server_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("local-broken")]
 
@@ -44,12 +33,7 @@ FLUSH = 1.5  # seconds: what an Envoy, or a busy machine, takes to tell what it 
 def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     """A service whose sidecar decides, and who asks it."""
     directory = tmp_path_factory.mktemp("broken") / "mesh"
-    for folder in ("mesh", "policies"):
-        (directory / folder).mkdir(parents=True)
-    shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
-    (directory / "workloads.yaml").write_text(WORKLOADS)
-    (directory / "policies" / "all.cedar").write_text(POLICIES)
-    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL.replace("100", "0")))
+    declare_shop(directory, root, LOCAL.replace("100", "0"))
     try:
         yield up(directory)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.e2e.conftest import RunningMesh
 from tests.e2e.joining import Agent, Serve, agent, token_of
 from tests.e2e.terminal import stopped, wait_until
-from tests.e2e.test_local import ENFORCEMENT, LOCAL, PATIENCE, POLICIES, WORKLOADS, decisions, said
+from tests.e2e.test_local import LOCAL, PATIENCE, decisions, declare_shop, said
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("local-memory")]
 
@@ -27,12 +26,7 @@ INSTANCES = ("web-v1", "shop-v1")
 def mesh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     """A control plane alone; of the service that is asked all is refused, and no application needs to run."""
     directory = tmp_path_factory.mktemp("memory") / "mesh"
-    for folder in ("mesh", "policies"):
-        (directory / folder).mkdir(parents=True)
-    shutil.copy(root / "tests" / "e2e" / "apps" / "echo.py", directory)
-    (directory / "workloads.yaml").write_text(WORKLOADS)
-    (directory / "policies" / "all.cedar").write_text(POLICIES)
-    (directory / "mesh" / "enforcement.yaml").write_text(ENFORCEMENT.format(LOCAL.replace("100", "0")))
+    declare_shop(directory, root, LOCAL.replace("100", "0"))
     serve = Serve(directory)
     yield RunningMesh(directory)
     serve.end()
